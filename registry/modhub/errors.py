@@ -1,0 +1,158 @@
+"""Everything that can go wrong, as one tree.
+
+    ModhubError                     what was found, where, and what to do next
+    ├── RefError                    a ref, version, label or digest that does not parse
+    ├── ManifestError               a file that does not say what its format asks for
+    │   └── SchemaVersionError      written by a newer modhub
+    ├── IntegrityError              bytes that are not what their digest or size promises
+    ├── NetworkImportError          a model that cannot become data
+    │   └── UnsupportedOperatorError
+    ├── ParentError                 a parent whose weights, labels or input make no sense
+    ├── DataError                   images or labels that cannot be used
+    ├── CompositionError            modules that do not go together
+    │   └── BudgetError             a budget that cannot be met
+    ├── ExportError                 a classifier that cannot be written in the wanted format
+    ├── HubError                    a hub that cannot do what was asked
+    │   ├── NotFoundError           repository, release, class or file is missing
+    │   ├── ConflictError           somebody else was faster, or it exists already
+    │   ├── AccessError             not allowed
+    │   └── OfflineError            needed from the network, and the network is not to be used or not there
+    ├── ResolutionError             no versions satisfy every requirement
+    ├── StorageError                the disk refused
+    └── MissingDependencyError      an optional package is needed
+
+Every error carries `message` (one sentence: what was found and where) and `hint` (what to do next, may be
+empty). The command line prints both and exits with 1; a library user reads `str(error)`.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AccessError",
+    "BudgetError",
+    "CompositionError",
+    "ConflictError",
+    "DataError",
+    "ExportError",
+    "HubError",
+    "IntegrityError",
+    "ManifestError",
+    "MissingDependencyError",
+    "ModhubError",
+    "NetworkImportError",
+    "NotFoundError",
+    "OfflineError",
+    "ParentError",
+    "RefError",
+    "ResolutionError",
+    "SchemaVersionError",
+    "StorageError",
+    "UnsupportedOperatorError",
+]
+
+
+class ModhubError(Exception):
+    """Base of every error a user can cause or meet.
+
+    `message` is one sentence without a trailing newline; `hint` is the next thing to do or type.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+
+class RefError(ModhubError):
+    """A ref, version, label, repository id or digest does not parse."""
+
+
+class ManifestError(ModhubError):
+    """A manifest, card, composition or lock file does not follow its format."""
+
+
+class SchemaVersionError(ManifestError):
+    """A file was written by a newer modhub than this one."""
+
+
+class IntegrityError(ModhubError):
+    """Bytes differ from the digest or the size that was promised for them."""
+
+
+class NetworkImportError(ModhubError):
+    """A `torch.nn.Module` cannot be turned into a graph."""
+
+
+class UnsupportedOperatorError(NetworkImportError):
+    """The model uses an operator outside the allow-list."""
+
+    def __init__(self, operator: str, layer: str, *, hint: str = "") -> None:
+        where = f"in layer '{layer}'" if layer else "at the top level of the model"
+        super().__init__(
+            f"The operator '{operator}' {where} is not one that modhub can store as data.",
+            hint=hint or "Rewrite that layer with the operators listed in docs/architectures.md.",
+        )
+        self.operator = operator
+        self.layer = layer
+
+
+class ParentError(ModhubError):
+    """The parent classifier's weights, labels, head or input description make no sense together."""
+
+
+class DataError(ModhubError):
+    """A data set or an image cannot be read or used."""
+
+
+class CompositionError(ModhubError):
+    """The wanted modules cannot stand in one classifier."""
+
+
+class BudgetError(CompositionError):
+    """No composition meets the wanted budget; the message says what could be reached."""
+
+
+class ExportError(ModhubError):
+    """The composed classifier cannot be written in the wanted format, or the written file disagrees."""
+
+
+class HubError(ModhubError):
+    """The hub cannot do what was asked, or answered something that makes no sense."""
+
+
+class NotFoundError(HubError):
+    """A repository, release, class or file is not on the hub."""
+
+
+class ConflictError(HubError):
+    """The branch moved meanwhile, or the thing to create exists already."""
+
+
+class AccessError(HubError):
+    """The hub knows who asks and refuses, or wants to know who asks."""
+
+
+class OfflineError(HubError):
+    """The network is needed and is off or not there."""
+
+
+class ResolutionError(ModhubError):
+    """No set of releases satisfies every requirement; the message names those that disagree."""
+
+
+class StorageError(ModhubError):
+    """The disk refused: not writable, full, or something else stands in the place."""
+
+
+class MissingDependencyError(ModhubError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, *, purpose: str, extra: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package '{package}', which is not installed.",
+            hint=f"Install it with: pip install 'modhub[{extra}]'",
+        )
+        self.package = package

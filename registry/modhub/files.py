@@ -1,0 +1,170 @@
+"""Files that appear whole or not at all, and their digests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from modhub.errors import IntegrityError, ManifestError, StorageError
+
+__all__ = [
+    "canonical_json",
+    "confined",
+    "fsync_directory",
+    "new_directory",
+    "parse_json",
+    "pretty_json",
+    "sha256_of_bytes",
+    "sha256_of_file",
+    "write_bytes",
+    "write_text",
+]
+
+CHUNK = 1 << 20
+
+
+def sha256_of_bytes(content: bytes) -> str:
+    """64 lower-case hex digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """64 lower-case hex digits; reads in chunks, so a file of any size is fine."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one byte string that stands for `value`: sorted keys, no spaces, UTF-8. For digests."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def pretty_json(value: Any) -> bytes:
+    """What is written for people and machines alike: insertion order, two spaces, a final newline."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def parse_json(content: bytes, place: str, *, limit: int = 64 << 20) -> Any:
+    """JSON from outside: bounded in size and depth. Raises `ManifestError` naming `place`."""
+    if len(content) > limit:
+        raise ManifestError(f"{place} is {len(content):,} bytes long; at most {limit:,} are read.")
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ManifestError(f"{place} is nested too deeply to be read.") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ManifestError(
+            f"{place} is not valid JSON ({error}).", hint="Fetch or build it again; it may be truncated."
+        ) from None
+
+
+def confined(root: Path, relative: str) -> Path:
+    """`root/relative`, refused when the path is absolute or leaves `root`."""
+    path = PurePosixPath(relative)
+    if (
+        not relative
+        or path.is_absolute()
+        or "\\" in relative
+        or "\0" in relative
+        or any(part in ("..", ".", "") for part in relative.split("/"))
+    ):
+        raise IntegrityError(f"The path '{relative}' does not stay inside its repository.")
+    return root / path
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make renames inside `directory` survive a crash."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that readers see whole or not at all. Raises `StorageError`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise _refused(path, error) from error
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+        fsync_directory(path.parent)
+    except OSError as error:
+        raise _refused(path, error) from error
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` of UTF-8 text."""
+    write_bytes(path, text.encode())
+
+
+@contextmanager
+def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A fresh directory to fill, moved to `path` when the block ends well and removed when it does not.
+
+    Raises `StorageError` when `path` exists and is neither empty nor to be replaced.
+    """
+    if path.exists() and not (path.is_dir() and (replace or not any(path.iterdir()))):
+        raise StorageError(
+            f"'{path}' exists already.", hint="Choose another directory, remove it, or pass --force."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    except OSError as error:
+        raise _refused(path, error) from error
+    try:
+        scratch.chmod(0o777 & ~_umask())
+        yield scratch
+        _swap(scratch, path)
+    except OSError as error:
+        raise _refused(path, error) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _swap(scratch: Path, path: Path) -> None:
+    """Move `scratch` to `path`; an old directory there steps aside first and is put back on failure."""
+    if not path.exists():
+        os.replace(scratch, path)
+        return
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
+    os.replace(path, aside)
+    try:
+        os.replace(scratch, path)
+    except OSError:
+        os.replace(aside, path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _refused(path: Path, error: OSError) -> StorageError:
+    reason = error.strerror or str(error)
+    return StorageError(
+        f"'{path}' cannot be written: {reason}.", hint="Choose a place with room that you may write to."
+    )

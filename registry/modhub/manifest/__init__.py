@@ -1,0 +1,43 @@
+"""What every file of an artifact says, as frozen values."""
+
+from modhub.manifest.fields import Fields
+from modhub.manifest.module import FORMS, MODULE_SCHEMA_VERSION, ModuleManifest
+from modhub.manifest.parts import (
+    INTERPOLATIONS,
+    Calibration,
+    FileInfo,
+    InputSpec,
+    Measurement,
+    MethodInfo,
+    ParentInfo,
+    Provenance,
+    Sizes,
+    TrunkInfo,
+)
+from modhub.manifest.repository import (
+    MANIFEST_NAME,
+    REPOSITORY_SCHEMA_VERSION,
+    ModuleEntry,
+    RepositoryManifest,
+)
+
+__all__ = [
+    "FORMS",
+    "INTERPOLATIONS",
+    "MANIFEST_NAME",
+    "MODULE_SCHEMA_VERSION",
+    "REPOSITORY_SCHEMA_VERSION",
+    "Calibration",
+    "Fields",
+    "FileInfo",
+    "InputSpec",
+    "Measurement",
+    "MethodInfo",
+    "ModuleEntry",
+    "ModuleManifest",
+    "ParentInfo",
+    "Provenance",
+    "RepositoryManifest",
+    "Sizes",
+    "TrunkInfo",
+]

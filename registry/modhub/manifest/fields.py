@@ -1,0 +1,151 @@
+"""Typed reading of parsed JSON or TOML: every mistake is named with its place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from modhub.errors import ManifestError, SchemaVersionError
+from modhub.refs import is_sha256
+
+__all__ = ["Fields"]
+
+_KINDS = {
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+}
+
+
+class Fields:
+    """One object of a document; `place` says where it stands, for instance `modhub.json, modules[3]`.
+
+    Unknown keys are ignored: a later modhub may add some without a new schema version.
+    """
+
+    def __init__(self, value: Any, place: str) -> None:
+        if not isinstance(value, Mapping):
+            raise ManifestError(f"{place} should be an object, not {_named(value)}.")
+        self.value: Mapping[str, Any] = value
+        self.place = place
+
+    def check_version(self, newest: int) -> None:
+        """Raises `SchemaVersionError` when the document is newer than this program."""
+        version = self.integer("schema_version", minimum=1)
+        if version > newest:
+            raise SchemaVersionError(
+                f"{self.place} has schema version {version}; this modhub reads up to {newest}.",
+                hint="Upgrade it with: pip install --upgrade modhub",
+            )
+
+    def string(self, key: str, *, limit: int = 10_000) -> str:
+        text: str = self._get(key, str)
+        if len(text) > limit:
+            raise ManifestError(
+                f"'{key}' in {self.place} has {len(text):,} characters; {limit:,} are allowed."
+            )
+        return text
+
+    def optional_string(self, key: str) -> str | None:
+        return None if self.value.get(key) is None else self.string(key)
+
+    def choice(self, key: str, allowed: tuple[str, ...]) -> str:
+        text = self.string(key)
+        if text not in allowed:
+            raise ManifestError(
+                f"'{key}' in {self.place} is '{text}'; it should be one of {', '.join(allowed)}."
+            )
+        return text
+
+    def digest(self, key: str) -> str:
+        text = self.string(key)
+        if not is_sha256(text):
+            raise ManifestError(f"'{key}' in {self.place} is not a sha256 digest (64 hex digits).")
+        return text
+
+    def boolean(self, key: str) -> bool:
+        flag: bool = self._get(key, bool)
+        return flag
+
+    def integer(self, key: str, *, minimum: int = 0, maximum: int = 2**53) -> int:
+        number: int = self._get(key, int)
+        if not minimum <= number <= maximum:
+            raise ManifestError(f"'{key}' in {self.place} is {number}; it should be {minimum} to {maximum}.")
+        return number
+
+    def number(self, key: str) -> float:
+        return _finite(self._get(key, float), f"'{key}' in {self.place}")
+
+    def strings(self, key: str) -> tuple[str, ...]:
+        items = self._get(key, list)
+        for position, item in enumerate(items):
+            if not isinstance(item, str):
+                raise ManifestError(
+                    f"'{key}[{position}]' in {self.place} should be a string, not {_named(item)}."
+                )
+        return tuple(items)
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        items = self._get(key, list)
+        return tuple(
+            _finite(item, f"'{key}[{position}]' in {self.place}") for position, item in enumerate(items)
+        )
+
+    def number_map(self, key: str) -> dict[str, float]:
+        return {
+            name: _finite(item, f"'{key}.{name}' in {self.place}")
+            for name, item in self._get(key, dict).items()
+        }
+
+    def scalar_map(self, key: str) -> dict[str, str | int | float | bool | None]:
+        items: dict[str, Any] = dict(self._get(key, dict))
+        for name, item in items.items():
+            if not isinstance(item, str | int | float | bool | None):
+                raise ManifestError(
+                    f"'{key}.{name}' in {self.place} should be a plain value, not {_named(item)}."
+                )
+        return items
+
+    def string_map(self, key: str) -> dict[str, str]:
+        items: dict[str, Any] = dict(self._get(key, dict))
+        for name, item in items.items():
+            if not isinstance(item, str):
+                raise ManifestError(f"'{key}.{name}' in {self.place} should be a string, not {_named(item)}.")
+        return items
+
+    def child(self, key: str) -> Fields:
+        return Fields(self._get(key, dict), f"'{key}' in {self.place}")
+
+    def optional_child(self, key: str) -> Fields | None:
+        return None if self.value.get(key) is None else self.child(key)
+
+    def children(self, key: str) -> Iterator[Fields]:
+        for position, item in enumerate(self._get(key, list)):
+            yield Fields(item, f"'{key}[{position}]' in {self.place}")
+
+    def _get(self, key: str, kind: type) -> Any:
+        if key not in self.value:
+            raise ManifestError(f"{self.place} has no '{key}'.")
+        value = self.value[key]
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise ManifestError(f"'{key}' in {self.place} should be {_KINDS[kind]}, not {_named(value)}.")
+        return value
+
+
+def _finite(value: Any, place: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ManifestError(f"{place} should be a finite number, not {_named(value)}.")
+    return float(value)
+
+
+def _named(value: Any) -> str:
+    if value is None:
+        return "null"
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}…"

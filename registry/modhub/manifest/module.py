@@ -1,0 +1,115 @@
+"""`modules/<slug>/module.json`: everything to know of one module before loading it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from modhub.errors import ManifestError
+from modhub.files import parse_json, pretty_json
+from modhub.manifest.fields import Fields
+from modhub.manifest.parts import (
+    Calibration,
+    FileInfo,
+    InputSpec,
+    Measurement,
+    MethodInfo,
+    ParentInfo,
+    Provenance,
+    Sizes,
+    TrunkInfo,
+    answers_to,
+)
+from modhub.refs import slug_of
+
+__all__ = ["FORMS", "MODULE_SCHEMA_VERSION", "ModuleManifest"]
+
+MODULE_SCHEMA_VERSION = 1
+FORMS = ("delta", "standalone")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleManifest:
+    """One class of one parent.
+
+    `form` is `delta` (mask and head on a trunk shared with other modules) or `standalone` (`trunk` is its
+    own, cut out). `aliases` are other names the class answers to; `ontology_id` names it for machines, for
+    instance a WordNet id. `calibration` turns its margin into log-odds, `measurement` is None when no image
+    could be spared to measure with.
+    """
+
+    label: str
+    slug: str
+    aliases: tuple[str, ...]
+    ontology_id: str | None
+    form: str
+    parent: ParentInfo
+    trunk: TrunkInfo
+    method: MethodInfo
+    input: InputSpec
+    calibration: Calibration
+    measurement: Measurement | None
+    sizes: Sizes
+    tensors: FileInfo
+    provenance: Provenance
+    license: str | None
+
+    @classmethod
+    def from_bytes(cls, content: bytes, place: str = "module.json") -> ModuleManifest:
+        """Read and check the file. Raises `ManifestError` or `SchemaVersionError` naming the place."""
+        return cls.from_dict(Fields(parse_json(content, place), place))
+
+    @classmethod
+    def from_dict(cls, fields: Fields) -> ModuleManifest:
+        fields.check_version(MODULE_SCHEMA_VERSION)
+        measurement = fields.optional_child("measurement")
+        manifest = cls(
+            label=fields.string("label", limit=200),
+            slug=fields.string("slug", limit=200),
+            aliases=fields.strings("aliases"),
+            ontology_id=fields.optional_string("ontology_id"),
+            form=fields.choice("form", FORMS),
+            parent=ParentInfo.from_dict(fields.child("parent")),
+            trunk=TrunkInfo.from_dict(fields.child("trunk")),
+            method=MethodInfo.from_dict(fields.child("method")),
+            input=InputSpec.from_dict(fields.child("input")),
+            calibration=Calibration.from_dict(fields.child("calibration")),
+            measurement=None if measurement is None else Measurement.from_dict(measurement),
+            sizes=Sizes.from_dict(fields.child("sizes")),
+            tensors=FileInfo.from_dict(fields.child("tensors")),
+            provenance=Provenance.from_dict(fields.child("provenance")),
+            license=fields.optional_string("license"),
+        )
+        if slug_of(manifest.slug) != manifest.slug:
+            raise ManifestError(
+                f"'slug' in {fields.place} is '{manifest.slug}', which is not a path component."
+            )
+        return manifest
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema_version": MODULE_SCHEMA_VERSION,
+            "label": self.label,
+            "slug": self.slug,
+            "aliases": list(self.aliases),
+            "ontology_id": self.ontology_id,
+            "form": self.form,
+            "parent": self.parent.to_dict(),
+            "trunk": self.trunk.to_dict(),
+            "method": self.method.to_dict(),
+            "input": self.input.to_dict(),
+            "calibration": self.calibration.to_dict(),
+            "measurement": None if self.measurement is None else self.measurement.to_dict(),
+            "sizes": self.sizes.to_dict(),
+            "tensors": self.tensors.to_dict(),
+            "provenance": self.provenance.to_dict(),
+            "license": self.license,
+        }
+
+    def to_bytes(self) -> bytes:
+        """The file's one byte string for this content."""
+        return pretty_json(self.to_dict())
+
+    def answers_to(self, name: str) -> bool:
+        """Whether `name` is this module's label, slug or one of its aliases (case does not matter)."""
+        return answers_to(name, self.label, self.slug, self.aliases)

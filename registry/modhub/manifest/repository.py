@@ -1,0 +1,141 @@
+"""`modhub.json`: what a repository holds. Small enough to read for a search, complete enough to pull by."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from modhub.errors import ManifestError, NotFoundError
+from modhub.files import parse_json, pretty_json
+from modhub.manifest.fields import Fields
+from modhub.manifest.module import FORMS
+from modhub.manifest.parts import FileInfo, InputSpec, MethodInfo, ParentInfo, TrunkInfo, answers_to
+
+__all__ = ["MANIFEST_NAME", "REPOSITORY_SCHEMA_VERSION", "ModuleEntry", "RepositoryManifest"]
+
+MANIFEST_NAME = "modhub.json"
+REPOSITORY_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleEntry:
+    """One module as the repository's manifest lists it.
+
+    `metrics` are the module's own measured fractions (recall, precision, …), empty when none were measured;
+    `trunk` is set only for a standalone module, whose trunk is its own.
+    """
+
+    label: str
+    slug: str
+    aliases: tuple[str, ...]
+    form: str
+    manifest: FileInfo
+    tensors: FileInfo
+    trunk: TrunkInfo | None
+    kept_channels_fraction: float
+    metrics: Mapping[str, float]
+
+    @classmethod
+    def from_dict(cls, fields: Fields) -> ModuleEntry:
+        trunk = fields.optional_child("trunk")
+        return cls(
+            label=fields.string("label", limit=200),
+            slug=fields.string("slug", limit=200),
+            aliases=fields.strings("aliases"),
+            form=fields.choice("form", FORMS),
+            manifest=FileInfo.from_dict(fields.child("manifest")),
+            tensors=FileInfo.from_dict(fields.child("tensors")),
+            trunk=None if trunk is None else TrunkInfo.from_dict(trunk),
+            kept_channels_fraction=fields.number("kept_channels_fraction"),
+            metrics=fields.number_map("metrics"),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "label": self.label,
+            "slug": self.slug,
+            "aliases": list(self.aliases),
+            "form": self.form,
+            "manifest": self.manifest.to_dict(),
+            "tensors": self.tensors.to_dict(),
+            "trunk": None if self.trunk is None else self.trunk.to_dict(),
+            "kept_channels_fraction": self.kept_channels_fraction,
+            "metrics": dict(self.metrics),
+        }
+
+    def answers_to(self, name: str) -> bool:
+        """Whether `name` is this module's label, slug or one of its aliases (case does not matter)."""
+        return answers_to(name, self.label, self.slug, self.aliases)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryManifest:
+    """The modules of one parent on one trunk. `trunk` is None when every module is standalone."""
+
+    parent: ParentInfo
+    trunk: TrunkInfo | None
+    input: InputSpec
+    method: MethodInfo
+    license: str | None
+    modules: tuple[ModuleEntry, ...]
+
+    @classmethod
+    def from_bytes(cls, content: bytes, place: str = MANIFEST_NAME) -> RepositoryManifest:
+        """Read and check the file. Raises `ManifestError` or `SchemaVersionError` naming the place."""
+        return cls.from_dict(Fields(parse_json(content, place), place))
+
+    @classmethod
+    def from_dict(cls, fields: Fields) -> RepositoryManifest:
+        fields.check_version(REPOSITORY_SCHEMA_VERSION)
+        trunk = fields.optional_child("trunk")
+        manifest = cls(
+            parent=ParentInfo.from_dict(fields.child("parent")),
+            trunk=None if trunk is None else TrunkInfo.from_dict(trunk),
+            input=InputSpec.from_dict(fields.child("input")),
+            method=MethodInfo.from_dict(fields.child("method")),
+            license=fields.optional_string("license"),
+            modules=tuple(ModuleEntry.from_dict(entry) for entry in fields.children("modules")),
+        )
+        slugs = [entry.slug for entry in manifest.modules]
+        if repeated := {slug for slug in slugs if slugs.count(slug) > 1}:
+            raise ManifestError(f"{fields.place} lists the module '{min(repeated)}' twice.")
+        for entry in manifest.modules:
+            if entry.trunk is None and manifest.trunk is None:
+                raise ManifestError(f"The module '{entry.slug}' in {fields.place} has no trunk.")
+        return manifest
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema_version": REPOSITORY_SCHEMA_VERSION,
+            "parent": self.parent.to_dict(),
+            "trunk": None if self.trunk is None else self.trunk.to_dict(),
+            "input": self.input.to_dict(),
+            "method": self.method.to_dict(),
+            "license": self.license,
+            "modules": [entry.to_dict() for entry in self.modules],
+        }
+
+    def to_bytes(self) -> bytes:
+        """The file's one byte string for this content."""
+        return pretty_json(self.to_dict())
+
+    def module(self, name: str, place: str = "this repository") -> ModuleEntry:
+        """The module that answers to `name`. Raises `NotFoundError` with the nearest names."""
+        for entry in self.modules:
+            if entry.answers_to(name):
+                return entry
+        known = [entry.label for entry in self.modules]
+        near = difflib.get_close_matches(name, known, n=5, cutoff=0.5) or known[:10]
+        raise NotFoundError(
+            f"There is no class '{name}' in {place}.",
+            hint=f"It has {len(known)} classes; nearest: {', '.join(near)}.",
+        )
+
+    def trunk_of(self, entry: ModuleEntry) -> TrunkInfo:
+        """The trunk `entry` stands on: its own, or the repository's."""
+        trunk = entry.trunk or self.trunk
+        if trunk is None:
+            raise ManifestError(f"The module '{entry.slug}' has no trunk.")
+        return trunk

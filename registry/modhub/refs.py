@@ -1,0 +1,193 @@
+"""What users type to name things: repositories, modules, versions, digests.
+
+    ref        = [ repository [ "/" label ] | label ] [ specifier | "@" revision ]
+    repository = namespace "/" name
+    specifier  = PEP 440, for instance  >=1.2,<2
+    revision   = a release tag (v1.2.0), a branch, or a commit (40 hex digits)
+
+`parse` and `str` are inverse to each other on everything `parse` accepts.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from modhub.errors import RefError
+
+__all__ = [
+    "REF_GRAMMAR",
+    "Ref",
+    "RepositoryId",
+    "distinct",
+    "is_commit",
+    "is_sha256",
+    "parse_version",
+    "slug_of",
+    "tag_of",
+    "version_of_tag",
+]
+
+REF_GRAMMAR = "namespace/name[/label][>=1.2,<2 | @revision], or a bare label such as 'cat'"
+
+_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?\Z")
+_COMMIT = re.compile(r"[0-9a-f]{40}\Z")
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,127}\Z")
+# A specifier starts at the first of these; labels and names contain none of them.
+_SPECIFIER_START = re.compile(r"[<>=!~]")
+_LABEL_FORBIDDEN = re.compile(r"[/@<>=!~\x00-\x1f\x7f]")
+
+
+def is_commit(text: str) -> bool:
+    """Whether `text` is a full commit id, 40 lower-case hex digits."""
+    return _COMMIT.match(text) is not None
+
+
+def is_sha256(text: str) -> bool:
+    """Whether `text` is a sha256 digest, 64 lower-case hex digits."""
+    return _SHA256.match(text) is not None
+
+
+def parse_version(text: str) -> Version:
+    """A PEP 440 version; `v1.2.0` and `1.2.0` are the same. Raises `RefError`."""
+    try:
+        return Version(text)
+    except InvalidVersion:
+        raise RefError(
+            f"'{text}' is not a version.", hint="Write it as in PEP 440, for instance 1.2.0 or 2.0rc1."
+        ) from None
+
+
+def tag_of(version: Version) -> str:
+    """The tag that marks a release: `v1.2.0`."""
+    return f"v{version}"
+
+
+def version_of_tag(tag: str) -> Version | None:
+    """The release a tag marks, or None for a tag that marks none (only `v<PEP 440>` does)."""
+    if not tag.startswith("v"):
+        return None
+    try:
+        version = Version(tag[1:])
+    except InvalidVersion:
+        return None
+    return version if tag == tag_of(version) else None
+
+
+def slug_of(label: str) -> str:
+    """A label as a path component: `Great white shark` → `great-white-shark`.
+
+    Letters and digits of any script stay (NFKC, lower case); every run of other characters becomes one
+    hyphen. Raises `RefError` when nothing is left.
+    """
+    text = unicodedata.normalize("NFKC", label).casefold()
+    slug = "-".join(re.findall(r"[^\W_]+", text))[:96].strip("-")
+    if not slug:
+        raise RefError(f"The label {label!r} has no letter or digit.", hint="Give the class another label.")
+    return slug
+
+
+def distinct(names: Iterable[str]) -> tuple[str, ...]:
+    """`names` with repeats told apart by a counter: crane, crane → crane, crane 2."""
+    taken: set[str] = set()
+    result = []
+    for name in names:
+        candidate, count = name, 1
+        while candidate in taken:
+            count += 1
+            candidate = f"{name} {count}"
+        taken.add(candidate)
+        result.append(candidate)
+    return tuple(result)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RepositoryId:
+    """`namespace/name`. Compared as written; hubs treat ids that differ only in case as one."""
+
+    namespace: str
+    name: str
+
+    def __post_init__(self) -> None:
+        for part in (self.namespace, self.name):
+            if not _PART.match(part) or ".." in part or "--" in part or part.endswith(".git"):
+                raise RefError(
+                    f"'{self.namespace}/{self.name}' is not a repository id.",
+                    hint="Write namespace/name with letters, digits and single '-', '_' or '.' inside.",
+                )
+
+    @classmethod
+    def parse(cls, text: str) -> RepositoryId:
+        """Read `namespace/name`. Raises `RefError`."""
+        namespace, slash, name = text.partition("/")
+        if not slash or "/" in name:
+            raise RefError(
+                f"'{text}' is not a repository id.",
+                hint="Write namespace/name, for instance vision-lab/resnet20-cifar10.",
+            )
+        return cls(namespace, name)
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Which module (or all modules) of which repository, and which releases will do.
+
+    At least one of `repository` and `label` is set; `specifier` is empty unless given; `specifier` and
+    `revision` exclude each other.
+    """
+
+    repository: RepositoryId | None
+    label: str | None
+    specifier: SpecifierSet = field(default_factory=SpecifierSet)
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Ref:
+        """Read a ref as a user types it. Raises `RefError` showing the grammar."""
+        body, specifier, revision = text.strip(), SpecifierSet(), None
+        if match := _SPECIFIER_START.search(body):
+            wanted, body = body[match.start() :], body[: match.start()].rstrip()
+            try:
+                specifier = SpecifierSet(wanted)
+            except InvalidSpecifier:
+                raise _unreadable(text, f"'{wanted}' is not a version specifier") from None
+        elif "@" in body:
+            body, _, revision = body.partition("@")
+            if not _REVISION.match(revision) or ".." in revision:
+                raise _unreadable(text, f"'{revision}' is not a revision")
+        if "@" in body:
+            raise _unreadable(text, "a ref takes a specifier or a revision, not both")
+        parts = body.split("/")
+        if len(parts) > 3 or not all(part.strip() for part in parts):
+            raise _unreadable(text, f"it has {len(parts)} parts" if len(parts) > 3 else "a part is empty")
+        label = None if len(parts) == 2 else parts[-1].strip()
+        if label is not None and (_LABEL_FORBIDDEN.search(label) or len(label) > 200):
+            raise _unreadable(text, f"{label!r} is not a label")
+        repository = None
+        if len(parts) >= 2:
+            try:
+                repository = RepositoryId(parts[0], parts[1])
+            except RefError as error:
+                raise _unreadable(text, error.message.rstrip(".")) from None
+        if repository is None and revision is not None:
+            raise _unreadable(text, "a revision needs a repository")
+        return cls(repository, label, specifier, revision)
+
+    def __str__(self) -> str:
+        body = "/".join(str(part) for part in (self.repository, self.label) if part is not None)
+        if self.revision is not None:
+            return f"{body}@{self.revision}"
+        return f"{body}{self.specifier}"
+
+
+def _unreadable(text: str, why: str) -> RefError:
+    return RefError(f"'{text}' is not a ref: {why}.", hint=f"A ref is {REF_GRAMMAR}.")
