@@ -72,8 +72,8 @@ class InputSpec:
     def __post_init__(self) -> None:
         if len(self.mean) != self.channels or len(self.std) != self.channels:
             raise ManifestError(
-                f"The input has {self.channels} channels, but its mean has {len(self.mean)} values and its std "
-                f"{len(self.std)}.",
+                f"The input has {self.channels} channels, but {len(self.mean)} means and {len(self.std)} "
+                "standard deviations.",
                 hint="Give one value per channel.",
             )
         if min(self.std) <= 0:
