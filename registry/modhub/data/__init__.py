@@ -1,0 +1,16 @@
+"""Labelled images from wherever they are."""
+
+from modhub.data.decode import PIXEL_LIMIT, read_image
+from modhub.data.imageset import ImageSet, as_batch, split_indices
+from modhub.data.sources import DATA_GRAMMAR, SPLITS, open_data
+
+__all__ = [
+    "DATA_GRAMMAR",
+    "PIXEL_LIMIT",
+    "SPLITS",
+    "ImageSet",
+    "as_batch",
+    "open_data",
+    "read_image",
+    "split_indices",
+]

@@ -1,0 +1,124 @@
+"""Labelled images, read only when they are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from modhub.errors import DataError
+
+__all__ = ["ImageSet", "as_batch", "split_indices"]
+
+Pixels = NDArray[np.uint8]
+Indices = NDArray[np.int64]
+
+
+class ImageSet:
+    """Images with one label each.
+
+    `labels` are the class names; `targets[i]`, an index into them, is the class of image i. `name` and
+    `split` say where the images are from, for manifests and reports. `read(i)` gives the pixels of image i
+    as uint8 (height, width, 1 or 3).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        labels: Sequence[str],
+        targets: NDArray[Any],
+        read: Callable[[int], Pixels],
+    ) -> None:
+        self.name = name
+        self.split = split
+        self.labels = tuple(labels)
+        self.targets: Indices = np.asarray(targets, dtype=np.int64)
+        self._read = read
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def images(self, indices: Iterable[int]) -> list[Pixels]:
+        """The wanted images, each uint8 (height, width, 1 or 3); their sizes may differ."""
+        return [self._read(int(index)) for index in indices]
+
+    def counts(self) -> Indices:
+        """Images per label, in the order of `labels`."""
+        return np.bincount(self.targets, minlength=len(self.labels))
+
+    def subset(self, indices: Iterable[int] | Indices) -> ImageSet:
+        """The images at `indices`, in that order; the labels stay."""
+        chosen = np.asarray(list(indices), dtype=np.int64)
+        read = self._read
+        return ImageSet(
+            self.name, self.split, self.labels, self.targets[chosen], lambda i: read(int(chosen[i]))
+        )
+
+    def only(self, labels: Sequence[str]) -> ImageSet:
+        """The images of `labels`; targets count in the order given. Raises `DataError` for an unknown one."""
+        if missing := [label for label in labels if label not in self.labels]:
+            raise DataError(
+                f"The data set '{self.name}' has no class '{missing[0]}'.",
+                hint=f"Its {len(self.labels)} classes include: {', '.join(self.labels[:20])}.",
+            )
+        position = {self.labels.index(label): number for number, label in enumerate(labels)}
+        chosen = np.flatnonzero(np.isin(self.targets, list(position)))
+        part = self.subset(chosen)
+        targets = np.array([position[int(target)] for target in part.targets], dtype=np.int64)
+        return ImageSet(self.name, self.split, labels, targets, part._read)
+
+    def sample(self, per_class: int, seed: int) -> ImageSet:
+        """At most `per_class` images of each class, drawn with `seed`; see `split_indices`."""
+        (chosen,) = split_indices(self.targets, (per_class,), seed)
+        return self.subset(chosen)
+
+    def batches(self, size: int) -> Iterator[tuple[torch.Tensor, Indices]]:
+        """Every image once: uint8 (batch, 1 or 3, height, width) with the indices of its images.
+
+        Neighbours of one shape share a batch, so a set of mixed sizes gives smaller batches.
+        """
+        for start in range(0, len(self), size):
+            indices = np.arange(start, min(start + size, len(self)))
+            images = self.images(indices)
+            shapes: dict[tuple[int, ...], list[int]] = {}
+            for position, image in enumerate(images):
+                shapes.setdefault(image.shape, []).append(position)
+            for positions in shapes.values():
+                yield as_batch([images[p] for p in positions]), indices[positions]
+
+
+def as_batch(images: Sequence[Pixels]) -> torch.Tensor:
+    """Images of one shape (height, width, channel) as uint8 (batch, channel, height, width)."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+
+
+def split_indices(targets: NDArray[Any], per_class: Sequence[int], seed: int) -> tuple[Indices, ...]:
+    """Disjoint samples, `per_class[k]` images of every class for the k-th; indices in rising order.
+
+    The draw for a class depends only on `seed`, the class's number and how many images it has. When a class
+    has too few for all samples, each gets its share, and at least one while there are enough.
+    """
+    parts: list[list[Indices]] = [[] for _ in per_class]
+    for label in np.unique(targets):
+        own = np.flatnonzero(targets == label).astype(np.int64)
+        shuffled = np.random.default_rng([seed, int(label)]).permutation(own)
+        start = 0
+        for part, count in zip(parts, _shares(len(own), per_class), strict=True):
+            part.append(shuffled[start : start + count])
+            start += count
+    empty = np.zeros(0, dtype=np.int64)
+    return tuple(np.sort(np.concatenate([empty, *part])) for part in parts)
+
+
+def _shares(available: int, wanted: Sequence[int]) -> list[int]:
+    total = sum(wanted)
+    if total <= available:
+        return list(wanted)
+    shares = [min(count, max(1 if count else 0, available * count // total)) for count in wanted]
+    while sum(shares) > available:
+        shares[shares.index(max(shares))] -= 1
+    return shares

@@ -1,0 +1,106 @@
+"""From a raw image of any size to what a trunk eats, as part of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from modhub.data import as_batch
+from modhub.errors import DataError
+from modhub.manifest import InputSpec
+
+__all__ = ["Preprocess"]
+
+# ITU-R BT.601 luma, the weights Pillow and torchvision use.
+_LUMA = (0.299, 0.587, 0.114)
+
+
+class Preprocess(nn.Module):
+    """Raw images to normalised ones as an `InputSpec` says, equal to torchvision's transforms.
+
+    `forward` takes uint8 in 0…255 or floats in [0, 1], (batch, 1 or 3, height, width), and gives float32
+    (batch, spec.channels, spec.height, spec.width). Grey becomes RGB by repeating, RGB becomes grey by luma.
+    Resizing filters against aliasing. Images smaller than the crop are padded with black. The batch size may
+    stay open in `torch.export` and ONNX; height and width are fixed there.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: InputSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("luma", torch.tensor(_LUMA).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        spec = self.spec
+        values = (
+            images.to(self.mean.dtype) / 255 if images.dtype == torch.uint8 else images.to(self.mean.dtype)
+        )
+        values = self._recolour(values)
+        height, width = values.shape[-2:]
+        values = self._resize(values, *_target_size(spec, height, width))
+        if spec.crop:
+            values = _centre_crop(values, spec.height, spec.width)
+        low, high = spec.value_range
+        if (low, high) != (0.0, 1.0):
+            values = values * (high - low) + low
+        return (values - self.mean) / self.std
+
+    def each(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Images of any sizes, each uint8 (height, width, 1 or 3), as one normalised batch."""
+        return torch.cat([self(as_batch([image]).to(self.mean.device)) for image in images])
+
+    def _recolour(self, values: Tensor) -> Tensor:
+        found, wanted = values.shape[1], self.spec.channels
+        if found == wanted:
+            return values
+        if found == 1:
+            return values.expand(-1, wanted, -1, -1)
+        if (found, wanted) == (3, 1):
+            return (values * self.luma).sum(1, keepdim=True)
+        raise DataError(
+            f"The images have {found} channels; this network takes 1 or {wanted}.",
+            hint="Give grey or RGB images.",
+        )
+
+    def _resize(self, values: Tensor, height: int, width: int) -> Tensor:
+        if values.shape[-2:] == (height, width):
+            return values
+        if self.spec.interpolation == "nearest":
+            return F.interpolate(values, size=(height, width), mode="nearest")
+        values = F.interpolate(
+            values, size=(height, width), mode=self.spec.interpolation, align_corners=False, antialias=True
+        )
+        # The bicubic filter overshoots; pixels do not.
+        return values.clamp(0, 1) if self.spec.interpolation == "bicubic" else values
+
+
+def _target_size(spec: InputSpec, height: int, width: int) -> tuple[int, int]:
+    """What to resize to before a crop: torchvision's rule, which cuts fractions off the longer side."""
+    if spec.resize is None:
+        return (height, width) if spec.crop else (spec.height, spec.width)
+    if not spec.crop:
+        return spec.height, spec.width
+    short, long = min(height, width), max(height, width)
+    scaled = max(1, int(spec.resize * long / short))
+    return (spec.resize, scaled) if height <= width else (scaled, spec.resize)
+
+
+def _centre_crop(values: Tensor, height: int, width: int) -> Tensor:
+    found_height, found_width = values.shape[-2:]
+    extra_height, extra_width = max(height - found_height, 0), max(width - found_width, 0)
+    if extra_height or extra_width:
+        left, top = extra_width // 2, extra_height // 2
+        values = F.pad(values, (left, extra_width - left, top, extra_height - top))
+        found_height, found_width = values.shape[-2:]
+    top = round((found_height - height) / 2.0)
+    left = round((found_width - width) / 2.0)
+    return values[..., top : top + height, left : left + width]
