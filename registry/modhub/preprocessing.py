@@ -45,7 +45,7 @@ class Preprocess(nn.Module):
             images.to(self.mean.dtype) / 255 if images.dtype == torch.uint8 else images.to(self.mean.dtype)
         )
         values = self._recolour(values)
-        height, width = values.shape[-2:]
+        height, width = int(values.shape[-2]), int(values.shape[-1])
         values = self._resize(values, *_target_size(spec, height, width))
         if spec.crop:
             values = _centre_crop(values, spec.height, spec.width)
@@ -95,7 +95,8 @@ def _target_size(spec: InputSpec, height: int, width: int) -> tuple[int, int]:
 
 
 def _centre_crop(values: Tensor, height: int, width: int) -> Tensor:
-    found_height, found_width = values.shape[-2:]
+    # Plain numbers, also while `torch.jit.trace` looks on.
+    found_height, found_width = int(values.shape[-2]), int(values.shape[-1])
     extra_height, extra_width = max(height - found_height, 0), max(width - found_width, 0)
     if extra_height or extra_width:
         left, top = extra_width // 2, extra_height // 2

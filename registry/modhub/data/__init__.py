@@ -1,8 +1,8 @@
 """Labelled images from wherever they are."""
 
-from modhub.data.decode import PIXEL_LIMIT, read_image
 from modhub.data.imageset import ImageSet, as_batch, split_indices
 from modhub.data.sources import DATA_GRAMMAR, SPLITS, open_data
+from modhub.images import PIXEL_LIMIT, read_image
 
 __all__ = [
     "DATA_GRAMMAR",
