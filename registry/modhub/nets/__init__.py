@@ -1,0 +1,1 @@
+"""A CNN as data: import, channel groups, slicing, running."""

@@ -1,0 +1,44 @@
+"""What a network costs to run and to store."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from modhub.nets.graph import Graph, Network, Node
+
+__all__ = ["Cost", "cost"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """FLOPs here are multiply-adds of convolutions and linear layers for one image, as in He et al. 2015.
+
+    `parameters` counts weights and biases (batch-norm's scale and shift included, its statistics not).
+    """
+
+    flops: int
+    parameters: int
+    per_node: Mapping[str, int]
+
+
+def cost(network: Network | Graph) -> Cost:
+    """The cost of a network, or of a graph alone (its tensors' shapes follow from its attributes)."""
+    graph = network.graph if isinstance(network, Network) else network
+    weighted = (node for node in graph.nodes if node.op in ("conv2d", "linear"))
+    per_node = {node.name: _multiply_adds(node, graph) for node in weighted}
+    sizes: dict[str, int] = {}
+    for node in graph.nodes:
+        for role, spec in graph.tensor_specs(node).items():
+            if role in ("weight", "bias") and role in node.tensors:
+                sizes[node.tensors[role]] = math.prod(spec.shape)
+    return Cost(sum(per_node.values()), sum(sizes.values()), per_node)
+
+
+def _multiply_adds(node: Node, graph: Graph) -> int:
+    outputs = math.prod(graph.shapes[node.name])
+    a = node.attributes
+    if node.op == "linear":
+        return outputs * int(a["in_features"])
+    return outputs * int(a["in_channels"] // a["groups"] * math.prod(a["kernel"]))

@@ -1,0 +1,247 @@
+"""A CNN as data: a list of operators with their attributes, and the tensors that they name.
+
+Nothing in a graph is code. What is read from a file is taken as hostile: every operator is on the allow-list,
+every attribute in its range, every tensor of the shape that its operator asks for, and no value larger than a
+bound, all before anything is computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modhub.errors import IntegrityError, ManifestError
+from modhub.files import canonical_json
+from modhub.manifest import Fields
+from modhub.nets.attributes import Attributes, BadAttributeError, check_attributes
+from modhub.nets.operators import OPERATORS, Shape, ShapeMismatchError, TensorSpec
+
+__all__ = ["GRAPH_SCHEMA_VERSION", "Graph", "Network", "Node"]
+
+GRAPH_SCHEMA_VERSION = 1
+MAX_NODES = 20_000
+MAX_VALUE = 1 << 27
+"""Numbers in one value of one image: 512 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operator. Its output value bears its name; `tensors` maps a role ("weight") to a tensor's name."""
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    attributes: Attributes = field(default_factory=dict)
+    tensors: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "op": self.op,
+            "inputs": list(self.inputs),
+            "attributes": {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in self.attributes.items()
+            },
+            "tensors": dict(self.tensors),
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Fields) -> Node:
+        return cls(
+            name=fields.string("name", limit=500),
+            op=fields.string("op", limit=100),
+            inputs=fields.strings("inputs"),
+            attributes=dict(fields.child("attributes").value),
+            tensors=fields.string_map("tensors"),
+        )
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in an order in which they can run; `input` and `output` name values.
+
+    `input_shape` is (channels, height, width) of one image. Raises `ManifestError` when a node is not on the
+    allow-list, has wrong attributes, reads what is not there yet, or does not fit its inputs' shapes.
+    """
+
+    input: str
+    input_shape: tuple[int, int, int]
+    nodes: tuple[Node, ...]
+    output: str
+
+    def __post_init__(self) -> None:
+        if len(self.nodes) > MAX_NODES:
+            raise ManifestError(f"The graph has {len(self.nodes):,} nodes; {MAX_NODES:,} are allowed.")
+        object.__setattr__(self, "nodes", tuple(_checked(node) for node in self.nodes))
+        if self.output not in self.shapes:
+            raise ManifestError(f"The graph's output '{self.output}' is none of its values.")
+
+    @cached_property
+    def shapes(self) -> Mapping[str, Shape]:
+        """Value name -> shape without the batch, the input first, then in the order of the nodes."""
+        shapes = {self.input: _bounded(self.input_shape, "The graph's input")}
+        for node in self.nodes:
+            place = _place(node)
+            if node.name in shapes:
+                raise ManifestError(f"{place} has the name of an earlier value.")
+            if missing := [name for name in node.inputs if name not in shapes]:
+                raise ManifestError(f"{place} reads '{missing[0]}', which is no earlier value.")
+            try:
+                shape = OPERATORS[node.op].shape(node.attributes, [shapes[name] for name in node.inputs])
+            except ShapeMismatchError as error:
+                raise ManifestError(f"{place} {error}.") from None
+            shapes[node.name] = _bounded(shape, place)
+        return MappingProxyType(shapes)
+
+    @cached_property
+    def node(self) -> Mapping[str, Node]:
+        """Name -> node."""
+        return MappingProxyType({node.name: node for node in self.nodes})
+
+    @cached_property
+    def readers(self) -> Mapping[str, tuple[Node, ...]]:
+        """Value name -> the nodes that read it, in order."""
+        readers: dict[str, list[Node]] = {name: [] for name in self.shapes}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.inputs):
+                readers[name].append(node)
+        return MappingProxyType({name: tuple(nodes) for name, nodes in readers.items()})
+
+    def tensor_specs(self, node: Node) -> Mapping[str, TensorSpec]:
+        """Role -> the shape and type that this node's tensor must have."""
+        return OPERATORS[node.op].tensors(node.attributes, [self.shapes[name] for name in node.inputs])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema_version": GRAPH_SCHEMA_VERSION,
+            "input": self.input,
+            "input_shape": list(self.input_shape),
+            "nodes": [node.to_dict() for node in self.nodes],
+            "output": self.output,
+        }
+
+    @classmethod
+    def from_dict(cls, value: Any, place: str = "graph.json") -> Graph:
+        """Raises `ManifestError` or `SchemaVersionError` naming `place`."""
+        fields = Fields(value, place)
+        fields.check_version(GRAPH_SCHEMA_VERSION)
+        shape = fields.numbers("input_shape")
+        if len(shape) != 3 or any(extent != int(extent) for extent in shape):
+            raise ManifestError(f"'input_shape' in {place} should be channels, height and width.")
+        if isinstance(nodes := fields.value.get("nodes"), list) and len(nodes) > MAX_NODES:
+            raise ManifestError(f"{place} has {len(nodes):,} nodes; {MAX_NODES:,} are allowed.")
+        return cls(
+            input=fields.string("input", limit=500),
+            input_shape=(int(shape[0]), int(shape[1]), int(shape[2])),
+            nodes=tuple(Node.from_dict(child) for child in fields.children("nodes")),
+            output=fields.string("output", limit=500),
+        )
+
+
+@dataclass(frozen=True)
+class Network:
+    """A graph and its tensors (float32, but for int64 indices and boolean masks), none missing, none more.
+
+    Raises `IntegrityError` when a tensor is missing, too many, or not of the shape that its node asks for.
+    """
+
+    graph: Graph
+    tensors: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        used: set[str] = set()
+        for node in self.graph.nodes:
+            used.update(node.tensors.values())
+            for role, spec in self.graph.tensor_specs(node).items():
+                name = node.tensors.get(role)
+                if name is not None:
+                    _check_tensor(self.tensors.get(name), spec, name, node, self.graph)
+                elif not spec.optional:
+                    raise IntegrityError(f"{_place(node)} has no '{role}' tensor.")
+            if extra := set(node.tensors) - set(self.graph.tensor_specs(node)):
+                raise IntegrityError(f"{_place(node)} has no use for a '{min(extra)}' tensor.")
+        if extra := set(self.tensors) - used:
+            raise IntegrityError(f"No node of the graph uses the tensor '{min(extra)}'.")
+
+    @cached_property
+    def sha256(self) -> str:
+        """The content's id: the same for the same graph and tensors, wherever they are stored."""
+        digest = hashlib.sha256(canonical_json(self.graph.to_dict()))
+        for name in sorted(self.tensors):
+            tensor = self.tensors[name].detach().cpu().contiguous()
+            head = {"name": name, "dtype": str(tensor.dtype), "shape": list(tensor.shape)}
+            digest.update(canonical_json(head))
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
+
+    def of(self, node: Node) -> dict[str, Tensor]:
+        """Role -> tensor of this node."""
+        return {role: self.tensors[name] for role, name in node.tensors.items()}
+
+    def with_tensors(self, node_name: str, **tensors: Tensor) -> Network:
+        """A copy in which these roles of one node hold other numbers; a role it lacked is added."""
+        node = self.graph.node[node_name]
+        names = {role: f"{node_name}.{role}" for role in tensors} | dict(node.tensors)
+        changed = Node(node.name, node.op, node.inputs, node.attributes, names)
+        nodes = tuple(changed if each is node else each for each in self.graph.nodes)
+        graph = Graph(self.graph.input, self.graph.input_shape, nodes, self.graph.output)
+        return Network(graph, {**self.tensors, **{names[role]: tensor for role, tensor in tensors.items()}})
+
+    def parameters(self) -> Iterator[Tensor]:
+        """The tensors of floating-point numbers, each once."""
+        return (tensor for tensor in self.tensors.values() if tensor.is_floating_point())
+
+
+def _place(node: Node) -> str:
+    return f"The node '{node.name}' ({node.op})"
+
+
+def _checked(node: Node) -> Node:
+    spec = OPERATORS.get(node.op)
+    if spec is None:
+        raise ManifestError(
+            f"The node '{node.name}' has the operator '{node.op}', which is not on the allow-list.",
+            hint="The file may be damaged, or written by a newer modhub.",
+        )
+    if len(node.inputs) != spec.inputs if spec.inputs is not None else not node.inputs:
+        raise ManifestError(f"{_place(node)} reads {len(node.inputs)} values.")
+    try:
+        attributes = check_attributes(spec.attributes, node.attributes)
+    except BadAttributeError as error:
+        raise ManifestError(f"{_place(node)} {error}.") from None
+    return Node(node.name, node.op, node.inputs, attributes, dict(node.tensors))
+
+
+def _bounded(shape: Shape, place: str) -> Shape:
+    if any(extent < 1 for extent in shape):
+        raise ManifestError(f"{place} has the empty shape {list(shape)}.")
+    if math.prod(shape) > MAX_VALUE:
+        raise ManifestError(f"{place} has the shape {list(shape)}, more than {MAX_VALUE:,} numbers.")
+    return shape
+
+
+def _check_tensor(tensor: Tensor | None, spec: TensorSpec, name: str, node: Node, graph: Graph) -> None:
+    if tensor is None:
+        raise IntegrityError(f"{_place(node)} needs the tensor '{name}', which is missing.")
+    if tuple(tensor.shape) != spec.shape or tensor.dtype != spec.dtype:
+        raise IntegrityError(
+            f"The tensor '{name}' is {_described(tensor.shape, tensor.dtype)}; {_place(node)[0].lower()}"
+            f"{_place(node)[1:]} needs {_described(spec.shape, spec.dtype)}."
+        )
+    if spec.dtype is torch.int64 and tensor.numel():
+        size = graph.shapes[node.inputs[0]][node.attributes["dim"]]
+        if int(tensor.min()) < 0 or int(tensor.max()) >= size:
+            raise IntegrityError(f"The tensor '{name}' points outside the {size} channels it selects from.")
+
+
+def _described(shape: tuple[int, ...] | torch.Size, dtype: torch.dtype) -> str:
+    return f"{str(dtype).removeprefix('torch.')} {list(shape)}"

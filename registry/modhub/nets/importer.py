@@ -1,0 +1,321 @@
+"""From any `torch.nn.Module` to a graph: `torch.export`, then one allow-listed operator per ATen operator.
+
+What depends on weights alone (weight standardisation, layer scale reshaped) is computed here once; dropout is
+gone, since the exported module is in evaluation mode. Values are named by the layer that made them:
+`layer1.0.conv1`, or `layer1.0.add` for an operator in a layer's own `forward`.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, fx, nn
+
+from modhub.errors import ManifestError, NetworkImportError, ParentError, UnsupportedOperatorError
+from modhub.nets.aten import IN_PLACE, READERS, Call, Emitter, NoEquivalentError
+from modhub.nets.graph import Graph, Network, Node
+from modhub.nets.runner import Runner
+from modhub.nets.tidy import tidy
+
+__all__ = ["import_module"]
+
+Place: TypeAlias = str | Tensor | list["Place"] | Any
+"""What an exported value became: a value's name, a constant, or a list of these (chunk, split)."""
+
+ATTENTION = ("scaled_dot_product_attention", "multi_head_attention", "transformer_encoder")
+
+
+def import_module(module: nn.Module, input_shape: tuple[int, int, int], *, name: str = "") -> Network:
+    """The network of `module` for images of `input_shape` (channels, height, width), as data.
+
+    The module is put into evaluation mode and is not changed otherwise. `name` stands in messages.
+
+    Raises `UnsupportedOperatorError` for an operator outside the allow-list, `ParentError` for weights that
+    are not finite, and `NetworkImportError` for everything else that stands in the way: a forward that
+    branches on its data, a transformer, an output that is not one tensor.
+    """
+    name = name or type(module).__name__
+    _check_weights(module, name)
+    program = _exported(module, input_shape, name)
+    if any(word in str(node.target) for node in program.graph.nodes for word in ATTENTION):
+        raise NetworkImportError(
+            f"{name} is a transformer (it has attention layers); modhub takes convolutional networks only.",
+            hint="Choose a convolutional network, for instance torchvision:convnext_tiny.",
+        )
+    translation = _Translation(module, program, input_shape)
+    try:
+        network = tidy(translation.network())
+    except ManifestError as error:
+        raise NetworkImportError(f"{name} cannot be data: {error.message}", hint=error.hint) from None
+    _check_same(module, network, name)
+    return network
+
+
+def _check_weights(module: nn.Module, name: str) -> None:
+    for key, tensor in module.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            count = int((~torch.isfinite(tensor)).sum())
+            raise ParentError(
+                f"The weight '{key}' of {name} holds {count:,} values that are not finite numbers.",
+                hint="Load weights from a training run that did not diverge.",
+            )
+
+
+def _check_same(module: nn.Module, network: Network, name: str) -> None:
+    """The data must be the model: one random image through both."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, *network.graph.input_shape, generator=generator)
+    first = next(module.parameters(), image)
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            wanted = module(image.to(first.device, first.dtype)).float().cpu()
+            found = Runner(network)(image)
+    finally:
+        module.train(was_training)
+    # Half-precision parents are stored as float32, so their own rounding is allowed for.
+    tolerance = 1e-4 if first.dtype in (torch.float32, torch.float64) else 3e-2
+    difference = float((wanted - found).abs().max())
+    if wanted.shape != found.shape or not difference <= tolerance * (1e-2 + float(wanted.abs().max())):
+        raise NetworkImportError(
+            f"{name} as data answers otherwise than the model (by {difference:.2g} on a random image).",
+            hint="A layer that changes its input in place or draws random numbers does this; rewrite it.",
+        )
+
+
+def _exported(
+    module: nn.Module, input_shape: tuple[int, int, int], name: str
+) -> torch.export.ExportedProgram:
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    example = torch.zeros(2, *input_shape, device=device, dtype=dtype)
+    was_training = module.training
+    module.eval()
+    try:
+        with _quiet(), torch.no_grad():
+            batch = torch.export.Dim("batch", min=1, max=1 << 20)
+            return torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
+    except Exception as error:
+        raise NetworkImportError(_why(error, name, input_shape), hint=_HINT) from error
+    finally:
+        module.train(was_training)
+
+
+_HINT = "The forward should be a fixed sequence of layers on one image batch (batch, channel, height, width)."
+
+
+def _why(error: Exception, name: str, input_shape: tuple[int, int, int]) -> str:
+    text = f"{type(error).__name__} {error}"
+    if "data-dependent" in text.lower() or "DataDependent" in text:
+        return f"The forward of {name} branches on the data it sees, so it is no fixed network."
+    if "Constraints violated" in text or "specializ" in text.lower():
+        return f"The forward of {name} works for one batch size only."
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"{name} does not run on images of shape {list(input_shape)}: {first.rstrip('.')}."
+
+
+@contextmanager
+def _quiet() -> Any:
+    """`torch.export` logs and warns about much that is no news to the caller."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+class _Translation(Emitter):
+    """One pass over the exported program, in order."""
+
+    def __init__(
+        self, module: nn.Module, program: torch.export.ExportedProgram, input_shape: tuple[int, int, int]
+    ) -> None:
+        self.module = module
+        self.program = program
+        self.input_shape = input_shape
+        self.nodes: list[Node] = []
+        self.tensors: dict[str, Tensor] = {}
+        self.places: dict[fx.Node, Place] = {}
+        self.names: dict[str, int] = {"input": 1}
+        self.tensor_names: dict[int, str] = {}
+        self.held: list[Tensor] = []
+        self.shapes: dict[str, tuple[int, ...]] = {"input": input_shape}
+        self.current: fx.Node | None = None
+
+    def network(self) -> Network:
+        constants = self._constants()
+        output = ""
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder":
+                self.places[node] = constants.get(node.name, "input")
+            elif node.op == "call_function":
+                self.current = node
+                self.places[node] = self._call(node)
+            elif node.op == "output":
+                output = self._output(node)
+        graph = Graph("input", self.input_shape, tuple(self.nodes), output)
+        return Network(graph, self.tensors)
+
+    def _constants(self) -> Mapping[str, Tensor]:
+        signature = self.program.graph_signature
+        stored: Mapping[str, Any] = {**self.program.state_dict, **self.program.constants}
+        named = {
+            **signature.inputs_to_parameters,
+            **signature.inputs_to_buffers,
+            **signature.inputs_to_lifted_tensor_constants,
+        }
+        constants = {}
+        for placeholder, key in named.items():
+            tensor = stored[key].detach().cpu()
+            tensor = tensor.float().clone() if tensor.is_floating_point() else tensor.clone()
+            self.tensor_names[id(tensor)] = key
+            constants[placeholder] = tensor
+        self.held.extend(constants.values())
+        return constants
+
+    def _output(self, node: fx.Node) -> str:
+        (returned,) = node.args
+        places = [self.places.get(item) for item in returned]  # type: ignore[union-attr, arg-type]
+        if len(places) != 1 or not isinstance(places[0], str):
+            raise NetworkImportError(
+                f"{type(self.module).__name__} returns {len(places)} values; a classifier returns one, "
+                "the logits.",
+                hint="Wrap the model so that it returns its logits alone.",
+            )
+        return places[0]
+
+    def _call(self, node: fx.Node) -> Place:
+        target = str(node.target).removeprefix("aten.")
+        args = [self._place(argument) for argument in node.args]
+        kwargs = {key: self._place(argument) for key, argument in node.kwargs.items()}
+        if target == "<built-in function getitem>":
+            return args[0][args[1]]
+        if isinstance(node.meta.get("val"), torch.SymInt | int):
+            return node.meta["val"]
+        if not any(item in self.shapes for item in _leaves([*args, *kwargs.values()], str)):
+            return self._constant(node, args, kwargs)
+        packet, _, overload = target.partition(".")
+        reader = READERS.get(packet.rstrip("_") if packet.rstrip("_") in READERS else packet)
+        if reader is None:
+            raise UnsupportedOperatorError(f"aten.{packet}", self.layer(node))
+        call = Call(args, kwargs, self._shape(node), overload)
+        try:
+            place = reader(self, call)
+        except NoEquivalentError as error:
+            raise UnsupportedOperatorError(f"aten.{packet} {error}".rstrip(), self.layer(node)) from None
+        if packet.endswith("_") or packet in IN_PLACE:
+            self._overwrite(args[0], place)
+        return place
+
+    def _overwrite(self, old: Place, new: Place) -> None:
+        """An in-place operator: whoever reads the old value from here on reads the new one."""
+        for node, place in self.places.items():
+            if isinstance(place, str) and place == old:
+                self.places[node] = new
+
+    def _constant(self, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Place:
+        kwargs = {key: value for key, value in kwargs.items() if key != "device"}
+        if _leaves([*args, *kwargs.values()], torch.SymInt) or not callable(node.target):
+            raise UnsupportedOperatorError(str(node.target), self.layer(node))
+        if str(node.target).startswith("aten._assert"):
+            return None
+        with torch.no_grad():
+            result = node.target(*args, **kwargs)
+        if isinstance(result, Tensor):
+            self.held.append(result)  # its id names it; it must not be freed
+        return result
+
+    def _place(self, argument: Any) -> Any:
+        if isinstance(argument, fx.Node):
+            return self.places[argument]
+        if isinstance(argument, list | tuple):
+            return [self._place(item) for item in argument]
+        return argument
+
+    def _shape(self, node: fx.Node) -> tuple[int, ...]:
+        """Of one image: the exported shape without the batch, which must come first and stay free."""
+        value = node.meta["val"]
+        if isinstance(value, list | tuple):
+            value = value[0]
+        if not value.shape or isinstance(value.shape[0], int):
+            raise UnsupportedOperatorError(f"{node.target} across the batch", self.layer(node))
+        try:
+            return tuple(int(extent) for extent in value.shape[1:])
+        except Exception:
+            raise UnsupportedOperatorError(f"{node.target} across the batch", self.layer(node)) from None
+
+    def layer(self, node: fx.Node) -> str:
+        """The qualified name of the layer that a node of the exported program came from."""
+        stack = node.meta.get("nn_module_stack") or {}
+        paths = [entry[0] for entry in stack.values()]
+        path = str(paths[-1]) if paths else ""
+        # A module that is called twice has its call's number appended by torch.export.
+        return path.partition("@")[0]
+
+    # -- what the readers use
+
+    def emit(
+        self,
+        op: str,
+        inputs: list[str],
+        shape: tuple[int, ...],
+        attributes: Mapping[str, Any] | None = None,
+        tensors: Mapping[str, Tensor | None] | None = None,
+    ) -> str:
+        if self.current is None:
+            raise NetworkImportError("An operator stands outside every layer.")
+        name = self._unique(self._name(op))
+        roles = {}
+        for role, tensor in (tensors or {}).items():
+            if tensor is not None:
+                roles[role] = self._store(tensor, f"{name}.{role}")
+        self.nodes.append(Node(name, op, tuple(inputs), attributes or {}, roles))
+        self.shapes[name] = shape
+        return name
+
+    def shape(self, value: str) -> tuple[int, ...]:
+        return self.shapes[value]
+
+    def _name(self, op: str) -> str:
+        path = self.layer(self.current) if self.current is not None else ""
+        try:
+            leaf = not list(self.module.get_submodule(path).children()) and path != ""
+        except AttributeError:
+            leaf = False
+        if leaf:
+            return path
+        return f"{path}.{op}" if path else op
+
+    def _unique(self, name: str) -> str:
+        count = self.names.get(name, 0) + 1
+        self.names[name] = count
+        return name if count == 1 else self._unique(f"{name}_{count}")
+
+    def _store(self, tensor: Tensor, fallback: str) -> str:
+        name = self.tensor_names.setdefault(id(tensor), fallback)
+        self.held.append(tensor)
+        if name not in self.tensors:
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise ParentError(f"The constant '{name}' of the model holds values that are not finite.")
+            self.tensors[name] = tensor.contiguous()
+        return name
+
+
+def _leaves(items: list[Any], kind: type) -> list[Any]:
+    out: list[Any] = []
+    for item in items:
+        if isinstance(item, list | tuple):
+            out.extend(_leaves(list(item), kind))
+        elif isinstance(item, kind):
+            out.append(item)
+    return out
