@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,6 +19,7 @@ __all__ = [
     "confined",
     "fsync_directory",
     "new_directory",
+    "new_file",
     "parse_json",
     "pretty_json",
     "sha256_of_bytes",
@@ -90,26 +91,36 @@ def fsync_directory(directory: Path) -> None:
         os.close(handle)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file that readers see whole or not at all. Raises `StorageError`."""
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A fresh file beside `path` to fill, which becomes `path` when the block ends well.
+
+    It bears the suffix of `path`. Raises `StorageError`.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.part.", suffix=path.suffix)
     except OSError as error:
         raise _refused(path, error) from error
+    os.close(handle)
+    scratch = Path(name)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
+        yield scratch
+        with scratch.open("rb") as stream:
             os.fsync(stream.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
+        scratch.chmod(0o666 & ~_umask())
+        os.replace(scratch, path)
         fsync_directory(path.parent)
     except OSError as error:
         raise _refused(path, error) from error
     finally:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
+        scratch.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that readers see whole or not at all. Raises `StorageError`."""
+    with new_file(path) as scratch:
+        scratch.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,0 +1,80 @@
+"""Run an exported classifier in ONNX Runtime. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from modhub.errors import ExportError, MissingDependencyError
+
+__all__ = ["METADATA_KEY", "OnnxClassifier", "fit"]
+
+METADATA_KEY = "modhub"
+Pixels = NDArray[np.uint8]
+
+
+class OnnxClassifier:
+    """A classifier that `modhub export --format onnx` wrote.
+
+    `labels` are in the order of the scores; `image_size` is the (height, width) it takes, `metadata` what
+    else stands in the file, the lock among it. Raises `ExportError` for a file that is no such classifier.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise MissingDependencyError(
+                "onnxruntime", purpose="Running an ONNX file", extra="export"
+            ) from None
+        if not path.is_file():
+            raise ExportError(
+                f"There is no file '{path}'.", hint="Write one with: modhub export DIR --format onnx"
+            )
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        # ONNX Runtime's own exceptions derive from nothing in common.
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ExportError(
+                f"'{path}' is not an ONNX file that can be run: {reason}", hint="Export the classifier again."
+            ) from None
+        facts = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        try:
+            self.metadata: dict[str, Any] = json.loads(facts or "")
+            self.labels = tuple(str(label) for label in self.metadata["labels"])
+            height, width = self.metadata["image_size"]
+            self.image_size = (int(height), int(width))
+            self.channels = int(self.metadata["channels"])
+        except (ValueError, KeyError, TypeError):
+            raise ExportError(
+                f"'{path}' carries no labels, so modhub did not write it.",
+                hint="Write one with: modhub export DIR --format onnx",
+            ) from None
+
+    def scores(self, images: Pixels) -> NDArray[np.float32]:
+        """(batch, channels, *image_size) uint8 to (batch, labels) scores."""
+        (found,) = self._session.run(None, {self._session.get_inputs()[0].name: images})
+        return np.asarray(found, dtype=np.float32)
+
+    def predict(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+        """Scores (image, label) of images of any sizes, each uint8 (height, width, 1 or 3)."""
+        if not images:
+            return np.zeros((0, len(self.labels)), dtype=np.float32)
+        return self.scores(np.stack([fit(image, self.image_size, self.channels) for image in images]))
+
+
+def fit(image: Pixels, size: tuple[int, int], channels: int) -> Pixels:
+    """An image (height, width, 1 or 3) as (channels, *size): scaled to cover it, the overhang cut off."""
+    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    if picture.size != (size[1], size[0]):
+        picture = ImageOps.fit(picture, (size[1], size[0]), Image.Resampling.BILINEAR)
+    pixels = np.asarray(picture, dtype=np.uint8)
+    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
