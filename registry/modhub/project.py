@@ -1,0 +1,223 @@
+"""`modhub.toml`: what a classifier is to be made of, written by people.
+
+    [composition]
+    name = "pets"
+
+    [modules]                                   # the order is the order of the classifier's labels
+    cat = "vision-lab/resnet20-cifar10/cat>=1,<2"
+    puma = "zoo/big-cats/mountain lion"         # the class may be called otherwise here
+    dog = "*"                                   # whoever serves it best
+
+    [constraints]
+    licenses = ["mit", "bsd-2-clause"]
+    min-recall = 0.8
+    max-trunks = 2
+
+Edits keep the comments and the order of what stands there. No hub and no credentials stand in it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import tomlkit
+
+from modhub.errors import CompositionError, ManifestError, RefError
+from modhub.manifest.fields import Fields
+from modhub.refs import Ref
+
+__all__ = ["PROJECT_NAME", "Constraints", "Project", "Want", "add_want", "new_project", "remove_want"]
+
+PROJECT_NAME = "modhub.toml"
+
+_TEMPLATE = """\
+# What this classifier is made of. 'modhub lock' picks the releases, 'modhub compose' builds it.
+[composition]
+name = {name}
+
+# label = "namespace/name/label>=1,<2", or "*" for the provider that serves the class best
+[modules]
+
+# licenses = ["mit"], min-recall = 0.8, max-trunks = 1
+[constraints]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """One class of the composition: `label` is its name there, `ref` says which modules will do.
+
+    `ref.label` is set always; `ref.repository` is None when any provider will do.
+    """
+
+    label: str
+    ref: Ref
+
+    @classmethod
+    def parse(cls, label: str, text: str) -> Want:
+        """Read one line of `[modules]`: `text` is a ref, a repository, `*` or a bare specifier.
+
+        Raises `RefError`.
+        """
+        plain = Ref.parse(label)
+        if plain.label != label or plain.repository is not None or str(plain.specifier):
+            raise RefError(f"'{label}' is not a label.", hint="A label has none of / @ < > = ! ~ in it.")
+        text = text.strip()
+        if text == "*":
+            return cls(label, plain)
+        if text[:1] in "<>=!~" and text:
+            return cls(label, Ref.parse(f"{label}{text}"))
+        ref = Ref.parse(text)
+        return cls(label, ref if ref.label else Ref(ref.repository, label, ref.specifier, ref.revision))
+
+    @classmethod
+    def of(cls, ref: Ref) -> Want:
+        """The want of a ref that names its class; the composition calls it as the ref does."""
+        if ref.label is None:
+            raise RefError(f"'{ref}' names no class.", hint=f"Write {ref.repository}/<label>.")
+        return cls(ref.label, ref)
+
+    @property
+    def text(self) -> str:
+        """What stands to the right of the label in `[modules]`; `parse` is its inverse."""
+        if self.ref.repository is None and self.ref.label == self.label:
+            return str(self.ref.specifier) or "*"
+        return str(self.ref)
+
+    def __str__(self) -> str:
+        return f"{self.label} = {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """What every module must meet.
+
+    `licenses` are allowed SPDX ids in lower case, None allows any; `min_recall` is in [0, 1] and compared
+    with the recall recorded in the repository's manifest; `max_trunks` bounds the passes per image.
+    """
+
+    licenses: tuple[str, ...] | None = None
+    min_recall: float | None = None
+    max_trunks: int | None = None
+
+    @classmethod
+    def from_dict(cls, fields: Fields) -> Constraints:
+        _known(fields, ("licenses", "min-recall", "max-trunks"))
+        recall = fields.number("min-recall") if "min-recall" in fields.value else None
+        if recall is not None and not 0 <= recall <= 1:
+            raise ManifestError(f"'min-recall' in {fields.place} is {recall:g}; it should be 0 to 1.")
+        licenses = fields.strings("licenses") if "licenses" in fields.value else None
+        trunks = fields.integer("max-trunks", minimum=1) if "max-trunks" in fields.value else None
+        return cls(None if licenses is None else tuple(sorted(map(str.casefold, licenses))), recall, trunks)
+
+    def to_dict(self) -> dict[str, Any]:
+        found = {
+            "licenses": None if self.licenses is None else list(self.licenses),
+            "min-recall": self.min_recall,
+            "max-trunks": self.max_trunks,
+        }
+        return {key: value for key, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A composition as it is wanted. Raises `CompositionError` when two modules share a label."""
+
+    name: str
+    wants: tuple[Want, ...]
+    constraints: Constraints = field(default_factory=Constraints)
+
+    def __post_init__(self) -> None:
+        seen: dict[str, Want] = {}
+        for want in self.wants:
+            other = seen.setdefault(want.label.casefold(), want)
+            if other is not want:
+                raise CompositionError(
+                    f"Two modules of this composition are called '{want.label}': {other.ref} and {want.ref}.",
+                    hint="Give one of them another label (label=REF) or leave it out.",
+                )
+
+    @classmethod
+    def of(cls, modules: Mapping[str, str] | Iterable[str], *, name: str = "composition") -> Project:
+        """A project from refs by label, or from refs that name their class. Raises `RefError`."""
+        if isinstance(modules, Mapping):
+            return cls(name, tuple(Want.parse(label, text) for label, text in modules.items()))
+        return cls(name, tuple(Want.of(Ref.parse(text)) for text in modules))
+
+    @classmethod
+    def from_toml(cls, text: str, place: str = PROJECT_NAME) -> Project:
+        """Read and check the file. Raises `ManifestError` naming the place; unknown keys are mistakes."""
+        try:
+            document = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ManifestError(
+                f"{place} is not valid TOML ({error}).", hint="A label may stand in it only once."
+            ) from None
+        fields = Fields(document, place)
+        _known(fields, ("composition", "modules", "constraints"))
+        composition = fields.child("composition")
+        _known(composition, ("name",))
+        constraints = fields.optional_child("constraints")
+        return cls(
+            composition.string("name", limit=200),
+            tuple(_want(fields.child("modules"), label) for label in document.get("modules", {})),
+            Constraints() if constraints is None else Constraints.from_dict(constraints),
+        )
+
+
+def new_project(name: str) -> str:
+    """The text of a fresh `modhub.toml` without modules."""
+    return _TEMPLATE.format(name=tomlkit.string(name).as_string())
+
+
+def add_want(text: str, want: Want) -> str:
+    """`text` with one more module, everything else as it stood. Raises when the label is taken."""
+    project = Project.from_toml(text)
+    Project(project.name, (*project.wants, want))
+    document = tomlkit.parse(text)
+    modules = document["modules"]
+    if not isinstance(modules, tomlkit.items.Table | tomlkit.items.InlineTable):
+        raise ManifestError("'modules' in modhub.toml is not a table.", hint="Write it as [modules].")
+    modules[want.label] = want.text
+    return tomlkit.dumps(document)
+
+
+def remove_want(text: str, label: str) -> str:
+    """`text` without one module. Raises `CompositionError` naming those there are."""
+    known = [want.label for want in Project.from_toml(text).wants]
+    if label not in known:
+        near = difflib.get_close_matches(label, known, n=5, cutoff=0.5) or known
+        there = f"It has: {', '.join(near)}." if known else "It has none."
+        raise CompositionError(f"There is no module '{label}' in {PROJECT_NAME}.", hint=there)
+    document = tomlkit.parse(text)
+    document["modules"].remove(label)
+    return tomlkit.dumps(document)
+
+
+def _want(modules: Fields, label: str) -> Want:
+    value = modules.value[label]
+    if isinstance(value, Mapping):
+        table = modules.child(label)
+        _known(table, ("ref",))
+        value = table.string("ref")
+    if not isinstance(value, str):
+        raise ManifestError(
+            f"'{label}' in {modules.place} should be a ref, not {value!r}.",
+            hint='Write it in quotes, for instance "namespace/name/label>=1", or "*".',
+        )
+    return Want.parse(label, value)
+
+
+def _known(fields: Fields, keys: tuple[str, ...]) -> None:
+    """People mistype keys; a constraint that is silently ignored would be worse than an error."""
+    for key in fields.value:
+        if key not in keys:
+            near = difflib.get_close_matches(str(key), keys, n=1)
+            raise ManifestError(
+                f"There is an unknown key '{key}' in {fields.place}.",
+                hint=f"Did you mean '{near[0]}'?" if near else f"Known are: {', '.join(keys)}.",
+            )

@@ -1,0 +1,92 @@
+"""Every release that could have a part, asked for once, and what speaks against each."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from functools import lru_cache
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from modhub.errors import NotFoundError
+from modhub.project import Constraints, Want
+from modhub.refs import Ref, RepositoryId
+from modhub.resolve.model import Catalogue, Release, ResolvedModule
+
+__all__ = ["Universe"]
+
+
+class Universe:
+    """A catalogue seen through the constraints; answers are remembered."""
+
+    def __init__(self, catalogue: Catalogue, constraints: Constraints) -> None:
+        self.catalogue = catalogue
+        self.constraints = constraints
+        self.releases = lru_cache(maxsize=None)(self._releases)
+        self.manifest = lru_cache(maxsize=None)(catalogue.manifest)
+        self.release_at = lru_cache(maxsize=None)(catalogue.release_at)
+        self.providers = lru_cache(maxsize=None)(self._providers)
+
+    def _releases(self, repository: RepositoryId) -> tuple[Release, ...]:
+        """Newest first."""
+        marked = [release for release in self.catalogue.releases(repository) if release.version is not None]
+        return tuple(sorted(marked, key=lambda release: (release.version, release.commit), reverse=True))
+
+    def _providers(self, label: str) -> tuple[RepositoryId, ...]:
+        return tuple(sorted(set(self.catalogue.providers(label))))
+
+    def allowed(self, repository: RepositoryId, refs: Iterable[Ref]) -> tuple[Release, ...]:
+        """The releases that every ref's specifier and revision allow, newest first.
+
+        Raises `NotFoundError` when the repository or a revision does not exist.
+        """
+        refs = tuple(refs)
+        pinned = {self.release_at(repository, ref.revision) for ref in refs if ref.revision is not None}
+        if len(pinned) > 1:
+            return ()
+        specifiers = SpecifierSet()
+        for ref in refs:
+            specifiers &= ref.specifier
+        if pinned:
+            (release,) = pinned
+            fits = (
+                not str(specifiers) if release.version is None else specifiers.contains(release.version, True)
+            )
+            return (release,) if fits else ()
+        releases = self.releases(repository)
+        standing = [
+            release for release in releases if release.yanked is None or _pins(specifiers, release.version)
+        ]
+        fitting = set(specifiers.filter(release.version for release in standing if release.version))
+        return tuple(release for release in standing if release.version in fitting)
+
+    def module(self, want: Want, repository: RepositoryId, release: Release) -> ResolvedModule | str:
+        """The module that fulfils `want` in that release, or the reason why none does."""
+        manifest = self.manifest(repository, release.commit)
+        label = want.ref.label or want.label
+        try:
+            entry = manifest.module(label, f"{repository} {release}")
+        except NotFoundError:
+            return f"{repository} {release} has no class '{label}'"
+        licenses, least = self.constraints.licenses, self.constraints.min_recall
+        if licenses is not None and (manifest.license or "").casefold() not in licenses:
+            stated = f"'{manifest.license}'" if manifest.license else "not stated"
+            return f"the licence of {repository} {release} is {stated}"
+        recall = entry.metrics.get("recall")
+        if least is not None and recall is None:
+            return f"no recall is recorded for '{entry.label}' in {repository} {release}"
+        if least is not None and recall is not None and recall < least:
+            return f"the recall of '{entry.label}' in {repository} {release} is {recall:.3f}"
+        return ResolvedModule(want, repository, release, entry, manifest.trunk_of(entry))
+
+    def nearest(self, label: str, repository: RepositoryId, release: Release) -> list[str]:
+        """Up to five labels of that release that look like `label`, else its first ten."""
+        known = [entry.label for entry in self.manifest(repository, release.commit).modules]
+        return difflib.get_close_matches(label, known, n=5, cutoff=0.5) or known[:10]
+
+
+def _pins(specifiers: SpecifierSet, version: Version | None) -> bool:
+    """Whether one of them is `==version` (not `==1.*`)."""
+    exact = [item.version for item in specifiers if item.operator in ("==", "===")]
+    return version is not None and any(not text.endswith("*") and Version(text) == version for text in exact)
