@@ -15,6 +15,7 @@
     ├── HubError                    a hub that cannot do what was asked
     │   ├── NotFoundError           repository, release, class or file is missing
     │   ├── ConflictError           somebody else was faster, or it exists already
+    │   │   └── StaleParentError    the branch moved since its commit was read
     │   ├── AccessError             not allowed
     │   └── OfflineError            needed from the network, and the network is not to be used or not there
     ├── ResolutionError             no versions satisfy every requirement
@@ -46,6 +47,7 @@ __all__ = [
     "RefError",
     "ResolutionError",
     "SchemaVersionError",
+    "StaleParentError",
     "StorageError",
     "UnsupportedOperatorError",
 ]
@@ -124,11 +126,22 @@ class HubError(ModhubError):
 
 
 class NotFoundError(HubError):
-    """A repository, release, class or file is not on the hub."""
+    """A repository, release, class or file is not on the hub.
+
+    `missing` says what: "repository", "revision", "file", "class", or "" when the hub does not tell.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", missing: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.missing = missing
 
 
 class ConflictError(HubError):
     """The branch moved meanwhile, or the thing to create exists already."""
+
+
+class StaleParentError(ConflictError):
+    """A commit was made for a state of the branch that is no longer its newest."""
 
 
 class AccessError(HubError):

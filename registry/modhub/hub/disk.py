@@ -1,0 +1,59 @@
+"""What the store asks of a disk: locks between processes, and refusals as `StorageError`."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from modhub.errors import StorageError
+
+__all__ = ["disk_errors", "file_lock", "make_directory"]
+
+
+@contextmanager
+def disk_errors(place: Path | str) -> Iterator[None]:
+    """Turn what the disk refuses inside the block into `StorageError` naming `place`."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"'{place}' cannot be used: {error.strerror or error}.",
+            hint="Choose a place with room that you may write to.",
+        ) from error
+
+
+@contextmanager
+def file_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock at `path` against all threads and processes; it falls with the process that holds it.
+
+    Yields False, without the lock, when somebody else has it and `wait` is false.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
+def make_directory(path: Path) -> None:
+    """`path` and what is missing above it, surviving a crash. Raises `StorageError`."""
+    if path.is_dir():
+        return
+    with disk_errors(path):
+        make_directory(path.parent)
+        path.mkdir(exist_ok=True)
+        handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

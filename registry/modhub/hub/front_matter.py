@@ -1,0 +1,63 @@
+"""The YAML head of a card (README.md) and the tags a hub makes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+__all__ = ["read_front_matter", "tags_of"]
+
+HEAD_LIMIT = 1 << 18
+TAG_LIMIT = 200
+TAGS_LIMIT = 5000
+_Loader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_front_matter(card: bytes) -> dict[str, Any]:
+    """The mapping between the first two `---` lines; empty when there is none or it is not valid.
+
+    Only plain values and lists of plain values are kept: a card comes from anybody.
+    """
+    text = card[:HEAD_LIMIT].decode("utf-8", errors="replace").replace("\r\n", "\n")
+    if not text.startswith("---\n"):
+        return {}
+    head, marker, _ = text[4:].partition("\n---")
+    if not marker:
+        return {}
+    try:
+        # The loader is one of the safe two.
+        document = yaml.load(head, Loader=_Loader)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return {}
+    if not isinstance(document, dict):
+        return {}
+    return {
+        str(key): [_plain(item) for item in value if _is_plain(item)]
+        if isinstance(value, list)
+        else _plain(value)
+        for key, value in document.items()
+        if isinstance(value, list) or _is_plain(value)
+    }
+
+
+def tags_of(front_matter: dict[str, Any]) -> tuple[str, ...]:
+    """What a repository can be found by: tags, library, pipeline, languages, `license:…`, `dataset:…`, …"""
+    found = [
+        *_strings(front_matter.get("library_name")),
+        *_strings(front_matter.get("pipeline_tag")),
+        *_strings(front_matter.get("tags")),
+        *_strings(front_matter.get("language")),
+        *(f"dataset:{name}" for name in _strings(front_matter.get("datasets"))),
+        *(f"base_model:{name}" for name in _strings(front_matter.get("base_model"))),
+        *(f"license:{name}" for name in _strings(front_matter.get("license"))),
+    ]
+    return tuple(dict.fromkeys(tag for tag in found if 0 < len(tag) <= TAG_LIMIT))[:TAGS_LIMIT]
+
+
+def _strings(value: Any) -> list[str]:
+    return [str(item) for item in (value if isinstance(value, list) else [value]) if item not in (None, "")]
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool | None)

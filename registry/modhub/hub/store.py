@@ -1,0 +1,593 @@
+"""The store: repositories, commits and references in a folder, safe between threads, processes and crashes.
+
+    <root>/blobs/ab/<sha256>      file contents and lists of files, each held once    (modhub.hub.blobs)
+    <root>/repositories, moved    repositories, references, commits                   (modhub.hub.references)
+    <root>/audit/                 who changed what                                    (modhub.hub.audit)
+    <root>/index.sqlite           for searching; made anew from the rest if lost      (modhub.hub.index)
+    <root>/locks, staging         nothing that is missed after a crash
+
+A commit first makes its blobs, list of files and record durable; then one rename of `refs.json` makes it
+visible. Whatever dies in between leaves the last commit standing. Repositories share no lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, Generic, TypeVar
+
+from modhub.errors import (
+    ConflictError,
+    HubError,
+    IntegrityError,
+    NotFoundError,
+    StaleParentError,
+    StorageError,
+)
+from modhub.hub.audit import AuditLog
+from modhub.hub.base import MAIN, Add, Delete
+from modhub.hub.blobs import Blob, Blobs, BlobWriter, FileBlobs, take_in
+from modhub.hub.disk import file_lock, make_directory
+from modhub.hub.front_matter import read_front_matter, tags_of
+from modhub.hub.index import Index, IndexEntry
+from modhub.hub.paths import check_path, check_ref_name
+from modhub.hub.records import CommitRecord, RepositoryKey, RepositoryRecord, Settings, now
+from modhub.hub.references import FileReferences, References, State
+from modhub.hub.tree import Tree, TreeFile
+from modhub.refs import RepositoryId, is_commit, is_sha256
+
+__all__ = ["Copy", "Link", "Store", "StoreChange", "full_ref"]
+
+CARD = "README.md"
+LFS_FROM_BYTES = 1 << 20
+HEADS, TAGS, PULLS = "refs/heads/", "refs/tags/", "refs/pr/"
+OPEN = Settings()
+Kept = TypeVar("Kept")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Put bytes at `path` that were sent to this repository before (`Store.upload`) or stand in it already.
+
+    Raises `IntegrityError` when the store has no such blob for this repository, or `size` is another.
+    """
+
+    path: str
+    sha256: str
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Put at `path` what stands at `source` in `revision` (None: the branch's newest); a file or a folder."""
+
+    path: str
+    source: str
+    revision: str | None = None
+
+
+StoreChange = Add | Link | Copy | Delete
+
+
+class Store:
+    """A folder of repositories. All methods may be called from any thread and any number of processes.
+
+    Every method that takes a key raises `NotFoundError` (`missing="repository"`) for an unknown one; those
+    that write raise `StorageError` when the disk refuses. `actor` is whom the audit log names.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).expanduser().resolve()
+        make_directory(self.root)
+        self.blobs: Blobs = FileBlobs(self.root / "blobs", self.root / "staging")
+        self.references: References = FileReferences(self.root)
+        self.audit = AuditLog(self.root / "audit")
+        self.index = Index(
+            self.root / "index.sqlite",
+            keys=self.references.all,
+            describe=self._describe,
+            heads=self._heads,
+            try_lock=self._try_lock,
+        )
+        self._trees: _Recent[Tree] = _Recent(256)
+        self._commits: _Recent[CommitRecord] = _Recent(4096)
+
+    def close(self) -> None:
+        """Close the index; the store may be used on."""
+        self.index.close()
+
+    # Repositories
+
+    def repositories(self, kind: str | None = None) -> Iterator[RepositoryKey]:
+        """All of them in order of their names; with 10,000 or more prefer `index.search`."""
+        return self.references.all(kind)
+
+    def exists(self, key: RepositoryKey) -> bool:
+        return self.references.record(key) is not None
+
+    def repository(self, key: RepositoryKey) -> RepositoryRecord:
+        """Spelling, creation date and settings."""
+        record = self.references.record(key)
+        if record is None:
+            raise NotFoundError(
+                f"There is no repository '{key}'.",
+                hint="Look for it with: modhub search",
+                missing="repository",
+            )
+        return record
+
+    def moved_to(self, key: RepositoryKey) -> RepositoryId | None:
+        """Where the repository of that name went; None when it is there, or never was."""
+        return self.references.moved_to(key)
+
+    def create_repository(
+        self, key: RepositoryKey, *, settings: Settings = OPEN, actor: str = ""
+    ) -> RepositoryRecord:
+        """A repository with an empty first commit on main. Raises `ConflictError` when the name is taken."""
+        record = RepositoryRecord(kind=key.kind, id=key.id, created=now(), settings=settings)
+        empty = self._store_tree(Tree({}))
+        first = CommitRecord(
+            parents=(),
+            tree=empty,
+            title="initial commit",
+            description="",
+            author=actor,
+            date=record.created,
+            ref=HEADS + MAIN,
+            generation=0,
+        )
+        with self.writing(key):
+            if self.exists(key):
+                raise _taken(key)
+            self.audit.append("create-repository", _subject(key), actor, private=settings.private)
+            self.references.create(record, State({HEADS + MAIN: first.id}), first)
+        return record
+
+    def delete_repository(self, key: RepositoryKey, *, actor: str = "") -> None:
+        """Gone at once; its blobs go with the next `gc`."""
+        with self.writing(key):
+            self.repository(key)
+            self.audit.append("delete-repository", _subject(key), actor)
+            self.references.remove(key)
+
+    def move_repository(self, key: RepositoryKey, to: RepositoryId, *, actor: str = "") -> RepositoryRecord:
+        """Rename; the old name answers `moved_to` until it is taken again. Raises `ConflictError`."""
+        target = RepositoryKey(key.kind, to)
+        with self.writing(key, target):
+            record = self.repository(key)
+            if target != key and self.exists(target):
+                raise _taken(target)
+            self.audit.append("move-repository", _subject(key), actor, to=str(to))
+            self.references.move(record, to)
+        return replace(record, id=to)
+
+    def change_settings(self, key: RepositoryKey, settings: Settings, *, actor: str = "") -> RepositoryRecord:
+        with self.writing(key):
+            record = replace(self.repository(key), settings=settings)
+            self.audit.append("change-settings", _subject(key), actor, **settings.to_dict())
+            self.references.save(record)
+        return record
+
+    def count_download(self, key: RepositoryKey) -> int:
+        """One more download; the sum. Survives crashes; counted once however many processes count."""
+        number = self.references.count_download(key)
+        self.index.set_downloads(key, number)
+        return number
+
+    # References
+
+    def refs(self, key: RepositoryKey) -> dict[str, str]:
+        """Full name (`refs/heads/main`, `refs/tags/v1.0.0`, `refs/pr/1`) → commit."""
+        return dict(self.references.state(key).refs)
+
+    def resolve(self, key: RepositoryKey, revision: str = MAIN) -> str:
+        """The commit that a branch, tag, full name, `HEAD` or commit id stands for.
+
+        Raises `NotFoundError` with `missing="revision"`.
+        """
+        return self._resolve(key, self.references.state(key), revision)
+
+    def create_branch(
+        self, key: RepositoryKey, name: str, *, revision: str = MAIN, actor: str = "", exist_ok: bool = False
+    ) -> str:
+        """A new branch at `revision`; its commit. Raises `ConflictError` unless new or `exist_ok`."""
+        return self._create_ref(key, HEADS + check_ref_name(name, "branch"), revision, actor, exist_ok)
+
+    def create_tag(
+        self, key: RepositoryKey, name: str, *, revision: str = MAIN, actor: str = "", exist_ok: bool = False
+    ) -> str:
+        """A new tag at `revision`; its commit. Tags never move: raises `ConflictError` when it exists.
+
+        With `exist_ok` a tag that stands there already is fine.
+        """
+        return self._create_ref(key, TAGS + check_ref_name(name, "tag"), revision, actor, exist_ok)
+
+    def delete_branch(self, key: RepositoryKey, name: str, *, actor: str = "") -> None:
+        """Raises `ConflictError` for main."""
+        if name == MAIN:
+            raise ConflictError("The branch 'main' cannot be deleted.", hint="Delete the repository instead.")
+        self._delete_ref(key, HEADS + name, actor)
+
+    def delete_tag(self, key: RepositoryKey, name: str, *, actor: str = "") -> None:
+        self._delete_ref(key, TAGS + name, actor)
+
+    # Reading
+
+    def commit_record(self, key: RepositoryKey, commit: str) -> CommitRecord:
+        """One commit by its id."""
+        known = self._commits.get(f"{key.path}@{commit}")
+        if known is None:
+            known = self.references.commit(key, commit) if is_commit(commit) else None
+            if known is None:
+                self.repository(key)
+                raise _no_revision(key, commit)
+            self._commits.put(f"{key.path}@{commit}", known)
+        return known
+
+    def tree(self, key: RepositoryKey, revision: str = MAIN) -> Tree:
+        """All files of a revision."""
+        return self._load_tree(self.commit_record(key, self.resolve(key, revision)).tree)
+
+    def file(self, key: RepositoryKey, revision: str, path: str) -> TreeFile:
+        """One file. Raises `NotFoundError` with `missing="file"`."""
+        found = self.tree(key, revision).get(path)
+        if found is None:
+            raise NotFoundError(f"There is no file '{path}' in '{key}' at '{revision}'.", missing="file")
+        return found
+
+    def open(self, sha256: str, offset: int = 0) -> BinaryIO:
+        """A stored file's bytes from `offset` on."""
+        return self.blobs.open(sha256, offset)
+
+    def read(self, key: RepositoryKey, revision: str, path: str, *, limit: int = 16 << 20) -> bytes:
+        """A small file. Raises `HubError` when it has more than `limit` bytes."""
+        found = self.file(key, revision, path)
+        if found.size > limit:
+            raise HubError(
+                f"'{path}' in '{key}' has {found.size:,} bytes; at most {limit:,} are read at once."
+            )
+        with self.open(found.sha256) as stream:
+            return stream.read()
+
+    def history(self, key: RepositoryKey, revision: str = MAIN) -> Iterator[CommitRecord]:
+        """The commit of `revision` and those before it on its branch, the newest first."""
+        commit: str | None = self.resolve(key, revision)
+        while commit is not None:
+            record = self.commit_record(key, commit)
+            yield record
+            commit = record.parents[0] if record.parents else None
+
+    def last_changes(
+        self, key: RepositoryKey, revision: str, paths: Iterable[str]
+    ) -> dict[str, CommitRecord]:
+        """For each path (file or folder) the commit that last changed it."""
+        found: dict[str, CommitRecord] = {}
+        wanted = set(paths)
+        later: tuple[CommitRecord, dict[str, str]] | None = None
+        for record in self.history(key, revision):
+            listing = self._load_tree(record.tree).listing(recursive=True)
+            oids = {path: entry.oid for path, entry in listing.items() if path in wanted}
+            if later is not None:
+                for path in [path for path in wanted if oids.get(path) != later[1].get(path)]:
+                    found[path] = later[0]
+                    wanted.discard(path)
+            if not wanted:
+                break
+            later = (record, oids)
+        else:
+            if later is not None:
+                found.update({path: later[0] for path in wanted if path in later[1]})
+        return found
+
+    # Writing
+
+    def upload(self, *, size: int | None = None) -> BlobWriter:
+        """Take in bytes for a later `Link`.
+
+            with store.upload(size=n) as writer:
+                writer.write(chunk)
+                blob = writer.finish(sha256=announced)
+
+        Then say whose they are with `note_upload`. Bytes that nobody notes or commits go with a `gc`.
+        """
+        return self.blobs.writer(size=size)
+
+    def note_upload(self, key: RepositoryKey, blob: Blob) -> None:
+        """Let `Link` use an uploaded blob in `key`, and only there: a digest proves no ownership."""
+        self.references.note_upload(key, blob.sha256, blob.oid)
+
+    def find_blob(self, key: RepositoryKey, sha256: str) -> TreeFile | None:
+        """A blob that `key` may `Link`: noted as uploaded, or in a file of one of its references."""
+        if not is_sha256(sha256):
+            return None
+        oid = self.references.upload(key, sha256)
+        size = None if oid is None else self.blobs.size(sha256)
+        if oid is not None and size is not None:
+            return TreeFile(sha256, size, oid, lfs=True)
+        for commit in set(self.refs(key).values()):
+            for file in self._load_tree(self.commit_record(key, commit).tree).values():
+                if file.sha256 == sha256:
+                    return replace(file, lfs=True)
+        return None
+
+    def commit(
+        self,
+        key: RepositoryKey,
+        changes: Sequence[StoreChange],
+        *,
+        title: str,
+        description: str = "",
+        actor: str = "",
+        parent: str | None = None,
+        ref: str = MAIN,
+    ) -> CommitRecord:
+        """Apply `changes` to `ref` (a branch's short name, or `refs/pr/N`) as one commit, all or nothing.
+
+        When it returns, the commit is on disk for good. Raises `StaleParentError` when `parent` is given and
+        is not the newest commit of `ref`; without it the changes go on top of whatever is there. Raises
+        `NotFoundError` for a deletion or copy of nothing, `IntegrityError` for paths no repository may have.
+        """
+        name = full_ref(ref)
+        for change in changes:
+            check_path(change.path if not isinstance(change, Delete) else change.path.rstrip("/"))
+        self.repository(key)
+        # Nobody waits while the bytes come in.
+        added = {change.path: self._take_in(change) for change in changes if isinstance(change, Add)}
+        with self.writing(key):
+            state = self.references.state(key)
+            head = self._head(key, state, name)
+            if parent is not None and parent != head:
+                raise StaleParentError(
+                    f"The branch '{ref}' of '{key}' has moved on from {parent[:12]} to {head[:12]}.",
+                    hint="Read it again and repeat the change.",
+                )
+            before = self.commit_record(key, head)
+            base = self._load_tree(before.tree)
+            put: dict[str, TreeFile] = {}
+            for change in changes:
+                if isinstance(change, Add):
+                    put[change.path] = added[change.path]
+                elif isinstance(change, Link):
+                    put[change.path] = self._linked(key, change)
+                elif isinstance(change, Copy):
+                    put.update(self._copied(key, base, change))
+            tree = base.changed(put, [change.path for change in changes if isinstance(change, Delete)])
+            record = self.append(
+                key, state, name, (head,), tree, title=title, description=description, actor=actor
+            )
+            for change in changes:
+                if isinstance(change, Link):
+                    self.references.forget_upload(key, change.sha256)
+        return record
+
+    def squash(self, key: RepositoryKey, ref: str = MAIN, *, title: str, actor: str = "") -> CommitRecord:
+        """Replace the history of `ref` by one commit with the same files; tags keep what they name."""
+        name = full_ref(ref)
+        with self.writing(key):
+            state = self.references.state(key)
+            head = self.commit_record(key, self._head(key, state, name))
+            tree = self._load_tree(head.tree)
+            return self.append(key, state, name, (), tree, title=title, actor=actor, after=head.generation)
+
+    def append(
+        self,
+        key: RepositoryKey,
+        state: State,
+        ref: str,
+        parents: tuple[str, ...],
+        tree: Tree,
+        *,
+        title: str,
+        description: str = "",
+        actor: str = "",
+        after: int = 0,
+    ) -> CommitRecord:
+        """Write a commit of `tree` and move `ref` (a full name) of `state` to it. Call it inside `writing`.
+
+        The last look at the blobs: what a `gc` took meanwhile is refused with `IntegrityError`.
+        """
+        old = self._load_tree(self.commit_record(key, parents[0]).tree) if parents else Tree({})
+        for path, file in tree.items():
+            if old.get(path) != file and not self.blobs.touch(file.sha256):
+                raise IntegrityError(
+                    f"The contents of '{path}' are not in the store any more.", hint="Send them again."
+                )
+        generations = [self.commit_record(key, parent).generation for parent in parents]
+        record = CommitRecord(
+            parents=parents,
+            tree=self._store_tree(tree),
+            title=title,
+            description=description,
+            author=actor,
+            date=now(),
+            ref=ref,
+            generation=1 + max([after, *generations]),
+        )
+        self.references.add_commit(key, record)
+        self.audit.append(
+            "commit",
+            _subject(key),
+            actor,
+            ref=ref,
+            commit=record.id,
+            parent=state.refs.get(ref),
+            title=title[:200],
+        )
+        self.references.save_state(key, replace(state, refs={**state.refs, ref: record.id}))
+        return record
+
+    @contextmanager
+    def writing(self, *keys: RepositoryKey) -> Iterator[None]:
+        """Keep other writers out of `keys` and bring the index up to date afterwards."""
+        with self.references.locked(*keys):
+            for key in keys:
+                self.index.mark(key)
+            try:
+                yield
+            finally:
+                # What was done stays done; an index that lags keeps the mark and catches up.
+                with suppress(StorageError):
+                    self.index.update(*keys)
+
+    # Inside
+
+    def _try_lock(self, key: RepositoryKey) -> AbstractContextManager[bool]:
+        return file_lock(self.root / "locks" / f"{key.path}.lock", wait=False)
+
+    def _take_in(self, change: Add) -> TreeFile:
+        return _tree_file(take_in(self.blobs, change.content))
+
+    def _linked(self, key: RepositoryKey, change: Link) -> TreeFile:
+        found = self.find_blob(key, change.sha256)
+        if found is None or (change.size is not None and change.size != found.size):
+            raise IntegrityError(
+                f"The contents of '{change.path}' (sha256 {change.sha256[:12]}…) were never sent.",
+                hint="Send them before the commit.",
+            )
+        return found
+
+    def _copied(self, key: RepositoryKey, base: Tree, change: Copy) -> dict[str, TreeFile]:
+        tree = base if change.revision is None else self.tree(key, change.revision)
+        if change.source in tree:
+            return {change.path: tree[change.source]}
+        prefix = change.source.rstrip("/") + "/"
+        found = {
+            check_path(f"{change.path}/{path[len(prefix) :]}"): file
+            for path, file in tree.items()
+            if path.startswith(prefix)
+        }
+        if not found:
+            raise NotFoundError(f"There is no '{change.source}' in '{key}' to copy.", missing="file")
+        return found
+
+    def _create_ref(self, key: RepositoryKey, ref: str, revision: str, actor: str, exist_ok: bool) -> str:
+        with self.writing(key):
+            state = self.references.state(key)
+            commit = self._resolve(key, state, revision)
+            there = state.refs.get(ref)
+            if there is not None and not exist_ok:
+                raise ConflictError(
+                    f"Reference {ref} already exists in '{key}'.", hint="Choose another name."
+                )
+            if there is not None:
+                return there
+            self.audit.append("create-ref", _subject(key), actor, ref=ref, commit=commit)
+            self.references.save_state(key, replace(state, refs={**state.refs, ref: commit}))
+        return commit
+
+    def _delete_ref(self, key: RepositoryKey, ref: str, actor: str) -> None:
+        with self.writing(key):
+            state = self.references.state(key)
+            if ref not in state.refs:
+                raise _no_revision(key, ref)
+            self.audit.append("delete-ref", _subject(key), actor, ref=ref, commit=state.refs[ref])
+            refs = {name: commit for name, commit in state.refs.items() if name != ref}
+            self.references.save_state(key, replace(state, refs=refs))
+
+    def _resolve(self, key: RepositoryKey, state: State, revision: str) -> str:
+        if is_commit(revision):
+            return self.commit_record(key, revision).id
+        name = MAIN if revision == "HEAD" else revision
+        for candidate in (name,) if name.startswith("refs/") else (HEADS + name, TAGS + name):
+            if candidate in state.refs:
+                return state.refs[candidate]
+        raise _no_revision(key, revision)
+
+    def _head(self, key: RepositoryKey, state: State, ref: str) -> str:
+        if ref not in state.refs:
+            raise _no_revision(key, ref)
+        return state.refs[ref]
+
+    def _store_tree(self, tree: Tree) -> str:
+        content = tree.to_bytes()
+        blob = take_in(self.blobs, content)
+        self._trees.put(blob.sha256, tree)
+        return blob.sha256
+
+    def _load_tree(self, sha256: str) -> Tree:
+        tree = self._trees.get(sha256)
+        if tree is None:
+            with self.blobs.open(sha256) as stream:
+                tree = Tree.from_bytes(stream.read())
+            self._trees.put(sha256, tree)
+        return tree
+
+    def _heads(self, key: RepositoryKey) -> tuple[str, bool, str]:
+        settings = self.repository(key).settings
+        return self.resolve(key), settings.private, settings.gated
+
+    def _describe(self, key: RepositoryKey) -> IndexEntry | None:
+        record = self.references.record(key)
+        if record is None:
+            return None
+        head = self.commit_record(key, self.resolve(key))
+        card = self._load_tree(head.tree).get(CARD)
+        front_matter = {}
+        if card is not None:
+            with self.open(card.sha256) as stream:
+                front_matter = read_front_matter(stream.read(1 << 20))
+        return IndexEntry(
+            kind=record.kind,
+            id=record.id,
+            private=record.settings.private,
+            gated=record.settings.gated,
+            created=record.created,
+            updated=head.date,
+            downloads=self.references.downloads(key),
+            head=head.id,
+            tags=tags_of(front_matter),
+            front_matter=front_matter,
+        )
+
+
+def full_ref(ref: str) -> str:
+    """The full name of something commits can be made on: `main` → `refs/heads/main`; `refs/pr/1` as it is.
+
+    Raises `RefError` for anything else, tags included.
+    """
+    if ref.startswith(PULLS) and ref[len(PULLS) :].isdecimal():
+        return ref
+    return HEADS + check_ref_name(ref.removeprefix(HEADS), "branch")
+
+
+class _Recent(Generic[Kept]):
+    """The last `size` things that never change, by name."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, name: str) -> Kept | None:
+        with self._lock:
+            if name in self._kept:
+                self._kept.move_to_end(name)
+            return self._kept.get(name)
+
+    def put(self, name: str, value: Kept) -> None:
+        with self._lock:
+            self._kept[name] = value
+            while len(self._kept) > self._size:
+                self._kept.popitem(last=False)
+
+
+def _tree_file(blob: Blob) -> TreeFile:
+    return TreeFile(blob.sha256, blob.size, blob.oid, lfs=not blob.text or blob.size > LFS_FROM_BYTES)
+
+
+def _subject(key: RepositoryKey) -> str:
+    return f"{key.kind}/{key.id}"
+
+
+def _taken(key: RepositoryKey) -> ConflictError:
+    return ConflictError(
+        f"A {key.kind} repository called '{key.id}' exists already.", hint="Choose another name."
+    )
+
+
+def _no_revision(key: RepositoryKey, revision: str) -> NotFoundError:
+    return NotFoundError(f"There is no revision '{revision}' in '{key}'.", missing="revision")
