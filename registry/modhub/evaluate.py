@@ -1,0 +1,232 @@
+"""How often a classifier is right: per class, against another, and against its parent's restricted logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from modhub.data import ImageSet
+from modhub.errors import DataError
+from modhub.manifest import InputSpec
+from modhub.preprocessing import Preprocess
+from modhub.refs import slug_of
+from modhub.reporter import SILENT, Reporter
+
+__all__ = [
+    "ClassScore",
+    "Classifier",
+    "Comparison",
+    "Evaluation",
+    "RestrictedParent",
+    "compare",
+    "evaluate",
+]
+
+_BINS = 15
+
+
+class Classifier(Protocol):
+    """What can be evaluated: raw images (batch, 1 or 3, height, width) to scores (batch, labels)."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    def __call__(self, images: Tensor, /) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassScore:
+    """`recall` and `precision` in [0, 1]: None without images of the class, or without answers naming it."""
+
+    count: int
+    recall: float | None
+    precision: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What a classifier answered on `count` images of its classes; `left_out` images were of other classes.
+
+    `top1` and `top5` are fractions in [0, 1], `top5` None below six labels. `confusion[i][j]` counts images
+    of class i answered as class j, both in the order of `labels`. `ece` is the expected calibration error of
+    the softmax of the scores over 15 equal bins (Guo et al. 2017, arXiv 1706.04599, §2).
+    """
+
+    labels: tuple[str, ...]
+    dataset: str
+    split: str
+    count: int
+    left_out: int
+    top1: float
+    top5: float | None
+    per_class: Mapping[str, ClassScore]
+    confusion: tuple[tuple[int, ...], ...]
+    ece: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; scripts rely on top1, top5, count, per_class and left_out."""
+        return {
+            "dataset": self.dataset,
+            "split": self.split,
+            "labels": list(self.labels),
+            "count": self.count,
+            "left_out": self.left_out,
+            "top1": self.top1,
+            "top5": self.top5,
+            "ece": self.ece,
+            "per_class": {
+                label: {"count": score.count, "recall": score.recall, "precision": score.precision}
+                for label, score in self.per_class.items()
+            },
+            "confusion": [list(row) for row in self.confusion],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Differences after − before, in fractions: of top-1, and of recall for each class known to both.
+
+    `worse` are the classes whose recall fell, the worst first.
+    """
+
+    top1: float
+    top5: float | None
+    recall: Mapping[str, float]
+
+    @property
+    def worse(self) -> tuple[str, ...]:
+        fallen = [label for label, change in self.recall.items() if change < 0]
+        return tuple(sorted(fallen, key=lambda label: self.recall[label]))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"top1": self.top1, "top5": self.top5, "recall": dict(self.recall), "worse": list(self.worse)}
+
+
+class RestrictedParent(nn.Module):
+    """The honest baseline: the parent's own logits of the wanted classes, nothing else changed.
+
+    `network` gives one logit for each of `parent_labels`; raw images go in, as for any classifier.
+    """
+
+    def __init__(
+        self, network: nn.Module, spec: InputSpec, parent_labels: Sequence[str], labels: Sequence[str]
+    ) -> None:
+        super().__init__()
+        if missing := [label for label in labels if label not in parent_labels]:
+            raise DataError(
+                f"The parent has no class '{missing[0]}'.",
+                hint=f"It has: {', '.join(list(parent_labels)[:20])}.",
+            )
+        self.labels = tuple(labels)
+        self.network = network
+        self.preprocess = Preprocess(spec)
+        self._rows = [list(parent_labels).index(label) for label in labels]
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(self.preprocess(images))
+        return logits[:, self._rows]
+
+
+def evaluate(
+    classifier: Classifier,
+    images: ImageSet,
+    *,
+    aliases: Mapping[str, Sequence[str]] | None = None,
+    batch: int = 250,
+    reporter: Reporter = SILENT,
+) -> Evaluation:
+    """Let `classifier` answer every image whose class is one of its labels or their `aliases`.
+
+    Case and separators do not count (`Aquarium fish` is `aquarium_fish`). Raises `DataError` when no image
+    is of any of its classes.
+    """
+    labels = tuple(classifier.labels)
+    rows = _rows_of(labels, images.labels, aliases or {})
+    targets = np.array([rows.get(label, -1) for label in images.labels], dtype=np.int64)[images.targets]
+    chosen = np.flatnonzero(targets >= 0)
+    if not len(chosen):
+        raise DataError(
+            f"No image of '{images.name}' is of a class the classifier knows ({', '.join(labels[:10])}).",
+            hint=f"The data set's classes are: {', '.join(images.labels[:10])}.",
+        )
+    wanted = targets[chosen]
+    scores = np.empty((len(chosen), len(labels)), dtype=np.float32)
+    with reporter.step("evaluate", len(chosen)), torch.inference_mode():
+        for pixels, indices in images.subset(chosen).batches(batch):
+            scores[indices] = classifier(pixels).float().cpu().numpy()
+            reporter.advance(len(indices))
+    return _score(labels, images, scores, wanted, len(images) - len(chosen))
+
+
+def compare(before: Evaluation, after: Evaluation) -> Comparison:
+    """What changed from `before` to `after`, for instance when a module was replaced."""
+    top5 = None if before.top5 is None or after.top5 is None else after.top5 - before.top5
+    return Comparison(top1=after.top1 - before.top1, top5=top5, recall=dict(_recall_changes(before, after)))
+
+
+def _recall_changes(before: Evaluation, after: Evaluation) -> Iterator[tuple[str, float]]:
+    for label, score in after.per_class.items():
+        earlier = before.per_class.get(label)
+        if earlier is not None and earlier.recall is not None and score.recall is not None:
+            yield label, score.recall - earlier.recall
+
+
+def _rows_of(
+    labels: Sequence[str], found: Sequence[str], aliases: Mapping[str, Sequence[str]]
+) -> dict[str, int]:
+    """Class of the data -> row of the scores; a label's own name wins over another label's alias."""
+    names: dict[str, int] = {}
+    for row, label in enumerate(labels):
+        names.setdefault(slug_of(label), row)
+    for row, label in enumerate(labels):
+        for alias in aliases.get(label, ()):
+            names.setdefault(slug_of(alias), row)
+    return {name: names[slug_of(name)] for name in found if slug_of(name) in names}
+
+
+def _score(
+    labels: tuple[str, ...],
+    images: ImageSet,
+    scores: NDArray[np.float32],
+    targets: NDArray[np.int64],
+    left_out: int,
+) -> Evaluation:
+    answers = scores.argmax(1)
+    size = len(labels)
+    confusion = np.bincount(targets * size + answers, minlength=size * size).reshape(size, size)
+    right, count, named = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    own = scores[np.arange(len(targets)), targets]
+    ahead = (scores > own[:, None]).sum(1)
+    return Evaluation(
+        labels=labels,
+        dataset=images.name,
+        split=images.split,
+        count=len(targets),
+        left_out=left_out,
+        top1=float((answers == targets).mean()),
+        top5=float((ahead < 5).mean()) if size > 5 else None,
+        per_class={
+            label: ClassScore(
+                count=int(count[row]),
+                recall=float(right[row] / count[row]) if count[row] else None,
+                precision=float(right[row] / named[row]) if named[row] else None,
+            )
+            for row, label in enumerate(labels)
+        },
+        confusion=tuple(tuple(int(value) for value in row) for row in confusion),
+        ece=_calibration_error(scores, answers == targets),
+    )
+
+
+def _calibration_error(scores: NDArray[np.float32], right: NDArray[np.bool_]) -> float:
+    exponents = np.exp(scores.astype(np.float64) - scores.max(1, keepdims=True))
+    confidence = (exponents / exponents.sum(1, keepdims=True)).max(1)
+    bins = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
+    gaps = np.bincount(bins, weights=confidence - right, minlength=_BINS)
+    return float(np.abs(gaps).sum() / len(right))

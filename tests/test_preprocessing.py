@@ -1,0 +1,103 @@
+"""Preprocessing equals torchvision's transforms, and survives export."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import v2
+from torchvision.transforms.functional import InterpolationMode
+
+from modhub.errors import DataError
+from modhub.manifest import InputSpec
+from modhub.preprocessing import Preprocess
+
+IMAGENET = InputSpec(
+    channels=3,
+    height=56,
+    width=56,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    resize=64,
+    crop=True,
+)
+SMALL = InputSpec(channels=3, height=32, width=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+GREY = InputSpec(channels=1, height=28, width=28, mean=(0.1,), std=(0.3,))
+MODES = {
+    "nearest": InterpolationMode.NEAREST,
+    "bilinear": InterpolationMode.BILINEAR,
+    "bicubic": InterpolationMode.BICUBIC,
+}
+
+
+def raw(channels: int, height: int, width: int, count: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(channels * height + width)
+    return torch.randint(0, 256, (count, channels, height, width), dtype=torch.uint8, generator=generator)
+
+
+def reference(spec: InputSpec, images: torch.Tensor) -> torch.Tensor:
+    """torchvision on floats, with pixels kept in their range as it keeps those of uint8 images."""
+    values = images.float() / 255
+    if images.shape[1] != spec.channels:
+        change = v2.Grayscale() if spec.channels == 1 else v2.RGB()
+        values = change(values)
+    size = spec.resize if spec.resize is not None and spec.crop else (spec.height, spec.width)
+    if not (spec.resize is None and spec.crop):
+        values = v2.Resize(size, interpolation=MODES[spec.interpolation], antialias=True)(values).clamp(0, 1)
+    if spec.crop:
+        values = v2.CenterCrop((spec.height, spec.width))(values)
+    low, high = spec.value_range
+    result: torch.Tensor = v2.Normalize(spec.mean, spec.std)(values * (high - low) + low)
+    return result
+
+
+@pytest.mark.parametrize("interpolation", list(MODES))
+@pytest.mark.parametrize("size", [(56, 56), (64, 64), (80, 123), (123, 80), (40, 31), (1, 1), (300, 65)])
+@pytest.mark.parametrize("spec", [IMAGENET, SMALL, dataclasses.replace(SMALL, crop=True)], ids=str)
+def test_equals_torchvision(spec: InputSpec, size: tuple[int, int], interpolation: str) -> None:
+    spec = dataclasses.replace(spec, interpolation=interpolation)
+    images = raw(3, *size)
+    torch.testing.assert_close(Preprocess(spec)(images), reference(spec, images), atol=1e-2 / 255, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("spec", "channels"), [(GREY, 3), (SMALL, 1), (GREY, 1)])
+def test_grey_and_colour(spec: InputSpec, channels: int) -> None:
+    images = raw(channels, 28, 28)
+    # torchvision rounds the luma weights to four digits.
+    torch.testing.assert_close(Preprocess(spec)(images), reference(spec, images), atol=2e-3, rtol=0)
+
+
+def test_value_range() -> None:
+    spec = dataclasses.replace(SMALL, value_range=(0.0, 255.0), mean=(0.0,) * 3, std=(1.0,) * 3)
+    images = raw(3, 32, 32)
+    torch.testing.assert_close(Preprocess(spec)(images), images.float(), atol=1e-4, rtol=0)
+
+
+def test_bytes_and_fractions_are_the_same_image() -> None:
+    images = raw(3, 40, 50)
+    torch.testing.assert_close(Preprocess(IMAGENET)(images), Preprocess(IMAGENET)(images / 255))
+
+
+def test_images_of_any_sizes_as_one_batch() -> None:
+    images = [np.full((height, width, 1), 255, np.uint8) for height, width in ((3, 9), (40, 2))]
+    assert Preprocess(SMALL).each(images).shape == (2, 3, 32, 32)
+    torch.testing.assert_close(Preprocess(SMALL).each(images), torch.full((2, 3, 32, 32), 2.0))
+
+
+def test_channels_that_do_not_fit() -> None:
+    with pytest.raises(DataError) as caught:
+        Preprocess(GREY)(raw(2, 28, 28))
+    assert (
+        str(caught.value) == "The images have 2 channels; this network takes 1 or 3. Give grey or RGB images."
+    )
+
+
+@pytest.mark.parametrize("interpolation", list(MODES))
+def test_export_keeps_the_batch_open(interpolation: str) -> None:
+    module = Preprocess(dataclasses.replace(IMAGENET, interpolation=interpolation)).eval()
+    images = raw(3, 70, 90, count=5)
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(module, (images[:2],), dynamic_shapes=({0: batch},))
+    torch.testing.assert_close(program.module()(images), module(images))
