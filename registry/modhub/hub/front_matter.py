@@ -33,9 +33,7 @@ def read_front_matter(card: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         return {}
     return {
-        str(key): [_plain(item) for item in value if _is_plain(item)]
-        if isinstance(value, list)
-        else _plain(value)
+        str(key): list(filter(_is_plain, value)) if isinstance(value, list) else value
         for key, value in document.items()
         if isinstance(value, list) or _is_plain(value)
     }

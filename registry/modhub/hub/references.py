@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from modhub.errors import IntegrityError, ManifestError, NotFoundError, RefError
-from modhub.files import fsync_directory, parse_json, pretty_json, write_bytes
+from modhub.files import canonical_json, fsync_directory, parse_json, pretty_json, write_bytes
+from modhub.hub.blobs import Blob
 from modhub.hub.disk import disk_errors, file_lock, make_directory
 from modhub.hub.records import (
     KINDS,
@@ -88,11 +89,11 @@ class References(Protocol):
     def commits(self, key: RepositoryKey) -> Iterator[tuple[str, float]]:
         """Every commit, referenced or not, with the seconds since it was written."""
 
-    def note_upload(self, key: RepositoryKey, sha256: str, oid: str) -> None:
-        """Remember that this repository was sent a blob, and git's sha1 of it."""
+    def note_upload(self, key: RepositoryKey, blob: Blob) -> None:
+        """Remember that this repository was sent `blob`."""
 
-    def upload(self, key: RepositoryKey, sha256: str) -> str | None:
-        """The sha1 noted for a blob that was sent, None when it was not."""
+    def upload(self, key: RepositoryKey, sha256: str) -> Blob | None:
+        """What was noted of a blob that was sent, None when nothing was."""
 
     def uploads(self, key: RepositoryKey) -> Mapping[str, float]:
         """Blobs sent for commits to come, each with the seconds since then."""
@@ -227,17 +228,18 @@ class FileReferences:
                 with suppress(FileNotFoundError):
                     yield name, time.time() - (self._folder(key) / "commits" / name).stat().st_mtime
 
-    def note_upload(self, key: RepositoryKey, sha256: str, oid: str) -> None:
+    def note_upload(self, key: RepositoryKey, blob: Blob) -> None:
         folder = self._folder(key) / "uploads"
         if not folder.is_dir():
             raise NotFoundError(f"There is no repository '{key}'.", missing="repository")
-        write_bytes(folder / sha256, oid.encode())
+        document = {"size": blob.size, "oid": blob.oid, "text": blob.text}
+        write_bytes(folder / blob.sha256, canonical_json(document))
 
-    def upload(self, key: RepositoryKey, sha256: str) -> str | None:
-        try:
-            return (self._folder(key) / "uploads" / sha256).read_text()
-        except FileNotFoundError:
+    def upload(self, key: RepositoryKey, sha256: str) -> Blob | None:
+        fields = _document(self._folder(key) / "uploads" / sha256)
+        if fields is None:
             return None
+        return Blob(sha256, fields.integer("size"), fields.string("oid"), fields.boolean("text"))
 
     def uploads(self, key: RepositoryKey) -> Mapping[str, float]:
         folder, found = self._folder(key) / "uploads", {}

@@ -53,12 +53,14 @@ Kept = TypeVar("Kept")
 class Link:
     """Put bytes at `path` that were sent to this repository before (`Store.upload`) or stand in it already.
 
-    Raises `IntegrityError` when the store has no such blob for this repository, or `size` is another.
+    `lfs` says whether git would hold a pointer; None: whether the bytes are binary or many. Raises
+    `IntegrityError` when the store has no such blob for this repository, or `size` is another.
     """
 
     path: str
     sha256: str
     size: int | None = None
+    lfs: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,20 +300,19 @@ class Store:
 
     def note_upload(self, key: RepositoryKey, blob: Blob) -> None:
         """Let `Link` use an uploaded blob in `key`, and only there: a digest proves no ownership."""
-        self.references.note_upload(key, blob.sha256, blob.oid)
+        self.references.note_upload(key, blob)
 
     def find_blob(self, key: RepositoryKey, sha256: str) -> TreeFile | None:
         """A blob that `key` may `Link`: noted as uploaded, or in a file of one of its references."""
         if not is_sha256(sha256):
             return None
-        oid = self.references.upload(key, sha256)
-        size = None if oid is None else self.blobs.size(sha256)
-        if oid is not None and size is not None:
-            return TreeFile(sha256, size, oid, lfs=True)
+        blob = self.references.upload(key, sha256)
+        if blob is not None and self.blobs.size(sha256) == blob.size:
+            return _tree_file(blob)
         for commit in set(self.refs(key).values()):
             for file in self._load_tree(self.commit_record(key, commit).tree).values():
                 if file.sha256 == sha256:
-                    return replace(file, lfs=True)
+                    return file
         return None
 
     def commit(
@@ -448,7 +449,7 @@ class Store:
                 f"The contents of '{change.path}' (sha256 {change.sha256[:12]}…) were never sent.",
                 hint="Send them before the commit.",
             )
-        return found
+        return found if change.lfs is None else replace(found, lfs=change.lfs)
 
     def _copied(self, key: RepositoryKey, base: Tree, change: Copy) -> dict[str, TreeFile]:
         tree = base if change.revision is None else self.tree(key, change.revision)
