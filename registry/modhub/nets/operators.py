@@ -259,12 +259,13 @@ def _run_layer_norm(a: Attributes, x: Sequence[Tensor], t: Tensors) -> Tensor:
     channels that stayed."""
     size = math.prod(a["shape"])
     if a["count"] == size:
-        return F.layer_norm(x[0], a["shape"], t.get("weight"), t.get("bias"), a["eps"])
+        whole: Tensor = F.layer_norm(x[0], a["shape"], t.get("weight"), t.get("bias"), a["eps"])
+        return whole
     dims = tuple(range(-len(a["shape"]), 0))
     share = size / a["count"]
     mean = x[0].mean(dims, keepdim=True) * share
     var = (x[0] - mean).square().mean(dims, keepdim=True) * share + mean.square() * (1 - share)
-    out = (x[0] - mean) * torch.rsqrt(var + a["eps"])
+    out: Tensor = (x[0] - mean) * torch.rsqrt(var + a["eps"])
     if "weight" in t:
         out = out * t["weight"]
     return out + t["bias"] if "bias" in t else out

@@ -1,0 +1,229 @@
+"""Cut the channels that a mask does not keep out of a network.
+
+A sliced network computes what the dense network computes with every removed channel set to zero at every
+value it lives in (`mask_network`), unless affine maps are folded in that stand for removed channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from modhub.errors import CompositionError
+from modhub.nets.channels import ChannelSpace, Mask, channel_space
+from modhub.nets.graph import Graph, Network, Node
+from modhub.nets.operators import OPERATORS
+from modhub.nets.rules import Cutting, Kept, merged_dimension, rule_of
+
+__all__ = [
+    "AffineMap",
+    "Site",
+    "fold_affine",
+    "mask_network",
+    "mask_positions",
+    "sites",
+    "slice_network",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A dense convolution or linear layer, and the value it reads.
+
+    `channels` names that value before it was flattened, if it was: the value on which a map of channels is
+    best fitted. `before` and `inside` count how often each channel stands in the flattened value: `before` ×
+    channels × `inside`, in this order.
+    """
+
+    value: str
+    consumer: str
+    channels: str
+    before: int = 1
+    inside: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class AffineMap:
+    """removed ≈ matrix · kept + offset, with `matrix` (removed, kept) and `offset` (removed,), in the order
+    of the value's channels. Folded into a zero-padded convolution the offset counts at the border too."""
+
+    matrix: Tensor
+    offset: Tensor
+
+
+def sites(network: Graph | Network) -> tuple[Site, ...]:
+    """Every place where a map of removed channels can be folded in, in the order of the nodes.
+
+    Depthwise and grouped convolutions are none: with an input channel their output goes too.
+    """
+    graph = network.graph if isinstance(network, Network) else network
+    found = []
+    for node in graph.nodes:
+        value = node.inputs[0]
+        if node.op == "linear" or (node.op == "conv2d" and node.attributes["groups"] == 1):
+            found.append(Site(value, node.name, *_unflattened(graph, value)))
+    return tuple(found)
+
+
+def _unflattened(graph: Graph, value: str) -> tuple[str, int, int]:
+    source = value
+    while source != graph.input:
+        node = graph.node[source]
+        if node.op == "reshape" and len(graph.shapes[source]) == 1:
+            read = node.inputs[0]
+            place = merged_dimension(graph.shapes[read], 0, graph.shapes[source])
+            return (value, 1, 1) if place is None else (read, *place[1:])
+        if OPERATORS[node.op].rule != "same":
+            break
+        source = node.inputs[0]
+    return value, 1, 1
+
+
+def slice_network(
+    network: Network,
+    mask: Mask,
+    *,
+    fold: Mapping[Site, AffineMap] | None = None,
+    space: ChannelSpace | None = None,
+) -> Network:
+    """The network with the kept channels only. The mask is closed first (`ChannelSpace.close`).
+
+    `fold` replaces removed channels by affine maps of the kept ones, worked into the weight and bias of the
+    layer that reads them (a bias is added where there was none). Pass `space` to save its computation. Raises
+    `CompositionError` for a mask or a map of the wrong size.
+    """
+    graph = network.graph
+    space = space or channel_space(graph)
+    mask = space.close(mask)
+    folded = {site.consumer: (site, each) for site, each in (fold or {}).items()}
+    nodes: list[Node] = []
+    tensors: dict[str, Tensor] = {}
+    renamed: dict[str, str] = {}
+    for node in graph.nodes:
+        held = network.of(node)
+        if node.name in folded:
+            held = _folded(held, *folded[node.name], space.kept(mask, folded[node.name][0].value))
+        shrunk = rule_of(node).cut(
+            Cutting(
+                node=node,
+                tensors=held,
+                shapes=[graph.shapes[name] for name in node.inputs],
+                kept=[space.kept(mask, name) for name in node.inputs],
+                axes=[space.axis(name) for name in node.inputs],
+                out_shape=graph.shapes[node.name],
+                out_kept=space.kept(mask, node.name),
+                out_axis=space.axis(node.name),
+            )
+        )
+        inputs = tuple(renamed.get(name, name) for name in node.inputs)
+        if shrunk is None:
+            renamed[node.name] = inputs[0]
+            continue
+        names = {}
+        for role, tensor in shrunk.tensors.items():
+            names[role] = _named(node.tensors.get(role), f"{node.name}.{role}", tensor, tensors)
+        nodes.append(Node(node.name, shrunk.op, inputs, shrunk.attributes, names))
+    output = renamed.get(graph.output, graph.output)
+    return Network(Graph(graph.input, graph.input_shape, tuple(nodes), output), tensors)
+
+
+def _named(wanted: str | None, fallback: str, tensor: Tensor, tensors: dict[str, Tensor]) -> str:
+    """Store under the old name; under the node's own where two nodes shared a tensor and now differ."""
+    for name in (wanted, fallback, f"{fallback}.own"):
+        if name is not None and (name not in tensors or torch.equal(tensors[name], tensor)):
+            tensors[name] = tensor.contiguous()
+            return name
+    raise CompositionError(f"The tensor name '{fallback}' is taken by another layer's tensor.")
+
+
+def _folded(tensors: Mapping[str, Tensor], site: Site, each: AffineMap, kept: Kept) -> dict[str, Tensor]:
+    weight, bias = fold_affine(
+        tensors["weight"], tensors.get("bias"), kept, each, before=site.before, inside=site.inside
+    )
+    return {**tensors, "weight": weight, "bias": bias}
+
+
+def fold_affine(
+    weight: Tensor,
+    bias: Tensor | None,
+    kept: Kept,
+    each: AffineMap,
+    *,
+    before: int = 1,
+    inside: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """Work `each` into a layer: `weight` (out, in, …) and `bias` (out,) of the same shapes come back.
+
+    `kept` (in,) says which inputs stay; the weights of the others are left as they are, to be cut. For a
+    layer that reads a flattened value, `each` may be a map of channels (see `Site`). Raises
+    `CompositionError`.
+    """
+    out, inputs = weight.shape[:2]
+    # (out, before, channels, inside·kernel): a map of channels holds at each place of the flattened value.
+    spread = weight.reshape(out, before, inputs // (before * inside), -1)
+    alive = torch.from_numpy(kept.reshape(before, -1, inside)[0, :, 0].copy())
+    if each.matrix.shape != (int((~alive).sum()), int(alive.sum())):
+        spread, alive = weight.reshape(out, 1, inputs, -1), torch.from_numpy(kept.copy())
+    if (
+        each.matrix.shape != (int((~alive).sum()), int(alive.sum()))
+        or each.offset.shape != each.matrix.shape[:1]
+    ):
+        raise CompositionError(
+            f"A map of shape {list(each.matrix.shape)} was given for {int((~alive).sum())} removed and "
+            f"{int(alive.sum())} kept channels."
+        )
+    matrix, offset = each.matrix.to(weight), each.offset.to(weight)
+    removed = spread[:, :, ~alive]
+    folded = spread.clone()
+    folded[:, :, alive] += torch.einsum("obrk,rc->obck", removed, matrix)
+    shift = torch.einsum("obrk,r->o", removed, offset)
+    return folded.reshape(weight.shape), shift if bias is None else bias + shift
+
+
+def mask_network(network: Network, mask: Mask, space: ChannelSpace | None = None) -> Network:
+    """The dense network with every removed channel set to zero at every value it lives in.
+
+    This is what a sliced network is measured against. The mask is closed first.
+    """
+    space = space or channel_space(network)
+    mask = space.close(mask)
+    masks = {}
+    for value in space.values:
+        kept = space.kept(mask, value)
+        if not kept.all():
+            shape = [1] * len(network.graph.shapes[value])
+            shape[space.axis(value)] = len(kept)
+            masks[value] = torch.from_numpy(kept.copy()).reshape(shape)
+    return mask_positions(network, masks)
+
+
+def mask_positions(network: Network, masks: Mapping[str, Tensor]) -> Network:
+    """The network with values set to zero where their mask is False, for all that read them.
+
+    Value name -> boolean tensor of the value's shape without the batch, or of size 1 where all are alike.
+    The masked value is called `NAME.mask`. Raises `ManifestError` for a mask of the wrong shape.
+    """
+    graph = network.graph
+    if unknown := set(masks) - set(graph.shapes):
+        raise CompositionError(f"The network has no value '{min(unknown)}' to mask.")
+    nodes: list[Node] = []
+    tensors = dict(network.tensors)
+    renamed: dict[str, str] = {}
+
+    def insert(value: str) -> None:
+        if value in masks:
+            name = f"{value}.mask"
+            tensors[name] = masks[value].bool().contiguous()
+            shape = tuple(masks[value].shape)
+            nodes.append(Node(name, "position_mask", (value,), {"shape": shape}, {"value": name}))
+            renamed[value] = name
+
+    insert(graph.input)
+    for node in graph.nodes:
+        nodes.append(replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs)))
+        insert(node.name)
+    output = renamed.get(graph.output, graph.output)
+    return Network(Graph(graph.input, graph.input_shape, tuple(nodes), output), tensors)
