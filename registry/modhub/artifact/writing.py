@@ -1,0 +1,61 @@
+"""A module set as files: deterministic bytes, whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from modhub.card import CARD_NAME, card
+from modhub.errors import IntegrityError
+from modhub.files import confined, new_directory, pretty_json, sha256_of_bytes
+from modhub.manifest import MANIFEST_NAME, FileInfo
+from modhub.modules import ModuleSet, tensor_bytes
+
+__all__ = ["artifact_files", "write_artifact"]
+
+
+def artifact_files(modules: ModuleSet) -> dict[str, bytes]:
+    """Every file of the repository by path: equal sets give equal bytes.
+
+    A trunk that stands in another repository (`TrunkInfo.repository`) is left out. Raises `IntegrityError`
+    when a digest in a manifest is not that of the bytes it speaks of.
+    """
+    files: dict[str, bytes] = {}
+
+    def add(info: FileInfo, content: bytes) -> None:
+        if (info.size, info.sha256) != (len(content), sha256_of_bytes(content)):
+            raise IntegrityError(
+                f"The manifest's digest for {info.path} is not that of its content.",
+                hint="Take the manifests from modhub.artifact.assemble or modhub.artifact.standalone.",
+            )
+        files[info.path] = content
+
+    manifest = modules.manifest
+    for trunk in {
+        manifest.trunk_of(entry).sha256: manifest.trunk_of(entry) for entry in manifest.modules
+    }.values():
+        if trunk.repository is None:
+            add(trunk.graph, pretty_json(modules.trunk.graph.to_dict()))
+            add(trunk.weights, tensor_bytes(modules.trunk.tensors))
+            if trunk.statistics is not None:
+                add(trunk.statistics, tensor_bytes(modules.statistics))
+    for entry, module in zip(manifest.modules, modules.modules, strict=True):
+        add(entry.manifest, module.manifest.to_bytes())
+        add(entry.tensors, tensor_bytes(module.tensors))
+    files[MANIFEST_NAME] = manifest.to_bytes()
+    files[CARD_NAME] = card(manifest, [module.manifest for module in modules.modules]).encode()
+    return dict(sorted(files.items()))
+
+
+def write_artifact(directory: Path | str, modules: ModuleSet, *, replace: bool = False) -> Path:
+    """Write every file of `artifact_files` into a new `directory`, which appears whole or not at all.
+
+    Raises `StorageError` when it exists and is not to be replaced, or cannot be written.
+    """
+    target = Path(directory)
+    files = artifact_files(modules)
+    with new_directory(target, replace=replace) as scratch:
+        for path, content in files.items():
+            file = confined(scratch, path)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+    return target
