@@ -1,1 +1,49 @@
-"""A CNN as data: import, channel groups, slicing, running."""
+"""A CNN as data: import, trunk and head, channel groups, slicing, running."""
+
+from modhub.nets.architectures import ARCHITECTURES, Architecture
+from modhub.nets.channels import ChannelGroup, ChannelSpace, Mask, channel_space
+from modhub.nets.cost import Cost, cost
+from modhub.nets.fusing import fuse_batch_norm
+from modhub.nets.graph import Graph, Network, Node
+from modhub.nets.head import TAIL_STEPS, Head, split_head
+from modhub.nets.importer import import_module
+from modhub.nets.operators import OPERATORS, OperatorSpec
+from modhub.nets.runner import Runner
+from modhub.nets.slicing import (
+    AffineMap,
+    Site,
+    fold_affine,
+    mask_network,
+    mask_positions,
+    sites,
+    slice_network,
+)
+
+__all__ = [
+    "ARCHITECTURES",
+    "OPERATORS",
+    "TAIL_STEPS",
+    "AffineMap",
+    "Architecture",
+    "ChannelGroup",
+    "ChannelSpace",
+    "Cost",
+    "Graph",
+    "Head",
+    "Mask",
+    "Network",
+    "Node",
+    "OperatorSpec",
+    "Runner",
+    "Site",
+    "channel_space",
+    "cost",
+    "fold_affine",
+    "fuse_batch_norm",
+    "import_module",
+    "mask_network",
+    "mask_positions",
+    "sites",
+    "slice_network",
+    "split_head",
+]
