@@ -40,7 +40,7 @@ from modhub.hub.references import FileReferences, References, State
 from modhub.hub.tree import Tree, TreeFile
 from modhub.refs import RepositoryId, is_commit, is_sha256
 
-__all__ = ["Copy", "Link", "Store", "StoreChange", "full_ref"]
+__all__ = ["Copy", "Link", "Put", "Store", "StoreChange", "full_ref"]
 
 CARD = "README.md"
 LFS_FROM_BYTES = 1 << 20
@@ -72,7 +72,15 @@ class Copy:
     revision: str | None = None
 
 
-StoreChange = Add | Link | Copy | Delete
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Put at `path` bytes that the caller has just taken in through `Store.upload`."""
+
+    path: str
+    blob: Blob
+
+
+StoreChange = Add | Put | Link | Copy | Delete
 
 
 class Store:
@@ -352,6 +360,8 @@ class Store:
             for change in changes:
                 if isinstance(change, Add):
                     put[change.path] = added[change.path]
+                elif isinstance(change, Put):
+                    put[change.path] = _tree_file(change.blob)
                 elif isinstance(change, Link):
                     put[change.path] = self._linked(key, change)
                 elif isinstance(change, Copy):
@@ -364,6 +374,17 @@ class Store:
                 if isinstance(change, Link):
                     self.references.forget_upload(key, change.sha256)
         return record
+
+    def copy_files(
+        self, source: RepositoryKey, key: RepositoryKey, *, title: str, actor: str = ""
+    ) -> CommitRecord:
+        """Give main of `key` all files of main of `source`, as one commit; no bytes are copied."""
+        files = self.tree(source)
+        with self.writing(key):
+            state = self.references.state(key)
+            head = self._head(key, state, HEADS + MAIN)
+            tree = self._load_tree(self.commit_record(key, head).tree).changed(files, [])
+            return self.append(key, state, HEADS + MAIN, (head,), tree, title=title, actor=actor)
 
     def squash(self, key: RepositoryKey, ref: str = MAIN, *, title: str, actor: str = "") -> CommitRecord:
         """Replace the history of `ref` by one commit with the same files; tags keep what they name."""

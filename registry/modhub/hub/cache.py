@@ -1,0 +1,218 @@
+"""What was pulled, by content: a trunk that two repositories or releases share is fetched and kept once.
+
+    <root>/files/ab/<sha256>      whole, verified files
+    <root>/oids/<sha1>            the sha256 of a file whose hub knows only git's sha1
+    <root>/partial/<digest>       downloads under way or interrupted; the next attempt goes on where one ended
+    <root>/hubs/<hub>/<repository>/…    what a hub said last of its references and trees, for working offline
+
+Size and digest are checked after every download and again every time a file is handed out.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import platformdirs
+
+from modhub.errors import IntegrityError, ManifestError
+from modhub.files import canonical_json, fsync_directory, parse_json, sha256_of_file, write_bytes
+from modhub.hub.base import FileEntry, Refs
+from modhub.hub.disk import disk_errors, make_directory
+from modhub.refs import RepositoryId
+
+__all__ = ["CACHE_VARIABLE", "Cache", "default_cache"]
+
+CACHE_VARIABLE = "MODHUB_CACHE"
+Fetch = Callable[[BinaryIO, int], None]
+
+
+def default_cache() -> Path:
+    """`MODHUB_CACHE`, or the user's own cache folder for modhub."""
+    given = os.environ.get(CACHE_VARIABLE)
+    return Path(given).expanduser() if given else Path(platformdirs.user_cache_dir("modhub"))
+
+
+class Cache:
+    """Files by content under `root`. Any number of processes may use one; writing raises `StorageError`."""
+
+    def __init__(self, root: Path | str | None = None) -> None:
+        self.root = default_cache() if root is None else Path(root).expanduser()
+
+    # Files
+
+    def find(self, entry: FileEntry) -> Path | None:
+        """The verified local file, or None. A damaged one is removed and counts as missing."""
+        sha256 = entry.sha256 or self._sha256_of(entry)
+        if sha256 is None:
+            return None
+        path = self._at(sha256)
+        try:
+            good = path.stat().st_size == entry.size and sha256_of_file(path) == sha256
+        except FileNotFoundError:
+            return None
+        if not good:
+            with disk_errors(path):
+                path.unlink(missing_ok=True)
+            return None
+        return path
+
+    def fetch(self, entry: FileEntry, place: str, download: Fetch) -> Path:
+        """The verified local file, downloaded unless it is there.
+
+        `download(stream, offset)` appends the bytes from `offset` on; `place` names the file in errors. Of
+        several processes that want one file, one downloads and the others wait for it. Raises
+        `IntegrityError` when what came is not what `entry` promises.
+        """
+        found = self.find(entry)
+        if found is not None:
+            return found
+        name = entry.sha256 or f"git-{entry.oid}-{entry.size}"
+        with self._partial(name) as (stream, partial):
+            found = self.find(entry)
+            if found is not None:
+                return found
+            offset = stream.seek(0, os.SEEK_END)
+            if offset > entry.size:
+                offset = _restart(stream)
+            self._download(stream, offset, entry, download)
+            if offset and partial.stat().st_size == entry.size and not entry.matches(partial):
+                # The part that was there before may be what is wrong.
+                self._download(stream, _restart(stream), entry, download)
+            with disk_errors(partial):
+                size = partial.stat().st_size
+                if size < entry.size:
+                    raise IntegrityError(
+                        f"{place} broke off after {size:,} of {entry.size:,} bytes.",
+                        hint="Run the command again: it goes on from there.",
+                    )
+                if not entry.matches(partial):
+                    partial.unlink()
+                    raise IntegrityError(
+                        f"{place} is not what its digest promises ({_digests(entry)}).",
+                        hint="Nothing was kept. Try again; if it stays so, the hub's copy is damaged.",
+                    )
+                os.fsync(stream.fileno())
+                return self._adopt(partial, entry)
+
+    def _download(self, stream: BinaryIO, offset: int, entry: FileEntry, download: Fetch) -> None:
+        if offset < entry.size:
+            with disk_errors(self.root):
+                try:
+                    download(stream, offset)
+                finally:
+                    stream.flush()
+
+    def _adopt(self, partial: Path, entry: FileEntry) -> Path:
+        sha256 = entry.sha256 or sha256_of_file(partial)
+        path = self._at(sha256)
+        make_directory(path.parent)
+        os.chmod(partial, 0o444)
+        os.replace(partial, path)
+        fsync_directory(path.parent)
+        if entry.sha256 is None:
+            write_bytes(self.root / "oids" / str(entry.oid), sha256.encode())
+        return path
+
+    def _at(self, sha256: str) -> Path:
+        return self.root / "files" / sha256[:2] / sha256
+
+    def _sha256_of(self, entry: FileEntry) -> str | None:
+        if entry.oid is None:
+            return None
+        try:
+            return (self.root / "oids" / entry.oid).read_text()
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def _partial(self, name: str) -> Iterator[tuple[BinaryIO, Path]]:
+        """The partial file of that name, open and locked; whoever waited may find the file whole instead."""
+        path = self.root / "partial" / name
+        make_directory(path.parent)
+        while True:
+            with disk_errors(path):
+                handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            with os.fdopen(handle, "r+b") as stream:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                try:
+                    current = path.stat().st_ino == os.fstat(handle).st_ino
+                except FileNotFoundError:
+                    current = False
+                if not current:
+                    continue
+                try:
+                    yield stream, path
+                finally:
+                    with suppress(FileNotFoundError):
+                        if path.stat().st_size == 0:
+                            path.unlink()
+                return
+
+    # What hubs said
+
+    def remember_refs(self, hub: str, repository: RepositoryId, refs: Refs) -> None:
+        """Keep the references for working offline."""
+        document = {"id": str(repository), "branches": dict(refs.branches), "tags": dict(refs.tags)}
+        self._remember(self._folder(hub, repository) / "refs.json", document)
+
+    def refs(self, hub: str, repository: RepositoryId) -> Refs | None:
+        """The references as they were when last asked for."""
+        document = self._recall(self._folder(hub, repository) / "refs.json")
+        return None if document is None else Refs(document["branches"], document["tags"])
+
+    def repositories(self, hub: str) -> list[RepositoryId]:
+        """Those whose references are remembered."""
+        found = []
+        for path in sorted(self._hub(hub).glob("*/*/refs.json")):
+            document = self._recall(path)
+            if document is not None:
+                found.append(RepositoryId.parse(document["id"]))
+        return found
+
+    def remember_tree(
+        self, hub: str, repository: RepositoryId, commit: str, tree: dict[str, FileEntry]
+    ) -> None:
+        """Keep the list of files of a commit, which never changes."""
+        document = {path: [entry.size, entry.sha256, entry.oid] for path, entry in tree.items()}
+        self._remember(self._folder(hub, repository) / "trees" / f"{commit}.json", document)
+
+    def tree(self, hub: str, repository: RepositoryId, commit: str) -> dict[str, FileEntry] | None:
+        """The list of files of a commit, if it was asked for before."""
+        document = self._recall(self._folder(hub, repository) / "trees" / f"{commit}.json")
+        return None if document is None else {path: FileEntry(*facts) for path, facts in document.items()}
+
+    def _hub(self, hub: str) -> Path:
+        return self.root / "hubs" / hashlib.sha256(hub.encode()).hexdigest()[:16]
+
+    def _folder(self, hub: str, repository: RepositoryId) -> Path:
+        return self._hub(hub) / str(repository).lower()
+
+    def _remember(self, path: Path, document: Mapping[str, Any]) -> None:
+        content = canonical_json(document)
+        with suppress(FileNotFoundError):
+            if path.read_bytes() == content:
+                return
+        write_bytes(path, content)
+
+    def _recall(self, path: Path) -> dict[str, Any] | None:
+        try:
+            document = parse_json(path.read_bytes(), f"'{path}'")
+        except (FileNotFoundError, ManifestError):
+            return None
+        return document if isinstance(document, dict) else None
+
+
+def _restart(stream: BinaryIO) -> int:
+    stream.seek(0)
+    stream.truncate()
+    return 0
+
+
+def _digests(entry: FileEntry) -> str:
+    return f"sha256 {entry.sha256}" if entry.sha256 else f"git sha1 {entry.oid}"

@@ -1,0 +1,120 @@
+"""The embedded hub: a folder, no server, no network, no account."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from modhub.errors import ConflictError, StorageError
+from modhub.hub.base import MAIN, Change, FileEntry, Refs, RepositorySummary
+from modhub.hub.disk import disk_errors
+from modhub.hub.index import Query
+from modhub.hub.records import RepositoryKey, Settings
+from modhub.hub.store import HEADS, TAGS, Store
+from modhub.refs import RepositoryId
+from modhub.reporter import SILENT, Reporter
+
+__all__ = ["DirectoryHub"]
+
+CHUNK = 1 << 20
+
+
+class DirectoryHub:
+    """A `Hub` over the store in `root`, made on first use. Raises `StorageError` if that cannot be."""
+
+    local = True
+
+    def __init__(self, root: Path | str) -> None:
+        path = Path(root).expanduser()
+        if path.exists() and not path.is_dir():
+            raise StorageError(f"The hub '{path}' is not a directory.", hint="Name a directory with --hub.")
+        self.store = Store(path)
+        self.address = str(self.store.root)
+
+    def find(
+        self, tags: Sequence[str] = (), *, text: str = "", author: str = "", limit: int = 1000
+    ) -> list[RepositorySummary]:
+        query = Query(tags=tuple(tags), text=text, author=author)
+        return [
+            RepositorySummary(entry.id, entry.tags, entry.downloads, entry.updated, entry.private, entry.head)
+            for entry in self.store.index.search(query, limit=limit)
+        ]
+
+    def refs(self, repository: RepositoryId) -> Refs:
+        refs = self.store.refs(self._key(repository))
+        return Refs(
+            branches={name.removeprefix(HEADS): refs[name] for name in refs if name.startswith(HEADS)},
+            tags={name.removeprefix(TAGS): refs[name] for name in refs if name.startswith(TAGS)},
+        )
+
+    def commit_of(self, repository: RepositoryId, revision: str) -> str:
+        return self.store.resolve(self._key(repository), revision)
+
+    def tree(self, repository: RepositoryId, commit: str) -> dict[str, FileEntry]:
+        return {path: file.entry for path, file in self.store.tree(self._key(repository), commit).items()}
+
+    def read(self, repository: RepositoryId, commit: str, path: str, *, limit: int = 16 << 20) -> bytes:
+        return self.store.read(self._key(repository), commit, path, limit=limit)
+
+    def download(
+        self,
+        repository: RepositoryId,
+        commit: str,
+        path: str,
+        destination: BinaryIO,
+        *,
+        offset: int = 0,
+        reporter: Reporter = SILENT,
+    ) -> None:
+        file = self.store.file(self._key(repository), commit, path)
+        with disk_errors(path), self.store.open(file.sha256, offset) as stream:
+            while chunk := stream.read(CHUNK):
+                destination.write(chunk)
+                reporter.advance(len(chunk))
+
+    def create_repository(
+        self, repository: RepositoryId, *, private: bool = False, exist_ok: bool = False
+    ) -> None:
+        try:
+            self.store.create_repository(
+                RepositoryKey.model(repository), settings=Settings(private=private), actor=_user()
+            )
+        except ConflictError:
+            if not exist_ok:
+                raise
+
+    def commit(
+        self,
+        repository: RepositoryId,
+        changes: Sequence[Change],
+        message: str,
+        *,
+        parent: str | None = None,
+        branch: str = MAIN,
+        reporter: Reporter = SILENT,
+    ) -> str:
+        key = self._key(repository)
+        return self.store.commit(key, changes, title=message, actor=_user(), parent=parent, ref=branch).id
+
+    def create_tag(self, repository: RepositoryId, name: str, commit: str) -> None:
+        key = self._key(repository)
+        there = self.store.create_tag(key, name, revision=commit, actor=_user(), exist_ok=True)
+        if there != commit:
+            raise ConflictError(
+                f"The tag '{name}' of '{repository}' stands on another commit.", hint="Choose another name."
+            )
+
+    def _key(self, repository: RepositoryId) -> RepositoryKey:
+        """The repository's key, following a move."""
+        key = RepositoryKey.model(repository)
+        moved = self.store.moved_to(key)
+        return key if moved is None else RepositoryKey.model(moved)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

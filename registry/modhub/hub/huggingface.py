@@ -1,0 +1,342 @@
+"""huggingface.co and every other endpoint of its protocol, through `huggingface_hub`.
+
+Nothing else in modhub imports that package.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import urlsplit
+
+from modhub.errors import (
+    AccessError,
+    ConflictError,
+    HubError,
+    ModhubError,
+    NotFoundError,
+    OfflineError,
+    StaleParentError,
+)
+from modhub.hub.base import MAIN, Add, Change, Delete, FileEntry, Refs, RepositorySummary
+from modhub.refs import RepositoryId
+from modhub.reporter import SILENT, Reporter
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+__all__ = ["HuggingFaceHub"]
+
+OFFICIAL = "https://huggingface.co"
+# Below this a file travels inside the commit; above, that would cost four times its size in memory.
+LFS_FROM_BYTES = 25_000_000
+CHUNK = 1 << 20
+# A process-wide constant of the client is changed for the time of an upload.
+_UPLOADING = threading.Lock()
+
+
+class HuggingFaceHub:
+    """A `Hub` behind an endpoint of the Hugging Face Hub protocol; None is huggingface.co.
+
+    The token is the client's own business (`HF_TOKEN`, `hf auth login`); `token` overrides it, and False asks
+    as nobody. Nothing is asked before the first call.
+    """
+
+    local = False
+
+    def __init__(self, endpoint: str | None = None, *, token: str | bool | None = None) -> None:
+        self._endpoint = (endpoint or OFFICIAL).rstrip("/")
+        parts = urlsplit(self._endpoint)
+        if parts.username or parts.password:
+            raise HubError(
+                "The hub's address holds credentials.",
+                hint="Put the token into HF_TOKEN, not into the address.",
+            )
+        if not parts.hostname:
+            raise HubError(
+                f"'{endpoint}' is not a hub.", hint="Write it as https://host or http://host:port."
+            )
+        self.address = "hf" if self._endpoint == OFFICIAL else self._endpoint
+        self._token = token
+        self._made: HfApi | None = None
+
+    def _api(self) -> HfApi:
+        if self._made is None:
+            from huggingface_hub import HfApi
+
+            from modhub import __version__
+
+            self._made = HfApi(
+                endpoint=self._endpoint,
+                token=self._token,
+                library_name="modhub",
+                library_version=__version__,
+            )
+        return self._made
+
+    def find(
+        self, tags: Sequence[str] = (), *, text: str = "", author: str = "", limit: int = 1000
+    ) -> list[RepositorySummary]:
+        found = []
+        with self._errors():
+            for info in self._api().list_models(
+                filter=list(tags) or None,
+                search=text or None,
+                author=author or None,
+                sort="last_modified",
+                limit=limit,
+                full=True,
+            ):
+                updated = info.last_modified.isoformat() if info.last_modified else ""
+                found.append(
+                    RepositorySummary(
+                        RepositoryId.parse(info.id),
+                        tuple(info.tags or ()),
+                        info.downloads or 0,
+                        updated,
+                        bool(info.private),
+                        info.sha,
+                    )
+                )
+        return found
+
+    def refs(self, repository: RepositoryId) -> Refs:
+        with self._errors(repository):
+            refs = self._api().list_repo_refs(str(repository))
+        return Refs(
+            branches={ref.name: ref.target_commit for ref in refs.branches},
+            tags={ref.name: ref.target_commit for ref in refs.tags},
+        )
+
+    def commit_of(self, repository: RepositoryId, revision: str) -> str:
+        with self._errors(repository, revision):
+            commit = self._api().repo_info(str(repository), revision=revision).sha
+        if commit is None:
+            raise HubError(f"{self._endpoint} does not say which commit '{revision}' of '{repository}' is.")
+        return commit
+
+    def tree(self, repository: RepositoryId, commit: str) -> dict[str, FileEntry]:
+        from huggingface_hub.hf_api import RepoFile
+
+        found = {}
+        with self._errors(repository, commit):
+            for entry in self._api().list_repo_tree(str(repository), recursive=True, revision=commit):
+                if isinstance(entry, RepoFile):
+                    sha256 = entry.lfs.sha256 if entry.lfs else None
+                    size = entry.lfs.size if entry.lfs else entry.size
+                    found[entry.path] = FileEntry(size, sha256, None if entry.lfs else entry.blob_id)
+        return found
+
+    def read(self, repository: RepositoryId, commit: str, path: str, *, limit: int = 16 << 20) -> bytes:
+        content = bytearray()
+        for chunk in self._chunks(repository, commit, path, 0):
+            content += chunk
+            if len(content) > limit:
+                raise HubError(f"'{path}' in '{repository}' has more than {limit:,} bytes.")
+        return bytes(content)
+
+    def download(
+        self,
+        repository: RepositoryId,
+        commit: str,
+        path: str,
+        destination: BinaryIO,
+        *,
+        offset: int = 0,
+        reporter: Reporter = SILENT,
+    ) -> None:
+        for chunk in self._chunks(repository, commit, path, offset):
+            destination.write(chunk)
+            reporter.advance(len(chunk))
+
+    def _chunks(self, repository: RepositoryId, commit: str, path: str, offset: int) -> Iterator[bytes]:
+        """The file's bytes from `offset` on, whether or not the other side understands `Range`."""
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import get_session, hf_raise_for_status  # type: ignore[attr-defined]
+
+        url = hf_hub_url(str(repository), path, revision=commit, endpoint=self._endpoint)
+        # Compressed on the way, byte ranges would count other bytes than ours.
+        headers = {**self._api()._build_hf_headers(), "Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        with (
+            self._errors(repository, commit, path),
+            get_session().stream("GET", url, headers=headers, follow_redirects=True) as response,
+        ):
+            if response.status_code >= 400:
+                response.read()
+            hf_raise_for_status(response)
+            skip = offset if response.status_code != 206 else 0
+            for chunk in response.iter_bytes(CHUNK):
+                if skip < len(chunk):
+                    yield chunk[skip:]
+                skip = max(0, skip - len(chunk))
+
+    def create_repository(
+        self, repository: RepositoryId, *, private: bool = False, exist_ok: bool = False
+    ) -> None:
+        with self._errors(repository):
+            self._api().create_repo(str(repository), private=private, exist_ok=exist_ok)
+
+    def commit(
+        self,
+        repository: RepositoryId,
+        changes: Sequence[Change],
+        message: str,
+        *,
+        parent: str | None = None,
+        branch: str = MAIN,
+        reporter: Reporter = SILENT,
+    ) -> str:
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        tree = (
+            self.tree(repository, parent or branch) if any(isinstance(one, Delete) for one in changes) else {}
+        )
+        operations: list[Any] = []
+        for change in changes:
+            if isinstance(change, Delete):
+                folder = change.path not in tree
+                operations.append(CommitOperationDelete(change.path, is_folder=folder))
+            else:
+                content = change.content
+                source = str(content) if isinstance(content, Path) else content
+                operations.append(CommitOperationAdd(change.path, source))
+        added = [one for one in operations if isinstance(one, CommitOperationAdd)]
+        with self._errors(repository, branch), self._large_by_lfs(added):
+            info = self._api().create_commit(
+                str(repository), operations, commit_message=message, parent_commit=parent, revision=branch
+            )
+        reporter.advance(sum(change.size for change in changes if isinstance(change, Add)))
+        return str(info.oid)
+
+    @contextmanager
+    def _large_by_lfs(self, added: Sequence[CommitOperationAdd]) -> Iterator[None]:
+        """Send large files by LFS to a hub without Xet; huggingface.co keeps the client's own way."""
+        large = [one for one in added if one.upload_info.size > LFS_FROM_BYTES]
+        with _quiet():
+            if self.address == "hf" or not large:
+                yield
+                return
+            from huggingface_hub import constants
+
+            with _UPLOADING:
+                before = constants.HF_HUB_DISABLE_XET
+                constants.HF_HUB_DISABLE_XET = True
+                try:
+                    for one in large:
+                        one._upload_mode = "lfs"
+                    yield
+                finally:
+                    constants.HF_HUB_DISABLE_XET = before
+
+    def create_tag(self, repository: RepositoryId, name: str, commit: str) -> None:
+        try:
+            with self._errors(repository, commit):
+                self._api().create_tag(str(repository), tag=name, revision=commit)
+        except ConflictError:
+            if self.refs(repository).tags.get(name) != commit:
+                raise
+
+    @contextmanager
+    def _errors(
+        self, repository: RepositoryId | None = None, revision: str = "", path: str = ""
+    ) -> Iterator[None]:
+        """Turn the client's errors into ours, each with a next step."""
+        try:
+            yield
+        except ModhubError:
+            raise
+        except Exception as error:
+            mapped = _mapped(error, self._endpoint, repository, revision, path)
+            if mapped is None:
+                raise
+            raise mapped from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars: the library never prints."""
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
+def _mapped(
+    error: Exception, endpoint: str, repository: RepositoryId | None, revision: str, path: str
+) -> ModhubError | None:
+    """The error of ours that says the same; None for one that is not about the hub."""
+    from huggingface_hub import errors
+
+    named = f"'{repository}' on {endpoint}" if repository else endpoint
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return OfflineError("HF_HUB_OFFLINE is set.", hint="Unset it, or pass --offline to use the cache.")
+    if isinstance(error, errors.GatedRepoError):
+        return AccessError(f"Access to {named} must be granted first.", hint="Ask for it on its page.")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return NotFoundError(f"There is no revision '{revision}' in {named}.", missing="revision")
+    if isinstance(error, errors.EntryNotFoundError):
+        return NotFoundError(f"There is no file '{path}' in {named} at '{revision}'.", missing="file")
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, errors.RepositoryNotFoundError):
+        hint = "Check the name; if it is private, set HF_TOKEN or run: hf auth login"
+        return NotFoundError(
+            f"There is no repository {named}, or you may not see it.", hint=hint, missing="repository"
+        )
+    if isinstance(error, errors.HFValidationError):
+        return HubError(f"{named} cannot be asked: {error}")
+    if isinstance(status, int):
+        said = _first_line(getattr(error, "server_message", None) or str(error))
+        return _by_status(status, named, said)
+    if _is_network(error):
+        return OfflineError(
+            f"{endpoint} cannot be reached ({_first_line(str(error)) or type(error).__name__}).",
+            hint="Check the address and the network, or pass --offline to use what is in the cache.",
+        )
+    return None
+
+
+def _by_status(status: int, named: str, said: str) -> ModhubError:
+    if status == 401:
+        return AccessError(f"{named} wants to know who asks.", hint="Set HF_TOKEN, or run: hf auth login")
+    if status == 403:
+        return AccessError(f"{named} refuses: {said}", hint="Use a token that may do this.")
+    if status == 404:
+        return NotFoundError(f"{named} does not have that: {said}", hint="Check the name.")
+    if status == 409:
+        return ConflictError(f"It exists already on {named}: {said}", hint="Choose another name.")
+    if status == 412:
+        return StaleParentError(f"{named} changed meanwhile.", hint="Read it again and repeat the change.")
+    if status == 429:
+        return HubError(f"{named} asks for fewer requests.", hint="Wait a minute and try again.")
+    if status >= 500:
+        return HubError(
+            f"{named} failed with status {status}: {said}", hint="Try again; it is not your doing."
+        )
+    return HubError(f"{named} refuses with status {status}: {said}")
+
+
+def _is_network(error: Exception) -> bool:
+    # httpx in 1.x of the client, its successor httpx2 in 2.x: told by name, as neither is ours to import.
+    names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
+    return isinstance(error, ConnectionError | TimeoutError) or bool(
+        names & {"httpx.TransportError", "httpx2.TransportError"}
+    )
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0][:200]
