@@ -72,8 +72,8 @@ class Blobs(Protocol):
     def touch(self, sha256: str) -> bool:
         """Keep it from `discard` for a while; False when it is not there."""
 
-    def discard(self, sha256: str, *, grace: float) -> bool:
-        """Remove it unless it was written or touched in the last `grace` seconds; whether it went."""
+    def discard(self, sha256: str, *, grace: float, dry_run: bool = False) -> bool:
+        """Remove it unless it was written or touched in the last `grace` seconds; whether it went, or would."""
 
     def all(self) -> Iterator[str]:
         """Every digest, in order."""
@@ -137,12 +137,13 @@ class FileBlobs:
                 return False
             return True
 
-    def discard(self, sha256: str, *, grace: float) -> bool:
+    def discard(self, sha256: str, *, grace: float, dry_run: bool = False) -> bool:
         place = self._at(sha256)
         with disk_errors(place), self._locked(sha256):
             if not place.is_file() or time.time() - place.stat().st_mtime < grace:
                 return False
-            place.unlink()
+            if not dry_run:
+                place.unlink()
             return True
 
     def all(self) -> Iterator[str]:

@@ -82,6 +82,8 @@ class References(Protocol):
 
     def commit(self, key: RepositoryKey, commit: str) -> CommitRecord | None: ...
 
+    def has_commit(self, key: RepositoryKey, commit: str) -> bool: ...
+
     def add_commit(self, key: RepositoryKey, commit: CommitRecord) -> None: ...
 
     def remove_commit(self, key: RepositoryKey, commit: str) -> None: ...
@@ -215,6 +217,9 @@ class FileReferences:
         except FileNotFoundError:
             return None
         return CommitRecord.from_bytes(content, commit)
+
+    def has_commit(self, key: RepositoryKey, commit: str) -> bool:
+        return (self._folder(key) / "commits" / commit).exists()
 
     def add_commit(self, key: RepositoryKey, commit: CommitRecord) -> None:
         write_bytes(self._folder(key) / "commits" / commit.id, commit.to_bytes())

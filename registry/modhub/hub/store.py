@@ -12,13 +12,12 @@ visible. Whatever dies in between leaves the last commit standing. Repositories 
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, Generic, TypeVar
+from typing import BinaryIO
 
 from modhub.errors import (
     ConflictError,
@@ -29,12 +28,14 @@ from modhub.errors import (
     StorageError,
 )
 from modhub.hub.audit import AuditLog
-from modhub.hub.base import MAIN, Add, Delete
+from modhub.hub.base import MAIN
 from modhub.hub.blobs import Blob, Blobs, BlobWriter, FileBlobs, take_in
+from modhub.hub.changes import Add, Copy, Delete, Link, Put, StoreChange
 from modhub.hub.disk import file_lock, make_directory
 from modhub.hub.front_matter import read_front_matter, tags_of
 from modhub.hub.index import Index, IndexEntry
 from modhub.hub.paths import check_path, check_ref_name
+from modhub.hub.recent import Recent
 from modhub.hub.records import CommitRecord, RepositoryKey, RepositoryRecord, Settings, now
 from modhub.hub.references import FileReferences, References, State
 from modhub.hub.tree import Tree, TreeFile
@@ -46,41 +47,6 @@ CARD = "README.md"
 LFS_FROM_BYTES = 1 << 20
 HEADS, TAGS, PULLS = "refs/heads/", "refs/tags/", "refs/pr/"
 OPEN = Settings()
-Kept = TypeVar("Kept")
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """Put bytes at `path` that were sent to this repository before (`Store.upload`) or stand in it already.
-
-    `lfs` says whether git would hold a pointer; None: whether the bytes are binary or many. Raises
-    `IntegrityError` when the store has no such blob for this repository, or `size` is another.
-    """
-
-    path: str
-    sha256: str
-    size: int | None = None
-    lfs: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """Put at `path` what stands at `source` in `revision` (None: the branch's newest); a file or a folder."""
-
-    path: str
-    source: str
-    revision: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Put:
-    """Put at `path` bytes that the caller has just taken in through `Store.upload`."""
-
-    path: str
-    blob: Blob
-
-
-StoreChange = Add | Put | Link | Copy | Delete
 
 
 class Store:
@@ -103,8 +69,8 @@ class Store:
             heads=self._heads,
             try_lock=self._try_lock,
         )
-        self._trees: _Recent[Tree] = _Recent(256)
-        self._commits: _Recent[CommitRecord] = _Recent(4096)
+        self._trees: Recent[Tree] = Recent(256)
+        self._commits: Recent[CommitRecord] = Recent(4096)
 
     def close(self) -> None:
         """Close the index; the store may be used on."""
@@ -139,7 +105,7 @@ class Store:
     ) -> RepositoryRecord:
         """A repository with an empty first commit on main. Raises `ConflictError` when the name is taken."""
         record = RepositoryRecord(kind=key.kind, id=key.id, created=now(), settings=settings)
-        empty = self._store_tree(Tree({}))
+        empty = self.put_tree(Tree({}))
         first = CommitRecord(
             parents=(),
             tree=empty,
@@ -229,18 +195,35 @@ class Store:
 
     def commit_record(self, key: RepositoryKey, commit: str) -> CommitRecord:
         """One commit by its id."""
-        known = self._commits.get(f"{key.path}@{commit}")
+        # A gc, or a repository's end, may have taken a commit that is still remembered here.
+        known = self._commits.get(commit)
+        if known is not None and not self.references.has_commit(key, commit):
+            known = None
         if known is None:
             known = self.references.commit(key, commit) if is_commit(commit) else None
             if known is None:
                 self.repository(key)
                 raise _no_revision(key, commit)
-            self._commits.put(f"{key.path}@{commit}", known)
+            self._commits.put(commit, known)
         return known
 
     def tree(self, key: RepositoryKey, revision: str = MAIN) -> Tree:
         """All files of a revision."""
-        return self._load_tree(self.commit_record(key, self.resolve(key, revision)).tree)
+        return self.tree_of(self.commit_record(key, self.resolve(key, revision)))
+
+    def tree_of(self, record: CommitRecord) -> Tree:
+        """All files of a commit."""
+        tree = self._trees.get(record.tree)
+        if tree is None:
+            with self.blobs.open(record.tree) as stream:
+                content = stream.read()
+            if hashlib.sha256(content).hexdigest() != record.tree:
+                raise IntegrityError(
+                    f"The list of files {record.tree} is damaged on disk.", hint="Run: modhub fsck --repair"
+                )
+            tree = Tree.from_bytes(content)
+            self._trees.put(record.tree, tree)
+        return tree
 
     def file(self, key: RepositoryKey, revision: str, path: str) -> TreeFile:
         """One file. Raises `NotFoundError` with `missing="file"`."""
@@ -279,7 +262,7 @@ class Store:
         wanted = set(paths)
         later: tuple[CommitRecord, dict[str, str]] | None = None
         for record in self.history(key, revision):
-            listing = self._load_tree(record.tree).listing(recursive=True)
+            listing = self.tree_of(record).listing(recursive=True)
             oids = {path: entry.oid for path, entry in listing.items() if path in wanted}
             if later is not None:
                 for path in [path for path in wanted if oids.get(path) != later[1].get(path)]:
@@ -318,7 +301,7 @@ class Store:
         if blob is not None and self.blobs.size(sha256) == blob.size:
             return _tree_file(blob)
         for commit in set(self.refs(key).values()):
-            for file in self._load_tree(self.commit_record(key, commit).tree).values():
+            for file in self.tree_of(self.commit_record(key, commit)).values():
                 if file.sha256 == sha256:
                     return file
         return None
@@ -355,7 +338,7 @@ class Store:
                     hint="Read it again and repeat the change.",
                 )
             before = self.commit_record(key, head)
-            base = self._load_tree(before.tree)
+            base = self.tree_of(before)
             put: dict[str, TreeFile] = {}
             for change in changes:
                 if isinstance(change, Add):
@@ -383,7 +366,7 @@ class Store:
         with self.writing(key):
             state = self.references.state(key)
             head = self._head(key, state, HEADS + MAIN)
-            tree = self._load_tree(self.commit_record(key, head).tree).changed(files, [])
+            tree = self.tree_of(self.commit_record(key, head)).changed(files, [])
             return self.append(key, state, HEADS + MAIN, (head,), tree, title=title, actor=actor)
 
     def squash(self, key: RepositoryKey, ref: str = MAIN, *, title: str, actor: str = "") -> CommitRecord:
@@ -392,7 +375,7 @@ class Store:
         with self.writing(key):
             state = self.references.state(key)
             head = self.commit_record(key, self._head(key, state, name))
-            tree = self._load_tree(head.tree)
+            tree = self.tree_of(head)
             return self.append(key, state, name, (), tree, title=title, actor=actor, after=head.generation)
 
     def append(
@@ -412,7 +395,7 @@ class Store:
 
         The last look at the blobs: what a `gc` took meanwhile is refused with `IntegrityError`.
         """
-        old = self._load_tree(self.commit_record(key, parents[0]).tree) if parents else Tree({})
+        old = self.tree_of(self.commit_record(key, parents[0])) if parents else Tree({})
         for path, file in tree.items():
             if old.get(path) != file and not self.blobs.touch(file.sha256):
                 raise IntegrityError(
@@ -421,7 +404,7 @@ class Store:
         generations = [self.commit_record(key, parent).generation for parent in parents]
         record = CommitRecord(
             parents=parents,
-            tree=self._store_tree(tree),
+            tree=self.put_tree(tree),
             title=title,
             description=description,
             author=actor,
@@ -524,19 +507,12 @@ class Store:
             raise _no_revision(key, ref)
         return state.refs[ref]
 
-    def _store_tree(self, tree: Tree) -> str:
+    def put_tree(self, tree: Tree) -> str:
+        """Store a list of files; its sha256."""
         content = tree.to_bytes()
         blob = take_in(self.blobs, content)
         self._trees.put(blob.sha256, tree)
         return blob.sha256
-
-    def _load_tree(self, sha256: str) -> Tree:
-        tree = self._trees.get(sha256)
-        if tree is None:
-            with self.blobs.open(sha256) as stream:
-                tree = Tree.from_bytes(stream.read())
-            self._trees.put(sha256, tree)
-        return tree
 
     def _heads(self, key: RepositoryKey) -> tuple[str, bool, str]:
         settings = self.repository(key).settings
@@ -547,7 +523,7 @@ class Store:
         if record is None:
             return None
         head = self.commit_record(key, self.resolve(key))
-        card = self._load_tree(head.tree).get(CARD)
+        card = self.tree_of(head).get(CARD)
         front_matter = {}
         if card is not None:
             with self.open(card.sha256) as stream:
@@ -574,27 +550,6 @@ def full_ref(ref: str) -> str:
     if ref.startswith(PULLS) and ref[len(PULLS) :].isdecimal():
         return ref
     return HEADS + check_ref_name(ref.removeprefix(HEADS), "branch")
-
-
-class _Recent(Generic[Kept]):
-    """The last `size` things that never change, by name."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, name: str) -> Kept | None:
-        with self._lock:
-            if name in self._kept:
-                self._kept.move_to_end(name)
-            return self._kept.get(name)
-
-    def put(self, name: str, value: Kept) -> None:
-        with self._lock:
-            self._kept[name] = value
-            while len(self._kept) > self._size:
-                self._kept.popitem(last=False)
 
 
 def _tree_file(blob: Blob) -> TreeFile:

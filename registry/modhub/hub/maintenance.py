@@ -1,0 +1,366 @@
+"""Looking after a store in use: `gc` removes what nothing names, `fsck` finds what is damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from modhub.errors import IntegrityError, ModhubError, NotFoundError
+from modhub.hub.base import MAIN
+from modhub.hub.records import CommitRecord, RepositoryKey, RepositoryRecord, Settings, now
+from modhub.hub.references import State
+from modhub.hub.store import HEADS, TAGS, Store
+from modhub.hub.tree import Tree
+from modhub.manifest import MANIFEST_NAME, RepositoryManifest
+from modhub.reporter import SILENT, Reporter
+
+__all__ = ["DAY", "Collected", "Finding", "Report", "fsck", "gc"]
+
+DAY = 86_400.0
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """What a `gc` removed (or would have): numbers, and bytes on disk."""
+
+    blobs: int
+    bytes: int
+    commits: int
+    uploads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong at `place`; `repaired` says what was done about it, empty when nothing was."""
+
+    place: str
+    problem: str
+    repaired: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.problem}" + (f" ({self.repaired})" if self.repaired else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What an `fsck` looked at and found. `clean` when nothing is wrong, or all of it was repaired."""
+
+    findings: tuple[Finding, ...]
+    repositories: int
+    commits: int
+    blobs: int
+    bytes: int
+
+    @property
+    def clean(self) -> bool:
+        return all(finding.repaired for finding in self.findings)
+
+
+def gc(store: Store, *, grace: float = DAY, dry_run: bool = False, reporter: Reporter = SILENT) -> Collected:
+    """Remove commits, uploads and blobs that no reference leads to and that are older than `grace` seconds.
+
+    Works beside writers: whatever they are about to use is younger than `grace`, which must be longer than
+    the longest upload. Raises `IntegrityError` before it removes any blob when the store is damaged: bytes
+    that seem unused may be what a repair needs.
+    """
+    live: set[str] = set()
+    old_commits: list[tuple[RepositoryKey, str]] = []
+    old_uploads: list[tuple[RepositoryKey, str]] = []
+    removed_commits = 0
+    for key in reporter.track(store.repositories(), "mark"):
+        with store.references.locked(key):
+            if not store.exists(key):
+                continue
+            for commit in _unreachable(store, key, grace):
+                old_commits.append((key, commit))
+            doomed = {commit for one, commit in old_commits if one == key}
+            for commit, _ in store.references.commits(key):
+                if commit not in doomed:
+                    live |= _needs(store, key, commit)
+            for sha256, age in store.references.uploads(key).items():
+                if age >= grace:
+                    old_uploads.append((key, sha256))
+                else:
+                    live.add(sha256)
+            if not dry_run:
+                # Inside the lock: nobody can have started to use these commits meanwhile.
+                for commit in doomed:
+                    store.references.remove_commit(key, commit)
+            removed_commits += len(doomed)
+    blobs = size = 0
+    for sha256 in reporter.track(store.blobs.all(), "sweep"):
+        if sha256 in live:
+            continue
+        number = store.blobs.size(sha256) or 0
+        if store.blobs.discard(sha256, grace=grace, dry_run=dry_run):
+            blobs += 1
+            size += number
+    if not dry_run:
+        for key, sha256 in old_uploads:
+            store.references.forget_upload(key, sha256)
+        size += store.blobs.sweep(grace=grace)
+        _sweep_folders(store, grace)
+    return Collected(blobs=blobs, bytes=size, commits=removed_commits, uploads=len(old_uploads))
+
+
+def _unreachable(store: Store, key: RepositoryKey, grace: float) -> list[str]:
+    state = store.references.state(key)
+    waiting = [*state.refs.values(), *(pull.base for pull in state.pulls)]
+    reached: set[str] = set()
+    while waiting:
+        commit = waiting.pop()
+        if commit not in reached:
+            reached.add(commit)
+            record = store.references.commit(key, commit)
+            if record is None:
+                raise IntegrityError(
+                    f"The commit {commit} of '{key}' is missing; no blob was removed.",
+                    hint="Run: modhub fsck --repair",
+                )
+            waiting.extend(record.parents)
+    return [commit for commit, age in store.references.commits(key) if commit not in reached and age >= grace]
+
+
+def _needs(store: Store, key: RepositoryKey, commit: str) -> set[str]:
+    record = store.commit_record(key, commit)
+    return {record.tree, *(file.sha256 for file in store.tree_of(record).values())}
+
+
+def _sweep_folders(store: Store, grace: float) -> None:
+    staging = store.root / "staging"
+    for left in staging.iterdir() if staging.is_dir() else ():
+        with suppress(FileNotFoundError):
+            if left.is_dir() and time.time() - left.stat().st_mtime >= grace:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def fsck(store: Store, *, deep: bool = True, repair: bool = False, reporter: Reporter = SILENT) -> Report:
+    """Check every repository, reference, commit, list of files, manifest and blob; refresh the index.
+
+    `deep` reads every blob and compares its digest; otherwise presence and size are checked. `repair` takes a
+    branch whose newest commit is not whole (a backup copied while somebody pushed) back to its newest whole
+    one, drops tags whose commit is lost, and removes damaged blobs so that a new push can bring them back.
+    """
+    return _Check(store, deep, repair, reporter).run()
+
+
+class _Check:
+    def __init__(self, store: Store, deep: bool, repair: bool, reporter: Reporter) -> None:
+        self.store = store
+        self.deep = deep
+        self.repair = repair
+        self.reporter = reporter
+        self.findings: list[Finding] = []
+        self.bad_blobs: set[str] = set()
+        self.commits = 0
+        self.blobs = 0
+        self.bytes = 0
+
+    def run(self) -> Report:
+        if self.deep:
+            self.check_blobs()
+        keys = list(self.store.repositories())
+        for key in self.reporter.track(keys, "repositories", len(keys)):
+            with self.store.references.locked(key):
+                self.check_repository(key)
+        behind = self.store.index.refresh()
+        if behind:
+            self.found("index", f"{behind} entries were not what the files say", "brought up to date")
+        return Report(
+            findings=tuple(self.findings),
+            repositories=len(keys),
+            commits=self.commits,
+            blobs=self.blobs,
+            bytes=self.bytes,
+        )
+
+    def found(self, place: str, problem: str, repaired: str = "") -> None:
+        self.findings.append(Finding(place, problem, repaired))
+
+    def check_blobs(self) -> None:
+        for sha256 in self.reporter.track(self.store.blobs.all(), "blobs"):
+            digest = hashlib.sha256()
+            try:
+                with self.store.blobs.open(sha256) as stream:
+                    while chunk := stream.read(CHUNK):
+                        digest.update(chunk)
+                        self.bytes += len(chunk)
+            except (OSError, IntegrityError) as error:
+                # A concurrent gc may have taken it; if something needs it, that is found below.
+                if self.store.blobs.size(sha256) is None:
+                    continue
+                self.bad_blobs.add(sha256)
+                self.found(f"blob {sha256}", f"cannot be read ({error})")
+                continue
+            self.blobs += 1
+            if digest.hexdigest() != sha256:
+                self.bad_blobs.add(sha256)
+                done = self.repair and self.store.blobs.discard(sha256, grace=0)
+                self.found(f"blob {sha256}", "its bytes have another digest", "removed" * done)
+
+    def check_repository(self, key: RepositoryKey) -> None:
+        name = f"{key.kind} {key.id}"
+        records = dict(self.readable(key, name))
+        try:
+            known = self.store.exists(key)
+        except ModhubError:
+            known = False
+        if not known:
+            if self.repair:
+                record = RepositoryRecord(
+                    kind=key.kind, id=key.id, created=now(), settings=Settings(private=True)
+                )
+                self.store.references.save(record)
+            self.found(name, "its settings are missing or damaged", "set to private" if self.repair else "")
+        state = self.read_state(key, name, records)
+        problems = {commit: self.problem(records, commit) for commit in {*records, *state.refs.values()}}
+        self.check_references(key, name, state, records, problems)
+
+    def readable(self, key: RepositoryKey, name: str) -> Iterator[tuple[str, CommitRecord]]:
+        for commit, _ in self.store.references.commits(key):
+            self.commits += 1
+            try:
+                record = self.store.references.commit(key, commit)
+            except ModhubError:
+                self.found(f"{name}, commit {commit}", "is damaged", self.drop_commit(key, commit))
+                continue
+            if record is not None:
+                yield commit, record
+
+    def drop_commit(self, key: RepositoryKey, commit: str) -> str:
+        if not self.repair:
+            return ""
+        self.store.references.remove_commit(key, commit)
+        return "removed"
+
+    def read_state(self, key: RepositoryKey, name: str, records: dict[str, CommitRecord]) -> State:
+        try:
+            return self.store.references.state(key)
+        except (IntegrityError, NotFoundError) as error:
+            # Without the references, the newest commit made for each branch stands in.
+            refs = {record.ref: "" for record in records.values() if record.ref.startswith(HEADS)}
+            self.found(name, f"its references cannot be read ({error.message})", "made anew" * self.repair)
+            return State({HEADS + MAIN: "", **refs})
+
+    def check_references(
+        self,
+        key: RepositoryKey,
+        name: str,
+        state: State,
+        records: dict[str, CommitRecord],
+        problems: dict[str, str],
+    ) -> None:
+        refs = dict(state.refs)
+        if HEADS + MAIN not in refs:
+            refs[HEADS + MAIN] = ""
+        for ref, commit in sorted(refs.items()):
+            problem = problems.get(commit) or ("" if commit in problems else "it names no commit")
+            if not problem:
+                self.check_manifest(key, f"{name}, {ref}", records[commit])
+                self.check_ancestors(f"{name}, {ref}", commit, records, problems)
+                continue
+            repaired = ""
+            if self.repair:
+                whole = None if ref.startswith(TAGS) else _newest_whole(ref, commit, records, problems)
+                if whole is None and ref == HEADS + MAIN:
+                    whole = self.empty_commit(key, records)
+                if whole is None:
+                    del refs[ref]
+                    repaired = "removed"
+                else:
+                    refs[ref] = whole
+                    repaired = f"taken back to {whole[:12]}"
+                self.store.audit.append(
+                    "repair", f"{key.kind}/{key.id}", "fsck", ref=ref, lost=commit, commit=whole
+                )
+            self.found(f"{name}, {ref}", f"commit {commit[:12] or 'unknown'}: {problem}", repaired)
+        if self.repair and refs != state.refs:
+            self.store.references.save_state(key, replace(state, refs=refs))
+
+    def problem(self, records: dict[str, CommitRecord], commit: str) -> str:
+        """Why a commit is not whole, or nothing."""
+        record = records.get(commit)
+        if record is None:
+            return "it is missing"
+        if record.tree in self.bad_blobs or self.store.blobs.size(record.tree) is None:
+            return "its list of files is missing or damaged"
+        try:
+            tree = self.store.tree_of(record)
+        except ModhubError as error:
+            return error.message
+        for path, file in tree.items():
+            size = self.store.blobs.size(file.sha256)
+            if size is None:
+                return f"the contents of '{path}' are missing"
+            if size != file.size or file.sha256 in self.bad_blobs:
+                return f"the contents of '{path}' are damaged"
+        return ""
+
+    def check_ancestors(
+        self, place: str, commit: str, records: dict[str, CommitRecord], problems: dict[str, str]
+    ) -> None:
+        waiting, seen = list(records[commit].parents), set()
+        while waiting:
+            one = waiting.pop()
+            if one in seen:
+                continue
+            seen.add(one)
+            if problem := problems.get(one, "it is missing"):
+                self.found(place, f"older commit {one[:12]}: {problem}")
+            if one in records:
+                waiting.extend(records[one].parents)
+
+    def check_manifest(self, key: RepositoryKey, place: str, record: CommitRecord) -> None:
+        tree: Tree = self.store.tree_of(record)
+        if MANIFEST_NAME not in tree:
+            return
+        try:
+            content = self.store.read(key, record.id, MANIFEST_NAME, limit=64 << 20)
+            manifest = RepositoryManifest.from_bytes(content, MANIFEST_NAME)
+        except ModhubError as error:
+            self.found(place, error.message)
+            return
+        infos = [info for entry in manifest.modules for info in (entry.manifest, entry.tensors)]
+        for entry in manifest.modules:
+            trunk = manifest.trunk_of(entry)
+            infos.extend(() if trunk.repository else trunk.files)
+        for info in dict.fromkeys(infos):
+            if info.path not in tree or tree[info.path].sha256 != info.sha256:
+                self.found(place, f"{MANIFEST_NAME} speaks of '{info.path}', which is not that file")
+
+    def empty_commit(self, key: RepositoryKey, records: dict[str, CommitRecord]) -> str:
+        generation = 1 + max((record.generation for record in records.values()), default=0)
+        commit = CommitRecord(
+            parents=(),
+            tree=self.store.put_tree(Tree({})),
+            title="start anew: no whole commit was left",
+            description="",
+            author="fsck",
+            date=now(),
+            ref=HEADS + MAIN,
+            generation=generation,
+        )
+        self.store.references.add_commit(key, commit)
+        return commit.id
+
+
+def _newest_whole(
+    ref: str, commit: str, records: dict[str, CommitRecord], problems: dict[str, str]
+) -> str | None:
+    """The nearest whole ancestor; without one the newest whole commit made for `ref`."""
+    waiting, seen = [commit], set()
+    while waiting:
+        one = waiting.pop(0)
+        if one in seen or one not in records:
+            continue
+        seen.add(one)
+        if not problems[one]:
+            return one
+        waiting.extend(records[one].parents)
+    made = [(record.generation, record.date, one) for one, record in records.items() if record.ref == ref]
+    return next((one for _, _, one in sorted(made, reverse=True) if not problems[one]), None)
