@@ -39,11 +39,13 @@ _TEMPLATE = """\
 [composition]
 name = {name}
 
-# label = "namespace/name/label>=1,<2", or "*" for the provider that serves the class best
-[modules]
-
-# licenses = ["mit"], min-recall = 0.8, max-trunks = 1
 [constraints]
+# licenses = ["mit"]
+# min-recall = 0.8
+# max-trunks = 1
+
+[modules]
+# label = "namespace/name/label>=1,<2", or "*" for the provider that serves the class best
 """
 
 

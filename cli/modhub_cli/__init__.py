@@ -1,0 +1,1 @@
+"""The command line: parses, calls `modhub.api`, prints. Nothing is computed here."""

@@ -1,0 +1,39 @@
+"""modhub diff"""
+
+from __future__ import annotations
+
+import click
+
+from modhub_cli.options import hub_option, offline_option, reporting
+from modhub_cli.output import Out
+
+__all__ = ["command"]
+
+
+@click.command("diff", short_help="What differs between two builds, locks or releases.")
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@hub_option
+@offline_option
+@reporting
+def command(first: str, second: str, hub: str | None, offline: bool, out: Out) -> None:
+    """Compare two builds, project folders or releases (REF), class by class.
+
+    Example: modhub diff vision-lab/resnet20-cifar10==1.0.0 vision-lab/resnet20-cifar10==1.1.0
+    """
+    from modhub.api.comparing import diff
+
+    report = diff(first, second, hub=hub, offline=offline)
+
+    def human() -> None:
+        for label in report["removed"]:
+            out.line(f"- {label}")
+        for label in report["added"]:
+            out.line(f"+ {label}")
+        for label, facts in report["changed"].items():
+            changes = "; ".join(f"{name}: {old} → {new}" for name, (old, new) in facts.items())
+            out.line(f"~ {label}: {changes}")
+        if not (report["removed"] or report["added"] or report["changed"]):
+            out.line("Nothing differs.")
+
+    out.emit(report, human=human, quiet=[*report["removed"], *report["added"], *report["changed"]])

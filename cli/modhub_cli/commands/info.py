@@ -1,0 +1,58 @@
+"""modhub info"""
+
+from __future__ import annotations
+
+import click
+
+from modhub_cli.options import hub_option, offline_option, reporting
+from modhub_cli.output import Out, count, fraction, size
+
+__all__ = ["command"]
+
+
+@click.command("info", short_help="What a repository or a module says of itself.")
+@click.argument("ref")
+@hub_option
+@offline_option
+@reporting
+def command(ref: str, hub: str | None, offline: bool, out: Out) -> None:
+    """Show what a repository (namespace/name) or a module (namespace/name/label) says of itself.
+
+    Example: modhub info vision-lab/resnet20-cifar10/cat
+    """
+    from modhub.api.sharing import info
+
+    told = info(ref, hub=hub, offline=offline)
+
+    def human() -> None:
+        out.facts(
+            {
+                "repository": told["repository"],
+                "release": f"{told['version'] or 'unreleased'} ({told['commit'][:12]})",
+                "yanked": told["yanked"] or "",
+                "parent": f"{told['parent']['name']} ({told['parent']['architecture']})",
+                "data set": told["parent"]["dataset"] or "",
+                "licence": told["license"] or "not stated",
+                "method": told["method"]["name"],
+                "input": "{channels} × {height} × {width}".format(**told["input"]),
+            }
+        )
+        rows = [
+            [
+                module["label"],
+                fraction(module["kept_channels_fraction"]),
+                fraction(module["metrics"].get("recall")),
+                fraction(module["metrics"].get("precision")),
+                size(module["bytes"]),
+            ]
+            for module in told["modules"]
+        ]
+        out.table(["module", "channels kept", "recall", "precision", "size"], rows, right=(1, 2, 3, 4))
+        trunk = told["trunk"]
+        if trunk is not None:
+            out.line(
+                f"trunk {trunk['sha256'][:12]}: {count(trunk['parameters'])} parameters, "
+                f"{count(trunk['flops'])} multiply-adds per image, {size(trunk['bytes'])}"
+            )
+
+    out.emit(told, human=human, quiet=[module["label"] for module in told["modules"]])

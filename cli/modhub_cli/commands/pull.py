@@ -1,0 +1,42 @@
+"""modhub pull"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from modhub_cli.options import hub_option, offline_option, reporting
+from modhub_cli.output import Out, size
+
+__all__ = ["command"]
+
+
+@click.command("pull", short_help="Fetch modules into the local cache or a directory.")
+@click.argument("refs", metavar="REF…", nargs=-1, required=True)
+@click.option(
+    "-o", "--out", "target", type=click.Path(path_type=Path, file_okay=False), help="Copy them here, too."
+)
+@hub_option
+@offline_option
+@reporting
+def command(refs: tuple[str, ...], target: Path | None, hub: str | None, offline: bool, out: Out) -> None:
+    """Fetch modules by name. What is there already is not fetched again; every byte is verified.
+
+    REF is namespace/name[/label][>=1.2,<2 | @revision], or a bare label.
+
+    Example: modhub pull "vision-lab/resnet20-cifar10/cat>=1,<2"
+    """
+    from modhub.api.sharing import pull
+
+    pulled = pull(refs, out=target, hub=hub, offline=offline, reporter=out.reporter())
+
+    def human() -> None:
+        for module in pulled["modules"]:
+            out.line(
+                f"{module['repository']}/{module['label']} {module['version'] or module['commit'][:12]}: "
+                f"{size(module['bytes'])}"
+            )
+        out.note(f"{size(pulled['downloaded_bytes'])} fetched, {size(pulled['cached_bytes'])} were there")
+
+    out.emit(pulled, human=human, quiet=[module["path"] for module in pulled["modules"]])

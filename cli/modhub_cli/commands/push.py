@@ -1,0 +1,50 @@
+"""modhub push"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from modhub_cli.options import hub_option, reporting
+from modhub_cli.output import Out, size
+
+__all__ = ["command"]
+
+
+@click.command("push", short_help="Publish modules as a release of a repository.")
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("repository")
+@click.option("--version", required=True, help="The release, PEP 440: 1.0.0.")
+@click.option("--private", is_flag=True, help="Create the repository so that only its owner sees it.")
+@hub_option
+@reporting
+def command(directory: Path, repository: str, version: str, private: bool, hub: str | None, out: Out) -> None:
+    """Publish what `modhub decompose` wrote into DIRECTORY as a release of REPOSITORY.
+
+    One commit and one tag, all or nothing. A release never changes afterwards; yank it if it is wrong.
+
+    Example: modhub push out/r20 vision-lab/resnet20-cifar10 --version 1.0.0
+    """
+    from modhub.api.sharing import push
+
+    report = push(
+        directory,
+        repository,
+        version=version,
+        private=private,
+        hub=hub,
+        reporter=out.reporter(),
+    )
+
+    def human() -> None:
+        if report["existed"]:
+            out.line(f"{report['repository']} {report['version']} is there already with these very files")
+            return
+        out.line(
+            f"{report['repository']} {report['version']}: {report['modules']} modules, "
+            f"{size(report['bytes'])}, commit {report['commit'][:12]}"
+        )
+
+    out.emit(report, human=human, quiet=[report["commit"]])
+    out.next(f"modhub info {report['repository']}")

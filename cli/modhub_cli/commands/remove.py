@@ -1,0 +1,32 @@
+"""modhub remove"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from modhub_cli.options import reporting
+from modhub_cli.output import Out
+
+__all__ = ["command"]
+
+
+@click.command("remove", short_help="Remove modules from modhub.toml.")
+@click.argument("labels", metavar="LABEL…", nargs=-1, required=True)
+@reporting
+def command(labels: tuple[str, ...], out: Out) -> None:
+    """Remove modules from the modhub.toml of this directory.
+
+    Example: modhub remove cat
+    """
+    from modhub.api.projects import remove_modules
+
+    remove_modules(Path(), labels)
+
+    def human() -> None:
+        for label in labels:
+            out.line(f"removed {label}")
+
+    out.emit({"removed": list(labels)}, human=human, quiet=labels)
+    out.next("modhub lock")

@@ -1,0 +1,70 @@
+"""modhub search"""
+
+from __future__ import annotations
+
+import click
+
+from modhub_cli.options import hub_option, offline_option, reporting
+from modhub_cli.output import Out, fraction
+
+__all__ = ["command"]
+
+
+@click.command("search", short_help="Find modules by class.")
+@click.argument("labels", metavar="[LABEL…]", nargs=-1)
+@click.option("--license", "licence", default="", help="Only modules under this licence.")
+@click.option("--dataset", default="", help="Only modules of parents trained on this.")
+@click.option("--architecture", default="", help="Only modules of such parents.")
+@click.option("--text", default="", help="Only repositories whose name or tags contain these words.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
+@hub_option
+@offline_option
+@reporting
+def command(
+    labels: tuple[str, ...],
+    licence: str,
+    dataset: str,
+    architecture: str,
+    text: str,
+    limit: int,
+    hub: str | None,
+    offline: bool,
+    out: Out,
+) -> None:
+    """Find modules that answer to any of the LABELs (default: all modules), the best recall first.
+
+    Example: modhub search cat dog --license mit
+    """
+    from modhub.api.sharing import search
+
+    found = search(
+        labels,
+        license=licence,
+        dataset=dataset,
+        architecture=architecture,
+        text=text,
+        limit=limit,
+        hub=hub,
+        offline=offline,
+    )["modules"]
+
+    def human() -> None:
+        if not found:
+            out.note("Nothing found.")
+            return
+        rows = [
+            [
+                module["ref"],
+                module["version"] or "–",
+                fraction(module["recall"]),
+                fraction(module["kept_channels_fraction"]),
+                module["license"] or "–",
+                module["dataset"] or "–",
+            ]
+            for module in found
+        ]
+        out.table(["module", "release", "recall", "channels", "licence", "data set"], rows, right=(2, 3))
+
+    out.emit({"modules": found}, human=human, quiet=[module["ref"] for module in found])
+    if found:
+        out.next(f"modhub pull {found[0]['ref']}")

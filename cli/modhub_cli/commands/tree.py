@@ -1,0 +1,55 @@
+"""modhub tree"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from modhub_cli.options import reporting
+from modhub_cli.output import Out
+
+__all__ = ["command"]
+
+
+@click.command("tree", short_help="Show what modhub.lock picked, by trunk.")
+@reporting
+def command(out: Out) -> None:
+    """Show what modhub.lock picked: the trunks, each one pass per image, and the modules on them.
+
+    Example: modhub tree
+    """
+    from modhub.api.projects import current_lock, read_project
+
+    lock, name = current_lock(Path()), read_project(Path()).name
+    trunks: list[dict[str, Any]] = [
+        {
+            "sha256": trunk.sha256,
+            "repository": str(trunk.repository),
+            "modules": [
+                {
+                    "label": module.want.label,
+                    "ref": module.want.text,
+                    "repository": str(module.repository),
+                    "version": None if module.version is None else str(module.version),
+                    "module": module.module,
+                }
+                for module in lock.modules
+                if module.trunk == trunk.sha256
+            ],
+        }
+        for trunk in lock.trunks
+    ]
+
+    def human() -> None:
+        out.line(name)
+        for trunk in trunks:
+            last_trunk = trunk is trunks[-1]
+            out.line(f"{'└' if last_trunk else '├'}── trunk {trunk['sha256'][:12]} ({trunk['repository']})")
+            for module in trunk["modules"]:
+                branch = "└" if module is trunk["modules"][-1] else "├"
+                release = f"{module['repository']}/{module['module']} {module['version'] or 'unreleased'}"
+                out.line(f"{' ' if last_trunk else '│'}   {branch}── {module['label']} = {release}")
+
+    out.emit({"name": name, "passes": len(trunks), "trunks": trunks}, human=human)

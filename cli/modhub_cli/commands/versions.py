@@ -1,0 +1,38 @@
+"""modhub versions"""
+
+from __future__ import annotations
+
+import click
+
+from modhub_cli.options import hub_option, offline_option, reporting
+from modhub_cli.output import Out
+
+__all__ = ["command"]
+
+
+@click.command("versions", short_help="The releases of a repository, newest first.")
+@click.argument("repository")
+@hub_option
+@offline_option
+@reporting
+def command(repository: str, hub: str | None, offline: bool, out: Out) -> None:
+    """List the releases of a repository, newest first, with those that were yanked.
+
+    Example: modhub versions vision-lab/resnet20-cifar10
+    """
+    from modhub.api.sharing import versions
+
+    releases = versions(repository, hub=hub, offline=offline)
+
+    def human() -> None:
+        for release in releases:
+            yanked = (
+                "" if release["yanked"] is None else f"  yanked: {release['yanked'] or 'no reason given'}"
+            )
+            out.line(f"{release['version']}  {release['commit'][:12]}{yanked}")
+
+    out.emit(
+        {"repository": repository, "releases": releases},
+        human=human,
+        quiet=[release["version"] for release in releases],
+    )

@@ -1,0 +1,80 @@
+"""The door: find the command, run it, turn whatever goes wrong into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from modhub_cli.failures import report
+
+__all__ = ["COMMANDS", "cli", "main"]
+
+SECTIONS = {
+    "Share them": ("push", "pull", "search", "info", "versions", "yank", "verify"),
+    "Say what you want": ("init", "add", "remove", "lock", "tree"),
+    "Use it": ("diff",),
+}
+COMMANDS = tuple(name for names in SECTIONS.values() for name in names)
+
+
+class _LazyGroup(click.Group):
+    """Commands by name; each one's file is imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"modhub_cli.commands.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, names in SECTIONS.items():
+            rows = [
+                (name, command.get_short_help_str(80))
+                for name in names
+                if (command := self.get_command(ctx, name)) is not None
+            ]
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from modhub import __version__
+
+        click.echo(f"modhub {__version__}")
+        ctx.exit()
+
+
+@click.command(
+    cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print it."
+)
+def cli() -> None:
+    """The package registry for parts of neural networks.
+
+    A trained CNN classifier is decomposed into class modules; modules are shared on a hub, picked by name and
+    composed into one runnable classifier.
+
+    Begin with: modhub demo
+    """
+
+
+def main() -> None:
+    """The console script. Exit codes: 0 done, 1 a clear error, 2 wrong usage, 130 interrupted."""
+    try:
+        code = cli.main(prog_name="modhub", standalone_mode=False)
+    except BaseException as error:
+        code = report(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from modhub_cli.output import Out
+
+__all__ = [
+    "converted",
+    "data_options",
+    "device_option",
+    "directory",
+    "hub_option",
+    "offline_option",
+    "reporting",
+]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def reporting(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds --json and --quiet and hands the command its `out`."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+    @click.option("-q", "--quiet", is_flag=True, help="Print only what a script would read.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, as_json: bool, quiet: bool, **options: Any) -> None:
+        command(*args, out=Out("json" if as_json else "quiet" if quiet else "human"), **options)
+
+    return wrapped
+
+
+def hub_option(command: Command) -> Command:
+    """Adds --hub."""
+    return click.option(
+        "--hub",
+        envvar="MODHUB_HUB",
+        metavar="HUB",
+        help="A directory, an http(s):// endpoint, or 'hf'. Default: MODHUB_HUB, else your own directory.",
+    )(command)
+
+
+def offline_option(command: Command) -> Command:
+    """Adds --offline."""
+    return click.option(
+        "--offline", is_flag=True, envvar="MODHUB_OFFLINE", help="Use only what was pulled before."
+    )(command)
+
+
+def device_option(command: Command) -> Command:
+    """Adds --device."""
+    return click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Where to compute.",
+    )(command)
+
+
+def data_options(*, split: str) -> Callable[[Command], Command]:
+    """Adds --data and --split."""
+
+    def add(command: Command) -> Command:
+        command = click.option(
+            "--split",
+            type=click.Choice(["train", "calibration", "test"]),
+            default=None,
+            help=f"Which part of DATA. Default: {split}.",
+        )(command)
+        return click.option(
+            "--data",
+            required=True,
+            metavar="DATA",
+            help="digits, imagefolder:DIR, cifar10:ROOT, cifar100:ROOT, mnist:ROOT or fashion-mnist:ROOT.",
+        )(command)
+
+    return add
+
+
+def converted(
+    parse: Callable[[str], Any],
+) -> Callable[[click.Context, click.Parameter, str | tuple[str, ...] | None], Any]:
+    """A click callback that parses an option's text; a `ValueError` becomes wrong usage."""
+
+    def convert(_: click.Context, parameter: click.Parameter, value: str | tuple[str, ...] | None) -> Any:
+        try:
+            if isinstance(value, tuple):
+                return tuple(parse(text) for text in value)
+            return None if value is None else parse(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param=parameter) from None
+
+    return convert
+
+
+directory = click.Path(path_type=Path, file_okay=False)

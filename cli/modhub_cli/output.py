@@ -1,0 +1,122 @@
+"""What commands say: data on stdout, talk on stderr.
+
+A command has one `Out`. `emit` prints its result: a person's view, or with `--json` one JSON document with
+keys that scripts can rely on, or with `--quiet` only the lines that a script would want.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from modhub.reporter import Reporter
+
+__all__ = ["Out", "count", "fraction", "size"]
+
+
+@dataclass(frozen=True, slots=True)
+class Out:
+    """`mode` is human, json or quiet."""
+
+    mode: str = "human"
+
+    def emit(
+        self,
+        value: Any,
+        *,
+        human: Callable[[], None] | None = None,
+        quiet: Iterable[str] = (),
+    ) -> None:
+        """Print a result once: `value` as JSON, or what `human` prints, or the `quiet` lines."""
+        if self.mode == "json":
+            click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+        elif self.mode == "quiet":
+            for line in quiet:
+                click.echo(line)
+        elif human is not None:
+            human()
+
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        *,
+        title: str = "",
+        right: Sequence[int] = (),
+    ) -> None:
+        """A table for people; columns in `right` are numbers."""
+        from rich import box
+        from rich.table import Table
+
+        table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for position, column in enumerate(columns):
+            table.add_column(column, justify="right" if position in right else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        self.console().print(table)
+
+    def facts(self, items: Mapping[str, str]) -> None:
+        """Names and values, one a line; empty values are left out."""
+        shown = {name: text for name, text in items.items() if text}
+        width = max((len(name) for name in shown), default=0)
+        for name, text in shown.items():
+            self.line(f"{click.style(name.ljust(width), dim=True)}  {text}")
+
+    def line(self, text: str = "") -> None:
+        """A line of data for people."""
+        click.echo(text)
+
+    def note(self, text: str) -> None:
+        """Talk: what was done or comes next. Not in quiet or JSON mode."""
+        if self.mode == "human":
+            click.echo(text, err=True)
+
+    def next(self, command: str) -> None:
+        """The command that people usually type next."""
+        self.note(f"{click.style('next:', dim=True)} {command}")
+
+    def console(self) -> Console:
+        """Rich's console on stdout; markup is off, since labels may hold brackets."""
+        from rich.console import Console
+
+        width = None if sys.stdout.isatty() else 110
+        return Console(file=sys.stdout, markup=False, highlight=False, width=width, emoji=False)
+
+    def reporter(self) -> Reporter:
+        """Progress on stderr for long work; silent in quiet mode."""
+        from modhub_cli.progress import progress_reporter
+
+        return progress_reporter(self.mode)
+
+
+def size(count: int) -> str:
+    """Bytes for people: 12.3 kB."""
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def count(number: int) -> str:
+    """A large number for people: 40.8 M."""
+    value, unit = float(number), ""
+    for larger in (" k", " M", " G"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f}" if not unit else f"{value:.1f}{unit}"
+
+
+def fraction(value: float | None) -> str:
+    """A fraction in per cent, or a dash."""
+    return "–" if value is None else f"{100 * value:.1f} %"

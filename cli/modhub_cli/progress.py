@@ -1,0 +1,88 @@
+"""Progress of long work on stderr: bars where a person watches, lines where they do not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from modhub.reporter import Reporter
+
+__all__ = ["progress_reporter"]
+
+
+def progress_reporter(mode: str) -> Reporter:
+    """For the mode of an `Out`: bars on a terminal, sentences elsewhere, nothing but warnings when quiet."""
+    if mode == "quiet":
+        return _Warnings()
+    return _Bars() if sys.stderr.isatty() else _Lines()
+
+
+class _Warnings(Reporter):
+    def warn(self, text: str) -> None:
+        click.echo(f"{click.style('Warning:', fg='yellow')} {text}", err=True)
+
+
+class _Lines(_Warnings):
+    """One line per outermost step, so that a log stays readable."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+
+    @contextmanager
+    def step(self, title: str, total: int | None = None) -> Iterator[None]:
+        if self._depth == 0:
+            click.echo(f"{title} …", err=True)
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+
+    def note(self, text: str) -> None:
+        click.echo(text, err=True)
+
+
+class _Bars(_Warnings):
+    """Nested steps as bars; the innermost one advances."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._open: list[TaskID] = []
+
+    @contextmanager
+    def step(self, title: str, total: int | None = None) -> Iterator[None]:
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=30),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._progress.start()
+        task = self._progress.add_task(title, total=total)
+        self._open.append(task)
+        try:
+            yield
+        finally:
+            self._open.remove(task)
+            self._progress.remove_task(task)
+            if not self._open:
+                self._progress.stop()
+                self._progress = None
+
+    def advance(self, amount: int = 1) -> None:
+        if self._progress is not None and self._open:
+            self._progress.advance(self._open[-1], amount)
+
+    def note(self, text: str) -> None:
+        if self._progress is not None:
+            self._progress.console.print(text, markup=False, highlight=False)
+        else:
+            click.echo(text, err=True)

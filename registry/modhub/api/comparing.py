@@ -1,0 +1,90 @@
+"""What differs between two builds, projects or releases, class by class. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from modhub.api.projects import open_catalog
+from modhub.errors import NotFoundError
+from modhub.lock import LOCK_NAME, Lock
+from modhub.manifest import MANIFEST_NAME, RepositoryManifest
+from modhub.refs import Ref
+
+__all__ = ["diff"]
+
+Facts = dict[str, str]
+
+
+def diff(first: str, second: str, *, hub: str | None = None, offline: bool = False) -> dict[str, Any]:
+    """`added` and `removed` labels, and for each label in both the facts that `changed`: [old, new].
+
+    Each side is a directory with a modhub.lock (a build or a project) or a modhub.json, a lock file, or a ref
+    to a repository's release.
+    """
+    before = _described(first, hub, offline)
+    after = _described(second, hub, offline)
+    changed = {}
+    for label, facts in before.items():
+        others = after.get(label)
+        if others is not None and facts != others:
+            names = [name for name in {**facts, **others} if facts.get(name) != others.get(name)]
+            changed[label] = {name: [facts.get(name, "–"), others.get(name, "–")] for name in names}
+    return {
+        "added": [label for label in after if label not in before],
+        "removed": [label for label in before if label not in after],
+        "changed": changed,
+    }
+
+
+def _described(target: str, hub: str | None, offline: bool) -> dict[str, Facts]:
+    path = Path(target)
+    if path.is_file():
+        return _of_lock(path)
+    if (path / LOCK_NAME).is_file():
+        return _of_lock(path / LOCK_NAME)
+    if (path / MANIFEST_NAME).is_file():
+        place = path / MANIFEST_NAME
+        return _of_manifest(RepositoryManifest.from_bytes(place.read_bytes(), f"'{place}'"), "")
+    if path.is_dir():
+        raise NotFoundError(
+            f"'{path}' holds neither {LOCK_NAME} nor {MANIFEST_NAME}.",
+            hint="Name a build, a project, a directory of modules, or a ref.",
+        )
+    catalog, ref = open_catalog(hub, offline=offline), Ref.parse(target)
+    release = catalog.select(ref)
+    if ref.repository is None:
+        raise NotFoundError(f"'{ref}' names no repository.", hint="Write namespace/name==1.0.0.")
+    manifest = catalog.manifest(ref.repository, release.commit)
+    described = _of_manifest(manifest, str(release))
+    if ref.label is None:
+        return described
+    label = manifest.module(ref.label, f"'{ref.repository}'").label
+    return {label: described[label]}
+
+
+def _of_lock(path: Path) -> dict[str, Facts]:
+    lock = Lock.from_bytes(path.read_bytes(), f"'{path}'")
+    return {
+        module.want.label: {
+            "module": f"{module.repository}/{module.module}",
+            "release": module.commit[:12] if module.version is None else str(module.version),
+            "trunk": module.trunk[:12],
+            "content": " ".join(file.sha256[:12] for file in module.files),
+        }
+        for module in lock.modules
+    }
+
+
+def _of_manifest(manifest: RepositoryManifest, release: str) -> dict[str, Facts]:
+    return {
+        entry.label: {
+            **({"release": release} if release else {}),
+            "trunk": manifest.trunk_of(entry).sha256[:12],
+            "channels": f"{100 * entry.kept_channels_fraction:.1f} %",
+            **{name: f"{value:.4f}" for name, value in sorted(entry.metrics.items())},
+            "license": manifest.license or "not stated",
+            "content": entry.tensors.sha256[:12],
+        }
+        for entry in manifest.modules
+    }

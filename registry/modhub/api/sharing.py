@@ -1,0 +1,299 @@
+"""Publishing and finding: push, pull, search, info, versions, yank, verify. Imports no torch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from modhub.api.projects import open_catalog
+from modhub.catalog import Catalog, ModuleHit, Pulled
+from modhub.errors import IntegrityError, NotFoundError, RefError
+from modhub.files import confined, new_directory, sha256_of_file
+from modhub.manifest import MANIFEST_NAME, FileInfo, ModuleManifest, RepositoryManifest, TrunkInfo
+from modhub.project import Project
+from modhub.publish import push as publish
+from modhub.publish import unyank
+from modhub.publish import yank as take_back
+from modhub.refs import Ref, RepositoryId, parse_version
+from modhub.reporter import SILENT, Reporter
+from modhub.resolve import Release, resolve
+
+__all__ = ["info", "pull", "pull_refs", "push", "search", "verify", "versions", "yank"]
+
+
+def push(
+    directory: Path | str,
+    repository: str,
+    *,
+    version: str,
+    private: bool = False,
+    hub: str | None = None,
+    reporter: Reporter = SILENT,
+) -> dict[str, Any]:
+    """Publish the artifact in `directory`: one commit and one tag. See `modhub.publish.push`."""
+    place, number = RepositoryId.parse(repository), parse_version(version)
+    catalog = open_catalog(hub)
+    done = publish(catalog, directory, place, number, private=private, reporter=reporter)
+    manifest = catalog.manifest(place, done.release.commit)
+    return {
+        "repository": str(place),
+        "version": str(done.release.version),
+        "commit": done.release.commit,
+        "hub": catalog.hub.address,
+        "modules": len(manifest.modules),
+        "files": done.files,
+        "bytes": done.sent,
+        "existed": done.existed,
+    }
+
+
+def pull(
+    refs: Iterable[str],
+    *,
+    out: Path | None = None,
+    hub: str | None = None,
+    offline: bool = False,
+    reporter: Reporter = SILENT,
+) -> dict[str, Any]:
+    """Bring modules into the cache, verified; with `out`, also as one directory that composes and verifies.
+
+    Raises `RefError` when `out` is given for modules of several repositories.
+    """
+    pulled = pull_refs(open_catalog(hub, offline=offline), [Ref.parse(ref) for ref in refs], reporter)
+    if out is not None:
+        if len(pulled) > 1:
+            raise RefError(
+                f"One directory cannot hold modules of {len(pulled)} repositories.",
+                hint="Pull them one by one, or without --out into the cache.",
+            )
+        _copy(pulled[0], out)
+    modules = [
+        {
+            "label": module.entry.label,
+            "repository": str(part.repository),
+            "version": None if part.release.version is None else str(part.release.version),
+            "commit": part.release.commit,
+            "trunk": module.trunk.sha256,
+            "path": str(module.tensors if out is None else out / module.entry.tensors.path),
+            "bytes": module.entry.manifest.size + module.entry.tensors.size,
+        }
+        for part in pulled
+        for module in part.modules
+    ]
+    fetched = sum(part.bytes_fetched for part in pulled)
+    total = sum(path.stat().st_size for part in pulled for path in set(part.files.values()))
+    return {"modules": modules, "downloaded_bytes": fetched, "cached_bytes": max(0, total - fetched)}
+
+
+def pull_refs(catalog: Catalog, refs: Sequence[Ref], reporter: Reporter = SILENT) -> list[Pulled]:
+    """One `Pulled` per repository and release; bare labels are resolved first, as in a composition."""
+    bare = [ref for ref in refs if ref.repository is None]
+    chosen = resolve(Project.of([str(ref) for ref in bare]), catalog).modules if bare else ()
+    wanted: dict[tuple[RepositoryId, Release], list[str] | None] = {}
+    for module in chosen:
+        labels = wanted.setdefault((module.repository, module.release), [])
+        if labels is not None:
+            labels.append(module.entry.label)
+    for ref in refs:
+        if ref.repository is None:
+            continue
+        key = (ref.repository, catalog.select(ref))
+        if ref.label is None:
+            wanted[key] = None
+            continue
+        labels = wanted.setdefault(key, [])
+        if labels is not None:
+            labels.append(ref.label)
+    pulled = []
+    for (repository, release), names in wanted.items():
+        manifest = catalog.manifest(repository, release.commit)
+        entries = (
+            manifest.modules
+            if names is None
+            else tuple({(e := manifest.module(name, f"'{repository}'")).slug: e for name in names}.values())
+        )
+        pulled.append(catalog.pull_entries(repository, release, manifest, entries, reporter))
+    return pulled
+
+
+def search(
+    labels: Sequence[str] = (),
+    *,
+    license: str = "",  # noqa: A002 - the word users know
+    dataset: str = "",
+    architecture: str = "",
+    text: str = "",
+    limit: int = 50,
+    hub: str | None = None,
+    offline: bool = False,
+) -> dict[str, Any]:
+    """Modules that answer to any of `labels`; without any, the modules of all repositories."""
+    hits = open_catalog(hub, offline=offline).search(
+        labels, license=license, dataset=dataset, architecture=architecture, text=text, limit=limit
+    )
+    return {"modules": [_hit(hit) for hit in hits]}
+
+
+def info(ref: str, *, hub: str | None = None, offline: bool = False) -> dict[str, Any]:
+    """What a release, and if one was named a module, says of itself."""
+    told = open_catalog(hub, offline=offline).details(Ref.parse(ref))
+    manifest, trunk = told.manifest, told.manifest.trunk
+    entries = [entry for entry in manifest.modules if told.module is None or entry.slug == told.module.slug]
+    return {
+        "repository": str(told.repository),
+        "version": None if told.release.version is None else str(told.release.version),
+        "commit": told.release.commit,
+        "yanked": told.release.yanked,
+        "releases": [str(release) for release in told.releases],
+        "license": manifest.license,
+        "parent": manifest.parent.to_dict(),
+        "method": manifest.method.to_dict(),
+        "input": manifest.input.to_dict(),
+        "trunk": None
+        if trunk is None
+        else {
+            "sha256": trunk.sha256,
+            "parameters": trunk.parameters,
+            "flops": trunk.flops,
+            "bytes": sum(file.size for file in trunk.files),
+        },
+        "modules": [
+            {
+                "label": entry.label,
+                "aliases": list(entry.aliases),
+                "form": entry.form,
+                "kept_channels_fraction": entry.kept_channels_fraction,
+                "metrics": dict(entry.metrics),
+                "bytes": entry.manifest.size + entry.tensors.size,
+            }
+            for entry in entries
+        ],
+        "module": None if told.module is None else told.module.to_dict(),
+    }
+
+
+def versions(repository: str, *, hub: str | None = None, offline: bool = False) -> list[dict[str, Any]]:
+    """The releases, newest first; `yanked` is the reason or None."""
+    catalog = open_catalog(hub, offline=offline)
+    return [
+        {"version": str(release.version), "commit": release.commit, "yanked": release.yanked}
+        for release in catalog.releases(RepositoryId.parse(repository))
+    ]
+
+
+def yank(ref: str, *, reason: str = "", undo: bool = False, hub: str | None = None) -> dict[str, Any]:
+    """Take the release that `repository==version` names back, or with `undo` let it stand again."""
+    parsed = Ref.parse(ref)
+    pins = [item.version for item in parsed.specifier if item.operator in ("==", "===")]
+    if parsed.revision is not None and parsed.revision.startswith("v"):
+        pins.append(parsed.revision[1:])
+    if parsed.repository is None or parsed.label is not None or len(pins) != 1:
+        raise RefError(f"'{ref}' does not name one release.", hint="Write namespace/name==1.0.0.")
+    catalog, version = open_catalog(hub), parse_version(pins[0])
+    if undo:
+        release = unyank(catalog, parsed.repository, version)
+    else:
+        release = take_back(catalog, parsed.repository, version, reason)
+    return {"repository": str(parsed.repository), "version": str(version), "yanked": release.yanked}
+
+
+def verify(
+    target: str, *, hub: str | None = None, offline: bool = False, reporter: Reporter = SILENT
+) -> dict[str, Any]:
+    """Check every file of an artifact's directory, or of what a ref names, against the manifests.
+
+    Raises `IntegrityError` or `ManifestError` naming the first that is wrong.
+    """
+    directory = Path(target)
+    if directory.is_dir():
+        manifest_path = directory / MANIFEST_NAME
+        if not manifest_path.is_file():
+            raise NotFoundError(
+                f"'{directory}' holds no {MANIFEST_NAME}.",
+                hint="Name a directory written by 'modhub decompose' or 'modhub pull --out', or a ref.",
+            )
+        manifest = RepositoryManifest.from_bytes(manifest_path.read_bytes(), f"'{manifest_path}'")
+        for file in reporter.track(_files_of(manifest), "verify"):
+            _check(confined(directory, file.path), file)
+        entries = [(entry, confined(directory, entry.manifest.path)) for entry in manifest.modules]
+        count = 1 + len(list(_files_of(manifest)))
+    else:
+        pulled = pull_refs(open_catalog(hub, offline=offline), [Ref.parse(target)], reporter)
+        entries = [(module.entry, module.manifest) for part in pulled for module in part.modules]
+        count = sum(len(part.files) for part in pulled)
+    for entry, path in entries:
+        said = ModuleManifest.from_bytes(path.read_bytes(), entry.manifest.path)
+        if said.slug != entry.slug or said.tensors != entry.tensors:
+            raise IntegrityError(
+                f"{entry.manifest.path} does not say the same as {MANIFEST_NAME}.",
+                hint="Pull or decompose it again.",
+            )
+    return {"target": target, "files": count, "modules": len(entries)}
+
+
+def _files_of(manifest: RepositoryManifest) -> Iterator[FileInfo]:
+    trunks: dict[str, TrunkInfo] = {}
+    for entry in manifest.modules:
+        trunk = manifest.trunk_of(entry)
+        trunks[trunk.sha256] = trunk
+        yield entry.manifest
+        yield entry.tensors
+    for trunk in trunks.values():
+        if trunk.repository is None:
+            yield from trunk.files
+
+
+def _check(path: Path, file: FileInfo) -> None:
+    if not path.is_file():
+        raise IntegrityError(f"'{path}' is missing.", hint="Pull or decompose it again.")
+    size = path.stat().st_size
+    if size != file.size:
+        raise IntegrityError(
+            f"'{path}' has {size:,} bytes; its manifest promises {file.size:,}.",
+            hint="It may be truncated: pull or decompose it again.",
+        )
+    if sha256_of_file(path) != file.sha256:
+        raise IntegrityError(
+            f"'{path}' is not what its manifest promises: its sha256 differs.",
+            hint="It was altered or damaged; pull or decompose it again.",
+        )
+
+
+def _copy(pulled: Pulled, out: Path) -> None:
+    """A directory of what was pulled, with a manifest that lists just that."""
+    manifest = pulled.manifest
+    part = RepositoryManifest(
+        parent=manifest.parent,
+        trunk=manifest.trunk,
+        input=manifest.input,
+        method=manifest.method,
+        license=manifest.license,
+        modules=tuple(module.entry for module in pulled.modules),
+    )
+    with new_directory(out) as scratch:
+        for path, local in pulled.files.items():
+            if path != MANIFEST_NAME:
+                place = confined(scratch, path)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(local, place)
+        (scratch / MANIFEST_NAME).write_bytes(part.to_bytes())
+
+
+def _hit(hit: ModuleHit) -> dict[str, Any]:
+    return {
+        "ref": hit.ref,
+        "repository": str(hit.repository),
+        "version": None if hit.release.version is None else str(hit.release.version),
+        "label": hit.label,
+        "aliases": list(hit.aliases),
+        "recall": hit.metrics.get("recall"),
+        "metrics": dict(hit.metrics),
+        "license": hit.license,
+        "dataset": hit.dataset,
+        "architecture": hit.architecture,
+        "kept_channels_fraction": hit.kept_channels_fraction,
+        "bytes": hit.bytes,
+        "downloads": hit.downloads,
+    }

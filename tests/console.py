@@ -1,0 +1,73 @@
+"""The command line as a user sees it: what is printed where, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modhub_cli.main import main
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Console:
+    """Runs commands inside this process, in `cwd`, with a hub and a cache of their own."""
+
+    def __init__(
+        self, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.home = home
+        self.hub = home / "hub"
+        self.monkeypatch = monkeypatch
+        self.capsys = capsys
+        self.environment = {"MODHUB_HUB": str(self.hub), "MODHUB_CACHE": str(home / "cache"), "NO_COLOR": "1"}
+        for name, value in self.environment.items():
+            monkeypatch.setenv(name, value)
+        self.go(home)
+
+    def go(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.monkeypatch.chdir(directory)
+
+    def __call__(self, *arguments: object) -> Result:
+        self.monkeypatch.setattr(sys, "argv", ["modhub", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = self.capsys.readouterr()
+        return Result(int(stopped.value.code or 0), captured.out, captured.err)
+
+    def good(self, *arguments: object) -> Result:
+        result = self(*arguments)
+        assert result.code == 0, result.err
+        return result
+
+    def process(self, *arguments: object, python: tuple[str, ...] = ()) -> Result:
+        """In a process of its own."""
+        path = os.pathsep.join([str(ROOT / "registry"), str(ROOT / "cli")])
+        done = subprocess.run(
+            [sys.executable, *(python or ("-m", "modhub_cli.main")), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={**os.environ, **self.environment, "PYTHONPATH": path},
+        )
+        return Result(done.returncode, done.stdout, done.stderr)

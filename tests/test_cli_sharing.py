@@ -1,0 +1,265 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from modhub.files import pretty_json
+from tests.console import Console
+from tests.paper import write_paper_artifact
+from tests.shelf import digest
+
+
+@pytest.fixture
+def modhub(tmp_path, monkeypatch, capsys):
+    console = Console(tmp_path, monkeypatch, capsys)
+    write_paper_artifact(tmp_path / "pets", {"cat": 0.8, "dog": 0.7})
+    write_paper_artifact(tmp_path / "zoo", {"dog": 0.9, "great white shark": None}, trunk="zoo", licence=None)
+    return console
+
+
+@pytest.fixture
+def shop(modhub):
+    modhub.good("push", "pets", "lab/pets", "--version", "1.0.0")
+    modhub.good("push", "zoo", "zoo/big", "--version", "2.0")
+    return modhub
+
+
+def test_push_says_what_it_did(modhub):
+    first = modhub.good("push", "pets", "lab/pets", "--version", "1.0.0", "--json").json
+    assert set(first) == {
+        "repository",
+        "version",
+        "commit",
+        "hub",
+        "modules",
+        "files",
+        "bytes",
+        "existed",
+    }
+    assert (first["repository"], first["version"], first["modules"]) == ("lab/pets", "1.0.0", 2)
+    assert first["existed"] is False
+    again = modhub.good("push", "pets", "lab/pets", "--version", "1.0.0", "--json").json
+    assert again["existed"] is True
+    assert again["bytes"] == 0
+    assert again["commit"] == first["commit"]
+
+
+def test_search(shop):
+    rows = shop.good("search", "cat", "dog", "--json").json["modules"]
+    assert [(row["ref"], row["version"], row["recall"]) for row in rows] == [
+        ("lab/pets/cat", "1.0.0", 0.8),
+        ("zoo/big/dog", "2.0", 0.9),
+        ("lab/pets/dog", "1.0.0", 0.7),
+    ]
+    assert shop.good("search", "dog", "--license", "MIT", "-q").out == "lab/pets/dog\n"
+    assert shop.good("search", "unicorn").out == ""
+    assert shop.good("search", "unicorn").err == "Nothing found.\n"
+    table = shop.good("search", "cat").out
+    assert "lab/pets/cat" in table
+    assert "80.0 %" in table
+
+
+def test_second_module_costs_kilobytes(shop):
+    first = shop.good("pull", "lab/pets/cat>=1,<2", "--json").json
+    second = shop.good("pull", "lab/pets/dog", "--json").json
+    assert [module["label"] for module in second["modules"]] == ["dog"]
+    assert first["downloaded_bytes"] > 20_000
+    assert second["downloaded_bytes"] < 5_000
+    assert shop.good("pull", "lab/pets/dog", "--json").json["downloaded_bytes"] == 0
+
+
+def test_pull_bare_label_and_directory(shop):
+    assert [m["repository"] for m in shop.good("pull", "dog", "--json").json["modules"]] == ["zoo/big"]
+    shop.good("pull", "lab/pets/cat", "-o", "here")
+    report = shop.good("verify", "here", "--json").json
+    assert (report["files"], report["modules"]) == (5, 1)
+    # what was pulled can be pushed elsewhere
+    shop.good("push", "here", "me/cat", "--version", "0.1")
+
+
+def test_info_versions_yank(shop):
+    told = shop.good("info", "lab/pets/cat", "--json").json
+    assert told["module"]["label"] == "cat"
+    assert [module["label"] for module in told["modules"]] == ["cat"]
+    shop.good("yank", "lab/pets==1.0.0", "--reason", "labels shifted")
+    assert shop.good("versions", "lab/pets", "--json").json["releases"][0]["yanked"] == "labels shifted"
+    assert "yanked: labels shifted" in shop.good("versions", "lab/pets").out
+    assert shop("pull", "lab/pets/cat").code == 1
+    assert shop("pull", "lab/pets/cat==1.0.0").code == 0
+    shop.good("yank", "lab/pets==1.0.0", "--undo")
+    assert shop("pull", "lab/pets/cat").code == 0
+
+
+def test_diff(shop):
+    report = shop.good("diff", "lab/pets", "zoo/big", "--json").json
+    assert report["added"] == ["great white shark"]
+    assert report["removed"] == ["cat"]
+    assert report["changed"]["dog"]["recall"] == ["0.7000", "0.9000"]
+    assert shop.good("diff", "lab/pets", "lab/pets").out == "Nothing differs.\n"
+
+
+def damage(name):
+    """Ways to spoil the artifact in `pets`."""
+
+    def truncate(directory):
+        path = next((directory / "trunk").glob("*.safetensors"))
+        path.write_bytes(path.read_bytes()[:100])
+
+    def alter(directory):
+        path = directory / "modules/cat/module.safetensors"
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+
+    def remove(directory):
+        (directory / "modules/dog/module.json").unlink()
+
+    def newer(directory):
+        path = directory / "modhub.json"
+        path.write_bytes(pretty_json({**json.loads(path.read_text()), "schema_version": 99}))
+
+    def shorten(directory):
+        path = directory / "modhub.json"
+        path.write_bytes(path.read_bytes()[:200])
+
+    return locals()[name]
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (
+            "truncate",
+            f"Error: 'pets/trunk/{digest('trunk trunk')}.safetensors' "
+            "has 100 bytes; its manifest promises 25,000.\n"
+            "It may be truncated: pull or decompose it again.\n",
+        ),
+        (
+            "alter",
+            "Error: 'pets/modules/cat/module.safetensors' is not what its manifest promises: its sha256 "
+            "differs.\nIt was altered or damaged; pull or decompose it again.\n",
+        ),
+        (
+            "remove",
+            "Error: 'pets/modules/dog/module.json' is missing.\nPull or decompose it again.\n",
+        ),
+        (
+            "newer",
+            "Error: 'pets/modhub.json' has schema version 99; this modhub reads up to 1.\n"
+            "Upgrade it with: pip install --upgrade modhub\n",
+        ),
+    ],
+)
+def test_damage_is_found(modhub, how, message):
+    damage(how)(Path("pets"))
+    assert modhub("verify", "pets", "-q") == (result := modhub("verify", "pets", "-q"))
+    assert (result.code, result.out, result.err) == (1, "", message)
+    pushed = modhub("push", "pets", "lab/pets", "--version", "1.0.0")
+    assert pushed.code == 1
+    assert modhub("versions", "lab/pets").code == 1, "nothing of it may be on the hub"
+
+
+def test_truncated_manifest(modhub):
+    damage("shorten")(Path("pets"))
+    result = modhub("verify", "pets", "-q")
+    assert result.code == 1
+    assert result.err.startswith("Error: 'pets/modhub.json' is not valid JSON (")
+    assert result.err.endswith("Fetch or build it again; it may be truncated.\n")
+
+
+GRAMMAR = "A ref is namespace/name[/label][>=1.2,<2 | @revision], or a bare label such as 'cat'.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("pull", "a/b/c/d"), f"Error: 'a/b/c/d' is not a ref: it has 4 parts.\n{GRAMMAR}"),
+        (("pull", "a/b>=x"), f"Error: 'a/b>=x' is not a ref: '>=x' is not a version specifier.\n{GRAMMAR}"),
+        (
+            ("info", "cat>=1@v1"),
+            f"Error: 'cat>=1@v1' is not a ref: '>=1@v1' is not a version specifier.\n{GRAMMAR}",
+        ),
+        (
+            ("pull", "lab/pets/cow"),
+            "Error: There is no class 'cow' in 'lab/pets'.\nIt has 2 classes; nearest: cat, dog.\n",
+        ),
+        (
+            ("pull", "lab/pets/cat>=3"),
+            "Error: 'lab/pets' has no release that fits '>=3'.\nReleases: 1.0.0.\n",
+        ),
+        (
+            ("pull", "lab/pets/cat@v3.0.0"),
+            "Error: There is no revision 'v3.0.0' in 'lab/pets'.\nReleases: 1.0.0.\n",
+        ),
+        (
+            ("pull", "unicorn"),
+            "Error: No repository on this hub has a class 'unicorn'.\n"
+            "See what there is with: modhub search\n",
+        ),
+        (
+            ("push", "zoo", "lab/pets", "--version", "1.0.0"),
+            "Error: Release 1.0.0 of 'lab/pets' exists with other files.\n"
+            "Releases never change; push the next version: --version 1.0.1\n",
+        ),
+        (
+            ("push", "zoo", "zoo", "--version", "1.0.0"),
+            "Error: 'zoo' is not a repository id.\n"
+            "Write namespace/name, for instance vision-lab/resnet20-cifar10.\n",
+        ),
+        (
+            ("push", "zoo", "zoo/big", "--version", "one"),
+            "Error: 'one' is not a version.\nWrite it as in PEP 440, for instance 1.2.0 or 2.0rc1.\n",
+        ),
+        (
+            ("push", "hub", "zoo/big", "--version", "1"),
+            "Error: 'hub' holds no modhub.json.\nName a directory written by 'modhub decompose'.\n",
+        ),
+        (
+            ("yank", "lab/pets"),
+            "Error: 'lab/pets' does not name one release.\nWrite namespace/name==1.0.0.\n",
+        ),
+        (
+            ("yank", "lab/pets==9"),
+            "Error: 'lab/pets' has no release 9.\nReleases: 1.0.0.\n",
+        ),
+        (
+            ("pull", "lab/pets", "zoo/big", "-o", "both"),
+            "Error: One directory cannot hold modules of 2 repositories.\n"
+            "Pull them one by one, or without --out into the cache.\n",
+        ),
+        (
+            ("pull", "lab/pets", "-o", "zoo"),
+            "Error: 'zoo' exists already.\nChoose another directory, remove it, or pass --force.\n",
+        ),
+        (
+            ("search", "--hub", "ftp://x"),
+            "Error: 'ftp://x' is not a hub.\nUse a directory, an http:// or https:// address, or hf.\n",
+        ),
+    ],
+)
+def test_one_sentence_and_what_to_do(shop, arguments, message):
+    result = shop(*arguments, "-q")
+    assert (result.code, result.out, result.err) == (1, "", message)
+    assert not Path("both").exists()
+
+
+def test_hub_that_cannot_be_written(shop, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a directory")
+    result = shop("push", "pets", "lab/pets", "--version", "1", "--hub", blocked, "-q")
+    assert result.code == 1
+    assert result.err == f"Error: The hub '{blocked}' is not a directory.\nName a directory with --hub.\n"
+    inside = shop("push", "pets", "lab/pets", "--version", "1", "--hub", blocked / "hub", "-q")
+    assert inside.code == 1
+    assert inside.err.startswith(f"Error: '{blocked}")
+
+
+def test_damaged_blob_is_not_handed_out(shop):
+    shop.good("pull", "lab/pets/cat")
+    shutil.rmtree("cache")
+    for blob in Path("hub").rglob("*"):
+        if blob.is_file() and blob.stat().st_size == 25_000:
+            blob.chmod(0o644)
+            blob.write_bytes(b"x" * 25_000)
+    result = shop("pull", "lab/pets/cat", "-q")
+    assert result.code == 1
+    assert "is not what its digest promises" in result.err
