@@ -73,7 +73,7 @@ class Blobs(Protocol):
         """Keep it from `discard` for a while; False when it is not there."""
 
     def discard(self, sha256: str, *, grace: float, dry_run: bool = False) -> bool:
-        """Remove it unless it was written or touched in the last `grace` seconds; whether it went, or would."""
+        """Remove it unless it was written or touched in the last `grace` seconds; whether it goes."""
 
     def all(self) -> Iterator[str]:
         """Every digest, in order."""

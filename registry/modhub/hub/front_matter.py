@@ -9,9 +9,10 @@ import yaml
 __all__ = ["read_front_matter", "tags_of"]
 
 HEAD_LIMIT = 1 << 18
+DEPTH_LIMIT = 20
 TAG_LIMIT = 200
 TAGS_LIMIT = 5000
-_Loader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_front_matter(card: bytes) -> dict[str, Any]:
@@ -26,6 +27,8 @@ def read_front_matter(card: bytes) -> dict[str, Any]:
     if not marker:
         return {}
     try:
+        if not _is_tame(head):
+            return {}
         # The loader is one of the safe two.
         document = yaml.load(head, Loader=_Loader)
     except (yaml.YAMLError, RecursionError, ValueError):
@@ -51,6 +54,22 @@ def tags_of(front_matter: dict[str, Any]) -> tuple[str, ...]:
         *(f"license:{name}" for name in _strings(front_matter.get("license"))),
     ]
     return tuple(dict.fromkeys(tag for tag in found if 0 < len(tag) <= TAG_LIMIT))[:TAGS_LIMIT]
+
+
+def _is_tame(text: str) -> bool:
+    """Whether it is nested so little, and so free of aliases, that loading it is harmless.
+
+    Building deeply nested values ends the process in the C loader; reading its events does not.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEPTH_LIMIT or isinstance(event, yaml.AliasEvent):
+            return False
+    return True
 
 
 def _strings(value: Any) -> list[str]:
