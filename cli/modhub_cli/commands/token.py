@@ -1,0 +1,101 @@
+"""modhub token create|list|revoke"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from modhub_cli.options import directory, reporting
+from modhub_cli.output import Out
+
+__all__ = ["command"]
+
+_root = click.option(
+    "--root",
+    type=directory,
+    envvar="MODHUB_ROOT",
+    help="The store's folder. Default: your own directory hub.",
+)
+
+
+@click.group("token", short_help="Say who may use your hub.")
+def command() -> None:
+    """Tokens of a hub's users. Works on the store's folder, whether the server runs or not."""
+
+
+@command.command("create", short_help="Make a token.")
+@_root
+@click.option("--user", required=True, metavar="NAME", help="Whom it speaks for.")
+@click.option(
+    "--org", "organisations", multiple=True, metavar="NAME", help="An organisation the user belongs to."
+)
+@click.option("--role", type=click.Choice(["read", "write", "admin"]), default="write", show_default=True)
+@click.option("--expires", metavar="DURATION", help="90d, 12h, 30m. Default: never.")
+@click.option("--value", metavar="TOKEN", help="Use this token instead of a random one.")
+@reporting
+def create(
+    root: Path | None,
+    user: str,
+    organisations: tuple[str, ...],
+    role: str,
+    expires: str | None,
+    value: str | None,
+    out: Out,
+) -> None:
+    """Make a token for a user and print it. It is shown this once: the hub keeps its digest only.
+
+    Example: modhub token create --user alice --org vision-lab --role write --expires 90d
+    """
+    from modhub.hub.server.accounts import Accounts, parse_expiry
+    from modhub.hub.server.launch import store_root
+
+    token, secret = Accounts(store_root(root)).create_token(
+        user,
+        organisations=organisations,
+        role=role,
+        expires=None if expires is None else parse_expiry(expires),
+        value=value,
+    )
+    document = {**token.shown(), "organisations": list(organisations), "token": secret}
+    out.emit(document, human=lambda: out.line(secret), quiet=[secret])
+    until = f"until {token.expires}" if token.expires else "without end"
+    out.note(f"Token {token.id} of {token.user} ({role}) is good {until}. It is not shown again.")
+
+
+@command.command("list", short_help="Show the tokens.")
+@_root
+@reporting
+def show(root: Path | None, out: Out) -> None:
+    """Show all tokens, without the tokens themselves."""
+    from modhub.hub.server.accounts import Accounts
+    from modhub.hub.server.launch import store_root
+
+    accounts = Accounts(store_root(root))
+    rows = [
+        {**token.shown(), "organisations": list(accounts.organisations_of(token.user))}
+        for token in accounts.tokens()
+    ]
+
+    def human() -> None:
+        columns = ["id", "user", "organisations", "role", "created", "expires", "revoked"]
+        cells = [
+            [", ".join(row[name]) if name == "organisations" else str(row[name]) or "–" for name in columns]
+            for row in rows
+        ]
+        out.table(columns, cells)
+
+    out.emit(rows, human=human, quiet=[str(row["id"]) for row in rows])
+
+
+@command.command("revoke", short_help="Close a token for good.")
+@click.argument("token", metavar="ID|TOKEN")
+@_root
+@reporting
+def revoke(token: str, root: Path | None, out: Out) -> None:
+    """Close the token with this id (see 'modhub token list'), or this token itself. It works at once."""
+    from modhub.hub.server.accounts import Accounts
+    from modhub.hub.server.launch import store_root
+
+    revoked = Accounts(store_root(root)).revoke(token)
+    out.emit(revoked.shown(), human=lambda: out.line(f"Token {revoked.id} of {revoked.user} is closed."))

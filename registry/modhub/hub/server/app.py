@@ -1,0 +1,225 @@
+"""The server as one ASGI application: who asks, which route, the body within its limits, the answer."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import anyio
+import anyio.to_thread
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import Message, Receive, Scope, Send
+
+from modhub.errors import AccessError, ModhubError
+from modhub.hub.server.body import read_body
+from modhub.hub.server.call import Call, Moved
+from modhub.hub.server.faults import Fault, fault_of, header_text
+from modhub.hub.server.principal import ANONYMOUS, Principal
+from modhub.hub.server.routing import Match, Router
+from modhub.hub.server.state import State
+
+__all__ = ["Application"]
+
+_log = logging.getLogger("modhub.server")
+_TRACE = re.compile(r"[A-Za-z0-9=;:_.-]{1,128}\Z")
+THREADS = 64
+PATH_LIMIT = 8192
+
+
+class Application:
+    """Answers every request; nothing a client sends makes it raise."""
+
+    def __init__(self, state: State, router: Router, error_page: Callable[[Call, Fault], Response]) -> None:
+        self.state = state
+        self.router = router
+        self._error_page = error_page
+        self._limiter: anyio.CapacityLimiter | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await _Exchange(self, scope, receive, send).run()
+
+    async def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Run blocking work beside the event loop."""
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(THREADS)
+        return await anyio.to_thread.run_sync(work, *arguments, limiter=self._limiter)
+
+    def principal(self, request: Request) -> Principal:
+        """Whom the request's token or session speaks for. Raises `Fault` 401."""
+        header = request.headers.get("authorization")
+        if header is None:
+            session = request.cookies.get("modhub_session")
+            # A cookie opens pages and nothing else, so no other site makes a browser change things.
+            reading = request.method in ("GET", "HEAD")
+            return self.state.session_principal(session) if session and reading else ANONYMOUS
+        try:
+            return self.state.accounts.principal(_token_in(header))
+        except AccessError as error:
+            # No challenge: a browser would ask for a password, and clients look at the message.
+            raise Fault(401, error.message) from None
+
+    def error_response(self, request: Request, fault: Fault, call: Call | None) -> Response:
+        """JSON for programs, a page for people."""
+        if call is not None and _wants_page(request):
+            response = self._error_page(call, fault)
+        elif "git-lfs" in request.headers.get("accept", ""):
+            body = json.dumps({"message": fault.message})
+            response = Response(body, fault.status, media_type="application/vnd.git-lfs+json")
+        else:
+            body = json.dumps({"error": fault.message, **fault.body})
+            response = Response(body, fault.status, media_type="application/json")
+        response.headers["x-error-message"] = header_text(fault.message)
+        if fault.code:
+            response.headers["x-error-code"] = fault.code
+        for name, value in fault.headers.items():
+            response.headers[name] = value
+        return response
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, application: Application, scope: Scope, receive: Receive, send: Send) -> None:
+        self.application = application
+        self.state = application.state
+        self.request = Request(scope, receive)
+        self.scope = scope
+        self.receive = receive
+        self._send = send
+        self.status = 0
+        trace = self.request.headers.get("x-amzn-trace-id", "")
+        self.trace = trace if _TRACE.match(trace) else uuid.uuid4().hex
+        self.call: Call | None = None
+        self.route = "none"
+
+    async def run(self) -> None:
+        began = time.perf_counter()
+        self.state.metrics.begin()
+        try:
+            response = await self._answer()
+            # The rest of a body that was refused is not read: the connection closes.
+            await response(self.scope, self.receive, self.send)
+        except ClientDisconnect:
+            self.status = self.status or 499
+        except OSError as error:
+            _log.warning("%s the connection broke: %s", self.trace, error)
+        finally:
+            seconds = time.perf_counter() - began
+            method = self.request.method if self.request.method in _METHODS else "OTHER"
+            self.state.metrics.end(method, self.route, self.status or 500, seconds)
+            _log.info("%s %s %s %s %.1f ms", self.trace, method, self.route, self.status, seconds * 1000)
+
+    async def _answer(self) -> Response:
+        try:
+            return await self._handle()
+        except Moved as moved:
+            return RedirectResponse(moved.target, 307)
+        except Fault as fault:
+            return self._refuse(fault)
+        except ModhubError as error:
+            known = fault_of(error)
+            if known.status >= 500:
+                _log.error("%s %s", self.trace, error)
+            return self._refuse(known)
+        except (ClientDisconnect, OSError):
+            raise
+        except Exception:
+            _log.exception("%s the server failed", self.trace)
+            return self._refuse(Fault(500, f"The server failed; its log says why under {self.trace}."))
+
+    async def _handle(self) -> Response:
+        raw = cast(bytes, self.scope["raw_path"]).decode("latin-1").partition("?")[0]
+        if len(raw) > PATH_LIMIT:
+            raise Fault(414, "The address is too long.")
+        match = self.application.router.match(self.request.method, raw)
+        self.route = match.route.pattern
+        if self.request.headers.get("content-encoding", "identity").lower() != "identity":
+            raise Fault(415, "Send the body without Content-Encoding.")
+        principal = await self._principal()
+        self.call = Call(self.state, self.request, principal, match.values)
+        if match.route.streams:
+            self.call.in_thread = self.application.in_thread
+            handler = cast(Callable[[Call], Awaitable[Response]], match.route.handler)
+            return await handler(self.call)
+        return await self._run_in_thread(match)
+
+    async def _principal(self) -> Principal:
+        try:
+            return self.application.principal(self.request)
+        except Fault:
+            # A page may still show the way to log in.
+            self.call = Call(self.state, self.request, ANONYMOUS, {})
+            raise
+
+    async def _run_in_thread(self, match: Match) -> Response:
+        if self.request.method not in ("GET", "HEAD") and self.call is not None:
+            self.call.body = await read_body(self.request, match.route.body_limit)
+            self.state.metrics.count("received", len(self.call.body))
+        return cast(Response, await self.application.in_thread(match.route.handler, self.call))
+
+    def _refuse(self, fault: Fault) -> Response:
+        return self.application.error_response(self.request, fault, self.call)
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [
+                *message.get("headers", []),
+                (b"x-request-id", self.trace.encode()),
+                (b"x-content-type-options", b"nosniff"),
+                (b"referrer-policy", b"no-referrer"),
+            ]
+            message = {**message, "headers": headers}
+        elif message["type"] == "http.response.body":
+            if self.request.method == "HEAD":
+                message = {**message, "body": b""}
+            else:
+                self.state.metrics.count("sent", len(message.get("body", b"")))
+        await self._send(message)
+
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
+
+
+def _wants_page(request: Request) -> bool:
+    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+
+
+def _token_in(header: str) -> str:
+    """The token of `Bearer TOKEN`, or the password of `Basic …` as git-lfs sends it. Raises `Fault` 401."""
+    scheme, _, value = header.strip().partition(" ")
+    value = value.strip()
+    if scheme.lower() == "bearer" and value:
+        return value
+    if scheme.lower() == "basic":
+        try:
+            _, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            password = ""
+        if password:
+            return password
+    raise Fault(401, "Invalid credentials in Authorization header")
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})
+            return

@@ -1,0 +1,61 @@
+"""What goes wrong on the wire: a status, one of the protocol's error codes, one sentence."""
+
+from __future__ import annotations
+
+import re
+
+from modhub.errors import (
+    AccessError,
+    ConflictError,
+    IntegrityError,
+    ManifestError,
+    ModhubError,
+    NotFoundError,
+    RefError,
+    StorageError,
+)
+
+__all__ = ["Fault", "fault_of", "header_text"]
+
+_CODES = {"repository": "RepoNotFound", "revision": "RevisionNotFound", "file": "EntryNotFound"}
+_STATUSES: tuple[tuple[type[ModhubError], int], ...] = (
+    (AccessError, 403),
+    (ConflictError, 409),
+    (NotFoundError, 404),
+    (IntegrityError, 422),
+    (RefError, 400),
+    (ManifestError, 400),
+    (StorageError, 507),
+)
+
+
+class Fault(Exception):  # noqa: N818 - it is an answer
+    """An answer that is not the wanted one. `code` is the protocol's `X-Error-Code`, empty for none."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str = "",
+        headers: dict[str, str] | None = None,
+        body: dict[str, object] | None = None,
+    ) -> None:
+        super().__init__(status, message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.headers = headers or {}
+        self.body = body or {}
+
+
+def fault_of(error: ModhubError) -> Fault:
+    """The answer to an error of the library."""
+    status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
+    code = _CODES.get(getattr(error, "missing", ""), "") if isinstance(error, NotFoundError) else ""
+    return Fault(status, str(error), code=code)
+
+
+def header_text(text: str) -> str:
+    """`text` as a header may carry it: one line of Latin-1, at most 500 characters."""
+    return re.sub(r"[^\x20-\x7e]", "?", text)[:500]

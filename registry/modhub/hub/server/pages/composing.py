@@ -1,0 +1,156 @@
+"""The compose page: pick modules, hear the resolver, take `modhub.toml` home."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from starlette.responses import Response
+
+from modhub.errors import ModhubError, RefError
+from modhub.hub.server.call import Call
+from modhub.hub.server.pages.render import address, page
+from modhub.hub.server.routing import Routes
+from modhub.hub.server.shelf import Shelf, VisibleCatalogue
+from modhub.manifest import ModuleManifest
+from modhub.project import Project, Want, add_want, new_project
+from modhub.refs import Ref
+from modhub.resolve import Resolution, resolve
+
+__all__ = ["routes"]
+
+routes = Routes()
+PICKS_LIMIT = 200
+FOUND_LIMIT = 40
+NAME = "my-classifier"
+FLOAT_BYTES = 4
+
+
+@routes.get("/compose")
+def compose(call: Call) -> Response:
+    picks = _picks(call)
+    wants, trouble = _wants(picks)
+    text = _toml(wants)
+    resolution, estimate = None, None
+    if wants and not trouble:
+        try:
+            project = Project.from_toml(text)
+            resolution = resolve(project, VisibleCatalogue(call.state.store, call.principal))
+            estimate = _estimate(call, resolution)
+        except ModhubError as error:
+            trouble = str(error)
+    searched = call.one("q")[:200].strip()
+    return page(
+        call,
+        "compose.html",
+        title="Compose a classifier",
+        picks=[(pick, address("compose", pick=[one for one in picks if one != pick])) for pick in picks],
+        all_picks=picks,
+        searched=searched,
+        found=_found(call, searched, picks) if searched else [],
+        trouble=trouble,
+        resolution=resolution,
+        estimate=estimate,
+        toml=text if wants else "",
+        download=address("compose", "modhub.toml", pick=picks),
+    )
+
+
+@routes.get("/compose/modhub.toml")
+def download(call: Call) -> Response:
+    wants, trouble = _wants(_picks(call))
+    if trouble:
+        raise RefError(trouble)
+    headers = {"Content-Disposition": 'attachment; filename="modhub.toml"'}
+    return Response(_toml(wants), headers=headers, media_type="application/toml; charset=utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class _Estimate:
+    """Bounds, for one image: multiply-adds, and bytes of weights. Modules of one trunk share a pass, and what
+    they share is computed once; how much that is, only composing them tells."""
+
+    trunks: int
+    flops: tuple[int, int]
+    size: tuple[int, int]
+
+
+def _picks(call: Call) -> list[str]:
+    given = [pick.strip()[:400] for pick in call.many("pick")[:PICKS_LIMIT]]
+    return list(dict.fromkeys(pick for pick in given if pick))
+
+
+def _wants(picks: Sequence[str]) -> tuple[list[Want], str]:
+    """The wants, and what is wrong with the first pick that is none. A pick is `REF` or `label = REF`."""
+    wants: list[Want] = []
+    for pick in picks:
+        label, equals, ref = pick.partition(" = ")
+        try:
+            want = Want.parse(label.strip(), ref) if equals else Want.of(Ref.parse(pick))
+            Project(NAME, (*wants, want))
+        except ModhubError as error:
+            return wants, str(error)
+        wants.append(want)
+    return wants, ""
+
+
+def _toml(wants: Sequence[Want]) -> str:
+    text = new_project(NAME)
+    for want in wants:
+        text = add_want(text, want)
+    return text
+
+
+def _found(call: Call, label: str, picks: Sequence[str]) -> list[dict[str, object]]:
+    catalogue = VisibleCatalogue(call.state.store, call.principal)
+    found: list[dict[str, object]] = []
+    try:
+        providers = catalogue.providers(label)
+    except RefError:
+        return []
+    for repository in providers:
+        release = next((one for one in catalogue.releases(repository) if one.yanked is None), None)
+        if release is None:
+            continue
+        try:
+            manifest = catalogue.manifest(repository, release.commit)
+        except ModhubError:
+            continue
+        for entry in manifest.modules:
+            if entry.answers_to(label) and len(found) < FOUND_LIMIT:
+                ref = f"{repository}/{entry.label}"
+                found.append(
+                    {
+                        "ref": ref,
+                        "release": release,
+                        "recall": entry.metrics.get("recall"),
+                        "kept": entry.kept_channels_fraction,
+                        "license": manifest.license,
+                        "picked": ref in picks,
+                        "add": address("compose", pick=[*picks, ref]),
+                    }
+                )
+    return found
+
+
+def _estimate(call: Call, resolution: Resolution) -> _Estimate:
+    shelf = Shelf(call.state.store)
+    catalogue = VisibleCatalogue(call.state.store, call.principal)
+    by_trunk: dict[str, list[ModuleManifest]] = {}
+    for module in resolution.modules:
+        record = catalogue.record(module.repository)
+        details = shelf.module(record, module.release.commit, module.entry)
+        by_trunk.setdefault(module.trunk.sha256, []).append(details)
+    flops, parameters = [0, 0], [0, 0]
+    for modules in by_trunk.values():
+        costs = [one.sizes.flops for one in modules]
+        kept = [one.sizes.kept_parameters for one in modules]
+        flops[0] += max(costs)
+        flops[1] += min(sum(costs), modules[0].sizes.parent_flops)
+        parameters[0] += max(kept)
+        parameters[1] += min(sum(kept), modules[0].sizes.parameters)
+    return _Estimate(
+        trunks=len(by_trunk),
+        flops=(flops[0], flops[1]),
+        size=(parameters[0] * FLOAT_BYTES, parameters[1] * FLOAT_BYTES),
+    )

@@ -1,0 +1,95 @@
+"""A card as HTML that can do no harm, whoever wrote it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from urllib.parse import quote, urlsplit
+
+import nh3
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+__all__ = ["card_html"]
+
+_MARKDOWN = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"])
+_TAGS = frozenset(
+    [
+        "a",
+        "b",
+        "blockquote",
+        "br",
+        "code",
+        "dd",
+        "del",
+        "dl",
+        "dt",
+        "em",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "hr",
+        "i",
+        "img",
+        "li",
+        "ol",
+        "p",
+        "pre",
+        "s",
+        "strong",
+        "sub",
+        "sup",
+        "table",
+        "tbody",
+        "td",
+        "th",
+        "thead",
+        "tr",
+        "ul",
+    ]
+)
+_ATTRIBUTES = {"a": {"href", "title"}, "img": {"src", "alt", "title"}, "ol": {"start"}}
+
+
+@lru_cache(maxsize=256)
+def card_html(text: str, files: str) -> Markup:
+    """`text` in Markdown; relative images and links are looked up below the address `files`.
+
+    Raw HTML is shown as text. Images from elsewhere are left out: they would tell others who reads.
+    """
+
+    def keep(tag: str, name: str, value: str) -> str | None:
+        if (tag, name) == ("img", "src"):
+            return _below(files, value) if _is_relative(value) else None
+        if (tag, name) == ("a", "href") and _is_relative(value):
+            return value if value.startswith("#") else _below(files, value)
+        return value
+
+    cleaned = nh3.clean(
+        _MARKDOWN.render(text),
+        tags=set(_TAGS),
+        attributes={tag: set(names) for tag, names in _ATTRIBUTES.items()},
+        attribute_filter=keep,
+        url_schemes={"http", "https", "mailto"},
+        link_rel="nofollow noopener noreferrer",
+    )
+    # Headings of the card stand below the page's own.
+    for level in range(5, 0, -1):
+        cleaned = cleaned.replace(f"<h{level}>", f"<h{level + 1}>").replace(
+            f"</h{level}>", f"</h{level + 1}>"
+        )
+    return Markup(cleaned)
+
+
+def _is_relative(address: str) -> bool:
+    parts = urlsplit(address)
+    return not parts.scheme and not parts.netloc and not address.startswith(("/", "\\"))
+
+
+def _below(files: str, address: str) -> str:
+    path = urlsplit(address).path
+    if ".." in path.split("/"):
+        return "#"
+    return f"{files}/{quote(path.removeprefix('./'), safe='/%')}"

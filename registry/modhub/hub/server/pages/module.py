@@ -1,0 +1,105 @@
+"""A module's page: what it keeps, what it shares, how it is calibrated, how to pull it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from markupsafe import Markup
+from starlette.responses import Response
+
+from modhub.errors import ModhubError
+from modhub.hub.records import RepositoryRecord
+from modhub.hub.server.call import Call
+from modhub.hub.server.faults import Fault
+from modhub.hub.server.pages.pictures import (
+    calibration_picture,
+    mask_picture,
+    overlap,
+    overlap_picture,
+)
+from modhub.hub.server.pages.render import page
+from modhub.hub.server.pages.repository import may_read, parts_of
+from modhub.hub.server.routing import Routes
+from modhub.hub.server.shelf import Shelf
+from modhub.hub.tree import Tree
+from modhub.manifest import ModuleEntry, RepositoryManifest
+
+__all__ = ["routes"]
+
+routes = Routes()
+SIBLINGS = 24
+
+
+@routes.get("/{namespace}/{name}/modules/{slug}")
+def module(call: Call) -> Response:
+    record = call.repository("see")
+    store = call.state.store
+    shelf = Shelf(store)
+    releases = shelf.releases(record)
+    newest = next((release.commit for release in releases if release.yanked is None), "main")
+    commit = call.commit_of(record, call.one("revision") or newest)
+    manifest = shelf.manifest(record, commit)
+    entry = None if manifest is None else _entry(manifest, call.values["slug"])
+    if manifest is None or entry is None:
+        raise Fault(404, f"There is no module '{call.values['slug'][:100]}' in {record.id}.")
+    readable = may_read(call, record)
+    details, trouble = None, ""
+    if readable:
+        try:
+            details = shelf.module(record, commit, entry)
+        except ModhubError as error:
+            trouble = str(error)
+    return page(
+        call,
+        "module.html",
+        title=f"{entry.label} of {record.id}",
+        record=record,
+        here=parts_of(record),
+        commit=commit,
+        release=next((release for release in releases if release.commit == commit), None),
+        manifest=manifest,
+        entry=entry,
+        trunk=manifest.trunk_of(entry),
+        details=details,
+        trouble=trouble,
+        readable=readable,
+        ref=f"{record.id}/{entry.label}",
+        calibration=None if details is None else _calibration(details.calibration.parameters),
+        **(_pictures(shelf, record, commit, manifest, entry) if readable else {"mask": None, "matrix": None}),
+    )
+
+
+def _entry(manifest: RepositoryManifest, name: str) -> ModuleEntry | None:
+    return next((entry for entry in manifest.modules if entry.slug == name or entry.answers_to(name)), None)
+
+
+def _pictures(
+    shelf: Shelf, record: RepositoryRecord, commit: str, manifest: RepositoryManifest, entry: ModuleEntry
+) -> dict[str, Markup | None]:
+    tree: Tree = shelf.store.tree(record.key, commit)
+    own = shelf.mask(tree, entry)
+    if own is None:
+        return {"mask": None, "matrix": None}
+    trunk = manifest.trunk_of(entry).sha256
+    kin = [one for one in manifest.modules if manifest.trunk_of(one).sha256 == trunk]
+    place = kin.index(entry)
+    start = max(0, min(place - SIBLINGS // 2, len(kin) - SIBLINGS))
+    shown = [
+        (one.label, mask)
+        for one in kin[start : start + SIBLINGS]
+        if (mask := shelf.mask(tree, one)) is not None and len(mask) == len(own)
+    ]
+    labels = [label for label, _ in shown]
+    matrix = None
+    if len(shown) > 1:
+        matrix = overlap_picture(labels, overlap([mask for _, mask in shown]), labels.index(entry.label))
+    return {"mask": mask_picture(own), "matrix": matrix}
+
+
+def _calibration(parameters: Mapping[str, float]) -> Markup | None:
+    """Only where the manifest says what the curve needs."""
+    wanted = ("slope", "intercept", "margin_mean", "margin_std")
+    if any(name not in parameters for name in wanted):
+        return None
+    slope, intercept, mean, deviation = (parameters[name] for name in wanted)
+    return calibration_picture(slope, intercept, mean, deviation) if slope > 0 and deviation >= 0 else None

@@ -1,0 +1,75 @@
+"""Templates to answers, with the headers every page has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.responses import Response
+
+from modhub.hub.server.call import Call
+
+__all__ = ["POLICY", "address", "page", "readable_size", "static_file"]
+
+_HERE = Path(__file__).parent
+POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+
+
+def readable_size(count: int) -> str:
+    """Bytes for people: 12.3 kB."""
+    return _scaled(count, ("B", "kB", "MB", "GB"))
+
+
+def readable_count(number: float) -> str:
+    """A large number for people: 40.8 M."""
+    return _scaled(number, ("", "k", "M", "G")).rstrip()
+
+
+def _scaled(value: float, units: tuple[str, ...]) -> str:
+    for unit in units[:-1]:
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == units[0] else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} {units[-1]}"
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def address(*parts: str, **query: str | list[str]) -> str:
+    """A path on this server, every part quoted, and a query without its empty values."""
+    path = "/" + "/".join(quote(part, safe="") for part in parts if part)
+    pairs = {name: value for name, value in query.items() if value}
+    return path + (f"?{urlencode(pairs, doseq=True)}" if pairs else "")
+
+
+_templates = Environment(
+    loader=FileSystemLoader(_HERE / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_templates.filters.update(bytes=readable_size, count=readable_count, percent=percent)
+_templates.globals.update(address=address)
+
+
+def page(call: Call, template: str, *, status: int = 200, **context: Any) -> Response:
+    """The page `template`; every text in `context` is escaped unless it is `Markup`."""
+    text = _templates.get_template(template).render(
+        principal=call.principal, host=call.base_url, read_only=call.state.options.read_only, **context
+    )
+    headers = {"Content-Security-Policy": POLICY, "Cache-Control": "private, no-cache", "Vary": "Cookie"}
+    return Response(text, status, headers, "text/html; charset=utf-8")
+
+
+def static_file(name: str) -> bytes | None:
+    """A file of this package's `static` folder, by a name without folders."""
+    path = _HERE / "static" / name
+    return path.read_bytes() if "/" not in name and not name.startswith(".") and path.is_file() else None

@@ -1,0 +1,58 @@
+"""Logging in with a token, for pages only: a cookie never authorises a change."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.responses import RedirectResponse, Response
+
+from modhub.errors import AccessError
+from modhub.hub.server.call import Call
+from modhub.hub.server.faults import Fault
+from modhub.hub.server.pages.render import page
+from modhub.hub.server.routing import Routes
+from modhub.hub.server.state import SESSION_SECONDS
+
+__all__ = ["COOKIE", "routes"]
+
+routes = Routes()
+COOKIE = "modhub_session"
+
+
+@routes.get("/login")
+def form(call: Call) -> Response:
+    return page(call, "login.html", title="Log in", trouble="")
+
+
+@routes.post("/login", body_limit=4096)
+def log_in(call: Call) -> Response:
+    _refuse_other_sites(call)
+    fields = parse_qs(call.body.decode("utf-8", "replace"), max_num_fields=10)
+    try:
+        session = call.state.new_session(fields.get("token", [""])[0].strip())
+    except AccessError:
+        return page(call, "login.html", status=401, title="Log in", trouble="This token opens nothing.")
+    response = RedirectResponse("/", 303)
+    response.set_cookie(
+        COOKIE,
+        session,
+        max_age=SESSION_SECONDS,
+        httponly=True,
+        samesite="lax",
+        secure=call.base_url.startswith("https://"),
+    )
+    return response
+
+
+@routes.post("/logout", body_limit=4096)
+def log_out(call: Call) -> Response:
+    _refuse_other_sites(call)
+    response = RedirectResponse("/", 303)
+    response.delete_cookie(COOKIE)
+    return response
+
+
+def _refuse_other_sites(call: Call) -> None:
+    origin = call.request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != urlsplit(call.base_url).netloc:
+        raise Fault(403, "This form was sent from another site.")

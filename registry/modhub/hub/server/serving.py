@@ -1,0 +1,100 @@
+"""Running the application under uvicorn, with limits on connections that say nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from modhub.errors import HubError
+from modhub.hub.server.application import create_app
+from modhub.hub.server.state import DEFAULTS, Options
+
+__all__ = ["serve"]
+
+HEADER_SECONDS = 20.0
+HEADER_BYTES = 32 << 10
+KEEP_ALIVE_SECONDS = 30
+CONNECTIONS = 2000
+
+
+class _PatientForAWhile(H11Protocol):
+    """A connection whose request headers are not complete after some seconds is closed."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._deadline = self.loop.call_later(HEADER_SECONDS, self._give_up)
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.cycle is not None:
+            self._deadline.cancel()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def _give_up(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+
+def serve(
+    root: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    options: Options = DEFAULTS,
+    started: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Serve the store at `root` until the process is told to stop; port 0 takes a free one.
+
+    `started` is called with the address once connections are accepted. Raises `HubError` when the address
+    cannot be used.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise HubError(
+            f"The address {host}:{port} cannot be used: {error}.",
+            hint="Choose another with --host and --port.",
+        ) from error
+    shown = f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{listener.getsockname()[1]}"
+    config: Any = uvicorn.Config(
+        create_app(root, options),
+        http=_PatientForAWhile,
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        # Who speaks to the server is the proxy's affair; the scheme it reports is believed.
+        proxy_headers=True,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        limit_concurrency=CONNECTIONS,
+        h11_max_incomplete_event_size=HEADER_BYTES,
+        timeout_graceful_shutdown=20,
+    )
+    server = _Server(config, lambda: started(address))
+    with listener:
+        server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._tell = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._tell()

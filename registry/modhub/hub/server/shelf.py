@@ -1,0 +1,161 @@
+"""What the files of a repository mean, for pages: releases, manifests, masks. No torch, no code of theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+from packaging.version import Version
+
+from modhub.card import class_tag
+from modhub.catalog import YANKED_NAME
+from modhub.errors import ManifestError, ModhubError, NotFoundError, RefError
+from modhub.files import parse_json
+from modhub.hub.index import Query
+from modhub.hub.records import RepositoryKey, RepositoryRecord
+from modhub.hub.server.faults import Fault
+from modhub.hub.server.principal import Principal, authorize
+from modhub.hub.store import TAGS, Store
+from modhub.hub.tree import Tree
+from modhub.manifest import MANIFEST_NAME, ModuleEntry, ModuleManifest, RepositoryManifest
+from modhub.refs import RepositoryId, version_of_tag
+from modhub.resolve import Release
+
+__all__ = ["Shelf", "VisibleCatalogue"]
+
+MANIFEST_LIMIT = 16 << 20
+TENSORS_LIMIT = 64 << 20
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Reads repositories of one store."""
+
+    store: Store
+
+    def releases(self, record: RepositoryRecord) -> tuple[Release, ...]:
+        """The newest version first, those taken back too."""
+        refs = self.store.refs(record.key)
+        reasons = self._yanked(record)
+        found = [
+            Release(version, commit, reasons.get(str(version)))
+            for ref, commit in refs.items()
+            if ref.startswith(TAGS) and (version := version_of_tag(ref[len(TAGS) :])) is not None
+        ]
+        return tuple(sorted(found, key=lambda one: one.version or Version("0"), reverse=True))
+
+    def manifest(self, record: RepositoryRecord, commit: str) -> RepositoryManifest | None:
+        """`modhub.json` at a commit; None when there is none that can be read."""
+        file = self.store.tree(record.key, commit).get(MANIFEST_NAME)
+        if file is None or file.size > MANIFEST_LIMIT:
+            return None
+        return _manifest(self.store, file.sha256)
+
+    def module(self, record: RepositoryRecord, commit: str, entry: ModuleEntry) -> ModuleManifest:
+        """A module's own manifest. Raises `NotFoundError` or `ManifestError`."""
+        content = self.store.read(record.key, commit, entry.manifest.path, limit=MANIFEST_LIMIT)
+        return ModuleManifest.from_bytes(content, entry.manifest.path)
+
+    def mask(self, tree: Tree, entry: ModuleEntry) -> Mask | None:
+        """Which channel slots the module keeps; None when its tensors are not there or make no sense."""
+        file = tree.get(entry.tensors.path)
+        if file is None or file.size > TENSORS_LIMIT:
+            return None
+        packed = _mask(self.store, file.sha256)
+        return None if packed is None else np.unpackbits(packed[0], count=packed[1]).astype(np.bool_)
+
+    def card(self, record: RepositoryRecord, commit: str) -> str:
+        """The card's text without its front matter."""
+        file = self.store.tree(record.key, commit).get("README.md")
+        if file is None or file.size > 1 << 20:
+            return ""
+        with self.store.open(file.sha256) as stream:
+            text = stream.read().decode("utf-8", "replace").replace("\r\n", "\n")
+        if text.startswith("---\n"):
+            _, marker, rest = text[4:].partition("\n---")
+            text = rest.partition("\n")[2] if marker else text
+        return text
+
+    def _yanked(self, record: RepositoryRecord) -> dict[str, str]:
+        try:
+            content = self.store.read(record.key, "main", YANKED_NAME, limit=1 << 20)
+            reasons = parse_json(content, YANKED_NAME)
+        except ModhubError:
+            return {}
+        return {str(key): str(value) for key, value in reasons.items()} if isinstance(reasons, dict) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class VisibleCatalogue:
+    """What the resolver may ask on behalf of `principal`: the models they may read, and no others exist."""
+
+    store: Store
+    principal: Principal
+
+    def releases(self, repository: RepositoryId) -> Sequence[Release]:
+        return Shelf(self.store).releases(self.record(repository))
+
+    def release_at(self, repository: RepositoryId, revision: str) -> Release:
+        record = self.record(repository)
+        commit = self.store.resolve(record.key, revision)
+        releases = Shelf(self.store).releases(record)
+        return next((release for release in releases if release.commit == commit), Release(None, commit))
+
+    def manifest(self, repository: RepositoryId, commit: str) -> RepositoryManifest:
+        found = Shelf(self.store).manifest(self.record(repository), commit)
+        if found is None:
+            raise ManifestError(f"'{repository}' at {commit[:12]} holds no modules.")
+        return found
+
+    def providers(self, label: str) -> Sequence[RepositoryId]:
+        visible = None if self.principal.admin else self.principal.namespaces
+        query = Query(tags=["modhub", class_tag(label)], visible=visible)
+        return [entry.id for entry in self.store.index.search(query, limit=1000) if self._readable(entry.id)]
+
+    def _readable(self, repository: RepositoryId) -> bool:
+        try:
+            self.record(repository)
+        except NotFoundError:
+            return False
+        return True
+
+    def record(self, repository: RepositoryId) -> RepositoryRecord:
+        """The model, if the principal may read it. Raises `NotFoundError`."""
+        try:
+            record = self.store.repository(RepositoryKey("model", repository))
+            authorize(self.principal, record, "read")
+        except (Fault, NotFoundError):
+            raise NotFoundError(f"There is no repository '{repository}'.", missing="repository") from None
+        return record
+
+
+@lru_cache(maxsize=512)
+def _manifest(store: Store, sha256: str) -> RepositoryManifest | None:
+    with store.open(sha256) as stream:
+        content = stream.read(MANIFEST_LIMIT)
+    try:
+        return RepositoryManifest.from_bytes(content)
+    except (ManifestError, ModhubError, RefError):
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _mask(store: Store, sha256: str) -> tuple[NDArray[np.uint8], int] | None:
+    """The mask's bits, packed, and how many there are."""
+    with store.open(sha256) as stream:
+        content = stream.read(TENSORS_LIMIT)
+    try:
+        tensors: dict[str, Any] = safetensors.numpy.load(content)
+        mask = tensors["mask"]
+    except (safetensors.SafetensorError, KeyError, ValueError, TypeError):
+        return None
+    if mask.dtype != np.uint8 or mask.ndim != 1 or not mask.size:
+        return None
+    return cast("NDArray[np.uint8]", np.packbits(mask != 0)), int(mask.size)

@@ -1,0 +1,69 @@
+"""What all requests share."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from modhub.errors import AccessError
+from modhub.hub.server.accounts import Accounts
+from modhub.hub.server.faults import Fault
+from modhub.hub.server.metrics import Metrics
+from modhub.hub.server.principal import ANONYMOUS, Principal
+from modhub.hub.server.signing import Signer
+from modhub.hub.store import Store
+
+__all__ = ["DEFAULTS", "Options", "State"]
+
+SESSION_SECONDS = 12 * 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a server behaves.
+
+    `public_url` is the address clients see when it is not the one in their Host header (a proxy that rewrites
+    it); `upstream` is an endpoint of the Hugging Face Hub protocol to pull through from, with its `token`.
+    """
+
+    read_only: bool = False
+    public_url: str = ""
+    upstream: str = ""
+    upstream_token: str | None = None
+    upload_limit: int = 1 << 40
+
+
+DEFAULTS = Options()
+
+
+class State:
+    """The store at `root`, its accounts, and what the server counts."""
+
+    def __init__(self, root: Path, options: Options = DEFAULTS) -> None:
+        self.store = Store(root)
+        self.root = self.store.root
+        self.options = options
+        self.accounts = Accounts(self.root)
+        self.signer = Signer(self.root)
+        self.metrics = Metrics()
+        self.started = time.time()
+
+    def refuse_when_read_only(self) -> None:
+        """Raises `Fault` 403 on a server that only reads."""
+        if self.options.read_only:
+            raise Fault(403, "This hub is read-only.")
+
+    def new_session(self, token: str) -> str:
+        """A cookie for a browser that showed `token`; it dies with the token. Raises `AccessError`."""
+        principal = self.accounts.principal(token)
+        return f"{principal.token}.{self.signer.sign('session', principal.token, lifetime=SESSION_SECONDS)}"
+
+    def session_principal(self, session: str) -> Principal:
+        """Whom a cookie speaks for; a stale one is nobody's."""
+        identity, _, signature = session.partition(".")
+        try:
+            self.signer.check(signature, "session", identity)
+            return self.accounts.principal_of(identity)
+        except (Fault, AccessError):
+            return ANONYMOUS
