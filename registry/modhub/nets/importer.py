@@ -7,10 +7,11 @@ gone, since the exported module is in evaluation mode. Values are named by the l
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any, TypeAlias
 
 import torch
@@ -28,6 +29,7 @@ Place: TypeAlias = str | Tensor | list["Place"] | Any
 """What an exported value became: a value's name, a constant, or a list of these (chunk, split)."""
 
 ATTENTION = ("scaled_dot_product_attention", "multi_head_attention", "transformer_encoder")
+PRODUCTS = ("aten.matmul", "aten.bmm", "aten.einsum", "aten.baddbmm")
 
 
 def import_module(module: nn.Module, input_shape: tuple[int, int, int], *, name: str = "") -> Network:
@@ -42,7 +44,7 @@ def import_module(module: nn.Module, input_shape: tuple[int, int, int], *, name:
     name = name or type(module).__name__
     _check_weights(module, name)
     program = _exported(module, input_shape, name)
-    if any(word in str(node.target) for node in program.graph.nodes for word in ATTENTION):
+    if _attends(program):
         raise NetworkImportError(
             f"{name} is a transformer (it has attention layers); modhub takes convolutional networks only.",
             hint="Choose a convolutional network, for instance torchvision:convnext_tiny.",
@@ -54,6 +56,14 @@ def import_module(module: nn.Module, input_shape: tuple[int, int, int], *, name:
         raise NetworkImportError(f"{name} cannot be data: {error.message}", hint=error.hint) from None
     _check_same(module, network, name)
     return network
+
+
+def _attends(program: torch.export.ExportedProgram) -> bool:
+    """Attention by name, or spelled out: a softmax beside products of values."""
+    targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    named = any(word in target for target in targets for word in ATTENTION)
+    spelled = any(target.startswith(PRODUCTS) for target in targets)
+    return named or (spelled and any(target.startswith("aten.softmax") for target in targets))
 
 
 def _check_weights(module: nn.Module, name: str) -> None:
@@ -127,7 +137,7 @@ def _quiet() -> Any:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

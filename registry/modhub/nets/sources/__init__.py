@@ -1,0 +1,63 @@
+"""Parent strings: where a trained classifier comes from.
+
+modhub:NAME                a network built in, with --weights
+torchvision:NAME           torchvision's, with --weights or downloaded
+timm:NAME                  timm's, with --weights or fetched as safetensors
+hf:REPO[@REVISION]         an image-classification repository of timm or transformers
+FILE.py:CALLABLE           the user's own code, with --arg k=v and --weights
+DIR                        a classifier written by modhub
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from modhub.errors import MissingDependencyError, ParentError
+from modhub.nets.sources.base import Fetch, ParentSource, distinct_labels, parsed_arguments
+from modhub.nets.sources.builtin import builtin_parent
+from modhub.nets.sources.own import callable_parent, directory_parent, write_parent
+from modhub.nets.sources.repository import repository_parent
+from modhub.nets.sources.timm_models import timm_parent
+from modhub.nets.sources.torchvision_models import torchvision_parent
+
+__all__ = ["Fetch", "ParentSource", "distinct_labels", "load_parent", "write_parent"]
+
+GRAMMAR = (
+    "A parent is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO[@REVISION], FILE.py:CALLABLE or a "
+    "directory with graph.json, weights.safetensors and parent.json."
+)
+
+
+def load_parent(
+    source: str,
+    *,
+    weights: Path | None = None,
+    arguments: Mapping[str, str] | None = None,
+    fetch: Fetch | None = None,
+) -> ParentSource:
+    """The classifier that a parent string names, with what its own metadata says about labels and input.
+
+    `weights` is a safetensors file, `arguments` what `--arg k=v` said, `fetch` gets
+    files for `hf:` and `timm:`. Raises
+    `ParentError`; `OfflineError` when weights would have to be downloaded and cannot be;
+    `MissingDependencyError` when timm or transformers is needed and not there.
+    """
+    kind, _, name = source.partition(":")
+    parsed = parsed_arguments(arguments or {})
+    if kind == "modhub":
+        return builtin_parent(name, weights)
+    if kind == "torchvision":
+        return torchvision_parent(name, weights, parsed)
+    if kind == "timm":
+        return timm_parent(name, weights, parsed, fetch)
+    if kind == "hf":
+        if fetch is None:
+            raise MissingDependencyError("huggingface_hub", purpose=f"The parent '{source}'", extra="hub")
+        return repository_parent(name, fetch)
+    path, _, called = source.rpartition(":")
+    if path.endswith(".py"):
+        return callable_parent(Path(path), called, weights, parsed)
+    if Path(source).is_dir():
+        return directory_parent(Path(source))
+    raise ParentError(f"'{source}' is no parent that can be read.", hint=GRAMMAR)
