@@ -1,0 +1,94 @@
+"""How much a composed classifier may cost, and the channels that this buys for a set of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from modhub.decompose.selection import Removal, mask_after
+from modhub.errors import BudgetError
+from modhub.nets import ChannelSpace, Mask, Network, cost, slice_network
+
+__all__ = ["Budget", "Price", "mask_within"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Fractions of each parent's trunk: multiply-adds, parameters; None where there is no limit.
+
+    `max_loss` is the recall, in fractions, that the classes may lose on average. Raises `BudgetError` for
+    a fraction outside (0, 1].
+    """
+
+    flops: float | None = None
+    params: float | None = None
+    max_loss: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("flops", self.flops), ("params", self.params)):
+            if value is not None and not 0 < value <= 1:
+                raise BudgetError(f"The budget {name}={value:g} is not a fraction.", hint="Use 0.01 to 1.")
+        if self.max_loss is not None and not 0 <= self.max_loss < 1:
+            raise BudgetError(
+                f"The loss {self.max_loss:g} is not a fraction.", hint="Use 0.005 or 0.5pp for half a point."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a sliced trunk costs, as fractions of the whole one."""
+
+    flops: float
+    params: float
+
+    @classmethod
+    def of(cls, sliced: Network, whole: Network) -> Price:
+        part, all_ = cost(sliced), cost(whole)
+        return cls(part.flops / max(all_.flops, 1), part.parameters / max(all_.parameters, 1))
+
+
+def mask_within(trunk: Network, space: ChannelSpace, removal: Removal, budget: Budget) -> Mask:
+    """The mask that removes the shortest prefix of the order that meets `budget`'s flops and params.
+
+    A prefix for a larger budget is a prefix of that for a smaller one, so more budget never drops a channel
+    that less had kept. Raises `BudgetError` that says what could be reached.
+    """
+
+    def price(count: int) -> Price:
+        mask = mask_after(removal, count, space)
+        return Price.of(slice_network(trunk, mask, space=space), trunk)
+
+    def meets(count: int) -> bool:
+        found = price(count)
+        return (budget.flops is None or found.flops <= budget.flops) and (
+            budget.params is None or found.params <= budget.params
+        )
+
+    fewest = len(removal.slots)
+    if not meets(fewest):
+        least = price(fewest)
+        raise BudgetError(
+            f"No choice of channels meets {_wanted(budget)}: the smallest network that keeps a channel in "
+            f"every layer has flops={least.flops:.3f} and params={least.params:.3f} of its parent.",
+            hint="Allow more, or compose fewer classes from fewer parents.",
+        )
+    return mask_after(removal, _first(meets, fewest), space)
+
+
+def _first(holds: Callable[[int], bool], last: int) -> int:
+    """The smallest count for which a monotone condition holds; it holds for `last`."""
+    low, high = 0, last
+    while low < high:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _wanted(budget: Budget) -> str:
+    limits = [
+        f"{name}={value:g}" for name in ("flops", "params") if (value := getattr(budget, name)) is not None
+    ]
+    return " and ".join(limits)

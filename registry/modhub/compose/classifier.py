@@ -1,0 +1,188 @@
+"""One classifier made of modules: one pass per trunk, raw images in, comparable scores out.
+
+Classes of one parent rank as their margins rank. Between parents the evidence decides: each head's best class
+says in standard deviations how the image compares with that class's own images, and the head's other classes
+stand below it as far as their calibrated margins say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from modhub.compose.heads import JoinedHead
+from modhub.data import as_batch
+from modhub.manifest import InputSpec
+from modhub.nets import Network, Runner
+from modhub.preprocessing import Preprocess
+
+__all__ = ["EVIDENCE_SCALE", "ComposedClassifier", "Prediction", "TrunkPass", "TrunkReport"]
+
+EVIDENCE_SCALE = 3.0
+"""Log-odds per standard deviation of evidence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrunkReport:
+    """What one pass costs beside its parent's trunk; FLOPs are multiply-adds for one image."""
+
+    parent: str
+    kept_channels_fraction: float
+    kept_params_fraction: float
+    flops: int
+    parent_flops: int
+
+    def to_dict(self) -> dict[str, str | float | int]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """`label` is None for "none of these"; `probability` is the best class's, in [0, 1]; `scores` by label.
+
+    `acceptance` is how far, in standard deviations, the evidence is above the best class's threshold.
+    """
+
+    label: str | None
+    probability: float
+    scores: dict[str, float]
+    acceptance: float
+
+
+class TrunkPass(nn.Module):
+    """One slim trunk with its own preprocessing and the heads of the parents that stand on it."""
+
+    def __init__(
+        self, network: Network, spec: InputSpec, heads: Sequence[JoinedHead], report: TrunkReport
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.preprocess = Preprocess(spec)
+        self.trunk = Runner(network)
+        self.head_list = nn.ModuleList(heads)
+        self.report = report
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.trunk(self.preprocess(images))
+        return features
+
+    @property
+    def heads(self) -> list[JoinedHead]:
+        return [head for head in self.head_list if isinstance(head, JoinedHead)]
+
+
+class ComposedClassifier(nn.Module):
+    """Raw images (batch, 1 or 3, height, width), uint8 or floats in [0, 1], to scores (batch, labels).
+
+    The softmax of the scores over the labels is the probability of each; with a single label the score is its
+    log-odds. Accepted by `torch.compile`, `torch.export` and the ONNX exporter. `order` gives for each label
+    its place among the classes of all heads, in the order of passes and heads.
+    """
+
+    order: Tensor
+
+    def __init__(
+        self, labels: Sequence[str], passes: Sequence[TrunkPass], order: Tensor, *, reject: bool = False
+    ) -> None:
+        super().__init__()
+        self.labels = tuple(labels)
+        self.passes = nn.ModuleList(passes)
+        self.reject = reject
+        self.register_buffer("order", order)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.assess(images)[0]
+
+    def assess(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (batch, labels), and (batch,) how far the evidence is above the best class's threshold."""
+        found: list[tuple[JoinedHead, Tensor, Tensor]] = []
+        for each in self.trunk_passes:
+            features = each(images)
+            for head in each.heads:
+                margin = head.margins(features)
+                found.append((head, margin, head.evidence(features, margin)))
+        if len(found) == 1:
+            scores = _alone(found[0][0], found[0][1])
+        else:
+            scores = torch.cat([_beside(*entry) for entry in found], 1)
+        surplus = torch.cat([evidence - head.field("threshold") for head, _, evidence in found], 1)
+        best = scores.argmax(1, keepdim=True)
+        return scores[:, self.order], surplus.gather(1, best)[:, 0]
+
+    def margins(self, images: Tensor) -> Tensor:
+        """(batch, labels) uncalibrated: each class's score minus the mean score of its parent's others."""
+        found = []
+        for each in self.trunk_passes:
+            features = each(images)
+            found += [head.margins(features) for head in each.heads]
+        return torch.cat(found, 1)[:, self.order]
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """(batch, labels) in [0, 1] from scores; over several labels they sum to 1."""
+        return scores.sigmoid() if len(self.labels) == 1 else scores.softmax(1)
+
+    def predict(self, images: Tensor | Sequence[NDArray[np.uint8]], batch: int = 64) -> list[Prediction]:
+        """One prediction per image; images of any sizes may be given as uint8 (height, width, 1 or 3)."""
+        batches = (
+            list(torch.split(images, batch))
+            if isinstance(images, Tensor)
+            else [as_batch([image]) for image in images]
+        )
+        found: list[Prediction] = []
+        with torch.inference_mode():
+            for part in batches:
+                scores, acceptance = self.assess(part)
+                for row, chances, accepted in zip(
+                    scores.tolist(), self.probabilities(scores).tolist(), acceptance.tolist(), strict=True
+                ):
+                    best = int(np.argmax(row))
+                    label = None if self.reject and accepted < 0 else self.labels[best]
+                    named = dict(zip(self.labels, row, strict=True))
+                    found.append(Prediction(label, chances[best], named, accepted))
+        return found
+
+    @property
+    def trunk_passes(self) -> list[TrunkPass]:
+        return [each for each in self.passes if isinstance(each, TrunkPass)]
+
+    def report(self) -> dict[str, object]:
+        """For JSON: labels, the number of passes per image, and per trunk what is left of its parent."""
+        return {
+            "labels": list(self.labels),
+            "passes": len(self.passes),
+            "trunks": [each.report.to_dict() for each in self.trunk_passes],
+        }
+
+    def save(self, directory: Path | str, *, replace: bool = False) -> Path:
+        """Write a build directory, whole or not at all. Raises `StorageError`."""
+        from modhub.compose.storage import save_build
+
+        return save_build(self, Path(directory), replace=replace)
+
+    @classmethod
+    def load(cls, directory: Path | str) -> ComposedClassifier:
+        """Read what `save` wrote; every digest is verified. Raises `ManifestError` or `IntegrityError`."""
+        from modhub.compose.storage import load_build
+
+        return load_build(Path(directory))
+
+
+def _alone(head: JoinedHead, margin: Tensor) -> Tensor:
+    """The only head: its margins at one temperature, or for a single class its log-odds against the rest."""
+    if head.classes == 1:
+        return head.field("slope") * margin + head.field("intercept")
+    return head.field("temperature").mean() * margin
+
+
+def _beside(head: JoinedHead, margin: Tensor, evidence: Tensor) -> Tensor:
+    """One head of several: the evidence of its best class, the others below it by their margins."""
+    best = margin.argmax(1, keepdim=True)
+    below = head.field("temperature").mean() * (margin - margin.gather(1, best))
+    return EVIDENCE_SCALE * evidence.gather(1, best) + below

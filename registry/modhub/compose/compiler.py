@@ -1,0 +1,257 @@
+"""From modules to one network per trunk, and those to one classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modhub.compose.budget import Budget, mask_within
+from modhub.compose.classifier import ComposedClassifier, TrunkPass, TrunkReport
+from modhub.compose.heads import CALIBRATION_FIELDS, HeadTensors, JoinedHead
+from modhub.compose.parts import Part, distinct_parts
+from modhub.decompose.calibration import KIND
+from modhub.decompose.channelling import tail_of
+from modhub.decompose.compensation import cut
+from modhub.decompose.selection import Removal, removal_order, slot_costs
+from modhub.decompose.statistics import ClassStatistics, pooled_statistics, read_statistics
+from modhub.errors import CompositionError, IntegrityError
+from modhub.nets import (
+    ChannelSpace,
+    Mask,
+    Network,
+    channel_space,
+    cost,
+    fuse_batch_norm,
+    mask_positions,
+)
+from modhub.reporter import SILENT, Reporter
+
+__all__ = ["TrunkPlan", "compose", "plans"]
+
+_POSITION_MASK = "position_mask."
+
+
+def compose(
+    parts: Sequence[Part],
+    *,
+    budget: Budget | None = None,
+    reject: bool = False,
+    reporter: Reporter = SILENT,
+) -> ComposedClassifier:
+    """One classifier over the labels of `parts`, in their order.
+
+    Modules are grouped by the content of their trunk: one union of masks, one network, one pass each. With a
+    `budget` channels are chosen again, for the set. Raises `CompositionError` for no modules, two that share
+    a label, or files that do not fit each other, and `BudgetError`.
+    """
+    wanted = distinct_parts(parts)
+    planned = plans(wanted)
+    passes = []
+    for plan in reporter.track(planned, "compile trunks", len(planned)):
+        passes.append(plan.compile(plan.mask(budget)))
+    return joined(wanted, planned, passes, reject=reject)
+
+
+def joined(
+    parts: Sequence[Part], planned: Sequence[TrunkPlan], passes: Sequence[TrunkPass], *, reject: bool
+) -> ComposedClassifier:
+    """The classifier of compiled passes, its labels in the order of `parts`."""
+    places = [part.name for plan in planned for head in plan.heads for part in head]
+    order = torch.tensor([places.index(part.name) for part in parts], dtype=torch.int64)
+    return ComposedClassifier([part.name for part in parts], passes, order, reject=reject)
+
+
+def plans(parts: Sequence[Part]) -> list[TrunkPlan]:
+    """`parts` by trunk and, inside, by parent; the result does not depend on their order."""
+    groups: dict[str, dict[str, list[Part]]] = {}
+    for part in sorted(parts, key=lambda part: (part.module.manifest.trunk.sha256, part.parent, part.name)):
+        groups.setdefault(part.module.manifest.trunk.sha256, {}).setdefault(part.parent, []).append(part)
+    return [TrunkPlan(tuple(tuple(head) for head in heads.values())) for heads in groups.values()]
+
+
+@dataclass(frozen=True, slots=True)
+class TrunkPlan:
+    """The modules that share one trunk, by parent."""
+
+    heads: tuple[tuple[Part, ...], ...]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return tuple(part for head in self.heads for part in head)
+
+    @property
+    def trunk(self) -> Network:
+        return self.parts[0].trunk
+
+    @property
+    def space(self) -> ChannelSpace:
+        return channel_space(self.trunk)
+
+    def statistics(self) -> ClassStatistics | None:
+        """Pooled over the modules; None when one of them carries none."""
+        space = self.space
+        found = [
+            read_statistics(part.module.tensors, part.statistics, self.trunk.graph, space)
+            for part in self.parts
+        ]
+        known = [each for each in found if each is not None]
+        return pooled_statistics(known) if len(known) == len(found) else None
+
+    def mask(self, budget: Budget | None) -> Mask:
+        """The union of the modules' masks, or what `budget` buys for the set. Raises `BudgetError`."""
+        if budget is None or (budget.flops is None and budget.params is None):
+            return self.space.union(_mask(part) for part in self.parts)
+        return mask_within(self.trunk, self.space, self.removal(), budget)
+
+    def removal(self) -> Removal:
+        """The order in which channels can go for this set of classes."""
+        space = self.space
+        costs = slot_costs(self.trunk, space)
+        statistics = self.statistics()
+        if statistics is not None:
+            return removal_order(statistics, space, costs)
+        worth = np.sum([_relevance(part, space) for part in self.parts], axis=0)
+        slots = np.concatenate(
+            [
+                group.start + np.argsort(worth[group.slots], kind="stable")[:-1]
+                for group in space.groups
+                if group.cuttable
+            ]
+            or [np.zeros(0, np.int64)]
+        )
+        price = worth[slots] / costs[slots].clip(1e-12)
+        rank = np.argsort(price, kind="stable")
+        return Removal(slots[rank], price[rank])
+
+    def compile(self, mask: Mask) -> TrunkPass:
+        """The trunk cut to `mask`, removed channels folded into what reads them, and the joined heads."""
+        first = self.parts[0].module.manifest
+        space = self.space
+        dense = _positioned(self.trunk, self.parts)
+        if dense is not self.trunk:
+            # Channel slots survive position masks; only the values' names change.
+            space = channel_space(dense)
+        tensors = [_head_tensors(head) for head in self.heads]
+        stacked, bias, sizes = _stacked(tensors)
+        statistics = self.statistics() if dense is self.trunk and not mask.all() else None
+        sliced, weight, bias = cut(dense, mask, space, statistics, stacked, bias)
+        heads = [
+            JoinedHead(fitted, tail_of(head[0].module.tensors))
+            for fitted, head in zip(_unstacked(tensors, weight, bias, sizes), self.heads, strict=True)
+        ]
+        return TrunkPass(fuse_batch_norm(sliced), first.input, heads, self._report(sliced, mask))
+
+    def _report(self, sliced: Network, mask: Mask) -> TrunkReport:
+        part, whole = cost(sliced), cost(self.trunk)
+        names = dict.fromkeys(head[0].module.manifest.parent.name for head in self.heads)
+        return TrunkReport(
+            parent=" + ".join(names),
+            kept_channels_fraction=float(mask.mean()) if len(mask) else 1.0,
+            kept_params_fraction=part.parameters / max(whole.parameters, 1),
+            flops=part.flops,
+            parent_flops=whole.flops,
+        )
+
+
+def _mask(part: Part) -> Mask:
+    return _tensor(part, "mask").bool().numpy()
+
+
+def _relevance(part: Part, space: ChannelSpace) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    found = part.module.tensors.get("relevance", part.module.tensors["mask"]).double().numpy()
+    if found.shape != (space.slots,):
+        raise IntegrityError(f"The relevance of '{part.name}' does not fit its trunk.")
+    return np.asarray(found, np.float64)
+
+
+def _tensor(part: Part, name: str) -> Tensor:
+    tensor = part.module.tensors.get(name)
+    if tensor is None:
+        raise IntegrityError(
+            f"The module '{part.name}' of '{part.module.manifest.parent.name}' has no tensor '{name}'.",
+            hint="Pull it again, or decompose its parent again.",
+        )
+    return tensor
+
+
+def _head_tensors(head: Sequence[Part]) -> HeadTensors:
+    weights = torch.stack([_tensor(part, "head.weight") for part in head])
+    biases = torch.stack([_tensor(part, "head.bias") for part in head])
+    first = head[0]
+    labels = first.module.manifest.parent.labels
+    shared = first.statistics
+    numbers = []
+    for part in head:
+        calibration = part.module.manifest.calibration
+        if calibration.kind != KIND:
+            raise CompositionError(
+                f"The module '{part.name}' is calibrated in a way this modhub does not know, "
+                f"'{calibration.kind}'.",
+                hint="Upgrade modhub.",
+            )
+        numbers.append([calibration.parameters.get(name, _DEFAULTS[name]) for name in CALIBRATION_FIELDS])
+    own = [part.module.label for part in head]
+    known = "parent.weight" in shared and shared["parent.weight"].shape[0] == len(labels)
+    known = known and set(own) <= set(labels)
+    return HeadTensors(
+        rows=weights[:, 0],
+        row_bias=biases[:, 0],
+        rest=weights[:, 1],
+        rest_bias=biases[:, 1],
+        parent=shared["parent.weight"] if known else None,
+        parent_bias=shared["parent.bias"] if known else None,
+        index=torch.tensor(
+            [labels.index(label) if label in labels else 0 for label in own], dtype=torch.int64
+        ),
+        calibration=torch.tensor(numbers, dtype=torch.float32).T.contiguous(),
+    )
+
+
+_DEFAULTS = {
+    name: 1.0 if name in ("temperature", "slope") or name.endswith("_std") else 0.0
+    for name in CALIBRATION_FIELDS
+}
+_STACKED = (("rows", "row_bias"), ("rest", "rest_bias"), ("parent", "parent_bias"))
+
+
+def _stacked(heads: Sequence[HeadTensors]) -> tuple[Tensor, Tensor, list[int]]:
+    """Every weighted row of every head in one matrix, so that all are cut and folded at once."""
+    weights, biases = [], []
+    for head in heads:
+        for weight, bias in _STACKED:
+            if getattr(head, weight) is not None:
+                weights.append(getattr(head, weight))
+                biases.append(getattr(head, bias))
+    return torch.cat(weights), torch.cat(biases), [len(weight) for weight in weights]
+
+
+def _unstacked(
+    heads: Sequence[HeadTensors], weight: Tensor, bias: Tensor, sizes: Sequence[int]
+) -> list[HeadTensors]:
+    weights, biases = iter(torch.split(weight, list(sizes))), iter(torch.split(bias, list(sizes)))
+    fitted = []
+    for head in heads:
+        tensors = head.to_dict()
+        for name, name_of_bias in _STACKED:
+            if name in tensors:
+                tensors[name], tensors[name_of_bias] = next(weights).clone(), next(biases).clone()
+        fitted.append(HeadTensors.from_dict(tensors))
+    return fitted
+
+
+def _positioned(trunk: Network, parts: Sequence[Part]) -> Network:
+    """The trunk with position masks united: a position is alive where any module keeps it."""
+    masks: dict[str, Tensor] = {}
+    for number, part in enumerate(parts):
+        own = {
+            name.removeprefix(_POSITION_MASK): tensor.bool()
+            for name, tensor in part.module.tensors.items()
+            if name.startswith(_POSITION_MASK)
+        }
+        masks = own if number == 0 else {name: masks[name] | own[name] for name in masks if name in own}
+    masks = {name: mask for name, mask in masks.items() if not bool(mask.all())}
+    return mask_positions(trunk, masks) if masks else trunk

@@ -1,0 +1,202 @@
+"""A composed classifier as a directory: graphs and weights as data, every digest verified on loading.
+
+build.json                  what stands where (schemas/build.schema.json)
+trunks/<i>/graph.json       the slim network of pass i
+trunks/<i>/weights.safetensors
+heads.safetensors           rows, calibration and order
+README.md
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modhub.artifact import parse_tensors
+from modhub.compose.classifier import ComposedClassifier, TrunkPass, TrunkReport
+from modhub.compose.heads import CALIBRATION_FIELDS, HeadTensors, JoinedHead
+from modhub.errors import IntegrityError, ManifestError
+from modhub.files import confined, new_directory, parse_json, pretty_json, sha256_of_bytes
+from modhub.manifest import Fields, FileInfo, InputSpec
+from modhub.modules import tensor_bytes
+from modhub.nets import TAIL_STEPS, Graph, Network
+
+__all__ = ["BUILD_NAME", "BUILD_SCHEMA_VERSION", "load_build", "save_build"]
+
+BUILD_NAME = "build.json"
+BUILD_SCHEMA_VERSION = 1
+_HEADS = "heads.safetensors"
+
+
+def save_build(classifier: ComposedClassifier, directory: Path, *, replace: bool = False) -> Path:
+    """Write `directory`, whole or not at all; equal classifiers give equal bytes. Raises `StorageError`."""
+    files: dict[str, bytes] = {}
+    heads: dict[str, Tensor] = {"order": classifier.order}
+    passes = []
+    for number, each in enumerate(classifier.trunk_passes):
+        network = each.trunk.network
+        graph, weights = f"trunks/{number}/graph.json", f"trunks/{number}/weights.safetensors"
+        files[graph] = pretty_json(network.graph.to_dict())
+        files[weights] = tensor_bytes(network.tensors)
+        described = []
+        for place, head in enumerate(each.heads):
+            heads.update({f"{number}.{place}.{name}": t for name, t in head.tensors.to_dict().items()})
+            described.append({"classes": head.classes, "tail": list(head.tail)})
+        passes.append(
+            {
+                **each.report.to_dict(),
+                "input": each.spec.to_dict(),
+                "graph": _info(graph, files[graph]),
+                "weights": _info(weights, files[weights]),
+                "heads": described,
+            }
+        )
+    files[_HEADS] = tensor_bytes(heads)
+    files["README.md"] = _readme(classifier).encode()
+    build = {
+        "schema_version": BUILD_SCHEMA_VERSION,
+        "labels": list(classifier.labels),
+        "reject": classifier.reject,
+        "heads": _info(_HEADS, files[_HEADS]),
+        "passes": passes,
+    }
+    files[BUILD_NAME] = pretty_json(build)
+    with new_directory(directory, replace=replace) as scratch:
+        for path, content in files.items():
+            target = confined(scratch, path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+    return directory
+
+
+def load_build(directory: Path) -> ComposedClassifier:
+    """Read what `save_build` wrote. Raises `ManifestError` or `IntegrityError` naming the file."""
+    path = directory / BUILD_NAME
+    if not path.is_file():
+        raise ManifestError(
+            f"'{directory}' holds no {BUILD_NAME}.", hint="Name a directory written by 'modhub compose'."
+        )
+    fields = Fields(parse_json(path.read_bytes(), str(path)), str(path))
+    fields.check_version(BUILD_SCHEMA_VERSION)
+    labels = fields.strings("labels")
+    held = _tensors(directory, FileInfo.from_dict(fields.child("heads")))
+    passes, classes = [], 0
+    for number, each in enumerate(fields.children("passes")):
+        loaded = _pass(directory, each, number, held)
+        classes += sum(head.classes for head in loaded.heads)
+        passes.append(loaded)
+    order = held.get("order")
+    if (
+        not labels
+        or classes != len(labels)
+        or order is None
+        or order.dtype != torch.int64
+        or sorted(order.tolist()) != list(range(classes))
+    ):
+        raise IntegrityError(
+            f"The labels in '{path}' do not match the {classes} classes of its heads.",
+            hint="Compose it again.",
+        )
+    return ComposedClassifier(labels, passes, order, reject=fields.boolean("reject"))
+
+
+def _pass(directory: Path, fields: Fields, number: int, held: dict[str, Tensor]) -> TrunkPass:
+    graph_info = FileInfo.from_dict(fields.child("graph"))
+    place = str(directory / graph_info.path)
+    graph = Graph.from_dict(parse_json(_verified(directory, graph_info), place), place)
+    network = Network(graph, _tensors(directory, FileInfo.from_dict(fields.child("weights"))))
+    spec = InputSpec.from_dict(fields.child("input"))
+    if tuple(graph.input_shape) != (spec.channels, spec.height, spec.width):
+        raise IntegrityError(f"The input of '{place}' is not the one that {fields.place} describes.")
+    shape = graph.shapes[graph.output]
+    features = shape[-1] if len(shape) == 1 else shape[0]
+    heads = []
+    for position, head in enumerate(fields.children("heads")):
+        prefix = f"{number}.{position}."
+        own = {name.removeprefix(prefix): t for name, t in held.items() if name.startswith(prefix)}
+        tail = head.strings("tail")
+        _check_head(own, head.integer("classes", minimum=1), features, tail, head.place)
+        heads.append(JoinedHead(HeadTensors.from_dict(own), tail))
+    report = TrunkReport(
+        parent=fields.string("parent"),
+        kept_channels_fraction=fields.number("kept_channels_fraction"),
+        kept_params_fraction=fields.number("kept_params_fraction"),
+        flops=fields.integer("flops"),
+        parent_flops=fields.integer("parent_flops"),
+    )
+    return TrunkPass(network, spec, heads, report)
+
+
+def _check_head(
+    tensors: dict[str, Tensor], classes: int, features: int, tail: tuple[str, ...], place: str
+) -> None:
+    expected: dict[str, tuple[int, ...]] = {
+        "rows": (classes, features),
+        "rest": (classes, features),
+        "row_bias": (classes,),
+        "rest_bias": (classes,),
+        "index": (classes,),
+        "calibration": (len(CALIBRATION_FIELDS), classes),
+    }
+    if "parent" in tensors:
+        labels = len(tensors["parent"])
+        expected |= {"parent": (labels, features), "parent_bias": (labels,)}
+        index = tensors.get("index")
+        if index is not None and len(index) and not 0 <= int(index.min()) <= int(index.max()) < labels:
+            raise IntegrityError(f"{place} points outside its parent's head.")
+    for name, shape in expected.items():
+        kind = torch.int64 if name == "index" else torch.float32
+        if name not in tensors or tuple(tensors[name].shape) != shape or tensors[name].dtype != kind:
+            raise IntegrityError(f"The tensor '{name}' of {place} is missing or not {list(shape)}.")
+    if set(tensors) - set(expected) or set(tail) - set(TAIL_STEPS):
+        raise IntegrityError(f"{place} holds tensors or steps that this modhub does not know.")
+
+
+def _info(path: str, content: bytes) -> dict[str, Any]:
+    return FileInfo(path=path, sha256=sha256_of_bytes(content), size=len(content)).to_dict()
+
+
+def _tensors(directory: Path, info: FileInfo) -> dict[str, Tensor]:
+    return parse_tensors(_verified(directory, info), str(directory / info.path))
+
+
+def _verified(directory: Path, info: FileInfo) -> bytes:
+    path = confined(directory, info.path)
+    if not path.is_file():
+        raise IntegrityError(f"The file '{path}' is missing.", hint="Compose it again.")
+    if path.stat().st_size != info.size:
+        raise IntegrityError(
+            f"The file '{path}' has {path.stat().st_size:,} bytes; {info.size:,} were written.",
+            hint="Compose it again.",
+        )
+    content = path.read_bytes()
+    if sha256_of_bytes(content) != info.sha256:
+        raise IntegrityError(
+            f"The file '{path}' does not have the digest that {BUILD_NAME} promises.",
+            hint="Compose it again.",
+        )
+    return content
+
+
+def _readme(classifier: ComposedClassifier) -> str:
+    lines = ["# A composed classifier", "", f"It knows: {', '.join(classifier.labels)}.", ""]
+    for each in classifier.trunk_passes:
+        report = each.report
+        share = report.flops / max(report.parent_flops, 1)
+        lines.append(
+            f"- one pass through {share:.0%} of {report.parent}'s trunk, {report.flops:,} multiply-adds"
+        )
+    lines += [
+        "",
+        "```python",
+        "import modhub",
+        "",
+        'classifier = modhub.load(".")',
+        "```",
+        "",
+        "Written by modhub.",
+    ]
+    return "\n".join(lines) + "\n"
