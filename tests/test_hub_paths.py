@@ -9,7 +9,16 @@ from modhub.hub.records import RepositoryKey
 
 @pytest.mark.parametrize(
     "path",
-    ["README.md", ".gitattributes", "a/b/c.bin", "modules/größe/module.json", "猫/x", "a b/c", "x" * 240, "v1..2"],
+    [
+        "README.md",
+        ".gitattributes",
+        "a/b/c.bin",
+        "modules/größe/module.json",
+        "猫/x",
+        "a b/c",
+        "x" * 240,
+        "v1..2",
+    ],
 )
 def test_paths_that_every_system_can_store(path: str) -> None:
     assert check_path(path) == path
@@ -66,7 +75,23 @@ def test_branch_names(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "HEAD", "refs/heads/x", "a..b", "/a", "a/", "a//b", "-a", "a.lock", ".a", "a b", "é", "0" * 40, "a" * 300]
+    "name",
+    [
+        "",
+        "HEAD",
+        "refs/heads/x",
+        "a..b",
+        "/a",
+        "a/",
+        "a//b",
+        "-a",
+        "a.lock",
+        ".a",
+        "a b",
+        "é",
+        "0" * 40,
+        "a" * 300,
+    ],
 )
 def test_branch_names_that_are_refused(name: str) -> None:
     with pytest.raises(RefError, match="cannot be the name of a branch"):

@@ -52,15 +52,14 @@ class Cache:
         if sha256 is None:
             return None
         path = self._at(sha256)
-        try:
-            good = path.stat().st_size == entry.size and sha256_of_file(path) == sha256
-        except FileNotFoundError:
-            return None
-        if not good:
-            with disk_errors(path):
-                path.unlink(missing_ok=True)
-            return None
-        return path
+        with disk_errors(path):
+            try:
+                if path.stat().st_size == entry.size and sha256_of_file(path) == sha256:
+                    return path
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            path.unlink(missing_ok=True)
+        return None
 
     def fetch(self, entry: FileEntry, place: str, download: Fetch) -> Path:
         """The verified local file, downloaded unless it is there.
@@ -127,7 +126,7 @@ class Cache:
             return None
         try:
             return (self.root / "oids" / entry.oid).read_text()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     @contextmanager
@@ -195,7 +194,7 @@ class Cache:
 
     def _remember(self, path: Path, document: Mapping[str, Any]) -> None:
         content = canonical_json(document)
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             if path.read_bytes() == content:
                 return
         write_bytes(path, content)
@@ -203,7 +202,7 @@ class Cache:
     def _recall(self, path: Path) -> dict[str, Any] | None:
         try:
             document = parse_json(path.read_bytes(), f"'{path}'")
-        except (FileNotFoundError, ManifestError):
+        except (FileNotFoundError, NotADirectoryError, ManifestError):
             return None
         return document if isinstance(document, dict) else None
 

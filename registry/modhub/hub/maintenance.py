@@ -295,10 +295,10 @@ class _Check:
             return error.message
         for path, file in tree.items():
             size = self.store.blobs.size(file.sha256)
+            if file.sha256 in self.bad_blobs or size not in (None, file.size):
+                return f"the contents of '{path}' are damaged"
             if size is None:
                 return f"the contents of '{path}' are missing"
-            if size != file.size or file.sha256 in self.bad_blobs:
-                return f"the contents of '{path}' are damaged"
         return ""
 
     def check_ancestors(

@@ -1,0 +1,385 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+from packaging.version import Version
+
+from modhub.catalog import Catalog
+from modhub.errors import (
+    ConflictError,
+    HubError,
+    IntegrityError,
+    ManifestError,
+    ModhubError,
+    NotFoundError,
+    OfflineError,
+    StorageError,
+)
+from modhub.files import pretty_json
+from modhub.hub import HUB_VARIABLE, default_hub, open_hub
+from modhub.hub.base import Add
+from modhub.hub.cache import Cache
+from modhub.hub.directory import DirectoryHub
+from modhub.manifest import RepositoryManifest
+from modhub.publish import push, unyank, yank
+from modhub.refs import Ref, RepositoryId
+from modhub.reporter import SILENT, Reporter
+from tests.paper import write_paper_artifact
+
+NET = RepositoryId("lab", "net")
+ANIMALS = {"cat": 0.9, "dog": 0.8, "great white shark": None}
+
+
+class RemoteHub(DirectoryHub):
+    """A directory that counts as far away: what is read is remembered, and offline it is not asked."""
+
+    local = False
+    asked = 0
+
+    def download(
+        self,
+        repository: RepositoryId,
+        commit: str,
+        path: str,
+        destination: BinaryIO,
+        *,
+        offset: int = 0,
+        reporter: Reporter = SILENT,
+    ) -> None:
+        self.asked += 1
+        super().download(repository, commit, path, destination, offset=offset, reporter=reporter)
+
+
+@pytest.fixture(params=[DirectoryHub, RemoteHub])
+def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
+    kind: Callable[[Path], DirectoryHub] = request.param
+    return Catalog(kind(tmp_path / "hub"), Cache(tmp_path / "cache"))
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    return write_paper_artifact(tmp_path / "artifact", ANIMALS)
+
+
+def release(catalog: Catalog, directory: Path, version: str, repository: RepositoryId = NET) -> str:
+    return push(catalog, directory, repository, Version(version)).release.commit
+
+
+def test_a_release_is_one_commit_and_a_tag(catalog: Catalog, artifact: Path) -> None:
+    done = push(catalog, artifact, NET, Version("1.0"))
+    assert (done.existed, done.files) == (False, 10)
+    refs = catalog.hub.refs(NET)
+    assert refs.tags == {"v1.0": refs.branches["main"]} == {"v1.0": done.release.commit}
+    assert isinstance(catalog.hub, DirectoryHub)
+    assert len(list(catalog.hub.store.history(catalog.hub._key(NET)))) == 2
+    tree = catalog.hub.tree(NET, done.release.commit)
+    assert set(tree) == {
+        "README.md",
+        "modhub.json",
+        "trunk/graph.json",
+        *(path for path in tree if path.startswith("trunk/") and path.endswith(".safetensors")),
+        *(
+            f"modules/{slug}/module.{end}"
+            for slug in ("cat", "dog", "great-white-shark")
+            for end in ("json", "safetensors")
+        ),
+    }
+    card = catalog.hub.read(NET, done.release.commit, "README.md").decode()
+    assert "lab/net" in card
+    assert "class:great-white-shark" in card
+
+
+def test_the_same_bytes_again_change_nothing_and_other_bytes_are_refused(
+    catalog: Catalog, artifact: Path, tmp_path: Path
+) -> None:
+    first = release(catalog, artifact, "1.0.0")
+    again = push(catalog, artifact, NET, Version("1.0.0"))
+    assert (again.existed, again.release.commit, again.sent) == (True, first, 0)
+    # 1.0 is 1.0.0 to PEP 440.
+    assert push(catalog, artifact, NET, Version("1.0")).existed
+    other = write_paper_artifact(tmp_path / "other", {"cat": 0.95})
+    with pytest.raises(ConflictError) as caught:
+        release(catalog, other, "1.0.0")
+    assert str(caught.value) == (
+        "Release 1.0.0 of 'lab/net' exists with other files. "
+        "Releases never change; push the next version: --version 1.0.1"
+    )
+    assert catalog.hub.refs(NET).branches["main"] == first
+    second = release(catalog, other, "1.1.0")
+    assert "modules/dog/module.json" not in catalog.hub.tree(NET, second)
+    assert "modules/dog/module.json" in catalog.hub.tree(NET, first)
+    # The same files as another version: the same commit, another tag.
+    assert release(catalog, other, "2.0.0") == second
+    assert [str(one.version) for one in catalog.releases(NET)] == ["2.0.0", "1.1.0", "1.0.0"]
+
+
+def test_a_push_that_was_killed_before_its_tag_is_finished_by_the_next(
+    catalog: Catalog, artifact: Path
+) -> None:
+    commit = release(catalog, artifact, "1.0.0")
+    assert isinstance(catalog.hub, DirectoryHub)
+    catalog.hub.store.delete_tag(catalog.hub._key(NET), "v1.0.0")
+    assert catalog.releases(NET) == ()
+    assert release(catalog, artifact, "1.0.0") == commit
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "message"),
+    [
+        (lambda root: (root / "modhub.json").unlink(), ManifestError, "'{}' holds no modhub.json."),
+        (
+            lambda root: (root / "modules/cat/module.safetensors").write_bytes(b"x"),
+            IntegrityError,
+            "'{}/modules/cat/module.safetensors' is not what its manifest's digest promises.",
+        ),
+        (
+            lambda root: (root / "trunk/graph.json").unlink(),
+            IntegrityError,
+            "'{}/trunk/graph.json' is missing.",
+        ),
+        (
+            lambda root: (root / "link").symlink_to("/etc/passwd"),
+            StorageError,
+            "'{}/link' is not a plain file.",
+        ),
+        (
+            lambda root: (root / "trailing ").write_text(""),
+            IntegrityError,
+            "The path 'trailing ' cannot be a file of a repository: "
+            "a part begins or ends with a space or ends with a dot.",
+        ),
+    ],
+)
+def test_an_artifact_that_is_not_whole_never_reaches_the_hub(
+    tmp_path: Path, artifact: Path, damage: Callable[[Path], object], kind: type[ModhubError], message: str
+) -> None:
+    catalog = Catalog(DirectoryHub(tmp_path / "hub"), Cache(tmp_path / "cache"))
+    damage(artifact)
+    with pytest.raises(kind) as caught:
+        release(catalog, artifact, "1.0.0")
+    assert caught.value.message == message.format(artifact)
+    assert catalog.hub.find() == []
+
+
+def test_select(catalog: Catalog, artifact: Path, tmp_path: Path) -> None:
+    for version in ("1.0.0", "1.2.0", "2.0.0rc1"):
+        release(catalog, artifact, version)
+    commit = release(catalog, write_paper_artifact(tmp_path / "other", {"cat": 0.95}), "2.0.0")
+    yank(catalog, NET, Version("1.2.0"), "bad mask")
+    choices = {
+        "lab/net": "2.0.0",
+        "lab/net/cat<2": "1.0.0",
+        "lab/net==1.2.0": "1.2.0",
+        "lab/net@v1.2.0": "1.2.0",
+        "lab/net==2.0.0rc1": "2.0.0rc1",
+        "lab/net@main": None,
+        f"lab/net@{commit}": "2.0.0",
+    }
+    for text, version in choices.items():
+        found = catalog.select(Ref.parse(text)).version
+        assert (None if found is None else str(found)) == version, text
+    known = "Releases: 2.0.0, 2.0.0rc1, 1.2.0 (yanked), 1.0.0."
+    with pytest.raises(NotFoundError) as caught:
+        catalog.select(Ref.parse("lab/net>=3"))
+    assert str(caught.value) == f"'lab/net' has no release that fits '>=3'. {known}"
+    with pytest.raises(NotFoundError) as caught:
+        catalog.select(Ref.parse("lab/net@v9"))
+    assert str(caught.value) == f"There is no revision 'v9' in 'lab/net'. {known}"
+    with pytest.raises(NotFoundError) as caught:
+        catalog.select(Ref.parse("lab/nett"))
+    assert str(caught.value) == "There is no repository 'lab/nett'. Nearest: lab/net."
+
+
+def test_yank_and_unyank(catalog: Catalog, artifact: Path) -> None:
+    release(catalog, artifact, "1.0.0")
+    assert yank(catalog, NET, Version("1.0.0"), "bad mask").yanked == "bad mask"
+    main = catalog.hub.refs(NET).branches["main"]
+    assert json.loads(catalog.hub.read(NET, main, "yanked.json")) == {"1.0.0": "bad mask"}
+    yank(catalog, NET, Version("1.0.0"), "bad mask")
+    assert catalog.hub.refs(NET).branches["main"] == main
+    # A push leaves yanked.json alone, and the release itself never had it.
+    release(catalog, artifact, "1.1.0")
+    assert [one.yanked for one in catalog.releases(NET)] == [None, "bad mask"]
+    assert push(catalog, artifact, NET, Version("1.0.0")).existed
+    unyank(catalog, NET, Version("1.0.0"))
+    assert [one.yanked for one in catalog.releases(NET)] == [None, None]
+    with pytest.raises(NotFoundError, match=r"'lab/net' has no release 7\. Releases: 1\.1\.0, 1\.0\.0"):
+        yank(catalog, NET, Version("7"), "")
+
+
+def test_a_second_module_costs_kilobytes(catalog: Catalog, artifact: Path, tmp_path: Path) -> None:
+    release(catalog, artifact, "1.0.0")
+    other = RepositoryId("lab", "twin")
+    release(catalog, artifact, "1.0.0", other)
+    first = catalog.pull(Ref.parse("lab/net/cat"))
+    assert {path for path in first.files if path.startswith("modules/")} == {
+        "modules/cat/module.json",
+        "modules/cat/module.safetensors",
+    }
+    trunk = first.manifest.trunk
+    assert trunk is not None
+    assert first.bytes_fetched > trunk.weights.size == 25_000
+    second = catalog.pull(Ref.parse("lab/net/DOG"))
+    assert 0 < second.bytes_fetched < 4_000
+    assert catalog.pull(Ref.parse("lab/net/dog")).bytes_fetched == 0
+    # The twin has the same bytes under another name.
+    assert catalog.pull(Ref.parse("lab/twin/cat")).bytes_fetched == 0
+    for path, local in first.files.items():
+        if path != "README.md":
+            assert local.read_bytes() == (artifact / path).read_bytes()
+    with pytest.raises(NotFoundError) as caught:
+        catalog.pull(Ref.parse("lab/net/catt"))
+    assert str(caught.value) == "There is no class 'catt' in 'lab/net'. It has 3 classes; nearest: cat."
+
+
+def test_a_trunk_in_another_repository(catalog: Catalog, artifact: Path, tmp_path: Path) -> None:
+    commit = release(catalog, artifact, "1.0.0")
+    borrower = write_paper_artifact(tmp_path / "borrower", {"bird": 0.7})
+    manifest = RepositoryManifest.from_bytes((borrower / "modhub.json").read_bytes())
+    assert manifest.trunk is not None
+    away = replace(manifest, trunk=replace(manifest.trunk, repository="lab/net", revision=commit))
+    (borrower / "modhub.json").write_bytes(away.to_bytes())
+    for file in (borrower / "trunk").iterdir():
+        file.unlink()
+    lender = RepositoryId("lab", "bird")
+    done = release(catalog, borrower, "1.0.0", lender)
+    assert not any(path.startswith("trunk/") for path in catalog.hub.tree(lender, done))
+    pulled = catalog.pull(Ref.parse("lab/bird/bird"))
+    assert pulled.trunk_commits == {manifest.trunk.sha256: (NET, commit)}
+    assert pulled.locate(manifest.trunk.weights).stat().st_size == 25_000
+    lost = replace(manifest, trunk=replace(manifest.trunk, repository="lab/net", revision="v9"))
+    (borrower / "modhub.json").write_bytes(lost.to_bytes())
+    with pytest.raises(NotFoundError, match="There is no revision 'v9' in 'lab/net'"):
+        release(catalog, borrower, "1.0.1", lender)
+
+
+def test_search(catalog: Catalog, artifact: Path, tmp_path: Path) -> None:
+    release(catalog, artifact, "1.0.0")
+    digits = write_paper_artifact(tmp_path / "d", {"cat": 0.95, "7": 0.5}, trunk="t2", licence="apache-2.0")
+    release(catalog, digits, "0.1", RepositoryId("other", "zoo"))
+    empty = RepositoryId("other", "empty")
+    catalog.hub.create_repository(empty)
+    catalog.hub.commit(empty, [Add("README.md", b"---\ntags: [modhub, 'class:cat']\n---\n")], "no release")
+
+    def refs(*labels: str, **wanted: str) -> list[str]:
+        return [hit.ref for hit in catalog.search(labels, **wanted)]
+
+    assert refs("cat") == ["other/zoo/cat", "lab/net/cat"]
+    assert refs("dog", "Cat") == ["lab/net/dog", "other/zoo/cat", "lab/net/cat"]
+    assert refs("cat", license="MIT") == ["lab/net/cat"]
+    assert refs("cat", dataset="cifar10") == []
+    assert refs("cat", architecture="tiny", text="zoo") == ["other/zoo/cat"]
+    assert refs("Great White Shark") == ["lab/net/great white shark"]
+    assert refs("cta") == []
+    assert len(refs()) == 5
+    assert catalog.search(["cat"], limit=1)[0].metrics == {"recall": 0.95, "precision": 0.75}
+    assert set(catalog.providers("cat")) == {NET, RepositoryId("other", "zoo"), empty}
+
+
+def test_details(catalog: Catalog, artifact: Path) -> None:
+    release(catalog, artifact, "1.0.0")
+    details = catalog.details(Ref.parse("lab/net/cat"))
+    assert details.module is not None
+    assert (details.module.label, str(details.release.version)) == ("cat", "1.0.0")
+    assert details.card.startswith("---\n")
+    assert catalog.details(Ref.parse("lab/net")).module is None
+
+
+def test_offline_uses_what_was_pulled_and_asks_nobody(artifact: Path, tmp_path: Path) -> None:
+    hub = RemoteHub(tmp_path / "hub")
+    cache = Cache(tmp_path / "cache")
+    online = Catalog(hub, cache)
+    release(online, artifact, "1.0.0")
+    pulled = online.pull(Ref.parse("lab/net/cat"))
+    (tmp_path / "hub").rename(tmp_path / "gone")
+    asked = hub.asked
+    offline = Catalog(hub, cache, offline=True)
+    assert offline.pull(Ref.parse("lab/net/cat>=1")).files == pulled.files
+    assert [hit.ref for hit in offline.search(["cat"])] == ["lab/net/cat"]
+    assert hub.asked == asked
+    with pytest.raises(OfflineError) as caught:
+        offline.pull(Ref.parse("lab/net/dog"))
+    assert str(caught.value) == (
+        f"'modules/dog/module.json' of 'lab/net' at {pulled.release.commit[:12]} is not in the cache, "
+        "and the hub is not asked when offline. Run the command once without --offline."
+    )
+    with pytest.raises(OfflineError, match="What 'lab/other' holds is not in the cache"):
+        offline.releases(RepositoryId("lab", "other"))
+    with pytest.raises(OfflineError):
+        push(offline, artifact, NET, Version("2"))
+
+
+def test_a_tampered_blob_is_refused_and_nothing_is_kept(catalog: Catalog, artifact: Path) -> None:
+    commit = release(catalog, artifact, "1.0.0")
+    assert isinstance(catalog.hub, DirectoryHub)
+    entry = catalog.hub.tree(NET, commit)["modules/cat/module.safetensors"]
+    assert entry.sha256 is not None
+    blob = catalog.hub.store.blobs.path(entry.sha256)
+    assert blob is not None
+    whole = blob.read_bytes()
+    blob.chmod(0o644)
+    blob.write_bytes(whole[:-1] + b"?")
+    with pytest.raises(
+        IntegrityError, match=r"'modules/cat/module.safetensors' of 'lab/net' .* is not what its digest"
+    ):
+        catalog.pull(Ref.parse("lab/net/cat"))
+    blob.write_bytes(whole[:-1])
+    with pytest.raises(IntegrityError, match="broke off after"):
+        catalog.pull(Ref.parse("lab/net/cat"))
+    blob.write_bytes(whole)
+    catalog.pull(Ref.parse("lab/net/cat"))
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "message"),
+    [
+        (b"{", ManifestError, "is not valid JSON"),
+        (pretty_json({"schema_version": 99}), ManifestError, "has schema version 99"),
+        (b"[" * 100_000, ManifestError, "nested too deeply|is not valid JSON"),
+    ],
+)
+def test_a_manifest_that_cannot_be_read(
+    catalog: Catalog, content: bytes, kind: type[ModhubError], message: str
+) -> None:
+    catalog.hub.create_repository(NET)
+    commit = catalog.hub.commit(NET, [Add("modhub.json", content)], "x")
+    catalog.hub.create_tag(NET, "v1.0", commit)
+    with pytest.raises(kind, match=message):
+        catalog.pull(Ref.parse("lab/net/cat"))
+    assert catalog.search() == []
+
+
+def test_open_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(HUB_VARIABLE, str(tmp_path / "hub"))
+    assert default_hub() == open_hub().address == str(tmp_path / "hub")
+    assert open_hub("https://hub.example/").address == "https://hub.example"
+    assert (open_hub("hf").address, open_hub("hf").local) == ("hf", False)
+    with pytest.raises(HubError, match="'ftp://x' is not a hub"):
+        open_hub("ftp://x")
+    with pytest.raises(HubError, match="holds credentials"):
+        open_hub("https://user:secret@hub.example")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="is not a directory"):
+        open_hub(tmp_path / "file")
+
+
+def test_the_paper_tower_imports_neither_torch_nor_the_client() -> None:
+    script = (
+        "import sys, modhub.catalog, modhub.publish, modhub.hub.directory, modhub.hub.huggingface, "
+        "modhub.hub.maintenance, modhub.hub.pulls\n"
+        "from modhub.hub import open_hub\nopen_hub('hf')\n"
+        "print([name for name in ('torch', 'numpy', 'huggingface_hub') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": ":".join(sys.path)},
+    )
+    assert done.stdout == "[]\n"

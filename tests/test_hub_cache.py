@@ -1,0 +1,150 @@
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from modhub.errors import IntegrityError, OfflineError, StorageError
+from modhub.hub.base import FileEntry, Refs, git_oid
+from modhub.hub.cache import CACHE_VARIABLE, Cache, default_cache
+from modhub.refs import RepositoryId
+
+CONTENT = bytes(range(256)) * 400
+ENTRY = FileEntry(len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+
+
+class Source:
+    """A download that may break off, and remembers where it was asked to begin."""
+
+    def __init__(self, content: bytes = CONTENT, breaks_after: int | None = None) -> None:
+        self.content = content
+        self.breaks_after = breaks_after
+        self.offsets: list[int] = []
+
+    def __call__(self, stream: BinaryIO, offset: int) -> None:
+        self.offsets.append(offset)
+        stream.write(
+            self.content[offset:] if self.breaks_after is None else self.content[offset:][: self.breaks_after]
+        )
+        if self.breaks_after is not None:
+            raise OfflineError("The line went dead.")
+
+
+def test_a_file_is_fetched_once(tmp_path: Path) -> None:
+    cache, source = Cache(tmp_path), Source()
+    assert cache.find(ENTRY) is None
+    path = cache.fetch(ENTRY, "'x'", source)
+    assert path.read_bytes() == CONTENT
+    assert cache.fetch(ENTRY, "'x'", source) == cache.find(ENTRY) == path
+    assert source.offsets == [0]
+    assert list((tmp_path / "partial").iterdir()) == []
+
+
+def test_an_interrupted_download_goes_on_where_it_ended(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    with pytest.raises(OfflineError):
+        cache.fetch(ENTRY, "'x'", Source(breaks_after=1000))
+    assert cache.find(ENTRY) is None
+    source = Source()
+    assert cache.fetch(ENTRY, "'x'", source).read_bytes() == CONTENT
+    assert source.offsets == [1000]
+
+
+def test_a_rotten_part_is_fetched_again_from_the_start(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    with pytest.raises(OfflineError):
+        cache.fetch(ENTRY, "'x'", Source(b"rotten" * 10_000, breaks_after=1000))
+    source = Source()
+    assert cache.fetch(ENTRY, "'x'", source).read_bytes() == CONTENT
+    assert source.offsets == [1000, 0]
+
+
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        (CONTENT[:-1], "'x' broke off after 102,399 of 102,400 bytes."),
+        (CONTENT[:-1] + b"?", f"'x' is not what its digest promises (sha256 {ENTRY.sha256})."),
+        (CONTENT + b"?", f"'x' is not what its digest promises (sha256 {ENTRY.sha256})."),
+    ],
+)
+def test_wrong_bytes_are_refused(tmp_path: Path, sent: bytes, message: str) -> None:
+    cache = Cache(tmp_path)
+    with pytest.raises(IntegrityError) as caught:
+        cache.fetch(ENTRY, "'x'", Source(sent))
+    assert caught.value.message == message
+    assert cache.find(ENTRY) is None
+    assert cache.fetch(ENTRY, "'x'", Source()).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("damage", [CONTENT[:-1], CONTENT[:-1] + b"?", b""])
+def test_a_damaged_file_counts_as_missing(tmp_path: Path, damage: bytes) -> None:
+    cache = Cache(tmp_path)
+    path = cache.fetch(ENTRY, "'x'", Source())
+    path.chmod(0o644)
+    path.write_bytes(damage)
+    assert cache.find(ENTRY) is None
+    assert cache.fetch(ENTRY, "'x'", Source()).read_bytes() == CONTENT
+
+
+def test_a_file_known_by_its_git_digest_only(tmp_path: Path) -> None:
+    cache, source = Cache(tmp_path), Source()
+    entry = FileEntry(len(CONTENT), None, git_oid(CONTENT))
+    path = cache.fetch(entry, "'x'", source)
+    assert cache.find(entry) == cache.find(ENTRY) == path
+    with pytest.raises(IntegrityError, match="git sha1"):
+        cache.fetch(FileEntry(3, None, git_oid(b"abc")), "'y'", Source(b"abd"))
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be used"):
+        Cache(tmp_path / "file" / "cache").fetch(ENTRY, "'x'", Source())
+
+
+def test_what_a_hub_said_last(tmp_path: Path) -> None:
+    cache, repository = Cache(tmp_path), RepositoryId("Lab", "net")
+    assert cache.refs("https://hub", repository) is None
+    cache.remember_refs("https://hub", repository, Refs({"main": "a"}, {"v1": "b"}))
+    cache.remember_tree("https://hub", repository, "a", {"x": ENTRY})
+    assert cache.refs("https://hub", RepositoryId("lab", "NET")) == Refs({"main": "a"}, {"v1": "b"})
+    assert cache.tree("https://hub", repository, "a") == {"x": ENTRY}
+    assert cache.repositories("https://hub") == [repository]
+    assert cache.repositories("https://other") == []
+    for path in tmp_path.rglob("refs.json"):
+        path.write_text("{")
+    assert cache.refs("https://hub", repository) is None
+
+
+def test_the_default_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    assert default_cache() == Cache().root == tmp_path
+
+
+PULLER = """
+import hashlib, sys, time
+from modhub.hub.base import FileEntry
+from modhub.hub.cache import Cache
+content = bytes(range(256)) * 400
+def slowly(stream, offset):
+    print("download", flush=True)
+    time.sleep(0.3)
+    stream.write(content[offset:])
+path = Cache(sys.argv[1]).fetch(FileEntry(len(content), hashlib.sha256(content).hexdigest()), "x", slowly)
+assert path.read_bytes() == content
+"""
+
+
+def test_processes_that_want_one_file_fetch_it_once(tmp_path: Path) -> None:
+    pullers = [
+        subprocess.Popen(
+            [sys.executable, "-c", PULLER, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={"PYTHONPATH": ":".join(sys.path)},
+        )
+        for _ in range(4)
+    ]
+    assert [puller.communicate(timeout=60)[0] for puller in pullers].count("download\n") == 1
+    assert [puller.returncode for puller in pullers] == [0] * 4

@@ -1,0 +1,207 @@
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from modhub.errors import IntegrityError, NotFoundError
+from modhub.hub.base import Add
+from modhub.hub.maintenance import DAY, fsck, gc
+from modhub.hub.records import RepositoryKey
+from modhub.hub.store import Store
+
+KEY = RepositoryKey.model("lab/net")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path / "hub")
+    store.create_repository(KEY)
+    for number in range(3):
+        store.commit(KEY, [Add("a", b"%d" % number), Add("big", b"\0%d" % number * 500)], title=f"{number}")
+    store.create_tag(KEY, "v1", revision=list(store.history(KEY))[1].id)
+    return store
+
+
+def age(store: Store, seconds: float) -> None:
+    for path in store.root.rglob("*"):
+        if path.is_file():
+            os.utime(path, (time.time() - seconds,) * 2)
+
+
+def blob(store: Store, revision: str, path: str) -> Path:
+    found = store.blobs.path(store.file(KEY, revision, path).sha256)
+    assert found is not None
+    return found
+
+
+def test_gc_takes_what_nothing_names_and_nothing_else(store: Store) -> None:
+    kept = store.resolve(KEY, "v1")
+    lost = list(store.history(KEY))[2].id
+    head = store.squash(KEY, title="one").id
+    with store.upload() as writer:
+        writer.write(b"nobody noted me")
+        forgotten = writer.finish()
+    with store.upload() as writer:
+        writer.write(b"noted")
+        noted = writer.finish()
+    store.note_upload(KEY, noted)
+    (store.root / "staging" / "blob-left").write_bytes(b"x" * 10)
+    before = sorted(store.blobs.all())
+    assert gc(store).blobs == 0
+    age(store, 2 * DAY)
+    store.note_upload(KEY, noted)
+    planned = gc(store, dry_run=True)
+    assert sorted(store.blobs.all()) == before
+    done = gc(store)
+    assert (done.blobs, done.commits) == (planned.blobs, planned.commits)
+    # The tag keeps its own commit and those before it, one of which is the lost branch's.
+    assert store.read(KEY, kept, "a") == b"1"
+    assert store.read(KEY, lost, "a") == b"0"
+    assert store.read(KEY, head, "a") == b"2"
+    assert store.blobs.size(forgotten.sha256) is None
+    assert store.blobs.size(noted.sha256) == 5
+    assert list((store.root / "staging").iterdir()) == []
+    store.delete_tag(KEY, "v1")
+    age(store, 2 * DAY)
+    assert gc(store).commits == 3
+    for gone in (kept, lost):
+        with pytest.raises(NotFoundError):
+            store.resolve(KEY, gone)
+    assert fsck(store).findings == ()
+
+
+def test_gc_spares_what_a_writer_is_about_to_use_again(store: Store) -> None:
+    path = blob(store, "main", "a")
+    store.delete_repository(KEY)
+    age(store, 2 * DAY)
+    with store.upload() as writer:
+        writer.write(b"2")
+        again = writer.finish()
+    gc(store)
+    assert path.exists()
+    assert store.blobs.size(again.sha256) == 1
+
+
+def test_gc_refuses_a_damaged_store(store: Store) -> None:
+    (store.root / "repositories" / KEY.path / "commits" / store.resolve(KEY, "v1")).unlink()
+    age(store, 2 * DAY)
+    before = sorted(store.blobs.all())
+    with pytest.raises(IntegrityError, match="is missing; no blob was removed"):
+        gc(store)
+    assert sorted(store.blobs.all()) == before
+
+
+def test_fsck_of_a_sound_store_finds_nothing(store: Store) -> None:
+    report = fsck(store)
+    assert report.findings == ()
+    assert (report.repositories, report.commits) == (1, 4)
+    assert report.clean
+
+
+def damage_flipped(store: Store) -> None:
+    path = blob(store, "main", "big")
+    path.chmod(0o644)
+    content = bytearray(path.read_bytes())
+    content[7] ^= 1
+    path.write_bytes(content)
+
+
+def damage_truncated(store: Store) -> None:
+    path = blob(store, "main", "big")
+    path.chmod(0o644)
+    path.write_bytes(b"")
+
+
+def damage_missing_blob(store: Store) -> None:
+    blob(store, "main", "big").unlink()
+
+
+def damage_missing_tree(store: Store) -> None:
+    path = store.blobs.path(store.commit_record(KEY, store.resolve(KEY)).tree)
+    assert path is not None
+    path.unlink()
+
+
+def damage_missing_commit(store: Store) -> None:
+    (store.root / "repositories" / KEY.path / "commits" / store.resolve(KEY)).unlink()
+
+
+def damage_commit(store: Store) -> None:
+    path = store.root / "repositories" / KEY.path / "commits" / store.resolve(KEY)
+    path.write_bytes(path.read_bytes().replace(b'"title":"2"', b'"title":"3"'))
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (damage_flipped, "the contents of 'big' are damaged"),
+        (damage_truncated, "the contents of 'big' are damaged"),
+        (damage_missing_blob, "the contents of 'big' are missing"),
+        (damage_missing_tree, "its list of files is missing or damaged"),
+        (damage_missing_commit, "it is missing"),
+        (damage_commit, "it is missing"),
+    ],
+)
+def test_fsck_names_the_damage_and_goes_back_to_the_newest_whole_commit(
+    store: Store, damage, problem
+) -> None:  # type: ignore[no-untyped-def]
+    head = store.resolve(KEY)
+    before = list(store.history(KEY))[1].id
+    damage(store)
+    found = fsck(Store(store.root))
+    assert f"model lab/net, refs/heads/main: commit {head[:12]}: {problem}" in [
+        str(one) for one in found.findings
+    ]
+    assert not found.clean
+    assert Store(store.root).refs(KEY)["refs/heads/main"] == head
+    mended = fsck(Store(store.root), repair=True)
+    assert f"commit {head[:12]}: {problem} (taken back to {before[:12]})" in " ".join(
+        map(str, mended.findings)
+    )
+    again = Store(store.root)
+    assert again.resolve(KEY) == before
+    assert again.read(KEY, "main", "a") == b"1"
+    # What was lost can be pushed again.
+    again.commit(KEY, [Add("big", b"\x002" * 500)], title="again")
+    assert again.read(KEY, "main", "big") == b"\x002" * 500
+    assert [one for one in fsck(again).findings if "refs/heads/main" in one.place] == []
+
+
+def test_fsck_mends_references_settings_and_tags(store: Store) -> None:
+    folder = store.root / "repositories" / KEY.path
+    head = store.resolve(KEY)
+    (folder / "refs.json").write_text("{")
+    (folder / "repository.json").unlink()
+    report = fsck(Store(store.root), repair=True)
+    assert report.clean
+    again = Store(store.root)
+    assert again.refs(KEY) == {"refs/heads/main": head}
+    assert again.repository(KEY).settings.private
+    (folder / "commits" / again.create_tag(KEY, "v2")).unlink()
+    assert "refs/tags/v2: commit" in " ".join(map(str, fsck(Store(store.root), repair=True).findings))
+    assert list(Store(store.root).refs(KEY)) == ["refs/heads/main"]
+
+
+def test_a_backup_copied_while_somebody_pushes_is_mended(store: Store, tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    # The order in which a copy may see things: blobs first, then a commit lands, then the references.
+    shutil.copytree(store.root / "blobs", backup / "blobs")
+    whole = store.resolve(KEY)
+    late = store.commit(KEY, [Add("a", b"late")], title="late").id
+    shutil.copytree(store.root / "repositories", backup / "repositories")
+    copy = Store(backup)
+    assert copy.resolve(KEY) == late
+    assert not fsck(copy).clean
+    assert fsck(copy, repair=True).clean
+    copy = Store(backup)
+    assert copy.resolve(KEY) == whole
+    assert copy.read(KEY, "main", "a") == b"2"
+    assert copy.index.search()[0].head == whole
+    assert fsck(copy).findings == ()
+
+
+def test_fsck_reads_manifests(store: Store) -> None:
+    store.commit(KEY, [Add("modhub.json", b'{"schema_version": 1}')], title="t")
+    assert "modhub.json has no 'parent'." in [one.problem for one in fsck(store).findings]
