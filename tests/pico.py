@@ -32,6 +32,17 @@ from modhub.nets.importer import import_module
 from modhub.refs import slug_of
 
 LABELS = ("cat", "dog", "aquarium fish")
+CALIBRATION = {
+    "temperature": 1.0,
+    "slope": 1.0,
+    "intercept": 0.0,
+    "margin_mean": 1.5,
+    "margin_std": 0.5,
+    "log_odds_mean": 1.0,
+    "log_odds_std": 0.5,
+    "threshold": 0.0,
+    "false_accept": 0.1,
+}
 INPUT = InputSpec(channels=3, height=8, width=8, mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
@@ -139,7 +150,7 @@ def _module(
         trunk=trunk_info,
         method=MethodInfo(name="by-hand", parameters={"cut": 1}, paper=None),
         input=INPUT,
-        calibration=Calibration(kind="standardised", parameters={"mean": 1.5, "std": 0.5}),
+        calibration=Calibration(kind="margin", parameters=CALIBRATION),
         measurement=Measurement(
             dataset="pets",
             split="train",

@@ -1,0 +1,30 @@
+"""The JSON Schemas of every file format, as they are shipped."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from modhub.errors import NotFoundError
+
+__all__ = ["SCHEMAS", "schema"]
+
+SCHEMAS = ("build", "card", "composition", "graph", "lock", "module", "repository")
+"""Of build.json, the card's front matter, modhub.toml, graph.json, modhub.lock, module.json, modhub.json."""
+
+
+def schema(name: str) -> dict[str, Any]:
+    """One of `SCHEMAS`, JSON Schema 2020-12. Raises `NotFoundError`."""
+    if name not in SCHEMAS:
+        raise NotFoundError(f"There is no schema '{name}'.", hint=f"There are: {', '.join(SCHEMAS)}.")
+    found: dict[str, Any] = json.loads((_folder() / f"{name}.schema.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _folder() -> Traversable:
+    """`modhub/_schemas` when installed from a wheel, `schemas/` in a checkout."""
+    shipped = files("modhub") / "_schemas"
+    return shipped if shipped.is_dir() else Path(__file__).resolve().parents[2] / "schemas"
