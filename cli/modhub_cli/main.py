@@ -12,9 +12,11 @@ from modhub_cli.failures import report
 __all__ = ["COMMANDS", "cli", "main"]
 
 SECTIONS = {
+    "Make modules": ("decompose",),
     "Share them": ("push", "pull", "search", "info", "versions", "yank", "verify"),
     "Say what you want": ("init", "add", "remove", "lock", "tree"),
-    "Use it": ("diff",),
+    "Build a classifier": ("compose", "replace"),
+    "Use it": ("predict", "evaluate", "diff", "export"),
 }
 COMMANDS = tuple(name for names in SECTIONS.values() for name in names)
 

@@ -14,7 +14,6 @@ from modhub_cli.output import Out
 __all__ = [
     "converted",
     "data_options",
-    "device_option",
     "directory",
     "hub_option",
     "offline_option",
@@ -50,17 +49,6 @@ def offline_option(command: Command) -> Command:
     """Adds --offline."""
     return click.option(
         "--offline", is_flag=True, envvar="MODHUB_OFFLINE", help="Use only what was pulled before."
-    )(command)
-
-
-def device_option(command: Command) -> Command:
-    """Adds --device."""
-    return click.option(
-        "--device",
-        type=click.Choice(["auto", "cpu", "cuda"]),
-        default="auto",
-        show_default=True,
-        help="Where to compute.",
     )(command)
 
 

@@ -1,5 +1,81 @@
-"""modhub: the package registry for parts of neural networks."""
+"""modhub: the package registry for parts of neural networks.
+
+    modules = modhub.decompose(parent, data)            class modules of a trained CNN classifier
+    modhub.push(modules, "me/pets", version="1.0.0")    a release on a hub
+    modhub.pull(["me/pets/cat>=1,<2"])                  fetched and verified
+    classifier = modhub.compose({"cat": "me/pets/cat"}) one runnable `torch.nn.Module`
+
+Importing modhub imports none of what it does: each name is loaded when it is first used, so what needs no
+torch runs without it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modhub.api.composing import compose, replace
+    from modhub.api.making import decompose
+    from modhub.api.sharing import info, pull, push, search, versions, yank
+    from modhub.api.using import evaluate, export, load
+    from modhub.compose import Budget, ComposedClassifier
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+__all__ = [
+    "Budget",
+    "ComposedClassifier",
+    "__version__",
+    "compose",
+    "decompose",
+    "evaluate",
+    "export",
+    "info",
+    "load",
+    "pull",
+    "push",
+    "replace",
+    "search",
+    "versions",
+    "yank",
+]
+
+_HOMES = {
+    "Budget": "modhub.compose",
+    "ComposedClassifier": "modhub.compose",
+    "compose": "modhub.api.composing",
+    "decompose": "modhub.api.making",
+    "evaluate": "modhub.api.using",
+    "export": "modhub.api.using",
+    "info": "modhub.api.sharing",
+    "load": "modhub.api.using",
+    "pull": "modhub.api.sharing",
+    "push": "modhub.api.sharing",
+    "replace": "modhub.api.composing",
+    "search": "modhub.api.sharing",
+    "versions": "modhub.api.sharing",
+    "yank": "modhub.api.sharing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'modhub' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+class _Package(ModuleType):
+    """`modhub.compose` is the function, whether or not the package of that name was imported meanwhile."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Package

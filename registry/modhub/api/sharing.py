@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from modhub.api.projects import open_catalog
 from modhub.catalog import Catalog, ModuleHit, Pulled
@@ -20,11 +22,14 @@ from modhub.refs import Ref, RepositoryId, parse_version
 from modhub.reporter import SILENT, Reporter
 from modhub.resolve import Release, resolve
 
+if TYPE_CHECKING:
+    from modhub.modules import ModuleSet
+
 __all__ = ["info", "pull", "pull_refs", "push", "search", "verify", "versions", "yank"]
 
 
 def push(
-    directory: Path | str,
+    modules: Path | str | ModuleSet,
     repository: str,
     *,
     version: str,
@@ -32,10 +37,11 @@ def push(
     hub: str | None = None,
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
-    """Publish the artifact in `directory`: one commit and one tag. See `modhub.publish.push`."""
+    """Publish an artifact's directory or a `ModuleSet`: one commit and one tag. See `modhub.publish.push`."""
     place, number = RepositoryId.parse(repository), parse_version(version)
     catalog = open_catalog(hub)
-    done = publish(catalog, directory, place, number, private=private, reporter=reporter)
+    with _written(modules) as directory:
+        done = publish(catalog, directory, place, number, private=private, reporter=reporter)
     manifest = catalog.manifest(place, done.release.commit)
     return {
         "repository": str(place),
@@ -50,7 +56,7 @@ def push(
 
 
 def pull(
-    refs: Iterable[str],
+    refs: str | Iterable[str],
     *,
     out: Path | None = None,
     hub: str | None = None,
@@ -61,7 +67,8 @@ def pull(
 
     Raises `RefError` when `out` is given for modules of several repositories.
     """
-    pulled = pull_refs(open_catalog(hub, offline=offline), [Ref.parse(ref) for ref in refs], reporter)
+    wanted = [Ref.parse(ref) for ref in ([refs] if isinstance(refs, str) else refs)]
+    pulled = pull_refs(open_catalog(hub, offline=offline), wanted, reporter)
     if out is not None:
         if len(pulled) > 1:
             raise RefError(
@@ -259,6 +266,19 @@ def _check(path: Path, file: FileInfo) -> None:
             f"'{path}' is not what its manifest promises: its sha256 differs.",
             hint="It was altered or damaged; pull or decompose it again.",
         )
+
+
+@contextmanager
+def _written(modules: Path | str | ModuleSet) -> Iterator[Path]:
+    """The directory of an artifact; that of a set in memory goes away with the block."""
+    if isinstance(modules, Path | str):
+        yield Path(modules)
+        return
+    # Whoever has a set in memory has torch, too.
+    from modhub.artifact import write_artifact
+
+    with TemporaryDirectory() as scratch:
+        yield write_artifact(Path(scratch) / "modules", modules)
 
 
 def _copy(pulled: Pulled, out: Path) -> None:

@@ -1,0 +1,41 @@
+# make demo    the whole story on embedded real data, in under a minute once set up
+# make test    the suite
+# Both set up .venv with uv; where the machine has no uv, it is installed into .venv first.
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+PYTEST_ARGS ?= -n 2 --dist loadfile
+
+INSTALL = uv=$$(command -v uv || echo "$(BIN)/uv"); \
+	if [ ! -x "$(BIN)/python" ]; then \
+		if command -v uv >/dev/null; then uv venv --quiet --python "$(PYTHON)" "$(VENV)"; \
+		else "$(PYTHON)" -m venv "$(VENV)"; fi; \
+	fi; \
+	if [ ! -x "$$uv" ]; then "$(BIN)/python" -m pip install --quiet --disable-pip-version-check uv; fi; \
+	"$$uv" pip install --quiet --compile-bytecode --python "$(BIN)/python" --constraint constraints.txt
+
+.PHONY: demo test check clean
+
+demo: $(VENV)/.demo-ready
+	@"$(BIN)/modhub" demo
+
+test: $(VENV)/.test-ready
+	@OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.test-ready
+	@"$(BIN)/ruff" check
+	@"$(BIN)/mypy"
+
+clean:
+	rm -rf "$(VENV)" build dist demo-out
+
+$(VENV)/.demo-ready: pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) …"
+	@set -e; $(INSTALL) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.test-ready: pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) …"
+	@set -e; $(INSTALL) --editable '.[test]'
+	@touch $@ $(VENV)/.demo-ready

@@ -1,0 +1,115 @@
+"""modhub compose"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from modhub_cli.options import converted, hub_option, offline_option, reporting
+from modhub_cli.output import Out, count, fraction, size
+
+__all__ = ["budget", "command", "loss", "show_build"]
+
+
+def budget(text: str) -> tuple[str, float]:
+    """flops=0.4 or params=0.2: a fraction of the parents'."""
+    kind, _, number = text.partition("=")
+    try:
+        wanted = float(number)
+    except ValueError:
+        wanted = -1.0
+    if kind not in ("flops", "params") or not 0 < wanted <= 1:
+        raise ValueError(f"'{text}' is not a budget such as flops=0.4 or params=0.2 (0 to 1)")
+    return kind, wanted
+
+
+def loss(text: str) -> float:
+    """0.5pp, 0.5% or 0.005"""
+    plain = text.strip().lower()
+    percent = plain.endswith(("pp", "%"))
+    try:
+        number = float(plain.removesuffix("pp").removesuffix("%")) / (100 if percent else 1)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1:
+        raise ValueError(f"'{text}' is not a loss such as 0.5pp or 0.005")
+    return number
+
+
+@click.command("compose", short_help="Compile the modules into one runnable classifier.")
+@click.argument("project", required=False, type=click.Path(path_type=Path), metavar="[modhub.toml]")
+@click.option(
+    "-o", "--out", "target", required=True, type=click.Path(path_type=Path, file_okay=False), help="Where to."
+)
+@click.option("--locked", is_flag=True, help="Use modhub.lock and nothing else; works offline.")
+@click.option("--budget", "budgets", callback=converted(budget), multiple=True, help="flops=0.4, params=0.2.")
+@click.option("--max-loss", callback=converted(loss), help="The most accuracy to give up for speed: 0.5pp.")
+@click.option("--tune", metavar="DATA", help="Unlabelled images to tune the slim network with.")
+@click.option("--calibrate", metavar="DATA", help="A few labelled images per class to calibrate with.")
+@click.option("--reject", is_flag=True, help="Let it answer 'none of these'.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--force", is_flag=True, help="Replace what is in the target directory.")
+@hub_option
+@offline_option
+@reporting
+def command(
+    project: Path | None,
+    target: Path,
+    locked: bool,
+    budgets: tuple[tuple[str, float], ...],
+    max_loss: float | None,
+    tune: str | None,
+    calibrate: str | None,
+    reject: bool,
+    seed: int,
+    force: bool,
+    hub: str | None,
+    offline: bool,
+    out: Out,
+) -> None:
+    """Compile the modules that modhub.toml wants into one network per trunk, and those into one classifier.
+
+    Without a lock, or with one that no longer fits, releases are picked first and modhub.lock is written.
+
+    Example: modhub compose -o build --budget flops=0.5
+    """
+    from modhub.api.composing import compose_project
+
+    report = compose_project(
+        project or Path(),
+        target,
+        locked=locked,
+        budgets=dict(budgets),
+        max_loss=max_loss,
+        tune=tune,
+        calibrate=calibrate,
+        reject=reject,
+        seed=seed,
+        replace_target=force,
+        hub=hub,
+        offline=offline,
+        reporter=out.reporter(),
+    )
+    out.emit(report, human=lambda: show_build(out, report, target), quiet=[str(target)])
+    out.next(f"modhub predict {target} IMAGE")
+
+
+def show_build(out: Out, report: dict[str, Any], target: Path) -> None:
+    """A composed classifier for people."""
+    rows = [
+        [
+            trunk["parent"],
+            fraction(trunk["kept_channels_fraction"]),
+            fraction(trunk["kept_params_fraction"]),
+            f"{count(trunk['flops'])} of {count(trunk['parent_flops'])}",
+        ]
+        for trunk in report["trunks"]
+    ]
+    out.table(["parent", "channels kept", "parameters kept", "multiply-adds"], rows, right=(1, 2, 3))
+    passes = report["passes"]
+    out.line(
+        f"{len(report['labels'])} classes in {passes} pass{'es' if passes != 1 else ''} per image, "
+        f"{size(report['bytes'])}: {target}"
+    )

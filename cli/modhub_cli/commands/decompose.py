@@ -1,0 +1,164 @@
+"""modhub decompose"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from modhub_cli.options import converted, data_options, reporting
+from modhub_cli.output import Out, fraction, size
+
+__all__ = ["command"]
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """0.485,0.456,0.406"""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"'{text}' is not a list of numbers such as 0.5,0.5,0.5") from None
+
+
+def _size(text: str) -> tuple[int, ...]:
+    """3x32x32, 32x32 or 32"""
+    parts = text.lower().split("x")
+    if not 1 <= len(parts) <= 3 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise ValueError(f"'{text}' is not a size such as 224, 32x32 or 1x28x28")
+    numbers = tuple(int(part) for part in parts)
+    return numbers * 2 if len(numbers) == 1 else numbers
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ValueError(f"'{text}' is not key=value")
+    return key, value
+
+
+@click.command("decompose", short_help="Decompose a trained CNN classifier into class modules.")
+@click.argument("parent")
+@data_options(split="train")
+@click.option(
+    "-o", "--out", "target", required=True, type=click.Path(path_type=Path, file_okay=False), help="Where to."
+)
+@click.option("--weights", type=click.Path(path_type=Path, dir_okay=False), help="A .safetensors file.")
+@click.option(
+    "--arg",
+    "arguments",
+    multiple=True,
+    callback=converted(_pair),
+    metavar="K=V",
+    help="For the callable.",
+)
+@click.option("--method", default="relevance", show_default=True, help="relevance or concern (see docs).")
+@click.option("--method-option", "method_options", multiple=True, callback=converted(_pair), metavar="K=V")
+@click.option("--labels", help="The parent's classes in the order of its outputs: a,b,c or a file of lines.")
+@click.option("--only", help="Make modules of these classes only: a,b,c.")
+@click.option("--name", help="The parent's name. Default: PARENT's.")
+@click.option(
+    "--input-size", callback=converted(_size), help="[C x] H x W. Default: the model's or the data's."
+)
+@click.option("--mean", callback=converted(_numbers), help="Per channel, of values in [0, 1].")
+@click.option("--std", callback=converted(_numbers), help="Per channel, of values in [0, 1].")
+@click.option("--license", "licence", help="The modules' licence, an SPDX id such as mit.")
+@click.option("--dataset", help="What the parent was trained on. Default: DATA's name.")
+@click.option(
+    "--max-loss", type=float, default=0.005, show_default=True, help="Budget of a module's accuracy."
+)
+@click.option(
+    "--images", type=click.IntRange(2), default=300, show_default=True, help="To look at, per class."
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--date",
+    help="ISO 8601, written into the manifests. Default: none, so that equal inputs give equal bytes.",
+)
+@click.option("--force", is_flag=True, help="Replace what is in the target directory.")
+@reporting
+def command(
+    parent: str,
+    data: str,
+    split: str | None,
+    target: Path,
+    weights: Path | None,
+    arguments: tuple[tuple[str, str], ...],
+    method: str,
+    method_options: tuple[tuple[str, str], ...],
+    labels: str | None,
+    only: str | None,
+    name: str | None,
+    input_size: tuple[int, ...] | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    licence: str | None,
+    dataset: str | None,
+    max_loss: float,
+    images: int,
+    seed: int,
+    date: str | None,
+    force: bool,
+    out: Out,
+) -> None:
+    """Decompose a trained CNN classifier into one module per class.
+
+    PARENT is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO, a directory that modhub wrote, or
+    FILE.py:CALLABLE (which runs that file). DATA are images of its classes, best those it was trained on.
+
+    Example: modhub decompose modhub:resnet20 --weights r20.safetensors --data cifar10:data -o out/r20
+    """
+    from modhub.api.making import decompose_to
+
+    made = decompose_to(
+        target,
+        parent,
+        data,
+        split=split,
+        weights=weights,
+        arguments=dict(arguments),
+        method=method,
+        method_options=dict(method_options),
+        labels=_names(labels),
+        only=_names(only),
+        name=name,
+        input_size=input_size,
+        mean=mean,
+        std=std,
+        license=licence,
+        dataset=dataset,
+        max_loss=max_loss,
+        images_per_class=images,
+        seed=seed,
+        date=date,
+        replace=force,
+        reporter=out.reporter(),
+    )
+
+    def human() -> None:
+        rows = [
+            [
+                module["label"],
+                fraction(module["kept_channels_fraction"]),
+                fraction(module["recall"]),
+                fraction(module["precision"]),
+                size(module["bytes"]),
+            ]
+            for module in made["modules"]
+        ]
+        out.table(["module", "channels kept", "recall", "precision", "size"], rows, right=(1, 2, 3, 4))
+        out.line(
+            f"{len(rows)} modules of {made['parent']} from {made['images']:,} images "
+            f"in {made['seconds']:.1f} s: {target}"
+        )
+
+    out.emit(made, human=human, quiet=[str(target)])
+    out.next(f"modhub push {target} NAMESPACE/NAME --version 1.0.0")
+
+
+def _names(text: str | None) -> list[str] | None:
+    """a,b,c, or the lines of a file."""
+    if text is None:
+        return None
+    if "," not in text and Path(text).is_file():
+        return [line.strip() for line in Path(text).read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [part.strip() for part in text.split(",") if part.strip()]

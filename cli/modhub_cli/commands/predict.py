@@ -1,0 +1,48 @@
+"""modhub predict"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from modhub_cli.options import reporting
+from modhub_cli.output import Out
+
+__all__ = ["command"]
+
+
+@click.command("predict", short_help="Classify images.")
+@click.argument("build", type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGE…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes shown per image.")
+@reporting
+def command(build: Path, images: tuple[Path, ...], top: int, out: Out) -> None:
+    """Classify images with a build, or with an .onnx file that `modhub export` wrote (then without torch).
+
+    IMAGE may be a folder. Files that are no image are reported and passed over; the exit code is 1 when none
+    could be classified.
+
+    Example: modhub predict build photo.jpg holiday/
+    """
+    from modhub.api.predicting import predict
+
+    report = predict(build, images, top=top, reporter=out.reporter())
+    answers = [entry for entry in report["images"] if "error" not in entry]
+
+    def human() -> None:
+        for entry in answers:
+            ranked = ", ".join(
+                f"{name} {100 * value:.1f} %" for name, value in entry["probabilities"].items()
+            )
+            none = "none of these " if entry["label"] is None else ""
+            out.line(f"{entry['path']}: {none}{ranked}")
+
+    quiet = [f"{entry['path']}\t{entry['label'] or ''}" for entry in answers]
+    out.emit(report, human=human, quiet=quiet)
+    for entry in report["images"]:
+        if "error" in entry and out.mode != "json":
+            click.echo(f"Warning: {entry['error']}", err=True)
+    if not answers:
+        sys.exit(1)

@@ -1,0 +1,297 @@
+"""From refs to a runnable classifier: resolve, fetch, compile, save."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from modhub.api.projects import current_lock, lock_project, open_catalog, parse_item, read_lock, read_project
+from modhub.api.projects import resolve_project as resolve_lock
+from modhub.artifact import read_modules
+from modhub.catalog import Catalog
+from modhub.compose import Budget, ComposedClassifier, Part
+from modhub.compose import compose as compile_parts
+from modhub.data import ImageSet, open_data
+from modhub.errors import CompositionError, IntegrityError, ManifestError
+from modhub.files import new_directory, parse_json, pretty_json
+from modhub.lock import LOCK_NAME, Lock, LockedModule
+from modhub.manifest import FileInfo, ModuleEntry, ModuleManifest, RepositoryManifest
+from modhub.project import PROJECT_NAME, Project, Want, add_want, remove_want
+from modhub.reporter import SILENT, Reporter
+
+__all__ = ["OPTIONS_NAME", "build_manifests", "compose", "compose_project", "parts_of_lock", "replace"]
+
+OPTIONS_NAME = "options.json"
+"""In a build: what it was composed with, so that `replace` can do the same again."""
+
+
+def compose(
+    modules: Mapping[str, str] | Iterable[str] | Path,
+    *,
+    hub: str | None = None,
+    offline: bool = False,
+    budget: Budget | None = None,
+    tune: ImageSet | str | None = None,
+    calibrate: ImageSet | str | None = None,
+    reject: bool = False,
+    seed: int = 0,
+    reporter: Reporter = SILENT,
+) -> ComposedClassifier:
+    """A classifier of modules named by refs, by `{label: ref}`, or by a folder with a `modhub.toml`.
+
+    Raises `RefError`, `ResolutionError`, `CompositionError`, `HubError`.
+    """
+    catalog = open_catalog(hub, offline=offline)
+    if isinstance(modules, Path):
+        lock = read_lock(modules)
+        project = read_project(modules)
+        if lock is None or not lock.fulfils(project):
+            lock = resolve_lock(project, catalog, keep=lock)
+    else:
+        lock = resolve_lock(Project.of(modules), catalog)
+    parts = parts_of_lock(lock, catalog, reporter)
+    return compile_parts(
+        parts,
+        budget=budget,
+        reject=reject,
+        reporter=reporter,
+        **_images(tune=tune, calibrate=calibrate, seed=seed),
+    )
+
+
+def compose_project(
+    project: Path,
+    target: Path,
+    *,
+    locked: bool = False,
+    budgets: Mapping[str, float] | None = None,
+    max_loss: float | None = None,
+    tune: str | None = None,
+    calibrate: str | None = None,
+    reject: bool = False,
+    seed: int = 0,
+    replace_target: bool = False,
+    hub: str | None = None,
+    offline: bool = False,
+    reporter: Reporter = SILENT,
+) -> dict[str, Any]:
+    """Build the composition of a `modhub.toml` (or the folder it is in) into `target`; the report, for JSON.
+
+    With `locked` the lock must be there and fit, and is all that is used. Otherwise it is brought up to date.
+    """
+    lock: Lock | None
+    if locked:
+        lock = current_lock(project)
+    else:
+        lock = read_lock(project)
+        if lock is None or not lock.fulfils(read_project(project)):
+            lock = lock_project(project, hub=hub, offline=offline, reporter=reporter).lock
+    text = (project if project.suffix == ".toml" else project / PROJECT_NAME).read_text(encoding="utf-8")
+    options = {
+        "budget": dict(sorted((budgets or {}).items())),
+        "max_loss": max_loss,
+        "reject": reject,
+        "seed": seed,
+    }
+    return _build(
+        lock,
+        text,
+        target,
+        options,
+        open_catalog(hub, offline=offline or locked),
+        tune=tune,
+        calibrate=calibrate,
+        replace_target=replace_target,
+        reporter=reporter,
+    )
+
+
+def replace(
+    build: Path,
+    items: Iterable[str],
+    target: Path,
+    *,
+    tune: str | None = None,
+    calibrate: str | None = None,
+    replace_target: bool = False,
+    hub: str | None = None,
+    offline: bool = False,
+    reporter: Reporter = SILENT,
+) -> dict[str, Any]:
+    """Build `build` again with `label=REF` for some of its labels; everything else stays as it was locked.
+
+    Raises `CompositionError` for a label it does not have.
+    """
+    for name in (PROJECT_NAME, LOCK_NAME, OPTIONS_NAME):
+        if not (build / name).is_file():
+            raise ManifestError(
+                f"'{build}' holds no {name}.", hint="Name a directory written by 'modhub compose'."
+            )
+    text = (build / PROJECT_NAME).read_text(encoding="utf-8")
+    for item in items:
+        want = parse_item(item)
+        if not isinstance(want, Want):
+            raise CompositionError(f"'{item}' names no class.", hint="Write LABEL=namespace/name/label.")
+        text = _with(text, want, build)
+    catalog = open_catalog(hub, offline=offline)
+    old = Lock.from_bytes((build / LOCK_NAME).read_bytes(), str(build / LOCK_NAME))
+    options = parse_json((build / OPTIONS_NAME).read_bytes(), str(build / OPTIONS_NAME))
+    lock = resolve_lock(Project.from_toml(text), catalog, keep=old)
+    return _build(
+        lock,
+        text,
+        target,
+        options,
+        catalog,
+        tune=tune,
+        calibrate=calibrate,
+        replace_target=replace_target,
+        reporter=reporter,
+    )
+
+
+def _with(text: str, want: Want, build: Path) -> str:
+    """`modhub.toml` with another ref for a label, in the label's place."""
+    project = Project.from_toml(text)
+    labels = [other.label for other in project.wants]
+    if want.label not in labels:
+        raise CompositionError(
+            f"'{build}' has no class '{want.label}'.", hint=f"It has: {', '.join(labels[:20])}."
+        )
+    for other in project.wants:
+        text = remove_want(text, other.label)
+    for other in project.wants:
+        text = add_want(text, want if other.label == want.label else other)
+    return text
+
+
+def _build(
+    lock: Lock,
+    text: str,
+    target: Path,
+    options: Mapping[str, Any],
+    catalog: Catalog,
+    *,
+    tune: str | None,
+    calibrate: str | None,
+    replace_target: bool,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    with new_directory(target, replace=replace_target) as scratch:
+        parts = parts_of_lock(lock, catalog, reporter)
+        limits = dict(options.get("budget", {}))
+        budget = Budget(
+            flops=limits.get("flops"), params=limits.get("params"), max_loss=options.get("max_loss")
+        )
+        classifier = compile_parts(
+            parts,
+            budget=None if budget == Budget() else budget,
+            reject=bool(options.get("reject")),
+            reporter=reporter,
+            **_images(tune=tune, calibrate=calibrate, seed=int(options.get("seed", 0))),
+        )
+        classifier.save(scratch)
+        for number, part in enumerate(parts):
+            place = scratch / "modules" / f"{number}.json"
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(part.module.manifest.to_bytes())
+        (scratch / PROJECT_NAME).write_text(text, encoding="utf-8")
+        (scratch / LOCK_NAME).write_bytes(lock.to_bytes())
+        (scratch / OPTIONS_NAME).write_bytes(pretty_json(dict(options)))
+        size = sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file())
+    return {**classifier.report(), "bytes": size, "path": str(target)}
+
+
+def _images(*, tune: ImageSet | str | None, calibrate: ImageSet | str | None, seed: int) -> dict[str, Any]:
+    """The arguments of `modhub.compose.compose` that need images, only when there are some."""
+    found: dict[str, Any] = {}
+    for name, data in (("tune", tune), ("calibrate", calibrate)):
+        if data is not None:
+            found[name] = open_data(data, "train") if isinstance(data, str) else data
+            found["seed"] = seed
+    return found
+
+
+def parts_of_lock(lock: Lock, catalog: Catalog, reporter: Reporter = SILENT) -> list[Part]:
+    """The locked modules with their trunks, in the order of the lock: fetched, verified, read.
+
+    Nothing but the lock says what to fetch; what the cache has is not asked for again.
+    """
+    files: dict[str, Path] = {}
+    with reporter.step("fetch modules", len(lock.modules) + len(lock.trunks)):
+        for trunk in lock.trunks:
+            for file in trunk.files:
+                files[file.sha256] = catalog.fetch(trunk.repository, trunk.commit, file)
+            reporter.advance()
+        for module in lock.modules:
+            for file in module.files:
+                files[file.sha256] = catalog.fetch(module.repository, module.commit, file)
+            reporter.advance()
+
+    def locate(info: FileInfo) -> Path:
+        if info.sha256 not in files:
+            raise IntegrityError(
+                f"'{info.path}' is not among the files of {LOCK_NAME}.", hint="Write it again: modhub lock"
+            )
+        return files[info.sha256]
+
+    groups: dict[tuple[str, str], list[LockedModule]] = {}
+    for module in lock.modules:
+        groups.setdefault((str(module.repository), module.trunk), []).append(module)
+    parts: dict[str, Part] = {}
+    for group in groups.values():
+        for module, part in zip(group, _read_group(group, locate), strict=True):
+            parts[module.want.label] = part
+    return [parts[module.want.label] for module in lock.modules]
+
+
+def _read_group(group: list[LockedModule], locate: Callable[[FileInfo], Path]) -> list[Part]:
+    """Modules of one repository on one trunk, as `read_modules` reads them: digests and shapes verified."""
+    entries: dict[str, ModuleEntry] = {}
+    manifests = []
+    for module in group:
+        about, tensors = module.files
+        manifest = ModuleManifest.from_bytes(locate(about).read_bytes(), about.path)
+        if manifest.trunk.sha256 != module.trunk or manifest.tensors != tensors:
+            raise IntegrityError(
+                f"{about.path} of '{module.repository}' does not say what {LOCK_NAME} says.",
+                hint="Write the lock again with: modhub lock",
+            )
+        manifests.append(manifest)
+        entries[manifest.slug] = _entry(manifest, about)
+    first = manifests[0]
+    whole = RepositoryManifest(
+        parent=first.parent,
+        trunk=first.trunk,
+        input=first.input,
+        method=first.method,
+        license=first.license,
+        modules=tuple(entries.values()),
+    )
+    (read,) = read_modules(whole, locate, place=f"'{group[0].repository}'")
+    by_slug = {module.manifest.slug: module for module in read.modules}
+    return [
+        Part(by_slug[manifest.slug], read.trunk, read.statistics, label=module.want.label)
+        for module, manifest in zip(group, manifests, strict=True)
+    ]
+
+
+def _entry(manifest: ModuleManifest, about: FileInfo) -> ModuleEntry:
+    return ModuleEntry(
+        label=manifest.label,
+        slug=manifest.slug,
+        aliases=manifest.aliases,
+        form=manifest.form,
+        manifest=about,
+        tensors=manifest.tensors,
+        trunk=manifest.trunk if manifest.form == "standalone" else None,
+        kept_channels_fraction=manifest.sizes.kept_channels_fraction,
+        metrics={} if manifest.measurement is None else manifest.measurement.values,
+    )
+
+
+def build_manifests(build: Path) -> list[ModuleManifest]:
+    """The manifests of the modules a build was made of, in the order of its labels; empty when unknown."""
+    paths = sorted((build / "modules").glob("*.json"), key=lambda path: int(path.stem))
+    return [ModuleManifest.from_bytes(path.read_bytes(), str(path)) for path in paths]

@@ -1,0 +1,202 @@
+"""From a trained classifier to modules on disk."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+from torch import nn
+
+from modhub.api.projects import open_catalog
+from modhub.artifact import write_artifact
+from modhub.data import ImageSet, open_data
+from modhub.decompose import METHODS, DecomposeOptions, Method, Parent
+from modhub.decompose.assembling import assemble
+from modhub.errors import DataError, StorageError
+from modhub.manifest import InputSpec
+from modhub.modules import Decomposition, ModuleSet
+from modhub.nets.sources import ParentSource, load_parent
+from modhub.refs import RepositoryId
+from modhub.reporter import SILENT, Reporter
+
+__all__ = ["DecomposeSettings", "decompose", "decompose_to", "open_parent"]
+
+
+class DecomposeSettings(TypedDict, total=False):
+    """What can be said about a parent and how it is to be decomposed; everything has a default.
+
+    `weights` is a safetensors file, `arguments` are for a `FILE.py:CALLABLE`, `labels` the classes in
+    the order of its outputs, `only` those wanted. `input_size` is ([channels,] height, width); `mean` and
+    `std` are per channel, of values in [0, 1]. `max_loss` is a fraction of balanced accuracy,
+    `images_per_class` how many are looked at. `date` is ISO 8601 and goes into the manifests.
+    """
+
+    split: str | None
+    weights: Path | str | None
+    arguments: Mapping[str, str]
+    method: str
+    method_options: Mapping[str, str]
+    labels: Sequence[str] | None
+    only: Sequence[str] | None
+    name: str | None
+    input_size: tuple[int, ...] | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    license: str | None
+    dataset: str | None
+    max_loss: float
+    images_per_class: int
+    seed: int
+    date: str | None
+    reporter: Reporter
+
+
+def decompose(
+    parent: str | nn.Module, data: str | ImageSet, **settings: Unpack[DecomposeSettings]
+) -> ModuleSet:
+    """Decompose a parent string or a module into class modules, by images of its classes.
+
+    Raises `ParentError`, `NetworkImportError` or `DataError`.
+    """
+    return _decomposed(parent, data, settings)[0]
+
+
+def decompose_to(
+    directory: Path,
+    parent: str | nn.Module,
+    data: str | ImageSet,
+    *,
+    replace: bool = False,
+    **settings: Unpack[DecomposeSettings],
+) -> dict[str, Any]:
+    """`decompose`, written to `directory`, which appears whole or not at all; what was made, for JSON."""
+    if directory.exists() and not replace and (directory.is_file() or any(directory.iterdir())):
+        # Found out before the work, not after.
+        raise StorageError(
+            f"'{directory}' exists already.", hint="Choose another directory, remove it, or pass --force."
+        )
+    modules, done = _decomposed(parent, data, settings)
+    write_artifact(directory, modules, replace=replace)
+    return {
+        "path": str(directory),
+        "parent": modules.manifest.parent.name,
+        "method": modules.manifest.method.name,
+        "seconds": done.seconds,
+        "images": done.images,
+        "modules": [
+            {
+                "label": entry.label,
+                "kept_channels_fraction": entry.kept_channels_fraction,
+                "bytes": entry.manifest.size + entry.tensors.size,
+                "recall": entry.metrics.get("recall"),
+                "precision": entry.metrics.get("precision"),
+            }
+            for entry in modules.manifest.modules
+        ],
+    }
+
+
+def _decomposed(
+    parent: str | nn.Module, data: str | ImageSet, settings: DecomposeSettings
+) -> tuple[ModuleSet, Decomposition]:
+    reporter = settings.get("reporter", SILENT)
+    images = open_data(data, settings.get("split")) if isinstance(data, str) else data
+    with reporter.step("import the parent"):
+        whole = open_parent(parent, images, settings)
+    seed = settings.get("seed", 0)
+    only = settings.get("only")
+    options = DecomposeOptions(
+        max_loss=settings.get("max_loss", 0.005),
+        fit_images=settings.get("images_per_class", 300),
+        seed=seed,
+        labels=None if only is None else tuple(only),
+    )
+    method = _method(settings.get("method", "relevance"), settings.get("method_options", {}))
+    done = method.decompose(whole, images, options, reporter)
+    return assemble(whole, done, seed=seed, date=settings.get("date")), done
+
+
+def open_parent(parent: str | nn.Module, images: ImageSet, settings: DecomposeSettings) -> Parent:
+    """The parent as trunk, head, labels and input; what nothing says is taken from the images."""
+    if isinstance(parent, nn.Module):
+        kind = type(parent).__name__
+        source = ParentSource(name=kind.lower(), architecture=kind, model=parent.eval())
+    else:
+        weights = settings.get("weights")
+        source = load_parent(
+            parent,
+            weights=None if weights is None else Path(weights),
+            arguments=settings.get("arguments", {}),
+            fetch=_fetch if parent.startswith("hf:") else None,
+        )
+    spec = _input_spec(source.input, images, settings)
+    return Parent.of(
+        source.network(spec),
+        name=settings.get("name") or source.name,
+        architecture=source.architecture,
+        labels=settings.get("labels") or source.labels or images.labels,
+        input=spec,
+        license=settings.get("license") or source.license,
+        dataset=settings.get("dataset") or source.dataset or images.name,
+    )
+
+
+def _input_spec(known: InputSpec | None, images: ImageSet, settings: DecomposeSettings) -> InputSpec:
+    size, mean, std = settings.get("input_size"), settings.get("mean"), settings.get("std")
+    if known is None:
+        height, width, channels = np.asarray(images.images([0])[0]).shape
+        known = InputSpec(
+            channels=channels, height=height, width=width, mean=(0.0,) * channels, std=(1.0,) * channels
+        )
+    channels, height, width = known.channels, known.height, known.width
+    if size is not None:
+        height, width = size[-2:]
+        channels = size[0] if len(size) == 3 else max(channels, len(mean or ()))
+    same = channels == known.channels
+    return InputSpec(
+        channels=channels,
+        height=height,
+        width=width,
+        mean=mean or (known.mean if same else (0.0,) * channels),
+        std=std or (known.std if same else (1.0,) * channels),
+        value_range=known.value_range,
+        resize=known.resize if size is None else None,
+        crop=known.crop and size is None,
+        interpolation=known.interpolation,
+    )
+
+
+def _method(name: str, options: Mapping[str, str]) -> Method:
+    if name not in METHODS:
+        raise DataError(f"There is no method '{name}'.", hint=f"There are: {', '.join(sorted(METHODS))}.")
+    kind = type(METHODS[name])
+    if not options:
+        return METHODS[name]
+    known = inspect.signature(kind).parameters
+    for key in options:
+        if key not in known:
+            raise DataError(
+                f"The method '{name}' has no option '{key}'.",
+                hint=f"It has: {', '.join(known) or 'none'}.",
+            )
+    return kind(**{key: _value(text) for key, text in options.items()})
+
+
+def _value(text: str) -> str | int | float | bool:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _fetch(repository: str, revision: str | None, filename: str) -> Path:
+    files = open_catalog("hf").files
+    place = RepositoryId.parse(repository)
+    return files.fetch(place, files.commit_of(place, revision or "main"), filename)

@@ -1,0 +1,108 @@
+"""Classifying image files, with a build or an exported ONNX file; for the latter torch is not imported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modhub.errors import DataError, ManifestError
+from modhub.images import read_image
+from modhub.reporter import SILENT, Reporter
+
+__all__ = ["image_files", "predict"]
+
+_SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+Pixels = NDArray[np.uint8]
+Answer = tuple[str | None, dict[str, float]]
+
+
+def predict(
+    build: Path, images: Iterable[Path], *, top: int = 3, batch: int = 64, reporter: Reporter = SILENT
+) -> dict[str, Any]:
+    """Classify files and folders of files: the best `label` and the `top` probabilities, or an `error`, each.
+
+    A file that is no image is reported and passed over. `label` is None for "none of these".
+    """
+    answer = _onnx(build) if build.suffix == ".onnx" else _build(build)
+    found: list[dict[str, Any]] = []
+    waiting: list[tuple[dict[str, Any], Pixels]] = []
+
+    def flush() -> None:
+        pixels = [image for _, image in waiting]
+        for (entry, _), (label, probabilities) in zip(waiting, answer(pixels), strict=True):
+            ranked = sorted(probabilities.items(), key=lambda pair: -pair[1])[:top]
+            entry.update(label=label, probabilities=dict(ranked))
+        waiting.clear()
+
+    paths = list(image_files(images))
+    with reporter.step("predict", len(paths)):
+        for path in paths:
+            entry: dict[str, Any] = {"path": str(path)}
+            found.append(entry)
+            try:
+                waiting.append((entry, read_image(path)))
+            except DataError as error:
+                entry["error"] = str(error)
+            if len(waiting) == batch:
+                flush()
+            reporter.advance()
+        if waiting:
+            flush()
+    return {"images": found}
+
+
+def image_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """Files as they are; folders as the images below them, by name."""
+    for path in paths:
+        if path.is_dir():
+            below = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
+            if not below:
+                raise DataError(f"The folder '{path}' holds no image.", hint="Name image files or a folder.")
+            yield from below
+        else:
+            yield path
+
+
+def _build(directory: Path) -> Callable[[list[Pixels]], list[Answer]]:
+    if not directory.is_dir():
+        raise ManifestError(
+            f"'{directory}' is no build.",
+            hint="Name what 'modhub compose' wrote, or an .onnx file.",
+        )
+    # Only a build needs torch.
+    from modhub.api.using import load
+
+    classifier = load(directory)
+
+    def answer(images: list[Pixels]) -> list[Answer]:
+        return [(one.label, _chances(one.scores)) for one in classifier.predict(images)]
+
+    return answer
+
+
+def _onnx(path: Path) -> Callable[[list[Pixels]], list[Answer]]:
+    from modhub.runtime import OnnxClassifier
+
+    classifier = OnnxClassifier(path)
+
+    def answer(images: list[Pixels]) -> list[Answer]:
+        rows = classifier.predict(images).tolist()
+        found = [_chances(dict(zip(classifier.labels, row, strict=True))) for row in rows]
+        return [(max(row, key=lambda label: row[label]), row) for row in found]
+
+    return answer
+
+
+def _chances(scores: dict[str, float]) -> dict[str, float]:
+    """Probabilities: the softmax over several labels, the sigmoid of a single one's log-odds."""
+    if len(scores) == 1:
+        return {label: 1 / (1 + math.exp(-max(score, -500.0))) for label, score in scores.items()}
+    most = max(scores.values())
+    weights = {label: math.exp(score - most) for label, score in scores.items()}
+    total = sum(weights.values())
+    return {label: weight / total for label, weight in weights.items()}

@@ -1,0 +1,98 @@
+"""Running composed classifiers: load, evaluate, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modhub.api.composing import build_manifests
+from modhub.compose import ComposedClassifier
+from modhub.data import ImageSet, open_data
+from modhub.evaluate import Classifier, Evaluation, compare
+from modhub.evaluate import evaluate as count
+from modhub.export import SUFFIXES, as_raw_batch, export_classifier, natural_size
+from modhub.lock import LOCK_NAME
+from modhub.reporter import SILENT, Reporter
+
+__all__ = ["evaluate", "evaluate_build", "export", "load"]
+
+
+def load(directory: Path | str) -> ComposedClassifier:
+    """What `modhub compose` or `ComposedClassifier.save` wrote. Raises `ManifestError`, `IntegrityError`."""
+    return ComposedClassifier.load(Path(directory))
+
+
+def evaluate(
+    classifier: Classifier | Path | str,
+    data: ImageSet | str,
+    *,
+    split: str = "test",
+    reporter: Reporter = SILENT,
+) -> Evaluation:
+    """Measure a classifier, or a build by its directory, on the images of its classes.
+
+    A build's classes also answer to what their modules are called in their repositories, and to aliases.
+    """
+    images = open_data(data, split) if isinstance(data, str) else data
+    if not isinstance(classifier, Path | str):
+        return count(classifier, images, reporter=reporter)
+    directory = Path(classifier)
+    loaded = load(directory)
+    manifests = build_manifests(directory)
+    aliases = {
+        label: (manifest.label, *manifest.aliases)
+        for label, manifest in zip(loaded.labels, manifests, strict=False)
+    }
+    return count(loaded, images, aliases=aliases, reporter=reporter)
+
+
+def evaluate_build(
+    build: Path,
+    data: str,
+    *,
+    split: str = "test",
+    before: Path | None = None,
+    reporter: Reporter = SILENT,
+) -> dict[str, Any]:
+    """`evaluate` for JSON; `change` says what got better or worse against the build `before`."""
+    images = open_data(data, split)
+    after = evaluate(build, images, reporter=reporter)
+    report = after.to_dict()
+    if before is not None:
+        report["change"] = compare(evaluate(before, images, reporter=reporter), after).to_dict()
+    return report
+
+
+def export(
+    build: Path,
+    target: Path | None = None,
+    *,
+    format: str = "onnx",  # noqa: A002 - the command line's word
+    data: str | None = None,
+    image_size: int | None = None,
+    reporter: Reporter = SILENT,
+) -> dict[str, Any]:
+    """Write a build as one file, checked on images of `data` (None: noise) against PyTorch."""
+    classifier = load(build)
+    specs = [each.spec for each in classifier.trunk_passes]
+    size = natural_size(specs) if image_size is None else (image_size, image_size)
+    if data is None:
+        dice = np.random.default_rng(0)
+        pictures = [dice.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(4)]
+    else:
+        images = open_data(data, "test")
+        chosen = np.linspace(0, len(images) - 1, min(16, len(images))).astype(int)
+        pictures = images.images(int(index) for index in chosen)
+    lock = build / LOCK_NAME
+    report = export_classifier(
+        classifier,
+        classifier.labels,
+        target or build.with_name(build.name + SUFFIXES.get(format, "")),
+        format=format,
+        images=as_raw_batch(pictures, size),
+        metadata={"lock": lock.read_text(encoding="utf-8")} if lock.is_file() else None,
+        reporter=reporter,
+    )
+    return report.to_dict()

@@ -1,0 +1,125 @@
+"""From what a method found to manifests with digests: a module set, ready to be written or composed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from modhub import __version__
+from modhub.decompose.base import Parent
+from modhub.files import pretty_json, sha256_of_bytes
+from modhub.manifest import (
+    FileInfo,
+    ModuleEntry,
+    ModuleManifest,
+    ParentInfo,
+    Provenance,
+    RepositoryManifest,
+    TrunkInfo,
+)
+from modhub.modules import ClassModule, Decomposition, ModuleSet, tensor_bytes
+from modhub.nets import cost
+from modhub.refs import distinct, slug_of
+
+__all__ = ["assemble"]
+
+
+def assemble(
+    parent: Parent,
+    decomposition: Decomposition,
+    *,
+    aliases: Mapping[str, Sequence[str]] | None = None,
+    ontology: Mapping[str, str] | None = None,
+    seed: int = 0,
+    date: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> ModuleSet:
+    """Every manifest, path and digest of `decomposition`: the same inputs give the same bytes.
+
+    `aliases` and `ontology` are by label. `date` is ISO 8601; `environment` says with which versions it was
+    made (None: torch's).
+    """
+    trunk = _trunk_info(parent, decomposition)
+    about = ParentInfo(
+        name=parent.name,
+        architecture=parent.architecture,
+        sha256=parent.sha256,
+        labels=parent.labels,
+        license=parent.license,
+        dataset=parent.dataset,
+    )
+    provenance = Provenance(
+        tool="modhub",
+        tool_version=__version__,
+        seed=seed,
+        date=date,
+        environment={"torch": torch.__version__} if environment is None else dict(environment),
+    )
+    labels = [draft.label for draft in decomposition.modules]
+    slugs = [slug_of(name) for name in distinct(slug_of(label) for label in labels)]
+    modules, entries = [], []
+    for draft, slug in zip(decomposition.modules, slugs, strict=True):
+        tensors = _info(f"modules/{slug}/module.safetensors", tensor_bytes(draft.tensors))
+        manifest = ModuleManifest(
+            label=draft.label,
+            slug=slug,
+            aliases=tuple((aliases or {}).get(draft.label, ())),
+            ontology_id=(ontology or {}).get(draft.label),
+            form="delta",
+            parent=about,
+            trunk=trunk,
+            method=decomposition.method,
+            input=parent.input,
+            calibration=draft.calibration,
+            measurement=draft.measurement,
+            sizes=draft.sizes,
+            tensors=tensors,
+            provenance=provenance,
+            license=parent.license,
+        )
+        modules.append(ClassModule(manifest, draft.tensors))
+        entries.append(
+            ModuleEntry(
+                label=manifest.label,
+                slug=slug,
+                aliases=manifest.aliases,
+                form=manifest.form,
+                manifest=_info(f"modules/{slug}/module.json", manifest.to_bytes()),
+                tensors=tensors,
+                trunk=None,
+                kept_channels_fraction=draft.sizes.kept_channels_fraction,
+                metrics={} if draft.measurement is None else draft.measurement.values,
+            )
+        )
+    whole = RepositoryManifest(
+        parent=about,
+        trunk=trunk,
+        input=parent.input,
+        method=decomposition.method,
+        license=parent.license,
+        modules=tuple(entries),
+    )
+    return ModuleSet(whole, parent.trunk, decomposition.statistics, tuple(modules))
+
+
+def _trunk_info(parent: Parent, decomposition: Decomposition) -> TrunkInfo:
+    trunk, price = parent.trunk, cost(parent.trunk)
+    statistics = None
+    if decomposition.statistics:
+        statistics = _info(
+            f"trunk/{trunk.sha256}.statistics.safetensors", tensor_bytes(decomposition.statistics)
+        )
+    return TrunkInfo(
+        sha256=trunk.sha256,
+        graph=_info("trunk/graph.json", pretty_json(trunk.graph.to_dict())),
+        weights=_info(f"trunk/{trunk.sha256}.safetensors", tensor_bytes(trunk.tensors)),
+        statistics=statistics,
+        features=int(parent.head.weight.shape[1]),
+        parameters=price.parameters,
+        flops=price.flops,
+    )
+
+
+def _info(path: str, content: bytes) -> FileInfo:
+    return FileInfo(path=path, sha256=sha256_of_bytes(content), size=len(content))
