@@ -24,6 +24,7 @@ __all__ = [
     "Comparison",
     "Evaluation",
     "RestrictedParent",
+    "VotingModules",
     "compare",
     "evaluate",
 ]
@@ -131,6 +132,28 @@ class RestrictedParent(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(self.preprocess(images))
         return logits[:, self._rows]
+
+
+class VotingModules(nn.Module):
+    """The decision rule of Pan & Rajan 2022 (arXiv 2110.07720, §3.4), for comparison: one network per module.
+
+    Each of `networks` gives (batch, 2) scores of normalised images, its class's and all others'. When exactly
+    one module votes for itself it wins, otherwise the highest positive probability does, the first of equals.
+    The scores are these probabilities, plus 1 for a single vote.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], spec: InputSpec, labels: Sequence[str]) -> None:
+        super().__init__()
+        self.labels = tuple(labels)
+        self.networks = nn.ModuleList(networks)
+        self.preprocess = Preprocess(spec)
+
+    def forward(self, images: Tensor) -> Tensor:
+        values = self.preprocess(images)
+        positive = torch.stack([network(values).softmax(1)[:, 0] for network in self.networks], 1)
+        votes = positive > 0.5
+        alone = votes.sum(1, keepdim=True) == 1
+        return positive + (votes & alone).to(positive.dtype)
 
 
 def evaluate(

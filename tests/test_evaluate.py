@@ -1,0 +1,156 @@
+"""Evaluation on images whose answers are known: the classifier reads its scores off the pixels."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from modhub.data import ImageSet
+from modhub.errors import DataError
+from modhub.evaluate import RestrictedParent, VotingModules, compare, evaluate
+from modhub.manifest import InputSpec
+
+LABELS = ("cat", "dog", "bird")
+
+
+class Told:
+    """Answers class k for an image full of k; `scores[k]` are what it then says."""
+
+    def __init__(self, labels: tuple[str, ...], scores: list[list[float]]) -> None:
+        self.labels = labels
+        self.scores = torch.tensor(scores)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.scores[images[:, 0, 0, 0].long()]
+
+
+def shown(
+    pixels: list[int], targets: list[int], labels: tuple[str, ...] = LABELS, name: str = "pets"
+) -> ImageSet:
+    return ImageSet(
+        name, "test", labels, np.array(targets), lambda i: np.full((2, 2, 1), pixels[i], dtype=np.uint8)
+    )
+
+
+SURE = [[9.0, 0, 0], [0, 9.0, 0], [0, 0, 9.0]]
+
+
+def test_counts() -> None:
+    result = evaluate(Told(LABELS, SURE), shown([0, 0, 1, 1, 2], [0, 0, 0, 1, 2]), batch=2)
+    assert (result.top1, result.top5, result.count, result.left_out) == (0.8, None, 5, 0)
+    assert result.confusion == ((2, 1, 0), (0, 1, 0), (0, 0, 1))
+    assert {label: (s.count, s.recall, s.precision) for label, s in result.per_class.items()} == {
+        "cat": (3, pytest.approx(2 / 3), 1.0),
+        "dog": (1, 1.0, 0.5),
+        "bird": (1, 1.0, 1.0),
+    }
+
+
+def test_images_of_other_classes_are_left_out() -> None:
+    images = shown([0, 1, 1, 2], [0, 1, 2, 3], ("Cat", "Puma", "Hund", "whale"))
+    told = Told(("cat", "dog"), [[1.0, 0], [0, 1.0], [1.0, 1.0]])
+    result = evaluate(told, images, aliases={"dog": ["hund", "cat"]})
+    assert (result.count, result.left_out, result.top1) == (2, 2, 1.0)
+
+
+@pytest.mark.parametrize("name", ["aquarium_fish", "Aquarium Fish", "aquarium-fish"])
+def test_a_class_is_known_however_it_is_written(name: str) -> None:
+    images = shown([0, 1], [0, 1], (name, "dog"))
+    assert evaluate(Told(("aquarium fish", "dog"), [[1.0, 0], [0, 1.0]]), images).count == 2
+
+
+def test_no_image_of_any_class() -> None:
+    with pytest.raises(DataError) as caught:
+        evaluate(Told(("whale",), [[1.0]]), shown([0], [0]))
+    assert str(caught.value) == (
+        "No image of 'pets' is of a class the classifier knows (whale). The data set's classes are: "
+        "cat, dog, bird."
+    )
+
+
+def test_a_class_without_images_or_answers_has_no_figures() -> None:
+    result = evaluate(Told(LABELS, SURE), shown([0], [0]))
+    assert (result.per_class["dog"].recall, result.per_class["dog"].precision) == (None, None)
+
+
+def test_top5_counts_who_is_ahead() -> None:
+    labels = tuple("abcdef")
+    scores = [[6.0, 5, 4, 3, 2, 1], [1.0, 2, 3, 4, 5, 6]]
+    result = evaluate(Told(labels, scores), shown([0, 1, 1], [5, 0, 1], labels))
+    assert (result.top1, result.top5) == (0.0, pytest.approx(1 / 3))
+
+
+@pytest.mark.parametrize(
+    ("logit", "right", "expected"),
+    [(0.0, 1, 0.0), (100.0, 2, 0.0), (100.0, 1, 0.5), (float(np.log(3)), 2, 0.25)],
+)
+def test_calibration_error(logit: float, right: int, expected: float) -> None:
+    """Two images, one answer of known confidence σ(logit), `right` of them right."""
+    told = Told(("cat", "dog"), [[logit, 0.0]])
+    result = evaluate(told, shown([0, 0], [0, 0 if right == 2 else 1], ("cat", "dog")))
+    assert result.ece == pytest.approx(expected, abs=1e-6)
+
+
+def test_json() -> None:
+    document = evaluate(Told(LABELS, SURE), shown([0, 1], [0, 0])).to_dict()
+    assert json.loads(json.dumps(document)) == document
+    assert {"top1", "top5", "count", "per_class", "left_out"} <= set(document)
+    assert document["per_class"]["cat"] == {"count": 2, "recall": 0.5, "precision": 1.0}
+
+
+def test_a_comparison_names_the_classes_that_got_worse() -> None:
+    images = shown([0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2])
+    before = evaluate(Told(LABELS, SURE), images)
+    after = evaluate(Told(LABELS, [SURE[1], SURE[1], SURE[2]]), images)
+    change = compare(before, after)
+    assert change.top1 == pytest.approx(-1 / 3)
+    assert change.recall == {"cat": -1.0, "dog": 0.0, "bird": 0.0}
+    assert change.worse == ("cat",)
+    assert compare(after, before).worse == ()
+
+
+def test_a_restricted_parent_keeps_its_logits() -> None:
+    spec = InputSpec(channels=1, height=2, width=2, mean=(0.5,), std=(0.5,))
+    linear = nn.Linear(4, 3)
+    parent = RestrictedParent(nn.Sequential(nn.Flatten(), linear), spec, LABELS, ("bird", "cat"))
+    images = torch.randint(0, 256, (5, 1, 2, 2), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = linear((images.flatten(1) / 255 - 0.5) / 0.5)[:, [2, 0]]
+        torch.testing.assert_close(parent(images), expected)
+    assert parent.labels == ("bird", "cat")
+    with pytest.raises(DataError) as caught:
+        RestrictedParent(linear, spec, LABELS, ("whale",))
+    assert str(caught.value) == "The parent has no class 'whale'. It has: cat, dog, bird."
+
+
+class Fixed(nn.Module):
+    """A module network that says the same (positive, negative) of every image."""
+
+    def __init__(self, positive: float, negative: float) -> None:
+        super().__init__()
+        self.answer = torch.tensor([positive, negative])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.answer.expand(len(images), 2)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "winner"),
+    [
+        ([(1.0, 2.0), (1.0, 0.5), (0.0, 3.0)], 1),
+        ([(1.0, 2.0), (0.0, 0.5), (0.0, 3.0)], 1),
+        ([(3.0, 2.0), (2.0, 0.5), (0.0, 3.0)], 1),
+        # Both saturate in float32: the first module wins, whatever the margins say.
+        ([(100.0, 0.0), (200.0, 0.0), (0.0, 3.0)], 0),
+    ],
+    ids=["one vote", "no vote", "two votes", "saturated"],
+)
+def test_the_papers_decision_rule(outputs: list[tuple[float, float]], winner: int) -> None:
+    spec = InputSpec(channels=1, height=2, width=2, mean=(0.0,), std=(1.0,))
+    voting = VotingModules([Fixed(*output) for output in outputs], spec, LABELS)
+    scores = voting(torch.zeros(4, 1, 2, 2, dtype=torch.uint8))
+    assert scores.argmax(1).tolist() == [winner] * 4
