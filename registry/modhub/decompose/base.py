@@ -1,0 +1,145 @@
+"""What a decomposition method is given, and what it must do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from modhub.data import ImageSet
+from modhub.errors import DataError, ParentError
+from modhub.manifest import InputSpec
+from modhub.modules import Decomposition
+from modhub.nets import Head, Network, split_head
+from modhub.reporter import Reporter
+
+__all__ = ["DecomposeOptions", "Method", "Parent", "aligned"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parent:
+    """A trained classifier, taken apart into trunk and head.
+
+    `labels[k]` is the class of row k of the head. `sha256` is the content id of the whole network.
+    """
+
+    name: str
+    architecture: str
+    trunk: Network
+    head: Head
+    labels: tuple[str, ...]
+    input: InputSpec
+    license: str | None
+    dataset: str | None
+    sha256: str
+
+    @classmethod
+    def of(
+        cls,
+        network: Network,
+        *,
+        name: str,
+        architecture: str,
+        labels: Sequence[str],
+        input: InputSpec,  # noqa: A002 - the manifest's own word
+        license: str | None = None,  # noqa: A002
+        dataset: str | None = None,
+    ) -> Parent:
+        """Check a network and split it at its head.
+
+        Raises `ParentError` for weights that are not finite, labels that do not match the head (in number, or
+        because one stands twice), and an input that is not the network's.
+        """
+        for key, tensor in network.tensors.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise ParentError(
+                    f"The weights of '{name}' hold values that are not finite, first in '{key}'.",
+                    hint="Train or save the network again; such weights answer nothing.",
+                )
+        trunk, head = split_head(network)
+        rows = head.weight.shape[0]
+        if len(labels) != rows:
+            raise ParentError(
+                f"'{name}' answers with {rows} classes, but {len(labels)} labels were given.",
+                hint="Give one label per row of its last layer, in that order, with --labels.",
+            )
+        if repeated := {label for label in labels if list(labels).count(label) > 1}:
+            raise ParentError(f"The label '{min(repeated)}' stands twice.", hint="Give every class its own.")
+        expected = (input.channels, input.height, input.width)
+        if tuple(trunk.graph.input_shape) != expected:
+            raise ParentError(
+                f"'{name}' takes images of {trunk.graph.input_shape} (channels, height, width), but the "
+                f"input was described as {expected}.",
+                hint="Check --input-size, --mean and --std.",
+            )
+        return cls(
+            name=name,
+            architecture=architecture,
+            trunk=trunk,
+            head=head,
+            labels=tuple(labels),
+            input=input,
+            license=license,
+            dataset=dataset,
+            sha256=network.sha256,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecomposeOptions:
+    """How to decompose.
+
+    `max_loss` is the balanced accuracy, in fractions, that a module alone may lose against the parent's own
+    one-against-rest answer on the calibration images. `fit_images` and `calibration_images` are per class
+    and disjoint, drawn with `seed`. `labels` are the classes wanted; None: all.
+    """
+
+    max_loss: float = 0.005
+    fit_images: int = 300
+    calibration_images: int = 100
+    seed: int = 0
+    batch: int = 100
+    labels: tuple[str, ...] | None = None
+
+
+class Method(Protocol):
+    """One way to find the part of a parent that a class needs. `paper` is where it comes from, if any."""
+
+    name: str
+    paper: str | None
+
+    def decompose(
+        self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
+    ) -> Decomposition:
+        """One draft per wanted class, in the order of the parent's labels.
+
+        `images` are training images with targets in the order of `parent.labels` (see `aligned`). Raises
+        `DataError` when a class has too few of them.
+        """
+        ...
+
+
+def aligned(parent: Parent, images: ImageSet, minimum: int = 2) -> ImageSet:
+    """`images` of the parent's classes, targets counted as the parent's labels.
+
+    Raises `DataError` when a class of the parent has fewer than `minimum` images.
+    """
+    if set(parent.labels) - set(images.labels):
+        missing = sorted(set(parent.labels) - set(images.labels))
+        raise DataError(
+            f"The data set '{images.name}' has no images of '{missing[0]}', which '{parent.name}' knows"
+            + (f" (and lacks {len(missing) - 1} more of its classes)." if len(missing) > 1 else "."),
+            hint=f"Its classes are: {', '.join(images.labels[:10])}; name the parent's with --labels.",
+        )
+    own = images.only(parent.labels)
+    counts = own.counts()
+    if int(counts.min()) < minimum:
+        poorest = parent.labels[int(counts.argmin())]
+        raise DataError(
+            f"The data set '{images.name}' has {int(counts.min())} images of '{poorest}'; "
+            f"at least {minimum} are needed.",
+            hint="Add images of that class.",
+        )
+    return own

@@ -1,0 +1,129 @@
+"""From a margin to something that compares: log-odds, standardised evidence, a threshold for "none of these".
+
+What is fitted here is fitted once, when the module is made, on its own parent's images alone:
+
+- `temperature` τ, common to all modules of a parent: softmax(τ · margins) is calibrated over its classes
+  (Guo et al. 2017, arXiv 1706.04599, §4.2; τ is the inverse of its T, on margins instead of logits);
+- `slope`, `intercept`: slope · margin + intercept is the log-odds of the class against the rest of its
+  parent's world at even prior odds (Platt 1999, with his soft targets);
+- mean and standard deviation, over the class's own images, of two pieces of evidence: the margin, and the
+  log-odds log p/(1−p) of the parent's softmax. Standardised, they compare across parents;
+- `threshold`: the evidence that 95 % of the class's own images exceed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modhub.manifest import Calibration
+
+__all__ = [
+    "ACCEPTED",
+    "KIND",
+    "PLAIN_WEIGHT",
+    "balanced_accuracy",
+    "fit_calibration",
+    "fit_temperature",
+    "log_odds",
+    "platt",
+    "standardised_evidence",
+]
+
+Array: TypeAlias = NDArray[np.float64]
+KIND = "margin"
+ACCEPTED = 0.95
+"""Share of a class's own images that the threshold accepts."""
+PLAIN_WEIGHT = 0.75
+"""Weight of plain training images in every fit; harder copies of them have the rest."""
+
+
+def log_odds(logits: Tensor) -> Tensor:
+    """(batch, labels) logits to log p/(1−p) of their softmax, exact where p is close to 1."""
+    size = logits.shape[1]
+    if size < 2:
+        return logits
+    top = logits.max(1, keepdim=True).values
+    shares = (logits - top).exp()
+    others = (shares.sum(1, keepdim=True) - shares).clamp(min=1e-30)
+    # Where one logit is the largest by far, the sum minus itself loses all digits: sum the others instead.
+    second = logits.topk(2, dim=1)
+    rest = logits.scatter(1, second.indices[:, :1], float("-inf")).logsumexp(1, keepdim=True)
+    plain = logits - top - others.log()
+    return plain.scatter(1, second.indices[:, :1], second.values[:, :1] - rest)
+
+
+def fit_temperature(logits: Array, targets: NDArray[np.int64], weights: Array) -> float:
+    """τ > 0 that minimises the weighted cross-entropy of softmax(τ · logits), logits (images, labels)."""
+
+    def loss(log_scale: float) -> float:
+        scaled = logits * math.exp(log_scale)
+        scaled = scaled - scaled.max(1, keepdims=True)
+        picked = scaled[np.arange(len(targets)), targets] - np.log(np.exp(scaled).sum(1))
+        return -float((weights * picked).sum())
+
+    low, high = math.log(0.02), math.log(20.0)
+    golden = (math.sqrt(5) - 1) / 2
+    for _ in range(40):
+        left, right = high - golden * (high - low), low + golden * (high - low)
+        if loss(left) < loss(right):
+            high = right
+        else:
+            low = left
+    return math.exp((low + high) / 2)
+
+
+def platt(margin: Array, positive: NDArray[np.bool_], weights: Array) -> tuple[float, float]:
+    """slope > 0 and intercept of the log-odds at even prior odds: each side weighs the same in all."""
+    scale = max(float(np.abs(margin).mean()), 1e-9)
+    share = np.where(positive, weights / weights[positive].sum(), weights / weights[~positive].sum())
+    softened_yes = (positive.sum() + 1) / (positive.sum() + 2)
+    softened_no = 1 / ((~positive).sum() + 2)
+    goal = np.where(positive, softened_yes, softened_no)
+    design = np.stack([margin / scale, np.ones_like(margin)], 1)
+    found = np.array([1.0, 0.0])
+    for _ in range(50):
+        guess = 1 / (1 + np.exp(-(design @ found).clip(-30, 30)))
+        slope = design.T @ (share * (guess - goal)) + 1e-6 * found
+        curve = (design * (share * guess * (1 - guess))[:, None]).T @ design + 1e-6 * np.eye(2)
+        step = np.linalg.solve(curve, slope)
+        step *= min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))
+        found = found - step
+        if float(np.abs(step).max()) < 1e-8:
+            break
+    return max(float(found[0]) / scale, 1e-6), float(found[1])
+
+
+def fit_calibration(
+    margin: Array, odds: Array, positive: NDArray[np.bool_], weights: Array, temperature: float
+) -> Calibration:
+    """The calibration of one class from its margins and log-odds (images,) on images of all classes."""
+    slope, intercept = platt(margin, positive, weights)
+    own = weights[positive] / weights[positive].sum()
+    parameters = {"temperature": temperature, "slope": slope, "intercept": intercept}
+    for name, values in (("margin", margin[positive]), ("log_odds", odds[positive])):
+        mean = float((own * values).sum())
+        parameters[f"{name}_mean"] = mean
+        parameters[f"{name}_std"] = max(float(np.sqrt((own * (values - mean) ** 2).sum())), 1e-6)
+    evidence = standardised_evidence(parameters, margin, odds)
+    parameters["threshold"] = float(np.quantile(evidence[positive], 1 - ACCEPTED))
+    accepted = evidence[~positive] > parameters["threshold"]
+    parameters["false_accept"] = float(np.average(accepted, weights=weights[~positive]))
+    return Calibration(kind=KIND, parameters=parameters)
+
+
+def standardised_evidence(parameters: Mapping[str, float], margin: Array, odds: Array) -> Array:
+    """The mean of both pieces of evidence in standard deviations from what the class's own images show."""
+    first = (margin - parameters["margin_mean"]) / parameters["margin_std"]
+    second = (odds - parameters["log_odds_mean"]) / parameters["log_odds_std"]
+    return np.asarray((first + second) / 2)
+
+
+def balanced_accuracy(accepted: NDArray[np.bool_], positive: NDArray[np.bool_]) -> float:
+    """Mean of the shares of positives accepted and of negatives refused."""
+    return float((accepted[positive].mean() + (~accepted[~positive]).mean()) / 2)

@@ -1,0 +1,217 @@
+"""In which order channels can go, for one class or a set of classes.
+
+Removing channels of a value and guessing them from the kept ones leaves an error e; to second order the
+margin moves by E[(gᵀe)²], g its gradient. With M the matrix of that quadratic form (at first the diagonal of
+the sensitivities) and P = Σ⁻¹, the next channel j to go is the one with the smallest M_jj / P_jj: 1 / P_jj is
+its variance given all kept channels. Then M takes over what hung on j through the guess, and j leaves P (a
+Schur complement): the surgeon's step of Hassibi & Stork 1993, on activations instead of weights. Slots that
+several values share are charged for all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modhub.decompose.statistics import ClassStatistics, Moments
+from modhub.nets import ChannelGroup, ChannelSpace, Graph, Mask, Network, cost, slice_network
+
+__all__ = ["Removal", "even_order", "importance", "mask_after", "removal_order", "slot_costs"]
+
+Array: TypeAlias = NDArray[np.float64]
+_RIDGE = 1e-4
+_EXACT = 1024
+"""Groups with more slots than this are ordered by their first charges only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Slots in the order in which they go, and the (rising) charge per unit of cost at which each goes."""
+
+    slots: NDArray[np.int64]
+    price: Array
+
+
+def removal_order(statistics: ClassStatistics, space: ChannelSpace, costs: Array) -> Removal:
+    """All slots that can go, the cheapest first. `costs` (slots,) is what removing each one saves.
+
+    At least one slot of every group stays. The order inside a group does not depend on the other groups, so
+    a prefix of the order for one budget is a prefix of that for any smaller one.
+    """
+    slots: list[NDArray[np.int64]] = []
+    prices: list[Array] = []
+    for group in space.groups:
+        if not group.cuttable or group.size < 2:
+            continue
+        order, charges = _group_order(group, statistics, space)
+        price = charges / costs[order].clip(1e-12)
+        slots.append(order)
+        # A later slot may be cheaper than an earlier one of its group; it still goes after it.
+        prices.append(np.maximum.accumulate(price))
+    return _merged(slots, prices)
+
+
+def even_order(statistics: ClassStatistics, space: ChannelSpace, graph: Graph) -> Removal:
+    """All slots that can go, the same share of every group at every point; inside a group as in
+    `removal_order`.
+
+    Groups that several layers write, a residual stream, only go when nothing else is left. The right order
+    when what follows is a refit, layer after layer: it mends what each layer alone got wrong, not what was
+    taken from all of them at one place.
+    """
+    writers = _writers(space, graph)
+    slots: list[NDArray[np.int64]] = []
+    prices: list[Array] = []
+    for group in space.groups:
+        if group.cuttable and group.size > 1:
+            order, _ = _group_order(group, statistics, space)
+            shared = 1.0 if writers[group.name] > 1 else 0.0
+            slots.append(order)
+            prices.append(shared + (np.arange(len(order)) + 1) / group.size)
+    return _merged(slots, prices)
+
+
+def _writers(space: ChannelSpace, graph: Graph) -> dict[str, int]:
+    """How many dense layers write into each group."""
+    count = dict.fromkeys((group.name for group in space.groups), 0)
+    for node in graph.nodes:
+        if node.op == "linear" or (node.op == "conv2d" and node.attributes["groups"] == 1):
+            written = space.of(node.name)
+            for group in space.groups:
+                if ((written >= group.start) & (written < group.start + group.size)).any():
+                    count[group.name] += 1
+    return count
+
+
+def _merged(slots: list[NDArray[np.int64]], prices: list[Array]) -> Removal:
+    if not slots:
+        return Removal(np.zeros(0, np.int64), np.zeros(0))
+    all_slots, all_prices = np.concatenate(slots), np.concatenate(prices)
+    rank = np.argsort(all_prices, kind="stable")
+    return Removal(all_slots[rank], all_prices[rank])
+
+
+def mask_after(removal: Removal, count: int, space: ChannelSpace) -> Mask:
+    """What is kept when the first `count` slots of the order are gone."""
+    mask = space.full_mask()
+    mask[removal.slots[:count]] = False
+    return space.close(mask)
+
+
+def importance(statistics: ClassStatistics, space: ChannelSpace) -> Array:
+    """(slots,) what each slot is worth alone: sensitivity × variance, summed over the values it stands in."""
+    worth = np.zeros(space.slots)
+    for name, moments in statistics.moments.items():
+        layout = space.of(name)
+        alive = layout >= 0
+        np.add.at(worth, layout[alive], (statistics.sensitivity[name] * moments.variance)[alive])
+    return worth
+
+
+def slot_costs(network: Network, space: ChannelSpace) -> Array:
+    """(slots,) multiply-adds that go with each slot while everything else stays."""
+    whole = cost(network).flops
+    saved = np.zeros(space.slots)
+    for group in space.groups:
+        if not group.cuttable or group.size < 2:
+            continue
+        # Slots of a group differ when some stand in more values than others: one probe per kind.
+        kinds: dict[bytes, list[int]] = {}
+        for slot in range(group.start, group.start + group.size):
+            kinds.setdefault(_signature(space, slot), []).append(slot)
+        for members in kinds.values():
+            mask = space.full_mask()
+            mask[members[0]] = False
+            saving = whole - cost(slice_network(network, mask, space=space)).flops
+            saved[members] = saving
+    return saved
+
+
+def _signature(space: ChannelSpace, slot: int) -> bytes:
+    return np.array([int((space.of(value) == slot).sum()) for value in space.values]).tobytes()
+
+
+@dataclass(slots=True)
+class _Value:
+    """One value's share of a group: the slots of its channels, precision and quadratic form on the kept."""
+
+    slots: NDArray[np.int64]
+    precision: Array
+    form: Array
+    alive: NDArray[np.bool_]
+
+
+def _group_order(
+    group: ChannelGroup, statistics: ClassStatistics, space: ChannelSpace
+) -> tuple[NDArray[np.int64], Array]:
+    values = [
+        value
+        for name, moments in statistics.moments.items()
+        if (value := _value_of(group, space.of(name), moments, statistics.sensitivity[name])) is not None
+    ]
+    if group.size > _EXACT or any(value.precision.ndim == 1 for value in values):
+        return _by_first_charge(group, values)
+    charges = np.zeros(group.size)
+    order = np.zeros(group.size - 1, np.int64)
+    paid = np.zeros(group.size - 1)
+    gone = np.zeros(group.size, np.bool_)
+    for step in range(group.size - 1):
+        charges[:] = 0
+        for value in values:
+            charge = np.diagonal(value.form) / np.diagonal(value.precision)
+            np.add.at(charges, value.slots[value.alive], charge[value.alive])
+        charges[gone] = np.inf
+        slot = int(charges.argmin())
+        order[step], paid[step] = group.start + slot, max(charges[slot], 0.0)
+        gone[slot] = True
+        for value in values:
+            for channel in np.flatnonzero((value.slots == slot) & value.alive):
+                _remove(value, int(channel))
+    return order, paid
+
+
+def _value_of(
+    group: ChannelGroup, layout: NDArray[np.int64], moments: Moments, sensitivity: Array
+) -> _Value | None:
+    inside = (layout >= group.start) & (layout < group.start + group.size)
+    if not inside.any():
+        return None
+    slots = layout[inside] - group.start
+    slope = sensitivity[inside]
+    alive = np.ones(len(slots), np.bool_)
+    if moments.covariance.ndim == 1 or len(slots) > _EXACT:
+        return _Value(slots, 1 / moments.variance[inside].clip(1e-12), slope, alive)
+    covariance: Array = moments.covariance[np.ix_(inside, inside)]
+    floor = _RIDGE * max(float(np.diagonal(covariance).mean()), 1e-12)
+    precision: Array = np.linalg.inv(covariance + np.eye(len(covariance)) * floor).astype(np.float64)
+    return _Value(slots, precision, np.diag(slope), alive)
+
+
+def _remove(value: _Value, channel: int) -> None:
+    """The channel leaves; what the margin asked of it is asked of those it is guessed from."""
+    value.alive[channel] = False
+    guess = -value.precision[channel] / value.precision[channel, channel]
+    guess[~value.alive] = 0.0
+    asked = value.form[channel].copy()
+    asked[~value.alive] = 0.0
+    own = value.form[channel, channel]
+    value.form += np.outer(asked, guess) + np.outer(guess, asked) + own * np.outer(guess, guess)
+    row = value.precision[channel].copy()
+    value.precision -= np.outer(row, row) / row[channel]
+    for matrix in (value.form, value.precision):
+        matrix[channel] = 0.0
+        matrix[:, channel] = 0.0
+        matrix[channel, channel] = 1.0
+
+
+def _by_first_charge(group: ChannelGroup, values: list[_Value]) -> tuple[NDArray[np.int64], Array]:
+    charges = np.zeros(group.size)
+    for value in values:
+        precision = value.precision if value.precision.ndim == 1 else np.diagonal(value.precision)
+        form = value.form if value.form.ndim == 1 else np.diagonal(value.form)
+        np.add.at(charges, value.slots, form / precision)
+    order = np.argsort(charges, kind="stable")[:-1]
+    return group.start + order, charges[order]

@@ -1,0 +1,259 @@
+"""What a class does to a trunk: moments of its channels and how much the class's margin hangs on them.
+
+For the class's images and for every value that a dense layer reads, with each position of each image as one
+sample of the channels x (channels,): the mean E[x], the covariance E[xxᵀ] − E[x]E[x]ᵀ, and the sensitivity
+E[Σ_positions (∂margin/∂x)²], the diagonal of the Fisher information of the class's margin (Theis et al. 2018,
+arXiv 1801.05787, §2.1, there for whole feature maps). Sums are kept, never activations, so memory does not
+grow with the number of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modhub.errors import IntegrityError
+from modhub.nets import ChannelSpace, Graph, Runner, Site, sites
+
+__all__ = [
+    "CORRELATION_LIMIT",
+    "ClassStatistics",
+    "Moments",
+    "compensable_sites",
+    "correlation_tensors",
+    "margins",
+    "observe",
+    "observed_values",
+    "pool",
+    "pooled_statistics",
+    "read_statistics",
+    "statistics_tensors",
+]
+
+CORRELATION_LIMIT = 1 << 18
+"""Numbers of correlation that one module carries; a larger trunk keeps them pooled over its classes, once."""
+
+_CHANNEL_LIMIT = 2048
+"""A value with more channels than this has means and deviations only."""
+
+Array: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Mean (channels,) and covariance (channels, channels) of one value; a covariance of shape (channels,)
+    is the diagonal of one whose other entries are not known."""
+
+    mean: Array
+    covariance: Array
+
+    @property
+    def variance(self) -> Array:
+        return self.covariance if self.covariance.ndim == 1 else np.diagonal(self.covariance)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassStatistics:
+    """By value name: the class's moments and the sensitivity (channels,) of its margin."""
+
+    moments: Mapping[str, Moments]
+    sensitivity: Mapping[str, Array]
+
+
+def compensable_sites(graph: Graph, space: ChannelSpace) -> tuple[Site, ...]:
+    """The layers that read a channel which can be cut."""
+    cuttable = np.zeros(space.slots, np.bool_)
+    for group in space.groups:
+        cuttable[group.slots] = group.cuttable
+    found = []
+    for site in sites(graph):
+        layout = space.of(site.channels)
+        if cuttable[layout[layout >= 0]].any():
+            found.append(site)
+    return tuple(found)
+
+
+def observed_values(graph: Graph, space: ChannelSpace) -> tuple[str, ...]:
+    """The values whose statistics a module carries: what compensable layers read, and the features."""
+    values = dict.fromkeys(site.channels for site in compensable_sites(graph, space))
+    values.setdefault(graph.output)
+    return tuple(values)
+
+
+def margins(features: Tensor, weight: Tensor, bias: Tensor, tail: Sequence[str] = ()) -> Tensor:
+    """(batch, rows) scores of a head on features (batch, features) or (batch, features, height, width)."""
+    if features.dim() == 4:
+        scores = torch.einsum("bfhw,rf->brhw", features, weight) + bias[:, None, None]
+    else:
+        scores = features @ weight.T + bias
+    for step in tail:
+        if step == "relu":
+            scores = scores.relu()
+        elif step == "average":
+            scores = scores.mean((-2, -1), keepdim=True)
+        else:
+            scores = scores.flatten(1)
+    return scores.flatten(1) if scores.dim() == 4 else scores
+
+
+def observe(
+    runner: Runner,
+    batches: Iterable[Tensor],
+    values: Sequence[str],
+    head: tuple[Tensor, Tensor],
+    tail: Sequence[str] = (),
+) -> tuple[ClassStatistics, Tensor]:
+    """One pass over normalised images of one class; also their features (images, features), on the CPU.
+
+    `head` is the class's channelled one, weight (2, features) and bias (2,); the margin is the difference of
+    its rows. Features with positions come back averaged over them.
+    """
+    graph = runner.network.graph
+    first: dict[str, Array] = {}
+    second: dict[str, Array] = {}
+    slope: dict[str, Array] = {}
+    samples = dict.fromkeys(values, 0)
+    images = 0
+    features: list[Tensor] = []
+    for batch in batches:
+        wanted = dict.fromkeys((*values, graph.output))
+        found = runner.observe(batch.requires_grad_(), wanted)
+        scores = margins(found[graph.output], *head, tail)
+        ordered = list(wanted)
+        slopes = torch.autograd.grad((scores[:, 0] - scores[:, 1]).sum(), [found[name] for name in ordered])
+        images += len(batch)
+        for name, gradient in zip(ordered, slopes, strict=True):
+            if name not in samples:
+                continue
+            flat = _by_channel(found[name].detach(), graph)
+            steep = _by_channel(gradient, graph)
+            wide = flat.shape[1] > _CHANNEL_LIMIT
+            _add(first, name, flat.sum(0))
+            _add(second, name, flat.square().sum(0) if wide else flat.T @ flat)
+            _add(slope, name, steep.square().sum(0))
+            samples[name] += len(flat)
+        last = found[graph.output].detach()
+        features.append(last.mean((2, 3)) if last.dim() == 4 else last)
+    moments = {}
+    for name in values:
+        mean = first[name] / samples[name]
+        square = second[name] / samples[name]
+        spread = square - (mean * mean if square.ndim == 1 else np.outer(mean, mean))
+        moments[name] = Moments(mean, spread)
+    sensitivity = {name: slope[name] / images for name in values}
+    return ClassStatistics(moments, sensitivity), torch.cat(features)
+
+
+def _by_channel(value: Tensor, graph: Graph) -> Tensor:
+    """(batch, channels, …) or (batch, channels) as (samples, channels)."""
+    return value if value.dim() == 2 else value.flatten(2).transpose(1, 2).reshape(-1, value.shape[1])
+
+
+def _add(sums: dict[str, Array], name: str, term: Tensor) -> None:
+    array = term.double().cpu().numpy()
+    sums[name] = sums[name] + array if name in sums else array
+
+
+def pool(moments: Sequence[Moments]) -> Moments:
+    """The moments of a mixture in which every part has the same weight."""
+    mean = np.mean([part.mean for part in moments], axis=0)
+    if any(part.covariance.ndim == 1 for part in moments):
+        squares = [part.variance + part.mean**2 for part in moments]
+        return Moments(mean, np.mean(squares, axis=0) - mean**2)
+    # One array is filled in place: a list of a hundred large matrices would not fit.
+    second = np.zeros_like(moments[0].covariance)
+    for part in moments:
+        second += part.covariance
+        second += np.outer(part.mean, part.mean)
+    return Moments(mean, second / len(moments) - np.outer(mean, mean))
+
+
+def pooled_statistics(statistics: Sequence[ClassStatistics]) -> ClassStatistics:
+    """Of a set of classes: moments of the mixture, sensitivities summed."""
+    names = statistics[0].moments
+    return ClassStatistics(
+        {name: pool([each.moments[name] for each in statistics]) for name in names},
+        {name: np.sum([each.sensitivity[name] for each in statistics], axis=0) for name in names},
+    )
+
+
+def statistics_tensors(statistics: ClassStatistics, *, correlations: bool) -> dict[str, Tensor]:
+    """As they stand in a module: `statistics.<value>.mean`, `.deviation`, `.sensitivity` and, if wanted,
+    `.correlation` (float16, the upper triangle without the diagonal, row by row)."""
+    tensors: dict[str, Tensor] = {}
+    for name, moments in statistics.moments.items():
+        tensors[f"statistics.{name}.mean"] = _single(moments.mean)
+        tensors[f"statistics.{name}.deviation"] = _single(np.sqrt(moments.variance.clip(0)))
+        tensors[f"statistics.{name}.sensitivity"] = _single(statistics.sensitivity[name])
+    if correlations:
+        tensors.update(correlation_tensors(statistics.moments))
+    return tensors
+
+
+def correlation_tensors(moments: Mapping[str, Moments]) -> dict[str, Tensor]:
+    """`statistics.<value>.correlation` of every value whose covariances are known."""
+    tensors = {}
+    for name, each in moments.items():
+        if each.covariance.ndim == 2:
+            deviation = np.sqrt(each.variance.clip(1e-24))
+            triangle = np.triu_indices(len(deviation), 1)
+            correlation = (each.covariance / np.outer(deviation, deviation))[triangle]
+            tensors[f"statistics.{name}.correlation"] = torch.from_numpy(correlation.clip(-1, 1)).half()
+    return tensors
+
+
+def read_statistics(
+    tensors: Mapping[str, Tensor], shared: Mapping[str, Tensor], graph: Graph, space: ChannelSpace
+) -> ClassStatistics | None:
+    """The inverse of `statistics_tensors`; correlations not in the module are taken from the trunk's.
+
+    None when the module carries no statistics. Raises `IntegrityError` when some are missing or do not fit.
+    """
+    values = observed_values(graph, space)
+    if not any(f"statistics.{name}.mean" in tensors for name in values):
+        return None
+    moments: dict[str, Moments] = {}
+    sensitivity: dict[str, Array] = {}
+    for name in values:
+        channels = len(space.of(name))
+        mean, deviation, slope = (
+            _vector(tensors, f"statistics.{name}.{part}", channels)
+            for part in ("mean", "deviation", "sensitivity")
+        )
+        key = f"statistics.{name}.correlation"
+        packed = tensors.get(key, shared.get(key))
+        covariance: Array = deviation**2
+        if packed is not None:
+            pairs = _vector({key: packed}, key, channels * (channels - 1) // 2)
+            covariance = _unpacked(pairs, deviation)
+        moments[name] = Moments(mean, covariance)
+        sensitivity[name] = slope
+    return ClassStatistics(moments, sensitivity)
+
+
+def _unpacked(pairs: Array, deviation: Array) -> Array:
+    full = np.eye(len(deviation))
+    rows, columns = np.triu_indices(len(deviation), 1)
+    full[rows, columns] = full[columns, rows] = pairs
+    return full * deviation[:, None] * deviation[None, :]
+
+
+def _vector(tensors: Mapping[str, Tensor], key: str, size: int) -> Array:
+    tensor = tensors.get(key)
+    if tensor is None or tensor.shape != (size,):
+        found = "missing" if tensor is None else f"{list(tensor.shape)}"
+        raise IntegrityError(
+            f"The tensor '{key}' of a module is {found}; its trunk asks for [{size}].",
+            hint="Decompose the parent again, or pull the module again.",
+        )
+    return tensor.double().numpy()
+
+
+def _single(array: Array) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).float()

@@ -1,0 +1,84 @@
+"""A class module and the set of modules of one parent, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from safetensors.torch import save
+
+from modhub.manifest import (
+    Calibration,
+    Measurement,
+    MethodInfo,
+    ModuleManifest,
+    RepositoryManifest,
+    Sizes,
+)
+from modhub.nets import Network
+
+__all__ = ["ClassModule", "Decomposition", "ModuleDraft", "ModuleSet", "tensor_bytes"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleDraft:
+    """What a decomposition method says about one class, before any file or digest exists."""
+
+    label: str
+    tensors: Mapping[str, torch.Tensor]
+    calibration: Calibration
+    measurement: Measurement | None
+    sizes: Sizes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decomposition:
+    """All drafts of one parent. `statistics` are pooled over the classes and belong to the trunk.
+
+    `images` were looked at, in `seconds` of wall-clock time.
+    """
+
+    method: MethodInfo
+    modules: tuple[ModuleDraft, ...]
+    statistics: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
+    images: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClassModule:
+    """One class of one parent: its manifest and the tensors of its `module.safetensors`.
+
+    Every module has `mask` uint8 (slots,), 1 where the trunk's channel slot is kept; `head.weight`
+    (2, features) and `head.bias` (2,): row 0 answers for the class, row 1 for all others, and the margin is
+    their difference. What else there is depends on the method; see docs/formats.md.
+    """
+
+    manifest: ModuleManifest
+    tensors: Mapping[str, torch.Tensor]
+
+    @property
+    def label(self) -> str:
+        """The class it answers for."""
+        return self.manifest.label
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleSet:
+    """The modules of one parent with the trunk they share, as they stand in one repository."""
+
+    manifest: RepositoryManifest
+    trunk: Network
+    statistics: Mapping[str, torch.Tensor]
+    modules: tuple[ClassModule, ...]
+
+    def module(self, name: str) -> ClassModule:
+        """The module that answers to `name`. Raises `NotFoundError` with the nearest names."""
+        entry = self.manifest.module(name)
+        return next(module for module in self.modules if module.manifest.slug == entry.slug)
+
+
+def tensor_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """The safetensors file of `tensors`: equal tensors give equal bytes, whatever their order."""
+    return bytes(save({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}))
