@@ -1,0 +1,140 @@
+"""The parents, images and modules that benchmarks measure on; everything slow is kept between runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modhub.api.making import decompose_to, open_parent
+from modhub.artifact import read_artifact
+from modhub.compose import ComposedClassifier, Part, parts_of
+from modhub.data import ImageSet, open_data
+from modhub.decompose import Parent
+from modhub.files import pretty_json
+from modhub.modules import ModuleSet
+from modhub.nets import Runner
+from modhub.preprocessing import Preprocess
+
+__all__ = ["PARENTS", "Given", "World"]
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CIFAR100 = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A trained parent: its architecture, weights file, data set and normalisation."""
+
+    architecture: str
+    weights: str
+    dataset: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+PARENTS = {
+    "C10-R20": Given("modhub:resnet20", "cifar10_resnet20", "cifar10", *IMAGENET),
+    "C10-R32": Given("modhub:resnet32", "cifar10_resnet32", "cifar10", *IMAGENET),
+    "C10-R44": Given("modhub:resnet44", "cifar10_resnet44", "cifar10", *IMAGENET),
+    "C10-R56": Given("modhub:resnet56", "cifar10_resnet56", "cifar10", *IMAGENET),
+    "C100-R20": Given("modhub:resnet20", "cifar100_resnet20", "cifar100", *CIFAR100),
+}
+
+
+class World:
+    """`data` holds image folders NAME/{train,test}, `weights` the parents' files; `out` is kept.
+
+    `read_only` sets are in memory: the test images of CIFAR are 30 MB.
+    """
+
+    def __init__(self, data: Path, weights: Path, out: Path) -> None:
+        self.data, self.weights, self.out = data, weights, out
+        self.images = cache(self._images)
+        self.parent = cache(self._parent)
+        self.modules = cache(self._modules)
+        self.test_logits = cache(self._test_logits)
+
+    def _images(self, dataset: str, split: str) -> ImageSet:
+        """A split with its pixels in memory, decoded once and kept."""
+        source = open_data(f"imagefolder:{self.data / dataset}", split)
+        path = self.out / "images" / f"{dataset}-{split}.npy"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch = path.with_suffix(".part.npy")
+            np.save(scratch, np.stack(source.images(range(len(source)))))
+            scratch.replace(path)
+        pixels = np.load(path, mmap_mode="r")
+        return ImageSet(
+            dataset, split, source.labels, source.targets, lambda index: np.asarray(pixels[index])
+        )
+
+    def _settings(self, name: str) -> dict[str, object]:
+        given = PARENTS[name]
+        return {
+            "weights": self.weights / f"{given.weights}.safetensors",
+            "mean": given.mean,
+            "std": given.std,
+            "name": given.weights.replace("_", "-"),
+        }
+
+    def _parent(self, name: str) -> Parent:
+        given = PARENTS[name]
+        return open_parent(given.architecture, self.images(given.dataset, "train"), self._settings(name))  # type: ignore[arg-type]
+
+    def _modules(self, name: str) -> ModuleSet:
+        """Decomposed with default settings; how long that took stands in `seconds.json` beside it."""
+        directory = self.out / "modules" / name
+        if not directory.exists():
+            given = PARENTS[name]
+            images = self.images(given.dataset, "train")
+            start = time.perf_counter()
+            done = decompose_to(directory, given.architecture, images, **self._settings(name))  # type: ignore[arg-type]
+            done["wall"] = time.perf_counter() - start
+            (self.out / "modules" / f"{name}.json").write_bytes(pretty_json(done))
+        return read_artifact(directory)
+
+    def parts(self, name: str, labels: Sequence[str] | None = None) -> list[Part]:
+        return parts_of(self.modules(name), labels)
+
+    def _test_logits(self, name: str) -> tuple[Tensor, Tensor]:
+        """The parent's logits (images, labels) on its whole test split, and the targets."""
+        given, parent = PARENTS[name], self.parent(name)
+        images = self.images(given.dataset, "test")
+        path = self.out / "logits" / f"{name}.npy"
+        if not path.exists():
+            network = Runner(parent.head.join(parent.trunk))
+            preprocess = Preprocess(parent.input)
+            with torch.inference_mode():
+                found = [network(preprocess(pixels)).numpy() for pixels, _ in images.batches(250)]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, np.concatenate(found))
+        return torch.from_numpy(np.load(path)), torch.from_numpy(images.targets)
+
+    def restricted(self, name: str, labels: Sequence[str]) -> float:
+        """Top-1 of the parent's own logits restricted to `labels`, on their test images."""
+        logits, targets = self.test_logits(name)
+        rows = torch.tensor([self.parent(name).labels.index(label) for label in labels])
+        chosen = torch.isin(targets, rows)
+        answers = rows[logits[chosen][:, rows].argmax(1)]
+        return float((answers == targets[chosen]).double().mean())
+
+    def scores(
+        self, classifier: ComposedClassifier, dataset: str, labels: Sequence[str]
+    ) -> tuple[Tensor, Tensor]:
+        """Scores on the test images of `labels`, and targets as positions in `labels`."""
+        images = self.images(dataset, "test").only(list(labels))
+        with torch.inference_mode():
+            found = [classifier(pixels) for pixels, _ in images.batches(250)]
+        return torch.cat(found), torch.from_numpy(images.targets)
+
+    def accuracy(self, classifier: ComposedClassifier, dataset: str) -> float:
+        """Top-1 on the test images of the classifier's own labels."""
+        scores, targets = self.scores(classifier, dataset, classifier.labels)
+        return float((scores.argmax(1) == targets).double().mean())
