@@ -1,0 +1,90 @@
+"""One module on a trunk of its own: for sharing one class without the rest of its parent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from modhub.decompose.compensation import cut
+from modhub.decompose.statistics import read_statistics
+from modhub.files import pretty_json, sha256_of_bytes
+from modhub.manifest import FileInfo, ModuleEntry, RepositoryManifest, TrunkInfo
+from modhub.modules import ClassModule, ModuleSet, tensor_bytes
+from modhub.nets import Network, channel_space, cost, mask_positions
+from modhub.positions import position_masks
+
+__all__ = ["standalone"]
+
+
+def standalone(modules: ModuleSet, name: str) -> ModuleSet:
+    """The module that answers to `name` with its channels cut out of the trunk, and nothing else of it.
+
+    Composed alone it scores as the delta module composed alone. It cannot be cut further or share a pass with
+    its former siblings. Raises `NotFoundError` for an unknown name.
+    """
+    module = modules.module(name)
+    tensors = module.tensors
+    space = channel_space(modules.trunk)
+    statistics = read_statistics(tensors, modules.statistics, modules.trunk.graph, space)
+    # The parent's whole head goes along: the log-odds of the class are odds against its siblings.
+    heads = [(tensors["head.weight"], tensors["head.bias"])]
+    if "parent.weight" in modules.statistics:
+        heads.append((modules.statistics["parent.weight"], modules.statistics["parent.bias"]))
+    weight, bias = torch.cat([each[0] for each in heads]), torch.cat([each[1] for each in heads])
+    masks = position_masks(tensors)
+    dense = mask_positions(modules.trunk, masks) if masks else modules.trunk
+    mask = tensors["mask"].bool().numpy()
+    trunk, weight, bias = cut(dense, mask, channel_space(dense), statistics, weight, bias)
+    shared = {"parent.weight": weight[2:], "parent.bias": bias[2:]} if len(heads) == 2 else {}
+    own = {
+        "mask": torch.ones(channel_space(trunk).slots, dtype=torch.uint8),
+        "head.weight": weight[:2],
+        "head.bias": bias[:2],
+    }
+    manifest = module.manifest
+    info = _trunk_info(trunk, shared, weight.shape[1])
+    manifest = replace(
+        manifest,
+        form="standalone",
+        trunk=info,
+        tensors=_info(f"modules/{manifest.slug}/module.safetensors", tensor_bytes(own)),
+    )
+    entry = ModuleEntry(
+        label=manifest.label,
+        slug=manifest.slug,
+        aliases=manifest.aliases,
+        form=manifest.form,
+        manifest=_info(f"modules/{manifest.slug}/module.json", manifest.to_bytes()),
+        tensors=manifest.tensors,
+        trunk=info,
+        kept_channels_fraction=manifest.sizes.kept_channels_fraction,
+        metrics={} if manifest.measurement is None else manifest.measurement.values,
+    )
+    repository = RepositoryManifest(
+        parent=manifest.parent,
+        trunk=None,
+        input=manifest.input,
+        method=manifest.method,
+        license=manifest.license,
+        modules=(entry,),
+    )
+    return ModuleSet(repository, trunk, shared, (ClassModule(manifest, own),))
+
+
+def _trunk_info(trunk: Network, shared: dict[str, torch.Tensor], features: int) -> TrunkInfo:
+    price, stem = cost(trunk), f"trunk/{trunk.sha256}"
+    statistics = _info(f"{stem}.statistics.safetensors", tensor_bytes(shared)) if shared else None
+    return TrunkInfo(
+        sha256=trunk.sha256,
+        graph=_info("trunk/graph.json", pretty_json(trunk.graph.to_dict())),
+        weights=_info(f"{stem}.safetensors", tensor_bytes(trunk.tensors)),
+        statistics=statistics,
+        features=features,
+        parameters=price.parameters,
+        flops=price.flops,
+    )
+
+
+def _info(path: str, content: bytes) -> FileInfo:
+    return FileInfo(path=path, sha256=sha256_of_bytes(content), size=len(content))
