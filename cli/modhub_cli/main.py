@@ -17,6 +17,7 @@ SECTIONS = {
     "Say what you want": ("init", "add", "remove", "lock", "tree"),
     "Build a classifier": ("compose", "replace"),
     "Use it": ("predict", "evaluate", "diff", "export"),
+    "Run a hub": ("serve", "token", "gc", "fsck"),
 }
 COMMANDS = tuple(name for names in SECTIONS.values() for name in names)
 

@@ -15,7 +15,7 @@ __all__ = ["index_page", "page_of", "write_pages"]
 
 def page_of(name: str) -> str:
     """The Markdown page of one command."""
-    root = click.Context(cli, info_name="modhub")
+    root = click.Context(cli, info_name="modhub", **cli.context_settings)
     command = cli.get_command(root, name)
     if command is None:
         raise click.UsageError(f"There is no command '{name}'.")
@@ -34,7 +34,7 @@ def page_of(name: str) -> str:
 
 def index_page() -> str:
     """The list of the commands."""
-    root = click.Context(cli, info_name="modhub")
+    root = click.Context(cli, info_name="modhub", **cli.context_settings)
     lines = [
         "# The commands",
         "",

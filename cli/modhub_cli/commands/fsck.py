@@ -1,0 +1,45 @@
+"""modhub fsck"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from modhub_cli.options import directory, reporting
+from modhub_cli.output import Out, size
+
+__all__ = ["command"]
+
+
+@click.command("fsck", short_help="Check every blob, manifest and reference of a hub.")
+@click.option(
+    "--root", type=directory, envvar="MODHUB_ROOT", help="The store's folder. Default: your own hub."
+)
+@click.option("--quick", is_flag=True, help="Check sizes, not digests.")
+@click.option("--repair", is_flag=True, help="Mend what can be mended; what cannot is left as it is.")
+@reporting
+def command(root: Path | None, quick: bool, repair: bool, out: Out) -> None:
+    """Check every blob, manifest and reference of a directory hub or a server's, and say what is damaged.
+
+    The exit code is 1 when something is damaged and was not repaired.
+
+    Example: modhub fsck --repair
+    """
+    from modhub.api.keeping import check
+
+    report = check(root, deep=not quick, repair=repair, reporter=out.reporter())
+
+    def human() -> None:
+        for finding in report["findings"]:
+            mended = f" ({finding['repaired']})" if finding["repaired"] else ""
+            out.line(f"{finding['place']}: {finding['problem']}{mended}")
+        out.line(
+            f"{report['repositories']} repositories, {report['commits']} commits and {report['blobs']} blobs "
+            f"({size(report['bytes'])}): {'clean' if report['clean'] else 'damaged'}"
+        )
+
+    out.emit(report, human=human, quiet=[finding["place"] for finding in report["findings"]])
+    if not report["clean"]:
+        sys.exit(1)

@@ -1,0 +1,175 @@
+"""Imports run downhill, and what needs no torch runs without it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import modhub
+from modhub_cli.main import COMMANDS
+from tests.console import Console
+from tests.paper import write_paper_artifact
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = ROOT / "registry" / "modhub"
+
+# Each room may import itself and those listed above it, nothing else.
+PAPER = ["errors", "files", "refs", "reporter", "manifest", "card", "project", "resolve", "lock"]
+ORDER_PAPER = [*PAPER, "hub", "catalog", "publish"]
+TENSOR = ["nets", "data", "preprocessing", "modules", "positions", "decompose", "artifact", "compose"]
+SHARED = {"errors", "files", "refs", "reporter", "manifest", "card", "schemas", "images", "__version__"}
+TENSOR_ROOMS = {*TENSOR, "evaluate", "export"}
+PAPER_ROOMS = {"project", "resolve", "lock", "hub", "catalog", "publish"}
+# `resolve` knows neither hub nor network; the catalogue hands out the resolver's own Release.
+DOWNHILL = {
+    "errors": set(),
+    "files": {"errors"},
+    "refs": {"errors"},
+    "reporter": set(),
+    "manifest": {"errors", "files", "refs"},
+    "project": {"errors", "manifest", "refs"},
+    "resolve": {"errors", "manifest", "project", "refs"},
+    "lock": {"errors", "files", "manifest", "project", "refs", "resolve"},
+}
+
+
+def room_of(path: Path) -> str:
+    relative = path.relative_to(LIBRARY)
+    return relative.parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Top-level names of what the file imports, inside functions too; `modhub.x.y` as `modhub.x`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+            if node.module == "modhub":
+                names = [f"modhub.{alias.name}" for alias in node.names]
+        else:
+            continue
+        found |= {".".join(name.split(".")[: 2 if name.startswith("modhub.") else 1]) for name in names}
+    return found
+
+
+FILES = sorted(LIBRARY.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(LIBRARY)))
+def test_rooms_are_downhill(path):
+    room, imported = room_of(path), imports_of(path)
+    inside = {name.removeprefix("modhub.") for name in imported if name.startswith("modhub.")} - {room}
+    assert "modhub_cli" not in imported, "the library knows no command line"
+    assert "click" not in imported, "click lives in the command line"
+    assert "rich" not in imported, "the library never prints"
+    if room in PAPER_ROOMS:
+        assert not inside & (TENSOR_ROOMS | {"api"}), "the paper tower stands without the tensor tower"
+        assert not imported & {"torch", "torchvision"}, "the paper tower never imports torch"
+    if room in TENSOR_ROOMS:
+        assert not inside & (PAPER_ROOMS | {"api"}), "the tensor tower asks no hub"
+    if room in SHARED:
+        assert not inside & (PAPER_ROOMS | TENSOR_ROOMS | {"api"})
+        assert not imported & {"torch", "torchvision"}
+    if room in DOWNHILL:
+        assert inside <= DOWNHILL[room] | {"__version__"}
+    if "huggingface_hub" in imported:
+        assert path.relative_to(LIBRARY).as_posix() == "hub/huggingface.py"
+    if "resolvelib" in imported:
+        assert room == "resolve"
+
+
+def test_only_the_command_line_prints():
+    for path in FILES:
+        calls = [
+            node
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+        ]
+        assert not calls, f"{path} prints"
+
+
+def test_exported_names_are_sorted_and_exist():
+    for path in FILES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if (
+                isinstance(node, ast.Assign)
+                and isinstance(node.targets[0], ast.Name)
+                and node.targets[0].id == "__all__"
+            ):
+                names = ast.literal_eval(node.value)
+                # as ruff sorts them: CONSTANTS, Classes, then the rest
+                assert sorted(names) == sorted(set(names)), f"{path} exports a name twice"
+    for name in modhub.__all__:
+        assert getattr(modhub, name) is not None
+        assert name in dir(modhub)
+
+
+def test_functions_win_over_packages_of_the_same_name():
+    from modhub.compose import Budget
+    from modhub.decompose import METHODS
+
+    assert callable(modhub.compose)
+    assert callable(modhub.decompose)
+    assert modhub.Budget is Budget
+    assert METHODS
+    with pytest.raises(AttributeError, match="module 'modhub' has no attribute 'frobnicate'"):
+        modhub.frobnicate  # noqa: B018
+
+
+WITHOUT_TORCH = """
+import sys
+from modhub_cli.main import main
+sys.argv = ["modhub", *sys.argv[1:]]
+try:
+    main()
+finally:
+    heavy = {"torch", "torchvision", "sklearn", "matplotlib"} & set(sys.modules)
+    print("HEAVY", sorted(heavy), file=sys.stderr)
+"""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    home = tmp_path_factory.mktemp("shop")
+    write_paper_artifact(home / "pets", {"cat": 0.8, "dog": 0.7})
+    return home
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("--version",),
+        ("push", "pets", "lab/pets", "--version", "1.0.0"),
+        ("search", "cat"),
+        ("info", "lab/pets/cat"),
+        ("versions", "lab/pets"),
+        ("pull", "lab/pets/cat"),
+        ("verify", "pets"),
+        ("init", "work"),
+        ("lock", "--help"),
+        ("diff", "pets", "lab/pets"),
+        ("yank", "lab/pets==1.0.0"),
+        ("gc", "--dry-run", "--root", "hub"),
+        ("fsck", "--root", "hub"),
+        ("token", "list", "--root", "hub"),
+        ("compose", "--help"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_no_torch(shop, monkeypatch, capsys, arguments):
+    modhub = Console(shop, monkeypatch, capsys)
+    result = modhub.process(*arguments, python=("-c", WITHOUT_TORCH))
+    assert result.code == 0, result.err
+    assert "HEAVY []" in result.err
+
+
+def test_every_command_has_help_with_an_example(tmp_path, monkeypatch, capsys):
+    modhub = Console(tmp_path, monkeypatch, capsys)
+    for name in COMMANDS:
+        text = modhub.good(name, "--help").out
+        assert "Usage: modhub " + name in text
+        if "Commands:" not in text:
+            assert "Example: modhub " in text, name
