@@ -31,6 +31,7 @@ class Preprocess(nn.Module):
 
     mean: Tensor
     std: Tensor
+    luma: Tensor
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()

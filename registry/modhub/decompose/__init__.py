@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from modhub.data import ImageSet
 from modhub.decompose.base import DecomposeOptions, Method, Parent
+from modhub.decompose.concern import Concern
 from modhub.decompose.relevance import Relevance
 from modhub.errors import DataError
 from modhub.modules import Decomposition
@@ -11,7 +12,7 @@ from modhub.reporter import SILENT, Reporter
 
 __all__ = ["METHODS", "DecomposeOptions", "Method", "Parent", "decompose"]
 
-METHODS: dict[str, Method] = {method.name: method for method in (Relevance(),)}
+METHODS: dict[str, Method] = {method.name: method for method in (Relevance(), Concern())}
 
 
 def decompose(

@@ -370,7 +370,10 @@ class _Scores:
     def _logits(self, trunk: Network, images: Tensor) -> Tensor:
         runner, head = Runner(trunk), self.parent.head
         with torch.inference_mode():
-            found = [margins(runner(batch), head.weight, head.bias, head.tail) for batch in images.split(100)]
+            found = [
+                margins(runner(batch), head.weight, head.bias, head.tail)
+                for batch in torch.split(images, 100)
+            ]
         return torch.cat(found)
 
 
