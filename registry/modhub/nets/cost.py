@@ -15,7 +15,8 @@ __all__ = ["Cost", "cost"]
 class Cost:
     """FLOPs here are multiply-adds of convolutions and linear layers for one image, as in He et al. 2015.
 
-    `parameters` counts weights and biases (batch-norm's scale and shift included, its statistics not).
+    `parameters` counts what was trained: weights, biases, batch-norm's scale and shift (its statistics not),
+    and constant factors such as layer scale.
     """
 
     flops: int
@@ -31,7 +32,8 @@ def cost(network: Network | Graph) -> Cost:
     sizes: dict[str, int] = {}
     for node in graph.nodes:
         for role, spec in graph.tensor_specs(node).items():
-            if role in ("weight", "bias") and role in node.tensors:
+            trained = role in ("weight", "bias") or node.op == "multiply_constant"
+            if trained and role in node.tensors:
                 sizes[node.tensors[role]] = math.prod(spec.shape)
     return Cost(sum(per_node.values()), sum(sizes.values()), per_node)
 
