@@ -308,10 +308,25 @@ def test_a_standalone_module_scores_as_the_delta_one(
             )
 
 
-def test_bad_variants_and_parents() -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "wanted"),
+    [
+        ("variant", "BLX", "one of none, BLN, BI"),
+        ("published", "yes", "true or false"),
+        ("negatives", -1, "a number of images"),
+        ("negatives", "many", "a number of images"),
+        ("threshold", "high", "a number from 0 on"),
+    ],
+)
+def test_bad_options(option: str, value: str | int, wanted: str) -> None:
     with pytest.raises(DataError) as caught:
-        Concern(variant="BLX")
-    assert str(caught.value) == "The method 'concern' has no variant 'BLX'. It has: none, BLN, BI."
+        Concern(**{option: value})  # type: ignore[arg-type]
+    assert str(caught.value) == (
+        f"The option '{option}' of the method 'concern' is '{value}'. It should be {wanted}."
+    )
+
+
+def test_parents_and_classes_it_cannot_take() -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
     )

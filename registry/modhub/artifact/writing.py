@@ -25,7 +25,7 @@ def artifact_files(modules: ModuleSet) -> dict[str, bytes]:
         if (info.size, info.sha256) != (len(content), sha256_of_bytes(content)):
             raise IntegrityError(
                 f"The manifest's digest for {info.path} is not that of its content.",
-                hint="Take the manifests from modhub.artifact.assemble or modhub.artifact.standalone.",
+                hint="Take the manifests from modhub.decompose.assembling.assemble.",
             )
         files[info.path] = content
 

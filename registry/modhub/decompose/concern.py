@@ -71,7 +71,7 @@ VARIANTS = ("none", "BLN", "BI")
 """Back-tracking: not at all, to the last convolution, to the image."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Concern:
     """See the module's docstring. `threshold` is the paper's δ; `negatives` None means 1:1."""
 
@@ -83,11 +83,19 @@ class Concern:
     paper: str | None = field(default="arXiv:2110.07720", init=False)
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise DataError(
-                f"The method 'concern' has no variant '{self.variant}'.",
-                hint=f"It has: {', '.join(VARIANTS)}.",
-            )
+        number = isinstance(self.threshold, int | float) and not isinstance(self.threshold, bool)
+        count = isinstance(self.negatives, int) and not isinstance(self.negatives, bool)
+        for option, good, wanted in (
+            ("variant", self.variant in VARIANTS, f"one of {', '.join(VARIANTS)}"),
+            ("published", isinstance(self.published, bool), "true or false"),
+            ("negatives", self.negatives is None or (count and self.negatives >= 0), "a number of images"),
+            ("threshold", number and self.threshold >= 0, "a number from 0 on"),
+        ):
+            if not good:
+                raise DataError(
+                    f"The option '{option}' of the method 'concern' is '{getattr(self, option)}'.",
+                    hint=f"It should be {wanted}.",
+                )
 
     def decompose(
         self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
