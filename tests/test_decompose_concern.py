@@ -23,6 +23,7 @@ from modhub.decompose.concern import (
     kept_channels,
     observe_fired,
 )
+from modhub.decompose.relevance import Relevance
 from modhub.decompose.standalone import standalone
 from modhub.errors import DataError, ParentError
 from modhub.manifest import InputSpec
@@ -292,17 +293,22 @@ def test_a_measurement_says_what_the_parent_would_have_said(decomposition: Decom
         assert (module.measurement.positives, module.measurement.negatives) == (3, 6)
 
 
+@pytest.mark.parametrize("method", [Concern(), Relevance()], ids=lambda method: str(method.name))
 @pytest.mark.parametrize("name", LABELS)
 def test_a_standalone_module_scores_as_the_delta_one(
-    parent: Parent, decomposition: Decomposition, tmp_path: Path, name: str
+    parent: Parent, tmp_path: Path, name: str, method: Concern | Relevance
 ) -> None:
-    delta = assemble(parent, decomposition)
+    options = DecomposeOptions(fit_images=8, calibration_images=6, max_loss=0.3)
+    delta = assemble(parent, method.decompose(parent, pictures(), options, SILENT))
     write_artifact(tmp_path / "one", standalone(delta, name))
     alone = read_artifact(tmp_path / "one")
-    assert alone.manifest.trunk is None
-    images = pictures(3, seed=2)
+    assert (alone.manifest.trunk, alone.modules[0].manifest.form) == (None, "standalone")
+    if method.name == "relevance":
+        assert sum(tensor.numel() for tensor in alone.trunk.parameters()) < sum(
+            tensor.numel() for tensor in delta.trunk.parameters()
+        )
     with torch.inference_mode():
-        for pixels, _ in images.batches(100):
+        for pixels, _ in pictures(3, seed=2).batches(100):
             torch.testing.assert_close(
                 compose(parts_of(alone))(pixels), compose(parts_of(delta, [name]))(pixels)
             )
