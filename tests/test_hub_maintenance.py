@@ -1,6 +1,7 @@
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -145,8 +146,8 @@ def damage_commit(store: Store) -> None:
     ],
 )
 def test_fsck_names_the_damage_and_goes_back_to_the_newest_whole_commit(
-    store: Store, damage, problem
-) -> None:  # type: ignore[no-untyped-def]
+    store: Store, damage: Callable[[Store], None], problem: str
+) -> None:
     head = store.resolve(KEY)
     before = list(store.history(KEY))[1].id
     damage(store)

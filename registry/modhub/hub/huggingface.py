@@ -33,7 +33,7 @@ __all__ = ["HuggingFaceHub"]
 OFFICIAL = "https://huggingface.co"
 # Below this a file travels inside the commit; above, that would cost four times its size in memory.
 LFS_FROM_BYTES = 25_000_000
-CHUNK = 1 << 20
+ATTEMPTS = 5
 # A process-wide constant of the client is changed for the time of an upload.
 _UPLOADING = threading.Lock()
 
@@ -148,9 +148,23 @@ class HuggingFaceHub:
         offset: int = 0,
         reporter: Reporter = SILENT,
     ) -> None:
-        for chunk in self._chunks(repository, commit, path, offset):
-            destination.write(chunk)
-            reporter.advance(len(chunk))
+        for attempt in range(1, ATTEMPTS + 1):
+            before = offset
+            try:
+                for chunk in self._chunks(repository, commit, path, offset):
+                    destination.write(chunk)
+                    reporter.advance(len(chunk))
+                    offset += len(chunk)
+                return
+            except OfflineError as error:
+                if before == offset == 0:
+                    raise
+                # A line that breaks off is worth another try as long as something still comes.
+                if before == offset or attempt == ATTEMPTS:
+                    raise OfflineError(
+                        f"The connection to {self._endpoint} broke off in '{path}' of '{repository}'.",
+                        hint="Run the command again: it goes on from there.",
+                    ) from error
 
     def _chunks(self, repository: RepositoryId, commit: str, path: str, offset: int) -> Iterator[bytes]:
         """The file's bytes from `offset` on, whether or not the other side understands `Range`."""
@@ -170,7 +184,7 @@ class HuggingFaceHub:
                 response.read()
             hf_raise_for_status(response)
             skip = offset if response.status_code != 206 else 0
-            for chunk in response.iter_bytes(CHUNK):
+            for chunk in response.iter_bytes():
                 if skip < len(chunk):
                     yield chunk[skip:]
                 skip = max(0, skip - len(chunk))

@@ -1,0 +1,205 @@
+"""The adapter against answers no sound hub gives; what sound hubs do is in test_catalog.py."""
+
+import io
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from huggingface_hub import constants
+
+from modhub.errors import (
+    AccessError,
+    ConflictError,
+    HubError,
+    ModhubError,
+    NotFoundError,
+    OfflineError,
+    StaleParentError,
+)
+from modhub.hub.base import Add
+from modhub.hub.huggingface import LFS_FROM_BYTES, HuggingFaceHub
+from modhub.refs import RepositoryId
+
+NET = RepositoryId("lab", "net")
+COMMIT = "a" * 40
+CONTENT = bytes(range(256)) * 40
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+@contextmanager
+def answering(answer: Answer) -> Iterator[HuggingFaceHub]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer(self)
+
+        def do_POST(self) -> None:
+            answer(self)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield HuggingFaceHub(f"http://127.0.0.1:{server.server_address[1]}", token=False)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def reply(handler: BaseHTTPRequestHandler, status: int, body: bytes, **headers: str) -> None:
+    handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+    handler.send_response(status)
+    for name, value in headers.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "said"),
+    [
+        (401, "", AccessError, "'lab/net' on {} wants to know who asks. Set HF_TOKEN, or run: hf auth login"),
+        (403, "", AccessError, "'lab/net' on {} refuses: because. Use a token that may do this."),
+        (403, "GatedRepo", AccessError, "Access to 'lab/net' on {} must be granted first."),
+        (
+            404,
+            "RepoNotFound",
+            NotFoundError,
+            "There is no repository 'lab/net' on {}, or you may not see it.",
+        ),
+        (404, "RevisionNotFound", NotFoundError, "There is no revision 'main' in 'lab/net' on {}."),
+        (409, "", ConflictError, "It exists already on 'lab/net' on {}: because. Choose another name."),
+        (
+            412,
+            "",
+            StaleParentError,
+            "'lab/net' on {} changed meanwhile. Read it again and repeat the change.",
+        ),
+        (429, "", HubError, "'lab/net' on {} asks for fewer requests. Wait a minute and try again."),
+        (
+            500,
+            "",
+            HubError,
+            "'lab/net' on {} failed with status 500: because. Try again; it is not your doing.",
+        ),
+        (418, "", HubError, "'lab/net' on {} refuses with status 418: because."),
+    ],
+)
+def test_every_refusal_says_what_to_do(status: int, code: str, kind: type[ModhubError], said: str) -> None:
+    headers = {"X_Error_Message": "because.", **({"X_Error_Code": code} if code else {})}
+
+    def refuse(handler: BaseHTTPRequestHandler) -> None:
+        reply(handler, status, json.dumps({"error": "because."}).encode(), **headers)
+
+    with answering(refuse) as hub:
+        with pytest.raises(ModhubError) as caught:
+            hub.commit_of(NET, "main")
+        assert type(caught.value) is kind
+        assert str(caught.value).startswith(said.format(hub.address))
+
+
+def test_no_network() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        hub = HuggingFaceHub(f"http://127.0.0.1:{free.getsockname()[1]}", token=False)
+        for ask in (lambda: hub.refs(NET), lambda: hub.download(NET, COMMIT, "x", io.BytesIO())):
+            with pytest.raises(OfflineError, match=r"cannot be reached .* pass --offline"):
+                ask()
+
+
+def test_the_client_set_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(OfflineError, match="HF_HUB_OFFLINE is set"):
+        HuggingFaceHub("http://127.0.0.1:1").refs(NET)
+
+
+@pytest.mark.parametrize("understands_range", [True, False])
+def test_a_download_goes_on_from_an_offset(understands_range: bool) -> None:
+    asked = []
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        wanted = handler.headers.get("Range")
+        asked.append(wanted)
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and understands_range else 0
+        reply(handler, 206 if start else 200, CONTENT[start:])
+
+    with answering(send) as hub:
+        for offset in (0, 1, 5000):
+            stream = io.BytesIO()
+            hub.download(NET, COMMIT, "a/b.bin", stream, offset=offset)
+            assert stream.getvalue() == CONTENT[offset:]
+        assert asked == [None, "bytes=1-", "bytes=5000-"]
+        assert hub.read(NET, COMMIT, "x", limit=len(CONTENT)) == CONTENT
+        with pytest.raises(HubError, match="has more than 9 bytes"):
+            hub.read(NET, COMMIT, "x", limit=9)
+
+
+def test_a_line_that_breaks_off_is_taken_up_again() -> None:
+    starts = []
+
+    def stutter(handler: BaseHTTPRequestHandler) -> None:
+        wanted = handler.headers.get("Range") or "bytes=0-"
+        start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        starts.append(start)
+        handler.send_response(206 if start else 200)
+        handler.send_header("Content-Length", str(len(CONTENT) - start))
+        handler.end_headers()
+        handler.wfile.write(CONTENT[start : start + 4000])
+
+    with answering(stutter) as hub:
+        stream = io.BytesIO()
+        hub.download(NET, COMMIT, "x", stream)
+        assert stream.getvalue() == CONTENT
+        assert starts == [0, 4000, 8000]
+
+
+def test_large_files_go_by_lfs_and_the_client_is_left_as_it_was() -> None:
+    seen = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        handler.headers.replace_header("Content-Length", "0")
+        seen.append((handler.path, constants.HF_HUB_DISABLE_XET))
+        if handler.path.endswith("/preupload/main"):
+            files = [
+                {"path": one["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for one in json.loads(body)["files"]
+            ]
+            reply(handler, 200, json.dumps({"files": files}).encode())
+        elif handler.path.endswith("/info/lfs/objects/batch"):
+            objects = [{"oid": one["oid"], "size": one["size"]} for one in json.loads(body)["objects"]]
+            reply(handler, 200, json.dumps({"transfer": "basic", "objects": objects}).encode())
+        elif "/commit/main" in handler.path:
+            seen.append([json.loads(line)["key"] for line in body.splitlines()])
+            reply(
+                handler,
+                200,
+                json.dumps(
+                    {
+                        "commitUrl": f"http://{handler.headers['Host']}/lab/net/commit/{COMMIT}",
+                        "commitOid": COMMIT,
+                    }
+                ).encode(),
+            )
+        else:
+            reply(handler, 404, b"{}")
+
+    before = constants.HF_HUB_DISABLE_XET
+    with answering(answer) as hub:
+        changes = [Add("small", b"x"), Add("large", b"\0" * (LFS_FROM_BYTES + 1))]
+        assert hub.commit(NET, changes, "m", parent=COMMIT) == COMMIT
+    assert seen == [
+        ("/api/models/lab/net/preupload/main", True),
+        ("/lab/net.git/info/lfs/objects/batch", True),
+        ("/api/models/lab/net/commit/main", True),
+        ["header", "file", "lfsFile"],
+    ]
+    assert before == constants.HF_HUB_DISABLE_XET
