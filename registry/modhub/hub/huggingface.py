@@ -328,20 +328,20 @@ def _by_status(status: int, named: str, said: str) -> ModhubError:
     if status == 401:
         return AccessError(f"{named} wants to know who asks.", hint="Set HF_TOKEN, or run: hf auth login")
     if status == 403:
-        return AccessError(f"{named} refuses: {said}", hint="Use a token that may do this.")
+        return AccessError(f"{named} refuses: {said}.", hint="Use a token that may do this.")
     if status == 404:
-        return NotFoundError(f"{named} does not have that: {said}", hint="Check the name.")
+        return NotFoundError(f"{named} does not have that: {said}.", hint="Check the name.")
     if status == 409:
-        return ConflictError(f"It exists already on {named}: {said}", hint="Choose another name.")
+        return ConflictError(f"It exists already on {named}: {said}.", hint="Choose another name.")
     if status == 412:
         return StaleParentError(f"{named} changed meanwhile.", hint="Read it again and repeat the change.")
     if status == 429:
         return HubError(f"{named} asks for fewer requests.", hint="Wait a minute and try again.")
     if status >= 500:
         return HubError(
-            f"{named} failed with status {status}: {said}", hint="Try again; it is not your doing."
+            f"{named} failed with status {status}: {said}.", hint="Try again; it is not your doing."
         )
-    return HubError(f"{named} refuses with status {status}: {said}")
+    return HubError(f"{named} refuses with status {status}: {said}.")
 
 
 def _is_network(error: Exception) -> bool:
@@ -353,4 +353,4 @@ def _is_network(error: Exception) -> bool:
 
 
 def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0][:200]
+    return text.strip().partition("\n")[0][:200].rstrip(".")
