@@ -193,6 +193,10 @@ class _Commit:
             raise Fault(400, '"parentCommit" must be a commit id of 40 hex digits')
         call, record, store = self.call, self.record, self.call.state.store
         description = text_field(self.header, "description", "", limit=1 << 18)
+        if not call.flag("create_pr") and (head := self._head_if_unchanged()):
+            if parent not in (None, head):
+                raise Fault(412, STALE)
+            return JSONResponse(self._answer(head))
         ref, number = self._ref(title, description)
         try:
             made = store.commit(
@@ -206,15 +210,25 @@ class _Commit:
             )
         except StaleParentError:
             raise Fault(412, STALE) from None
-        answer = {
-            "success": True,
-            "commitOid": made.id,
-            "commitUrl": web_address(call.base_url, record, "commit", made.id),
-            "hookOutput": "",
-        }
+        answer = self._answer(made.id)
         if number is not None:
             answer["pullRequestUrl"] = web_address(call.base_url, record, "discussions", str(number))
         return JSONResponse(answer)
+
+    def _head_if_unchanged(self) -> str | None:
+        """The newest commit, when this one would add nothing to it: clients send such commits when all that
+        is left of a folder are ignored files, and 0.36 sends what it found unchanged."""
+        head = self.call.commit_of(self.record, self.call.values["revision"])
+        tree = self.call.state.store.tree(self.record.key, head)
+        same = all(
+            isinstance(change, Link) and (known := tree.get(change.path)) and known.sha256 == change.sha256
+            for change in self.changes
+        )
+        return head if same else None
+
+    def _answer(self, commit: str) -> dict[str, Any]:
+        url = web_address(self.call.base_url, self.record, "commit", commit)
+        return {"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""}
 
     def _ref(self, title: str, description: str) -> tuple[str, int | None]:
         revision = self.call.values["revision"]

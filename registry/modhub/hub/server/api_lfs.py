@@ -42,6 +42,7 @@ PARTS_LIMIT = 10_000
 
 @routes.post(GIT + "objects/batch", "/{web}{namespace}/{name}/info/lfs/objects/batch")
 def batch(call: Call) -> Response:
+    record = call.repository("see")
     body = call.json()
     operation, objects = body.get("operation"), body.get("objects")
     if operation not in ("upload", "download"):
@@ -50,7 +51,6 @@ def batch(call: Call) -> Response:
         raise Fault(409, "This hub names objects by sha256 only.")
     if not isinstance(objects, list) or len(objects) > OBJECTS_LIMIT:
         raise Fault(413, f'"objects" must be a list of at most {OBJECTS_LIMIT} objects')
-    record = call.repository("see")
     action = "write" if operation == "upload" else "read"
     if operation == "upload" and _proposes(body) and call.principal.role in ("write", "admin"):
         action = "read" if call.principal.name else "write"

@@ -15,7 +15,7 @@ from modhub.errors import HubError
 from modhub.hub.server.application import create_app
 from modhub.hub.server.state import DEFAULTS, Options
 
-__all__ = ["serve"]
+__all__ = ["Listening", "serve"]
 
 HEADER_SECONDS = 20.0
 HEADER_BYTES = 32 << 10
@@ -44,6 +44,53 @@ class _PatientForAWhile(H11Protocol):
             self.transport.close()
 
 
+class Listening:
+    """A server that has its address and waits for `run`; `stop` may be called from any thread."""
+
+    def __init__(self, root: Path, host: str, port: int, options: Options = DEFAULTS) -> None:
+        """Port 0 takes a free one. Raises `HubError` when the address cannot be used."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.socket(family, socket.SOCK_STREAM)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._listener.bind((host, port))
+        except (OSError, OverflowError) as error:
+            self._listener.close()
+            raise HubError(
+                f"The address {host}:{port} cannot be used: {error}.",
+                hint="Choose another with --host and --port.",
+            ) from error
+        shown = f"[{host}]" if ":" in host else host
+        self.address = f"http://{shown}:{self._listener.getsockname()[1]}"
+        self.app = create_app(root, options)
+        http: Any = _PatientForAWhile
+        config = uvicorn.Config(
+            self.app,
+            http=http,
+            ws="none",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            # Who speaks to the server is the proxy's affair; the scheme it reports is believed.
+            proxy_headers=True,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            limit_concurrency=CONNECTIONS,
+            h11_max_incomplete_event_size=HEADER_BYTES,
+            timeout_graceful_shutdown=20,
+        )
+        self._server = _Server(config)
+
+    def run(self, started: Callable[[str], None] = lambda address: None) -> None:
+        """Answer until `stop` or a signal; `started` is called once connections are accepted."""
+        self._server.tell = lambda: started(self.address)
+        with self._listener:
+            self._server.run(sockets=[self._listener])
+
+    def stop(self) -> None:
+        """Finish what is being answered, then return from `run`."""
+        self._server.should_exit = True
+
+
 def serve(
     root: Path,
     *,
@@ -57,44 +104,15 @@ def serve(
     `started` is called with the address once connections are accepted. Raises `HubError` when the address
     cannot be used.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise HubError(
-            f"The address {host}:{port} cannot be used: {error}.",
-            hint="Choose another with --host and --port.",
-        ) from error
-    shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{listener.getsockname()[1]}"
-    config: Any = uvicorn.Config(
-        create_app(root, options),
-        http=_PatientForAWhile,
-        ws="none",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        # Who speaks to the server is the proxy's affair; the scheme it reports is believed.
-        proxy_headers=True,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        limit_concurrency=CONNECTIONS,
-        h11_max_incomplete_event_size=HEADER_BYTES,
-        timeout_graceful_shutdown=20,
-    )
-    server = _Server(config, lambda: started(address))
-    with listener:
-        server.run(sockets=[listener])
+    Listening(root, host, port, options).run(started)
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._tell = started
+        self.tell: Callable[[], None] = lambda: None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            self._tell()
+            self.tell()

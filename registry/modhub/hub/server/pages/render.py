@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -49,6 +50,11 @@ def address(*parts: str, **query: str | list[str]) -> str:
     return path + (f"?{urlencode(pairs, doseq=True)}" if pairs else "")
 
 
+def under(here: Sequence[str], *parts: str, **query: str | list[str]) -> str:
+    """`address` below a repository's own parts."""
+    return address(*here, *parts, **query)
+
+
 _templates = Environment(
     loader=FileSystemLoader(_HERE / "templates"),
     autoescape=True,
@@ -57,7 +63,7 @@ _templates = Environment(
     lstrip_blocks=True,
 )
 _templates.filters.update(bytes=readable_size, count=readable_count, percent=percent)
-_templates.globals.update(address=address)
+_templates.globals.update(address=address, under=under)
 
 
 def page(call: Call, template: str, *, status: int = 200, **context: Any) -> Response:
