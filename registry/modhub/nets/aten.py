@@ -435,6 +435,10 @@ def _upsample(e: Emitter, c: Call) -> str:
     return e.emit("upsample_nearest2d", [c.value], c.shape, {"size": c.shape[1:]})
 
 
+def _shuffle(e: Emitter, c: Call) -> str:
+    return e.emit("channel_shuffle", [c.value], c.shape, {"groups": c.args[1]})
+
+
 def _expand(e: Emitter, c: Call) -> str:
     """Left to the operator that reads it, which broadcasts by itself."""
     return c.value
@@ -451,6 +455,7 @@ READERS: Mapping[str, Callable[[Emitter, Call], Any]] = {
     "avg_pool2d": _avg_pool,
     "batch_norm": _batch_norm,
     "cat": _concat,
+    "channel_shuffle": _shuffle,
     "chunk": _chunk,
     "clamp": _clamp,
     "clamp_min": lambda e, c: _clamp(e, Call([c.args[0], c.args[1], None], {}, c.shape, "")),

@@ -209,7 +209,8 @@ class _Translation(Emitter):
         args = [self._place(argument) for argument in node.args]
         kwargs = {key: self._place(argument) for key, argument in node.kwargs.items()}
         if target == "<built-in function getitem>":
-            return args[0][args[1]]
+            # A pooling gives its values and where it found them; the graph has the values alone.
+            return self._part(node, args[0], args[1])
         if isinstance(node.meta.get("val"), torch.SymInt | int):
             return node.meta["val"]
         if not any(item in self.shapes for item in _leaves([*args, *kwargs.values()], str)):
@@ -226,6 +227,13 @@ class _Translation(Emitter):
         if packet.endswith("_") or packet in IN_PLACE:
             self._overwrite(args[0], place)
         return place
+
+    def _part(self, node: fx.Node, places: Place, index: int) -> Place:
+        if isinstance(places, list):
+            return places[index]
+        if index == 0 or not node.users:
+            return places
+        raise UnsupportedOperatorError(f"{node.args[0]} (its second result)", self.layer(node))
 
     def _overwrite(self, old: Place, new: Place) -> None:
         """An in-place operator: whoever reads the old value from here on reads the new one."""

@@ -1,0 +1,259 @@
+"""Modules become data, operator by operator, or say in one sentence why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modhub.errors import ModhubError, NetworkImportError, ParentError, UnsupportedOperatorError
+from modhub.nets import ARCHITECTURES, Runner, import_module, split_head
+
+SHAPE = (4, 8, 8)
+
+
+class Called(nn.Module):
+    """A function of the image between two convolutions."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+        self.register_buffer("row", torch.linspace(0.5, 1.5, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.conv(x))
+
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu6": F.relu6,
+    "clamp": lambda x: x.clamp(min=0.1),
+    "leaky": lambda x: F.leaky_relu(x, 0.2),
+    "elu": F.elu,
+    "mish": F.mish,
+    "gelu tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "arithmetic": lambda x: (2 - x) / 4 + x * 3 - 1,
+    "difference": lambda x: x - F.relu(x),
+    "scaled sum": lambda x: torch.add(x, F.relu(x), alpha=0.5),
+    "negative": lambda x: -x,
+    "in place": lambda x: x.relu_().mul_(2).add_(1) + x,
+    "chunk": lambda x: torch.cat([x.chunk(2, 1)[1], x.chunk(2, 1)[0]], 1),
+    "split": lambda x: torch.cat(x.split([1, 3], 1)[::-1], 1),
+    "select": lambda x: torch.cat([x[:, 2].unsqueeze(1), x[:, :1]], 1),
+    "strided": lambda x: F.pad(x[:, :, ::2, 1::2], (0, 1, 1, 0, 2, 2)),
+    "reflected": lambda x: F.pad(x, (1, 2, 2, 1), mode="reflect"),
+    "cropped": lambda x: F.pad(x, (-1, -1, 0, 1)),
+    "same padding": lambda x: F.conv2d(x, torch.ones(2, 4, 2, 2), padding="same"),
+    "shuffled": lambda x: x.view(-1, 2, 2, 8, 8).transpose(1, 2).reshape(-1, 4, 8, 8),
+    "channels last": lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (4,)).permute(0, 3, 1, 2),
+    "averages": lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False),
+    "largest": lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True),
+    "adaptive": lambda x: F.adaptive_max_pool2d(x, 3) + F.adaptive_avg_pool2d(x, (3, 3)),
+    "mean": lambda x: x - x.mean((2, 3), keepdim=True) * 0.5,
+    "gated": lambda x: x * F.hardsigmoid(x.mean((2, 3), keepdim=True)),
+    "enlarged": lambda x: F.interpolate(x, scale_factor=2),
+    "grouped norm": lambda x: F.group_norm(x, 2),
+    "dropped": lambda x: F.dropout2d(F.dropout(x, 0.5, False), 0.5, False),
+    "flattened": lambda x: F.linear(x.flatten(1), torch.ones(2, 256)),
+    "expanded": lambda x: x * x.mean((2, 3)).view(-1, 4, 1, 1).expand_as(x),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_operator(name: str) -> None:
+    torch.manual_seed(0)
+    module = Called(FUNCTIONS[name]).eval()
+    images = torch.randn(3, *SHAPE)
+    network = import_module(module, SHAPE)
+    assert not any("dropout" in node.op for node in network.graph.nodes)
+    with torch.no_grad():
+        assert torch.allclose(Runner(network)(images), module(images), atol=1e-5)
+
+
+def test_a_shuffle_is_one_operator() -> None:
+    network = import_module(Called(FUNCTIONS["shuffled"]), SHAPE)
+    assert [node.op for node in network.graph.nodes] == ["conv2d", "channel_shuffle"]
+
+
+class Branching(Called):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return x * 2 if x.sum() > 0 else x
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(2).transpose(1, 2)
+        out: Tensor = self.layer(x, x, x)[0]
+        return out
+
+
+class Nested(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.stage = nn.Sequential(nn.ReLU(), Called(function))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.stage(x)
+        return out
+
+
+def nan() -> nn.Module:
+    module = Called(F.relu)
+    with torch.no_grad():
+        module.conv.weight[0, 0, 0, :2] = torch.nan
+    return module
+
+
+FIXED = "The forward should be a fixed sequence of layers on one image batch (batch, channel, height, width)."
+REFUSED: dict[str, tuple[Callable[[], nn.Module], type[ModhubError], str]] = {
+    "an operator": (
+        lambda: Nested(lambda x: x.sort(1)[0]),
+        UnsupportedOperatorError,
+        "The operator 'aten.sort' in layer 'stage.1' is not one that modhub can store as data. Rewrite that "
+        "layer with the operators listed in docs/architectures.md.",
+    ),
+    "a mode of an operator": (
+        lambda: Nested(lambda x: F.pad(x, (1, 1, 1, 1), mode="circular")),
+        UnsupportedOperatorError,
+        "The operator 'aten.pad with mode 'circular'' in layer 'stage.1' is not one that modhub can store as "
+        "data. Rewrite that layer with the operators listed in docs/architectures.md.",
+    ),
+    "across the batch": (
+        lambda: Called(lambda x: x - x.mean(0, keepdim=True)),
+        UnsupportedOperatorError,
+        "The operator 'aten.mean.dim across the batch' at the top level of the model is not one that modhub "
+        "can store as data. Rewrite that layer with the operators listed in docs/architectures.md.",
+    ),
+    "a branch": (
+        lambda: Branching(F.relu),
+        NetworkImportError,
+        f"The forward of net branches on the data it sees, so it is no fixed network. {FIXED}",
+    ),
+    "one batch size": (
+        lambda: Called(lambda x: x.reshape(2, -1)),
+        NetworkImportError,
+        f"The forward of net works for one batch size only. {FIXED}",
+    ),
+    "a transformer": (
+        Attending,
+        NetworkImportError,
+        "net is a transformer (it has attention layers); modhub takes convolutional networks only. Choose a "
+        "convolutional network, for instance torchvision:convnext_tiny.",
+    ),
+    "two outputs": (
+        lambda: Called(lambda x: (x, x)),  # type: ignore[arg-type, return-value]
+        NetworkImportError,
+        "Called returns 2 values; a classifier returns one, the logits. Wrap the model so that it returns "
+        "its logits alone.",
+    ),
+    "weights that are no numbers": (
+        nan,
+        ParentError,
+        "The weight 'conv.weight' of net holds 2 values that are not finite numbers. Load weights from a "
+        "training run that did not diverge.",
+    ),
+    "random numbers": (
+        lambda: Called(lambda x: x + torch.rand(4, 8, 8)),
+        NetworkImportError,
+        "net as data answers otherwise than the model",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case: str, capfd: pytest.CaptureFixture[str]) -> None:
+    build, kind, message = REFUSED[case]
+    with pytest.raises(kind) as caught:
+        import_module(build(), SHAPE, name="net")
+    assert str(caught.value).startswith(message)
+    if case != "random numbers":
+        assert str(caught.value) == message
+    assert capfd.readouterr() == ("", "")
+
+
+def test_wrong_input_size() -> None:
+    with pytest.raises(NetworkImportError, match=r"net does not run on images of shape \[3, 8, 8\]: "):
+        import_module(Called(F.relu), (3, 8, 8), name="net")
+
+
+def test_weights_shared_by_two_layers_are_stored_once() -> None:
+    module = Called(lambda x: x)
+    module.function = module.conv  # the convolution, twice
+    network = import_module(module, SHAPE)
+    assert len(network.graph.nodes) == 2
+    assert len(network.tensors) == 2
+
+
+@pytest.mark.parametrize("name", ["resnet20", "conv3", "digits-plain", "digits-residual"])
+def test_built_in_architectures(name: str) -> None:
+    architecture = ARCHITECTURES[name]
+    module = architecture.build(6).eval()
+    images = torch.randn(2, *architecture.input_shape)
+    network = import_module(module, architecture.input_shape)
+    with torch.no_grad():
+        assert torch.allclose(Runner(network)(images), module(images), atol=1e-5)
+    assert network.tensors.keys() - module.state_dict().keys() <= {"add_constant.value"}
+    assert architecture.head in module.state_dict()
+
+
+def test_names_follow_the_layers() -> None:
+    network = import_module(ARCHITECTURES["resnet20"].build(10), (3, 32, 32))
+    names = [node.name for node in network.graph.nodes]
+    assert names[:6] == ["conv1", "bn1", "relu", "layer1.0.conv1", "layer1.0.bn1", "layer1.0.relu"]
+    assert names[-2:] == ["mean", "linear"]
+
+
+class Headed(nn.Module):
+    def __init__(self, classes: int, ending: Callable[[Tensor], Tensor] = lambda x: x) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.base = nn.Sequential(nn.Conv2d(4, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 5), nn.ReLU())
+        self.head = nn.Linear(5, classes)
+        self.ending = ending
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.ending(self.head(self.base(x)))
+
+
+def test_two_heads_on_one_base_have_one_trunk() -> None:
+    one, two = (split_head(import_module(Headed(classes), SHAPE)) for classes in (3, 7))
+    assert one[0].sha256 == two[0].sha256
+    assert (one[1].weight.shape, two[1].weight.shape) == ((3, 5), (7, 5))
+    assert one[0].graph.output == "base.4"
+
+
+ENDINGS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "softmax-free": (
+        torch.sigmoid,
+        "The model ends with 'sigmoid' (sigmoid) after its last weighted layer, which mixes or reshapes the "
+        "classes. Let the model return its logits.",
+    ),
+    "no classes": (
+        lambda x: x.reshape(-1, 3, 1),
+        "The model ends with 'reshape' (reshape) after its last weighted layer, which mixes or reshapes the "
+        "classes. Let the model return its logits.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ENDINGS)
+def test_no_head(case: str) -> None:
+    ending, message = ENDINGS[case]
+    with pytest.raises(ParentError) as caught:
+        split_head(import_module(Headed(3, ending), SHAPE))
+    assert str(caught.value) == message
+
+
+def test_a_head_that_does_not_fit() -> None:
+    trunk, head = split_head(import_module(Headed(3), SHAPE))
+    with pytest.raises(ParentError) as caught:
+        head.join(trunk, torch.ones(2, 4), torch.ones(2))
+    assert str(caught.value) == "A head of weight [2, 4] and bias [2] does not fit a trunk of 5 features."
