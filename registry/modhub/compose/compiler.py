@@ -13,6 +13,9 @@ from modhub.compose.budget import Budget, mask_within
 from modhub.compose.classifier import ComposedClassifier, TrunkPass, TrunkReport
 from modhub.compose.heads import CALIBRATION_FIELDS, HeadTensors, JoinedHead
 from modhub.compose.parts import Part, distinct_parts
+from modhub.compose.synthetic import inverted_images
+from modhub.compose.tuning import tuned, tuning_images
+from modhub.data import ImageSet
 from modhub.decompose.calibration import KIND
 from modhub.decompose.channelling import tail_of
 from modhub.decompose.compensation import cut
@@ -28,31 +31,41 @@ from modhub.nets import (
     fuse_batch_norm,
     mask_positions,
 )
+from modhub.preprocessing import Preprocess
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["TrunkPlan", "compose", "plans"]
 
 _POSITION_MASK = "position_mask."
+_IMAGINED = 160
+"""Synthetic images that a trunk is refitted on."""
 
 
 def compose(
     parts: Sequence[Part],
     *,
     budget: Budget | None = None,
+    tune: ImageSet | None = None,
     reject: bool = False,
+    seed: int = 0,
     reporter: Reporter = SILENT,
 ) -> ComposedClassifier:
     """One classifier over the labels of `parts`, in their order.
 
     Modules are grouped by the content of their trunk: one union of masks, one network, one pass each. With a
-    `budget` channels are chosen again, for the set. Raises `CompositionError` for no modules, two that share
-    a label, or files that do not fit each other, and `BudgetError`.
+    `budget` channels are chosen again, for the set, and what is left is fitted to answer as the parent does:
+    on the images of `tune`, whose labels are not looked at, or on synthetic ones.
+
+    Raises `CompositionError` for no modules, two that share a label, or files that do not fit each other, and
+    `BudgetError`.
     """
     wanted = distinct_parts(parts)
     planned = plans(wanted)
     passes = []
     for plan in reporter.track(planned, "compile trunks", len(planned)):
-        passes.append(plan.compile(plan.mask(budget)))
+        mask = plan.mask(budget)
+        images = plan.images(mask, budget, tune, seed, reporter)
+        passes.append(plan.compile(mask, images, distil=tune is not None, seed=seed, reporter=reporter))
     return joined(wanted, planned, passes, reject=reject)
 
 
@@ -93,13 +106,18 @@ class TrunkPlan:
 
     def statistics(self) -> ClassStatistics | None:
         """Pooled over the modules; None when one of them carries none."""
+        found = self.class_statistics()
+        return None if found is None else pooled_statistics(found)
+
+    def class_statistics(self) -> list[ClassStatistics] | None:
+        """One per module, in their order; None when one of them carries none."""
         space = self.space
         found = [
             read_statistics(part.module.tensors, part.statistics, self.trunk.graph, space)
             for part in self.parts
         ]
         known = [each for each in found if each is not None]
-        return pooled_statistics(known) if len(known) == len(found) else None
+        return known if len(known) == len(found) else None
 
     def mask(self, budget: Budget | None) -> Mask:
         """The union of the modules' masks, or what `budget` buys for the set. Raises `BudgetError`."""
@@ -127,8 +145,46 @@ class TrunkPlan:
         rank = np.argsort(price, kind="stable")
         return Removal(slots[rank], price[rank])
 
-    def compile(self, mask: Mask) -> TrunkPass:
-        """The trunk cut to `mask`, removed channels folded into what reads them, and the joined heads."""
+    def images(
+        self, mask: Mask, budget: Budget | None, tune: ImageSet | None, seed: int, reporter: Reporter
+    ) -> Tensor | None:
+        """Normalised images to fit a slim network on: the caller's, or synthetic ones under a budget."""
+        if mask.all() or any(_positions(part) for part in self.parts):
+            return None
+        spec = self.parts[0].module.manifest.input
+        if tune is not None:
+            return tuning_images(tune, Preprocess(spec), self.trunk.graph, seed)
+        statistics = self.class_statistics()
+        if budget is None or statistics is None:
+            return None
+        tensors = [_head_tensors(head) for head in self.heads]
+        rows = torch.cat([head.rows - head.rest for head in tensors])
+        bias = torch.cat([head.row_bias - head.rest_bias for head in tensors])
+        count = min(max(_IMAGINED, 2 * len(statistics)), 100 * len(statistics))
+        return inverted_images(
+            fuse_batch_norm(self.trunk),
+            spec,
+            (rows, bias),
+            range(len(statistics)),
+            statistics,
+            count,
+            seed,
+            reporter,
+        )
+
+    def compile(
+        self,
+        mask: Mask,
+        images: Tensor | None = None,
+        *,
+        distil: bool = False,
+        seed: int = 0,
+        reporter: Reporter = SILENT,
+    ) -> TrunkPass:
+        """The trunk cut to `mask`, removed channels folded into what reads them, and the joined heads.
+
+        With `images` (normalised) the slim network is fitted to its parent's answers on them.
+        """
         first = self.parts[0].module.manifest
         space = self.space
         dense = _positioned(self.trunk, self.parts)
@@ -138,12 +194,26 @@ class TrunkPlan:
         tensors = [_head_tensors(head) for head in self.heads]
         stacked, bias, sizes = _stacked(tensors)
         statistics = self.statistics() if dense is self.trunk and not mask.all() else None
-        sliced, weight, bias = cut(dense, mask, space, statistics, stacked, bias)
+        sliced, weight, fitted_bias = cut(dense, mask, space, statistics, stacked, bias)
+        network = fuse_batch_norm(sliced)
+        if images is not None:
+            network, (weight, fitted_bias) = tuned(
+                fuse_batch_norm(self.trunk),
+                network,
+                space,
+                mask,
+                (stacked, bias),
+                (weight, fitted_bias),
+                images,
+                seed=seed,
+                distil=distil,
+                reporter=reporter,
+            )
         heads = [
             JoinedHead(fitted, tail_of(head[0].module.tensors))
-            for fitted, head in zip(_unstacked(tensors, weight, bias, sizes), self.heads, strict=True)
+            for fitted, head in zip(_unstacked(tensors, weight, fitted_bias, sizes), self.heads, strict=True)
         ]
-        return TrunkPass(fuse_batch_norm(sliced), first.input, heads, self._report(sliced, mask))
+        return TrunkPass(network, first.input, heads, self._report(sliced, mask))
 
     def _report(self, sliced: Network, mask: Mask) -> TrunkReport:
         part, whole = cost(sliced), cost(self.trunk)
@@ -243,15 +313,19 @@ def _unstacked(
     return fitted
 
 
+def _positions(part: Part) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(_POSITION_MASK): tensor.bool()
+        for name, tensor in part.module.tensors.items()
+        if name.startswith(_POSITION_MASK)
+    }
+
+
 def _positioned(trunk: Network, parts: Sequence[Part]) -> Network:
     """The trunk with position masks united: a position is alive where any module keeps it."""
     masks: dict[str, Tensor] = {}
     for number, part in enumerate(parts):
-        own = {
-            name.removeprefix(_POSITION_MASK): tensor.bool()
-            for name, tensor in part.module.tensors.items()
-            if name.startswith(_POSITION_MASK)
-        }
+        own = _positions(part)
         masks = own if number == 0 else {name: masks[name] | own[name] for name in masks if name in own}
     masks = {name: mask for name, mask in masks.items() if not bool(mask.all())}
     return mask_positions(trunk, masks) if masks else trunk

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modhub.decompose.statistics import ClassStatistics, Moments
-from modhub.nets import ChannelGroup, ChannelSpace, Graph, Mask, Network, cost, slice_network
+from modhub.nets import ChannelGroup, ChannelSpace, Mask, Network, cost, slice_network
 
-__all__ = ["Removal", "even_order", "importance", "mask_after", "removal_order", "slot_costs"]
+__all__ = ["Removal", "importance", "mask_after", "removal_order", "slot_costs"]
 
 Array: TypeAlias = NDArray[np.float64]
 _RIDGE = 1e-4
@@ -52,38 +52,6 @@ def removal_order(statistics: ClassStatistics, space: ChannelSpace, costs: Array
         # A later slot may be cheaper than an earlier one of its group; it still goes after it.
         prices.append(np.maximum.accumulate(price))
     return _merged(slots, prices)
-
-
-def even_order(statistics: ClassStatistics, space: ChannelSpace, graph: Graph) -> Removal:
-    """All slots that can go, the same share of every group at every point; inside a group as in
-    `removal_order`.
-
-    Groups that several layers write, a residual stream, only go when nothing else is left. The right order
-    when what follows is a refit, layer after layer: it mends what each layer alone got wrong, not what was
-    taken from all of them at one place.
-    """
-    writers = _writers(space, graph)
-    slots: list[NDArray[np.int64]] = []
-    prices: list[Array] = []
-    for group in space.groups:
-        if group.cuttable and group.size > 1:
-            order, _ = _group_order(group, statistics, space)
-            shared = 1.0 if writers[group.name] > 1 else 0.0
-            slots.append(order)
-            prices.append(shared + (np.arange(len(order)) + 1) / group.size)
-    return _merged(slots, prices)
-
-
-def _writers(space: ChannelSpace, graph: Graph) -> dict[str, int]:
-    """How many dense layers write into each group."""
-    count = dict.fromkeys((group.name for group in space.groups), 0)
-    for node in graph.nodes:
-        if node.op == "linear" or (node.op == "conv2d" and node.attributes["groups"] == 1):
-            written = space.of(node.name)
-            for group in space.groups:
-                if ((written >= group.start) & (written < group.start + group.size)).any():
-                    count[group.name] += 1
-    return count
 
 
 def _merged(slots: list[NDArray[np.int64]], prices: list[Array]) -> Removal:

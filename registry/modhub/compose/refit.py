@@ -1,0 +1,231 @@
+"""Least squares, layer after layer, on what the slim network really sees.
+
+Dense and slim network run side by side over the same images, one layer at a time. Every dense layer that the
+cut has touched is fitted anew: its input is the slim network's own, so that it also mends what the layers
+before it got wrong; its goal is the parent's value. Where the layer's output is added to another value, as in
+a residual block, the goal is the parent's sum minus what the slim network adds. A ridge pulls towards the
+weights it had. (Channel pruning by reconstruction, He et al. 2017, arXiv 1707.06168, §3.1, in the asymmetric
+form of its §3.2.) No labels are needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modhub.nets import OPERATORS, ChannelSpace, Graph, Mask, Network, Node
+from modhub.reporter import SILENT, Reporter
+
+__all__ = ["RIDGE", "refit_head", "refit_network"]
+
+RIDGE = 1e-3
+"""Share of an input's mean square added to it, which pulls its weight towards the one it had."""
+_HEAD_RIDGE = 2e-2
+_WORK = 1.5e10
+"""Multiply-adds that the normal equations of one layer may take; positions are drawn to meet it."""
+_BATCH = 50
+
+
+@dataclass(frozen=True, slots=True)
+class _Goal:
+    """What a layer is fitted to: the parent's `value`, minus the slim network's `other` if it is added."""
+
+    value: str
+    other: str | None
+
+
+class _Walk:
+    """One network run node by node on all batches; values are dropped when nothing needs them any more."""
+
+    def __init__(self, network: Network, images: list[Tensor], wanted: dict[str, int]) -> None:
+        self.network = network
+        self.held = {network.graph.input: images}
+        self.uses = {name: len(network.graph.readers[name]) for name in network.graph.shapes}
+        self.uses[network.graph.output] += 1
+        for name, count in wanted.items():
+            self.uses[name] += count
+
+    def run(self, node: Node, tensors: dict[str, Tensor]) -> None:
+        rule = OPERATORS[node.op].run
+        inputs = zip(*(self.held[name] for name in node.inputs), strict=True)
+        self.held[node.name] = [rule(node.attributes, list(each), tensors) for each in inputs]
+        for name in dict.fromkeys(node.inputs):
+            self.used(name)
+
+    def used(self, name: str) -> None:
+        self.uses[name] -= 1
+        if self.uses[name] == 0:
+            del self.held[name]
+
+
+def refit_network(
+    dense: Network,
+    slim: Network,
+    space: ChannelSpace,
+    mask: Mask,
+    images: Tensor,
+    *,
+    seed: int = 0,
+    reporter: Reporter = SILENT,
+) -> tuple[Network, Tensor, Tensor]:
+    """`slim` with new weights, and the features that the whole and the new network give for `images`.
+
+    `dense` is the whole trunk and `slim` the same trunk cut to `mask`, both with batch-norms fused; `images`
+    (images, channels, height, width) are normalised. Some values of all images are held at once.
+    """
+    graph = slim.graph
+    batches = list(torch.split(images, _BATCH))
+    goals = _goals(graph, _touched(dense, slim), dense.graph)
+    wanted: dict[str, int] = {}
+    others: dict[str, int] = {}
+    for goal in goals.values():
+        wanted[goal.value] = wanted.get(goal.value, 0) + 1
+        if goal.other is not None:
+            others[goal.other] = others.get(goal.other, 0) + 1
+    whole, cut = _Walk(dense, batches, wanted), _Walk(slim, batches, others)
+    ahead = iter(dense.graph.nodes)
+    reached = {dense.graph.input}
+    draw = np.random.default_rng(seed)
+    refitted: dict[str, dict[str, Tensor]] = {}
+
+    def advance_to(value: str) -> None:
+        while value not in reached:
+            node = next(ahead)
+            whole.run(node, dense.of(node))
+            reached.add(node.name)
+
+    with torch.inference_mode(), reporter.step("refit layers", len(graph.nodes)):
+        for node in graph.nodes:
+            tensors = slim.of(node)
+            if node.name in goals:
+                goal = goals[node.name]
+                advance_to(goal.value)
+                alive = torch.from_numpy(np.flatnonzero(space.kept(mask, goal.value)))
+                pairs = [
+                    (
+                        cut.held[node.inputs[0]][k],
+                        whole.held[goal.value][k].index_select(1, alive)
+                        - (cut.held[goal.other][k] if goal.other is not None else 0),
+                    )
+                    for k in range(len(batches))
+                ]
+                tensors = _fitted(node, tensors, pairs, draw)
+                refitted[node.name] = tensors
+                whole.used(goal.value)
+                if goal.other is not None:
+                    cut.used(goal.other)
+            cut.run(node, tensors)
+            reporter.advance()
+        advance_to(dense.graph.output)
+        features = torch.cat(whole.held[dense.graph.output]), torch.cat(cut.held[graph.output])
+    network = slim
+    for name, tensors in refitted.items():
+        network = network.with_tensors(name, **{role: each.clone() for role, each in tensors.items()})
+    return network, features[0].clone(), features[1].clone()
+
+
+def _touched(dense: Network, slim: Network) -> set[str]:
+    """The nodes whose value differs, on its kept channels, from the dense network's."""
+    found: set[str] = set()
+    for node in slim.graph.nodes:
+        before = dense.graph.node.get(node.name)
+        same = before is not None and before.inputs == node.inputs and not found.intersection(node.inputs)
+        if same and before is not None and node.op in ("conv2d", "linear"):
+            # A layer that only lost outputs computes the others as before.
+            same = dense.of(before)["weight"].shape[1] == slim.of(node)["weight"].shape[1]
+        if not same:
+            found.add(node.name)
+    return found
+
+
+def _goals(graph: Graph, touched: set[str], dense: Graph) -> dict[str, _Goal]:
+    """Layer -> its goal, for every touched dense layer whose value the whole network has under that name."""
+    goals = {}
+    place = {name: number for number, name in enumerate(graph.shapes)}
+    for node in graph.nodes:
+        grouped = node.op == "conv2d" and node.attributes["groups"] > 1
+        if node.name not in touched or node.op not in ("conv2d", "linear") or grouped:
+            continue
+        readers = graph.readers[node.name]
+        if len(readers) == 1 and readers[0].op == "add" and readers[0].name in dense.node:
+            sum_ = readers[0]
+            others = [name for name in sum_.inputs if name != node.name]
+            plain = len(sum_.inputs) == 2 and len(others) == 1 and _plain(sum_)
+            if plain and place[others[0]] < place[node.name]:
+                goals[node.name] = _Goal(sum_.name, others[0])
+                continue
+        if node.name in dense.node:
+            goals[node.name] = _Goal(node.name, None)
+    return goals
+
+
+def _plain(node: Node) -> bool:
+    """Whether an add is x + y, without factors."""
+    return all(value in (1, 1.0, None) for value in node.attributes.values())
+
+
+def _fitted(
+    node: Node,
+    tensors: dict[str, Tensor],
+    pairs: list[tuple[Tensor, Tensor]],
+    draw: np.random.Generator,
+) -> dict[str, Tensor]:
+    """Weight and bias of one layer from (input, goal) batches."""
+    weight = tensors["weight"]
+    rows = weight.flatten(1)
+    size = rows.shape[1] + 1
+    positions = sum(goal[0, 0].numel() * len(goal) for _, goal in pairs)
+    share = min(1.0, max(4 * size, _WORK / size**2) / max(positions, 1))
+    square = torch.zeros(size, size, dtype=torch.float64)
+    product = torch.zeros(size, len(rows), dtype=torch.float64)
+    count = 0
+    for value, goal in pairs:
+        patches, wanted = _samples(node, value, goal, share, draw)
+        patches = torch.cat([patches, torch.ones(len(patches), 1)], 1)
+        square += (patches.T @ patches).double()
+        product += (patches.T @ wanted).double()
+        count += len(patches)
+    square, product = square / count, product / count
+    bias = tensors.get("bias", torch.zeros(len(rows)))
+    before = torch.cat([rows, bias[:, None]], 1).double()
+    pull = RIDGE * square.diagonal() + 1e-7
+    pull[-1] = 1e-9
+    square.diagonal().add_(pull)
+    solved = torch.linalg.solve(square, product + pull[:, None] * before.T).T.float()
+    return {"weight": solved[:, :-1].reshape(weight.shape).contiguous(), "bias": solved[:, -1].contiguous()}
+
+
+def _samples(
+    node: Node, value: Tensor, goal: Tensor, share: float, draw: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """(samples, inputs) and (samples, outputs) of a batch, at a share of its positions."""
+    if node.op == "linear":
+        return value.flatten(0, -2), goal.flatten(0, -2)
+    a = node.attributes
+    batch, channels, height, width = goal.shape
+    patches = F.unfold(value, a["kernel"], a["dilation"], a["padding"], a["stride"])
+    wanted = goal.reshape(batch, channels, height * width)
+    places = height * width
+    if share < 1:
+        count = max(1, round(share * places))
+        chosen = torch.from_numpy(np.sort(draw.permutation(places)[:count]))
+        patches, wanted = patches.index_select(2, chosen), wanted.index_select(2, chosen)
+    return patches.transpose(1, 2).flatten(0, 1), wanted.transpose(1, 2).flatten(0, 1)
+
+
+def refit_head(weight: Tensor, bias: Tensor, goal: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (rows, features) that give `goal` (images, rows) on `features` (images, features), pulled to what
+    they were."""
+    inputs = torch.cat([features, torch.ones(len(features), 1)], 1).double()
+    square = inputs.T @ inputs / len(inputs)
+    product = inputs.T @ goal.double() / len(inputs)
+    pull = _HEAD_RIDGE * square.diagonal() + 1e-7
+    pull[-1] = 1e-9
+    before = torch.cat([weight, bias[:, None]], 1).double()
+    square.diagonal().add_(pull)
+    solved = torch.linalg.solve(square, product + pull[:, None] * before.T).T.float()
+    return solved[:, :-1].contiguous(), solved[:, -1].contiguous()

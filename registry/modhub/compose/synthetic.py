@@ -1,0 +1,158 @@
+"""Images from nobody: dead leaves, moved until they do to the trunk what the modules' classes do.
+
+Dead leaves (Lee, Mumford & Huang 2001) are random shapes that cover each other; their edges and scales are
+those of photographs. A few dozen gradient steps then bring the mean and second moment of every observed value
+to what the modules recorded for their class, and the class's score up (Yin et al. 2020, arXiv 1912.08795,
+§3.2, with the modules' statistics in the place of batch-norm's). They are good enough to refit a slim network
+on, so that a budget needs no data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modhub.decompose.statistics import ClassStatistics, Moments, pooled_statistics
+from modhub.manifest import InputSpec
+from modhub.nets import Network, Runner
+from modhub.preprocessing import Preprocess
+from modhub.reporter import SILENT, Reporter
+
+__all__ = ["dead_leaves", "inverted_images"]
+
+_SIDE = 64
+"""Leaves are drawn at most this large, and enlarged."""
+_SHAPES = 60
+_STEPS = 30
+_RATE = 0.08
+_OWN = 10
+"""With more classes than this their statistics are matched pooled."""
+
+
+def dead_leaves(count: int, height: int, width: int, seed: int) -> Tensor:
+    """uint8 (count, 3, height, width)."""
+    draw = np.random.default_rng(seed)
+    rows, columns = min(height, _SIDE), min(width, _SIDE)
+    images = np.stack([_leaves(rows, columns, draw) for _ in range(count)])
+    values = torch.from_numpy(images).permute(0, 3, 1, 2)
+    values = 0.6 * values + 0.4 * F.avg_pool2d(F.pad(values, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    if (rows, columns) != (height, width):
+        values = F.interpolate(values, size=(height, width), mode="bilinear", align_corners=False)
+    return values.clamp(0, 255).round().byte()
+
+
+def _leaves(height: int, width: int, draw: np.random.Generator) -> NDArray[np.float32]:
+    y, x = np.mgrid[:height, :width]
+    side = min(height, width)
+    tone, spread = draw.uniform(40, 215), draw.uniform(20, 70)
+    palette = (draw.normal(tone, spread, (6, 1)) + draw.normal(0, 25, (6, 3))).clip(0, 255)
+    image = np.broadcast_to(draw.uniform(0, 255, 3), (height, width, 3)).astype(np.float32)
+    for _ in range(_SHAPES):
+        radius = side * (1 + 8 * draw.random() ** 3) / 16
+        place_x, place_y = draw.uniform(-4, width + 4), draw.uniform(-4, height + 4)
+        angle, flat = draw.uniform(0, np.pi), draw.uniform(0.4, 1)
+        along = (x - place_x) * np.cos(angle) + (y - place_y) * np.sin(angle)
+        across = ((y - place_y) * np.cos(angle) - (x - place_x) * np.sin(angle)) / flat
+        round_ = along**2 + across**2 < radius**2
+        square = (np.abs(along) < radius) & (np.abs(across) < radius)
+        inside = round_ if draw.random() < 0.6 else square
+        shade = (along[inside] * draw.normal(0, 2))[:, None]
+        image[inside] = palette[draw.integers(6)] + draw.normal(0, 8, 3) + shade
+    noise = draw.normal(0, draw.uniform(0, 8), image.shape)
+    return np.asarray(image + noise, np.float32)
+
+
+def inverted_images(
+    trunk: Network,
+    spec: InputSpec,
+    rows: tuple[Tensor, Tensor],
+    targets: Sequence[int],
+    statistics: Sequence[ClassStatistics],
+    count: int,
+    seed: int,
+    reporter: Reporter = SILENT,
+) -> Tensor:
+    """Normalised images (count, channels, height, width), the same number for each class.
+
+    `rows` is a head (rows, features) with bias (rows,) and `targets` the row of each class; `statistics` are
+    one per class. Takes `_STEPS` passes forward and back.
+    """
+    preprocess = Preprocess(spec)
+    leaves = preprocess(dead_leaves(count, spec.height, spec.width, seed))
+    images = leaves.clone().requires_grad_()
+    owner = torch.arange(count) % len(targets)
+    wanted = torch.tensor(targets)[owner]
+    goals = _goals(statistics, trunk.graph.output)
+    together = len(goals) == 1
+    ends = _ends(spec)
+    runner = Runner(trunk)
+    optimiser = torch.optim.Adam([images], _RATE)
+    draw = np.random.default_rng([seed, 1])
+    with reporter.step("imagine images", _STEPS):
+        for step in range(_STEPS):
+            optimiser.zero_grad()
+            down, right = (int(shift) for shift in draw.integers(-2, 3, 2))
+            seen = torch.roll(images, (down, right), (2, 3))
+            seen = seen.flip(3) if step % 2 else seen
+            found = runner.observe(seen, [*goals[0], trunk.graph.output])
+            features = found.pop(trunk.graph.output)
+            features = features.mean((2, 3)) if features.dim() == 4 else features
+            loss = 0.2 * F.cross_entropy(features @ rows[0].T + rows[1], wanted)
+            for number, goal in enumerate(goals):
+                chosen = slice(None) if together else owner == number
+                loss = loss + _mismatch(found, goal, chosen) * (10 / len(goal))
+            rough = (images[:, :, 1:] - images[:, :, :-1]).square().mean()
+            rough = rough + (images[..., 1:] - images[..., :-1]).square().mean()
+            torch.autograd.backward([loss + 0.02 * rough])
+            optimiser.step()
+            with torch.no_grad():
+                images.copy_(torch.minimum(torch.maximum(images, ends[0]), ends[1]))
+            reporter.advance()
+    found: Tensor = images.detach()
+    return found
+
+
+def _goals(
+    statistics: Sequence[ClassStatistics], output: str
+) -> list[dict[str, tuple[Tensor, Tensor | None, Tensor]]]:
+    """Per class, or once for all: value -> mean, second moment if known, mean square."""
+    each = statistics if len(statistics) <= _OWN else [pooled_statistics(list(statistics))]
+    return [
+        {name: _moments(moments) for name, moments in one.moments.items() if name != output} for one in each
+    ]
+
+
+def _moments(moments: Moments) -> tuple[Tensor, Tensor | None, Tensor]:
+    mean = torch.from_numpy(moments.mean).float()
+    square = (torch.from_numpy(moments.variance.copy()).float() + mean**2).clamp(min=1e-4)
+    if moments.covariance.ndim == 1:
+        return mean, None, square
+    return mean, torch.from_numpy(moments.covariance).float() + torch.outer(mean, mean), square
+
+
+def _mismatch(
+    found: Mapping[str, Tensor],
+    goal: Mapping[str, tuple[Tensor, Tensor | None, Tensor]],
+    chosen: Tensor | slice,
+) -> Tensor:
+    total = torch.zeros(())
+    for name, (mean, second, square) in goal.items():
+        value = found[name][chosen]
+        flat = value if value.dim() == 2 else value.transpose(0, 1).flatten(1).T
+        total = total + ((flat.mean(0) - mean).square() / square).mean()
+        if second is not None:
+            off = flat.T @ flat / len(flat) - second
+            total = total + (off.square() / torch.outer(square, square)).mean()
+    return total
+
+
+def _ends(spec: InputSpec) -> tuple[Tensor, Tensor]:
+    """What black and white become, (1, channels, 1, 1)."""
+    mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
+    low, high = spec.value_range
+    return ((low - mean) / std).view(1, -1, 1, 1), ((high - mean) / std).view(1, -1, 1, 1)
