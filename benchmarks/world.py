@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modhub.api.making import decompose_to, open_parent
 from modhub.artifact import read_artifact
@@ -60,6 +60,7 @@ class World:
         self.parent = cache(self._parent)
         self.modules = cache(self._modules)
         self.test_logits = cache(self._test_logits)
+        self.network = cache(self._network)
 
     def _images(self, dataset: str, split: str) -> ImageSet:
         """A split with its pixels in memory, decoded once and kept."""
@@ -103,16 +104,18 @@ class World:
     def parts(self, name: str, labels: Sequence[str] | None = None) -> list[Part]:
         return parts_of(self.modules(name), labels)
 
+    def _network(self, name: str) -> nn.Module:
+        """The whole parent, raw images in, logits out."""
+        parent = self.parent(name)
+        return nn.Sequential(Preprocess(parent.input), Runner(parent.head.join(parent.trunk))).eval()
+
     def _test_logits(self, name: str) -> tuple[Tensor, Tensor]:
         """The parent's logits (images, labels) on its whole test split, and the targets."""
-        given, parent = PARENTS[name], self.parent(name)
-        images = self.images(given.dataset, "test")
+        images = self.images(PARENTS[name].dataset, "test")
         path = self.out / "logits" / f"{name}.npy"
         if not path.exists():
-            network = Runner(parent.head.join(parent.trunk))
-            preprocess = Preprocess(parent.input)
             with torch.inference_mode():
-                found = [network(preprocess(pixels)).numpy() for pixels, _ in images.batches(250)]
+                found = [self.network(name)(pixels).numpy() for pixels, _ in images.batches(250)]
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, np.concatenate(found))
         return torch.from_numpy(np.load(path)), torch.from_numpy(images.targets)

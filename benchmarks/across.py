@@ -1,0 +1,169 @@
+"""Rows about classes of several parents in one classifier, and about images that belong to none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ledger import Ledger, Row
+from modhub.compose import compose
+from modhub.data import ImageSet
+from subsets import calibration_error
+from world import PARENTS, World
+
+__all__ = ["class_pairs", "few_shot", "mixed_calibration", "none_of_these", "pairs_across"]
+
+_IMAGES = 200
+"""Test images of each class of a pair; CIFAR-100 has 100 of each."""
+
+
+def class_pairs(world: World, one: str, other: str, count: int, seed: int) -> list[tuple[str, str]]:
+    """`count` random pairs, one class of each parent, in a fixed order."""
+    generator = np.random.default_rng(seed)
+    ours, theirs = world.parent(one).labels, world.parent(other).labels
+    every = generator.permutation(len(ours) * len(theirs))[:count]
+    return [(ours[index // len(theirs)], theirs[index % len(theirs)]) for index in every]
+
+
+def pairs_across(
+    world: World, ledger: Ledger, one: str, other: str, pairs: Sequence[tuple[str, str]], *, shots: int = 0
+) -> Row:
+    """Two modules, one of each parent; the mean over the pairs of the mean recall of the two classes.
+
+    With `shots`, that many labelled training images of each class calibrate the composition.
+    """
+    accuracies, scores_of, rights = [], [], []
+    for pair in pairs:
+
+        def work(pair: tuple[str, str] = pair) -> dict[str, object]:
+            parts = world.parts(one, [pair[0]]) + world.parts(other, [pair[1]])
+            calibrate = few_shot(world, ((one, pair[0]), (other, pair[1])), shots) if shots else None
+            classifier = compose(parts, calibrate=calibrate)
+            recalls, chances, right = [], [], []
+            for number, (name, label) in enumerate(((one, pair[0]), (other, pair[1]))):
+                images = world.images(PARENTS[name].dataset, "test").only([label]).sample(_IMAGES, 0)
+                with torch.inference_mode():
+                    scores = torch.cat([classifier(pixels) for pixels, _ in images.batches(200)])
+                answers = scores.argmax(1)
+                recalls.append(float((answers == number).double().mean()))
+                chances += scores.double().softmax(1).max(1).values.tolist()
+                right += (answers == number).tolist()
+            return {"accuracy": float(np.mean(recalls)), "chances": chances, "right": right}
+
+        value = ledger.measure(f"across{shots or ''}/{one}x{other}/{'+'.join(pair)}", work)
+        if value is not None:
+            accuracies.append(value["accuracy"])
+            scores_of += value["chances"]
+            rights += value["right"]
+    what = "one class of each parent, " + (
+        f"{shots} images per class" if shots else "no sample of the partner"
+    )
+    target = "mean ≥ 99 %" if shots else "mean ≥ 98 %"
+    if not accuracies:
+        return Row(what, f"{one} × {other}", target, "not measured yet", None)
+    mean = 100 * float(np.mean(accuracies))
+    chance = torch.tensor(scores_of, dtype=torch.double)
+    gap = torch.zeros(15, dtype=torch.double).index_add(
+        0, (chance * 15).long().clamp(max=14), chance - torch.tensor(rights, dtype=torch.double)
+    )
+    error = 100 * np.std(accuracies) / np.sqrt(len(accuracies))
+    text = (
+        f"{mean:.2f} % ± {error:.2f} over {len(accuracies)} pairs (worst {100 * min(accuracies):.1f}); "
+        f"calibration error {100 * float(gap.abs().sum()) / len(chance):.1f} %"
+    )
+    return Row(what, f"{one} × {other}", target, text, mean >= (99 if shots else 98))
+
+
+def few_shot(world: World, classes: Sequence[tuple[str, str]], shots: int, seed: int = 0) -> ImageSet:
+    """`shots` labelled training images of each (parent, class), as one set."""
+    parts = [
+        world.images(PARENTS[name].dataset, "train").only([label]).sample(shots, seed)
+        for name, label in classes
+    ]
+    pixels = [image for part in parts for image in part.images(range(len(part)))]
+    targets = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    return ImageSet("few", "train", [label for _, label in classes], targets, lambda index: pixels[index])
+
+
+def none_of_these(world: World, ledger: Ledger, name: str, foreign: str) -> Row:
+    """AUROC of the composed classifier's acceptance, its own test images against another set's.
+
+    Beside it, on the parent's logits: the maximal softmax probability (Hendrycks & Gimpel 2017) and the
+    energy score (Liu et al. 2020).
+    """
+
+    def work() -> dict[str, float]:
+        classifier = compose(world.parts(name), reject=True)
+        parent = world.parent(name)
+        own = world.images(PARENTS[name].dataset, "test").sample(200 if len(parent.labels) <= 10 else 20, 0)
+        other_set = world.images(foreign, "test")
+        other = other_set.sample(2000 // len(other_set.labels), 0)
+        found: dict[str, list[Tensor]] = {"acceptance": [], "msp": [], "energy": []}
+        for images in (own, other):
+            accepted, logits = [], []
+            with torch.inference_mode():
+                for pixels, _ in images.batches(200):
+                    accepted.append(classifier.assess(pixels)[1])
+                    logits.append(world.network(name)(pixels))
+            stacked = torch.cat(logits)
+            found["acceptance"].append(torch.cat(accepted))
+            found["msp"].append(stacked.softmax(1).max(1).values)
+            found["energy"].append(stacked.logsumexp(1))
+        values = {key: auroc(*scores) for key, scores in found.items()}
+        values["false_accept"] = float((found["acceptance"][1] >= 0).double().mean())
+        values["accepted"] = float((found["acceptance"][0] >= 0).double().mean())
+        return values
+
+    value = ledger.measure(f"reject/{name}/{foreign}", work)
+    what = f"AUROC of “none of these”, {foreign} images"
+    if value is None:
+        return Row(what, name, "≥ .90", "not measured yet", None)
+    text = (
+        f"{value['acceptance']:.3f} (maximum softmax probability {value['msp']:.3f}, energy "
+        f"{value['energy']:.3f}); at the threshold {100 * value['accepted']:.0f} % of its own and "
+        f"{100 * value['false_accept']:.0f} % of the others are accepted"
+    )
+    return Row(what, name, "≥ .90", text, value["acceptance"] >= 0.9)
+
+
+def mixed_calibration(world: World, ledger: Ledger, one: str, other: str) -> Row:
+    """Expected calibration error of all classes of two parents composed into one classifier."""
+
+    def work() -> dict[str, float]:
+        parts = world.parts(one) + [
+            part for part in world.parts(other) if part.name not in world.parent(one).labels
+        ]
+        classifier = compose(parts)
+        all_scores, all_targets = [], []
+        for name, count in ((one, 100), (other, 10)):
+            images = world.images(PARENTS[name].dataset, "test").sample(count, 0)
+            places = torch.tensor([classifier.labels.index(label) for label in images.labels])
+            with torch.inference_mode():
+                for pixels, indices in images.batches(200):
+                    all_scores.append(classifier(pixels))
+                    all_targets.append(places[torch.from_numpy(images.targets[indices])])
+        scores, targets = torch.cat(all_scores), torch.cat(all_targets)
+        return {
+            "ece": calibration_error(scores, targets),
+            "accuracy": float((scores.argmax(1) == targets).double().mean()),
+        }
+
+    value = ledger.measure(f"mixed/{one}+{other}", work)
+    what, target = "calibration error, all classes of both parents", "≤ 5 %"
+    if value is None:
+        return Row(what, f"{one} + {other}", target, "not measured yet", None)
+    text = f"{100 * value['ece']:.1f} % at {100 * value['accuracy']:.1f} % accuracy"
+    return Row(what, f"{one} + {other}", target, text, value["ece"] <= 0.05)
+
+
+def auroc(positive: Tensor, negative: Tensor) -> float:
+    """Chance that a random positive scores above a random negative; ties count half."""
+    scores = torch.cat([positive, negative]).double()
+    _, inverse, counts = scores.unique(return_inverse=True, return_counts=True)
+    upper = counts.cumsum(0).double()
+    ranks = (upper - (counts.double() - 1) / 2)[inverse]
+    total = float(ranks[: len(positive)].sum())
+    return (total - len(positive) * (len(positive) + 1) / 2) / (len(positive) * len(negative))

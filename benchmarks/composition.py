@@ -1,0 +1,223 @@
+"""Every figure of docs/composition.md, measured: composed classifiers beside their baselines.
+
+    python benchmarks/composition.py --data D --weights W --out DIR [--minutes 60] [--only pairs,across]
+
+D holds image folders cifar10/{train,test} and cifar100/{train,test}, W the parents' safetensors files. DIR
+keeps every single measurement: run it again to go on where it stopped. Training images make and tune modules,
+test images measure, and nothing is chosen by what is measured here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import across
+import speed
+import subsets
+from ledger import Ledger, Row, markdown
+from modhub.compose import Budget, ComposedClassifier, Part, compose
+from world import World
+
+TEN = ("C10-R20", "C10-R32", "C10-R44", "C10-R56")
+MAIN = ("C10-R20", "C10-R56")
+NO_DATA = (0.9, 0.8, 0.7, 0.5, 0.35)
+TUNED = (0.5, 0.35)
+TUNE_IMAGES = 300
+
+
+def all_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
+    return [subsets.all_classes(world, ledger, [*TEN, "C100-R20"])]
+
+
+def no_data(parts: list[Part], budget: Budget) -> ComposedClassifier:
+    return compose(parts, budget=budget)
+
+
+def tuned(world: World, name: str) -> Callable[[list[Part], Budget], ComposedClassifier]:
+    def build(parts: list[Part], budget: Budget) -> ComposedClassifier:
+        labels = [part.name for part in parts]
+        return compose(parts, budget=budget, tune=subsets.tuning_images(world, name, labels, TUNE_IMAGES))
+
+    return build
+
+
+def pair_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
+    """2 of 10: no data, tuned, and the random mask, on the same pairs."""
+    rows = []
+    for name in MAIN:
+        pairs = subsets.class_sets(world.parent(name).labels, 2, arguments.sets)
+        plain = subsets.frontier(world, ledger, name, pairs, NO_DATA, kind="pair", build=no_data)
+        tune = subsets.frontier(
+            world, ledger, name, pairs[: arguments.tuned_sets], TUNED, kind="tuned", build=tuned(world, name)
+        )
+        chance = subsets.frontier(
+            world,
+            ledger,
+            name,
+            pairs[: arguments.sets // 2],
+            (0.7, 0.5),
+            kind="random",
+            build=subsets.random_control(0),
+        )
+        plot(
+            arguments.out / f"frontier-{name}.svg", name, {"no data": plain, "tuned": tune, "random": chance}
+        )
+        rows += [
+            budget_row("2 of 10, no data", name, "≤ 1 pp at ≤ 70 % FLOPs", plain, {0.7: 1.0}),
+            budget_row(
+                "2 of 10, tuned", name, "≤ 0.5 pp at ≤ 50 %, ≤ 1 pp at ≤ 35 %", tune, {0.5: 0.5, 0.35: 1.0}
+            ),
+            budget_row(
+                "2 of 10, random channels, same compensation", name, "beaten by a wide margin", chance, None
+            ),
+        ]
+    return rows
+
+
+def five_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
+    rows = []
+    for name in MAIN:
+        fives = subsets.class_sets(world.parent(name).labels, 5, 20)[: arguments.tuned_sets]
+        found = subsets.frontier(world, ledger, name, fives, (0.7,), kind="tuned", build=tuned(world, name))
+        rows.append(budget_row("5 of 10, tuned", name, "≤ 0.5 pp at ≤ 70 % FLOPs", found, {0.7: 0.5}))
+    return rows
+
+
+def alone_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
+    rows = []
+    for name in MAIN:
+
+        def build(parts: list[Part], budget: Budget, name: str = name) -> ComposedClassifier:
+            # Images of all classes: "not a cat" must be seen too. Their labels are not read.
+            images = subsets.tuning_images(world, name, world.parent(name).labels, TUNE_IMAGES // 5)
+            return compose(parts, budget=budget, tune=images)
+
+        found = subsets.alone(world, ledger, name, 0.35, build)
+        text = "not measured yet"
+        if found is not None:
+            text = (
+                f"{found['loss']:.2f} pp at {100 * found['flops']:.0f} % FLOPs, "
+                f"{100 * found['params']:.0f} % of the parameters ({found['sets']:.0f} classes)"
+            )
+        met = None if found is None else found["loss"] <= 1
+        rows.append(
+            Row("one module alone, tuned: balanced accuracy", name, "≤ 1 pp at ≤ 35 % FLOPs", text, met)
+        )
+    return rows
+
+
+def across_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
+    rows = []
+    for name in MAIN:
+        pairs = across.class_pairs(world, name, "C100-R20", arguments.pairs, seed=2022)
+        rows.append(across.pairs_across(world, ledger, name, "C100-R20", pairs))
+        rows.append(across.pairs_across(world, ledger, name, "C100-R20", pairs, shots=10))
+        rows.append(across.mixed_calibration(world, ledger, name, "C100-R20"))
+        rows.append(across.none_of_these(world, ledger, name, "cifar100"))
+    rows.append(across.none_of_these(world, ledger, "C100-R20", "cifar10"))
+    return rows
+
+
+def speed_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
+    return [
+        *(speed.latency(world, ledger, name, 0.5) for name in MAIN),
+        speed.wide_latency(ledger, 0.5),
+        speed.one_pass(world, ledger, "C10-R20"),
+        speed.one_pass(world, ledger, "C100-R20"),
+        speed.compose_hundred(world, ledger, "C100-R20"),
+        speed.decomposing(world, "C10-R56", 2),
+        speed.decomposing(world, "C100-R20", 5),
+    ]
+
+
+def budget_row(
+    what: str,
+    name: str,
+    target: str,
+    found: dict[float, dict[str, float]],
+    limits: dict[float, float] | None,
+) -> Row:
+    text = "; ".join(
+        f"{value['loss']:.2f} ± {value['error']:.2f} pp at {100 * value['flops']:.0f} % FLOPs"
+        for value in found.values()
+    )
+    if found:
+        first = next(iter(found.values()))
+        text += f" ({first['sets']:.0f} sets, {first['seconds']:.0f} s each)"
+    met = None
+    if limits is not None and all(budget in found for budget in limits):
+        met = all(found[budget]["loss"] <= limit for budget, limit in limits.items())
+    return Row(what, name, target, text or "not measured yet", met)
+
+
+def plot(path: Path, name: str, curves: dict[str, dict[float, dict[str, float]]]) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(5, 3.5))
+    for label, found in curves.items():
+        points = sorted((100 * value["flops"], value["loss"], value["error"]) for value in found.values())
+        if points:
+            x, y, error = zip(*points, strict=True)
+            axes.errorbar(x, y, yerr=error, marker="o", label=label)
+    axes.axhline(0, color="grey", linewidth=0.8)
+    axes.set(xlabel="% of the parent's FLOPs", ylabel="pp lost against restricted logits", title=name)
+    axes.legend()
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+GROUPS = {
+    "all": all_rows,
+    "speed": speed_rows,
+    "across": across_rows,
+    "pairs": pair_rows,
+    "five": five_rows,
+    "alone": alone_rows,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("bench-out"))
+    parser.add_argument("--minutes", type=float, help="measure nothing new after so long")
+    parser.add_argument("--only", default=",".join(GROUPS), help=f"some of {', '.join(GROUPS)}")
+    parser.add_argument("--sets", type=int, default=45, help="class pairs without data (45: all)")
+    parser.add_argument("--tuned-sets", type=int, default=45, help="class sets with tuning")
+    parser.add_argument("--pairs", type=int, default=200, help="pairs across parents")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    world = World(arguments.data, arguments.weights, arguments.out)
+    ledger = Ledger(
+        arguments.out / "measurements.jsonl",
+        seconds=None if arguments.minutes is None else 60 * arguments.minutes,
+    )
+    rows: list[Row] = []
+    for group in arguments.only.split(","):
+        rows += GROUPS[group](world, ledger, arguments)
+    table = markdown(rows)
+    (arguments.out / "composition.md").write_text(table)
+    (arguments.out / "composition.json").write_text(
+        json.dumps([row.cells() for row in rows], indent=1) + "\n"
+    )
+    print(table)
+    if ledger.skipped:
+        print(f"{ledger.skipped} measurements are still to be made: run it again to go on.")
+
+
+if __name__ == "__main__":
+    main()

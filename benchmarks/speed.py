@@ -1,0 +1,145 @@
+"""Rows about time: everything compared runs side by side in one process, turn about."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from ledger import Ledger, Row
+from modhub.compose import Budget, compose
+from modhub.nets import Runner, channel_space, cost, fuse_batch_norm, import_module, slice_network
+from world import PARENTS, World
+
+__all__ = ["compose_hundred", "latency", "one_pass", "side_by_side", "wide_latency"]
+
+
+def side_by_side(works: Sequence[Callable[[], object]], seconds: float = 4.0) -> list[float]:
+    """Median seconds of each, run turn about for `seconds` in all, after one warm-up each."""
+    for work in works:
+        work()
+    times: list[list[float]] = [[] for _ in works]
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until or len(times[0]) < 5:
+        for work, own in zip(works, times, strict=True):
+            start = time.perf_counter()
+            work()
+            own.append(time.perf_counter() - start)
+    return [statistics.median(own) for own in times]
+
+
+def latency(world: World, ledger: Ledger, name: str, flops: float) -> Row:
+    """Composed two-class network against its whole parent, PyTorch eager, raw images in."""
+
+    def work() -> dict[str, float]:
+        labels = list(world.parent(name).labels[3:6:2])
+        classifier = compose(world.parts(name, labels), budget=Budget(flops=flops))
+        parent = world.network(name)
+        found = {}
+        for batch in (1, 128):
+            images = torch.randint(0, 256, (batch, 3, 32, 32), dtype=torch.uint8)
+            with torch.inference_mode():
+                ours, theirs = side_by_side([lambda x=images: classifier(x), lambda x=images: parent(x)])
+            found[str(batch)] = ours / theirs
+        return found
+
+    return _latency_row(ledger.measure(f"latency/{name}/{flops:g}", work), name, flops)
+
+
+def wide_latency(ledger: Ledger, flops: float) -> Row:
+    """torchvision's resnet18 at 224 × 224, cut to a random mask of those FLOPs: structure alone decides."""
+
+    def work() -> dict[str, float]:
+        from torchvision.models import resnet18
+
+        torch.manual_seed(0)
+        module = resnet18().eval()
+        network = import_module(module, (3, 224, 224))
+        space = channel_space(network, keep_output=True)
+        fraction, sliced = 1.0, network
+        while cost(sliced).flops > flops * cost(network).flops:
+            fraction -= 0.01
+            mask = space.full_mask()
+            for group in space.groups:
+                if group.cuttable:
+                    mask[group.start + int(fraction * group.size) : group.start + group.size] = False
+            sliced = slice_network(network, mask, space=space)
+        slim: nn.Module = Runner(fuse_batch_norm(sliced))
+        found = {}
+        for batch in (1, 128):
+            images = torch.rand(batch, 3, 224, 224)
+            with torch.inference_mode():
+                ours, theirs = side_by_side([lambda x=images: slim(x), lambda x=images: module(x)], 20.0)
+            found[str(batch)] = ours / theirs
+        return found
+
+    return _latency_row(
+        ledger.measure(f"latency/torchvision-resnet18/{flops:g}", work), "torchvision resnet18", flops
+    )
+
+
+def _latency_row(value: dict[str, float] | None, name: str, flops: float) -> Row:
+    what, target = f"wall-clock of the composed network / parent at {100 * flops:.0f} % FLOPs", "≤ 0.6"
+    if value is None:
+        return Row(what, name, target, "not measured yet", None)
+    text = f"{value['1']:.2f} at batch 1, {value['128']:.2f} at batch 128"
+    return Row(what, name, target, text, max(value.values()) <= 0.6)
+
+
+def one_pass(world: World, ledger: Ledger, name: str) -> Row:
+    """All N modules in one network against N networks of one module each, run one after the other."""
+
+    def work() -> dict[str, float]:
+        together = compose(world.parts(name))
+        apart = [compose([part]) for part in world.parts(name)]
+        images = torch.randint(0, 256, (32, 3, 32, 32), dtype=torch.uint8)
+        with torch.inference_mode():
+            ours, theirs = side_by_side(
+                [lambda: together(images), lambda: [each(images) for each in apart]], 10.0
+            )
+        return {"ratio": theirs / ours, "modules": len(apart)}
+
+    value = ledger.measure(f"one-pass/{name}", work)
+    what = "N modules in one network / N separate passes"
+    if value is None:
+        return Row(what, name, "≥ 0.9·N times faster", "not measured yet", None)
+    text = f"{value['ratio']:.1f} times faster for N = {value['modules']:.0f}"
+    return Row(what, name, "≥ 0.9·N times faster", text, value["ratio"] >= 0.9 * value["modules"])
+
+
+def compose_hundred(world: World, ledger: Ledger, name: str) -> Row:
+    """Seconds to compose every module of a parent, files already read."""
+
+    def work() -> float:
+        parts = world.parts(name)
+        start = time.perf_counter()
+        compose(parts)
+        return time.perf_counter() - start
+
+    value = ledger.measure(f"compose/{name}", work)
+    count = len(world.parent(name).labels)
+    text = "not measured yet" if value is None else f"{value:.2f} s"
+    return Row(f"composing {count} modules of one parent", name, "≤ 2 s", text, value and value <= 2)
+
+
+def decomposing(world: World, name: str, minutes: float) -> Row:
+    """How long the decomposition took that all other rows use."""
+    import json
+
+    world.modules(name)
+    done = json.loads((world.out / "modules" / f"{name}.json").read_text())
+    size = np.mean([module["bytes"] for module in done["modules"]]) / 1000
+    text = (
+        f"{done['wall']:.0f} s for {len(done['modules'])} modules of {size:.0f} kB, {done['images']} images"
+    )
+    return Row(
+        "decomposing a parent",
+        f"{name} ({PARENTS[name].dataset})",
+        f"≤ {minutes:g} min",
+        text,
+        done["wall"] <= 60 * minutes,
+    )

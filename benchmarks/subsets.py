@@ -1,0 +1,216 @@
+"""Rows about classes of one parent: all of them, few of them under a budget, one alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from itertools import combinations
+
+import numpy as np
+import torch
+
+from ledger import Ledger, Row
+from modhub.compose import Budget, ComposedClassifier, Part, compose
+from modhub.compose.budget import mask_within
+from modhub.compose.compiler import joined, plans
+from modhub.data import ImageSet
+from modhub.decompose.calibration import balanced_accuracy
+from modhub.decompose.selection import Removal
+from modhub.nets import channel_space
+from world import PARENTS, World
+
+__all__ = ["all_classes", "alone", "class_sets", "frontier", "random_control", "tuning_images"]
+
+
+def all_classes(world: World, ledger: Ledger, names: Sequence[str]) -> Row:
+    """All modules of a parent composed with default settings, against the parent."""
+    found = []
+    for name in names:
+
+        def work(name: str = name) -> dict[str, float]:
+            given, classifier = PARENTS[name], compose(world.parts(name))
+            scores, targets = world.scores(classifier, given.dataset, classifier.labels)
+            logits, expected = world.test_logits(name)
+            order = [world.parent(name).labels.index(label) for label in classifier.labels]
+            return {
+                "top1": _top(scores, targets, 1),
+                "top5": _top(scores, targets, 5),
+                "parent_top1": _top(logits, expected, 1),
+                "parent_top5": _top(logits, expected, 5),
+                "flops": _flops(classifier),
+                "ece": calibration_error(scores, targets),
+                "parent_ece": calibration_error(logits[:, order], targets_in(expected, order)),
+            }
+
+        if (value := ledger.measure(f"all/{name}", work)) is not None:
+            found.append((name, value))
+    losses = [(100 * (v["parent_top1"] - v["top1"]), 100 * (v["parent_top5"] - v["top5"])) for _, v in found]
+    text = "; ".join(
+        f"{name} {100 * v['top1']:.2f} (parent {100 * v['parent_top1']:.2f}), top-5 {100 * v['top5']:.2f} "
+        f"({100 * v['parent_top5']:.2f}), {100 * v['flops']:.0f} % FLOPs"
+        for name, v in found
+    )
+    met = all(max(loss) <= 0.1 + 1e-9 for loss in losses) if found else None
+    return Row(
+        "all classes composed, default settings", ", ".join(names), "loss ≤ 0.1 pp top-1 and top-5", text, met
+    )
+
+
+def frontier(
+    world: World,
+    ledger: Ledger,
+    name: str,
+    sets: Sequence[tuple[str, ...]],
+    budgets: Sequence[float],
+    *,
+    kind: str,
+    build: Callable[[list[Part], Budget], ComposedClassifier],
+) -> dict[float, dict[str, float]]:
+    """For each budget the mean loss in pp against restricted logits, its standard error, and the FLOPs."""
+    found: dict[float, dict[str, float]] = {}
+    for budget in budgets:
+        losses, flops, seconds = [], [], []
+        for labels in sets:
+
+            def work(labels: tuple[str, ...] = labels, budget: float = budget) -> dict[str, float]:
+                start = time.perf_counter()
+                classifier = build(world.parts(name, labels), Budget(flops=budget))
+                taken = time.perf_counter() - start
+                return {
+                    "accuracy": world.accuracy(classifier, PARENTS[name].dataset),
+                    "restricted": world.restricted(name, labels),
+                    "flops": _flops(classifier),
+                    "seconds": taken,
+                }
+
+            value = ledger.measure(f"{kind}/{name}/{budget:g}/{'+'.join(labels)}", work)
+            if value is not None:
+                losses.append(100 * (value["restricted"] - value["accuracy"]))
+                flops.append(value["flops"])
+                seconds.append(value["seconds"])
+        if losses:
+            found[budget] = {
+                "loss": float(np.mean(losses)),
+                "worst": float(np.max(losses)),
+                "error": float(np.std(losses) / np.sqrt(len(losses))),
+                "flops": float(np.mean(flops)),
+                "seconds": float(np.mean(seconds)),
+                "sets": len(losses),
+            }
+    return found
+
+
+def class_sets(labels: Sequence[str], size: int, count: int, seed: int = 0) -> list[tuple[str, ...]]:
+    """`count` different sets of `size` labels in a fixed random order; all of them when there are no more."""
+    every = list(combinations(labels, size))
+    order = np.random.default_rng([seed, size]).permutation(len(every))[:count]
+    return [every[index] for index in order]
+
+
+def random_control(seed: int) -> Callable[[list[Part], Budget], ComposedClassifier]:
+    """The same budget spent on random channels, compensated like any other mask."""
+
+    def build(parts: list[Part], budget: Budget) -> ComposedClassifier:
+        planned = plans(parts)
+        passes = []
+        for plan in planned:
+            space = channel_space(plan.trunk)
+            slots = np.concatenate(
+                [
+                    group.start + np.random.default_rng([seed, group.start]).permutation(group.size)[:-1]
+                    for group in space.groups
+                    if group.cuttable
+                ]
+            )
+            slots = np.random.default_rng(seed).permutation(slots)
+            removal = Removal(slots.astype(np.int64), np.arange(len(slots), dtype=np.float64))
+            passes.append(plan.compile(mask_within(plan.trunk, space, removal, budget)))
+        return joined(parts, planned, passes, reject=False)
+
+    return build
+
+
+def tuning_images(world: World, name: str, labels: Sequence[str], per_class: int, seed: int = 0) -> ImageSet:
+    """Training images of the wanted classes, whose labels the tuning does not read."""
+    return world.images(PARENTS[name].dataset, "train").only(list(labels)).sample(per_class, seed)
+
+
+def alone(
+    world: World,
+    ledger: Ledger,
+    name: str,
+    budget: float,
+    build: Callable[[list[Part], Budget], ComposedClassifier],
+) -> dict[str, float] | None:
+    """One module against all other classes: balanced accuracy of its log-odds > 0, mean over the classes.
+
+    The parent's own one-against-rest answer is its argmax being the class, and its calibrated log-odds > 0;
+    the better of the two is the baseline.
+    """
+    dataset, labels = PARENTS[name].dataset, world.parent(name).labels
+    logits, _targets = world.test_logits(name)
+    lost, kept, flops = [], [], []
+    for label in labels:
+
+        def work(label: str = label) -> dict[str, float]:
+            part = world.parts(name, [label])
+            images = world.images(dataset, "test")
+            positive = images.targets == images.labels.index(label)
+            row = labels.index(label)
+            margin = logits[:, row] - (logits.sum(1) - logits[:, row]) / (len(labels) - 1)
+            calibration = part[0].module.manifest.calibration.parameters
+            chance = calibration["slope"] * margin.numpy() + calibration["intercept"]
+            parent = max(
+                balanced_accuracy(logits.argmax(1).numpy() == row, positive),
+                balanced_accuracy(chance > 0, positive),
+            )
+            classifier = build(part, Budget(flops=budget))
+            with torch.inference_mode():
+                scores = torch.cat([classifier(pixels)[:, 0] for pixels, _ in images.batches(250)])
+            report = classifier.trunk_passes[0].report
+            return {
+                "accuracy": balanced_accuracy(scores.numpy() > 0, positive),
+                "parent": parent,
+                "params": report.kept_params_fraction,
+                "flops": report.flops / report.parent_flops,
+            }
+
+        value = ledger.measure(f"alone/{name}/{budget:g}/{label}", work)
+        if value is not None:
+            lost.append(100 * (value["parent"] - value["accuracy"]))
+            kept.append(value["params"])
+            flops.append(value["flops"])
+    if not lost:
+        return None
+    return {
+        "loss": float(np.mean(lost)),
+        "params": float(np.mean(kept)),
+        "flops": float(np.mean(flops)),
+        "sets": len(lost),
+    }
+
+
+def calibration_error(scores: torch.Tensor, targets: torch.Tensor, bins: int = 15) -> float:
+    """Expected calibration error of the softmax (Guo et al. 2017, §2)."""
+    confidence, answers = scores.double().softmax(1).max(1)
+    place = (confidence * bins).long().clamp(max=bins - 1)
+    gap = torch.zeros(bins, dtype=torch.double).index_add(
+        0, place, confidence - (answers == targets).double()
+    )
+    return float(gap.abs().sum() / len(targets))
+
+
+def targets_in(targets: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
+    """Targets counted as positions in `order`."""
+    place = torch.empty(len(order), dtype=torch.int64)
+    place[torch.tensor(order)] = torch.arange(len(order))
+    return place[targets]
+
+
+def _top(scores: torch.Tensor, targets: torch.Tensor, k: int) -> float:
+    return float((scores.topk(k).indices == targets[:, None]).any(1).double().mean())
+
+
+def _flops(classifier: ComposedClassifier) -> float:
+    reports = [each.report for each in classifier.trunk_passes]
+    return sum(report.flops for report in reports) / sum(report.parent_flops for report in reports)
