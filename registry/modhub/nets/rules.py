@@ -325,7 +325,7 @@ def _trace_pad(
     if not keeps_zero(node.op, node.attributes) or node.attributes["mode"] != "constant":
         return _frozen(node, out, ins, ledger)
     # The zeros get ids of their own, so that adding them to real channels ties each to the one it meets.
-    first, last = ledger.fresh(before, node.name), ledger.fresh(after, node.name)
+    first, last = np.split(ledger.fresh(before + after, node.name), [before])
     zero = np.concatenate([np.ones(before, np.bool_), ins[0].zero, np.ones(after, np.bool_)])
     return Trace(np.concatenate([first, ins[0].ids, last]), zero, axis)
 

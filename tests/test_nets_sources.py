@@ -1,0 +1,379 @@
+"""Parent strings: what each leads to, and one sentence for each way it can fail."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision import models
+
+from modhub.errors import IntegrityError, MissingDependencyError, ModhubError, NotFoundError, ParentError
+from modhub.manifest import InputSpec
+from modhub.nets import ARCHITECTURES, Network, Runner, import_module
+from modhub.nets.sources import distinct_labels, load_parent, write_parent
+from modhub.nets.sources.base import parsed_arguments
+
+INPUT = InputSpec(channels=1, height=8, width=8, mean=(0.5,), std=(0.25,))
+CHECK = "Check that the weights are those of this architecture."
+
+
+def digits(classes: int = 4) -> nn.Module:
+    return ARCHITECTURES["digits-plain"].build(classes)
+
+
+def saved(path: Path, module: nn.Module, **changes: torch.Tensor | None) -> Path:
+    """A state dict with some tensors put in place of others; None takes one out."""
+    tensors = {**module.state_dict(), **{key.replace("__", "."): each for key, each in changes.items()}}
+    save_file({key: each for key, each in tensors.items() if each is not None}, path)
+    return path
+
+
+def test_built_in(tmp_path: Path) -> None:
+    module = digits()
+    found = load_parent("modhub:digits-plain", weights=saved(tmp_path / "w.safetensors", module))
+    assert (found.name, found.architecture, found.labels) == ("digits-plain", "modhub:digits-plain", None)
+    images = torch.rand(2, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(Runner(found.network())(images), module.eval()(images), atol=1e-6)
+
+
+def test_weights_of_a_parallel_wrapper(tmp_path: Path) -> None:
+    tensors = {f"module.{key}": each for key, each in digits().state_dict().items()}
+    save_file(tensors, tmp_path / "w.safetensors")
+    assert load_parent("modhub:digits-plain", weights=tmp_path / "w.safetensors").name == "digits-plain"
+
+
+BAD_WEIGHTS: dict[str, tuple[dict[str, torch.Tensor | None], str]] = {
+    "a key missing": (
+        {"hidden__bias": None},
+        f"'w.safetensors' lacks 'hidden.bias', which digits-plain needs. {CHECK}",
+    ),
+    "a key too many": (
+        {"extra": torch.ones(1)},
+        f"'w.safetensors' has 'extra', for which digits-plain has no place. {CHECK}",
+    ),
+    "another shape": (
+        {"hidden__bias": torch.ones(3)},
+        f"'hidden.bias' in 'w.safetensors' has the shape [3]; digits-plain needs [64]. {CHECK}",
+    ),
+    "no number": (
+        {"hidden__bias": torch.full((64,), torch.nan)},
+        "'hidden.bias' in 'w.safetensors' holds values that are not finite numbers. Load weights from a "
+        "training run that did not diverge.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_WEIGHTS)
+def test_bad_weights(case: str, tmp_path: Path) -> None:
+    changes, message = BAD_WEIGHTS[case]
+    with pytest.raises(ParentError) as caught:
+        load_parent("modhub:digits-plain", weights=saved(tmp_path / "w.safetensors", digits(), **changes))
+    assert str(caught.value) == message
+
+
+def test_a_truncated_file(tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.safetensors", digits())
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ParentError, match="is not a whole safetensors file"):
+        load_parent("modhub:digits-plain", weights=path)
+
+
+GRAMMAR = (
+    "A parent is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO[@REVISION], FILE.py:CALLABLE or a "
+    "directory with graph.json, weights.safetensors and parent.json."
+)
+NO_PARENT = {
+    "nonsense": f"'nonsense' is no parent that can be read. {GRAMMAR}",
+    "modhub:resnet21": "modhub has no network 'resnet21' built in. There are conv3, digits-plain, "
+    "digits-residual, resnet110, resnet20, resnet32, resnet44, resnet56.",
+    "modhub:resnet20": "modhub:resnet20 comes without weights. Pass trained ones with --weights "
+    "FILE.safetensors.",
+    "torchvision:resnet19": "torchvision has no classification network 'resnet19'. Did you mean resnet18, "
+    "resnet152, resnet101?",
+    "none.py:build": "The file 'none.py' does not exist. A parent is FILE.py:CALLABLE.",
+}
+
+
+@pytest.mark.parametrize("source", NO_PARENT)
+def test_no_parent(source: str) -> None:
+    with pytest.raises(ParentError) as caught:
+        load_parent(source)
+    assert str(caught.value) == NO_PARENT[source]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none.safetensors", "The weights file 'none.safetensors' does not exist. Check --weights."),
+        (
+            "model.pth",
+            "'model.pth' is not a safetensors file; formats that can carry code are not read. Convert it "
+            "where you trust it, with safetensors.torch.save_file(model.state_dict(), FILE).",
+        ),
+    ],
+)
+def test_no_weights(name: str, message: str) -> None:
+    with pytest.raises(ParentError) as caught:
+        load_parent("modhub:resnet20", weights=Path(name))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("classes", [1000, 7])
+def test_torchvision(classes: int, tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.safetensors", models.squeezenet1_1(num_classes=classes))
+    found = load_parent("torchvision:squeezenet1_1", weights=path)
+    assert found.input == InputSpec(
+        channels=3,
+        height=224,
+        width=224,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        resize=256,
+        crop=True,
+    )
+    if classes == 1000:
+        assert found.labels is not None
+        assert (len(set(found.labels)), found.labels[0], found.dataset) == (1000, "tench", "imagenet-1k")
+    else:
+        assert (found.labels, found.dataset) == (None, None)
+
+
+def test_labels_stand_once() -> None:
+    assert distinct_labels(["crane", "cat", "crane"]) == ("crane", "cat", "crane (2)")
+
+
+def test_arguments() -> None:
+    assert parsed_arguments({"a": "1", "b": "0.5", "c": "true", "d": "None", "e": "x"}) == {
+        "a": 1,
+        "b": 0.5,
+        "c": True,
+        "d": None,
+        "e": "x",
+    }
+
+
+OWN = """
+from torch import nn
+
+def build(width: int = 4) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(width * 36, 3))
+
+def number():
+    return 3
+
+def broken():
+    raise KeyError("x")
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    return path
+
+
+def test_own_code(own: Path) -> None:
+    found = load_parent(f"{own}:build", arguments={"width": "6"})
+    assert (found.name, found.architecture) == ("build", "own.py:build")
+    assert found.network(INPUT).graph.node["0"].attributes["out_channels"] == 6
+    with pytest.raises(ParentError) as caught:
+        found.network()
+    message = "Nothing says what images build takes. Pass --input-size, --mean and --std."
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("built", {}, "'{}' has no callable 'built'. It has broken, build, number."),
+        ("number", {}, "number in '{}' returns a int; it should return a torch.nn.Module."),
+        ("broken", {}, "broken in '{}' failed: KeyError: 'x'"),
+        (
+            "build",
+            {"depth": "2"},
+            "build in '{}' cannot be called like this: got an unexpected keyword argument 'depth'. "
+            "Check --arg.",
+        ),
+    ],
+)
+def test_own_code_that_fails(own: Path, name: str, arguments: Mapping[str, str], message: str) -> None:
+    with pytest.raises(ParentError) as caught:
+        load_parent(f"{own}:{name}", arguments=arguments)
+    assert str(caught.value) == message.format(own)
+
+
+def written(directory: Path) -> Network:
+    network = import_module(digits().eval(), (1, 8, 8))
+    write_parent(
+        directory,
+        network,
+        name="plain",
+        architecture="modhub:digits-plain",
+        labels=["0", "1", "2", "3"],
+        input=INPUT,
+        license="mit",
+    )
+    return network
+
+
+def test_a_directory(tmp_path: Path) -> None:
+    network = written(tmp_path / "one")
+    written_again = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
+    found = load_parent(str(tmp_path / "one"))
+    assert isinstance(found.model, Network)
+    assert found.network().sha256 == network.sha256
+    assert (found.labels, found.input, found.license) == (("0", "1", "2", "3"), INPUT, "mit")
+    write_parent(
+        tmp_path / "two",
+        found.network(),
+        name=found.name,
+        architecture=found.architecture,
+        labels=found.labels or (),
+        input=INPUT,
+        license=found.license,
+    )
+    assert {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()} == written_again
+
+
+def test_a_directory_of_two_parents(tmp_path: Path) -> None:
+    written(tmp_path / "one")
+    written(tmp_path / "two")
+    (tmp_path / "two" / "weights.safetensors").replace(tmp_path / "one" / "weights.safetensors")
+    with pytest.raises(IntegrityError, match=r"is not the one that parent\.json describes"):
+        load_parent(str(tmp_path / "one"))
+    with pytest.raises(ParentError, match=r"has no weights\.safetensors, so it is no parent"):
+        load_parent(str(tmp_path / "two"))
+
+
+# -- repositories of the Hugging Face Hub, as folders
+
+
+class Folder:
+    """Fetches from `root`/namespace/name."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __call__(self, repository: str, revision: str | None, filename: str) -> Path:
+        path = self.root / repository / filename
+        if not path.is_file():
+            raise NotFoundError(f"'{repository}' has no {filename}.")
+        return path
+
+    def put(self, config: Mapping[str, Any], module: nn.Module | None = None, **files: str) -> None:
+        place = self.root / "a" / "net"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "config.json").write_text(json.dumps(config))
+        if module is not None:
+            tensors = {key: each.contiguous() for key, each in module.state_dict().items()}
+            save_file(tensors, place / "model.safetensors")
+        for name, text in files.items():
+            (place / name.replace("__", ".")).write_text(text)
+
+
+def test_a_timm_repository(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm", reason="timm is optional")
+    folder = Folder(tmp_path)
+    module = timm.create_model("resnet10t", num_classes=2)
+    described = {"input_size": [3, 64, 64], "crop_pct": 0.5, "mean": [0.5] * 3, "std": [0.5] * 3}
+    config = {
+        "architecture": "resnet10t",
+        "num_classes": 2,
+        "pretrained_cfg": described,
+        "label_names": ["cat", "dog"],
+    }
+    folder.put(config, module, README__md="---\nlicense: mit\n---\n")
+    found = load_parent("hf:a/net@main", fetch=folder)
+    assert (found.name, found.architecture, found.labels) == ("net", "timm:resnet10t", ("cat", "dog"))
+    assert found.license == "mit"
+    assert found.input is not None
+    assert (found.input.height, found.input.resize, found.input.mean) == (64, 128, (0.5, 0.5, 0.5))
+    assert found.network().graph.shapes[found.network().graph.output] == (2,)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_transformers_repository(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is optional")
+    folder = Folder(tmp_path)
+    config = transformers.ResNetConfig(
+        embedding_size=4,
+        hidden_sizes=[4, 6],
+        depths=[1, 1],
+        layer_type="basic",
+        id2label={0: "cat", 1: "dog"},
+        label2id={"cat": 0, "dog": 1},
+    )
+    module = transformers.AutoModelForImageClassification.from_config(config)
+    said = {**config.to_dict(), "architectures": ["ResNetForImageClassification"]}
+    preprocessing = {"size": {"shortest_edge": 56}, "crop_pct": 0.875, "resample": 3}
+    folder.put(said, module, preprocessor_config__json=json.dumps(preprocessing))
+    found = load_parent("hf:a/net", fetch=folder)
+    assert (found.architecture, found.labels) == ("transformers:resnet", ("cat", "dog"))
+    assert found.input is not None
+    assert (found.input.height, found.input.resize, found.input.interpolation) == (56, 64, "bicubic")
+    images = torch.rand(2, 3, 56, 56)
+    with torch.no_grad():
+        wanted = module.eval()(images).logits
+    assert torch.allclose(Runner(found.network())(images), wanted, atol=1e-5)
+
+
+REPOSITORIES: dict[str, tuple[dict[str, Any] | None, str]] = {
+    "no classifier": (
+        None,
+        "'a/net' has no config.json, so it is no image classifier of timm or transformers.",
+    ),
+    "pickles only": (
+        {"architecture": "resnet10t"},
+        "'a/net' has no model.safetensors; weights as pickles can carry code and are not read. Ask its owner "
+        "to convert it (the hub's 'safetensors' bot does it), or convert a copy.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REPOSITORIES)
+def test_no_repository(case: str, tmp_path: Path) -> None:
+    config, message = REPOSITORIES[case]
+    folder = Folder(tmp_path)
+    if config is not None:
+        folder.put(config)
+    with pytest.raises(ParentError) as caught:
+        load_parent("hf:a/net", fetch=folder)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"architectures": ["BertModel"]},
+            "'a/net' holds BertModel, not an image classifier of timm or transformers. Choose a repository "
+            "of the task image-classification.",
+        ),
+        (
+            {"architectures": ["XForImageClassification"], "auto_map": {"AutoModel": "code.X"}},
+            "'a/net' needs code that comes with it, which is never run. Choose a repository of an "
+            "architecture that transformers itself knows.",
+        ),
+    ],
+)
+def test_other_repositories(config: dict[str, Any], message: str, tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.put(config, nn.Linear(1, 1))
+    with pytest.raises(ParentError) as caught:
+        load_parent("hf:a/net", fetch=folder)
+    assert str(caught.value) == message
+
+
+def test_a_hub_is_needed() -> None:
+    with pytest.raises(MissingDependencyError):
+        load_parent("hf:a/net")
+    with pytest.raises(ModhubError, match="timm"):
+        load_parent("timm:resnet18")
