@@ -23,7 +23,7 @@ from modhub.hub.server.describe import web_address
 from modhub.hub.server.faults import Fault
 from modhub.hub.server.ignore import Ignore
 from modhub.hub.server.routing import Routes
-from modhub.hub.store import Link, StoreChange, full_ref
+from modhub.hub.store import Link, Put, StoreChange, full_ref
 from modhub.hub.tree import TreeFile
 from modhub.refs import is_commit, is_sha256
 
@@ -177,9 +177,7 @@ class _Commit:
     def _file(self, value: dict[str, Any], blob: Blob | None) -> StoreChange:
         if value.get("encoding", "base64") != "base64" or blob is None:
             raise Fault(400, "A file of a commit has a content in base64.")
-        path = _path(value)
-        self.call.state.store.note_upload(self.record.key, blob)
-        return Link(path, blob.sha256, blob.size)
+        return Put(_path(value), blob)
 
     def finish(self) -> Response:
         self.reader.finish()
@@ -221,7 +219,7 @@ class _Commit:
         head = self.call.commit_of(self.record, self.call.values["revision"])
         tree = self.call.state.store.tree(self.record.key, head)
         same = all(
-            isinstance(change, Link) and (known := tree.get(change.path)) and known.sha256 == change.sha256
+            (digest := _digest_of(change)) and (known := tree.get(change.path)) and known.sha256 == digest
             for change in self.changes
         )
         return head if same else None
@@ -244,6 +242,12 @@ class _Commit:
             return full_ref(revision), None
         except RefError:
             raise Fault(404, f"Invalid rev id: {revision[:100]}", code="RevisionNotFound") from None
+
+
+def _digest_of(change: StoreChange) -> str | None:
+    if isinstance(change, Put):
+        return change.blob.sha256
+    return change.sha256 if isinstance(change, Link) else None
 
 
 def _lfs_file(value: dict[str, Any]) -> Link:

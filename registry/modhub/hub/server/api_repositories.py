@@ -17,7 +17,7 @@ from modhub.hub.server.describe import EXPANDABLE, listed_json, repository_json,
 from modhub.hub.server.faults import Fault
 from modhub.hub.server.principal import authorize_namespace
 from modhub.hub.server.routing import Routes
-from modhub.hub.store import Link
+from modhub.hub.store import Put
 from modhub.refs import RepositoryId
 
 __all__ = ["routes"]
@@ -130,12 +130,12 @@ def duplicate(call: Call) -> Response:
     except ConflictError:
         url = web_address(call.base_url, store.repository(target))
         raise Fault(409, f"You already created this {target.kind} repo", body={"url": url}) from None
-    links = []
-    for path, file in store.tree(source.key).items():
-        store.note_upload(record.key, Blob(file.sha256, file.size, file.oid, not file.lfs))
-        links.append(Link(path, file.sha256, file.size, file.lfs))
-    if links:
-        store.commit(record.key, links, title=f"Duplicate from {source.id}", actor=call.actor)
+    copies = [
+        Put(path, Blob(file.sha256, file.size, file.oid, not file.lfs))
+        for path, file in store.tree(source.key).items()
+    ]
+    if copies:
+        store.commit(record.key, copies, title=f"Duplicate from {source.id}", actor=call.actor)
     return JSONResponse({"url": web_address(call.base_url, record), "filesCopyPending": False})
 
 

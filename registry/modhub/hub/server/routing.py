@@ -114,7 +114,7 @@ class Router:
 
 def _code_for(raw_path: str) -> str:
     """An id of one segment is a repository that cannot exist; clients want to hear it that way."""
-    single = re.match(r"/api/(?:models|datasets|spaces|kernels)/[^/]+(?:/|\Z)", raw_path)
+    single = re.match(r"/api/(?:models|datasets|spaces|kernels)/[^/]+(?:/(?:revision|tree)/.*)?\Z", raw_path)
     web = re.match(r"/(?:(?:datasets|spaces|kernels)/)?[^/]+(?:/[^/]+)?/resolve/", raw_path)
     return "RepoNotFound" if single or web else ""
 
