@@ -22,7 +22,15 @@ from modhub.manifest import InputSpec
 from modhub.nets import Network, Runner
 from modhub.preprocessing import Preprocess
 
-__all__ = ["EVIDENCE_SCALE", "ComposedClassifier", "Prediction", "TrunkPass", "TrunkReport"]
+__all__ = [
+    "EVIDENCE_SCALE",
+    "ComposedClassifier",
+    "HeadAnswer",
+    "Prediction",
+    "TrunkPass",
+    "TrunkReport",
+    "joined_scores",
+]
 
 EVIDENCE_SCALE = 3.0
 """Log-odds per standard deviation of evidence."""
@@ -53,6 +61,15 @@ class Prediction:
     probability: float
     scores: dict[str, float]
     acceptance: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeadAnswer:
+    """What one head says of a batch: `margin` and `evidence`, (batch, classes) each."""
+
+    head: JoinedHead
+    margin: Tensor
+    evidence: Tensor
 
 
 class TrunkPass(nn.Module):
@@ -100,19 +117,21 @@ class ComposedClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.assess(images)[0]
 
-    def assess(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (batch, labels), and (batch,) how far the evidence is above the best class's threshold."""
-        found: list[tuple[JoinedHead, Tensor, Tensor]] = []
+    def answers(self, images: Tensor) -> list[HeadAnswer]:
+        """One per head, in the order of passes and heads."""
+        found = []
         for each in self.trunk_passes:
             features = each(images)
             for head in each.heads:
                 margin = head.margins(features)
-                found.append((head, margin, head.evidence(features, margin)))
-        if len(found) == 1:
-            scores = _alone(found[0][0], found[0][1])
-        else:
-            scores = torch.cat([_beside(*entry) for entry in found], 1)
-        surplus = torch.cat([evidence - head.field("threshold") for head, _, evidence in found], 1)
+                found.append(HeadAnswer(head, margin, head.evidence(features, margin)))
+        return found
+
+    def assess(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (batch, labels), and (batch,) how far the evidence is above the best class's threshold."""
+        found = self.answers(images)
+        scores = joined_scores(found, [answer.head.adjustment for answer in found])
+        surplus = torch.cat([answer.evidence - answer.head.field("threshold") for answer in found], 1)
         best = scores.argmax(1, keepdim=True)
         return scores[:, self.order], surplus.gather(1, best)[:, 0]
 
@@ -174,15 +193,24 @@ class ComposedClassifier(nn.Module):
         return load_build(Path(directory))
 
 
-def _alone(head: JoinedHead, margin: Tensor) -> Tensor:
-    """The only head: its margins at one temperature, or for a single class its log-odds against the rest."""
+def joined_scores(answers: Sequence[HeadAnswer], adjustments: Sequence[Tensor]) -> Tensor:
+    """(batch, classes of all heads): one head answers with its margins at one temperature, a single class
+    with its log-odds against the rest; of several heads, each stands at the evidence of its best class and
+    its other classes below, as far as their margins say. `adjustments` are (3,) each, see `HeadTensors`."""
+    if len(answers) == 1:
+        return _alone(answers[0], adjustments[0])
+    return torch.cat([_beside(*each) for each in zip(answers, adjustments, strict=True)], 1)
+
+
+def _alone(answer: HeadAnswer, adjustment: Tensor) -> Tensor:
+    head = answer.head
     if head.classes == 1:
-        return head.field("slope") * margin + head.field("intercept")
-    return head.field("temperature").mean() * margin
+        return head.field("slope") * answer.margin + head.field("intercept")
+    return adjustment[2] * head.field("temperature").mean() * answer.margin
 
 
-def _beside(head: JoinedHead, margin: Tensor, evidence: Tensor) -> Tensor:
-    """One head of several: the evidence of its best class, the others below it by their margins."""
+def _beside(answer: HeadAnswer, adjustment: Tensor) -> Tensor:
+    margin = answer.margin
     best = margin.argmax(1, keepdim=True)
-    below = head.field("temperature").mean() * (margin - margin.gather(1, best))
-    return EVIDENCE_SCALE * evidence.gather(1, best) + below
+    below = adjustment[2] * answer.head.field("temperature").mean() * (margin - margin.gather(1, best))
+    return EVIDENCE_SCALE * adjustment[0] * answer.evidence.gather(1, best) + adjustment[1] + below

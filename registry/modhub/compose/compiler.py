@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modhub.compose.adjusting import adjust
 from modhub.compose.budget import Budget, mask_within
 from modhub.compose.classifier import ComposedClassifier, TrunkPass, TrunkReport
 from modhub.compose.heads import CALIBRATION_FIELDS, HeadTensors, JoinedHead
@@ -21,7 +22,7 @@ from modhub.decompose.channelling import tail_of
 from modhub.decompose.compensation import cut
 from modhub.decompose.selection import Removal, removal_order, slot_costs
 from modhub.decompose.statistics import ClassStatistics, pooled_statistics, read_statistics
-from modhub.errors import CompositionError, IntegrityError
+from modhub.errors import BudgetError, CompositionError, IntegrityError
 from modhub.nets import (
     ChannelSpace,
     Mask,
@@ -34,9 +35,12 @@ from modhub.nets import (
 from modhub.preprocessing import Preprocess
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["TrunkPlan", "compose", "plans"]
+__all__ = ["TrunkPlan", "compose", "joined", "plans", "random_removal"]
 
 _POSITION_MASK = "position_mask."
+_STEPS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_HELD = 4
+"""Of this many images one measures and the others fit."""
 _IMAGINED = 160
 """Synthetic images that a trunk is refitted on."""
 
@@ -46,15 +50,19 @@ def compose(
     *,
     budget: Budget | None = None,
     tune: ImageSet | None = None,
+    calibrate: ImageSet | None = None,
     reject: bool = False,
     seed: int = 0,
+    control: int | None = None,
     reporter: Reporter = SILENT,
 ) -> ComposedClassifier:
     """One classifier over the labels of `parts`, in their order.
 
     Modules are grouped by the content of their trunk: one union of masks, one network, one pass each. With a
     `budget` channels are chosen again, for the set, and what is left is fitted to answer as the parent does:
-    on the images of `tune`, whose labels are not looked at, or on synthetic ones.
+    on the images of `tune`, whose labels are not looked at, or on synthetic ones. `calibrate` are a few
+    labelled images of every class (see `adjusting`). `control` draws the channels that go at random with that
+    seed, to compare with.
 
     Raises `CompositionError` for no modules, two that share a label, or files that do not fit each other, and
     `BudgetError`.
@@ -63,10 +71,16 @@ def compose(
     planned = plans(wanted)
     passes = []
     for plan in reporter.track(planned, "compile trunks", len(planned)):
-        mask = plan.mask(budget)
+        if budget is not None and budget.max_loss is not None:
+            passes.append(plan.compile_to_loss(budget, tune, seed, reporter))
+            continue
+        mask = plan.mask(budget, control)
         images = plan.images(mask, budget, tune, seed, reporter)
         passes.append(plan.compile(mask, images, distil=tune is not None, seed=seed, reporter=reporter))
-    return joined(wanted, planned, passes, reject=reject)
+    classifier = joined(wanted, planned, passes, reject=reject)
+    if calibrate is not None:
+        adjust(classifier, calibrate, seed=seed)
+    return classifier
 
 
 def joined(
@@ -119,11 +133,47 @@ class TrunkPlan:
         known = [each for each in found if each is not None]
         return known if len(known) == len(found) else None
 
-    def mask(self, budget: Budget | None) -> Mask:
+    def mask(self, budget: Budget | None, control: int | None = None) -> Mask:
         """The union of the modules' masks, or what `budget` buys for the set. Raises `BudgetError`."""
         if budget is None or (budget.flops is None and budget.params is None):
             return self.space.union(_mask(part) for part in self.parts)
-        return mask_within(self.trunk, self.space, self.removal(), budget)
+        removal = self.removal() if control is None else random_removal(self.space, control)
+        return mask_within(self.trunk, self.space, removal, budget)
+
+    def compile_to_loss(
+        self, budget: Budget, tune: ImageSet | None, seed: int, reporter: Reporter
+    ) -> TrunkPass:
+        """The smallest network of a row of budgets that answers otherwise than the whole one for at most
+        `max_loss` of the images it is not fitted on, so that the loss is at most that; the whole trunk when
+        none does. Raises `BudgetError` when the whole trunk is too large."""
+        goal = 0.0 if budget.max_loss is None else budget.max_loss
+        whole = self.space.full_mask()
+        limits = [step for step in _STEPS if step <= (budget.flops or 1.0)]
+        best = self.compile(whole)
+        reference: Tensor | None = None
+        images: Tensor | None = None
+        low, high = 0, len(limits)
+        while low < high:
+            middle = (low + high) // 2
+            mask = self.mask(Budget(flops=limits[middle], params=budget.params))
+            if images is None:
+                images = self.images(mask, budget, tune, seed, reporter)
+                if images is None:
+                    break
+            held, fitted = images[::_HELD], images[torch.arange(len(images)) % _HELD != 0]
+            if reference is None:
+                reference = _decisions(self.compile(whole), held)
+            found = self.compile(mask, fitted, distil=tune is not None, seed=seed, reporter=reporter)
+            if float((_decisions(found, held) != reference).float().mean()) <= goal:
+                best, high = found, middle
+            else:
+                low = middle + 1
+        if best.report.flops == best.report.parent_flops and (budget.flops or budget.params or 1.0) < 1:
+            raise BudgetError(
+                f"No network within the budget answers as its parent on all but {goal:.2%} of the images.",
+                hint="Allow a larger --max-loss or a larger --budget, or give more images with --tune.",
+            )
+        return best
 
     def removal(self) -> Removal:
         """The order in which channels can go for this set of classes."""
@@ -227,6 +277,32 @@ class TrunkPlan:
         )
 
 
+def random_removal(space: ChannelSpace, seed: int) -> Removal:
+    """The control: slots go in a random order, spread over the groups; one of each group stays."""
+    draw = np.random.default_rng(seed)
+    slots = [
+        group.start + draw.permutation(group.size)[:-1]
+        for group in space.groups
+        if group.cuttable and group.size > 1
+    ]
+    every = draw.permutation(np.concatenate([np.zeros(0, np.int64), *slots]).astype(np.int64))
+    return Removal(every, np.arange(len(every), dtype=np.float64))
+
+
+def _decisions(each: TrunkPass, images: Tensor) -> Tensor:
+    """(images, heads): the best class of each head, or of a single class whether it is there."""
+    with torch.inference_mode():
+        features = torch.cat([each.trunk(batch) for batch in torch.split(images, 50)])
+        found = []
+        for head in each.heads:
+            margin = head.margins(features)
+            if head.classes == 1:
+                found.append((head.field("slope") * margin + head.field("intercept") > 0).long()[:, 0])
+            else:
+                found.append(margin.argmax(1))
+    return torch.stack(found, 1)
+
+
 def _mask(part: Part) -> Mask:
     return _tensor(part, "mask").bool().numpy()
 
@@ -278,6 +354,7 @@ def _head_tensors(head: Sequence[Part]) -> HeadTensors:
             [labels.index(label) if label in labels else 0 for label in own], dtype=torch.int64
         ),
         calibration=torch.tensor(numbers, dtype=torch.float32).T.contiguous(),
+        adjustment=torch.tensor([1.0, 0.0, 1.0]),
     )
 
 

@@ -32,6 +32,7 @@ class HeadTensors:
     `rows` (classes, features) and `row_bias` (classes,) are the classes' own; `rest`, `rest_bias` the mean of
     all others for each. `parent`, `parent_bias` are the parent's whole head, (labels, features), or None when
     it did not travel; `index` (classes,) are the classes' rows in it. `calibration` (fields, classes).
+    `adjustment` (3,): evidence factor, offset, temperature factor; 1, 0, 1 until labelled images change it.
     """
 
     rows: Tensor
@@ -42,6 +43,7 @@ class HeadTensors:
     parent_bias: Tensor | None
     index: Tensor
     calibration: Tensor
+    adjustment: Tensor
 
     def to_dict(self) -> dict[str, Tensor]:
         named = {name: getattr(self, name) for name in self.__slots__}
@@ -58,6 +60,7 @@ class HeadTensors:
             parent_bias=tensors.get("parent_bias"),
             index=tensors["index"],
             calibration=tensors["calibration"],
+            adjustment=tensors["adjustment"],
         )
 
 
@@ -73,6 +76,7 @@ class JoinedHead(nn.Module):
     index: Tensor
     parent: Tensor
     parent_bias: Tensor
+    adjustment: Tensor
 
     def __init__(self, tensors: HeadTensors, tail: Sequence[str] = ()) -> None:
         super().__init__()
@@ -90,6 +94,8 @@ class JoinedHead(nn.Module):
         self.register_buffer("row_bias", bias)
         self.register_buffer("calibration", tensors.calibration)
         self.register_buffer("index", tensors.index)
+        # The same storage: what is fitted is what is saved.
+        self.register_buffer("adjustment", tensors.adjustment)
         self.knows_parent = tensors.parent is not None
         if tensors.parent is not None:
             self.register_buffer("parent", tensors.parent)

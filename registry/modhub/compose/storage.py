@@ -140,6 +140,7 @@ def _check_head(
         "rest_bias": (classes,),
         "index": (classes,),
         "calibration": (len(CALIBRATION_FIELDS), classes),
+        "adjustment": (3,),
     }
     if "parent" in tensors:
         labels = len(tensors["parent"])

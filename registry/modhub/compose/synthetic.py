@@ -113,8 +113,8 @@ def inverted_images(
             with torch.no_grad():
                 images.copy_(torch.minimum(torch.maximum(images, ends[0]), ends[1]))
             reporter.advance()
-    found: Tensor = images.detach()
-    return found
+    imagined: Tensor = images.detach()
+    return imagined
 
 
 def _goals(

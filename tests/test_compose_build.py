@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modhub.compose import Budget, ComposedClassifier, Part, compose, parts_of
+from modhub.compose.compiler import plans
+from modhub.compose.synthetic import dead_leaves
+from modhub.errors import BudgetError, CompositionError, DataError, IntegrityError, ManifestError
+from modhub.evaluate import RestrictedParent, evaluate
+from modhub.nets import Runner
+from tests.digit_parents import digit_modules, digit_parent, digits, pixels_of
+
+SCHEMA = json.loads((Path(__file__).parent.parent / "schemas" / "build.schema.json").read_text())
+
+
+def _whole(parts: list[Part]) -> list[Part]:
+    """The same modules with nothing masked."""
+    found = []
+    for part in parts:
+        tensors = {**part.module.tensors, "mask": torch.ones_like(part.module.tensors["mask"])}
+        found.append(dataclasses.replace(part, module=dataclasses.replace(part.module, tensors=tensors)))
+    return found
+
+
+def test_unmasked_modules_answer_with_the_parents_margins() -> None:
+    parent = digit_parent()
+    classifier = compose(_whole(parts_of(digit_modules())))
+    pixels, _ = pixels_of(digits("012345", "test"))
+    base = RestrictedParent(
+        Runner(parent.head.join(parent.trunk)), parent.input, parent.labels, parent.labels
+    )
+    logits = base(pixels)
+    margins = logits - (logits.sum(1, keepdim=True) - logits) / 5
+    torch.testing.assert_close(classifier.margins(pixels), margins, atol=1e-4, rtol=1e-4)
+    assert (classifier(pixels).argmax(1) == logits.argmax(1)).all()
+
+
+def test_all_modules_together_lose_little_and_run_in_one_pass() -> None:
+    classifier = compose(parts_of(digit_modules()))
+    parent = digit_parent()
+    base = RestrictedParent(
+        Runner(parent.head.join(parent.trunk)), parent.input, parent.labels, parent.labels
+    )
+    test = digits("012345", "test")
+    assert evaluate(classifier, test).top1 >= evaluate(base, test).top1 - 0.02
+    assert classifier.report()["passes"] == 1
+
+
+@given(st.permutations(list(range(4))), st.lists(st.integers(0, 3), max_size=3))
+@settings(max_examples=8, deadline=None)
+def test_order_and_repetition_do_not_matter(order: list[int], repeated: list[int]) -> None:
+    parts = parts_of(digit_modules())[:4]
+    pixels = pixels_of(digits("0123", "test"))[0][:16]
+    plain = compose(parts)
+    other = compose([parts[k] for k in [*order, *repeated]])
+    assert other.labels == tuple(parts[k].name for k in order)
+    assert torch.equal(other(pixels), plain(pixels)[:, order])
+
+
+def test_two_modules_for_one_label_are_refused() -> None:
+    parts = [*parts_of(digit_modules(), ["4"]), *parts_of(digit_modules("456789", 10, 1), ["4"])]
+    with pytest.raises(CompositionError) as caught:
+        compose(parts)
+    assert caught.value.message == (
+        "Two modules answer for '4': one of 'digits-012345-12' and one of 'digits-456789-10'."
+    )
+    renamed = dataclasses.replace(parts[1], label="four")
+    assert compose([parts[0], renamed]).labels == ("4", "four")
+
+
+def test_nothing_to_compose_is_refused() -> None:
+    with pytest.raises(CompositionError, match="There are no modules to compose"):
+        compose([])
+
+
+def test_two_parents_know_together_what_neither_knows() -> None:
+    parts = [*parts_of(digit_modules(), list("0123")), *parts_of(digit_modules("456789", 10, 1))]
+    classifier = compose(parts)
+    test = digits("0123456789", "test")
+    found = evaluate(classifier, test)
+    assert classifier.report()["passes"] == 2
+    assert found.top1 > 0.7
+    # Inside one parent the ranking is that of its margins.
+    pixels, _ = pixels_of(test)
+    scores, margins = classifier(pixels), classifier.margins(pixels)
+    for own in (slice(0, 4), slice(4, 10)):
+        assert (scores[:, own].argsort(1) == margins[:, own].argsort(1)).float().mean() > 0.999
+    few = digits("0123456789").sample(10, 3)
+    assert evaluate(compose(parts, calibrate=few), test).top1 >= found.top1 - 0.02
+
+
+def test_calibration_needs_every_class() -> None:
+    with pytest.raises(DataError) as caught:
+        compose(parts_of(digit_modules()), calibrate=digits("01234"))
+    assert caught.value.message == "The calibration images have none of '5'."
+
+
+def test_one_module_alone_answers_with_log_odds() -> None:
+    classifier = compose(parts_of(digit_modules(), ["3"]))
+    pixels, targets = pixels_of(digits("012345", "test"))
+    yes = (classifier(pixels)[:, 0] > 0).numpy()
+    assert (yes == (targets == 3)).mean() > 0.9
+    (prediction,) = classifier.predict(pixels[:1])
+    assert prediction.probability == pytest.approx(classifier(pixels[:1]).sigmoid().item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["flops", "params"])
+@pytest.mark.parametrize("limit", [0.8, 0.5, 0.3])
+def test_a_budget_is_never_exceeded(kind: str, limit: float) -> None:
+    classifier = compose(parts_of(digit_modules(), ["1", "4"]), budget=Budget(**{kind: limit}))
+    (trunk,) = classifier.trunk_passes
+    spent = (
+        trunk.report.flops / trunk.report.parent_flops
+        if kind == "flops"
+        else trunk.report.kept_params_fraction
+    )
+    assert spent <= limit
+    assert evaluate(classifier, digits("14", "test")).top1 > 0.8
+
+
+def test_more_budget_never_drops_a_channel() -> None:
+    (plan,) = plans(parts_of(digit_modules(), ["1", "4"]))
+    masks = [plan.mask(Budget(flops=step / 20)) for step in range(4, 21)]
+    for smaller, larger in itertools.pairwise(masks):
+        assert (larger | smaller == larger).all()
+
+
+def test_a_budget_that_cannot_be_met_says_what_can() -> None:
+    with pytest.raises(
+        BudgetError, match=r"No choice of channels meets flops=0.001: .* flops=0\.\d+ and params="
+    ):
+        compose(parts_of(digit_modules(), ["1", "4"]), budget=Budget(flops=0.001))
+    with pytest.raises(BudgetError, match="is not a fraction"):
+        Budget(flops=1.5)
+
+
+def test_chosen_channels_beat_random_ones() -> None:
+    parts, test = parts_of(digit_modules(), ["1", "4", "5"]), digits("145", "test")
+    tune = digits("145")
+    chosen = evaluate(compose(parts, budget=Budget(flops=0.3), tune=tune), test).top1
+    drawn = [
+        evaluate(compose(parts, budget=Budget(flops=0.3), control=seed, tune=tune), test).top1
+        for seed in range(3)
+    ]
+    assert chosen >= np.mean(drawn)
+    assert chosen > 0.9
+
+
+def test_a_loss_is_met_on_images_that_had_no_say() -> None:
+    parts, tune = parts_of(digit_modules(), ["1", "4"]), digits("14")
+    loose = compose(parts, budget=Budget(max_loss=0.1), tune=tune)
+    strict = compose(parts, budget=Budget(max_loss=0.0), tune=tune)
+    costs = [each.trunk_passes[0].report.flops for each in (loose, strict)]
+    assert costs[0] <= costs[1]
+    assert costs[0] < loose.trunk_passes[0].report.parent_flops
+
+
+def test_rejection_says_none_of_these() -> None:
+    classifier = compose(parts_of(digit_modules()), reject=True)
+    noise = dead_leaves(40, 8, 8, 0)[:, :1]
+    labels = [each.label for each in classifier.predict(noise)]
+    own = [each.label for each in classifier.predict(pixels_of(digits("012345", "test"))[0])]
+    assert labels.count(None) / len(labels) > own.count(None) / len(own)
+    assert own.count(None) / len(own) < 0.25
+
+
+def test_a_build_comes_back_as_it_was(tmp_path: Path) -> None:
+    parts = [*parts_of(digit_modules(), list("0123")), *parts_of(digit_modules("456789", 10, 1))]
+    classifier = compose(parts, calibrate=digits("0123456789").sample(5, 0), reject=True)
+    classifier.save(tmp_path / "build")
+    compose(parts, calibrate=digits("0123456789").sample(5, 0), reject=True).save(tmp_path / "again")
+    for file in (tmp_path / "build").rglob("*"):
+        if file.is_file():
+            assert (
+                file.read_bytes() == (tmp_path / "again" / file.relative_to(tmp_path / "build")).read_bytes()
+            )
+    jsonschema.validate(json.loads((tmp_path / "build" / "build.json").read_text()), SCHEMA)
+    loaded = ComposedClassifier.load(tmp_path / "build")
+    pixels = pixels_of(digits("0123456789", "test"))[0][:20]
+    assert loaded.labels == classifier.labels
+    assert loaded.reject
+    assert loaded.report() == classifier.report()
+    assert torch.equal(loaded(pixels), classifier(pixels))
+
+
+@pytest.mark.parametrize("name", ["heads.safetensors", "trunks/0/weights.safetensors", "trunks/0/graph.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+def test_a_damaged_build_is_refused(tmp_path: Path, name: str, damage: str) -> None:
+    compose(parts_of(digit_modules(), ["1", "4"])).save(tmp_path / "build")
+    file = tmp_path / "build" / name
+    content = file.read_bytes()
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(content[:-9] if damage == "cut" else content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(IntegrityError, match=name):
+        ComposedClassifier.load(tmp_path / "build")
+
+
+def test_a_directory_without_a_build_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"holds no build\.json"):
+        ComposedClassifier.load(tmp_path)
+
+
+def test_a_classifier_can_be_exported() -> None:
+    parts = [*parts_of(digit_modules(), list("01")), *parts_of(digit_modules("456789", 10, 1), list("89"))]
+    classifier = compose(parts)
+    pixels = pixels_of(digits("0189", "test"))[0][:4].float() / 255
+    program = torch.export.export(classifier, (pixels,))
+    torch.testing.assert_close(program.module()(pixels), classifier(pixels), atol=1e-5, rtol=1e-5)

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modhub.decompose import DecomposeOptions, Parent, decompose
+from modhub.decompose.calibration import fit_temperature, log_odds, platt
+from modhub.decompose.channelling import channelled_head
+from modhub.decompose.compensation import affine_map, cut
+from modhub.decompose.selection import mask_after, removal_order, slot_costs
+from modhub.decompose.statistics import (
+    ClassStatistics,
+    Moments,
+    observe,
+    observed_values,
+    pool,
+    read_statistics,
+    statistics_tensors,
+)
+from modhub.errors import DataError, IntegrityError, ParentError
+from modhub.manifest import InputSpec
+from modhub.nets import Runner, channel_space, fuse_batch_norm
+from modhub.preprocessing import Preprocess
+from tests.digit_parents import INPUT, OPTIONS, digit_modules, digit_parent, digits
+from tests.pico import pico_network
+
+
+def test_every_class_gets_a_module_that_answers_for_it() -> None:
+    modules = digit_modules()
+    space = channel_space(modules.trunk)
+    assert [module.label for module in modules.modules] == list("012345")
+    for module in modules.modules:
+        values = module.manifest.measurement
+        assert values is not None
+        assert values.values["balanced_accuracy"] > 0.9
+        assert values.values["parent_recall"] > 0.9
+        assert module.tensors["mask"].shape == (space.slots,)
+        assert 0 < module.manifest.sizes.kept_channels <= space.slots
+        assert module.manifest.sizes.flops <= module.manifest.sizes.parent_flops
+
+
+def test_the_same_inputs_give_the_same_modules() -> None:
+    parent = digit_parent()
+    again = decompose(parent, digits("012345"), options=OPTIONS)
+    for draft, module in zip(again.modules, digit_modules().modules, strict=True):
+        assert draft.calibration == module.manifest.calibration
+        assert draft.tensors.keys() == module.tensors.keys()
+        assert all(torch.equal(draft.tensors[name], module.tensors[name]) for name in draft.tensors)
+
+
+def test_only_the_wanted_classes_are_decomposed() -> None:
+    options = DecomposeOptions(fit_images=20, calibration_images=10, labels=("3", "1"))
+    done = decompose(digit_parent(), digits("012345"), options=options)
+    assert [draft.label for draft in done.modules] == ["1", "3"]
+    assert done.images == 6 * 30
+
+
+@pytest.mark.parametrize(
+    ("labels", "sets", "options", "message"),
+    [
+        (
+            "012345",
+            "01234",
+            {},
+            "The data set 'digits' has no images of '5', which 'digits-012345-12' knows.",
+        ),
+        ("012345", "012345", {"labels": ("7",)}, "'digits-012345-12' has no class '7'."),
+    ],
+)
+def test_data_that_does_not_fit_is_refused(labels: str, sets: str, options: dict, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        decompose(digit_parent(labels), digits(sets), options=DecomposeOptions(**options))
+    assert caught.value.message == message
+
+
+def test_a_class_with_too_few_images_is_named() -> None:
+    images = digits("012345")
+    few = images.subset(
+        [*np.flatnonzero(images.targets != 2)[:200].tolist(), int(np.argmax(images.targets == 2))]
+    )
+    with pytest.raises(DataError, match=r"has 1 images of '2'; at least 2 are needed"):
+        decompose(digit_parent(), few)
+
+
+def test_an_unknown_method_is_named() -> None:
+    with pytest.raises(DataError, match="There is no method 'magic'"):
+        decompose(digit_parent(), digits("012345"), method="magic")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": ("a", "b")}, "'pico' answers with 3 classes, but 2 labels were given."),
+        ({"labels": ("a", "b", "a")}, "The label 'a' stands twice."),
+        (
+            {"input": InputSpec(channels=3, height=9, width=8, mean=(0.5,) * 3, std=(0.2,) * 3)},
+            "'pico' takes images of (3, 8, 8) (channels, height, width), but the input was described as "
+            "(3, 9, 8).",
+        ),
+    ],
+)
+def test_a_parent_must_make_sense(change: dict, message: str) -> None:
+    spec = InputSpec(channels=3, height=8, width=8, mean=(0.5,) * 3, std=(0.2,) * 3)
+    given_ = {"name": "pico", "architecture": "pico", "labels": ("a", "b", "c"), "input": spec, **change}
+    with pytest.raises(ParentError) as caught:
+        Parent.of(pico_network(), **given_)
+    assert caught.value.message == message
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    network = pico_network()
+    name = next(iter(network.graph.nodes[0].tensors.values()))
+    broken = network.with_tensors(
+        network.graph.nodes[0].name, weight=torch.full_like(network.tensors[name], float("nan"))
+    )
+    with pytest.raises(ParentError, match="hold values that are not finite"):
+        Parent.of(broken, name="pico", architecture="pico", labels=("a", "b", "c"), input=INPUT)
+
+
+def _statistics(batches: int = 1) -> tuple[ClassStatistics, Parent]:
+    parent = digit_parent()
+    images = digits("012345")
+    own = images.subset(np.flatnonzero(images.targets == 3)[:60])
+    space = channel_space(parent.trunk)
+    found, _ = observe(
+        Runner(parent.trunk),
+        (Preprocess(INPUT)(pixels) for pixels, _ in own.batches(60 // batches)),
+        observed_values(parent.trunk.graph, space),
+        channelled_head(parent.head.weight, parent.head.bias, 3),
+    )
+    return found, parent
+
+
+def test_statistics_do_not_depend_on_the_batches() -> None:
+    (whole, _), (parts, _) = _statistics(1), _statistics(4)
+    for name, moments in whole.moments.items():
+        np.testing.assert_allclose(moments.mean, parts.moments[name].mean, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(moments.covariance, parts.moments[name].covariance, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(whole.sensitivity[name], parts.sensitivity[name], rtol=1e-3, atol=1e-7)
+
+
+def test_statistics_are_read_as_they_were_written() -> None:
+    statistics, parent = _statistics()
+    graph, space = parent.trunk.graph, channel_space(parent.trunk)
+    tensors = statistics_tensors(statistics, correlations=True)
+    found = read_statistics(tensors, {}, graph, space)
+    assert found is not None
+    for name, moments in statistics.moments.items():
+        scale = float(moments.variance.max())
+        np.testing.assert_allclose(found.moments[name].mean, moments.mean, rtol=1e-6)
+        np.testing.assert_allclose(found.moments[name].covariance, moments.covariance, atol=2e-3 * scale)
+    assert read_statistics({}, {}, graph, space) is None
+    broken = {**tensors, next(key for key in tensors if key.endswith("mean")): torch.zeros(1)}
+    with pytest.raises(IntegrityError, match="of a module is "):
+        read_statistics(broken, {}, graph, space)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+@settings(max_examples=20, deadline=None)
+def test_pooling_is_the_moments_of_all_samples_together(seed: int, groups: int) -> None:
+    draw = np.random.default_rng(seed)
+    samples = [draw.normal(draw.normal(), 1, (30, 4)) for _ in range(groups)]
+    pooled = pool([Moments(each.mean(0), np.cov(each.T, bias=True)) for each in samples])
+    together = np.concatenate(samples)
+    np.testing.assert_allclose(pooled.mean, together.mean(0), atol=1e-9)
+    np.testing.assert_allclose(pooled.covariance, np.cov(together.T, bias=True), atol=1e-9)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_a_channel_that_is_a_map_of_others_is_found_again(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    kept = draw.normal(size=(200, 3))
+    removed = kept @ np.array([[1.0], [-2.0], [0.5]]) + 3
+    values = np.concatenate([removed, kept], 1)
+    found = affine_map(
+        Moments(values.mean(0), np.cov(values.T, bias=True)), np.array([False, True, True, True]), 0
+    )
+    np.testing.assert_allclose(found.matrix.numpy(), [[1.0, -2.0, 0.5]], atol=1e-4)
+    np.testing.assert_allclose(found.offset.numpy(), [3.0], atol=1e-3)
+
+
+def test_redundant_channels_go_first_and_prefixes_are_nested() -> None:
+    statistics, parent = _statistics()
+    space = channel_space(parent.trunk)
+    removal = removal_order(statistics, space, slot_costs(parent.trunk, space))
+    assert len(set(removal.slots.tolist())) == len(removal.slots)
+    masks = [mask_after(removal, count, space) for count in range(len(removal.slots) + 1)]
+    for more, fewer in itertools.pairwise(masks):
+        assert (more | fewer == more).all()
+    for group in space.groups:
+        assert masks[-1][group.slots].any()
+
+
+def test_compensation_beats_zeroing() -> None:
+    statistics, parent = _statistics()
+    space = channel_space(parent.trunk)
+    removal = removal_order(statistics, space, slot_costs(parent.trunk, space))
+    mask = mask_after(removal, len(removal.slots) // 3, space)
+    images = digits("012345")
+    own = Preprocess(INPUT)(next(images.subset(np.flatnonzero(images.targets == 3)[60:90]).batches(30))[0])
+    rows = parent.head.weight, parent.head.bias
+    whole = Runner(parent.trunk)(own) @ rows[0].T + rows[1]
+
+    def error(used: ClassStatistics | None) -> float:
+        sliced, weight, bias = cut(parent.trunk, mask, space, used, *rows)
+        found = Runner(fuse_batch_norm(sliced))(own) @ weight.T + bias
+        return float((found - whole).square().mean())
+
+    assert error(statistics) < 0.5 * error(None)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_log_odds_are_those_of_the_softmax(seed: int) -> None:
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(seed)) * 3
+    chances = logits.double().softmax(1)
+    torch.testing.assert_close(
+        log_odds(logits).double(), torch.log(chances / (1 - chances)), atol=1e-3, rtol=1e-3
+    )
+    certain = torch.tensor([[60.0, 0.0, 0.0, 0.0]])
+    assert log_odds(certain)[0, 0].item() == pytest.approx(60 - np.log(3), abs=1e-4)
+
+
+def test_a_temperature_and_a_slope_are_found_again() -> None:
+    draw = np.random.default_rng(0)
+    logits = draw.normal(0, 1.5, (20_000, 3))
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    targets = (draw.random((20_000, 1)) > chances.cumsum(1)).sum(1).clip(0, 2)
+    assert fit_temperature(logits * 4, targets, np.ones(20_000)) == pytest.approx(0.25, rel=0.05)
+    margin = draw.normal(0, 2, 20_000)
+    positive = draw.random(20_000) < 1 / (1 + np.exp(-(0.8 * margin)))
+    slope, intercept = platt(margin, positive, np.ones(20_000))
+    assert slope == pytest.approx(0.8, rel=0.1)
+    assert intercept == pytest.approx(0.0, abs=0.1)
