@@ -32,6 +32,9 @@ _log = logging.getLogger("modhub.server")
 _TRACE = re.compile(r"[A-Za-z0-9=;:_.-]{1,128}\Z")
 THREADS = 64
 PATH_LIMIT = 8192
+HEADERS_LIMIT = 32 << 10
+DRAINED_BYTES = 16 << 20
+DRAINED_SECONDS = 10.0
 
 
 class Application:
@@ -96,10 +99,11 @@ class _Exchange:
     def __init__(self, application: Application, scope: Scope, receive: Receive, send: Send) -> None:
         self.application = application
         self.state = application.state
-        self.request = Request(scope, receive)
         self.scope = scope
-        self.receive = receive
+        self._receive = receive
         self._send = send
+        self.request = Request(scope, self.receive)
+        self._body_is_over = False
         self.status = 0
         trace = self.request.headers.get("x-amzn-trace-id", "")
         self.trace = trace if _TRACE.match(trace) else uuid.uuid4().hex
@@ -111,7 +115,7 @@ class _Exchange:
         self.state.metrics.begin()
         try:
             response = await self._answer()
-            # The rest of a body that was refused is not read: the connection closes.
+            await self._let_finish(response.status_code)
             await response(self.scope, self.receive, self.send)
         except ClientDisconnect:
             self.status = self.status or 499
@@ -145,6 +149,8 @@ class _Exchange:
         raw = cast(bytes, self.scope["raw_path"]).decode("latin-1").partition("?")[0]
         if len(raw) > PATH_LIMIT:
             raise Fault(414, "The address is too long.")
+        if sum(len(name) + len(value) for name, value in self.scope["headers"]) > HEADERS_LIMIT:
+            raise Fault(431, "The headers are too long.")
         match = self.application.router.match(self.request.method, raw)
         self.route = match.route.pattern
         if self.request.headers.get("content-encoding", "identity").lower() != "identity":
@@ -170,6 +176,23 @@ class _Exchange:
             self.call.body = await read_body(self.request, match.route.body_limit)
             self.state.metrics.count("received", len(self.call.body))
         return cast(Response, await self.application.in_thread(match.route.handler, self.call))
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._body_is_over = self._body_is_over or not message.get("more_body", False)
+        return message
+
+    async def _let_finish(self, status: int) -> None:
+        """Read on when a body was refused before its end: many clients look for the answer only then. One that
+        is too long for that, or too slow, finds its connection closed."""
+        announced = self.request.headers.get("content-length", "")
+        if status in (200, 408) or self.request.method in ("GET", "HEAD") or not announced.isdigit():
+            return
+        if "expect" in self.request.headers or int(announced) > DRAINED_BYTES:
+            return
+        with anyio.move_on_after(DRAINED_SECONDS):
+            while not self._body_is_over:
+                await self.receive()
 
     def _refuse(self, fault: Fault) -> Response:
         return self.application.error_response(self.request, fault, self.call)

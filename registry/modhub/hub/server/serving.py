@@ -28,6 +28,8 @@ class _PatientForAWhile(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # uvicorn's log would show queries, and with them signed addresses.
+        self.access_log = False
         self._deadline = self.loop.call_later(HEADER_SECONDS, self._give_up)
 
     def handle_events(self) -> None:
