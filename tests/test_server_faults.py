@@ -1,0 +1,204 @@
+"""Killed servers and crowds of writers: every acknowledged commit is whole, no other is visible."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from modhub.hub.maintenance import fsck
+from modhub.hub.records import RepositoryKey
+from modhub.hub.server.accounts import Accounts
+from modhub.hub.store import Store
+from tests.hub_server import TOKENS, Server, serving
+
+KILLS = int(os.environ.get("MODHUB_KILLS", "25"))
+"""How often the server is killed; the release is tried with 200."""
+
+# Imports once; for each line it reads, a child serves the store and says its number and address.
+PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+from modhub.hub.server.serving import serve
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for _ in iter(sys.stdin.readline, ""):
+    if os.fork() == 0:
+        serve(Path(sys.argv[1]), port=0, started=lambda address: print(os.getpid(), address, flush=True))
+        os._exit(0)
+"""
+
+
+class Servers:
+    """Real servers over one store, one after the other, each a process of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._parent = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(root)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+
+    def start(self) -> tuple[int, Server]:
+        assert self._parent.stdin is not None
+        assert self._parent.stdout is not None
+        self._parent.stdin.write("next\n")
+        self._parent.stdin.flush()
+        number, address = self._parent.stdout.readline().split()
+        return int(number), Server(address, self._root)
+
+    def close(self) -> None:
+        self._parent.communicate()
+
+
+def test_a_killed_server_keeps_every_commit_it_acknowledged(tmp_path: Path) -> None:
+    accounts = Accounts(tmp_path)
+    accounts.create_token("alice", value=TOKENS["alice"])
+    chance = random.Random(7)
+    acknowledged: dict[str, str] = {}
+    attempted = 0
+    servers = Servers(tmp_path)
+    for turn in range(KILLS):
+        number, server = servers.start()
+        if turn == 0:
+            assert server.ask("POST", "/api/repos/create", "alice", {"name": "net"}).status == 200
+        alive = threading.Event()
+        alive.set()
+
+        def push(worker: int, turn: int = turn, server: Server = server) -> None:
+            nonlocal attempted
+            number = 0
+            while alive.is_set():
+                number += 1
+                attempted += 1
+                path = f"{turn}/{worker}/{number}.bin"
+                content = os.urandom(3000) + path.encode()
+                try:
+                    answer = server.commit("models/alice/net", {path: content})
+                except OSError:
+                    return
+                except Exception:
+                    # The answer was cut off in the middle.
+                    return
+                if answer.status == 200:
+                    acknowledged[path] = hashlib.sha256(content).hexdigest()
+
+        workers = [threading.Thread(target=push, args=(worker,)) for worker in range(3)]
+        for worker in workers:
+            worker.start()
+        known = len(acknowledged)
+        # Two thirds of the kills come in the middle of things, the others before anything was answered.
+        while turn % 3 and len(acknowledged) == known:
+            time.sleep(0.005)
+        time.sleep(chance.random() * 0.25)
+        os.kill(number, signal.SIGKILL)
+        alive.clear()
+        for worker in workers:
+            worker.join()
+    servers.close()
+    store = Store(tmp_path)
+    key = RepositoryKey.model("alice/net")
+    tree = store.tree(key)
+    for path, digest in acknowledged.items():
+        assert tree[path].sha256 == digest
+        with store.open(digest) as stream:
+            assert hashlib.sha256(stream.read()).hexdigest() == digest
+    history = sum(1 for _ in store.history(key)) - 1
+    # Commits whose answer the kill swallowed may have landed; each landed once and whole.
+    assert len(acknowledged) <= history == len(tree) <= attempted
+    assert len(acknowledged) >= KILLS * 2 // 3
+    report = fsck(store)
+    store.close()
+    assert report.clean, report
+
+
+def test_sixteen_writers_of_one_branch_land_once_or_hear_412(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        server.ask("POST", "/api/repos/create", "alice", {"name": "net"})
+
+        def work(worker: int) -> tuple[int, int]:
+            landed = refused = 0
+            for number in range(4):
+                head = server.ask("GET", "/api/models/alice/net").json()["sha"]
+                files = {f"{worker}-{number}.txt": b"%d" % worker}
+                answer = server.commit("models/alice/net", files, parent=head)
+                assert answer.status in (200, 412), answer.body
+                landed += answer.status == 200
+                refused += answer.status == 412
+            return landed, refused
+
+        with ThreadPoolExecutor(16) as pool:
+            results = list(pool.map(work, range(16)))
+        landed = sum(one for one, _ in results)
+        commits = server.ask("GET", "/api/models/alice/net/commits/main?limit=1000").json()
+        files = server.ask("GET", "/api/models/alice/net/tree/main?recursive=true").json()
+        assert landed == len(commits) - 1 == len(files)
+        assert landed + sum(one for _, one in results) == 64
+        assert landed >= 4
+
+
+def test_writers_without_a_parent_all_land(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        server.ask("POST", "/api/repos/create", "alice", {"name": "net"})
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(
+                pool.map(lambda n: server.commit("models/alice/net", {f"{n}": b"%d" % n}).status, range(32))
+            )
+        assert answers == [200] * 32
+        assert len(server.ask("GET", "/api/models/alice/net/tree/main").json()) == 32
+
+
+def test_a_slow_upload_keeps_nobody_waiting(tmp_path: Path) -> None:
+    import http.client
+    from urllib.parse import urlsplit
+
+    with serving(tmp_path) as server:
+        for name in ("slow", "fast"):
+            server.ask("POST", "/api/repos/create", "alice", {"name": name})
+        address = urlsplit(server.address)
+        connection = http.client.HTTPConnection(address.hostname or "", address.port)
+        header = json.dumps({"key": "header", "value": {"summary": "s"}}).encode() + b"\n"
+        line = b'{"key": "file", "value": {"path": "big", "encoding": "base64", "content": "'
+        connection.putrequest("POST", "/api/models/alice/slow/commit/main")
+        connection.putheader("Authorization", f"Bearer {TOKENS['alice']}")
+        connection.putheader("Content-Length", str(len(header + line) + 8_000_000 + 3))
+        connection.endheaders()
+        connection.send(header + line + b"A" * 4_000_000)
+        began = time.monotonic()
+        assert server.commit("models/alice/fast", {"a": b"1"}).status == 200
+        assert server.commit("models/alice/slow", {"a": b"1"}).status == 200
+        assert time.monotonic() - began < 5
+        connection.send(b"A" * 4_000_000 + b'"}}')
+        answer = connection.getresponse()
+        assert answer.status == 200, answer.read()
+        answer.read()
+        connection.close()
+        assert server.ask("HEAD", "/alice/slow/resolve/main/big").headers["content-length"] == "6000000"
+
+
+@pytest.mark.parametrize("threads", [8])
+def test_downloads_and_uploads_together(tmp_path: Path, threads: int) -> None:
+    with serving(tmp_path) as server:
+        server.ask("POST", "/api/repos/create", "alice", {"name": "net"})
+        content = os.urandom(2_000_000)
+        server.commit("models/alice/net", {"w.bin": content})
+
+        def work(number: int) -> bool:
+            if number % 2:
+                return server.commit("models/alice/net", {f"{number}": b"x"}).status == 200
+            return server.ask("GET", "/alice/net/resolve/main/w.bin").body == content
+
+        with ThreadPoolExecutor(threads) as pool:
+            assert all(pool.map(work, range(24)))
