@@ -12,6 +12,7 @@ from modhub_cli.failures import report
 __all__ = ["COMMANDS", "cli", "main"]
 
 SECTIONS = {
+    "Start": ("demo",),
     "Make modules": ("decompose",),
     "Share them": ("push", "pull", "search", "info", "versions", "yank", "verify"),
     "Say what you want": ("init", "add", "remove", "lock", "tree"),

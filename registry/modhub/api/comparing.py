@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from modhub.api.projects import open_catalog
+from modhub.catalog import Catalog
 from modhub.errors import NotFoundError
 from modhub.lock import LOCK_NAME, Lock
 from modhub.manifest import MANIFEST_NAME, RepositoryManifest
@@ -16,7 +17,9 @@ __all__ = ["diff"]
 Facts = dict[str, str]
 
 
-def diff(first: str, second: str, *, hub: str | None = None, offline: bool = False) -> dict[str, Any]:
+def diff(
+    first: str, second: str, *, hub: str | Catalog | None = None, offline: bool = False
+) -> dict[str, Any]:
     """`added` and `removed` labels, and for each label in both the facts that `changed`: [old, new].
 
     Each side is a directory with a modhub.lock (a build or a project) or a modhub.json, a lock file, or a ref
@@ -37,7 +40,7 @@ def diff(first: str, second: str, *, hub: str | None = None, offline: bool = Fal
     }
 
 
-def _described(target: str, hub: str | None, offline: bool) -> dict[str, Facts]:
+def _described(target: str, hub: str | Catalog | None, offline: bool) -> dict[str, Facts]:
     path = Path(target)
     if path.is_file():
         return _of_lock(path)

@@ -29,7 +29,7 @@ OPTIONS_NAME = "options.json"
 def compose(
     modules: Mapping[str, str] | Iterable[str] | Path,
     *,
-    hub: str | None = None,
+    hub: str | Catalog | None = None,
     offline: bool = False,
     budget: Budget | None = None,
     tune: ImageSet | str | None = None,
@@ -72,7 +72,7 @@ def compose_project(
     reject: bool = False,
     seed: int = 0,
     replace_target: bool = False,
-    hub: str | None = None,
+    hub: str | Catalog | None = None,
     offline: bool = False,
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def replace(
     tune: str | None = None,
     calibrate: str | None = None,
     replace_target: bool = False,
-    hub: str | None = None,
+    hub: str | Catalog | None = None,
     offline: bool = False,
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def parse_item(item: str) -> Want | Ref:
 
 
 def add_modules(
-    directory: Path, items: Iterable[str], *, hub: str | None = None, offline: bool = False
+    directory: Path, items: Iterable[str], *, hub: str | Catalog | None = None, offline: bool = False
 ) -> list[Want]:
     """Add `label=REF`, a ref, or every module of a repository; the wants added, in order.
 
@@ -140,7 +140,7 @@ def resolve_project(project: Project, catalog: Catalog, *, keep: Lock | None = N
 def lock_project(
     directory: Path,
     *,
-    hub: str | None = None,
+    hub: str | Catalog | None = None,
     offline: bool = False,
     upgrade: bool = False,
     reporter: Reporter = SILENT,
@@ -159,8 +159,13 @@ def lock_project(
     return LockReport(lock, path, tuple(_changes(old, lock)))
 
 
-def open_catalog(hub: str | None = None, *, offline: bool = False) -> Catalog:
-    """The hub `hub` names (None: MODHUB_HUB, else the user's own directory), seen through the local cache."""
+def open_catalog(hub: str | Catalog | None = None, *, offline: bool = False) -> Catalog:
+    """The hub `hub` names (None: MODHUB_HUB, else the user's own directory), seen through the local cache.
+
+    A catalog stays what it is.
+    """
+    if isinstance(hub, Catalog):
+        return hub
     return Catalog(open_hub(hub), offline=offline)
 
 

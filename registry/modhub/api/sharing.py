@@ -34,7 +34,7 @@ def push(
     *,
     version: str,
     private: bool = False,
-    hub: str | None = None,
+    hub: str | Catalog | None = None,
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
     """Publish an artifact's directory or a `ModuleSet`: one commit and one tag. See `modhub.publish.push`."""
@@ -59,7 +59,7 @@ def pull(
     refs: str | Iterable[str],
     *,
     out: Path | None = None,
-    hub: str | None = None,
+    hub: str | Catalog | None = None,
     offline: bool = False,
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def search(
     architecture: str = "",
     text: str = "",
     limit: int = 50,
-    hub: str | None = None,
+    hub: str | Catalog | None = None,
     offline: bool = False,
 ) -> dict[str, Any]:
     """Modules that answer to any of `labels`; without any, the modules of all repositories."""
@@ -143,7 +143,7 @@ def search(
     return {"modules": [_hit(hit) for hit in hits]}
 
 
-def info(ref: str, *, hub: str | None = None, offline: bool = False) -> dict[str, Any]:
+def info(ref: str, *, hub: str | Catalog | None = None, offline: bool = False) -> dict[str, Any]:
     """What a release, and if one was named a module, says of itself."""
     told = open_catalog(hub, offline=offline).details(Ref.parse(ref))
     manifest, trunk = told.manifest, told.manifest.trunk
@@ -181,7 +181,9 @@ def info(ref: str, *, hub: str | None = None, offline: bool = False) -> dict[str
     }
 
 
-def versions(repository: str, *, hub: str | None = None, offline: bool = False) -> list[dict[str, Any]]:
+def versions(
+    repository: str, *, hub: str | Catalog | None = None, offline: bool = False
+) -> list[dict[str, Any]]:
     """The releases, newest first; `yanked` is the reason or None."""
     catalog = open_catalog(hub, offline=offline)
     return [
@@ -190,7 +192,9 @@ def versions(repository: str, *, hub: str | None = None, offline: bool = False) 
     ]
 
 
-def yank(ref: str, *, reason: str = "", undo: bool = False, hub: str | None = None) -> dict[str, Any]:
+def yank(
+    ref: str, *, reason: str = "", undo: bool = False, hub: str | Catalog | None = None
+) -> dict[str, Any]:
     """Take the release that `repository==version` names back, or with `undo` let it stand again."""
     parsed = Ref.parse(ref)
     pins = [item.version for item in parsed.specifier if item.operator in ("==", "===")]
@@ -207,7 +211,7 @@ def yank(ref: str, *, reason: str = "", undo: bool = False, hub: str | None = No
 
 
 def verify(
-    target: str, *, hub: str | None = None, offline: bool = False, reporter: Reporter = SILENT
+    target: str, *, hub: str | Catalog | None = None, offline: bool = False, reporter: Reporter = SILENT
 ) -> dict[str, Any]:
     """Check every file of an artifact's directory, or of what a ref names, against the manifests.
 

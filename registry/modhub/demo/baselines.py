@@ -1,0 +1,62 @@
+"""What stands beside every accuracy: the parents' restricted logits, and random masks of the same size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from modhub.compose import Budget, ComposedClassifier, Part, compose
+from modhub.compose.compiler import plans
+from modhub.evaluate import RestrictedParent
+from modhub.nets import ChannelSpace, Mask
+from modhub.nets.sources import ParentSource
+
+__all__ = ["SideBySide", "random_twin", "restricted"]
+
+
+class SideBySide(nn.Module):
+    """Several classifiers of different labels as one: the highest raw score wins."""
+
+    def __init__(self, classifiers: Sequence[RestrictedParent]) -> None:
+        super().__init__()
+        self.classifiers = nn.ModuleList(classifiers)
+        self.labels = tuple(label for each in classifiers for label in each.labels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([each(images) for each in self.classifiers], 1)
+
+
+def restricted(parents: Sequence[tuple[ParentSource, Sequence[str], Sequence[str]]]) -> SideBySide:
+    """The parents whole, their logits compared as they are: (source, its labels, the labels wanted) each."""
+    return SideBySide(
+        [
+            RestrictedParent(source.model, source.input, known, wanted)
+            for source, known, wanted in parents
+            if source.input is not None and isinstance(source.model, nn.Module)
+        ]
+    )
+
+
+def random_twin(parts: Sequence[Part], budget: Budget | None, seed: int) -> ComposedClassifier:
+    """The same modules on random channels, as many as the composer would keep, made up for in the same way.
+
+    Without a budget the union of the modules' masks is shuffled inside every group of channels.
+    """
+    if budget is not None:
+        return compose(parts, budget=budget, control=seed)
+    dice = np.random.default_rng(seed)
+    found = {}
+    for plan in plans(parts):
+        mask = torch.from_numpy(_shuffled(plan.mask(None), plan.space, dice).astype(np.uint8))
+        for part in plan.parts:
+            module = replace(part.module, tensors={**part.module.tensors, "mask": mask})
+            found[part.name] = replace(part, module=module)
+    return compose([found[part.name] for part in parts])
+
+
+def _shuffled(mask: Mask, space: ChannelSpace, dice: np.random.Generator) -> Mask:
+    return space.close(space.join({name: dice.permutation(kept) for name, kept in space.split(mask).items()}))
