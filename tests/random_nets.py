@@ -30,6 +30,7 @@ STEPS = (
     "pad_channels",
     "squeeze",
     "norm",
+    "response",
     "pool",
 )
 
@@ -115,6 +116,11 @@ def networks(draw: st.DrawFn) -> Network:
                 pooled = build.add("mean", value, dims=(1, 2), keep=True)
                 gate = build.add("sigmoid", build.conv(pooled, channels, kernel=1))
                 made = build.add("multiply", value, gate)
+            case "response":
+                lengths = build.add("norm", value, dims=(1, 2), keep=True)
+                mean = build.add("mean", lengths, dims=(0,), keep=True)
+                shifted = build.add("scale_shift", mean, scale=1.0, shift=0.5)
+                made = build.add("multiply", value, build.add("divide", lengths, shifted))
             case "norm":
                 last = build.add("permute", value, dims=(1, 2, 0))
                 normed = build.add("layer_norm", last, shape=(channels,), count=channels, eps=1e-5)

@@ -240,8 +240,11 @@ def _expanded(e: Emitter, value: str, rank: int) -> str:
 
 def _divide(e: Emitter, c: Call) -> str:
     other = c.args[1]
-    if isinstance(other, str) or c.kwargs.get("rounding_mode"):
-        raise NoEquivalentError("by a value")
+    if c.kwargs.get("rounding_mode"):
+        raise NoEquivalentError("with rounding")
+    if isinstance(other, str):
+        left, right = (_expanded(e, value, len(c.shape)) for value in (c.value, other))
+        return e.emit("divide", [left, right], c.shape)
     inverse = 1 / other.float() if isinstance(other, Tensor) else 1 / other
     return _with_constant(e, "multiply", c.value, inverse, 1.0, 1.0, c.shape)
 
@@ -323,6 +326,15 @@ def _mean(e: Emitter, c: Call) -> str:
         raise NoEquivalentError("across the batch")
     dims = tuple(sorted(_dim(dim, shape) for dim in ([dims] if isinstance(dims, int) else dims)))
     return e.emit("mean", [c.value], c.shape, {"dims": dims, "keep": bool(c.get(2, "keepdim", False))})
+
+
+def _norm(e: Emitter, c: Call) -> str:
+    if c.get(1, "ord", 2) != 2 or c.get(2, "dim") is None:
+        raise NoEquivalentError("of another order than 2")
+    shape = e.shape(c.value)
+    dims = c.get(2, "dim")
+    where = tuple(sorted(_dim(dim, shape) for dim in ([dims] if isinstance(dims, int) else dims)))
+    return e.emit("norm", [c.value], c.shape, {"dims": where, "keep": bool(c.get(3, "keepdim", False))})
 
 
 def _reshape(e: Emitter, c: Call) -> str:
@@ -451,6 +463,7 @@ READERS: Mapping[str, Callable[[Emitter, Call], Any]] = {
     "adaptive_max_pool2d": _adaptive("adaptive_max_pool2d"),
     "add": _arithmetic(1, "add"),
     "addcmul": _addcmul,
+    "alias": _alias,
     "alpha_dropout": _alias,
     "avg_pool2d": _avg_pool,
     "batch_norm": _batch_norm,
@@ -481,6 +494,7 @@ READERS: Mapping[str, Callable[[Emitter, Call], Any]] = {
     "layer_norm": _layer_norm,
     "leaky_relu": _leaky_relu,
     "linear": _linear,
+    "linalg_vector_norm": _norm,
     "max_pool2d": _max_pool,
     "mean": _mean,
     "mish": _plain("mish"),

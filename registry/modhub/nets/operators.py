@@ -271,6 +271,15 @@ def _run_layer_norm(a: Attributes, x: Sequence[Tensor], t: Tensors) -> Tensor:
     return out + t["bias"] if "bias" in t else out
 
 
+def _run_mean(a: Attributes, x: Sequence[Tensor], t: Tensors) -> Tensor:
+    """With a count, channels that were cut are zeros that still count."""
+    dims = tuple(dim + 1 for dim in a["dims"])
+    out: Tensor = x[0].mean(dims, keepdim=a["keep"])
+    if a["count"] is None:
+        return out
+    return out * (math.prod(x[0].shape[dim] for dim in dims) / a["count"])
+
+
 def _run_slice(a: Attributes, x: Sequence[Tensor], t: Tensors) -> Tensor:
     index = [slice(None)] * (a["dim"] + 1) + [slice(a["start"], a["stop"], a["step"])]
     out: Tensor = x[0][tuple(index)]
@@ -437,11 +446,12 @@ OPERATORS: Mapping[str, OperatorSpec] = {
         attributes={"shape": _SHAPE},
         tensors=lambda a, shapes: {"value": TensorSpec(a["shape"], dtype=torch.bool)},
         shape=_constant_shape,
-        run=lambda a, x, t: x[0] * t["value"],
+        run=lambda a, x, t: torch.where(t["value"], x[0], 0.0),
         rule="aligned",
         keeps_zero=True,
     ),
     "add": OperatorSpec(inputs=None, shape=_broadcast, run=_combined, rule="add"),
+    "divide": OperatorSpec(inputs=2, shape=_broadcast, run=lambda a, x, t: x[0] / x[1], rule="multiply"),
     "multiply": OperatorSpec(inputs=2, shape=_broadcast, run=lambda a, x, t: x[0] * x[1], rule="multiply"),
     "concat": OperatorSpec(
         inputs=None,
@@ -496,10 +506,23 @@ OPERATORS: Mapping[str, OperatorSpec] = {
         keeps_zero=True,
     ),
     "mean": OperatorSpec(
+        attributes={
+            "dims": Attribute(kind="ints", low=0, high=15),
+            "keep": _FLAG,
+            "count": Attribute(kind="int", low=1, optional=True),
+        },
+        shape=_mean_shape,
+        run=_run_mean,
+        rule="mean",
+        keeps_zero=True,
+    ),
+    "norm": OperatorSpec(
         attributes={"dims": Attribute(kind="ints", low=0, high=15), "keep": _FLAG},
         shape=_mean_shape,
-        run=lambda a, x, t: x[0].mean(tuple(dim + 1 for dim in a["dims"]), keepdim=a["keep"]),
-        rule="mean",
+        run=lambda a, x, t: torch.linalg.vector_norm(
+            x[0], dim=tuple(dim + 1 for dim in a["dims"]), keepdim=a["keep"]
+        ),
+        rule="positions",
         keeps_zero=True,
     ),
     "reshape": OperatorSpec(

@@ -175,11 +175,22 @@ def _cut_group_norm(c: Cutting) -> Shrunk:
 def _trace_mean(
     node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
 ) -> Trace:
+    """Over positions each channel stays; over channels one is left, and zeros do not change the sum."""
     dims, axis = node.attributes["dims"], ins[0].axis
+    if axis in dims and node.op == "mean" and node.attributes["keep"]:
+        return Trace(ledger.fresh(1, node.name), np.zeros(1, np.bool_), axis)
     if axis in dims:
         return _frozen(node, out, ins, ledger)
     gone = 0 if node.attributes["keep"] else sum(dim < axis for dim in dims)
     return replace(ins[0], axis=axis - gone)
+
+
+def _cut_mean(c: Cutting) -> Shrunk:
+    dims = c.node.attributes["dims"]
+    if c.axes[0] not in dims or c.kept[0].all():
+        return _unchanged(c)
+    count = c.node.attributes["count"] or math.prod(c.shapes[0][dim] for dim in dims)
+    return _with(c, count=count)
 
 
 # -- weights that mix channels ----------------------------------------------------------------------------
@@ -249,6 +260,8 @@ def _trace_tied(
     for trace in full[1:]:
         ledger.tie(full[0].ids, trace.ids)
     zeros = np.stack([np.broadcast_to(trace.zero, out[axis]) for trace in ins])
+    if node.op == "divide":
+        zeros = zeros[:1]
     zero: Kept = np.asarray(zeros.any(axis=0) if node.op == "multiply" else zeros.all(axis=0))
     return Trace(full[0].ids, zero, axis)
 
@@ -385,7 +398,8 @@ RULES: Mapping[str, Rule] = {
     "aligned": Rule(_trace_same, _cut_aligned),
     "layer_norm": Rule(_trace_same, _cut_layer_norm),
     "group_norm": Rule(_trace_group_norm, _cut_group_norm),
-    "mean": Rule(_trace_mean, _unchanged),
+    "mean": Rule(_trace_mean, _cut_mean),
+    "positions": Rule(_trace_mean, _unchanged),
     "conv2d": Rule(_trace_conv, _cut_conv),
     "linear": Rule(_trace_linear, _cut_linear),
     "add": Rule(_trace_tied, _unchanged),
