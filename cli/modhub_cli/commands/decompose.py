@@ -74,6 +74,18 @@ def _pair(text: str) -> tuple[str, str]:
     "--date",
     help="ISO 8601, written into the manifests. Default: none, so that equal inputs give equal bytes.",
 )
+@click.option(
+    "--measure",
+    metavar="DATA",
+    help="Images the parent was not trained on, to record each module's figures with. Default: DATA's own.",
+)
+@click.option(
+    "--form",
+    type=click.Choice(["delta", "standalone"]),
+    default="delta",
+    show_default=True,
+    help="On the shared trunk, or each with its own channels cut out.",
+)
 @click.option("--force", is_flag=True, help="Replace what is in the target directory.")
 @reporting
 def command(
@@ -97,6 +109,8 @@ def command(
     images: int,
     seed: int,
     date: str | None,
+    measure: str | None,
+    form: str,
     force: bool,
     out: Out,
 ) -> None:
@@ -130,6 +144,8 @@ def command(
         images_per_class=images,
         seed=seed,
         date=date,
+        measure=measure,
+        form=form,
         replace=force,
         reporter=out.reporter(),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import click
@@ -17,9 +18,18 @@ __all__ = ["command"]
 @click.argument("repository")
 @click.option("--version", required=True, help="The release, PEP 440: 1.0.0.")
 @click.option("--private", is_flag=True, help="Create the repository so that only its owner sees it.")
+@click.option(
+    "--form",
+    type=click.Choice(["as-is", "standalone"]),
+    default="as-is",
+    show_default=True,
+    help="standalone: each module with its own channels cut out, without the parent's trunk.",
+)
 @hub_option
 @reporting
-def command(directory: Path, repository: str, version: str, private: bool, hub: str | None, out: Out) -> None:
+def command(
+    directory: Path, repository: str, version: str, private: bool, form: str, hub: str | None, out: Out
+) -> None:
     """Publish what `modhub decompose` wrote into DIRECTORY as a release of REPOSITORY.
 
     One commit and one tag, all or nothing. A release never changes afterwards; yank it if it is wrong.
@@ -28,14 +38,20 @@ def command(directory: Path, repository: str, version: str, private: bool, hub: 
     """
     from modhub.api.sharing import push
 
-    report = push(
-        directory,
-        repository,
-        version=version,
-        private=private,
-        hub=hub,
-        reporter=out.reporter(),
-    )
+    with tempfile.TemporaryDirectory(prefix="modhub-") as scratch:
+        if form == "standalone":
+            from modhub.api.making import write_standalone
+
+            source, directory = directory, Path(scratch) / "standalone"
+            write_standalone(source, directory)
+        report = push(
+            directory,
+            repository,
+            version=version,
+            private=private,
+            hub=hub,
+            reporter=out.reporter(),
+        )
 
     def human() -> None:
         if report["existed"]:

@@ -11,18 +11,21 @@ import numpy as np
 from torch import nn
 
 from modhub.api.projects import open_catalog
-from modhub.artifact import write_artifact
+from modhub.artifact import read_manifest, read_modules, write_artifact
 from modhub.data import ImageSet, open_data
 from modhub.decompose import METHODS, DecomposeOptions, Method, Parent
 from modhub.decompose.assembling import assemble
+from modhub.decompose.standalone import standalone
 from modhub.errors import DataError, StorageError
+from modhub.files import confined
 from modhub.manifest import InputSpec
+from modhub.measuring import measured
 from modhub.modules import Decomposition, ModuleSet
 from modhub.nets.sources import ParentSource, load_parent
 from modhub.refs import RepositoryId
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["DecomposeSettings", "decompose", "decompose_to", "open_parent"]
+__all__ = ["DecomposeSettings", "apart", "decompose", "decompose_to", "open_parent", "write_standalone"]
 
 
 class DecomposeSettings(TypedDict, total=False):
@@ -31,7 +34,9 @@ class DecomposeSettings(TypedDict, total=False):
     `weights` is a safetensors file, `arguments` are for a `FILE.py:CALLABLE`, `labels` the classes in
     the order of its outputs, `only` those wanted. `input_size` is ([channels,] height, width); `mean` and
     `std` are per channel, of values in [0, 1]. `max_loss` is a fraction of balanced accuracy,
-    `images_per_class` how many are looked at. `date` is ISO 8601 and goes into the manifests.
+    `images_per_class` how many are looked at. `date` is ISO 8601 and goes into the manifests. `measure` are
+    images that had no say in the parent's training: the recorded figures come from them instead of training
+    images kept aside. `form` is `delta` or, when written to a directory, `standalone`.
     """
 
     split: str | None
@@ -51,6 +56,8 @@ class DecomposeSettings(TypedDict, total=False):
     images_per_class: int
     seed: int
     date: str | None
+    form: str
+    measure: str | ImageSet | None
     reporter: Reporter
 
 
@@ -79,7 +86,9 @@ def decompose_to(
             f"'{directory}' exists already.", hint="Choose another directory, remove it, or pass --force."
         )
     modules, done = _decomposed(parent, data, settings)
-    write_artifact(directory, modules, replace=replace)
+    sets = apart(modules) if settings.get("form", "delta") == "standalone" else [modules]
+    write_artifact(directory, *sets, replace=replace)
+    entries = [entry for each in sets for entry in each.manifest.modules]
     return {
         "path": str(directory),
         "parent": modules.manifest.parent.name,
@@ -94,9 +103,26 @@ def decompose_to(
                 "recall": entry.metrics.get("recall"),
                 "precision": entry.metrics.get("precision"),
             }
-            for entry in modules.manifest.modules
+            for entry in entries
         ],
     }
+
+
+def apart(modules: ModuleSet) -> list[ModuleSet]:
+    """Every module of a set standing alone, on a trunk of its own."""
+    return [standalone(modules, module.manifest.slug) for module in modules.modules]
+
+
+def write_standalone(source: Path, target: Path) -> None:
+    """The artifact in `source` with every module standing alone, as a new directory `target`."""
+    manifest = read_manifest(source)
+    sets = read_modules(manifest, lambda info: confined(source, info.path), place=f"'{source}'")
+    alone = [
+        one
+        for each in sets
+        for one in ([each] if each.modules[0].manifest.form == "standalone" else apart(each))
+    ]
+    write_artifact(target, *alone)
 
 
 def _decomposed(
@@ -116,7 +142,12 @@ def _decomposed(
     )
     method = _method(settings.get("method", "relevance"), settings.get("method_options", {}))
     done = method.decompose(whole, images, options, reporter)
-    return assemble(whole, done, seed=seed, date=settings.get("date")), done
+    modules = assemble(whole, done, seed=seed, date=settings.get("date"))
+    if (unseen := settings.get("measure")) is not None:
+        test = open_data(unseen, "test") if isinstance(unseen, str) else unseen
+        done = measured(whole, modules, done, test, seed=seed, reporter=reporter)
+        modules = assemble(whole, done, seed=seed, date=settings.get("date"))
+    return modules, done
 
 
 def open_parent(parent: str | nn.Module, images: ImageSet, settings: DecomposeSettings) -> Parent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from modhub.card import CARD_NAME, card
@@ -13,11 +14,12 @@ from modhub.modules import ModuleSet, tensor_bytes
 __all__ = ["artifact_files", "write_artifact"]
 
 
-def artifact_files(modules: ModuleSet) -> dict[str, bytes]:
+def artifact_files(modules: ModuleSet, *others: ModuleSet) -> dict[str, bytes]:
     """Every file of the repository by path: equal sets give equal bytes.
 
-    A trunk that stands in another repository (`TrunkInfo.repository`) is left out. Raises `IntegrityError`
-    when a digest in a manifest is not that of the bytes it speaks of.
+    `others` are sets of the same parent on trunks of their own, as standalone modules are. A trunk that
+    stands in another repository (`TrunkInfo.repository`) is left out. Raises `IntegrityError` when a digest
+    in a manifest is not that of the bytes it speaks of.
     """
     files: dict[str, bytes] = {}
 
@@ -29,30 +31,37 @@ def artifact_files(modules: ModuleSet) -> dict[str, bytes]:
             )
         files[info.path] = content
 
-    manifest = modules.manifest
-    for trunk in {
-        manifest.trunk_of(entry).sha256: manifest.trunk_of(entry) for entry in manifest.modules
-    }.values():
-        if trunk.repository is None:
-            add(trunk.graph, pretty_json(modules.trunk.graph.to_dict()))
-            add(trunk.weights, tensor_bytes(modules.trunk.tensors))
-            if trunk.statistics is not None:
-                add(trunk.statistics, tensor_bytes(modules.statistics))
-    for entry, module in zip(manifest.modules, modules.modules, strict=True):
-        add(entry.manifest, module.manifest.to_bytes())
-        add(entry.tensors, tensor_bytes(module.tensors))
-    files[MANIFEST_NAME] = manifest.to_bytes()
-    files[CARD_NAME] = card(manifest, [module.manifest for module in modules.modules]).encode()
+    sets = (modules, *others)
+    for each in sets:
+        manifest = each.manifest
+        for trunk in {
+            manifest.trunk_of(entry).sha256: manifest.trunk_of(entry) for entry in manifest.modules
+        }.values():
+            if trunk.repository is None:
+                add(trunk.graph, pretty_json(each.trunk.graph.to_dict()))
+                add(trunk.weights, tensor_bytes(each.trunk.tensors))
+                if trunk.statistics is not None:
+                    add(trunk.statistics, tensor_bytes(each.statistics))
+        for entry, module in zip(manifest.modules, each.modules, strict=True):
+            add(entry.manifest, module.manifest.to_bytes())
+            add(entry.tensors, tensor_bytes(module.tensors))
+    whole = dataclasses.replace(
+        modules.manifest, modules=tuple(entry for each in sets for entry in each.manifest.modules)
+    )
+    files[MANIFEST_NAME] = whole.to_bytes()
+    files[CARD_NAME] = card(whole, [module.manifest for each in sets for module in each.modules]).encode()
     return dict(sorted(files.items()))
 
 
-def write_artifact(directory: Path | str, modules: ModuleSet, *, replace: bool = False) -> Path:
+def write_artifact(
+    directory: Path | str, modules: ModuleSet, *others: ModuleSet, replace: bool = False
+) -> Path:
     """Write every file of `artifact_files` into a new `directory`, which appears whole or not at all.
 
     Raises `StorageError` when it exists and is not to be replaced, or cannot be written.
     """
     target = Path(directory)
-    files = artifact_files(modules)
+    files = artifact_files(modules, *others)
     with new_directory(target, replace=replace) as scratch:
         for path, content in files.items():
             file = confined(scratch, path)

@@ -43,7 +43,7 @@ def standalone(modules: ModuleSet, name: str) -> ModuleSet:
         "head.bias": bias[:2],
     }
     manifest = module.manifest
-    info = _trunk_info(trunk, shared, weight.shape[1])
+    info = _trunk_info(trunk, shared, weight.shape[1], f"modules/{manifest.slug}")
     manifest = replace(
         manifest,
         form="standalone",
@@ -72,13 +72,13 @@ def standalone(modules: ModuleSet, name: str) -> ModuleSet:
     return ModuleSet(repository, trunk, shared, (ClassModule(manifest, own),))
 
 
-def _trunk_info(trunk: Network, shared: dict[str, torch.Tensor], features: int) -> TrunkInfo:
-    price, stem = cost(trunk), f"trunk/{trunk.sha256}"
-    statistics = _info(f"{stem}.statistics.safetensors", tensor_bytes(shared)) if shared else None
+def _trunk_info(trunk: Network, shared: dict[str, torch.Tensor], features: int, directory: str) -> TrunkInfo:
+    price = cost(trunk)
+    statistics = _info(f"{directory}/trunk.statistics.safetensors", tensor_bytes(shared)) if shared else None
     return TrunkInfo(
         sha256=trunk.sha256,
-        graph=_info("trunk/graph.json", pretty_json(trunk.graph.to_dict())),
-        weights=_info(f"{stem}.safetensors", tensor_bytes(trunk.tensors)),
+        graph=_info(f"{directory}/graph.json", pretty_json(trunk.graph.to_dict())),
+        weights=_info(f"{directory}/trunk.safetensors", tensor_bytes(trunk.tensors)),
         statistics=statistics,
         features=features,
         parameters=price.parameters,

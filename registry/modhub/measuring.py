@@ -1,0 +1,99 @@
+"""How good modules are on images that had no say in their parent's training or in making them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from modhub.compose import TrunkPass, parts_of
+from modhub.compose.compiler import plans
+from modhub.data import ImageSet
+from modhub.decompose import Parent
+from modhub.decompose.base import aligned
+from modhub.decompose.calibration import balanced_accuracy
+from modhub.manifest import Measurement
+from modhub.modules import Decomposition, ModuleSet
+from modhub.nets import Runner
+from modhub.preprocessing import Preprocess
+from modhub.reporter import SILENT, Reporter
+
+__all__ = ["measured"]
+
+_MOST = 100
+"""Images per class: enough to know a recall to about five points."""
+
+
+def measured(
+    parent: Parent,
+    modules: ModuleSet,
+    decomposition: Decomposition,
+    images: ImageSet,
+    *,
+    per_class: int = _MOST,
+    seed: int = 0,
+    reporter: Reporter = SILENT,
+) -> Decomposition:
+    """`decomposition` with every module's figures measured on `images`, `per_class` of each class at most.
+
+    `modules` are its drafts assembled. `recall` and `precision` are the class's among all classes of the set
+    when the trunk is cut to this one module; `balanced_accuracy` is that of its log-odds being positive;
+    `parent_…` are the whole parent's on the same images. Raises `DataError` when a class has no image.
+    """
+    sample = aligned(parent, images, minimum=1).sample(per_class, seed)
+    batches = list(sample.batches(100))
+    targets = np.concatenate([sample.targets[indices] for _, indices in batches])
+    whole = nn.Sequential(Preprocess(parent.input), Runner(parent.head.join(parent.trunk)))
+    logits = _answers(whole, batches)
+    parts = parts_of(modules)
+    (plan,) = plans(parts)
+    rows = [parent.labels.index(part.name) for part in plan.parts]
+    drafts = []
+    for draft in reporter.track(decomposition.modules, f"measure on {images.name}"):
+        row = parent.labels.index(draft.label)
+        one = plan.compile(plan.space.close(draft.tensors["mask"].bool().numpy()))
+        margins = _answers(nn.Sequential(one, _Margins(one)), batches)
+        positive = targets == row
+        answers = np.asarray(rows)[margins.argmax(1).numpy()]
+        slope, intercept = (draft.calibration.parameters[name] for name in ("slope", "intercept"))
+        alone = slope * margins[:, rows.index(row)].double().numpy() + intercept > 0
+        margin = logits[:, row] - (logits.sum(1) - logits[:, row]) / max(logits.shape[1] - 1, 1)
+        parent_alone = slope * margin.double().numpy() + intercept > 0
+        named = answers == row
+        values = {
+            "recall": float(named[positive].mean()),
+            "precision": float(positive[named].mean()) if named.any() else 0.0,
+            "parent_recall": float((logits.argmax(1).numpy() == row)[positive].mean()),
+            "balanced_accuracy": balanced_accuracy(alone, positive),
+            "parent_balanced_accuracy": balanced_accuracy(parent_alone, positive),
+            "false_accept": draft.calibration.parameters["false_accept"],
+        }
+        measurement = Measurement(
+            dataset=images.name,
+            split=images.split,
+            positives=int(positive.sum()),
+            negatives=int((~positive).sum()),
+            values=values,
+        )
+        drafts.append(dataclasses.replace(draft, measurement=measurement))
+    return dataclasses.replace(decomposition, modules=tuple(drafts))
+
+
+class _Margins(nn.Module):
+    """Features to the margins of all classes of a compiled trunk's only head."""
+
+    def __init__(self, compiled: TrunkPass) -> None:
+        super().__init__()
+        self.head = compiled.heads[0]
+
+    def forward(self, features: Tensor) -> Tensor:
+        margins: Tensor = self.head.margins(features)
+        return margins
+
+
+def _answers(network: nn.Module, batches: list[tuple[Tensor, NDArray[np.int64]]]) -> Tensor:
+    with torch.inference_mode():
+        return torch.cat([network(pixels) for pixels, _ in batches])

@@ -1,0 +1,79 @@
+"""Measuring on unseen images, and modules that stand alone, from decomposition to a composed classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import modhub
+from modhub.api.making import decompose_to, write_standalone
+from modhub.artifact import read_artifact, read_manifest
+from modhub.data import open_data
+from modhub.errors import DataError
+from modhub.nets import Runner
+from tests.digit_parents import digit_parent
+
+SETTINGS = {"mean": (0.3,), "std": (0.35,), "images_per_class": 40, "name": "digits"}
+
+
+def trained() -> Runner:
+    parent = digit_parent("0123456789")
+    return Runner(parent.head.join(parent.trunk))
+
+
+@pytest.fixture(scope="module")
+def delta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("forms") / "delta"
+    decompose_to(directory, trained(), "digits", measure="digits", **SETTINGS)
+    return directory
+
+
+def test_figures_come_from_the_images_given_to_measure(delta: Path) -> None:
+    test = open_data("digits", "test")
+    for module in read_artifact(delta).modules:
+        measurement = module.manifest.measurement
+        assert measurement is not None
+        assert (measurement.dataset, measurement.split) == ("digits", "test")
+        counts = dict(zip(test.labels, test.counts().tolist(), strict=True))
+        assert measurement.positives == counts[module.label]
+        assert measurement.negatives == len(test) - counts[module.label]
+        # Few images choose the masks here; a module decides almost as well as its parent, not as well.
+        assert measurement.values["parent_recall"] >= 0.9
+        assert measurement.values["recall"] >= 0.6
+        assert 0.8 <= measurement.values["balanced_accuracy"] <= 1
+
+
+def test_measuring_needs_images_of_every_class(tmp_path: Path) -> None:
+    few = open_data("digits", "test").only([str(digit) for digit in range(9)])
+    with pytest.raises(DataError, match="no images of '9'"):
+        decompose_to(tmp_path / "out", trained(), "digits", measure=few, **SETTINGS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_standalone_modules_share_no_file_and_compose_with_delta_ones(delta: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    write_standalone(delta, alone)
+    manifest = read_manifest(alone)
+    assert manifest.trunk is None
+    assert {entry.form for entry in manifest.modules} == {"standalone"}
+    assert not (alone / "trunk").exists()
+    hub = str(tmp_path / "hub")
+    modhub.push(delta, "lab/delta", version="1", hub=hub)
+    modhub.push(alone, "lab/alone", version="1", hub=hub)
+    images, _ = next(open_data("digits", "test").batches(20))
+    together = modhub.compose({"3": "lab/alone/3", "7": "lab/delta/7"}, hub=hub)
+    assert len(together.passes) == 2
+    assert together(images).shape == (20, 2)
+    one = modhub.compose(["lab/alone/3"], hub=hub)
+    same = modhub.compose(["lab/delta/3"], hub=hub)
+    torch.testing.assert_close(one(images), same(images), atol=1e-3, rtol=1e-3)
+
+
+def test_what_stands_alone_already_is_copied(delta: Path, tmp_path: Path) -> None:
+    write_standalone(delta, tmp_path / "one")
+    write_standalone(tmp_path / "one", tmp_path / "two")
+    for path in sorted((tmp_path / "one").rglob("*")):
+        if path.is_file():
+            assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
