@@ -277,7 +277,8 @@ def _run_mean(a: Attributes, x: Sequence[Tensor], t: Tensors) -> Tensor:
     out: Tensor = x[0].mean(dims, keepdim=a["keep"])
     if a["count"] is None:
         return out
-    return out * (math.prod(x[0].shape[dim] for dim in dims) / a["count"])
+    share: float = math.prod(x[0].shape[dim] for dim in dims) / a["count"]
+    return out * share
 
 
 def _run_slice(a: Attributes, x: Sequence[Tensor], t: Tensors) -> Tensor:
