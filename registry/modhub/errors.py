@@ -9,6 +9,7 @@
     │   └── UnsupportedOperatorError
     ├── ParentError                 a parent whose weights, labels or input make no sense
     ├── DataError                   images or labels that cannot be used
+    ├── DeviceError                 a device to compute on that is not there
     ├── CompositionError            modules that do not go together
     │   └── BudgetError             a budget that cannot be met
     ├── ExportError                 a classifier that cannot be written in the wanted format
@@ -34,6 +35,7 @@ __all__ = [
     "CompositionError",
     "ConflictError",
     "DataError",
+    "DeviceError",
     "ExportError",
     "HubError",
     "IntegrityError",
@@ -107,6 +109,10 @@ class ParentError(ModhubError):
 
 class DataError(ModhubError):
     """A data set or an image cannot be read or used."""
+
+
+class DeviceError(ModhubError):
+    """The device that was asked for is not on this machine, or is none."""
 
 
 class CompositionError(ModhubError):

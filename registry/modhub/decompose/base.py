@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -94,6 +95,10 @@ class DecomposeOptions:
     `max_loss` is the balanced accuracy, in fractions, that a module alone may lose against the parent's own
     one-against-rest answer on the calibration images. `fit_images` and `calibration_images` are per class
     and disjoint, drawn with `seed`. `labels` are the classes wanted; None: all.
+
+    `examined` is for how many classes at most a choice is checked on images; the others go as far as the
+    checked ones could (None: all, but few where trunk and classes are many). `device` computes. `resume` is a
+    folder in which an interrupted run keeps what it has found, and looks for it.
     """
 
     max_loss: float = 0.005
@@ -102,6 +107,9 @@ class DecomposeOptions:
     seed: int = 0
     batch: int = 100
     labels: tuple[str, ...] | None = None
+    examined: int | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    resume: Path | None = None
 
 
 class Method(Protocol):

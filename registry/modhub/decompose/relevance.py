@@ -1,15 +1,20 @@
 """The default method: per class, the channels its margin hangs on, to a loss budget checked on other images.
 
-One pass over a few hundred images per class collects moments and sensitivities (`statistics`). They order the
+One pass over a few hundred images per class collects moments and sensitivities (`gathering`). They order the
 channels (`selection`); the longest prefix of the order is removed whose loss, with the removed channels
 replaced by affine maps of the kept ones (`compensation`), stays in the budget. Nothing is trained, and a
 module carries its statistics, so that a composer can choose channels again for any set of classes.
+
+Where a large trunk meets many classes, channels are ordered by their first charges, and the loss is checked
+for some classes only (`examined`); the others pay the price, in squared log-odds, that those could pay.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,37 +23,46 @@ from torch import Tensor
 
 from modhub.data import ImageSet, split_indices
 from modhub.decompose.base import DecomposeOptions, Parent, aligned
-from modhub.decompose.calibration import (
-    balanced_accuracy,
-    fit_calibration,
-    fit_temperature,
-    log_odds,
-)
-from modhub.decompose.channelling import channelled_head, head_tensors
+from modhub.decompose.channelling import head_tensors
 from modhub.decompose.compensation import cut
-from modhub.decompose.held_out import HeldOut, normalised
-from modhub.decompose.selection import Removal, importance, mask_after, removal_order, slot_costs
+from modhub.decompose.examining import Examiner, parent_logits
+from modhub.decompose.gathering import Observer, chunks_of, correlation_numbers
+from modhub.decompose.held_out import HeldOut
+from modhub.decompose.saving import Savings, digest_of_images
+from modhub.decompose.selection import (
+    QuickOrder,
+    Removal,
+    importance,
+    mask_after,
+    order_work,
+    removal_order,
+    slot_costs,
+)
 from modhub.decompose.statistics import (
     CORRELATION_LIMIT,
     ClassStatistics,
+    Moments,
     correlation_tensors,
-    margins,
-    observe,
     observed_values,
-    pooled_statistics,
     statistics_tensors,
+    unpacked,
 )
+from modhub.decompose.workers import Workers
 from modhub.errors import DataError
 from modhub.manifest import Calibration, Measurement, MethodInfo, Sizes
+from modhub.manifest.fields import Fields
 from modhub.modules import Decomposition, ModuleDraft
-from modhub.nets import Mask, Runner, channel_space, cost
+from modhub.nets import Mask, Runner, channel_space, cost, slice_network
 from modhub.preprocessing import Preprocess
 from modhub.reporter import Reporter
 
 __all__ = ["Relevance"]
 
-_NEGATIVES = 200
-_HALVINGS = 6
+_ORDER_WORK = 20_000_000_000
+"""Numbers that ordering the channels of all classes may change before first charges have to do."""
+_EXAMINED = 16
+_SAVES = 10
+"""How often the pooled sums are saved on the way."""
 
 
 class Relevance:
@@ -63,6 +77,36 @@ class Relevance:
         return _Work(parent, aligned(parent, images), options, reporter).run()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Choice:
+    """What is decided for one class. `price` is what the last removed channel cost, if images had a say."""
+
+    mask: Mask
+    calibration: Calibration
+    measurement: Measurement | None
+    sizes: Sizes
+    price: float | None
+
+    def notes(self) -> dict[str, Any]:
+        return {
+            "calibration": self.calibration.to_dict(),
+            "measurement": None if self.measurement is None else self.measurement.to_dict(),
+            "sizes": self.sizes.to_dict(),
+            "price": self.price,
+        }
+
+    @classmethod
+    def of(cls, mask: Tensor, notes: Mapping[str, Any]) -> _Choice:
+        measured = notes["measurement"]
+        return cls(
+            mask=mask.bool().numpy(),
+            calibration=Calibration.from_dict(Fields(notes["calibration"], "calibration")),
+            measurement=None if measured is None else Measurement.from_dict(Fields(measured, "measurement")),
+            sizes=Sizes.from_dict(Fields(notes["sizes"], "sizes")),
+            price=notes["price"],
+        )
+
+
 class _Work:
     """One run of the method: what it looks at, and what it finds on the way."""
 
@@ -75,11 +119,18 @@ class _Work:
                 hint=f"Its classes are: {', '.join(parent.labels[:20])}.",
             )
         self.parent, self.options, self.reporter = parent, options, reporter
+        self.workers = Workers.here()
+        self.parameters: dict[str, str | int | float | bool | None] = {
+            "max_loss": options.max_loss,
+            "fit_images": options.fit_images,
+            "calibration_images": options.calibration_images,
+        }
+        if options.examined is not None:
+            self.parameters["examined"] = options.examined
         fit, held = split_indices(
             images.targets, (options.fit_images, options.calibration_images), options.seed
         )
-        self.dataset = images.name
-        self.split = images.split
+        self.place = f"{images.name}/{images.split}"
         self.fit, self.held = images.subset(fit), images.subset(held)
         self.space = channel_space(parent.trunk)
         self.preprocess = Preprocess(parent.input)
@@ -88,186 +139,278 @@ class _Work:
         ]
         self.whole = cost(parent.trunk)
         self.costs = slot_costs(parent.trunk, self.space)
+        graph = parent.trunk.graph
+        self.own = correlation_numbers(graph, self.space) <= CORRELATION_LIMIT
+        work = len(self.wanted) * order_work(self.space, observed_values(graph, self.space))
+        self.quick = not self.own and work > _ORDER_WORK
+        self.saved = Savings(options.resume, self._about(images), owner=self.workers.first)
+
+    def _about(self, images: ImageSet) -> list[Any]:
+        """Everything the result depends on."""
+        if self.options.resume is None:
+            return []
+        parent = self.parent
+        return [
+            Relevance.name,
+            parent.sha256,
+            parent.trunk.sha256,
+            list(parent.labels),
+            parent.input.to_dict(),
+            digest_of_images(images),
+            self.parameters,
+            [self.options.seed, self.options.batch, str(self.options.device), self.wanted],
+        ]
 
     def run(self) -> Decomposition:
         started = time.perf_counter()
         parent = self.parent
-        statistics = self._observe()
-        self._calibrate()
-        with self.reporter.step("choose channels", len(self.wanted)):
-            drafts = []
-            for row in self.wanted:
-                drafts.append(self._draft(row, statistics[row]))
-                self.reporter.advance()
-        shared = {"parent.weight": parent.head.weight, "parent.bias": parent.head.bias}
-        if not self._own_correlations(statistics[self.wanted[0]]):
-            shared.update(correlation_tensors(pooled_statistics(list(statistics.values())).moments))
-        parameters = {
-            "max_loss": self.options.max_loss,
-            "fit_images": self.options.fit_images,
-            "calibration_images": self.options.calibration_images,
-        }
+        self._observe()
+        with self.reporter.step("calibrate"):
+            self._calibrate()
+        choices = self._choose()
+        shared = {"parent.weight": parent.head.weight, "parent.bias": parent.head.bias, **self.correlations}
         return Decomposition(
-            method=MethodInfo(name=Relevance.name, parameters=parameters, paper=Relevance.paper),
-            modules=tuple(drafts),
+            method=MethodInfo(name=Relevance.name, parameters=self.parameters, paper=Relevance.paper),
+            modules=tuple(self._draft(row, choices[row]) for row in self.wanted),
             statistics=shared,
             seconds=time.perf_counter() - started,
             images=len(self.fit) + len(self.held),
         )
 
-    def _observe(self) -> dict[int, ClassStatistics]:
-        parent = self.parent
-        runner = Runner(parent.trunk)
-        values = observed_values(parent.trunk.graph, self.space)
-        found = {}
+    # -- what the classes do to the trunk ------------------------------------------------------------------
+
+    def _observe(self) -> None:
+        """Own statistics are kept as they are; those with pooled correlations as they stand in modules."""
+        parent, options = self.parent, self.options
+        observer = Observer(
+            Runner(parent.trunk).to(options.device),
+            parent.head,
+            self.space,
+            self.fit,
+            self.preprocess,
+            own=self.own,
+            batch=options.batch,
+            device=options.device,
+            workers=self.workers,
+        )
+        self.values = observer.values
+        self.full: dict[int, ClassStatistics] = {}
+        self.tensors: dict[int, dict[str, Tensor]] = {}
+        chunks = chunks_of(self.wanted, self.fit.counts().tolist(), options.batch)
+        pooled = f"pooled-{self.workers.rank}-of-{self.workers.size}"
+        done = self._restored(len(chunks), pooled, observer)
+        every = 1 if self.own else -(-len(chunks) // _SAVES)
+        unsaved: dict[str, dict[str, Tensor]] = {}
+        turn = 0
         with self.reporter.step("observe classes", len(self.wanted)):
-            for row in self.wanted:
-                own = self.fit.subset(np.flatnonzero(self.fit.targets == row))
-                batches = normalised(own, self.preprocess, self.options.batch)
-                head = channelled_head(parent.head.weight, parent.head.bias, row)
-                found[row], _ = observe(runner, batches, values, head, parent.head.tail)
-                self.reporter.advance()
-        return found
+            for number, rows in enumerate(chunks):
+                if number >= done:
+                    unsaved[f"classes-{number}"] = self._seen(rows, observer.observe(rows, turn))
+                    if (number + 1) % every == 0 or number + 1 == len(chunks):
+                        self._save(unsaved, pooled, observer, number + 1)
+                turn += -(-int(sum(self.fit.counts()[rows])) // options.batch)
+                self.reporter.advance(len(rows))
+        self.correlations: dict[str, Tensor] = {}
+        if not self.own:
+            self.workers.sum(observer.pooled.second.values())
+            self.correlations = correlation_tensors(observer.pooled.moments())
+            # float16 as it is stored: what is chosen here is chosen alike where modules are composed.
+            self.matrices = {
+                name: unpacked(self.correlations[f"statistics.{name}.correlation"].float().numpy())
+                if f"statistics.{name}.correlation" in self.correlations
+                else np.ones(observer.channels[name])
+                for name in self.values
+            }
+
+    def _seen(self, rows: list[int], found: list[ClassStatistics]) -> dict[str, Tensor]:
+        """Remember what was found; the same by `<row>/<name>`, to be saved."""
+        kept: dict[str, Tensor] = {}
+        for row, statistics in zip(rows, found, strict=True):
+            if self.own:
+                self.full[row] = statistics
+                for name, moments in statistics.moments.items():
+                    for part, array in (
+                        ("mean", moments.mean),
+                        ("covariance", moments.covariance),
+                        ("sensitivity", statistics.sensitivity[name]),
+                    ):
+                        kept[f"{row}/{name}/{part}"] = torch.from_numpy(array)
+            else:
+                self.tensors[row] = statistics_tensors(statistics, correlations=False)
+                kept.update({f"{row}/{key}": tensor for key, tensor in self.tensors[row].items()})
+        return kept
+
+    def _save(
+        self, unsaved: dict[str, dict[str, Tensor]], pooled: str, observer: Observer, done: int
+    ) -> None:
+        if self.workers.first:
+            for name, tensors in unsaved.items():
+                self.saved.save(name, tensors)
+        unsaved.clear()
+        if not self.own:
+            sums = observer.pooled
+            tensors = {f"first/{name}": each for name, each in sums.first.items()}
+            tensors.update({f"second/{name}": each for name, each in sums.second.items()})
+            self.saved.save(pooled, tensors, {"chunks": done, "classes": sums.classes})
+
+    def _restored(self, chunks: int, pooled: str, observer: Observer) -> int:
+        """How many chunks an interrupted run has left, which are read."""
+        done = 0
+        if self.own:
+            while done < chunks and self.saved.has(f"classes-{done}"):
+                done += 1
+            done = min(self.workers.gather(done))
+        elif (left := self.saved.load(pooled)) is not None:
+            done = int(left[1]["chunks"])
+        if not self.workers.agree(done):
+            return 0
+        if done and not self.own and left is not None:
+            observer.pooled.classes = int(left[1]["classes"])
+            for name in observer.values:
+                observer.pooled.first[name] = left[0][f"first/{name}"]
+                observer.pooled.second[name] = left[0][f"second/{name}"]
+        for number in range(done):
+            found = self.saved.load(f"classes-{number}")
+            self._remember({} if found is None else found[0])
+        return done
+
+    def _remember(self, kept: Mapping[str, Tensor]) -> None:
+        for row in dict.fromkeys(int(key.partition("/")[0]) for key in kept):
+            own = {key.partition("/")[2]: each for key, each in kept.items() if key.startswith(f"{row}/")}
+            if not self.own:
+                self.tensors[row] = own
+                continue
+            arrays = {key: each.numpy() for key, each in own.items()}
+            self.full[row] = ClassStatistics(
+                {name: Moments(arrays[f"{name}/mean"], arrays[f"{name}/covariance"]) for name in self.values},
+                {name: arrays[f"{name}/sensitivity"] for name in self.values},
+            )
+
+    def _statistics(self, row: int, *, covariances: bool = True) -> ClassStatistics:
+        """As `read_statistics` gives them to a composer, where correlations are pooled."""
+        if self.own:
+            return self.full[row]
+        moments, sensitivity = {}, {}
+        for name in self.values:
+            mean, deviation, slope = (
+                self.tensors[row][f"statistics.{name}.{part}"].double().numpy()
+                for part in ("mean", "deviation", "sensitivity")
+            )
+            matrix = self.matrices[name]
+            covariance: NDArray[np.float64] = deviation**2
+            if covariances and matrix.ndim == 2:
+                covariance = matrix * deviation[:, None] * deviation[None, :]
+            moments[name] = Moments(mean, covariance)
+            sensitivity[name] = slope
+        return ClassStatistics(moments, sensitivity)
+
+    # -- what a class needs --------------------------------------------------------------------------------
 
     def _calibrate(self) -> None:
-        """Logits of the whole parent on the held-out images, and the temperature they ask for."""
-        self.held_out = HeldOut.read(self.held, self.preprocess, self.options.seed, self.options.batch)
-        self.logits = self._logits(
-            Runner(self.parent.trunk), self.parent.head.weight, self.parent.head.bias, self.held_out.images
-        )
-        choosing = self.held_out.choosing
-        rows = len(self.parent.labels)
-        self.temperature = (
-            fit_temperature(
-                self.logits.double().numpy()[choosing],
-                self.held_out.targets[choosing],
-                self.held_out.weights[choosing],
-            )
-            * (rows - 1)
-            / max(rows, 1)
-        )
-        self.odds = log_odds(self.logits)
+        held = HeldOut.read(self.held, self.preprocess, self.options.seed, self.options.batch)
+        left = self.saved.load("logits")
+        if self.workers.agree(left is not None) and left is not None:
+            logits = left[0]["logits"]
+        else:
+            logits = parent_logits(self.parent, held.images, self.options, self.workers)
+            if self.workers.first:
+                self.saved.save("logits", {"logits": logits})
+        self.examiner = Examiner(self.parent, self.space, held, logits, self.options)
 
-    def _logits(self, trunk: Runner, weight: Tensor, bias: Tensor, images: Tensor) -> Tensor:
-        tail = self.parent.head.tail
-        with torch.inference_mode():
-            found = [
-                margins(trunk(batch), weight, bias, tail) for batch in torch.split(images, self.options.batch)
-            ]
-        return torch.cat(found)
+    def _choose(self) -> dict[int, _Choice]:
+        """Every class's channels: first those that are examined, then the others at the same price."""
+        if self.quick:
+            self.orders = QuickOrder(self.matrices, self.space, self.costs)
+        limit = self.options.examined or (_EXAMINED if self.quick else len(self.wanted))
+        spread = np.linspace(0, len(self.wanted) - 1, min(limit, len(self.wanted))).round().astype(int)
+        first = [self.wanted[place] for place in dict.fromkeys(spread.tolist())]
+        with self.reporter.step("choose channels", len(self.wanted)):
+            choices = self._shared_out(first, None)
+            paid = [choice.price for choice in choices.values() if choice.price is not None]
+            price = float(np.quantile(paid, 0.25)) if paid else 0.0
+            choices.update(self._shared_out([row for row in self.wanted if row not in choices], price))
+        return choices
 
-    def _draft(self, row: int, statistics: ClassStatistics) -> ModuleDraft:
-        parent, held = self.parent, self.held_out
-        calibration = self._calibration(row)
-        removal = removal_order(statistics, self.space, self.costs)
-        mask = self._choose(row, statistics, removal, calibration)
+    def _shared_out(self, rows: list[int], price: float | None) -> dict[int, _Choice]:
+        """The choices for `rows`, each made by one of the processes, known to all."""
+        found: dict[int, _Choice] = {}
+        for number, row in enumerate(rows):
+            if self.workers.mine(number):
+                found[row] = self._saved_choice(row, price)
+                self.reporter.advance(min(self.workers.size, len(rows) - number))
+        return {row: choice for part in self.workers.gather(found) for row, choice in part.items()}
+
+    def _saved_choice(self, row: int, price: float | None) -> _Choice:
+        left = self.saved.load(f"choice-{row}")
+        if left is not None:
+            return _Choice.of(left[0]["mask"], left[1])
+        choice = self._choice(row, price)
+        self.saved.save(f"choice-{row}", {"mask": torch.from_numpy(choice.mask)}, choice.notes())
+        return choice
+
+    def _choice(self, row: int, price: float | None) -> _Choice:
+        parent, examiner = self.parent, self.examiner
+        calibration = examiner.calibration(row)
+        # The slope turns a squared error of the margin into one of log-odds, which compares between classes.
+        scale = calibration.parameters["slope"] ** 2
+        if price is not None:
+            removal = self._order(row, self._statistics(row, covariances=not self.quick))
+            count = int(np.searchsorted(removal.price * scale, price, side="right"))
+            mask = mask_after(removal, count, self.space)
+            size = cost(slice_network(parent.trunk, mask, space=self.space))
+            return self._chosen(mask, calibration, None, size.parameters, size.flops, None)
+        statistics = self._statistics(row)
+        removal = self._order(row, statistics)
+        count = examiner.longest(row, statistics, removal, calibration)
+        mask = mask_after(removal, count, self.space)
         sliced, weight, bias = cut(
             parent.trunk, mask, self.space, statistics, parent.head.weight, parent.head.bias
         )
         size = cost(sliced)
+        measurement = examiner.measure(row, sliced, weight, bias, calibration, self.place)
+        paid = float(removal.price[count - 1] * scale) if count else 0.0
+        return self._chosen(mask, calibration, measurement, size.parameters, size.flops, paid)
+
+    def _order(self, row: int, statistics: ClassStatistics) -> Removal:
+        if not self.quick:
+            return removal_order(statistics, self.space, self.costs)
+        deviations = {
+            name: self.tensors[row][f"statistics.{name}.deviation"].double().numpy() for name in self.values
+        }
+        return self.orders.order(deviations, statistics.sensitivity)
+
+    def _chosen(
+        self,
+        mask: Mask,
+        calibration: Calibration,
+        measurement: Measurement | None,
+        parameters: int,
+        flops: int,
+        price: float | None,
+    ) -> _Choice:
+        sizes = Sizes(
+            kept_channels=int(mask.sum()),
+            channels=self.space.slots,
+            kept_parameters=parameters,
+            parameters=self.whole.parameters,
+            flops=flops,
+            parent_flops=self.whole.flops,
+        )
+        return _Choice(mask=mask, calibration=calibration, measurement=measurement, sizes=sizes, price=price)
+
+    def _draft(self, row: int, choice: _Choice) -> ModuleDraft:
+        statistics = self._statistics(row, covariances=False)
         relevance = importance(statistics, self.space)
-        tensors = {
-            "mask": torch.from_numpy(mask.astype(np.uint8)),
-            "relevance": torch.from_numpy(relevance / max(relevance.max(initial=0.0), 1e-30)).half(),
-            **head_tensors(parent.head, row),
-            **statistics_tensors(statistics, correlations=self._own_correlations(statistics)),
-        }
-        measured = np.flatnonzero(held.measuring)
-        measurement = None
-        if len(measured):
-            logits = self._logits(Runner(sliced), weight, bias, held.images[measured])
-            measurement = self._measure(row, measured, logits, calibration)
+        carried = statistics_tensors(statistics, correlations=True) if self.own else self.tensors[row]
         return ModuleDraft(
-            label=parent.labels[row],
-            tensors=tensors,
-            calibration=calibration,
-            measurement=measurement,
-            sizes=Sizes(
-                kept_channels=int(mask.sum()),
-                channels=self.space.slots,
-                kept_parameters=size.parameters,
-                parameters=self.whole.parameters,
-                flops=size.flops,
-                parent_flops=self.whole.flops,
-            ),
+            label=self.parent.labels[row],
+            tensors={
+                "mask": torch.from_numpy(choice.mask.astype(np.uint8)),
+                "relevance": torch.from_numpy(relevance / max(relevance.max(initial=0.0), 1e-30)).half(),
+                **head_tensors(self.parent.head, row),
+                **carried,
+            },
+            calibration=choice.calibration,
+            measurement=choice.measurement,
+            sizes=choice.sizes,
         )
-
-    def _calibration(self, row: int) -> Calibration:
-        choosing = self.held_out.choosing
-        return fit_calibration(
-            _margin(self.logits, row)[choosing],
-            self.odds[:, row].double().numpy()[choosing],
-            self.held_out.targets[choosing] == row,
-            self.held_out.weights[choosing],
-            self.temperature,
-        )
-
-    def _choose(
-        self, row: int, statistics: ClassStatistics, removal: Removal, calibration: Calibration
-    ) -> Mask:
-        """The longest prefix of the order whose loss of balanced accuracy stays in the budget, by halving."""
-        parent, held = self.parent, self.held_out
-        chosen = held.examination(row, _NEGATIVES, self.options.seed)
-        positive = held.targets[chosen] == row
-        weight, bias = channelled_head(parent.head.weight, parent.head.bias, row)
-        whole = self._accepted(_margin(self.logits, row)[chosen], calibration)
-        goal = balanced_accuracy(whole, positive) - self.options.max_loss
-        fewest, most = 0, len(removal.slots)
-        for _ in range(_HALVINGS):
-            count = (fewest + most + 1) // 2
-            mask = mask_after(removal, count, self.space)
-            sliced, *rows = cut(parent.trunk, mask, self.space, statistics, weight, bias)
-            scores = self._logits(Runner(sliced), rows[0], rows[1], held.images[chosen]).double().numpy()
-            accepted = self._accepted(scores[:, 0] - scores[:, 1], calibration)
-            if balanced_accuracy(accepted, positive) >= goal:
-                fewest = count
-            else:
-                most = count - 1
-            if fewest >= most:
-                break
-        return mask_after(removal, fewest, self.space)
-
-    def _accepted(self, margin: NDArray[np.float64], calibration: Calibration) -> NDArray[np.bool_]:
-        parameters = calibration.parameters
-        return np.asarray(parameters["slope"] * margin + parameters["intercept"] > 0)
-
-    def _measure(
-        self, row: int, measured: NDArray[np.int64], logits: Tensor, calibration: Calibration
-    ) -> Measurement:
-        """On images no choice has seen: the class among the parent's others, and against the rest."""
-        positive = self.held_out.targets[measured] == row
-        answers, expected = logits.argmax(1).numpy(), self.logits[measured].argmax(1).numpy()
-        margin, parent_margin = _margin(logits, row), _margin(self.logits[measured], row)
-        values = {
-            "recall": float((answers[positive] == row).mean()),
-            "precision": float(positive[answers == row].mean()) if (answers == row).any() else 0.0,
-            "parent_recall": float((expected[positive] == row).mean()),
-            "balanced_accuracy": balanced_accuracy(self._accepted(margin, calibration), positive),
-            "parent_balanced_accuracy": balanced_accuracy(
-                self._accepted(parent_margin, calibration), positive
-            ),
-            "false_accept": calibration.parameters["false_accept"],
-        }
-        return Measurement(
-            dataset=self.dataset,
-            split=self.split,
-            positives=int(positive.sum()),
-            negatives=int((~positive).sum()),
-            values=values,
-        )
-
-    def _own_correlations(self, statistics: ClassStatistics) -> bool:
-        numbers: Sequence[int] = [
-            len(each.mean) * (len(each.mean) - 1) // 2
-            for each in statistics.moments.values()
-            if each.covariance.ndim == 2
-        ]
-        return sum(numbers) <= CORRELATION_LIMIT
-
-
-def _margin(logits: Tensor, row: int) -> NDArray[np.float64]:
-    """z_row − mean of the other logits, (batch,)."""
-    others = max(logits.shape[1] - 1, 1)
-    total = logits.sum(1)
-    margin = logits[:, row] - (total - logits[:, row]) / others
-    return np.asarray(margin.double().numpy())

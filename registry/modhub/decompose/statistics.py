@@ -9,6 +9,7 @@ grow with the number of images.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -22,9 +23,11 @@ from modhub.errors import IntegrityError
 from modhub.nets import ChannelSpace, Graph, Runner, Site, sites
 
 __all__ = [
+    "CHANNEL_LIMIT",
     "CORRELATION_LIMIT",
     "ClassStatistics",
     "Moments",
+    "by_channel",
     "compensable_sites",
     "correlation_tensors",
     "margins",
@@ -34,12 +37,13 @@ __all__ = [
     "pooled_statistics",
     "read_statistics",
     "statistics_tensors",
+    "unpacked",
 ]
 
 CORRELATION_LIMIT = 1 << 18
 """Numbers of correlation that one module carries; a larger trunk keeps them pooled over its classes, once."""
 
-_CHANNEL_LIMIT = 2048
+CHANNEL_LIMIT = 2048
 """A value with more channels than this has means and deviations only."""
 
 Array: TypeAlias = NDArray[np.float64]
@@ -131,9 +135,9 @@ def observe(
         for name, gradient in zip(ordered, slopes, strict=True):
             if name not in samples:
                 continue
-            flat = _by_channel(found[name].detach(), graph)
-            steep = _by_channel(gradient, graph)
-            wide = flat.shape[1] > _CHANNEL_LIMIT
+            flat = by_channel(found[name].detach())
+            steep = by_channel(gradient)
+            wide = flat.shape[1] > CHANNEL_LIMIT
             _add(first, name, flat.sum(0))
             _add(second, name, flat.square().sum(0) if wide else flat.T @ flat)
             _add(slope, name, steep.square().sum(0))
@@ -150,7 +154,7 @@ def observe(
     return ClassStatistics(moments, sensitivity), torch.cat(features)
 
 
-def _by_channel(value: Tensor, graph: Graph) -> Tensor:
+def by_channel(value: Tensor) -> Tensor:
     """(batch, channels, …) or (batch, channels) as (samples, channels)."""
     return value if value.dim() == 2 else value.flatten(2).transpose(1, 2).reshape(-1, value.shape[1])
 
@@ -231,17 +235,19 @@ def read_statistics(
         covariance: Array = deviation**2
         if packed is not None:
             pairs = _vector({key: packed}, key, channels * (channels - 1) // 2)
-            covariance = _unpacked(pairs, deviation)
+            covariance = unpacked(pairs) * deviation[:, None] * deviation[None, :]
         moments[name] = Moments(mean, covariance)
         sensitivity[name] = slope
     return ClassStatistics(moments, sensitivity)
 
 
-def _unpacked(pairs: Array, deviation: Array) -> Array:
-    full = np.eye(len(deviation))
-    rows, columns = np.triu_indices(len(deviation), 1)
-    full[rows, columns] = full[columns, rows] = pairs
-    return full * deviation[:, None] * deviation[None, :]
+def unpacked(pairs: Array) -> Array:
+    """The correlation matrix (channels, channels) of a `.correlation` tensor's numbers, of the same type."""
+    size = (1 + math.isqrt(1 + 8 * len(pairs))) // 2
+    full: Array = np.eye(size, dtype=pairs.dtype)
+    above = np.triu_indices(size, 1)
+    full[above] = full[above[::-1]] = pairs
+    return full
 
 
 def _vector(tensors: Mapping[str, Tensor], key: str, size: int) -> Array:

@@ -1,0 +1,163 @@
+"""What a choice of channels costs one class, seen on images held out from the fit."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modhub.decompose.base import DecomposeOptions, Parent
+from modhub.decompose.calibration import balanced_accuracy, fit_calibration, fit_temperature, log_odds
+from modhub.decompose.channelling import channelled_head
+from modhub.decompose.compensation import cut
+from modhub.decompose.held_out import HeldOut
+from modhub.decompose.selection import Removal, mask_after
+from modhub.decompose.statistics import ClassStatistics, margins
+from modhub.decompose.workers import Workers
+from modhub.manifest import Calibration, Measurement
+from modhub.nets import ChannelSpace, Network, Runner
+
+__all__ = ["Examiner", "accepted", "parent_logits"]
+
+_NEGATIVES = 200
+_MEASURED = 400
+"""Images of other classes that one class is measured on."""
+_HALVINGS = 6
+
+
+def parent_logits(parent: Parent, images: Tensor, options: DecomposeOptions, workers: Workers) -> Tensor:
+    """(images, labels) of the whole parent, on the CPU; batches are shared out among the processes."""
+    runner = Runner(parent.trunk).to(options.device)
+    found = torch.zeros(len(images), len(parent.labels))
+    head = parent.head
+    with torch.inference_mode():
+        for number, start in enumerate(range(0, len(images), options.batch)):
+            if workers.mine(number):
+                part = slice(start, start + options.batch)
+                features = runner(images[part].to(options.device)).cpu()
+                found[part] = margins(features, head.weight, head.bias, head.tail)
+    workers.sum([found])
+    return found
+
+
+class Examiner:
+    """Calibrates, checks and measures classes on `held`, given the parent's `logits` of it."""
+
+    def __init__(
+        self, parent: Parent, space: ChannelSpace, held: HeldOut, logits: Tensor, options: DecomposeOptions
+    ) -> None:
+        self.parent, self.space, self.held, self.logits, self.options = parent, space, held, logits, options
+        self.totals = logits.sum(1)
+        self.choosing = held.choosing
+        rows = len(parent.labels)
+        self.temperature = (
+            fit_temperature(
+                logits.double().numpy()[self.choosing],
+                held.targets[self.choosing],
+                held.weights[self.choosing],
+            )
+            * (rows - 1)
+            / max(rows, 1)
+        )
+        self.odds = log_odds(logits)
+
+    def calibration(self, row: int) -> Calibration:
+        """Of the class's margin, on the images that choices look at."""
+        return fit_calibration(
+            _margin(self.logits, self.totals, row)[self.choosing],
+            self.odds[:, row].double().numpy()[self.choosing],
+            self.held.targets[self.choosing] == row,
+            self.held.weights[self.choosing],
+            self.temperature,
+        )
+
+    def longest(
+        self, row: int, statistics: ClassStatistics, removal: Removal, calibration: Calibration
+    ) -> int:
+        """How long a prefix of the order can go with its loss of balanced accuracy in the budget."""
+        parent, held = self.parent, self.held
+        chosen = held.examination(row, _NEGATIVES, self.options.seed)
+        positive = held.targets[chosen] == row
+        weight, bias = channelled_head(parent.head.weight, parent.head.bias, row)
+        whole = accepted(_margin(self.logits, self.totals, row)[chosen], calibration)
+        goal = balanced_accuracy(whole, positive) - self.options.max_loss
+        fewest, most = 0, len(removal.slots)
+        for _ in range(_HALVINGS):
+            count = (fewest + most + 1) // 2
+            mask = mask_after(removal, count, self.space)
+            sliced, *rows = cut(parent.trunk, mask, self.space, statistics, weight, bias)
+            scores = self._logits(sliced, rows[0], rows[1], held.images[chosen]).double().numpy()
+            if balanced_accuracy(accepted(scores[:, 0] - scores[:, 1], calibration), positive) >= goal:
+                fewest = count
+            else:
+                most = count - 1
+            if fewest >= most:
+                break
+        return fewest
+
+    def measure(
+        self, row: int, sliced: Network, weight: Tensor, bias: Tensor, calibration: Calibration, place: str
+    ) -> Measurement | None:
+        """On images no choice has seen: the class among the parent's others, and against the rest.
+
+        `place` is the data set and split, "cifar10/train". Of very many images of other classes some are
+        drawn, and count for all in the precision.
+        """
+        measured, share = self._measured(row)
+        if not len(measured):
+            return None
+        logits = self._logits(sliced, weight, bias, self.held.images[measured])
+        positive = self.held.targets[measured] == row
+        own = self.logits[measured]
+        answers, expected = logits.argmax(1).numpy() == row, own.argmax(1).numpy() == row
+        right, wrong = float((answers & positive).sum()), float((answers & ~positive).sum()) / share
+        margin, parent_margin = _margin(logits, logits.sum(1), row), _margin(own, own.sum(1), row)
+        values = {
+            "recall": float(answers[positive].mean()),
+            "precision": right / (right + wrong) if right + wrong else 0.0,
+            "parent_recall": float(expected[positive].mean()),
+            "balanced_accuracy": balanced_accuracy(accepted(margin, calibration), positive),
+            "parent_balanced_accuracy": balanced_accuracy(accepted(parent_margin, calibration), positive),
+            "false_accept": calibration.parameters["false_accept"],
+        }
+        name, _, split = place.rpartition("/")
+        return Measurement(
+            dataset=name,
+            split=split,
+            positives=int(positive.sum()),
+            negatives=int((~positive).sum()),
+            values=values,
+        )
+
+    def _measured(self, row: int) -> tuple[NDArray[np.int64], float]:
+        """Indices of images to measure on, and which share of all those of other classes they hold."""
+        measured = np.flatnonzero(self.held.measuring)
+        positive = self.held.targets[measured] == row
+        others = measured[~positive]
+        if len(others) <= _MEASURED:
+            return measured, 1.0
+        drawn = np.random.default_rng([self.options.seed, row, 1]).permutation(others)[:_MEASURED]
+        return np.sort(np.concatenate([measured[positive], drawn])), _MEASURED / len(others)
+
+    def _logits(self, trunk: Network, weight: Tensor, bias: Tensor, images: Tensor) -> Tensor:
+        runner, tail = Runner(trunk).to(self.options.device), self.parent.head.tail
+        with torch.inference_mode():
+            found = [
+                margins(runner(batch.to(self.options.device)).cpu(), weight, bias, tail)
+                for batch in torch.split(images, self.options.batch)
+            ]
+        return torch.cat(found)
+
+
+def accepted(margin: NDArray[np.float64], calibration: Calibration) -> NDArray[np.bool_]:
+    """Whether a module alone says yes."""
+    parameters = calibration.parameters
+    return np.asarray(parameters["slope"] * margin + parameters["intercept"] > 0)
+
+
+def _margin(logits: Tensor, totals: Tensor, row: int) -> NDArray[np.float64]:
+    """z_row − mean of the other logits, (batch,); `totals` are the sums of the logits."""
+    others = max(logits.shape[1] - 1, 1)
+    margin = logits[:, row] - (totals - logits[:, row]) / others
+    return np.asarray(margin.double().numpy())

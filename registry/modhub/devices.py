@@ -1,0 +1,43 @@
+"""Which device computes, and how much memory the work took."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import torch
+
+from modhub.errors import DeviceError
+
+__all__ = ["peak_memory", "pick_device"]
+
+
+def pick_device(text: str = "auto") -> torch.device:
+    """`auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`. Raises `DeviceError`.
+
+    On CUDA convolutions are then computed in full float32, so that results agree with the CPU's to 1e-3.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise DeviceError(f"'{text}' is not a device.", hint="There are: auto, cpu, cuda.")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if text == "cpu" or (text == "auto" and not count):
+        return torch.device("cpu")
+    number = int(text.partition(":")[2] or 0)
+    if number >= count:
+        found = f"has {count}" if count else "has no CUDA device that PyTorch can use"
+        raise DeviceError(
+            f"The device '{text}' was asked for, but this machine {found}.",
+            hint="Use --device auto or --device cpu.",
+        )
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device("cuda", number)
+
+
+def peak_memory() -> int | None:
+    """The most bytes this process had in memory so far; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
