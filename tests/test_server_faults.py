@@ -77,7 +77,9 @@ def test_a_killed_server_keeps_every_commit_it_acknowledged(tmp_path: Path) -> N
         alive = threading.Event()
         alive.set()
 
-        def push(worker: int, turn: int = turn, server: Server = server) -> None:
+        def push(
+            worker: int, turn: int = turn, server: Server = server, alive: threading.Event = alive
+        ) -> None:
             nonlocal attempted
             number = 0
             while alive.is_set():

@@ -1,4 +1,4 @@
-"""What the protocol asks for, byte by byte; the stock clients' own way through it is in test_server_clients."""
+"""What the protocol asks for, byte by byte; the stock clients' own way is in test_server_clients."""
 
 from __future__ import annotations
 
@@ -83,9 +83,7 @@ def test_revisions(server: Server, revision: str) -> None:
         ("lines=0-1", 200, BIG, None),
     ],
 )
-def test_ranges(
-    server: Server, header: str, status: int, expected: bytes, content_range: str | None
-) -> None:
+def test_ranges(server: Server, header: str, status: int, expected: bytes, content_range: str | None) -> None:
     answer = server.ask("GET", "/alice/net/resolve/main/dir/deep/big.bin", headers={"Range": header})
     assert (answer.status, answer.headers.get("content-range")) == (status, content_range)
     if status != 416:
@@ -169,14 +167,10 @@ def test_trees_have_pages(server: Server) -> None:
         (["HEADER", {"key": "deletedFile", "value": {"path": "a", "content": "eA=="}}], 400, None),
     ],
 )
-def test_commits_that_are_none(
-    server: Server, lines: list[object], status: int, message: str | None
-) -> None:
+def test_commits_that_are_none(server: Server, lines: list[object], status: int, message: str | None) -> None:
     before = server.ask("GET", "/api/models/alice/net").json()["sha"]
     header = {"key": "header", "value": {"summary": "s"}}
-    texts = [
-        json.dumps(header if line == "HEADER" else line) if line != "x" else "x" for line in lines
-    ]
+    texts = [json.dumps(header if line == "HEADER" else line) if line != "x" else "x" for line in lines]
     answer = server.ask("POST", "/api/models/alice/net/commit/main", "alice", "\n".join(texts).encode())
     assert answer.status == status, answer.body
     if message:
@@ -274,7 +268,10 @@ def test_moving_leaves_a_redirect_until_the_name_is_taken(server: Server) -> Non
         assert (answer.status, answer.headers["location"]) == (307, path.replace("alice/old", "lab/new"))
     taken = {**body, "fromRepo": "alice/net"}
     answer = server.ask("POST", "/api/repos/move", "alice", taken)
-    assert (answer.status, answer.json()["error"]) == (409, "A model repository called lab/new already exists")
+    assert (answer.status, answer.json()["error"]) == (
+        409,
+        "A model repository called lab/new already exists",
+    )
     server.ask("PUT", "/api/models/lab/new/settings", "alice", {"private": True})
     assert server.ask("GET", "/api/models/alice/old").error == "401 RepoNotFound"
     server.ask("POST", "/api/repos/create", "alice", {"name": "old"})

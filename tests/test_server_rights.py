@@ -30,7 +30,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             )
             assert made.status == 200
             assert server.commit(f"models/{name}", {"README.md": CARD, "a/b.bin": b"\0" * 10}).status == 200
-        for name, body in {"gate": {"gated": "auto"}, "list": {"gated": "manual", "readers": ["bob"]}}.items():
+        for name, body in {
+            "gate": {"gated": "auto"},
+            "list": {"gated": "manual", "readers": ["bob"]},
+        }.items():
             assert server.ask("PUT", f"/api/models/lab/{name}/settings", "alice", body).status == 200
         yield server
 
@@ -81,9 +84,7 @@ def test_no_route_tells_a_hidden_repository_from_an_absent_one(
     for route in routes:
         answers = []
         for repository in ("lab/secret", "lab/absent"):
-            answer = server.ask(
-                route.method, _filled(route, repository), who, b"{}", {"Accept": accept}
-            )
+            answer = server.ask(route.method, _filled(route, repository), who, b"{}", {"Accept": accept})
             answers.append(_essence(answer, repository))
             assert answer.status in (401, 404), (route.method, route.pattern)
         assert answers[0] == answers[1], (route.method, route.pattern)

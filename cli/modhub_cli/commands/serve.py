@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import click
@@ -52,7 +53,7 @@ def command(
     """Serve the repositories in a folder to modhub, any Hugging Face client, and browsers.
 
     The first start makes an admin token and prints it once. Everything in the folder is there at once,
-    whatever was pushed to it before.
+    whatever was pushed to it before. A mirror (--upstream) shows everybody what its own HF_TOKEN may read.
 
     Example: modhub serve --root /srv/hub --host 0.0.0.0 --port 8000
     """
@@ -71,5 +72,10 @@ def command(
             out.note(f"The admin token, shown this once: {value}")
         out.note(f"Clients: export HF_ENDPOINT={address}, or modhub --hub {address}")
 
-    options = Options(read_only=read_only, public_url=public_url, upstream=upstream)
+    options = Options(
+        read_only=read_only,
+        public_url=public_url,
+        upstream=upstream,
+        upstream_token=os.environ.get("HF_TOKEN") if upstream else None,
+    )
     serve(folder, host=host, port=port, options=options, started=started)

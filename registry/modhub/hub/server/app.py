@@ -22,6 +22,7 @@ from modhub.errors import AccessError, ModhubError
 from modhub.hub.server.body import read_body
 from modhub.hub.server.call import Call, Moved
 from modhub.hub.server.faults import Fault, fault_of, header_text
+from modhub.hub.server.mirror import Mirror
 from modhub.hub.server.principal import ANONYMOUS, Principal
 from modhub.hub.server.routing import Match, Router
 from modhub.hub.server.state import State
@@ -45,6 +46,10 @@ class Application:
         self.router = router
         self._error_page = error_page
         self._limiter: anyio.CapacityLimiter | None = None
+        options = state.options
+        self.mirror = (
+            Mirror(state.store, options.upstream, options.upstream_token) if options.upstream else None
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -157,10 +162,23 @@ class _Exchange:
             raise Fault(415, "Send the body without Content-Encoding.")
         principal = await self._principal()
         self.call = Call(self.state, self.request, principal, match.values)
+        try:
+            return await self._run(match, self.call)
+        except Fault as fault:
+            mirror = self.application.mirror
+            if mirror is None or fault.code != "RepoNotFound":
+                raise
+            # Hidden or absent here: both are asked for elsewhere, so that this tells nothing either.
+            elsewhere: Response | None = await self.application.in_thread(mirror.answer, self.call)
+            if elsewhere is None:
+                raise
+            return elsewhere
+
+    async def _run(self, match: Match, call: Call) -> Response:
         if match.route.streams:
-            self.call.in_thread = self.application.in_thread
+            call.in_thread = self.application.in_thread
             handler = cast(Callable[[Call], Awaitable[Response]], match.route.handler)
-            return await handler(self.call)
+            return await handler(call)
         return await self._run_in_thread(match)
 
     async def _principal(self) -> Principal:
@@ -183,8 +201,8 @@ class _Exchange:
         return message
 
     async def _let_finish(self, status: int) -> None:
-        """Read on when a body was refused before its end: many clients look for the answer only then. One that
-        is too long for that, or too slow, finds its connection closed."""
+        """Read on when a body was refused before its end: many clients look for the answer only then. One
+        that is too long for that, or too slow, finds its connection closed."""
         announced = self.request.headers.get("content-length", "")
         if status in (200, 408) or self.request.method in ("GET", "HEAD") or not announced.isdigit():
             return
@@ -204,7 +222,7 @@ class _Exchange:
                 *message.get("headers", []),
                 (b"x-request-id", self.trace.encode()),
                 (b"x-content-type-options", b"nosniff"),
-                (b"referrer-policy", b"no-referrer"),
+                (b"referrer-policy", b"same-origin"),
             ]
             message = {**message, "headers": headers}
         elif message["type"] == "http.response.body":

@@ -58,4 +58,4 @@ def fault_of(error: ModhubError) -> Fault:
 
 def header_text(text: str) -> str:
     """`text` as a header may carry it: one line of Latin-1, at most 500 characters."""
-    return re.sub(r"[^\x20-\x7e]", "?", text)[:500]
+    return re.sub(r"[^\x20-\x7e]", "?", text)[:500].strip()

@@ -1,0 +1,175 @@
+"""The pages in a real Chromium without JavaScript: what people see, and that they get around."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.hub_server import Server, serving
+from tests.hub_world import push
+
+DIGITS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    root = tmp_path_factory.mktemp("hub")
+    push(root, "lab/resnet20-cifar10", DIGITS)
+    push(root, "zoo/big-cats", ("cat", "puma", "lynx"), seed=1)
+    push(root, "lab/secret-cats", ("cat",), private=True, seed=2)
+    with serving(root) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("no chromium and chromedriver: apt-get install chromium chromium-driver")
+    options = selenium.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,1000"):
+        options.add_argument(argument)
+    options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+def see(browser: Any, server: Server, path: str, shot: str = "") -> str:
+    """Open a page; its text. With MODHUB_SCREENSHOTS a picture of it is kept there."""
+    browser.get(server.address + path)
+    folder = os.environ.get("MODHUB_SCREENSHOTS")
+    if folder and shot:
+        browser.save_screenshot(str(Path(folder) / f"{shot}.png"))
+    complaints = [
+        entry["message"]
+        for entry in browser.get_log("browser")
+        if entry["level"] == "SEVERE" and "status of 4" not in entry["message"]
+    ]
+    assert complaints == []
+    return str(browser.find_element("tag name", "body").text)
+
+
+def test_the_front_page_searches_and_narrows(server: Server, browser: Any) -> None:
+    text = see(browser, server, "/", "front")
+    assert "lab/resnet20-cifar10" in text
+    assert "secret" not in text
+    browser.find_element("link text", "puma").click()
+    assert browser.current_url.endswith("class=puma")
+    text = browser.find_element("tag name", "main").text
+    assert "zoo/big-cats" in text
+    assert "lab/" not in text
+    field = browser.find_element("id", "quick")
+    field.clear()
+    field.send_keys("resnet20")
+    field.submit()
+    assert "lab/resnet20-cifar10" in browser.find_element("tag name", "main").text
+    assert "Nothing here matches" in see(browser, server, "/?q=zzz")
+
+
+def test_a_repository_and_its_files(server: Server, browser: Any) -> None:
+    text = see(browser, server, "/lab/resnet20-cifar10", "repository")
+    for words in ("10 modules", "airplane", "95.0 %", "1.0.0", "modhub pull lab/resnet20-cifar10"):
+        assert words in text
+    browser.find_element("link text", "Files").click()
+    assert "modhub.json" in browser.find_element("tag name", "main").text
+    browser.find_element("link text", "modules/").click()
+    assert "airplane/" in browser.find_element("tag name", "main").text
+    assert "Release 1.0.0" in see(browser, server, "/lab/resnet20-cifar10/commits/main", "history")
+
+
+def test_a_module_is_shown_in_pictures(server: Server, browser: Any) -> None:
+    text = see(browser, server, "/lab/resnet20-cifar10/modules/cat", "module")
+    assert "Channels it keeps" in text
+    pictures = browser.find_elements("css selector", "svg.picture")
+    labels = [picture.get_attribute("aria-label") for picture in pictures]
+    assert len(labels) == 3
+    assert labels[0].endswith("channels kept (54.7 %)") or "of 600 channels kept" in labels[0]
+    assert labels[1] == "Shared channels of 10 modules"
+    assert labels[2].startswith("Calibration: probability one half at a margin of 0.714")
+    assert len(browser.find_elements("css selector", "svg.overlap rect.share")) == 100
+    assert 'modhub.compose(["lab/resnet20-cifar10/cat"]' in text
+
+
+def test_composing_in_the_browser(server: Server, browser: Any) -> None:
+    see(browser, server, "/compose")
+    field = browser.find_element("id", "q")
+    field.send_keys("cat")
+    field.submit()
+    text = browser.find_element("tag name", "main").text
+    assert "secret" not in text
+    browser.find_element("css selector", "[aria-label='Pick zoo/big-cats/cat']").click()
+    field = browser.find_element("id", "ref")
+    field.send_keys("lab/resnet20-cifar10/dog>=1")
+    field.submit()
+    text = see(browser, server, browser.current_url.removeprefix(server.address), "compose")
+    assert "The resolver’s answer" in text
+    assert "Passes an image\n2" in text
+    link = browser.find_element("link text", "Download").get_attribute("href")
+    toml = server.ask("GET", link.removeprefix(server.address)).body.decode()
+    assert tomllib.loads(toml)["modules"] == {
+        "cat": "zoo/big-cats/cat",
+        "dog": "lab/resnet20-cifar10/dog>=1",
+    }
+    text = see(browser, server, "/compose?pick=lab/resnet20-cifar10/dog%3E=9", "compose-no")
+    assert "The resolver says no" in text
+
+
+def test_logging_in_shows_what_was_hidden(server: Server, browser: Any) -> None:
+    assert "There is no such repository here" in see(browser, server, "/lab/secret-cats")
+    see(browser, server, "/login", "login")
+    field = browser.find_element("id", "token")
+    field.send_keys("reader-token-0123456789")
+    field.submit()
+    assert "lab/secret-cats" in browser.find_element("tag name", "main").text
+    assert "1 module" in see(browser, server, "/lab/secret-cats")
+    browser.find_element("xpath", "//button[text()='Log out']").click()
+    assert "secret" not in browser.find_element("tag name", "main").text
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_work_on_a_phone_and_in_both_schemes(server: Server, browser: Any, scheme: str) -> None:
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
+    phone = {"width": 375, "height": 800, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    try:
+        for path, shot in (
+            ("/", "front"),
+            ("/lab/resnet20-cifar10", "repository"),
+            ("/lab/resnet20-cifar10/modules/cat", "module"),
+            ("/compose?pick=zoo/big-cats/cat&q=dog", "compose"),
+        ):
+            see(browser, server, path, f"phone-{scheme}-{shot}")
+            root = browser.find_element("tag name", "html")
+            assert root.size["width"] <= 375
+            size = browser.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
+            assert size["width"] <= 375, path
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_pages_are_named_for_those_who_cannot_see_them(server: Server, browser: Any) -> None:
+    for path in ("/", "/lab/resnet20-cifar10", "/lab/resnet20-cifar10/modules/cat", "/compose", "/login"):
+        see(browser, server, path)
+        assert browser.find_element("tag name", "html").get_attribute("lang") == "en"
+        assert len(browser.find_elements("tag name", "h1")) == 1
+        assert len(browser.find_elements("css selector", "main#content")) == 1
+        for field in browser.find_elements("css selector", "input:not([type=hidden]), select"):
+            assert field.accessible_name, field.get_attribute("outerHTML")
+        for link in browser.find_elements("css selector", "a, button"):
+            assert link.accessible_name, link.get_attribute("outerHTML")
+        for cell in browser.find_elements("css selector", "th"):
+            assert cell.get_attribute("scope") in ("row", "col") or cell.find_elements(
+                "xpath", "ancestor::*[@class='card']"
+            )
