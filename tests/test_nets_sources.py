@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
-from modhub.errors import IntegrityError, MissingDependencyError, ModhubError, NotFoundError, ParentError
+from modhub.errors import IntegrityError, NotFoundError, ParentError
 from modhub.manifest import InputSpec
 from modhub.nets import ARCHITECTURES, Network, Runner, import_module
 from modhub.nets.sources import distinct_labels, load_parent, write_parent
@@ -373,7 +373,26 @@ def test_other_repositories(config: dict[str, Any], message: str, tmp_path: Path
 
 
 def test_a_hub_is_needed() -> None:
-    with pytest.raises(MissingDependencyError):
+    with pytest.raises(ParentError) as caught:
         load_parent("hf:a/net")
-    with pytest.raises(ModhubError, match="timm"):
-        load_parent("timm:resnet18")
+    assert str(caught.value) == "Nothing here can fetch 'hf:a/net'. Call modhub.decompose, or pass `fetch`."
+
+
+def test_timm_weights_are_fetched_as_safetensors(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm", reason="timm is optional")
+    with pytest.raises(ParentError) as caught:
+        load_parent("timm:resnet10t")
+    assert str(caught.value) == (
+        "timm:resnet10t comes without weights here. Pass some with --weights FILE.safetensors."
+    )
+    asked = []
+    path = saved(tmp_path / "model.safetensors", timm.create_model("resnet10t"))
+
+    def fetch(repository: str, revision: str | None, filename: str) -> Path:
+        asked.append((repository, revision, filename))
+        return path
+
+    found = load_parent("timm:resnet10t", fetch=fetch)
+    assert asked == [("timm/resnet10t.c3_in1k", None, "model.safetensors")]
+    assert found.labels is not None
+    assert (len(found.labels), found.license) == (1000, "apache-2.0")

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from modhub.errors import MissingDependencyError, ParentError
+from modhub.errors import ParentError
 from modhub.nets.sources.base import Fetch, ParentSource, distinct_labels, parsed_arguments
 from modhub.nets.sources.builtin import builtin_parent
 from modhub.nets.sources.own import callable_parent, directory_parent, write_parent
@@ -53,7 +53,9 @@ def load_parent(
         return timm_parent(name, weights, parsed, fetch)
     if kind == "hf":
         if fetch is None:
-            raise MissingDependencyError("huggingface_hub", purpose=f"The parent '{source}'", extra="hub")
+            raise ParentError(
+                f"Nothing here can fetch '{source}'.", hint="Call modhub.decompose, or pass `fetch`."
+            )
         return repository_parent(name, fetch)
     path, _, called = source.rpartition(":")
     if path.endswith(".py"):
