@@ -221,7 +221,7 @@ def _text_of(directory: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise StorageError(
-            f"There is no {PROJECT_NAME} in '{path.parent}'.", hint="Begin one with: modhub init"
+            f"There is no {path.name} in '{path.parent}'.", hint="Begin one with: modhub init"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise StorageError(f"'{path}' cannot be read: {error}.") from None

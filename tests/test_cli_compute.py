@@ -1,0 +1,382 @@
+"""The commands that compute, on two small networks trained in a second: from weights to predictions."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from modhub.data import as_batch, open_data
+from modhub.nets.architectures import ARCHITECTURES
+from tests.console import ROOT, Console
+
+LABELS = {"plain": ["0", "1", "2", "3"], "residual": ["2", "3", "4"]}
+
+
+def train(name, labels, path):
+    torch.manual_seed(0)
+    images = open_data("digits", "train").only(labels)
+    pixels = as_batch(images.images(range(len(images)))).float() / 255
+    targets = torch.from_numpy(images.targets)
+    network = ARCHITECTURES[name].build(len(labels))
+    optimiser = torch.optim.AdamW(network.parameters(), 4e-3)
+    for _ in range(3):
+        for chosen in torch.randperm(len(pixels)).split(32):
+            loss = torch.nn.functional.cross_entropy(network(pixels[chosen]), targets[chosen])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    save_file(network.eval().state_dict(), path)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Two decomposed parents, published; and a project on both of them, built."""
+    home = tmp_path_factory.mktemp("compute")
+    with pytest.MonkeyPatch.context() as patch:
+        console = Console(home, patch, None)
+        for name, labels in LABELS.items():
+            train(f"digits-{name}", labels, home / f"{name}.safetensors")
+            done = console.process(*decompose_arguments(name), "-o", name, "--json")
+            assert done.code == 0, done.err
+            (home / f"{name}.json").write_text(done.out)
+            assert console.process("push", name, f"lab/{name}", "--version", "1.0.0").code == 0
+        console.go(home / "work")
+        for arguments in (
+            ("init",),
+            ("add", "0=lab/plain/0", "two=lab/plain/2", "4=lab/residual/4"),
+            ("compose", "-o", "build", "--json"),
+        ):
+            done = console.process(*arguments)
+            assert done.code == 0, done.err
+        (home / "build.json").write_text(done.out)
+    return home
+
+
+def decompose_arguments(name):
+    return (
+        "decompose",
+        f"modhub:digits-{name}",
+        "--weights",
+        f"{name}.safetensors",
+        "--data",
+        "digits",
+        "--labels",
+        ",".join(LABELS[name]),
+        "--license",
+        "mit",
+        "--images",
+        "40",
+    )
+
+
+@pytest.fixture
+def modhub(home, monkeypatch, capsys):
+    console = Console(home, monkeypatch, capsys)
+    console.go(home / "work")
+    return console
+
+
+def test_decompose_reports(home):
+    report = json.loads((home / "plain.json").read_text())
+    assert {"modules", "seconds", "images"} <= set(report)
+    assert [module["label"] for module in report["modules"]] == LABELS["plain"]
+    for module in report["modules"]:
+        assert 0 < module["kept_channels_fraction"] <= 1
+        assert 0 < module["bytes"] < 100_000
+    assert report["images"] > 100
+
+
+def test_compose_reports(home):
+    report = json.loads((home / "build.json").read_text())
+    assert set(report) >= {"labels", "passes", "trunks", "bytes"}
+    assert report["labels"] == ["0", "two", "4"]
+    assert report["passes"] == 2
+    for trunk in report["trunks"]:
+        assert set(trunk) >= {
+            "parent",
+            "kept_channels_fraction",
+            "kept_params_fraction",
+            "flops",
+            "parent_flops",
+        }
+        assert 0 < trunk["flops"] <= trunk["parent_flops"]
+    assert report["bytes"] == sum(
+        path.stat().st_size for path in (home / "work/build").rglob("*") if path.is_file()
+    )
+
+
+def files_in(folder):
+    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_same_inputs_same_bytes(home, modhub):
+    modhub.go(home)
+    modhub.good(*decompose_arguments("plain"), "-o", "again", "-q")
+    files = {path.relative_to(home / "again") for path in (home / "again").rglob("*") if path.is_file()}
+    assert files == {
+        path.relative_to(home / "plain") for path in (home / "plain").rglob("*") if path.is_file()
+    }
+    for file in files:
+        assert (home / "again" / file).read_bytes() == (home / "plain" / file).read_bytes(), file
+
+
+def test_locked_builds_are_equal_and_need_no_hub(home, modhub):
+    modhub.monkeypatch.setenv("MODHUB_HUB", "http://127.0.0.1:9")
+    result = modhub("compose", "--locked", "-o", "offline", "-q")
+    # The cache knows every byte by its digest, whichever hub it came from.
+    assert result.code == 0, result.err
+    for file in (home / "work/build").rglob("*"):
+        if file.is_file():
+            assert (home / "work/offline" / file.relative_to(home / "work/build")).read_bytes() == (
+                file.read_bytes()
+            ), file
+
+
+def test_evaluate_counts_what_it_knows(modhub):
+    report = modhub.good("evaluate", "build", "--data", "digits", "--json").json
+    assert {"top1", "top5", "count", "per_class"} <= set(report)
+    assert report["top5"] is None
+    # 'two' answers to '2', its name in its repository.
+    assert (report["count"], report["left_out"]) == (3 * 34, 7 * 34)
+    assert set(report["per_class"]) == {"0", "two", "4"}
+    assert report["top1"] > 0.8
+    assert "left out" in modhub.good("evaluate", "build", "--data", "digits").out
+
+
+def test_replace_says_who_got_worse(modhub):
+    modhub.good("replace", "build", "two=lab/residual/2", "-o", "mended", "--force", "-q")
+    lock = json.loads(Path("mended/modhub.lock").read_text())
+    assert [(module["label"], module["repository"]) for module in lock["modules"]] == [
+        ("0", "lab/plain"),
+        ("two", "lab/residual"),
+        ("4", "lab/residual"),
+    ]
+    difference = modhub.good("diff", "build", "mended", "--json").json
+    assert set(difference["changed"]) == {"two"}
+    report = modhub.good("evaluate", "mended", "--data", "digits", "--before", "build", "--json").json
+    assert set(report["change"]["recall"]) == {"0", "two", "4"}
+
+
+def test_predict_goes_on_past_bad_files(home, modhub):
+    folder = home / "pictures"
+    folder.mkdir(exist_ok=True)
+    test = open_data("digits", "test").only(["0"])
+    for number, image in enumerate(test.images(range(3))):
+        Image.fromarray(image[:, :, 0]).save(folder / f"{number}.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n junk")
+    report = modhub.good("predict", "build", folder, "--json").json["images"]
+    assert [Path(entry["path"]).name for entry in report] == ["0.png", "1.png", "2.png", "broken.png"]
+    assert "is not an image" in report[3]["error"]
+    for entry in report[:3]:
+        assert set(entry["probabilities"]) <= {"0", "two", "4"}
+        assert entry["label"] == max(entry["probabilities"], key=entry["probabilities"].get)
+    assert sum(entry["label"] == "0" for entry in report[:3]) >= 2
+    alone = modhub("predict", "build", folder / "broken.png", "-q")
+    assert alone.code == 1
+    assert alone.out == ""
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None  # importing it fails
+from modhub_cli.main import main
+sys.argv = ["modhub", *sys.argv[1:]]
+main()
+"""
+
+
+def test_exported_file_runs_without_torch(home, modhub):
+    report = modhub.good("export", "build", "--data", "digits", "-o", "build.onnx", "--json").json
+    assert report["largest_difference"] < 1e-3
+    test = open_data("digits", "test").only(["4"])
+    Image.fromarray(test.images([0])[0][:, :, 0]).save(home / "four.png")
+    answer = modhub.good("predict", "build", home / "four.png", "--json").json
+    alone = modhub.process("predict", "build.onnx", home / "four.png", "--json", python=("-c", WITHOUT_TORCH))
+    assert alone.code == 0, alone.err
+    (one,), (other,) = answer["images"], json.loads(alone.out)["images"]
+    assert one["label"] == other["label"]
+    assert np.allclose(list(one["probabilities"].values()), list(other["probabilities"].values()), atol=1e-3)
+
+
+def spoiled(home, change):
+    tensors = load_file(home / "plain.safetensors")
+    change(tensors)
+    save_file(tensors, home / "spoiled.safetensors")
+
+
+BASE = ("decompose", "modhub:digits-plain", "--data", "digits", "-o", "out", "-q")
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "message"),
+    [
+        (
+            lambda tensors: tensors["conv2.weight"].fill_(float("nan")),
+            (*BASE, "--labels", "0,1,2,3"),
+            "not finite",
+        ),
+        (
+            lambda tensors: None,
+            (*BASE, "--labels", "0,1,2"),
+            "answers with 4 classes, but 3 labels were given.",
+        ),
+        (lambda tensors: None, (*BASE, "--labels", "0,1,2,2"), "The label '2' stands twice."),
+        (lambda tensors: None, (*BASE, "--labels", "0,1,2,cat"), "has no images of 'cat'"),
+        (lambda tensors: tensors.pop("conv2.weight"), (*BASE, "--labels", "0,1,2,3"), "conv2.weight"),
+        (
+            lambda tensors: None,
+            (*BASE, "--labels", "0,1,2,3", "--method", "magic"),
+            "There is no method 'magic'.",
+        ),
+        (
+            lambda tensors: None,
+            (*BASE, "--labels", "0,1,2,3", "--method-option", "colour=red"),
+            "The method 'relevance' has no option 'colour'.",
+        ),
+    ],
+)
+def test_parents_that_make_no_sense(home, modhub, change, arguments, message):
+    modhub.go(home)
+    spoiled(home, change)
+    result = modhub(*arguments, "--weights", "spoiled.safetensors")
+    assert result.code == 1
+    assert result.out == ""
+    assert result.err.startswith("Error: ")
+    assert message in result.err
+    assert len(result.err.strip().splitlines()) <= 2
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("imagefolder:nowhere", "The data folder 'nowhere' does not exist."),
+        ("imagefolder:empty", "empty"),
+        ("imagefolder:single", "single"),
+        ("shapes", "'shapes' is not a data set."),
+    ],
+)
+def test_data_that_cannot_be_used(home, modhub, data, message):
+    modhub.go(home)
+    (home / "empty").mkdir(exist_ok=True)
+    (home / "single" / "cat").mkdir(parents=True, exist_ok=True)
+    Image.new("L", (8, 8)).save(home / "single" / "cat" / "1.png")
+    result = modhub(
+        "decompose",
+        "modhub:digits-plain",
+        "--weights",
+        "plain.safetensors",
+        "--data",
+        data,
+        "-o",
+        "out",
+        "-q",
+    )
+    assert result.code == 1
+    assert result.err.startswith("Error: ")
+    assert message in result.err
+    assert len(result.err.strip().splitlines()) <= 2
+    assert not Path("out").exists()
+
+
+def test_an_operator_outside_the_list_is_named(home, modhub):
+    modhub.go(home)
+    Path("odd.py").write_text(
+        "import torch\n"
+        "class Odd(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.first = torch.nn.Conv2d(1, 4, 3)\n"
+        "        self.odd = Sorting()\n"
+        "        self.last = torch.nn.Linear(144, 4)\n"
+        "    def forward(self, x):\n"
+        "        return self.last(self.odd(self.first(x)).flatten(1))\n"
+        "class Sorting(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return x.sort(dim=1).values\n"
+    )
+    result = modhub("decompose", "odd.py:Odd", "--data", "digits", "-o", "out", "-q")
+    assert result.code == 1
+    assert "'odd'" in result.err
+    assert "sort" in result.err
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("evaluate", "nowhere", "--data", "digits"), "Error: 'nowhere' holds no build.json.\n"),
+        (("predict", "nowhere", "x.png"), "Error: 'nowhere' is no build.\n"),
+        (("replace", "build", "cow=lab/plain/0", "-o", "x"), "Error: 'build' has no class 'cow'.\n"),
+        (("replace", "nowhere", "0=lab/plain/1", "-o", "x"), "Error: 'nowhere' holds no modhub.toml.\n"),
+        (("compose", "-o", "build"), "Error: 'build' exists already.\n"),
+        (("compose", "nowhere.toml", "-o", "x"), "Error: There is no nowhere.toml in '.'.\n"),
+    ],
+)
+def test_builds_that_are_none(modhub, arguments, message):
+    result = modhub(*arguments, "-q")
+    assert result.code == 1
+    assert result.err.startswith(message)
+    assert not Path("x").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("compose", "-o", "x", "--budget", "flops=2"),
+        ("compose", "-o", "x", "--max-loss", "lots"),
+        ("compose",),
+        ("decompose", "modhub:digits-plain", "--data", "digits", "-o", "x", "--mean", "red"),
+        ("frobnicate",),
+    ],
+)
+def test_wrong_usage_exits_with_2(modhub, arguments):
+    result = modhub(*arguments)
+    assert result.code == 2
+    assert result.out == ""
+    assert "Usage: modhub" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "target"),
+    [
+        ((*decompose_arguments("residual"), "-o", "stopped"), "stopped"),
+        (("push", "plain", "lab/stopped", "--version", "1.0.0"), "hub/nothing"),
+        (("compose", "work", "-o", "stopped"), "stopped"),
+    ],
+    ids=["decompose", "push", "compose"],
+)
+def test_ctrl_c_leaves_nothing(home, modhub, arguments, target):
+    """Stopped at several moments: either all is there, or nothing."""
+    modhub.go(home)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "registry"), str(ROOT / "cli")]),
+    }
+    for delay in (0.3, 1.2, 2.4):
+        before = set(home.iterdir())
+        process = subprocess.Popen(
+            [sys.executable, "-m", "modhub_cli.main", *arguments, "--quiet"],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode in (0, 130, -signal.SIGINT), err
+        assert "Traceback" not in err or delay < 1, err
+        if process.returncode != 0:
+            assert not (home / target).exists()
+        leftovers = [path for path in set(home.iterdir()) - before if path.name != target]
+        assert not leftovers
+    assert modhub("fsck", "--root", "hub", "-q").code == 0
