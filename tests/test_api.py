@@ -1,0 +1,87 @@
+"""The library as a user imports it; the README's Python runs as it stands."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import modhub
+from modhub.api.making import open_parent
+from modhub.data import as_batch, open_data
+from modhub.errors import CompositionError, RefError
+from modhub.nets import Runner
+from modhub.project import Project
+from tests.test_cli_compute import train
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "digits.safetensors"
+    train("digits-plain", [str(digit) for digit in range(10)], path)
+    return path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, weights):
+    monkeypatch.setenv("MODHUB_HUB", str(tmp_path / "hub"))
+    monkeypatch.setenv("MODHUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits.safetensors").write_bytes(weights.read_bytes())
+    return tmp_path
+
+
+def test_the_readme_runs(here, capsys):
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    test = open_data("digits", "test").only(["3", "8"])
+    names = {"images": as_batch(test.images(range(len(test))))}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["scores"].shape == (len(test), 2)
+    labels, top1 = re.fullmatch(r"(\(.*\)) ([\d.]+)\n", capsys.readouterr().out).groups()
+    assert labels == "('3', '8')"
+    assert float(top1) > 0.9
+    again = names["classifier"](names["images"])
+    assert torch.equal(again, names["scores"]), "a build gives the scores it was saved with"
+
+
+def test_all_modules_together_are_the_parent(here):
+    modules = modhub.decompose(
+        "modhub:digits-plain", "digits", weights="digits.safetensors", images_per_class=40, max_loss=0.0
+    )
+    modhub.push(modules, "me/digits", version="1.0.0")
+    classifier = modhub.compose([f"me/digits/{digit}" for digit in range(10)])
+    found = modhub.evaluate(classifier, "digits")
+    settings = {"weights": "digits.safetensors"}
+    parent = open_parent("modhub:digits-plain", open_data("digits"), settings)
+    whole = Runner(parent.head.join(parent.trunk))
+    test = open_data("digits", "test")
+    with torch.inference_mode():
+        answers = whole(as_batch(test.images(range(len(test)))).float() / 255).argmax(1).numpy()
+    assert abs(found.top1 - float((answers == test.targets).mean())) <= 0.015
+
+
+def test_a_module_of_torch_is_a_parent(here):
+    class Small(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Conv2d(1, 6, 3), nn.Linear(6, 10)
+
+        def forward(self, images):
+            return self.last(self.first(images).relu().mean((2, 3)))
+
+    torch.manual_seed(0)
+    modules = modhub.decompose(Small(), "digits", images_per_class=20, name="small", only=["3", "7"])
+    assert [entry.label for entry in modules.manifest.modules] == ["3", "7"]
+    assert modules.manifest.parent.architecture == "Small"
+    assert modules.manifest.input.channels == 1
+    assert (modules.manifest.input.height, modules.manifest.input.width) == (8, 8)
+
+
+def test_two_of_one_label_are_refused(here):
+    with pytest.raises(CompositionError, match=r"^Two modules of this composition are called 'cat': "):
+        Project.of(["a/b/cat", "c/d/cat"])
+    with pytest.raises(RefError, match=r"^'a/b' names no class\."):
+        modhub.compose(["a/b"])
