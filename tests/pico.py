@@ -38,8 +38,6 @@ CALIBRATION = {
     "intercept": 0.0,
     "margin_mean": 1.5,
     "margin_std": 0.5,
-    "log_odds_mean": 1.0,
-    "log_odds_std": 0.5,
     "threshold": 0.0,
     "false_accept": 0.1,
 }

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modhub.decompose import DecomposeOptions, Parent, decompose
-from modhub.decompose.calibration import fit_temperature, log_odds, platt
+from modhub.decompose.calibration import fit_temperature, platt
 from modhub.decompose.channelling import channelled_head
 from modhub.decompose.compensation import affine_map, cut
 from modhub.decompose.selection import mask_after, removal_order, slot_costs
@@ -213,18 +213,6 @@ def test_compensation_beats_zeroing() -> None:
         return float((found - whole).square().mean())
 
     assert error(statistics) < 0.5 * error(None)
-
-
-@given(st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
-def test_log_odds_are_those_of_the_softmax(seed: int) -> None:
-    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(seed)) * 3
-    chances = logits.double().softmax(1)
-    torch.testing.assert_close(
-        log_odds(logits).double(), torch.log(chances / (1 - chances)), atol=1e-3, rtol=1e-3
-    )
-    certain = torch.tensor([[60.0, 0.0, 0.0, 0.0]])
-    assert log_odds(certain)[0, 0].item() == pytest.approx(60 - np.log(3), abs=1e-4)
 
 
 def test_a_temperature_and_a_slope_are_found_again() -> None:

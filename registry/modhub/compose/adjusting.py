@@ -1,8 +1,8 @@
 """A few labelled images per class, spent on what the modules alone cannot know: how their worlds compare.
 
-Three numbers per head are fitted by maximum likelihood, each pulled to what it is without data: a factor on
-the evidence, an offset, a factor on the temperature. Classes of one head keep the order of their margins, so
-even two images per class cannot make a parent's own classes worse.
+Two numbers per head are fitted by maximum likelihood, each pulled to what it is without data: a factor on the
+temperature and an offset. Classes of one head keep the order of their margins, so even two images per class
+cannot make a parent's own classes worse.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modhub.compose.classifier import ComposedClassifier, HeadAnswer, joined_scores
+from modhub.compose.classifier import ComposedClassifier, HeadAnswer
 from modhub.data import ImageSet
 from modhub.errors import DataError
 from modhub.refs import slug_of
@@ -43,24 +43,26 @@ def adjust(classifier: ComposedClassifier, images: ImageSet, *, per_class: int =
         for pixels, indices in own.batches(64):
             order.append(indices)
             for number, answer in enumerate(classifier.answers(pixels)):
-                found.setdefault(2 * number, []).append(answer.margin)
-                found.setdefault(2 * number + 1, []).append(answer.evidence)
+                found.setdefault(number, []).append(answer.margin)
     expected = targets[torch.from_numpy(np.concatenate(order))]
     heads = [head for each in classifier.trunk_passes for head in each.heads]
-    answers = [
-        HeadAnswer(head, torch.cat(found[2 * k]).clone(), torch.cat(found[2 * k + 1]).clone())
-        for k, head in enumerate(heads)
-    ]
+    answers = [HeadAnswer(head, torch.cat(found[number]).clone()) for number, head in enumerate(heads)]
     if len(classifier.labels) > 1:
         _fit(answers, classifier.order, expected)
 
 
 def _fit(answers: Sequence[HeadAnswer], order: Tensor, expected: Tensor) -> None:
-    logs = torch.zeros(len(answers), 3, requires_grad=True)
+    logs = torch.zeros(len(answers), 2, requires_grad=True)
     optimiser = torch.optim.LBFGS([logs], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
-        scores = joined_scores(answers, [_factors(row) for row in logs])[:, order]
+        scores = torch.cat(
+            [
+                each.head.scores(each.margin, _adjustment(row))
+                for each, row in zip(answers, logs, strict=True)
+            ],
+            1,
+        )[:, order]
         pull = _PULL * logs.square().sum() / len(expected)
         return F.cross_entropy(scores, expected) + pull
 
@@ -72,9 +74,9 @@ def _fit(answers: Sequence[HeadAnswer], order: Tensor, expected: Tensor) -> None
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
     for answer, row in zip(answers, logs.detach(), strict=True):
-        answer.head.adjustment.copy_(_factors(row))
+        answer.head.adjustment.copy_(_adjustment(row))
 
 
-def _factors(row: Tensor) -> Tensor:
-    """Evidence factor, offset, temperature factor from three numbers that are 0 without data."""
-    return torch.stack([row[0].exp(), 3 * row[1], row[2].exp()])
+def _adjustment(row: Tensor) -> Tensor:
+    """Factor and offset from two numbers that are 0 without data."""
+    return torch.stack([row[0].exp(), 3 * row[1]])

@@ -1,8 +1,8 @@
 """One classifier made of modules: one pass per trunk, raw images in, comparable scores out.
 
-Classes of one parent rank as their margins rank. Between parents the evidence decides: each head's best class
-says in standard deviations how the image compares with that class's own images, and the head's other classes
-stand below it as far as their calibrated margins say.
+A score is a margin at its parent's temperature. Classes of one parent therefore rank as their margins rank;
+those of several parents compare because each temperature was fitted so that the softmax of the scores is a
+probability: a parent that is surer than right has its margins shrunk.
 """
 
 from __future__ import annotations
@@ -23,17 +23,12 @@ from modhub.nets import Network, Runner
 from modhub.preprocessing import Preprocess
 
 __all__ = [
-    "EVIDENCE_SCALE",
     "ComposedClassifier",
     "HeadAnswer",
     "Prediction",
     "TrunkPass",
     "TrunkReport",
-    "joined_scores",
 ]
-
-EVIDENCE_SCALE = 3.0
-"""Log-odds per standard deviation of evidence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,11 +60,10 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class HeadAnswer:
-    """What one head says of a batch: `margin` and `evidence`, (batch, classes) each."""
+    """What one head says of a batch: `margin` (batch, classes)."""
 
     head: JoinedHead
     margin: Tensor
-    evidence: Tensor
 
 
 class TrunkPass(nn.Module):
@@ -123,15 +117,19 @@ class ComposedClassifier(nn.Module):
         for each in self.trunk_passes:
             features = each(images)
             for head in each.heads:
-                margin = head.margins(features)
-                found.append(HeadAnswer(head, margin, head.evidence(features, margin)))
+                found.append(HeadAnswer(head, head.margins(features)))
         return found
 
     def assess(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (batch, labels), and (batch,) how far the evidence is above the best class's threshold."""
         found = self.answers(images)
-        scores = joined_scores(found, [answer.head.adjustment for answer in found])
-        surplus = torch.cat([answer.evidence - answer.head.field("threshold") for answer in found], 1)
+        if len(self.labels) == 1:
+            scores = found[0].head.log_odds(found[0].margin)
+        else:
+            scores = torch.cat([answer.head.scores(answer.margin) for answer in found], 1)
+        surplus = torch.cat(
+            [answer.head.evidence(answer.margin) - answer.head.field("threshold") for answer in found], 1
+        )
         best = scores.argmax(1, keepdim=True)
         return scores[:, self.order], surplus.gather(1, best)[:, 0]
 
@@ -191,26 +189,3 @@ class ComposedClassifier(nn.Module):
         from modhub.compose.storage import load_build
 
         return load_build(Path(directory))
-
-
-def joined_scores(answers: Sequence[HeadAnswer], adjustments: Sequence[Tensor]) -> Tensor:
-    """(batch, classes of all heads): one head answers with its margins at one temperature, a single class
-    with its log-odds against the rest; of several heads, each stands at the evidence of its best class and
-    its other classes below, as far as their margins say. `adjustments` are (3,) each, see `HeadTensors`."""
-    if len(answers) == 1:
-        return _alone(answers[0], adjustments[0])
-    return torch.cat([_beside(*each) for each in zip(answers, adjustments, strict=True)], 1)
-
-
-def _alone(answer: HeadAnswer, adjustment: Tensor) -> Tensor:
-    head = answer.head
-    if head.classes == 1:
-        return head.field("slope") * answer.margin + head.field("intercept")
-    return adjustment[2] * head.field("temperature").mean() * answer.margin
-
-
-def _beside(answer: HeadAnswer, adjustment: Tensor) -> Tensor:
-    margin = answer.margin
-    best = margin.argmax(1, keepdim=True)
-    below = adjustment[2] * answer.head.field("temperature").mean() * (margin - margin.gather(1, best))
-    return EVIDENCE_SCALE * adjustment[0] * answer.evidence.gather(1, best) + adjustment[1] + below

@@ -327,9 +327,6 @@ def _tensor(part: Part, name: str) -> Tensor:
 def _head_tensors(head: Sequence[Part]) -> HeadTensors:
     weights = torch.stack([_tensor(part, "head.weight") for part in head])
     biases = torch.stack([_tensor(part, "head.bias") for part in head])
-    first = head[0]
-    labels = first.module.manifest.parent.labels
-    shared = first.statistics
     numbers = []
     for part in head:
         calibration = part.module.manifest.calibration
@@ -340,21 +337,13 @@ def _head_tensors(head: Sequence[Part]) -> HeadTensors:
                 hint="Upgrade modhub.",
             )
         numbers.append([calibration.parameters.get(name, _DEFAULTS[name]) for name in CALIBRATION_FIELDS])
-    own = [part.module.label for part in head]
-    known = "parent.weight" in shared and shared["parent.weight"].shape[0] == len(labels)
-    known = known and set(own) <= set(labels)
     return HeadTensors(
         rows=weights[:, 0],
         row_bias=biases[:, 0],
         rest=weights[:, 1],
         rest_bias=biases[:, 1],
-        parent=shared["parent.weight"] if known else None,
-        parent_bias=shared["parent.bias"] if known else None,
-        index=torch.tensor(
-            [labels.index(label) if label in labels else 0 for label in own], dtype=torch.int64
-        ),
         calibration=torch.tensor(numbers, dtype=torch.float32).T.contiguous(),
-        adjustment=torch.tensor([1.0, 0.0, 1.0]),
+        adjustment=torch.tensor([1.0, 0.0]),
     )
 
 
@@ -362,7 +351,7 @@ _DEFAULTS = {
     name: 1.0 if name in ("temperature", "slope") or name.endswith("_std") else 0.0
     for name in CALIBRATION_FIELDS
 }
-_STACKED = (("rows", "row_bias"), ("rest", "rest_bias"), ("parent", "parent_bias"))
+_STACKED = (("rows", "row_bias"), ("rest", "rest_bias"))
 
 
 def _stacked(heads: Sequence[HeadTensors]) -> tuple[Tensor, Tensor, list[int]]:
@@ -370,9 +359,8 @@ def _stacked(heads: Sequence[HeadTensors]) -> tuple[Tensor, Tensor, list[int]]:
     weights, biases = [], []
     for head in heads:
         for weight, bias in _STACKED:
-            if getattr(head, weight) is not None:
-                weights.append(getattr(head, weight))
-                biases.append(getattr(head, bias))
+            weights.append(getattr(head, weight))
+            biases.append(getattr(head, bias))
     return torch.cat(weights), torch.cat(biases), [len(weight) for weight in weights]
 
 
@@ -384,8 +372,7 @@ def _unstacked(
     for head in heads:
         tensors = head.to_dict()
         for name, name_of_bias in _STACKED:
-            if name in tensors:
-                tensors[name], tensors[name_of_bias] = next(weights).clone(), next(biases).clone()
+            tensors[name], tensors[name_of_bias] = next(weights).clone(), next(biases).clone()
         fitted.append(HeadTensors.from_dict(tensors))
     return fitted
 

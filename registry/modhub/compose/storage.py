@@ -138,19 +138,11 @@ def _check_head(
         "rest": (classes, features),
         "row_bias": (classes,),
         "rest_bias": (classes,),
-        "index": (classes,),
         "calibration": (len(CALIBRATION_FIELDS), classes),
-        "adjustment": (3,),
+        "adjustment": (2,),
     }
-    if "parent" in tensors:
-        labels = len(tensors["parent"])
-        expected |= {"parent": (labels, features), "parent_bias": (labels,)}
-        index = tensors.get("index")
-        if index is not None and len(index) and not 0 <= int(index.min()) <= int(index.max()) < labels:
-            raise IntegrityError(f"{place} points outside its parent's head.")
     for name, shape in expected.items():
-        kind = torch.int64 if name == "index" else torch.float32
-        if name not in tensors or tuple(tensors[name].shape) != shape or tensors[name].dtype != kind:
+        if name not in tensors or tuple(tensors[name].shape) != shape or tensors[name].dtype != torch.float32:
             raise IntegrityError(f"The tensor '{name}' of {place} is missing or not {list(shape)}.")
     if set(tensors) - set(expected) or set(tail) - set(TAIL_STEPS):
         raise IntegrityError(f"{place} holds tensors or steps that this modhub does not know.")

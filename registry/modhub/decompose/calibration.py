@@ -1,25 +1,25 @@
-"""From a margin to something that compares: log-odds, standardised evidence, a threshold for "none of these".
+"""From a margin to something that compares: log-odds, and a threshold for "none of these".
 
 What is fitted here is fitted once, when the module is made, on its own parent's images alone:
 
 - `temperature` τ, common to all modules of a parent: softmax(τ · margins) is calibrated over its classes
-  (Guo et al. 2017, arXiv 1706.04599, §4.2; τ is the inverse of its T, on margins instead of logits);
+  (Guo et al. 2017, arXiv 1706.04599, §4.2; τ is the inverse of its T, on margins instead of logits). Scaled
+  so, margins compare across parents too;
 - `slope`, `intercept`: slope · margin + intercept is the log-odds of the class against the rest of its
   parent's world at even prior odds (Platt 1999, with his soft targets);
-- mean and standard deviation, over the class's own images, of two pieces of evidence: the margin, and the
-  log-odds log p/(1−p) of the parent's softmax. Standardised, they compare across parents;
-- `threshold`: the evidence that 95 % of the class's own images exceed.
+- `margin_mean`, `margin_std`, over the class's own images: the evidence of an image is its margin in standard
+  deviations from their mean;
+- `threshold`: the evidence that 95 % of the class's own images exceed, and `false_accept`, the share of its
+  parent's other images that do.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from modhub.manifest import Calibration
 
@@ -30,9 +30,7 @@ __all__ = [
     "balanced_accuracy",
     "fit_calibration",
     "fit_temperature",
-    "log_odds",
     "platt",
-    "standardised_evidence",
 ]
 
 Array: TypeAlias = NDArray[np.float64]
@@ -41,21 +39,6 @@ ACCEPTED = 0.95
 """Share of a class's own images that the threshold accepts."""
 PLAIN_WEIGHT = 0.75
 """Weight of plain training images in every fit; harder copies of them have the rest."""
-
-
-def log_odds(logits: Tensor) -> Tensor:
-    """(batch, labels) logits to log p/(1−p) of their softmax, exact where p is close to 1."""
-    size = logits.shape[1]
-    if size < 2:
-        return logits
-    top = logits.max(1, keepdim=True).values
-    shares = (logits - top).exp()
-    others = (shares.sum(1, keepdim=True) - shares).clamp(min=1e-30)
-    # Where one logit is the largest by far, the sum minus itself loses all digits: sum the others instead.
-    second = logits.topk(2, dim=1)
-    rest = logits.scatter(1, second.indices[:, :1], float("-inf")).logsumexp(1, keepdim=True)
-    plain = logits - top - others.log()
-    return plain.scatter(1, second.indices[:, :1], second.values[:, :1] - rest)
 
 
 def fit_temperature(logits: Array, targets: NDArray[np.int64], weights: Array) -> float:
@@ -100,28 +83,28 @@ def platt(margin: Array, positive: NDArray[np.bool_], weights: Array) -> tuple[f
 
 
 def fit_calibration(
-    margin: Array, odds: Array, positive: NDArray[np.bool_], weights: Array, temperature: float
+    margin: Array, positive: NDArray[np.bool_], weights: Array, temperature: float
 ) -> Calibration:
-    """The calibration of one class from its margins and log-odds (images,) on images of all classes."""
+    """The calibration of one class from its margins (images,) on images of all classes."""
     slope, intercept = platt(margin, positive, weights)
     own = weights[positive] / weights[positive].sum()
-    parameters = {"temperature": temperature, "slope": slope, "intercept": intercept}
-    for name, values in (("margin", margin[positive]), ("log_odds", odds[positive])):
-        mean = float((own * values).sum())
-        parameters[f"{name}_mean"] = mean
-        parameters[f"{name}_std"] = max(float(np.sqrt((own * (values - mean) ** 2).sum())), 1e-6)
-    evidence = standardised_evidence(parameters, margin, odds)
-    parameters["threshold"] = float(np.quantile(evidence[positive], 1 - ACCEPTED))
-    accepted = evidence[~positive] > parameters["threshold"]
-    parameters["false_accept"] = float(np.average(accepted, weights=weights[~positive]))
-    return Calibration(kind=KIND, parameters=parameters)
-
-
-def standardised_evidence(parameters: Mapping[str, float], margin: Array, odds: Array) -> Array:
-    """The mean of both pieces of evidence in standard deviations from what the class's own images show."""
-    first = (margin - parameters["margin_mean"]) / parameters["margin_std"]
-    second = (odds - parameters["log_odds_mean"]) / parameters["log_odds_std"]
-    return np.asarray((first + second) / 2)
+    mean = float((own * margin[positive]).sum())
+    deviation = max(float(np.sqrt((own * (margin[positive] - mean) ** 2).sum())), 1e-6)
+    evidence = (margin - mean) / deviation
+    threshold = float(np.quantile(evidence[positive], 1 - ACCEPTED))
+    false_accept = float(np.average(evidence[~positive] > threshold, weights=weights[~positive]))
+    return Calibration(
+        kind=KIND,
+        parameters={
+            "temperature": temperature,
+            "slope": slope,
+            "intercept": intercept,
+            "margin_mean": mean,
+            "margin_std": deviation,
+            "threshold": threshold,
+            "false_accept": false_accept,
+        },
+    )
 
 
 def balanced_accuracy(accepted: NDArray[np.bool_], positive: NDArray[np.bool_]) -> float:

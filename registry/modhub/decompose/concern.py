@@ -34,7 +34,7 @@ from torch import Tensor
 from modhub.data import ImageSet, split_indices
 from modhub.decompose.backtracking import serving_positions
 from modhub.decompose.base import DecomposeOptions, Parent, aligned
-from modhub.decompose.calibration import balanced_accuracy, fit_calibration, fit_temperature, log_odds
+from modhub.decompose.calibration import balanced_accuracy, fit_calibration, fit_temperature
 from modhub.decompose.channelling import channelled_head
 from modhub.decompose.held_out import HeldOut, normalised
 from modhub.decompose.statistics import margins
@@ -114,7 +114,15 @@ class Concern:
                 hint="Use the method 'relevance'.",
             )
         fired = observe_fired(
-            parent, images.subset(fit), values, wanted, self.negatives, preprocess, options.batch, reporter
+            parent,
+            images.subset(fit),
+            values,
+            wanted,
+            self.negatives,
+            preprocess,
+            options.batch,
+            reporter,
+            options.device,
         )
         scores = _Scores(parent, HeldOut.read(images.subset(held), preprocess, options.seed, options.batch))
         space, whole = channel_space(parent.trunk), cost(parent.trunk)
@@ -210,6 +218,7 @@ def observe_fired(
     preprocess: Preprocess,
     batch: int,
     reporter: Reporter,
+    device: torch.device | None = None,
 ) -> Fired:
     """One pass over all of `images`, whose targets count as the parent's labels.
 
@@ -217,7 +226,7 @@ def observe_fired(
     """
     rows = set(wanted)
     names = tuple(values)
-    runner = Runner(parent.trunk)
+    runner = Runner(parent.trunk).to(device or torch.device("cpu"))
     own: dict[int, dict[str, Tensor]] = {}
     sample: dict[int, dict[str, Tensor]] = {}
     shapes = parent.trunk.graph.shapes
@@ -299,8 +308,8 @@ def _fired(
     shapes = runner.network.graph.shapes
     fired = {name: torch.zeros(shapes[name], dtype=torch.bool) for name in values}
     for pixels in normalised(images, preprocess, batch):
-        for name, found in runner.observe(pixels, values).items():
-            fired[name] |= (found > 0).any(0)
+        for name, found in runner.observe(pixels.to(next(runner.parameters()).device), values).items():
+            fired[name] |= (found > 0).any(0).cpu()
     return fired
 
 
@@ -330,13 +339,11 @@ class _Scores:
         self.temperature = fit_temperature(
             self.logits.double().numpy()[choosing], held.targets[choosing], held.weights[choosing]
         ) * (1 - 1 / len(parent.labels))
-        self.odds = log_odds(self.logits).double().numpy()
 
     def calibration(self, row: int) -> Calibration:
         choosing = self.held.choosing
         return fit_calibration(
             _margin(self.logits, row)[choosing],
-            self.odds[choosing, row],
             self.held.targets[choosing] == row,
             self.held.weights[choosing],
             self.temperature,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modhub.decompose.base import DecomposeOptions, Parent
-from modhub.decompose.calibration import balanced_accuracy, fit_calibration, fit_temperature, log_odds
+from modhub.decompose.calibration import balanced_accuracy, fit_calibration, fit_temperature
 from modhub.decompose.channelling import channelled_head
 from modhub.decompose.compensation import cut
 from modhub.decompose.held_out import HeldOut
@@ -60,13 +60,11 @@ class Examiner:
             * (rows - 1)
             / max(rows, 1)
         )
-        self.odds = log_odds(logits)
 
     def calibration(self, row: int) -> Calibration:
         """Of the class's margin, on the images that choices look at."""
         return fit_calibration(
             _margin(self.logits, self.totals, row)[self.choosing],
-            self.odds[:, row].double().numpy()[self.choosing],
             self.held.targets[self.choosing] == row,
             self.held.weights[self.choosing],
             self.temperature,
