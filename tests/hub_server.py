@@ -18,7 +18,7 @@ from modhub.hub.server.state import DEFAULTS, Options
 
 TOKENS = {
     "admin": "admin-token-0123456789",
-    "alice": "alice-token-0123456789",
+    "alice": "hf_alice-token-0123456789",
     "bob": "bob-token-0123456789",
     "reader": "reader-token-0123456789",
 }

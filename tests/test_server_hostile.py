@@ -99,7 +99,7 @@ def test_requests_off_the_beaten_track(server: Server, head: bytes, status: byte
 def test_the_host_header_cannot_put_words_into_links(server: Server) -> None:
     head = b'POST /api/repos/create HTTP/1.1\r\nHost: evil"><script>\r\nAuthorization: Bearer %s\r\n'
     body = b'{"name": "hosted"}'
-    sent = head % b"alice-token-0123456789" + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    sent = head % b"hf_alice-token-0123456789" + b"Content-Length: %d\r\n\r\n" % len(body) + body
     answer = raw(server, sent)
     assert answer.split(b" ")[1] == b"400"
     assert b"<script>" not in answer
@@ -115,7 +115,7 @@ def test_a_connection_that_says_nothing_is_closed(server: Server, monkeypatch: p
 def test_a_body_that_stops_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_module, "SILENCE", 0.3)
     for path in ("/api/repos/create", "/api/models/alice/net/commit/main"):
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer alice-token-0123456789\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer hf_alice-token-0123456789\r\n"
         answer = raw(server, head.encode() + b'Content-Length: 500\r\n\r\n{"key":')
         assert answer.split(b" ")[1] == b"408"
     assert leftovers(server) == []
@@ -125,7 +125,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(server: Server) -> None:
     before = server.ask("GET", "/api/models/alice/net").json()["sha"]
     body = commit_body({"big.bin": b"\0" * 3_000_000})
     head = b"POST /api/models/alice/net/commit/main HTTP/1.1\r\nHost: x\r\n"
-    head += b"Authorization: Bearer alice-token-0123456789\r\nContent-Length: %d\r\n\r\n" % len(body)
+    head += b"Authorization: Bearer hf_alice-token-0123456789\r\nContent-Length: %d\r\n\r\n" % len(body)
     parts = urlsplit(server.address)
     with socket.create_connection((parts.hostname or "", parts.port or 0)) as connection:
         connection.sendall(head + body[:2_500_000])
@@ -176,8 +176,8 @@ def test_pages_escape_what_people_wrote(server: Server) -> None:
 def test_tokens_are_in_no_log_and_no_file(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     server.ask("GET", "/api/whoami-v2", "alice")
-    server.ask("GET", "/api/whoami-v2?token=alice-token-0123456789", "wrong-token-0123456789")
-    server.ask("POST", "/login", body=b"token=alice-token-0123456789")
+    server.ask("GET", "/api/whoami-v2?token=hf_alice-token-0123456789", "wrong-token-0123456789")
+    server.ask("POST", "/login", body=b"token=hf_alice-token-0123456789")
     assert "token-0123456789" not in caplog.text
     for path in server.root.rglob("*"):
         if path.is_file():

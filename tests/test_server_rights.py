@@ -185,7 +185,7 @@ def test_the_manual_gate_keeps_others_out(server: Server) -> None:
         ("Bearer wrong-token-000000", 401),
         ("Bearer", 401),
         ("Basic !!!", 401),
-        ("Basic YWxpY2U6YWxpY2UtdG9rZW4tMDEyMzQ1Njc4OQ==", 200),
+        ("Basic YWxpY2U6aGZfYWxpY2UtdG9rZW4tMDEyMzQ1Njc4OQ==", 200),
         ("Digest x", 401),
         ("Bearer \xff\xfe", 401),
     ],
@@ -220,8 +220,10 @@ def test_a_cookie_opens_pages_and_changes_nothing(server: Server) -> None:
     bad = server.ask("POST", "/login", body=b"token=wrong-token-000000", headers=form)
     assert bad.status == 401
     foreign = {**form, "Origin": "http://evil.example"}
-    assert server.ask("POST", "/login", body=b"token=alice-token-0123456789", headers=foreign).status == 403
-    answer = server.ask("POST", "/login", body=b"token=alice-token-0123456789", headers=form)
+    assert (
+        server.ask("POST", "/login", body=b"token=hf_alice-token-0123456789", headers=foreign).status == 403
+    )
+    answer = server.ask("POST", "/login", body=b"token=hf_alice-token-0123456789", headers=form)
     cookie = answer.headers["set-cookie"]
     assert answer.status == 303
     assert "HttpOnly" in cookie

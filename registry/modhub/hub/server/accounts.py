@@ -1,6 +1,6 @@
 """Who may come in: users, organisations and tokens, in one file of the store's folder.
 
-Tokens are kept as sha256 digests only (they are random and 160 bits long, so a slow hash adds nothing). Every
+Tokens are kept as sha256 digests only (they are random and 238 bits long, so a slow hash adds nothing). Every
 change is written whole under a lock, so the commands work with the server on or off and a running server sees
 them at its next request.
 """
@@ -13,6 +13,7 @@ import hmac
 import os
 import re
 import secrets
+import string
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +34,9 @@ _VALUE = re.compile(r"[\x21-\x7e]{16,200}\Z")
 _EXPIRY = re.compile(r"(\d{1,5})([smhdw])\Z")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _VERSION = 1
+_SIGNS = string.ascii_letters + string.digits
+PREFIX = "hf_"
+"""What @huggingface/hub insists on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +150,7 @@ class Accounts:
         if role not in ROLES:
             raise RefError(f"'{role}' is not a role.", hint=f"Use one of {', '.join(ROLES)}.")
         if value is None:
-            value = "modhub_" + secrets.token_urlsafe(30)
+            value = PREFIX + "".join(secrets.choice(_SIGNS) for _ in range(40))
         elif not _VALUE.match(value):
             raise RefError(
                 "A token has 16 to 200 printable ASCII characters without spaces.",
