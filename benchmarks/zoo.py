@@ -258,8 +258,22 @@ def _table(results: dict[str, dict[str, Any]]) -> str:
             f"| {row['slice_seconds']:.2f} | {row['groups']} | {row['cuttable']:.1%} "
             f"| {_error(row['slice_error'], SLICE_TOLERANCE)} | {onnx} |"
         )
-        notes.extend(f"- `{name}`: the group {reason}." for reason in row["refusals"])
+        notes.extend(f"- `{name}`: {note}" for note in _by_reason(row["refusals"]))
     return "\n".join([*lines, "", "Refusals:", "", *(notes or ["- none"])])
+
+
+def _by_reason(refusals: list[str]) -> list[str]:
+    """One sentence per reason, with the first group it is given for."""
+    groups: dict[str, list[str]] = {}
+    for refusal in refusals:
+        group, _, reason = refusal.partition(" ")
+        groups.setdefault(reason, []).append(group)
+    return [
+        f"the group {names[0]} {reason}."
+        if len(names) == 1
+        else f"{len(names)} groups, first {names[0]}: {reason}."
+        for reason, names in groups.items()
+    ]
 
 
 def _error(value: float, tolerance: float) -> str:
