@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from modhub.api.composing import compose_project, parts_of_lock, replace
@@ -323,6 +324,9 @@ def tell(root: Path, story: Story, reporter: Reporter = SILENT) -> Iterator[Step
     """Do the steps inside `root`, an empty folder, and yield each when it is done; fills `story`."""
     begun = time.perf_counter()
     teller = _Teller(root, story, reporter)
+    threads = torch.get_num_threads()
+    # Networks this small take longer on several threads than on one.
+    torch.set_num_threads(1)
     try:
         for step in (
             teller.train,
@@ -338,6 +342,7 @@ def tell(root: Path, story: Story, reporter: Reporter = SILENT) -> Iterator[Step
         teller.ask()
         story.seconds = time.perf_counter() - begun
     finally:
+        torch.set_num_threads(threads)
         teller.hub.store.close()
 
 
