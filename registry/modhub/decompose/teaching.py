@@ -1,0 +1,279 @@
+"""A module for a class its parent never knew, in closed form on the parent's features.
+
+The known classes' modules say how features vary inside a class. With that covariance W (pooled, shrunk) and
+class means μ, the linear discriminant of class c is μ_cᵀW⁻¹f − ½ μ_cᵀW⁻¹μ_c (Fisher 1936), for the new class
+as for the known ones. One factor, fitted on the known classes, brings discriminants to the scale of the
+parent's logits; the new row is the parent's mean row plus the new class's scaled surplus over the mean
+discriminant. An offset then makes the images it misses and the (normally distributed) features it takes from
+known classes as few as possible. Its margin is counted like those of the known classes, so all rank together.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modhub.data import ImageSet
+from modhub.decompose.assembling import assemble
+from modhub.decompose.augment import augmented
+from modhub.decompose.base import Parent
+from modhub.decompose.calibration import PLAIN_WEIGHT, fit_calibration
+from modhub.decompose.compensation import cut
+from modhub.decompose.held_out import normalised
+from modhub.decompose.selection import importance, mask_after, removal_order, slot_costs
+from modhub.decompose.statistics import (
+    CORRELATION_LIMIT,
+    ClassStatistics,
+    Moments,
+    observe,
+    observed_values,
+    read_statistics,
+    statistics_tensors,
+)
+from modhub.errors import CompositionError, DataError, IntegrityError
+from modhub.manifest import Calibration, MethodInfo, Sizes
+from modhub.modules import ClassModule, Decomposition, ModuleDraft, ModuleSet
+from modhub.nets import Head, Runner, channel_space, cost
+from modhub.preprocessing import Preprocess
+from modhub.refs import slug_of
+from modhub.reporter import SILENT, Reporter
+
+__all__ = ["SHRINKAGE", "taught_row", "teach"]
+
+SHRINKAGE = 0.05
+"""Share of the within-class covariance that is replaced by its diagonal."""
+_QUANTILES = 20
+_DRAWN = 60
+_PAPER = "R. A. Fisher, The use of multiple measurements in taxonomic problems, 1936"
+
+
+def teach(
+    modules: ModuleSet,
+    label: str,
+    images: ImageSet,
+    *,
+    seed: int = 0,
+    date: str | None = None,
+    reporter: Reporter = SILENT,
+) -> ModuleSet:
+    """A set of one module that answers for `label`, on the trunk of `modules`; all `images` are of it.
+
+    `modules` are made by `relevance`, at least two of them. Raises `DataError` for fewer than two images, and
+    `CompositionError` when the parent knows the class or its modules do not tell enough.
+    """
+    started = time.perf_counter()
+    known, parent = _known(modules, label)
+    if len(images) < 2:
+        raise DataError(
+            f"There are {len(images)} images of '{label}'; at least 2 are needed.", hint="Add images of it."
+        )
+    space = channel_space(parent.trunk)
+    runner, preprocess = Runner(parent.trunk), Preprocess(parent.input)
+    with reporter.step(f"look at {label}"), torch.inference_mode():
+        plain = _features(runner, list(normalised(images, preprocess, 50)))
+        copies = [augmented(pixels, seed + number) for number, (pixels, _) in enumerate(images.batches(50))]
+        harder = _features(runner, [preprocess(batch) for batch in copies])
+    moments = [statistics.moments[parent.trunk.graph.output] for statistics in known]
+    rows = parent.head.weight.double().numpy(), parent.head.bias.double().numpy()
+    weight, bias = taught_row(moments, rows, plain.mean(0))
+    bias += _offset(moments, rows, (weight, bias), plain, seed)
+    head = _head(parent.head, weight, bias)
+    values = observed_values(parent.trunk.graph, space)
+    with reporter.step("find its channels"):
+        statistics, _ = observe(runner, normalised(images, preprocess, 50), values, head)
+    removal = removal_order(statistics, space, slot_costs(parent.trunk, space))
+    kept = float(np.mean([module.manifest.sizes.kept_channels_fraction for module in modules.modules]))
+    mask = mask_after(removal, min(round((1 - kept) * space.slots), len(removal.slots)), space)
+    sliced, _, _ = cut(parent.trunk, mask, space, statistics, *head)
+    whole, part = cost(parent.trunk), cost(sliced)
+    relevance = importance(statistics, space)
+    own = sum(len(each.mean) * (len(each.mean) - 1) // 2 for each in statistics.moments.values())
+    draft = ModuleDraft(
+        label=label,
+        tensors={
+            "mask": torch.from_numpy(mask.astype(np.uint8)),
+            "relevance": torch.from_numpy(relevance / max(relevance.max(initial=0.0), 1e-30)).half(),
+            "head.weight": head[0],
+            "head.bias": head[1],
+            **statistics_tensors(statistics, correlations=own <= CORRELATION_LIMIT),
+        },
+        calibration=_calibration(modules.modules[0], known, parent, head, plain, harder),
+        measurement=None,
+        sizes=Sizes(
+            kept_channels=int(mask.sum()),
+            channels=space.slots,
+            kept_parameters=part.parameters,
+            parameters=whole.parameters,
+            flops=part.flops,
+            parent_flops=whole.flops,
+        ),
+    )
+    done = Decomposition(
+        method=MethodInfo(name="teach", parameters={"images": len(images)}, paper=_PAPER),
+        modules=(draft,),
+        statistics=modules.statistics,
+        seconds=time.perf_counter() - started,
+        images=len(images),
+    )
+    return assemble(parent, done, seed=seed, date=date)
+
+
+def taught_row(
+    known: Sequence[Moments], rows: tuple[NDArray[np.float64], NDArray[np.float64]], mean: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], float]:
+    """Weight (features,) and bias of the new class's logit, on the scale of the parent's logits.
+
+    `known` are the feature moments of known classes, `rows` the parent's head (labels, features) and
+    (labels,), `mean` (features,) that of the new class.
+    """
+    within = np.mean(
+        [each.covariance if each.covariance.ndim == 2 else np.diag(each.covariance) for each in known], axis=0
+    )
+    spread = np.diagonal(within)
+    ridge = np.diag(SHRINKAGE * spread + 1e-3 * max(float(spread.mean()), 1e-12))
+    inverse = np.linalg.inv((1 - SHRINKAGE) * within + ridge)
+    means = np.stack([each.mean for each in known])
+    weights = means @ inverse
+    biases = -0.5 * (weights * means).sum(1)
+    found = means @ weights.T + biases
+    logits = means @ rows[0].T + rows[1]
+    # Each mean against the average of all: what discriminants and logits say of the same images.
+    surplus = found.diagonal() - found.mean(1)
+    own = np.sort(logits, 1)[:, ::-1][:, 0] - logits.mean(1)
+    factor = float((surplus * own).sum() / max((surplus**2).sum(), 1e-12))
+    new = mean @ inverse
+    weight = rows[0].mean(0) + factor * (new - weights.mean(0))
+    bias = float(rows[1].mean() + factor * (-0.5 * new @ mean - biases.mean()))
+    return weight, bias
+
+
+def _offset(
+    known: Sequence[Moments],
+    rows: tuple[NDArray[np.float64], NDArray[np.float64]],
+    new: tuple[NDArray[np.float64], float],
+    features: NDArray[np.float64],
+    seed: int,
+) -> float:
+    """What to add to the new logit so that it misses few of its `features` and takes few of known classes,
+    every class weighing the same."""
+    draw = np.random.default_rng([seed, 2])
+
+    def lead(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        others = values @ rows[0].T + rows[1]
+        return np.asarray(values @ new[0] + new[1] - others.max(1))
+
+    others = np.stack([np.sort(lead(_drawn(each, draw))) for each in known])
+    own = np.sort(lead(features))
+    candidates = -np.concatenate([own, others.ravel()])
+    scale = max(float(own.std()), 1e-9) / 4
+    # A soft count, so that a handful of images gives a smooth answer.
+    best = np.unique(np.quantile(candidates, np.linspace(0, 1, 201)))
+    missed = _soft(-(own[:, None] + best) / scale).mean(0)
+    taken = sum(_soft((each[:, None] + best) / scale).mean(0) for each in others)
+    return float(best[int(np.argmin(missed + taken))])
+
+
+def _drawn(moments: Moments, draw: np.random.Generator) -> NDArray[np.float64]:
+    noise = draw.normal(size=(_DRAWN, len(moments.mean)))
+    if moments.covariance.ndim == 1:
+        return np.asarray(moments.mean + noise * np.sqrt(moments.covariance.clip(0)))
+    values, vectors = np.linalg.eigh(moments.covariance)
+    return np.asarray(moments.mean + (noise * np.sqrt(values.clip(0))) @ vectors.T)
+
+
+def _soft(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(1 / (1 + np.exp(-values.clip(-40, 40))))
+
+
+def _known(modules: ModuleSet, label: str) -> tuple[list[ClassStatistics], Parent]:
+    manifest = modules.manifest
+    about = manifest.parent
+    if slug_of(label) in {slug_of(name) for name in about.labels}:
+        raise CompositionError(
+            f"'{about.name}' knows the class '{label}' already.", hint="Use its own module, or another label."
+        )
+    weight, bias = modules.statistics.get("parent.weight"), modules.statistics.get("parent.bias")
+    space = channel_space(modules.trunk)
+    read = [
+        read_statistics(module.tensors, modules.statistics, modules.trunk.graph, space)
+        for module in modules.modules
+    ]
+    known = [each for each in read if each is not None]
+    if weight is None or bias is None or len(known) < 2:
+        raise CompositionError(
+            f"The modules of '{about.name}' do not carry what teaching a class needs: the statistics of at "
+            "least two classes and the parent's head.",
+            hint="Decompose the parent with the method 'relevance', all its classes.",
+        )
+    if "head.tail" in modules.modules[0].tensors:
+        raise CompositionError(
+            f"The head of '{about.name}' is applied at every position of its features.",
+            hint="Teach on a parent whose last layer is linear.",
+        )
+    features = modules.trunk.graph.shapes[modules.trunk.graph.output][-1]
+    if weight.shape != (len(about.labels), features) or bias.shape != weight.shape[:1]:
+        raise IntegrityError(f"The head that the trunk of '{about.name}' carries does not fit it.")
+    parent = Parent(
+        name=about.name,
+        architecture=about.architecture,
+        trunk=modules.trunk,
+        head=Head(weight, bias),
+        labels=about.labels,
+        input=manifest.input,
+        license=manifest.license,
+        dataset=about.dataset,
+        sha256=about.sha256,
+    )
+    return known, parent
+
+
+def _features(runner: Runner, batches: Sequence[Tensor]) -> NDArray[np.float64]:
+    return np.asarray(torch.cat([runner(batch) for batch in batches]).double().numpy())
+
+
+def _head(parent: Head, weight: NDArray[np.float64], bias: float) -> tuple[Tensor, Tensor]:
+    """Two rows whose difference is N/(N−1)·z − S/(N−1), S the sum of the parent's N logits: what the margin
+    of a known class is."""
+    count = len(parent.bias)
+    others = max(count - 1, 1)
+    row = torch.from_numpy(weight).float() * (count / others)
+    rest = parent.weight.sum(0) / others
+    biases = torch.tensor([bias * count / others, float(parent.bias.sum()) / others])
+    return torch.stack([row, rest]), biases
+
+
+def _calibration(
+    sibling: ClassModule,
+    known: Sequence[ClassStatistics],
+    parent: Parent,
+    head: tuple[Tensor, Tensor],
+    plain: NDArray[np.float64],
+    harder: NDArray[np.float64],
+) -> Calibration:
+    """Positives are the images and their copies; negatives the known classes' margins, normal by moments."""
+    weight = (head[0][0] - head[0][1]).double().numpy()
+    bias = float(head[1][0] - head[1][1])
+    normal = NormalDist()
+    steps = np.array([normal.inv_cdf((step + 0.5) / _QUANTILES) for step in range(_QUANTILES)])
+    negatives = []
+    for statistics in known:
+        moments = statistics.moments[parent.trunk.graph.output]
+        variance = (
+            weight @ moments.covariance @ weight
+            if moments.covariance.ndim == 2
+            else (weight**2 * moments.covariance).sum()
+        )
+        negatives.append(weight @ moments.mean + bias + steps * np.sqrt(max(float(variance), 0.0)))
+    margin = np.concatenate([plain @ weight + bias, harder @ weight + bias, *negatives])
+    positive = np.arange(len(margin)) < len(plain) + len(harder)
+    weights = np.ones(len(margin))
+    weights[: len(plain)] = PLAIN_WEIGHT
+    weights[len(plain) : len(plain) + len(harder)] = 1 - PLAIN_WEIGHT
+    temperature = sibling.manifest.calibration.parameters.get("temperature", 1.0)
+    return fit_calibration(margin, positive, weights, temperature)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from modhub.artifact import read_artifact, write_artifact
+from modhub.compose import compose, parts_of
+from modhub.decompose.teaching import teach
+from modhub.errors import CompositionError, DataError
+from modhub.evaluate import evaluate
+from modhub.modules import ModuleSet
+from tests.digit_parents import digit_modules, digits
+from tests.pico import pico_set
+
+
+def _taught(label: str = "7", count: int = 40) -> ModuleSet:
+    return teach(digit_modules(), label, digits(label).subset(range(count)))
+
+
+def test_a_taught_class_stands_beside_the_known_ones() -> None:
+    test = digits("0123457", "test")
+    before = evaluate(compose(parts_of(digit_modules())), test)
+    after = evaluate(compose([*parts_of(digit_modules()), *parts_of(_taught())]), test)
+    assert after.labels == tuple("0123457")
+    recalls = [score.recall or 0.0 for score in after.per_class.values()]
+    assert recalls[-1] > 0.6
+    # The old classes hardly suffer.
+    old = np.mean([score.recall or 0.0 for score in before.per_class.values()])
+    assert np.mean(recalls[:-1]) > old - 0.06
+
+
+def test_more_images_do_not_harm() -> None:
+    test = digits("0123457", "test")
+
+    def top1(count: int) -> float:
+        return evaluate(compose([*parts_of(digit_modules()), *parts_of(_taught(count=count))]), test).top1
+
+    assert top1(80) > top1(2) - 0.02
+
+
+def test_a_taught_module_is_written_and_read_like_any_other(tmp_path) -> None:
+    taught = _taught()
+    write_artifact(tmp_path / "seven", taught)
+    read = read_artifact(tmp_path / "seven")
+    (part,), (again,) = parts_of(taught), parts_of(read)
+    assert read.manifest.trunk == digit_modules().manifest.trunk
+    pixels = torch.zeros(1, 1, 8, 8)
+    assert torch.equal(compose([part])(pixels), compose([again])(pixels))
+    assert part.parent == parts_of(digit_modules())[0].parent
+    again_ = _taught()
+    assert [module.manifest for module in again_.modules] == [module.manifest for module in taught.modules]
+
+
+def test_what_cannot_be_taught_is_said() -> None:
+    with pytest.raises(CompositionError, match="'digits-012345-12' knows the class '3' already"):
+        _taught("3")
+    with pytest.raises(DataError, match="There are 1 images of '7'; at least 2 are needed"):
+        _taught(count=1)
+    with pytest.raises(CompositionError, match="do not carry what teaching a class needs"):
+        teach(pico_set(), "zebra", digits("7"))
