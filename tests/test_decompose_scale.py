@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from modhub.decompose import DecomposeOptions, Parent, decompose
-from modhub.decompose import gathering
+from modhub.decompose import DecomposeOptions, Parent, decompose, gathering
 from modhub.decompose import relevance as relevance_method
 from modhub.decompose.channelling import channelled_head
 from modhub.decompose.gathering import Observer, chunks_of, correlation_numbers

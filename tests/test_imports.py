@@ -61,7 +61,9 @@ FILES = sorted(LIBRARY.rglob("*.py"))
 def test_rooms_are_downhill(path):
     room, imported = room_of(path), imports_of(path)
     inside = {name.removeprefix("modhub.") for name in imported if name.startswith("modhub.")} - {room}
-    assert "modhub_cli" not in imported, "the library knows no command line"
+    # The one door in the library: what torchrun starts hands over to the console script.
+    if path.relative_to(LIBRARY).as_posix() != "decompose/__main__.py":
+        assert "modhub_cli" not in imported, "the library knows no command line"
     assert "click" not in imported, "click lives in the command line"
     assert "rich" not in imported, "the library never prints"
     if room in PAPER_ROOMS:

@@ -14,6 +14,7 @@ from modhub_cli.output import Out
 __all__ = [
     "converted",
     "data_options",
+    "device_option",
     "directory",
     "hub_option",
     "offline_option",
@@ -42,6 +43,17 @@ def hub_option(command: Command) -> Command:
         envvar="MODHUB_HUB",
         metavar="HUB",
         help="A directory, an http(s):// endpoint, or 'hf'. Default: MODHUB_HUB, else your own directory.",
+    )(command)
+
+
+def device_option(command: Command) -> Command:
+    """Adds --device."""
+    return click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="auto|cpu|cuda",
+        help="Where to compute; auto is CUDA where there is one.",
     )(command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 
@@ -13,16 +14,19 @@ __all__ = ["peak_memory", "pick_device"]
 
 
 def pick_device(text: str = "auto") -> torch.device:
-    """`auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`. Raises `DeviceError`.
+    """`auto` (CUDA where there is one), `cpu`, `cuda` (under torchrun each process its own) or `cuda:N`.
 
     On CUDA convolutions are then computed in full float32, so that results agree with the CPU's to 1e-3.
+    Raises `DeviceError`.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
         raise DeviceError(f"'{text}' is not a device.", hint="There are: auto, cpu, cuda.")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if text == "cpu" or (text == "auto" and not count):
         return torch.device("cpu")
-    number = int(text.partition(":")[2] or 0)
+    # torchrun numbers the processes of a machine; each takes a device of its own while there are enough.
+    turn = int(os.environ.get("LOCAL_RANK", "0")) % max(count, 1)
+    number = int(text.partition(":")[2] or turn)
     if number >= count:
         found = f"has {count}" if count else "has no CUDA device that PyTorch can use"
         raise DeviceError(

@@ -162,12 +162,14 @@ def evaluate(
     *,
     aliases: Mapping[str, Sequence[str]] | None = None,
     batch: int = 250,
+    device: torch.device | None = None,
     reporter: Reporter = SILENT,
 ) -> Evaluation:
     """Let `classifier` answer every image whose class is one of its labels or their `aliases`.
 
-    Case and separators do not count (`Aquarium fish` is `aquarium_fish`). Raises `DataError` when no image
-    is of any of its classes.
+    Case and separators do not count (`Aquarium fish` is `aquarium_fish`). A classifier that is a `Module`
+    is moved to `device`, if one is given, and gets its images there. Raises `DataError` when no image is of
+    any of its classes.
     """
     labels = tuple(classifier.labels)
     rows = _rows_of(labels, images.labels, aliases or {})
@@ -180,9 +182,12 @@ def evaluate(
         )
     wanted = targets[chosen]
     scores = np.empty((len(chosen), len(labels)), dtype=np.float32)
+    if device is not None and isinstance(classifier, nn.Module):
+        classifier.to(device)
     with reporter.step("evaluate", len(chosen)), torch.inference_mode():
         for pixels, indices in images.subset(chosen).batches(batch):
-            scores[indices] = classifier(pixels).float().cpu().numpy()
+            placed = pixels if device is None else pixels.to(device)
+            scores[indices] = classifier(placed).float().cpu().numpy()
             reporter.advance(len(indices))
     return _score(labels, images, scores, wanted, len(images) - len(chosen))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from modhub_cli.options import converted, data_options, reporting
+from modhub_cli.options import converted, data_options, device_option, reporting
 from modhub_cli.output import Out, fraction, size
 
 __all__ = ["command"]
@@ -86,6 +86,14 @@ def _pair(text: str) -> tuple[str, str]:
     show_default=True,
     help="On the shared trunk, or each with its own channels cut out.",
 )
+@click.option(
+    "--examine",
+    "examined",
+    type=click.IntRange(1),
+    help="Check the loss of so many classes only; the others follow them. Default: all, or 16 where a large "
+    "network has many classes.",
+)
+@device_option
 @click.option("--force", is_flag=True, help="Replace what is in the target directory.")
 @reporting
 def command(
@@ -111,10 +119,15 @@ def command(
     date: str | None,
     measure: str | None,
     form: str,
+    examined: int | None,
+    device: str,
     force: bool,
     out: Out,
 ) -> None:
     """Decompose a trained CNN classifier into one module per class.
+
+    Interrupted, it goes on where it was when the same command is given again. Several processes share the
+    work with: torchrun --nproc-per-node 2 -m modhub.decompose PARENT --data DATA -o DIR
 
     PARENT is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO, a directory that modhub wrote, or
     FILE.py:CALLABLE (which runs that file). DATA are images of its classes, best those it was trained on.
@@ -146,6 +159,8 @@ def command(
         date=date,
         measure=measure,
         form=form,
+        examined=examined,
+        device=device,
         replace=force,
         reporter=out.reporter(),
     )
@@ -162,9 +177,10 @@ def command(
             for module in made["modules"]
         ]
         out.table(["module", "channels kept", "recall", "precision", "size"], rows, right=(1, 2, 3, 4))
+        memory = f", at most {size(made['peak_bytes'])} of memory" if made["peak_bytes"] else ""
         out.line(
             f"{len(rows)} modules of {made['parent']} from {made['images']:,} images "
-            f"in {made['seconds']:.1f} s: {target}"
+            f"in {made['elapsed_seconds']:.1f} s{memory}: {target}"
         )
 
     out.emit(made, human=human, quiet=[str(target)])

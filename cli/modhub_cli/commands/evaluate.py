@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from modhub_cli.options import data_options, reporting
+from modhub_cli.options import data_options, device_option, reporting
 from modhub_cli.output import Out, fraction
 
 __all__ = ["command"]
@@ -21,15 +21,18 @@ __all__ = ["command"]
     type=click.Path(path_type=Path, file_okay=False),
     help="Another build to compare with, class by class.",
 )
+@device_option
 @reporting
-def command(build: Path, data: str, split: str | None, before: Path | None, out: Out) -> None:
+def command(build: Path, data: str, split: str | None, before: Path | None, device: str, out: Out) -> None:
     """Measure a build on the images whose class is one of its labels or aliases; the others are left out.
 
     Example: modhub evaluate build --data cifar10:data
     """
     from modhub.api.using import evaluate_build
 
-    report = evaluate_build(build, data, split=split or "test", before=before, reporter=out.reporter())
+    report = evaluate_build(
+        build, data, split=split or "test", before=before, device=device, reporter=out.reporter()
+    )
 
     def human() -> None:
         changes: dict[str, Any] = report["change"]["recall"] if report.get("change") else {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -16,6 +18,8 @@ from modhub.data import ImageSet, open_data
 from modhub.decompose import METHODS, DecomposeOptions, Method, Parent
 from modhub.decompose.assembling import assemble
 from modhub.decompose.standalone import standalone
+from modhub.decompose.workers import Workers
+from modhub.devices import peak_memory, pick_device
 from modhub.errors import DataError, StorageError
 from modhub.files import confined
 from modhub.manifest import InputSpec
@@ -36,7 +40,8 @@ class DecomposeSettings(TypedDict, total=False):
     `std` are per channel, of values in [0, 1]. `max_loss` is a fraction of balanced accuracy,
     `images_per_class` how many are looked at. `date` is ISO 8601 and goes into the manifests. `measure` are
     images that had no say in the parent's training: the recorded figures come from them instead of training
-    images kept aside. `form` is `delta` or, when written to a directory, `standalone`.
+    images kept aside. `form` is `delta` or, when written to a directory, `standalone`. `device` is `auto`,
+    `cpu` or `cuda`. `examined` and `resume` are those of `DecomposeOptions`.
     """
 
     split: str | None
@@ -58,6 +63,9 @@ class DecomposeSettings(TypedDict, total=False):
     date: str | None
     form: str
     measure: str | ImageSet | None
+    device: str
+    examined: int | None
+    resume: Path | None
     reporter: Reporter
 
 
@@ -79,22 +87,45 @@ def decompose_to(
     replace: bool = False,
     **settings: Unpack[DecomposeSettings],
 ) -> dict[str, Any]:
-    """`decompose`, written to `directory`, which appears whole or not at all; what was made, for JSON."""
+    """`decompose`, written to `directory`, which appears whole or not at all; what was made, for JSON.
+
+    When it is interrupted, what was found so far stays in a hidden folder beside `directory`, and the same
+    call goes on from there. Several processes started by torchrun share the work; the first one writes.
+    """
+    started = time.perf_counter()
     if directory.exists() and not replace and (directory.is_file() or any(directory.iterdir())):
         # Found out before the work, not after.
         raise StorageError(
             f"'{directory}' exists already.", hint="Choose another directory, remove it, or pass --force."
         )
-    modules, done = _decomposed(parent, data, settings)
-    sets = apart(modules) if settings.get("form", "delta") == "standalone" else [modules]
-    write_artifact(directory, *sets, replace=replace)
+    place = directory.resolve()
+    resume = settings.setdefault("resume", place.parent / f".{place.name}.resume")
+    workers = Workers.here()
+    try:
+        modules, done = _decomposed(parent, data, settings)
+        sets = apart(modules) if settings.get("form", "delta") == "standalone" else [modules]
+        if workers.first:
+            write_artifact(directory, *sets, replace=replace)
+    except KeyboardInterrupt:
+        if resume is not None and resume.is_dir():
+            settings.get("reporter", SILENT).note(
+                f"What was found so far is kept in '{resume}': the same command goes on from there."
+            )
+        raise
+    if resume is not None and workers.first:
+        shutil.rmtree(resume, ignore_errors=True)
+    peak = max(workers.gather(peak_memory() or 0))
     entries = [entry for each in sets for entry in each.manifest.modules]
     return {
         "path": str(directory),
         "parent": modules.manifest.parent.name,
         "method": modules.manifest.method.name,
         "seconds": done.seconds,
+        "elapsed_seconds": time.perf_counter() - started,
         "images": done.images,
+        "peak_bytes": peak or None,
+        "device": str(pick_device(settings.get("device", "auto"))),
+        "processes": workers.size,
         "modules": [
             {
                 "label": entry.label,
@@ -139,11 +170,14 @@ def _decomposed(
         fit_images=settings.get("images_per_class", 300),
         seed=seed,
         labels=None if only is None else tuple(only),
+        examined=settings.get("examined"),
+        device=pick_device(settings.get("device", "auto")),
+        resume=settings.get("resume"),
     )
     method = _method(settings.get("method", "relevance"), settings.get("method_options", {}))
     done = method.decompose(whole, images, options, reporter)
     modules = assemble(whole, done, seed=seed, date=settings.get("date"))
-    if (unseen := settings.get("measure")) is not None:
+    if (unseen := settings.get("measure")) is not None and Workers.here().first:
         test = open_data(unseen, "test") if isinstance(unseen, str) else unseen
         done = measured(whole, modules, done, test, seed=seed, reporter=reporter)
         modules = assemble(whole, done, seed=seed, date=settings.get("date"))

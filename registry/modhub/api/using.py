@@ -10,6 +10,7 @@ import numpy as np
 from modhub.api.composing import build_manifests
 from modhub.compose import ComposedClassifier
 from modhub.data import ImageSet, open_data
+from modhub.devices import pick_device
 from modhub.evaluate import Classifier, Evaluation, compare
 from modhub.evaluate import evaluate as count
 from modhub.export import SUFFIXES, as_raw_batch, export_classifier, natural_size
@@ -29,11 +30,13 @@ def evaluate(
     data: ImageSet | str,
     *,
     split: str = "test",
+    device: str = "auto",
     reporter: Reporter = SILENT,
 ) -> Evaluation:
     """Measure a classifier, or a build by its directory, on the images of its classes.
 
     A build's classes also answer to what their modules are called in their repositories, and to aliases.
+    `device` is auto, cpu or cuda: where a build runs; a classifier runs where it is.
     """
     images = open_data(data, split) if isinstance(data, str) else data
     if not isinstance(classifier, Path | str):
@@ -45,7 +48,7 @@ def evaluate(
         label: (manifest.label, *manifest.aliases)
         for label, manifest in zip(loaded.labels, manifests, strict=False)
     }
-    return count(loaded, images, aliases=aliases, reporter=reporter)
+    return count(loaded, images, aliases=aliases, device=pick_device(device), reporter=reporter)
 
 
 def evaluate_build(
@@ -54,14 +57,17 @@ def evaluate_build(
     *,
     split: str = "test",
     before: Path | None = None,
+    device: str = "auto",
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
     """`evaluate` for JSON; `change` says what got better or worse against the build `before`."""
     images = open_data(data, split)
-    after = evaluate(build, images, reporter=reporter)
+    after = evaluate(build, images, device=device, reporter=reporter)
     report = after.to_dict()
     if before is not None:
-        report["change"] = compare(evaluate(before, images, reporter=reporter), after).to_dict()
+        report["change"] = compare(
+            evaluate(before, images, device=device, reporter=reporter), after
+        ).to_dict()
     return report
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from modhub.data import ImageSet
 from modhub.errors import StorageError
-from modhub.files import canonical_json, new_file, parse_json, sha256_of_bytes
+from modhub.files import canonical_json, new_file, parse_json, pretty_json, sha256_of_bytes
 
 __all__ = ["Savings", "digest_of_images"]
 
@@ -49,10 +49,10 @@ class Savings:
                     shutil.rmtree(other, ignore_errors=True)
 
     def save(self, name: str, tensors: Mapping[str, Tensor], notes: Any = None) -> None:
-        """Keep `tensors` under `name`, with `notes` that JSON can hold. Raises `StorageError`."""
+        """Keep `tensors` under `name`, with `notes` for JSON, in their order. Raises `StorageError`."""
         if self.folder is not None:
             kept = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-            content = save(kept, {"notes": canonical_json(notes).decode()})
+            content = save(kept, {"notes": pretty_json(notes).decode()})
             with new_file(self.folder / f"{name}.safetensors") as scratch:
                 scratch.write_bytes(content)
 

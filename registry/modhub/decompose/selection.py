@@ -92,23 +92,24 @@ def slot_costs(network: Network, space: ChannelSpace) -> Array:
     """(slots,) multiply-adds that go with each slot while everything else stays."""
     whole = cost(network).flops
     saved = np.zeros(space.slots)
+    # (values, slots) how often each slot stands in each value.
+    places = np.zeros((len(space.values), space.slots), np.int64)
+    for number, value in enumerate(space.values):
+        layout = space.of(value)
+        np.add.at(places[number], layout[layout >= 0], 1)
     for group in space.groups:
         if not group.cuttable or group.size < 2:
             continue
         # Slots of a group differ when some stand in more values than others: one probe per kind.
         kinds: dict[bytes, list[int]] = {}
         for slot in range(group.start, group.start + group.size):
-            kinds.setdefault(_signature(space, slot), []).append(slot)
+            kinds.setdefault(places[:, slot].tobytes(), []).append(slot)
         for members in kinds.values():
             mask = space.full_mask()
             mask[members[0]] = False
             saving = whole - cost(slice_network(network, mask, space=space)).flops
             saved[members] = saving
     return saved
-
-
-def _signature(space: ChannelSpace, slot: int) -> bytes:
-    return np.array([int((space.of(value) == slot).sum()) for value in space.values]).tobytes()
 
 
 def order_work(space: ChannelSpace, values: Iterable[str]) -> int:

@@ -1,0 +1,37 @@
+"""`modhub decompose` by several processes: torchrun --nproc-per-node 2 -m modhub.decompose PARENT …
+
+A door like the console script, and the one file of the library that knows the command line. The processes may
+stand on several machines that share a file system; the first of them talks and writes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import torch.distributed as dist
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Take torchrun's place among the processes, then do what `modhub decompose` does."""
+    from modhub_cli.main import main as command_line
+
+    arguments = sys.argv[1:]
+    if shared := "WORLD_SIZE" in os.environ:
+        # Sums are made on the CPU, whatever device computes them.
+        dist.init_process_group("gloo")
+        if dist.get_rank() > 0:
+            arguments = [*(each for each in arguments if each != "--json"), "--quiet"]
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+    sys.argv = ["modhub", "decompose", *arguments]
+    try:
+        command_line()
+    finally:
+        if shared:
+            dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
