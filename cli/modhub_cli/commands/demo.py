@@ -32,13 +32,9 @@ def command(target: Path, force: bool, out: Out) -> None:
 
     Example: modhub demo
     """
-    import torch
-
     from modhub.demo import REPORT_NAME, Story, tell, write_report
     from modhub.files import new_directory
 
-    # On networks this small a second thread costs more than it gives, many times more on a busy machine.
-    torch.set_num_threads(1)
     again = (target / REPORT_NAME).is_file()
     story = Story()
     with new_directory(target, replace=force or again) as root:
