@@ -195,7 +195,7 @@ def open_parent(parent: str | nn.Module, images: ImageSet, settings: DecomposeSe
             parent,
             weights=None if weights is None else Path(weights),
             arguments=settings.get("arguments", {}),
-            fetch=_fetch if parent.startswith("hf:") else None,
+            fetch=_fetch,
         )
     spec = _input_spec(source.input, images, settings)
     return Parent.of(
