@@ -13,7 +13,7 @@ __all__ = ["COMMANDS", "cli", "main"]
 
 SECTIONS = {
     "Start": ("demo",),
-    "Make modules": ("decompose",),
+    "Make modules": ("decompose", "teach"),
     "Share them": ("push", "pull", "search", "info", "versions", "yank", "verify"),
     "Say what you want": ("init", "add", "remove", "lock", "tree"),
     "Build a classifier": ("compose", "replace"),

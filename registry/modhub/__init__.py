@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from modhub.api.composing import compose, replace
     from modhub.api.making import decompose
     from modhub.api.sharing import info, pull, push, search, versions, yank
+    from modhub.api.teaching import teach
     from modhub.api.using import evaluate, export, load
     from modhub.compose import Budget, ComposedClassifier
 
@@ -39,6 +40,7 @@ __all__ = [
     "push",
     "replace",
     "search",
+    "teach",
     "versions",
     "yank",
 ]
@@ -56,6 +58,7 @@ _HOMES = {
     "push": "modhub.api.sharing",
     "replace": "modhub.api.composing",
     "search": "modhub.api.sharing",
+    "teach": "modhub.api.teaching",
     "versions": "modhub.api.sharing",
     "yank": "modhub.api.sharing",
 }

@@ -1,0 +1,103 @@
+"""A module for a class its parent never knew, from a few images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modhub.api.predicting import image_files
+from modhub.api.projects import open_catalog
+from modhub.artifact import read_artifact, read_modules, write_artifact
+from modhub.catalog import Catalog
+from modhub.data import ImageSet, open_data, read_image
+from modhub.decompose.teaching import teach as taught
+from modhub.errors import CompositionError, StorageError
+from modhub.manifest import MANIFEST_NAME
+from modhub.modules import ModuleSet
+from modhub.refs import Ref
+from modhub.reporter import SILENT, Reporter
+
+__all__ = ["images_of_class", "teach", "teach_to"]
+
+
+def teach(
+    label: str,
+    on: str,
+    data: str | ImageSet,
+    *,
+    split: str = "train",
+    seed: int = 0,
+    date: str | None = None,
+    hub: str | Catalog | None = None,
+    offline: bool = False,
+    reporter: Reporter = SILENT,
+) -> ModuleSet:
+    """A set of one module that answers for `label` on the trunk of `on`, a repository or a directory.
+
+    `data` is a folder of images of that class, or a data set that has it. Raises `DataError`,
+    `CompositionError` when the parent knows the class already, and what pulling raises.
+    """
+    modules = _modules(on, hub, offline, reporter)
+    images = images_of_class(data, label, split) if isinstance(data, str) else data
+    return taught(modules, label, images, seed=seed, date=date, reporter=reporter)
+
+
+def teach_to(
+    directory: Path,
+    label: str,
+    on: str,
+    data: str,
+    *,
+    split: str = "train",
+    seed: int = 0,
+    date: str | None = None,
+    replace: bool = False,
+    hub: str | Catalog | None = None,
+    offline: bool = False,
+    reporter: Reporter = SILENT,
+) -> dict[str, Any]:
+    """`teach`, written to `directory`, which appears whole or not at all; what was made, for JSON."""
+    if directory.exists() and not replace and (directory.is_file() or any(directory.iterdir())):
+        raise StorageError(
+            f"'{directory}' exists already.", hint="Choose another directory, remove it, or pass --force."
+        )
+    images = images_of_class(data, label, split)
+    made = teach(label, on, images, seed=seed, date=date, hub=hub, offline=offline, reporter=reporter)
+    write_artifact(directory, made, replace=replace)
+    (entry,) = made.manifest.modules
+    return {
+        "path": str(directory),
+        "label": entry.label,
+        "parent": made.manifest.parent.name,
+        "images": len(images),
+        "kept_channels_fraction": entry.kept_channels_fraction,
+        "bytes": entry.manifest.size + entry.tensors.size,
+    }
+
+
+def images_of_class(data: str, label: str, split: str = "train") -> ImageSet:
+    """Images of one class: all those below a folder, or those of `label` in a data set."""
+    folder = Path(data)
+    if not folder.is_dir():
+        return open_data(data, split).only([label])
+    paths = list(image_files([folder]))
+    return ImageSet(
+        folder.name, split, [label], np.zeros(len(paths), np.int64), lambda index: read_image(paths[index])
+    )
+
+
+def _modules(on: str, hub: str | Catalog | None, offline: bool, reporter: Reporter) -> ModuleSet:
+    if (Path(on) / MANIFEST_NAME).is_file():
+        return read_artifact(on)
+    pulled = open_catalog(hub, offline=offline).pull(Ref.parse(on), reporter=reporter)
+    sets = read_modules(
+        pulled.manifest, pulled.locate, [m.entry.slug for m in pulled.modules], place=f"'{on}'"
+    )
+    if len(sets) != 1:
+        raise CompositionError(
+            f"The modules of '{on}' stand on {len(sets)} trunks of their own.",
+            hint="Teach on a repository whose modules share their parent's trunk.",
+        )
+    return sets[0]

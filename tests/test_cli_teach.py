@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from modhub.data import open_data
+from tests.console import Console
+from tests.test_cli_compute import train
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A parent that knows 0 to 3, published, and a folder of images of 7."""
+    home = tmp_path_factory.mktemp("teach")
+    with pytest.MonkeyPatch.context() as patch:
+        console = Console(home, patch, None)
+        train("digits-plain", ["0", "1", "2", "3"], home / "plain.safetensors")
+        arguments = (
+            "--weights",
+            "plain.safetensors",
+            "--data",
+            "digits",
+            "--labels",
+            "0,1,2,3",
+            "--images",
+            "60",
+        )
+        done = console.process("decompose", "modhub:digits-plain", *arguments, "-o", "plain", "-q")
+        assert done.code == 0, done.err
+        assert console.process("push", "plain", "lab/plain", "--version", "1.0.0").code == 0
+    (home / "sevens").mkdir()
+    train_set = open_data("digits", "train").only(["7"])
+    for number, image in enumerate(train_set.images(range(40))):
+        Image.fromarray(image[:, :, 0]).save(home / "sevens" / f"{number}.png")
+    (home / "none").mkdir()
+    return home
+
+
+@pytest.fixture
+def modhub(home, monkeypatch, capsys):
+    return Console(home, monkeypatch, capsys)
+
+
+def test_a_fifth_class(modhub):
+    made = modhub.good("teach", "7", "--on", "lab/plain", "--data", "sevens", "-o", "seven", "--json").json
+    assert (made["label"], made["images"]) == ("7", 40)
+    modhub.good("push", "seven", "lab/seven", "--version", "1.0.0")
+    modhub.go(modhub.home / "work")
+    modhub.good("init")
+    modhub.good("add", "lab/plain", "lab/seven/7")
+    report = modhub.good("compose", "-o", "build", "--json").json
+    assert report["labels"] == ["0", "1", "2", "3", "7"]
+    assert report["passes"] == 1, "the taught class stands on the same trunk"
+    found = modhub.good("evaluate", "build", "--data", "digits", "--json").json
+    assert found["per_class"]["7"]["recall"] > 0.6
+    old = [found["per_class"][label]["recall"] for label in "0123"]
+    assert sum(old) / 4 > 0.8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("3", "--on", "lab/plain", "--data", "sevens"), "3"),
+        (("7", "--on", "lab/nothing", "--data", "sevens"), "There is no repository 'lab/nothing'."),
+        (("7", "--on", "lab/plain", "--data", "none"), "The folder 'none' holds no image."),
+        (("7", "--on", "lab/plain", "--data", "nowhere"), "'nowhere' is not a data set."),
+    ],
+)
+def test_one_sentence_and_what_to_do(modhub, arguments, message):
+    result = modhub("teach", *arguments, "-o", "out", "-q")
+    assert result.code == 1
+    assert result.err.startswith("Error: ")
+    assert message in result.err
+    assert not Path("out").exists()
