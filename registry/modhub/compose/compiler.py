@@ -15,7 +15,7 @@ from modhub.compose.classifier import ComposedClassifier, TrunkPass, TrunkReport
 from modhub.compose.heads import CALIBRATION_FIELDS, HeadTensors, JoinedHead
 from modhub.compose.parts import Part, distinct_parts
 from modhub.compose.synthetic import inverted_images
-from modhub.compose.tuning import tuned, tuning_images
+from modhub.compose.tuning import held_apart, tuned, tuning_images
 from modhub.data import ImageSet
 from modhub.decompose.calibration import KIND
 from modhub.decompose.channelling import tail_of
@@ -160,7 +160,7 @@ class TrunkPlan:
                 images = self.images(mask, budget, tune, seed, reporter)
                 if images is None:
                     break
-            held, fitted = images[::_HELD], images[torch.arange(len(images)) % _HELD != 0]
+            held, fitted = (images[chosen] for chosen in held_apart(len(images), _HELD))
             if reference is None:
                 reference = _decisions(self.compile(whole), held)
             found = self.compile(mask, fitted, distil=tune is not None, seed=seed, reporter=reporter)

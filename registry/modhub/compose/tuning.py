@@ -11,29 +11,34 @@ from torch import Tensor
 
 from modhub.compose.refit import refit_head, refit_network
 from modhub.data import ImageSet
+from modhub.decompose.augment import augmented
 from modhub.nets import ChannelSpace, Graph, Mask, Network, Runner
 from modhub.preprocessing import Preprocess
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["distilled", "tuned", "tuning_images"]
+__all__ = ["distilled", "held_apart", "tuned", "tuning_images"]
 
 _LIVE = 400 << 20
 """Bytes that one value of all images may take."""
-_MOST = 1200
+_MOST = 600
 _RATE = 3e-4
-_EPOCHS = 6
+_STEPS = 200
 _BATCH = 50
 
 
 def tuning_images(images: ImageSet, preprocess: Preprocess, graph: Graph, seed: int) -> Tensor:
-    """At most `_MOST` normalised images, evenly over the folders they come in, fewer of large ones."""
+    """At most `_MOST` normalised images, evenly over the folders they come in, fewer of large ones, each
+    followed somewhere by a changed copy: with them a refit stays closer to the parent on unseen images."""
     largest = max(_numbers(shape) for shape in graph.shapes.values())
-    most = max(20, min(_MOST, _LIVE // (4 * largest)))
+    most = max(10, min(_MOST, _LIVE // (8 * largest)))
     if len(images) > most:
         images = images.sample(max(most // max(len(images.labels), 1), 1), seed)
     with torch.inference_mode():
-        found = [preprocess(pixels) for pixels, _ in images.batches(100)]
-    return torch.cat(found).clone()
+        plain, changed = [], []
+        for number, (pixels, _) in enumerate(images.batches(100)):
+            plain.append(preprocess(pixels))
+            changed.append(preprocess(augmented(pixels, seed * 1_000_003 + number)))
+    return torch.cat(plain + changed).clone()
 
 
 def _numbers(shape: tuple[int, ...]) -> int:
@@ -72,6 +77,14 @@ def tuned(
     return network, refit_head(head[0], head[1], answers, features)
 
 
+def held_apart(count: int, every: int) -> tuple[Tensor, Tensor]:
+    """Indices of one image in `every` to measure on, and of those to fit on: neither it nor its copy."""
+    half = max(count // 2, 1)
+    place = torch.arange(count)
+    held = (place % half) % every == 0
+    return place[held & (place < half)], place[~held]
+
+
 def distilled(
     slim: Network,
     head: tuple[Tensor, Tensor],
@@ -81,11 +94,10 @@ def distilled(
     seed: int,
     reporter: Reporter = SILENT,
 ) -> Network:
-    """A few epochs of Adam towards the parent's `answers` (images, rows), centred, on shifted copies."""
+    """A few hundred steps of Adam towards the parent's `answers` (images, rows), centred."""
     draw = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(images), generator=draw)
-    held, used = order[: len(order) // 5], order[len(order) // 5 :]
-    if not len(held):
+    held, used = held_apart(len(images), 5)
+    if not len(held) or not len(used):
         return slim
     goal = answers - answers.mean(1, keepdim=True)
     scale = goal.square().mean().clamp(min=1e-9)
@@ -107,7 +119,7 @@ def distilled(
     for weight in weights.values():
         weight.requires_grad_(True)
     optimiser = torch.optim.Adam(list(weights.values()), _RATE)
-    steps = _EPOCHS * max(1, len(used) // _BATCH)
+    steps = max(10, min(_STEPS, 10 * len(used) // _BATCH))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps)
     with reporter.step("distil", steps):
         for step in range(steps):

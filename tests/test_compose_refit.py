@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from modhub.compose import Budget, compose, parts_of
+from modhub.compose.compiler import plans
+from modhub.compose.refit import refit_head, refit_network
+from modhub.compose.synthetic import dead_leaves
+from modhub.compose.tuning import distilled, held_apart, tuning_images
+from modhub.decompose.compensation import cut
+from modhub.nets import Mask, Network, Runner, fuse_batch_norm
+from modhub.preprocessing import Preprocess
+from tests.digit_parents import INPUT, digit_modules, digit_parent, digits
+
+
+def _cut(fraction: float) -> tuple[Network, Network, Mask]:
+    (plan,) = plans(parts_of(digit_modules(), ["1", "4"]))
+    mask = plan.mask(Budget(flops=fraction))
+    head = digit_parent().head
+    slim, _, _ = cut(plan.trunk, mask, plan.space, plan.statistics(), head.weight, head.bias)
+    return fuse_batch_norm(plan.trunk), fuse_batch_norm(slim), mask
+
+
+def _inputs(split: str) -> torch.Tensor:
+    return Preprocess(INPUT)(next(digits("14", split).batches(400))[0])
+
+
+@pytest.mark.parametrize("fraction", [0.7, 0.4])
+def test_a_refit_network_is_nearer_to_its_parent_on_other_images(fraction: float) -> None:
+    (plan,) = plans(parts_of(digit_modules(), ["1", "4"]))
+    dense, slim, mask = _cut(fraction)
+    fitted, goal, features = refit_network(dense, slim, plan.space, mask, _inputs("train"))
+    assert fitted.graph.shapes == slim.graph.shapes
+    kept = torch.from_numpy(plan.space.kept(mask, plan.trunk.graph.output).copy())
+    with torch.inference_mode():
+        torch.testing.assert_close(Runner(fitted)(_inputs("train")), features, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(Runner(dense)(_inputs("train")), goal, atol=1e-4, rtol=1e-4)
+        other = Runner(dense)(_inputs("test"))[:, kept]
+        before = (Runner(slim)(_inputs("test")) - other).square().mean()
+        after = (Runner(fitted)(_inputs("test")) - other).square().mean()
+    assert after < 0.7 * before
+
+
+def test_nothing_cut_changes_nothing() -> None:
+    (plan,) = plans(parts_of(digit_modules(), ["1", "4"]))
+    dense = fuse_batch_norm(plan.trunk)
+    fitted, _, _ = refit_network(dense, dense, plan.space, plan.space.full_mask(), _inputs("train"))
+    assert fitted.sha256 == dense.sha256
+
+
+def test_the_same_seed_gives_the_same_network() -> None:
+    parts = parts_of(digit_modules(), ["1", "4"])
+    one, two = (compose(parts, budget=Budget(flops=0.4), tune=digits("14"), seed=3) for _ in range(2))
+    assert one.trunk_passes[0].trunk.network.sha256 == two.trunk_passes[0].trunk.network.sha256
+
+
+def test_labels_of_tuning_images_are_not_looked_at() -> None:
+    parts, images = parts_of(digit_modules(), ["1", "4"]), digits("14")
+    plain = compose(parts, budget=Budget(flops=0.4), tune=images.subset(range(60)))
+    blind = images.subset(range(60))
+    blind.targets = np.zeros_like(blind.targets)
+    assert (
+        compose(parts, budget=Budget(flops=0.4), tune=blind).trunk_passes[0].trunk.network.sha256
+        == plain.trunk_passes[0].trunk.network.sha256
+    )
+
+
+def test_a_head_is_pulled_to_what_it_was_and_to_its_goal() -> None:
+    draw = torch.Generator().manual_seed(0)
+    features = torch.randn(500, 4, generator=draw)
+    weight, bias = torch.randn(2, 4, generator=draw), torch.randn(2, generator=draw)
+    found = refit_head(weight, bias, features @ weight.T + bias, features)
+    torch.testing.assert_close(found[0], weight, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found[1], bias, atol=1e-4, rtol=1e-4)
+    moved, _ = refit_head(weight, bias, features @ (2 * weight).T + bias, features)
+    torch.testing.assert_close(moved, 2 * weight, atol=0.1, rtol=0.1)
+
+
+def test_distillation_never_moves_away_from_the_parent() -> None:
+    dense, slim, mask = _cut(0.4)
+    (plan,) = plans(parts_of(digit_modules(), ["1", "4"]))
+    head = digit_parent().head
+    kept = torch.from_numpy(plan.space.kept(mask, plan.trunk.graph.output).copy())
+    images = _inputs("train")
+    rows = head.weight[:, kept], head.bias
+    with torch.inference_mode():
+        answers = Runner(dense)(images) @ head.weight.T + head.bias
+    trained = distilled(slim, rows, images, answers.clone(), seed=0)
+    held, used = held_apart(len(images), 5)
+    assert not set(held.tolist()) & set(used.tolist())
+
+    def apart(network: Network) -> float:
+        with torch.inference_mode():
+            found = Runner(network)(images[held]) @ rows[0].T + rows[1]
+        off = (found - found.mean(1, keepdim=True)) - (answers - answers.mean(1, keepdim=True))[held]
+        return float(off.square().mean())
+
+    assert apart(trained) <= apart(slim)
+
+
+def test_dead_leaves_depend_on_their_seed_alone() -> None:
+    one = dead_leaves(3, 100, 80, 5)
+    assert one.shape == (3, 3, 100, 80)
+    assert one.dtype == torch.uint8
+    assert torch.equal(one, dead_leaves(3, 100, 80, 5))
+    assert not torch.equal(one, dead_leaves(3, 100, 80, 6))
+    assert one.float().std() > 10
+
+
+def test_tuning_images_come_with_a_changed_copy() -> None:
+    preprocess = Preprocess(INPUT)
+    found = tuning_images(digits("14").subset(range(20)), preprocess, digit_parent().trunk.graph, 0)
+    assert found.shape == (40, 1, 8, 8)
+    pixels, _ = next(digits("14").subset(range(20)).batches(20))
+    torch.testing.assert_close(found[:20], preprocess(pixels))
+    assert not torch.equal(found[:20], found[20:])
