@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 from collections.abc import Iterator
 from urllib.parse import quote, urlsplit
 
@@ -12,7 +13,7 @@ import pytest
 
 from tests.hub_server import Server, commit_body, serving
 
-BIG = os.urandom(1_300_000)
+BIG = random.Random(1).randbytes(1_300_000)
 
 
 @pytest.fixture(scope="module")

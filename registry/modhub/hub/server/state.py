@@ -48,6 +48,8 @@ class State:
         self.signer = Signer(self.root)
         self.metrics = Metrics()
         self.started = time.time()
+        # What the front page counted lately, and when: see modhub.hub.server.pages.front.
+        self.facets: dict[tuple[object, ...], tuple[float, list[tuple[str, int]]]] = {}
 
     def refuse_when_read_only(self) -> None:
         """Raises `Fault` 403 on a server that only reads."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 from starlette.responses import Response
@@ -18,6 +19,8 @@ __all__ = ["routes"]
 
 routes = Routes()
 PAGE = 30
+FACETS_SECONDS = 10.0
+FACETS_KEPT = 500
 FACETS = (
     ("class", "Class"),
     ("dataset", "Data set"),
@@ -63,7 +66,7 @@ def front(call: Call) -> Response:
 
     def facet(name: str) -> list[tuple[str, int, str]]:
         others = replace(query, tags=[tag for tag in query.tags if not tag.startswith(f"{name}:")])
-        found = index.facets(f"{name}:", others, limit=12)
+        found = _facets(call, name, others)
         return [(value, count, address(**{**state, name: value})) for value, count in found]
 
     return page(
@@ -84,6 +87,19 @@ def front(call: Call) -> Response:
         following=address(**state, page=str(number + 1)) if len(entries) > PAGE else "",
         kinds={"model": address(**{**state, "kind": ""}), "dataset": address(**{**state, "kind": "dataset"})},
     )
+
+
+def _facets(call: Call, name: str, query: Query) -> list[tuple[str, int]]:
+    """Counting 100,000 tags takes a while: what was counted for the same eyes lately is good enough."""
+    visible = None if query.visible is None else tuple(sorted(query.visible))
+    key = (name, query.kind, tuple(query.tags), query.text, visible)
+    counted = call.state.facets.get(key)
+    if counted is None or time.monotonic() - counted[0] > FACETS_SECONDS:
+        counted = (time.monotonic(), call.state.store.index.facets(f"{name}:", query, limit=12))
+        if len(call.state.facets) >= FACETS_KEPT:
+            call.state.facets.clear()
+        call.state.facets[key] = counted
+    return counted[1]
 
 
 def _facet_value(name: str, value: str) -> str:
