@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -112,6 +113,19 @@ def test_compose_reports(home):
     assert report["bytes"] == sum(
         path.stat().st_size for path in (home / "work/build").rglob("*") if path.is_file()
     )
+
+
+def test_every_file_of_a_build_follows_its_schema(home):
+    build, schemas = home / "work/build", ROOT / "schemas"
+    for name, schema in (
+        ("build.json", "build"),
+        ("options.json", "options"),
+        ("modhub.lock", "lock"),
+        ("modules/0.json", "module"),
+        ("trunks/0/graph.json", "graph"),
+    ):
+        rules = json.loads((schemas / f"{schema}.schema.json").read_text())
+        jsonschema.validate(json.loads((build / name).read_text()), rules)
 
 
 def files_in(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,59 @@ from modhub.data import ImageSet, open_data
 from modhub.errors import CompositionError, IntegrityError, ManifestError
 from modhub.files import new_directory, parse_json, pretty_json
 from modhub.lock import LOCK_NAME, Lock, LockedModule
-from modhub.manifest import FileInfo, ModuleEntry, ModuleManifest, RepositoryManifest
+from modhub.manifest import Fields, FileInfo, ModuleEntry, ModuleManifest, RepositoryManifest
 from modhub.project import PROJECT_NAME, Project, Want, add_want, remove_want
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["OPTIONS_NAME", "build_manifests", "compose", "compose_project", "parts_of_lock", "replace"]
+__all__ = [
+    "OPTIONS_NAME",
+    "BuildOptions",
+    "build_manifests",
+    "compose",
+    "compose_project",
+    "parts_of_lock",
+    "replace",
+]
 
 OPTIONS_NAME = "options.json"
-"""In a build: what it was composed with, so that `replace` can do the same again."""
+OPTIONS_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """`options.json` of a build: what it was composed with, so that `replace` can do the same again.
+
+    `flops` and `params` are budgets and `max_loss` a loss, all fractions; None where there is no limit.
+    """
+
+    flops: float | None = None
+    params: float | None = None
+    max_loss: float | None = None
+    reject: bool = False
+    seed: int = 0
+
+    @classmethod
+    def read(cls, path: Path) -> BuildOptions:
+        """Read and check the file. Raises `ManifestError` or `SchemaVersionError` naming it."""
+        fields = Fields(parse_json(path.read_bytes(), str(path)), str(path))
+        fields.check_version(OPTIONS_SCHEMA_VERSION)
+        limits = {
+            name: None if fields.value.get(name) is None else fields.number(name)
+            for name in ("flops", "params", "max_loss")
+        }
+        return cls(**limits, reject=fields.boolean("reject"), seed=fields.integer("seed", minimum=-(2**53)))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema_version": OPTIONS_SCHEMA_VERSION,
+            **{name: getattr(self, name) for name in self.__slots__},
+        }
+
+    @property
+    def budget(self) -> Budget | None:
+        """None when nothing is limited."""
+        budget = Budget(flops=self.flops, params=self.params, max_loss=self.max_loss)
+        return None if budget == Budget() else budget
 
 
 def compose(
@@ -88,12 +134,7 @@ def compose_project(
         if lock is None or not lock.fulfils(read_project(project)):
             lock = lock_project(project, hub=hub, offline=offline, reporter=reporter).lock
     text = (project if project.suffix == ".toml" else project / PROJECT_NAME).read_text(encoding="utf-8")
-    options = {
-        "budget": dict(sorted((budgets or {}).items())),
-        "max_loss": max_loss,
-        "reject": reject,
-        "seed": seed,
-    }
+    options = BuildOptions(**(budgets or {}), max_loss=max_loss, reject=reject, seed=seed)
     return _build(
         lock,
         text,
@@ -136,7 +177,7 @@ def replace(
         text = _with(text, want, build)
     catalog = open_catalog(hub, offline=offline)
     old = Lock.from_bytes((build / LOCK_NAME).read_bytes(), str(build / LOCK_NAME))
-    options = parse_json((build / OPTIONS_NAME).read_bytes(), str(build / OPTIONS_NAME))
+    options = BuildOptions.read(build / OPTIONS_NAME)
     lock = resolve_lock(Project.from_toml(text), catalog, keep=old)
     return _build(
         lock,
@@ -170,7 +211,7 @@ def _build(
     lock: Lock,
     text: str,
     target: Path,
-    options: Mapping[str, Any],
+    options: BuildOptions,
     catalog: Catalog,
     *,
     tune: str | None,
@@ -180,16 +221,12 @@ def _build(
 ) -> dict[str, Any]:
     with new_directory(target, replace=replace_target) as scratch:
         parts = parts_of_lock(lock, catalog, reporter)
-        limits = dict(options.get("budget", {}))
-        budget = Budget(
-            flops=limits.get("flops"), params=limits.get("params"), max_loss=options.get("max_loss")
-        )
         classifier = compile_parts(
             parts,
-            budget=None if budget == Budget() else budget,
-            reject=bool(options.get("reject")),
+            budget=options.budget,
+            reject=options.reject,
             reporter=reporter,
-            **_images(tune=tune, calibrate=calibrate, seed=int(options.get("seed", 0))),
+            **_images(tune=tune, calibrate=calibrate, seed=options.seed),
         )
         classifier.save(scratch)
         for number, part in enumerate(parts):
@@ -198,7 +235,7 @@ def _build(
             place.write_bytes(part.module.manifest.to_bytes())
         (scratch / PROJECT_NAME).write_text(text, encoding="utf-8")
         (scratch / LOCK_NAME).write_bytes(lock.to_bytes())
-        (scratch / OPTIONS_NAME).write_bytes(pretty_json(dict(options)))
+        (scratch / OPTIONS_NAME).write_bytes(pretty_json(options.to_dict()))
         size = sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file())
     return {**classifier.report(), "bytes": size, "path": str(target)}
 
