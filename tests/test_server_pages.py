@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,20 +59,29 @@ def see(browser: Any, server: Server, path: str, shot: str = "") -> str:
     return str(browser.find_element("tag name", "body").text)
 
 
+def main_after(browser: Any, action: Callable[[], None]) -> str:
+    """What the page says to which `action` (a click, a form) leads."""
+    from selenium.webdriver.support.expected_conditions import staleness_of
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    left = browser.find_element("tag name", "html")
+    action()
+    WebDriverWait(browser, 20).until(staleness_of(left))
+    return str(browser.find_element("tag name", "main").text)
+
+
 def test_the_front_page_searches_and_narrows(server: Server, browser: Any) -> None:
     text = see(browser, server, "/", "front")
     assert "lab/resnet20-cifar10" in text
     assert "secret" not in text
-    browser.find_element("link text", "puma").click()
+    text = main_after(browser, browser.find_element("link text", "puma").click)
     assert browser.current_url.endswith("class=puma")
-    text = browser.find_element("tag name", "main").text
     assert "zoo/big-cats" in text
     assert "lab/" not in text
     field = browser.find_element("id", "quick")
     field.clear()
     field.send_keys("resnet20")
-    field.submit()
-    assert "lab/resnet20-cifar10" in browser.find_element("tag name", "main").text
+    assert "lab/resnet20-cifar10" in main_after(browser, field.submit)
     assert "Nothing here matches" in see(browser, server, "/?q=zzz")
 
 
@@ -80,10 +89,8 @@ def test_a_repository_and_its_files(server: Server, browser: Any) -> None:
     text = see(browser, server, "/lab/resnet20-cifar10", "repository")
     for words in ("10 modules", "airplane", "95.0 %", "1.0.0", "modhub pull lab/resnet20-cifar10"):
         assert words in text
-    browser.find_element("link text", "Files").click()
-    assert "modhub.json" in browser.find_element("tag name", "main").text
-    browser.find_element("link text", "modules/").click()
-    assert "airplane/" in browser.find_element("tag name", "main").text
+    assert "modhub.json" in main_after(browser, browser.find_element("link text", "Files").click)
+    assert "airplane/" in main_after(browser, browser.find_element("link text", "modules/").click)
     assert "Release 1.0.0" in see(browser, server, "/lab/resnet20-cifar10/commits/main", "history")
 
 
@@ -104,13 +111,12 @@ def test_composing_in_the_browser(server: Server, browser: Any) -> None:
     see(browser, server, "/compose")
     field = browser.find_element("id", "q")
     field.send_keys("cat")
-    field.submit()
-    text = browser.find_element("tag name", "main").text
+    text = main_after(browser, field.submit)
     assert "secret" not in text
-    browser.find_element("css selector", "[aria-label='Pick zoo/big-cats/cat']").click()
+    main_after(browser, browser.find_element("css selector", "[aria-label='Pick zoo/big-cats/cat']").click)
     field = browser.find_element("id", "ref")
     field.send_keys("lab/resnet20-cifar10/dog>=1")
-    field.submit()
+    main_after(browser, field.submit)
     text = see(browser, server, browser.current_url.removeprefix(server.address), "compose")
     assert "The resolver’s answer" in text
     assert "Passes an image\n2" in text
@@ -129,11 +135,10 @@ def test_logging_in_shows_what_was_hidden(server: Server, browser: Any) -> None:
     see(browser, server, "/login", "login")
     field = browser.find_element("id", "token")
     field.send_keys("reader-token-0123456789")
-    field.submit()
-    assert "lab/secret-cats" in browser.find_element("tag name", "main").text
+    assert "lab/secret-cats" in main_after(browser, field.submit)
     assert "1 module" in see(browser, server, "/lab/secret-cats")
-    browser.find_element("xpath", "//button[text()='Log out']").click()
-    assert "secret" not in browser.find_element("tag name", "main").text
+    leave = browser.find_element("xpath", "//button[text()='Log out']")
+    assert "secret" not in main_after(browser, leave.click)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
