@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -391,6 +392,9 @@ def test_ctrl_c_leaves_nothing(home, modhub, arguments, target):
         assert "Traceback" not in err or delay < 1, err
         if process.returncode != 0:
             assert not (home / target).exists()
-        leftovers = [path for path in set(home.iterdir()) - before if path.name != target]
+        # A decomposition keeps what it found so far, and says so.
+        leftovers = {path.name for path in set(home.iterdir()) - before} - {target, f".{target}.resume"}
         assert not leftovers
+        if target == "stopped":
+            shutil.rmtree(home / target, ignore_errors=True)
     assert modhub("fsck", "--root", "hub", "-q").code == 0

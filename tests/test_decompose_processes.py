@@ -22,7 +22,7 @@ from modhub.reporter import Reporter
 from tests.digit_parents import DigitNet, digit_parent, digits
 
 ROOT = Path(__file__).parents[1]
-POOLED = "import modhub.decompose.relevance as r; r.CORRELATION_LIMIT = 0"
+POOLED = "from modhub.decompose import relevance; relevance.CORRELATION_LIMIT = 0"
 """A tiny parent treated as one that is too large for correlations of each class's own."""
 
 
@@ -138,7 +138,7 @@ def test_a_killed_run_goes_on_and_writes_the_same(
 def test_ctrl_c_says_how_to_go_on(shop: Path) -> None:
     process = start(launcher(shop, pooled=False), command(shop, "stopped"))
     folder = shop / ".stopped.resume"
-    while not list(folder.glob("*/choice-1.safetensors")):
+    while not list(folder.glob("*/classes-0.safetensors")):
         assert process.poll() is None
         time.sleep(0.001)
     process.send_signal(signal.SIGINT)

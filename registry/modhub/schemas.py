@@ -12,8 +12,9 @@ from modhub.errors import NotFoundError
 
 __all__ = ["SCHEMAS", "schema"]
 
-SCHEMAS = ("build", "card", "composition", "graph", "lock", "module", "repository")
-"""Of build.json, the card's front matter, modhub.toml, graph.json, modhub.lock, module.json, modhub.json."""
+SCHEMAS = ("build", "card", "composition", "graph", "lock", "module", "options", "repository")
+"""Of build.json, the card's front matter, modhub.toml, graph.json, modhub.lock, module.json, a build's
+options.json, modhub.json."""
 
 
 def schema(name: str) -> dict[str, Any]:
