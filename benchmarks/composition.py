@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -31,11 +31,34 @@ TUNE_IMAGES = 300
 
 
 def all_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
-    return [subsets.all_classes(world, ledger, [*TEN, "C100-R20"])]
+    return [subsets.all_classes(world, ledger, chosen(arguments, (*TEN, "C100-R20")))]
+
+
+def chosen(arguments: argparse.Namespace, names: Sequence[str]) -> list[str]:
+    """Those of `names` that --parents asks for."""
+    return [name for name in names if name in arguments.parents.split(",")]
+
+
+def pets_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
+    """Cat or dog, from one parent: what the README shows."""
+    return [
+        speed.pets(world, ledger, name, budget)
+        for name in chosen(arguments, MAIN)
+        for budget in (None, 0.7, 0.5)
+    ]
+
+
+def epoch_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
+    return [speed.epoch(world, ledger, name) for name in chosen(arguments, ("C10-R20",))]
 
 
 def no_data(parts: list[Part], budget: Budget) -> ComposedClassifier:
     return compose(parts, budget=budget)
+
+
+def random_channels(parts: list[Part], budget: Budget) -> ComposedClassifier:
+    """The same budget spent on random channels, compensated and refitted like any other choice."""
+    return compose(parts, budget=budget, control=0)
 
 
 def tuned(world: World, name: str) -> Callable[[list[Part], Budget], ComposedClassifier]:
@@ -49,7 +72,7 @@ def tuned(world: World, name: str) -> Callable[[list[Part], Budget], ComposedCla
 def pair_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
     """2 of 10: no data, tuned, and the random mask, on the same pairs."""
     rows = []
-    for name in MAIN:
+    for name in chosen(arguments, MAIN):
         pairs = subsets.class_sets(world.parent(name).labels, 2, arguments.sets)
         plain = subsets.frontier(world, ledger, name, pairs, NO_DATA, kind="pair", build=no_data)
         tune = subsets.frontier(
@@ -62,7 +85,7 @@ def pair_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> li
             pairs[: arguments.sets // 2],
             (0.7, 0.5),
             kind="random",
-            build=subsets.random_control(0),
+            build=random_channels,
         )
         plot(
             arguments.out / f"frontier-{name}.svg", name, {"no data": plain, "tuned": tune, "random": chance}
@@ -81,7 +104,7 @@ def pair_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> li
 
 def five_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
     rows = []
-    for name in MAIN:
+    for name in chosen(arguments, MAIN):
         fives = subsets.class_sets(world.parent(name).labels, 5, 20)[: arguments.tuned_sets]
         found = subsets.frontier(world, ledger, name, fives, (0.7,), kind="tuned", build=tuned(world, name))
         rows.append(budget_row("5 of 10, tuned", name, "≤ 0.5 pp at ≤ 70 % FLOPs", found, {0.7: 0.5}))
@@ -90,7 +113,7 @@ def five_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> li
 
 def alone_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
     rows = []
-    for name in MAIN:
+    for name in chosen(arguments, MAIN):
 
         def build(parts: list[Part], budget: Budget, name: str = name) -> ComposedClassifier:
             # Images of all classes: "not a cat" must be seen too. Their labels are not read.
@@ -113,7 +136,7 @@ def alone_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> l
 
 def across_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
     rows = []
-    for name in MAIN:
+    for name in chosen(arguments, MAIN):
         pairs = across.class_pairs(world, name, "C100-R20", arguments.pairs, seed=2022)
         rows.append(across.pairs_across(world, ledger, name, "C100-R20", pairs))
         rows.append(across.pairs_across(world, ledger, name, "C100-R20", pairs, shots=10))
@@ -178,6 +201,8 @@ def plot(path: Path, name: str, curves: dict[str, dict[float, dict[str, float]]]
 
 GROUPS = {
     "all": all_rows,
+    "pets": pets_rows,
+    "epoch": epoch_rows,
     "speed": speed_rows,
     "across": across_rows,
     "pairs": pair_rows,
@@ -195,6 +220,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench-out"))
     parser.add_argument("--minutes", type=float, help="measure nothing new after so long")
     parser.add_argument("--only", default=",".join(GROUPS), help=f"some of {', '.join(GROUPS)}")
+    parser.add_argument("--parents", default=",".join((*TEN, "C100-R20")), help="which parents")
     parser.add_argument("--sets", type=int, default=45, help="class pairs without data (45: all)")
     parser.add_argument("--tuned-sets", type=int, default=45, help="class sets with tuning")
     parser.add_argument("--pairs", type=int, default=200, help="pairs across parents")

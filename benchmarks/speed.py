@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -13,9 +14,20 @@ from torch import nn
 from ledger import Ledger, Row
 from modhub.compose import Budget, compose
 from modhub.nets import Runner, channel_space, cost, fuse_batch_norm, import_module, slice_network
+from modhub.nets.architectures import ARCHITECTURES
+from training import Recipe, train
 from world import PARENTS, World
 
-__all__ = ["compose_hundred", "latency", "one_pass", "side_by_side", "wide_latency"]
+__all__ = [
+    "compose_hundred",
+    "decomposing",
+    "epoch",
+    "latency",
+    "one_pass",
+    "pets",
+    "side_by_side",
+    "wide_latency",
+]
 
 
 def side_by_side(works: Sequence[Callable[[], object]], seconds: float = 4.0) -> list[float]:
@@ -90,6 +102,78 @@ def _latency_row(value: dict[str, float] | None, name: str, flops: float) -> Row
     return Row(what, name, target, text, max(value.values()) <= 0.6)
 
 
+def pets(world: World, ledger: Ledger, name: str, flops: float | None) -> Row:
+    """Cat and dog of one parent: accuracy beside restricted logits and random channels, and its cost."""
+
+    def work() -> dict[str, float]:
+        labels, dataset = ["cat", "dog"], PARENTS[name].dataset
+        budget = None if flops is None else Budget(flops=flops)
+        start = time.perf_counter()
+        classifier = compose(world.parts(name, labels), budget=budget)
+        seconds = time.perf_counter() - start
+        report = classifier.trunk_passes[0].report
+        share = report.flops / report.parent_flops
+        # Without a budget the control may spend as much as the modules' masks do.
+        control = compose(world.parts(name, labels), budget=Budget(flops=flops or share), control=0)
+        parent = world.network(name)
+        found = {
+            "accuracy": world.accuracy(classifier, dataset),
+            "random": world.accuracy(control, dataset),
+            "restricted": world.restricted(name, labels),
+            "flops": share,
+            "seconds": seconds,
+            "passes": float(len(classifier.passes)),
+        }
+        for batch in (1, 128):
+            images = torch.randint(0, 256, (batch, 3, 32, 32), dtype=torch.uint8)
+            with torch.inference_mode():
+                ours, theirs = side_by_side([lambda x=images: classifier(x), lambda x=images: parent(x)])
+            found[f"latency{batch}"] = ours / theirs
+        return found
+
+    key = "default" if flops is None else f"{flops:g}"
+    value = ledger.measure(f"pets/{name}/{key}", work)
+    what = "cat or dog, " + ("default settings" if flops is None else f"--budget flops={flops:g}")
+    if value is None:
+        return Row(what, name, "reported", "not measured yet", None)
+    text = (
+        f"{100 * value['accuracy']:.2f} % (restricted logits {100 * value['restricted']:.2f}, random "
+        f"channels {100 * value['random']:.2f}), {100 * value['flops']:.0f} % FLOPs, {value['passes']:.0f} "
+        f"pass, latency {value['latency1']:.2f} / {value['latency128']:.2f} of the parent's at batch 1 / "
+        f"128, composed in {value['seconds']:.1f} s"
+    )
+    return Row(what, name, "reported", text, None)
+
+
+def epoch(world: World, ledger: Ledger, name: str) -> Row:
+    """Decomposing into all modules beside one epoch of training the same network on the same machine."""
+
+    def work() -> dict[str, float]:
+        given = PARENTS[name]
+        images = world.images(given.dataset, "train")
+        pixels = torch.from_numpy(np.stack(images.images(range(len(images))))).permute(0, 3, 1, 2)
+        torch.manual_seed(0)
+        module = ARCHITECTURES[given.architecture.partition(":")[2]].build(len(images.labels))
+        (seconds,) = train(
+            module,
+            pixels.contiguous(),
+            torch.from_numpy(images.targets),
+            Recipe(epochs=1),
+            mean=given.mean,
+            std=given.std,
+        )
+        world.modules(name)
+        done = json.loads((world.out / "modules" / f"{name}.json").read_text())
+        return {"epoch": seconds, "decompose": done["wall"]}
+
+    value = ledger.measure(f"epoch/{name}", work)
+    what = "decomposing into all modules / one epoch of training"
+    if value is None:
+        return Row(what, name, "< 1", "not measured yet", None)
+    text = f"{value['decompose']:.0f} s / {value['epoch']:.0f} s"
+    return Row(what, name, "< 1", text, value["decompose"] < value["epoch"])
+
+
 def one_pass(world: World, ledger: Ledger, name: str) -> Row:
     """All N modules in one network against N networks of one module each, run one after the other."""
 
@@ -128,8 +212,6 @@ def compose_hundred(world: World, ledger: Ledger, name: str) -> Row:
 
 def decomposing(world: World, name: str, minutes: float) -> Row:
     """How long the decomposition took that all other rows use."""
-    import json
-
     world.modules(name)
     done = json.loads((world.out / "modules" / f"{name}.json").read_text())
     size = np.mean([module["bytes"] for module in done["modules"]]) / 1000

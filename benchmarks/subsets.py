@@ -11,15 +11,11 @@ import torch
 
 from ledger import Ledger, Row
 from modhub.compose import Budget, ComposedClassifier, Part, compose
-from modhub.compose.budget import mask_within
-from modhub.compose.compiler import joined, plans
 from modhub.data import ImageSet
 from modhub.decompose.calibration import balanced_accuracy
-from modhub.decompose.selection import Removal
-from modhub.nets import channel_space
 from world import PARENTS, World
 
-__all__ = ["all_classes", "alone", "class_sets", "frontier", "random_control", "tuning_images"]
+__all__ = ["all_classes", "alone", "class_sets", "frontier", "tuning_images"]
 
 
 def all_classes(world: World, ledger: Ledger, names: Sequence[str]) -> Row:
@@ -105,29 +101,6 @@ def class_sets(labels: Sequence[str], size: int, count: int, seed: int = 0) -> l
     every = list(combinations(labels, size))
     order = np.random.default_rng([seed, size]).permutation(len(every))[:count]
     return [every[index] for index in order]
-
-
-def random_control(seed: int) -> Callable[[list[Part], Budget], ComposedClassifier]:
-    """The same budget spent on random channels, compensated like any other mask."""
-
-    def build(parts: list[Part], budget: Budget) -> ComposedClassifier:
-        planned = plans(parts)
-        passes = []
-        for plan in planned:
-            space = channel_space(plan.trunk)
-            slots = np.concatenate(
-                [
-                    group.start + np.random.default_rng([seed, group.start]).permutation(group.size)[:-1]
-                    for group in space.groups
-                    if group.cuttable
-                ]
-            )
-            slots = np.random.default_rng(seed).permutation(slots)
-            removal = Removal(slots.astype(np.int64), np.arange(len(slots), dtype=np.float64))
-            passes.append(plan.compile(mask_within(plan.trunk, space, removal, budget)))
-        return joined(parts, planned, passes, reject=False)
-
-    return build
 
 
 def tuning_images(world: World, name: str, labels: Sequence[str], per_class: int, seed: int = 0) -> ImageSet:
