@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -135,13 +134,26 @@ def test_a_killed_run_goes_on_and_writes_the_same(
     assert not folder.exists()
 
 
+INTERRUPTED = """\
+import os, signal
+from modhub.decompose.saving import Savings
+save = Savings.save
+def pressed(self, name, *more, **options):
+    save(self, name, *more, **options)
+    if name == "choice-1":
+        os.kill(os.getpid(), signal.SIGINT)
+Savings.save = pressed
+from modhub.decompose.__main__ import main
+main()
+"""
+"""A process that gets Ctrl-C at a certain moment, however fast the machine is."""
+
+
 def test_ctrl_c_says_how_to_go_on(shop: Path) -> None:
-    process = start(launcher(shop, pooled=False), command(shop, "stopped"))
+    door = shop / "interrupted.py"
+    door.write_text(INTERRUPTED, encoding="utf-8")
     folder = shop / ".stopped.resume"
-    while not list(folder.glob("*/classes-0.safetensors")):
-        assert process.poll() is None
-        time.sleep(0.001)
-    process.send_signal(signal.SIGINT)
+    process = start([str(door)], command(shop, "stopped"))
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"What was found so far is kept in '{folder}': the same command goes on from there." in err
