@@ -32,12 +32,12 @@ from modhub.nets import (
     fuse_batch_norm,
     mask_positions,
 )
+from modhub.positions import position_masks, unite_positions
 from modhub.preprocessing import Preprocess
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["TrunkPlan", "compose", "joined", "plans", "random_removal"]
 
-_POSITION_MASK = "position_mask."
 _STEPS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _HELD = 4
 """Of this many images one measures and the others fit."""
@@ -199,7 +199,7 @@ class TrunkPlan:
         self, mask: Mask, budget: Budget | None, tune: ImageSet | None, seed: int, reporter: Reporter
     ) -> Tensor | None:
         """Normalised images to fit a slim network on: the caller's, or synthetic ones under a budget."""
-        if mask.all() or any(_positions(part) for part in self.parts):
+        if mask.all() or any(position_masks(part.module.tensors) for part in self.parts):
             return None
         spec = self.parts[0].module.manifest.input
         if tune is not None:
@@ -377,19 +377,7 @@ def _unstacked(
     return fitted
 
 
-def _positions(part: Part) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(_POSITION_MASK): tensor.bool()
-        for name, tensor in part.module.tensors.items()
-        if name.startswith(_POSITION_MASK)
-    }
-
-
 def _positioned(trunk: Network, parts: Sequence[Part]) -> Network:
     """The trunk with position masks united: a position is alive where any module keeps it."""
-    masks: dict[str, Tensor] = {}
-    for number, part in enumerate(parts):
-        own = _positions(part)
-        masks = own if number == 0 else {name: masks[name] | own[name] for name in masks if name in own}
-    masks = {name: mask for name, mask in masks.items() if not bool(mask.all())}
+    masks = unite_positions([position_masks(part.module.tensors) for part in parts])
     return mask_positions(trunk, masks) if masks else trunk
