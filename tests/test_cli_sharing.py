@@ -131,12 +131,12 @@ def damage(name):
             "truncate",
             f"Error: 'pets/trunk/{digest('trunk trunk')}.safetensors' "
             "has 100 bytes; its manifest promises 25,000.\n"
-            "It may be truncated: pull or decompose it again.\n",
+            "It may be truncated. Pull or decompose it again.\n",
         ),
         (
             "alter",
             "Error: 'pets/modules/cat/module.safetensors' is not what its manifest promises: its sha256 "
-            "differs.\nIt was altered or damaged; pull or decompose it again.\n",
+            "differs.\nIt was altered or damaged. Pull or decompose it again.\n",
         ),
         (
             "remove",

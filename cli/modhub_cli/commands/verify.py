@@ -20,7 +20,7 @@ def command(target: str, hub: str | None, offline: bool, out: Out) -> None:
 
     Example: modhub verify out/r20
     """
-    from modhub.api.sharing import verify
+    from modhub.api.verifying import verify
 
     report = verify(target, hub=hub, offline=offline, reporter=out.reporter())
     out.emit(

@@ -1,4 +1,4 @@
-"""Publishing and finding: push, pull, search, info, versions, yank, verify. Imports no torch."""
+"""Publishing and finding: push, pull, search, info, versions, yank. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from modhub.api.projects import open_catalog
 from modhub.catalog import Catalog, ModuleHit, Pulled
-from modhub.errors import IntegrityError, NotFoundError, RefError
-from modhub.files import confined, new_directory, sha256_of_file
-from modhub.manifest import MANIFEST_NAME, FileInfo, ModuleManifest, RepositoryManifest, TrunkInfo
+from modhub.errors import RefError
+from modhub.files import confined, new_directory
+from modhub.manifest import MANIFEST_NAME, RepositoryManifest
 from modhub.project import Project
 from modhub.publish import push as publish
 from modhub.publish import unyank
@@ -25,7 +25,7 @@ from modhub.resolve import Release, resolve
 if TYPE_CHECKING:
     from modhub.modules import ModuleSet
 
-__all__ = ["info", "pull", "pull_refs", "push", "search", "verify", "versions", "yank"]
+__all__ = ["info", "pull", "pull_refs", "push", "search", "versions", "yank"]
 
 
 def push(
@@ -208,68 +208,6 @@ def yank(
     else:
         release = take_back(catalog, parsed.repository, version, reason)
     return {"repository": str(parsed.repository), "version": str(version), "yanked": release.yanked}
-
-
-def verify(
-    target: str, *, hub: str | Catalog | None = None, offline: bool = False, reporter: Reporter = SILENT
-) -> dict[str, Any]:
-    """Check every file of an artifact's directory, or of what a ref names, against the manifests.
-
-    Raises `IntegrityError` or `ManifestError` naming the first that is wrong.
-    """
-    directory = Path(target)
-    if directory.is_dir():
-        manifest_path = directory / MANIFEST_NAME
-        if not manifest_path.is_file():
-            raise NotFoundError(
-                f"'{directory}' holds no {MANIFEST_NAME}.",
-                hint="Name a directory written by 'modhub decompose' or 'modhub pull --out', or a ref.",
-            )
-        manifest = RepositoryManifest.from_bytes(manifest_path.read_bytes(), f"'{manifest_path}'")
-        for file in reporter.track(_files_of(manifest), "verify"):
-            _check(confined(directory, file.path), file)
-        entries = [(entry, confined(directory, entry.manifest.path)) for entry in manifest.modules]
-        count = 1 + len(list(_files_of(manifest)))
-    else:
-        pulled = pull_refs(open_catalog(hub, offline=offline), [Ref.parse(target)], reporter)
-        entries = [(module.entry, module.manifest) for part in pulled for module in part.modules]
-        count = sum(len(part.files) for part in pulled)
-    for entry, path in entries:
-        said = ModuleManifest.from_bytes(path.read_bytes(), entry.manifest.path)
-        if said.slug != entry.slug or said.tensors != entry.tensors:
-            raise IntegrityError(
-                f"{entry.manifest.path} does not say the same as {MANIFEST_NAME}.",
-                hint="Pull or decompose it again.",
-            )
-    return {"target": target, "files": count, "modules": len(entries)}
-
-
-def _files_of(manifest: RepositoryManifest) -> Iterator[FileInfo]:
-    trunks: dict[str, TrunkInfo] = {}
-    for entry in manifest.modules:
-        trunk = manifest.trunk_of(entry)
-        trunks[trunk.sha256] = trunk
-        yield entry.manifest
-        yield entry.tensors
-    for trunk in trunks.values():
-        if trunk.repository is None:
-            yield from trunk.files
-
-
-def _check(path: Path, file: FileInfo) -> None:
-    if not path.is_file():
-        raise IntegrityError(f"'{path}' is missing.", hint="Pull or decompose it again.")
-    size = path.stat().st_size
-    if size != file.size:
-        raise IntegrityError(
-            f"'{path}' has {size:,} bytes; its manifest promises {file.size:,}.",
-            hint="It may be truncated: pull or decompose it again.",
-        )
-    if sha256_of_file(path) != file.sha256:
-        raise IntegrityError(
-            f"'{path}' is not what its manifest promises: its sha256 differs.",
-            hint="It was altered or damaged; pull or decompose it again.",
-        )
 
 
 @contextmanager
