@@ -204,7 +204,9 @@ def test_predict_goes_on_past_bad_files(home, modhub):
     for number, image in enumerate(test.images(range(3))):
         Image.fromarray(image[:, :, 0]).save(folder / f"{number}.png")
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n junk")
-    report = modhub.good("predict", "build", folder, "--json").json["images"]
+    result = modhub("predict", "build", folder, "--json")
+    assert result.code == 1
+    report = result.json["images"]
     assert [Path(entry["path"]).name for entry in report] == ["0.png", "1.png", "2.png", "broken.png"]
     assert "is not an image" in report[3]["error"]
     for entry in report[:3]:

@@ -61,6 +61,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         try:
             image.load()
             return _pixels(ImageOps.exif_transpose(image))
+        except Image.DecompressionBombError:
+            raise _too_large(path, f"more than {PIXEL_LIMIT:,} pixels") from None
         except _BROKEN as error:
             raise _unreadable(path, error) from None
 

@@ -21,8 +21,8 @@ __all__ = ["command"]
 def command(build: Path, images: tuple[Path, ...], top: int, out: Out) -> None:
     """Classify images with a build, or with an .onnx file that `modhub export` wrote (then without torch).
 
-    IMAGE may be a folder. Files that are no image are reported and passed over; the exit code is 1 when none
-    could be classified.
+    IMAGE may be a folder. A file that cannot be read as an image is reported and passed over; the exit code
+    is then 1 at the end.
 
     Example: modhub predict build photo.jpg holiday/
     """
@@ -41,8 +41,9 @@ def command(build: Path, images: tuple[Path, ...], top: int, out: Out) -> None:
 
     quiet = [f"{entry['path']}\t{entry['label'] or ''}" for entry in answers]
     out.emit(report, human=human, quiet=quiet)
-    for entry in report["images"]:
-        if "error" in entry and out.mode != "json":
-            click.echo(f"Warning: {entry['error']}", err=True)
-    if not answers:
+    bad = [entry["error"] for entry in report["images"] if "error" in entry]
+    if out.mode != "json":
+        for error in bad:
+            click.echo(f"Warning: {error}", err=True)
+    if bad:
         sys.exit(1)

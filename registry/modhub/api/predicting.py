@@ -19,6 +19,8 @@ __all__ = ["image_files", "predict"]
 _SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 Pixels = NDArray[np.uint8]
 Answer = tuple[str | None, dict[str, float]]
+_WAITING = 256 << 20
+"""Bytes of pixels that wait for their batch to fill: photographs are many times larger than what is read."""
 
 
 def predict(
@@ -26,7 +28,7 @@ def predict(
 ) -> dict[str, Any]:
     """Classify files and folders of files: the best `label` and the `top` probabilities, or an `error`, each.
 
-    A file that is no image is reported and passed over. `label` is None for "none of these".
+    A file that cannot be read as an image is reported and passed over. `label` is None for "none of these".
     """
     answer = _onnx(build) if build.suffix == ".onnx" else _build(build)
     found: list[dict[str, Any]] = []
@@ -48,7 +50,7 @@ def predict(
                 waiting.append((entry, read_image(path)))
             except DataError as error:
                 entry["error"] = str(error)
-            if len(waiting) == batch:
+            if len(waiting) == batch or sum(image.nbytes for _, image in waiting) > _WAITING:
                 flush()
             reporter.advance()
         if waiting:
@@ -60,12 +62,16 @@ def image_files(paths: Iterable[Path]) -> Iterator[Path]:
     """Files as they are; folders as the images below them, by name."""
     for path in paths:
         if path.is_dir():
-            below = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
+            below = sorted(file for file in path.rglob("*") if _is_image(file))
             if not below:
                 raise DataError(f"The folder '{path}' holds no image.", hint="Name image files or a folder.")
             yield from below
         else:
             yield path
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and not file.is_dir()
 
 
 def _build(directory: Path) -> Callable[[list[Pixels]], list[Answer]]:
