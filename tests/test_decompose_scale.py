@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from modhub.decompose import DecomposeOptions, Parent, decompose, gathering
+from modhub.decompose import DecomposeOptions, Parent, decompose, gathering, held_out
 from modhub.decompose import relevance as relevance_method
 from modhub.decompose.channelling import channelled_head
 from modhub.decompose.gathering import Observer, chunks_of, correlation_numbers
+from modhub.decompose.held_out import HeldOut
+from modhub.decompose.rows import Rows
 from modhub.decompose.selection import QuickOrder, order_work, removal_order, slot_costs
 from modhub.decompose.statistics import (
     observe,
@@ -245,3 +247,30 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_is_told() -> None:
     peak = peak_memory()
     assert peak is None or 10_000_000 < peak < 1 << 40
+
+
+# -- held-out images --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [0, 4 * 7 * 6 - 1, 4 * 7 * 6])
+def test_rows_are_the_same_in_memory_and_on_disk(limit: int) -> None:
+    wanted = torch.randn(7, 1, 2, 3)
+    rows = Rows(7, (1, 2, 3), limit)
+    rows.put(3, wanted[3:])
+    rows.put(0, wanted[:3])
+    assert len(rows) == 7
+    assert torch.equal(rows[1:5], wanted[1:5])
+    assert torch.equal(rows[5:12], wanted[5:])
+    assert torch.equal(rows[np.array([6, 0, 0])], wanted[[6, 0, 0]])
+    assert torch.equal(torch.cat(list(rows.split(4))), wanted)
+
+
+def test_where_held_out_images_lie_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = digits("012345").sample(8, 0)
+    kept = HeldOut.read(few, Preprocess(INPUT), 0, 10)
+    monkeypatch.setattr(held_out, "_MEMORY", 0)
+    spilled = HeldOut.read(few, Preprocess(INPUT), 0, 10)
+    assert len(spilled.images) == 2 * 12, "two of each class and their copies"
+    again = HeldOut.read(few.sample(2, 0), Preprocess(INPUT), 0, 10)
+    assert torch.equal(spilled.images[0:24], again.images[0:24])
+    assert len(kept.images) == 2 * 48

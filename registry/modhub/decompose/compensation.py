@@ -44,12 +44,16 @@ def compensation(
     statistics: ClassStatistics, space: ChannelSpace, mask: Mask, places: Sequence[Site]
 ) -> dict[Site, AffineMap]:
     """A map for every layer of `places` that loses an input under `mask`; channels always zero stay zero."""
-    folds = {}
+    folds: dict[Site, AffineMap] = {}
+    # Layers that read the same value share its map, which is costly.
+    known: dict[str, AffineMap] = {}
     for site in places:
         kept = space.kept(mask, site.channels)
         if kept.all() or not kept.any():
             continue
-        folds[site] = affine_map(statistics.moments[site.channels], kept)
+        if site.channels not in known:
+            known[site.channels] = affine_map(statistics.moments[site.channels], kept)
+        folds[site] = known[site.channels]
     return folds
 
 

@@ -334,7 +334,7 @@ class _Scores:
 
     def __init__(self, parent: Parent, held: HeldOut) -> None:
         self.parent, self.held = parent, held
-        self.logits = self._logits(parent.trunk, held.images)
+        self.logits = self._logits(parent.trunk, held.images.split(100))
         choosing = held.choosing
         self.temperature = fit_temperature(
             self.logits.double().numpy()[choosing], held.targets[choosing], held.weights[choosing]
@@ -357,7 +357,10 @@ class _Scores:
         if not len(measured):
             return None
         positive = self.held.targets[measured] == row
-        logits, expected = self._logits(trunk, self.held.images[measured]), self.logits[measured]
+        logits, expected = (
+            self._logits(trunk, torch.split(self.held.images[measured], 100)),
+            self.logits[measured],
+        )
         answers = logits.argmax(1).numpy() == row
         values = {
             "recall": float(answers[positive].mean()),
@@ -382,14 +385,10 @@ class _Scores:
         accepted = fitted["slope"] * _margin(logits, row) + fitted["intercept"] > 0
         return balanced_accuracy(accepted, positive)
 
-    def _logits(self, trunk: Network, images: Tensor) -> Tensor:
+    def _logits(self, trunk: Network, batches: Iterable[Tensor]) -> Tensor:
         runner, head = Runner(trunk), self.parent.head
         with torch.inference_mode():
-            found = [
-                margins(runner(batch), head.weight, head.bias, head.tail)
-                for batch in torch.split(images, 100)
-            ]
-        return torch.cat(found)
+            return torch.cat([margins(runner(batch), head.weight, head.bias, head.tail) for batch in batches])
 
 
 def _margin(logits: Tensor, row: int) -> NDArray[np.float64]:

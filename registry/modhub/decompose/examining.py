@@ -12,6 +12,7 @@ from modhub.decompose.calibration import balanced_accuracy, fit_calibration, fit
 from modhub.decompose.channelling import channelled_head
 from modhub.decompose.compensation import cut
 from modhub.decompose.held_out import HeldOut
+from modhub.decompose.rows import Rows
 from modhub.decompose.selection import Removal, mask_after
 from modhub.decompose.statistics import ClassStatistics, margins
 from modhub.decompose.workers import Workers
@@ -26,7 +27,7 @@ _MEASURED = 400
 _HALVINGS = 6
 
 
-def parent_logits(parent: Parent, images: Tensor, options: DecomposeOptions, workers: Workers) -> Tensor:
+def parent_logits(parent: Parent, images: Rows, options: DecomposeOptions, workers: Workers) -> Tensor:
     """(images, labels) of the whole parent, on the CPU; batches are shared out among the processes."""
     runner = Runner(parent.trunk).to(options.device)
     found = torch.zeros(len(images), len(parent.labels))

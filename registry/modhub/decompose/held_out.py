@@ -13,23 +13,25 @@ from torch import Tensor
 from modhub.data import ImageSet
 from modhub.decompose.augment import augmented
 from modhub.decompose.calibration import PLAIN_WEIGHT
+from modhub.decompose.rows import Rows
 from modhub.preprocessing import Preprocess
 
 __all__ = ["HeldOut", "normalised"]
 
 _MEMORY = 256 << 20
-"""Bytes of normalised calibration images that are kept at once; of larger sets fewer are used."""
+"""Bytes of normalised calibration images that are kept in memory. Of larger sets fewer are used, but two of
+each class; where even these are more they lie on disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Normalised images (images, channels, height, width), each followed somewhere by a harder copy.
+    """Normalised images (channels, height, width), the plain ones first, then a harder copy of each.
 
     `measuring` marks the half of the images, plain ones only, that no choice looks at; the others choose.
     `weights` make a plain image count as `PLAIN_WEIGHT` to 1 − `PLAIN_WEIGHT` for its copy.
     """
 
-    images: Tensor
+    images: Rows
     targets: NDArray[np.int64]
     weights: NDArray[np.float64]
     measuring: NDArray[np.bool_]
@@ -41,12 +43,13 @@ class HeldOut:
         room = max(_MEMORY // (8 * spec.channels * spec.height * spec.width), 2 * len(images.labels))
         if len(images) > room:
             images = images.sample(max(room // len(images.labels), 2), seed)
-        plain, harder = [], []
+        rows = Rows(2 * len(images), (spec.channels, spec.height, spec.width), _MEMORY)
         targets: list[NDArray[np.int64]] = []
         with torch.inference_mode():
             for number, (pixels, indices) in enumerate(images.batches(batch)):
-                plain.append(preprocess(pixels))
-                harder.append(preprocess(augmented(pixels, seed * 1_000_003 + number)))
+                start = sum(map(len, targets))
+                rows.put(start, preprocess(pixels))
+                rows.put(len(images) + start, preprocess(augmented(pixels, seed * 1_000_003 + number)))
                 targets.append(images.targets[indices])
         own = np.concatenate(targets)
         # Every other image of each class measures; of a single one there is nothing to spare.
@@ -55,7 +58,7 @@ class HeldOut:
             rank[own == label] = np.arange(int((own == label).sum()))
         measuring = rank % 2 == 1
         return cls(
-            torch.cat(plain + harder).clone(),
+            rows,
             np.concatenate([own, own]),
             np.repeat([PLAIN_WEIGHT, 1 - PLAIN_WEIGHT], len(own)),
             np.concatenate([measuring, np.zeros(len(own), np.bool_)]),
