@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from modhub_cli.main import main
+from modhub_cli.main import run
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,10 +49,9 @@ class Console:
 
     def __call__(self, *arguments: object) -> Result:
         self.monkeypatch.setattr(sys, "argv", ["modhub", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
+        code = run()
         captured = self.capsys.readouterr()
-        return Result(int(stopped.value.code or 0), captured.out, captured.err)
+        return Result(code, captured.out, captured.err)
 
     def good(self, *arguments: object) -> Result:
         result = self(*arguments)

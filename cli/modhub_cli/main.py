@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 
 import click
 
 from modhub_cli.failures import report
 
-__all__ = ["COMMANDS", "cli", "main"]
+__all__ = ["COMMANDS", "cli", "main", "run"]
 
 SECTIONS = {
     "Start": ("demo",),
@@ -71,13 +72,21 @@ def cli() -> None:
     """
 
 
-def main() -> None:
-    """The console script. Exit codes: 0 done, 1 a clear error, 2 wrong usage, 130 interrupted."""
+def run() -> int:
+    """Do what the command line says. Exit codes: 0 done, 1 a clear error, 2 wrong usage, 130 interrupted."""
     try:
         code = cli.main(prog_name="modhub", standalone_mode=False)
     except BaseException as error:
         code = report(error)
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """The console script: `run`, then the end of the process."""
+    code = run()
+    # The work is done and told; Ctrl-C while Python takes itself down would only print a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 if __name__ == "__main__":
