@@ -183,6 +183,18 @@ def test_evaluate_counts_what_it_knows(modhub):
     assert "left out" in modhub.good("evaluate", "build", "--data", "digits").out
 
 
+def test_evaluate_takes_a_folder_with_one_class(home, modhub):
+    folder = home / "zeros" / "0"
+    folder.mkdir(parents=True)
+    for number, image in enumerate(open_data("digits", "test").only(["0"]).images(range(5))):
+        Image.fromarray(image[:, :, 0]).save(folder / f"{number}.png")
+    report = modhub.good("evaluate", "build", "--data", f"imagefolder:{folder.parent}", "--json").json
+    assert (report["count"], report["left_out"], report["per_class"]["0"]["count"]) == (5, 0, 5)
+    assert report["top1"] == report["per_class"]["0"]["recall"] >= 0.6
+    assert report["per_class"]["4"]["recall"] is None
+    assert "0" in modhub.good("evaluate", "build", "--data", f"imagefolder:{folder.parent}").out
+
+
 def test_replace_says_who_got_worse(modhub):
     modhub.good("replace", "build", "two=lab/residual/2", "-o", "mended", "--force", "-q")
     lock = json.loads(Path("mended/modhub.lock").read_text())
@@ -294,7 +306,7 @@ def test_parents_that_make_no_sense(home, modhub, change, arguments, message):
     [
         ("imagefolder:nowhere", "The data folder 'nowhere' does not exist."),
         ("imagefolder:empty", "empty"),
-        ("imagefolder:single", "single"),
+        ("imagefolder:single", "The data set 'single' has images of one class only, 'cat'."),
         ("shapes", "'shapes' is not a data set."),
     ],
 )

@@ -212,12 +212,6 @@ GRAMMAR = (
             "named as the class.",
         ),
         (
-            "imagefolder:{}/one",
-            None,
-            "The data folder '{}/one' has images of one class only, 'cat'. Add the images of other classes, "
-            "one folder each.",
-        ),
-        (
             "imagefolder:{}/splits",
             "test",
             "The data folder '{}/splits' has no 'test' split. It has: train.",
@@ -233,7 +227,7 @@ GRAMMAR = (
 def test_what_cannot_be_opened(tmp_path: Path, text: str, split: str | None, message: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "empty" / "cat").mkdir(parents=True)
-    image_folder(tmp_path / "one", {"cat": 1, "dog": 0})
+    image_folder(tmp_path / "one", {"cat": 1})
     image_folder(tmp_path / "splits" / "train", {"cat": 1, "dog": 1})
     with pytest.raises(DataError) as caught:
         open_data(text.replace("{}", str(tmp_path)), split)

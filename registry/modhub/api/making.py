@@ -161,6 +161,12 @@ def _decomposed(
 ) -> tuple[ModuleSet, Decomposition]:
     reporter = settings.get("reporter", SILENT)
     images = open_data(data, settings.get("split")) if isinstance(data, str) else data
+    if np.count_nonzero(counts := images.counts()) < 2:
+        raise DataError(
+            f"The data set '{images.name}' has images of one class only, "
+            f"'{images.labels[int(counts.argmax())]}'.",
+            hint="Add the images of other classes, one folder each.",
+        )
     with reporter.step("import the parent"):
         whole = open_parent(parent, images, settings)
     seed = settings.get("seed", 0)

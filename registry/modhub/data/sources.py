@@ -33,7 +33,7 @@ def open_data(text: str, split: str | None = None) -> ImageSet:
 
     A folder is taken as it is unless it holds split folders such as `train` and `test`. Images are read when
     looked at, except torchvision's own sets, which it keeps in memory. Raises `DataError` for text outside
-    `DATA_GRAMMAR`, a missing root, an empty folder or a single class.
+    `DATA_GRAMMAR`, a missing root or an empty folder.
     """
     kind, colon, place = text.partition(":")
     wanted = split or "train"
@@ -91,18 +91,11 @@ def _folder(root: Path, split: str) -> ImageSet:
         own = sorted(path for path in folder.rglob("*") if _is_image(path))
         paths += own
         targets += [number] * len(own)
-    counts = np.bincount(np.array(targets, dtype=np.int64), minlength=len(folders))
     if not paths:
         loose = any(_is_image(path) for path in root.iterdir())
         raise DataError(
             f"The data folder '{root}' has {'no class folders' if loose else 'no images'}.",
             hint="Put the images of each class into a folder named as the class.",
-        )
-    if np.count_nonzero(counts) < 2:
-        only = folders[int(counts.argmax())].name
-        raise DataError(
-            f"The data folder '{root}' has images of one class only, '{only}'.",
-            hint="Add the images of other classes, one folder each.",
         )
     labels = [folder.name for folder in folders]
     return ImageSet(_set_name(root), used, labels, np.array(targets), lambda i: read_image(paths[i]))
