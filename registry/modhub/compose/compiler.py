@@ -13,8 +13,9 @@ from modhub.compose.adjusting import adjust
 from modhub.compose.budget import Budget, mask_within
 from modhub.compose.classifier import ComposedClassifier, TrunkPass, TrunkReport
 from modhub.compose.heads import CALIBRATION_FIELDS, HeadTensors, JoinedHead
+from modhub.compose.imagining import Imagination
 from modhub.compose.parts import Part, distinct_parts
-from modhub.compose.synthetic import inverted_images
+from modhub.compose.synthetic import Wish
 from modhub.compose.tuning import held_apart, tuned, tuning_images
 from modhub.data import ImageSet
 from modhub.decompose.calibration import KIND
@@ -23,6 +24,7 @@ from modhub.decompose.compensation import cut
 from modhub.decompose.selection import Removal, removal_order, slot_costs
 from modhub.decompose.statistics import ClassStatistics, pooled_statistics, read_statistics
 from modhub.errors import BudgetError, CompositionError, IntegrityError
+from modhub.files import sha256_of_bytes
 from modhub.nets import (
     ChannelSpace,
     Mask,
@@ -41,8 +43,8 @@ __all__ = ["TrunkPlan", "compose", "joined", "plans", "random_removal"]
 _STEPS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _HELD = 4
 """Of this many images one measures and the others fit."""
-_IMAGINED = 160
-"""Synthetic images that a trunk is refitted on."""
+_OWN = 10
+"""With more classes than this synthetic images are made for all of them together."""
 
 
 def compose(
@@ -54,6 +56,7 @@ def compose(
     reject: bool = False,
     seed: int = 0,
     control: int | None = None,
+    imagination: Imagination | None = None,
     reporter: Reporter = SILENT,
 ) -> ComposedClassifier:
     """One classifier over the labels of `parts`, in their order.
@@ -62,20 +65,21 @@ def compose(
     `budget` channels are chosen again, for the set, and what is left is fitted to answer as the parent does:
     on the images of `tune`, whose labels are not looked at, or on synthetic ones. `calibrate` are a few
     labelled images of every class (see `adjusting`). `control` draws the channels that go at random with that
-    seed, to compare with.
+    seed, to compare with. `imagination` keeps synthetic images for the next call.
 
     Raises `CompositionError` for no modules, two that share a label, or files that do not fit each other, and
     `BudgetError`.
     """
     wanted = distinct_parts(parts)
     planned = plans(wanted)
+    imagination = imagination or Imagination(seed)
     passes = []
     for plan in reporter.track(planned, "compile trunks", len(planned)):
         if budget is not None and budget.max_loss is not None:
-            passes.append(plan.compile_to_loss(budget, tune, seed, reporter))
+            passes.append(plan.compile_to_loss(budget, tune, seed, reporter, imagination))
             continue
         mask = plan.mask(budget, control)
-        images = plan.images(mask, budget, tune, seed, reporter)
+        images = plan.images(mask, budget, tune, seed, reporter, imagination)
         passes.append(plan.compile(mask, images, distil=tune is not None, seed=seed, reporter=reporter))
     classifier = joined(wanted, planned, passes, reject=reject)
     if calibrate is not None:
@@ -141,7 +145,12 @@ class TrunkPlan:
         return mask_within(self.trunk, self.space, removal, budget)
 
     def compile_to_loss(
-        self, budget: Budget, tune: ImageSet | None, seed: int, reporter: Reporter
+        self,
+        budget: Budget,
+        tune: ImageSet | None,
+        seed: int,
+        reporter: Reporter,
+        imagination: Imagination | None = None,
     ) -> TrunkPass:
         """The smallest network of a row of budgets that answers otherwise than the whole one for at most
         `max_loss` of the images it is not fitted on, so that the loss is at most that; the whole trunk when
@@ -157,7 +166,7 @@ class TrunkPlan:
             middle = (low + high) // 2
             mask = self.mask(Budget(flops=limits[middle], params=budget.params))
             if images is None:
-                images = self.images(mask, budget, tune, seed, reporter)
+                images = self.images(mask, budget, tune, seed, reporter, imagination)
                 if images is None:
                     break
             held, fitted = (images[chosen] for chosen in held_apart(len(images), _HELD))
@@ -196,7 +205,13 @@ class TrunkPlan:
         return Removal(slots[rank], price[rank])
 
     def images(
-        self, mask: Mask, budget: Budget | None, tune: ImageSet | None, seed: int, reporter: Reporter
+        self,
+        mask: Mask,
+        budget: Budget | None,
+        tune: ImageSet | None,
+        seed: int,
+        reporter: Reporter,
+        imagination: Imagination | None = None,
     ) -> Tensor | None:
         """Normalised images to fit a slim network on: the caller's, or synthetic ones under a budget."""
         if mask.all() or any(position_masks(part.module.tensors) for part in self.parts):
@@ -204,23 +219,29 @@ class TrunkPlan:
         spec = self.parts[0].module.manifest.input
         if tune is not None:
             return tuning_images(tune, Preprocess(spec), self.trunk.graph, seed)
-        statistics = self.class_statistics()
-        if budget is None or statistics is None:
+        if budget is None:
             return None
+        wishes = self.wishes()
+        if not wishes:
+            return None
+        return (imagination or Imagination(seed)).images(fuse_batch_norm(self.trunk), spec, wishes, reporter)
+
+    def wishes(self) -> dict[str, Wish]:
+        """What synthetic images should be like, by the content id of what asks for them: one wish per class,
+        or one for all when they are many. Empty when a module carries no statistics."""
+        found = self.class_statistics()
+        if found is None:
+            return {}
+        ids = [part.module.manifest.trunk.sha256 + part.module.manifest.tensors.sha256 for part in self.parts]
+        if len(found) > _OWN:
+            return {sha256_of_bytes("".join(ids).encode()): Wish(pooled_statistics(found))}
         tensors = [_head_tensors(head) for head in self.heads]
         rows = torch.cat([head.rows - head.rest for head in tensors])
-        bias = torch.cat([head.row_bias - head.rest_bias for head in tensors])
-        count = min(max(_IMAGINED, 2 * len(statistics)), 100 * len(statistics))
-        return inverted_images(
-            fuse_batch_norm(self.trunk),
-            spec,
-            (rows, bias),
-            range(len(statistics)),
-            statistics,
-            count,
-            seed,
-            reporter,
-        )
+        bias = torch.cat([head.row_bias - head.rest_bias for head in tensors]).tolist()
+        return {
+            sha256_of_bytes(id_.encode()): Wish(*each)
+            for id_, each in zip(ids, zip(found, rows, bias, strict=True), strict=True)
+        }
 
     def compile(
         self,

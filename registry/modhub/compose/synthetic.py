@@ -9,7 +9,8 @@ on, so that a budget needs no data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,21 +18,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modhub.decompose.statistics import ClassStatistics, Moments, pooled_statistics
+from modhub.decompose.statistics import ClassStatistics, Moments
 from modhub.manifest import InputSpec
 from modhub.nets import Network, Runner
 from modhub.preprocessing import Preprocess
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["dead_leaves", "inverted_images"]
+__all__ = ["Wish", "dead_leaves", "imagined_images"]
 
 _SIDE = 64
 """Leaves are drawn at most this large, and enlarged."""
 _SHAPES = 60
 _STEPS = 30
 _RATE = 0.08
-_OWN = 10
-"""With more classes than this their statistics are matched pooled."""
 
 
 def dead_leaves(count: int, height: int, width: int, seed: int) -> Tensor:
@@ -67,28 +66,31 @@ def _leaves(height: int, width: int, draw: np.random.Generator) -> NDArray[np.fl
     return np.asarray(image + noise, np.float32)
 
 
-def inverted_images(
-    trunk: Network,
-    spec: InputSpec,
-    rows: tuple[Tensor, Tensor],
-    targets: Sequence[int],
-    statistics: Sequence[ClassStatistics],
-    count: int,
-    seed: int,
-    reporter: Reporter = SILENT,
-) -> Tensor:
-    """Normalised images (count, channels, height, width), the same number for each class.
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What images of one class, or of a set of classes, should do to a trunk.
 
-    `rows` is a head (rows, features) with bias (rows,) and `targets` the row of each class; `statistics` are
-    one per class. Takes `_STEPS` passes forward and back.
+    `statistics` are moments of the trunk's values. `row` (features,) and `bias` are a margin that should be
+    positive; none for a set of classes.
     """
+
+    statistics: ClassStatistics
+    row: Tensor | None = None
+    bias: float = 0.0
+
+
+def imagined_images(
+    trunk: Network, spec: InputSpec, wish: Wish, count: int, seed: int, reporter: Reporter = SILENT
+) -> Tensor:
+    """Normalised images (count, channels, height, width). Takes `_STEPS` passes forward and back."""
     preprocess = Preprocess(spec)
     leaves = preprocess(dead_leaves(count, spec.height, spec.width, seed))
     images = leaves.clone().requires_grad_()
-    owner = torch.arange(count) % len(targets)
-    wanted = torch.tensor(targets)[owner]
-    goals = _goals(statistics, trunk.graph.output)
-    together = len(goals) == 1
+    goals = {
+        name: _moments(moments)
+        for name, moments in wish.statistics.moments.items()
+        if name != trunk.graph.output
+    }
     ends = _ends(spec)
     runner = Runner(trunk)
     optimiser = torch.optim.Adam([images], _RATE)
@@ -99,13 +101,12 @@ def inverted_images(
             down, right = (int(shift) for shift in draw.integers(-2, 3, 2))
             seen = torch.roll(images, (down, right), (2, 3))
             seen = seen.flip(3) if step % 2 else seen
-            found = runner.observe(seen, [*goals[0], trunk.graph.output])
+            found = runner.observe(seen, [*goals, trunk.graph.output])
             features = found.pop(trunk.graph.output)
-            features = features.mean((2, 3)) if features.dim() == 4 else features
-            loss = 0.2 * F.cross_entropy(features @ rows[0].T + rows[1], wanted)
-            for number, goal in enumerate(goals):
-                chosen = slice(None) if together else owner == number
-                loss = loss + _mismatch(found, goal, chosen) * (10 / len(goal))
+            loss = _mismatch(found, goals) * (10 / max(len(goals), 1))
+            if wish.row is not None:
+                features = features.mean((2, 3)) if features.dim() == 4 else features
+                loss = loss + 0.2 * F.softplus(-(features @ wish.row + wish.bias)).mean()
             rough = (images[:, :, 1:] - images[:, :, :-1]).square().mean()
             rough = rough + (images[..., 1:] - images[..., :-1]).square().mean()
             torch.autograd.backward([loss + 0.02 * rough])
@@ -117,16 +118,6 @@ def inverted_images(
     return imagined
 
 
-def _goals(
-    statistics: Sequence[ClassStatistics], output: str
-) -> list[dict[str, tuple[Tensor, Tensor | None, Tensor]]]:
-    """Per class, or once for all: value -> mean, second moment if known, mean square."""
-    each = statistics if len(statistics) <= _OWN else [pooled_statistics(list(statistics))]
-    return [
-        {name: _moments(moments) for name, moments in one.moments.items() if name != output} for one in each
-    ]
-
-
 def _moments(moments: Moments) -> tuple[Tensor, Tensor | None, Tensor]:
     mean = torch.from_numpy(moments.mean).float()
     square = (torch.from_numpy(moments.variance.copy()).float() + mean**2).clamp(min=1e-4)
@@ -136,14 +127,13 @@ def _moments(moments: Moments) -> tuple[Tensor, Tensor | None, Tensor]:
 
 
 def _mismatch(
-    found: Mapping[str, Tensor],
-    goal: Mapping[str, tuple[Tensor, Tensor | None, Tensor]],
-    chosen: Tensor | slice,
+    found: Mapping[str, Tensor], goals: Mapping[str, tuple[Tensor, Tensor | None, Tensor]]
 ) -> Tensor:
     total = torch.zeros(())
-    for name, (mean, second, square) in goal.items():
-        value = found[name][chosen]
-        flat = value if value.dim() == 2 else value.transpose(0, 1).flatten(1).T
+    for name, (mean, second, square) in goals.items():
+        value = found[name]
+        # Values are channels-last in memory, so this is a view.
+        flat = value if value.dim() == 2 else value.permute(0, 2, 3, 1).flatten(0, 2)
         total = total + ((flat.mean(0) - mean).square() / square).mean()
         if second is not None:
             off = flat.T @ flat / len(flat) - second

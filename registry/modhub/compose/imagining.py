@@ -1,0 +1,45 @@
+"""Synthetic images of modules, imagined when they are first asked for and kept for other sets and budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from modhub.compose.synthetic import Wish, imagined_images
+from modhub.manifest import InputSpec
+from modhub.nets import Network
+from modhub.reporter import SILENT, Reporter
+
+__all__ = ["Imagination"]
+
+_ALL = 160
+"""Images that a trunk is refitted on, at least."""
+_MOST = 80
+"""Images of one wish, at most."""
+
+
+class Imagination:
+    """Keeps what it made. Images of a class do not depend on the classes that are asked for beside it."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self._held: dict[tuple[str, int], Tensor] = {}
+
+    def images(
+        self, trunk: Network, spec: InputSpec, wishes: Mapping[str, Wish], reporter: Reporter = SILENT
+    ) -> Tensor:
+        """Normalised images (count, channels, height, width), the same number for each wish, in turns.
+
+        `trunk` has its batch-norms fused; `wishes` go by sha256 ids that name the trunk, too.
+        """
+        alone = len(wishes) == 1 and next(iter(wishes.values())).row is None
+        count = _ALL if alone else min(-(-_ALL // len(wishes)), _MOST)
+        found = []
+        for id_, wish in wishes.items():
+            if (id_, count) not in self._held:
+                seed = self.seed * 1_000_003 + int(id_[:8], 16)
+                self._held[id_, count] = imagined_images(trunk, spec, wish, count, seed, reporter)
+            found.append(self._held[id_, count])
+        return torch.stack(found, 1).flatten(0, 1)
