@@ -1,13 +1,18 @@
 """A few labelled images per class, spent on what the modules alone cannot know: how their worlds compare.
 
-Two numbers per head are fitted by maximum likelihood, each pulled to what it is without data: a factor on the
-temperature and an offset. Classes of one head keep the order of their margins, so even two images per class
-cannot make a parent's own classes worse.
+Two numbers per head are fitted by maximum likelihood, each pulled to what it is without data: a factor on
+the temperature and an offset. Where it pays, each head also gets a gate, one weight for every feature of its
+trunk: all gates together are a linear test of which head an image is for, on the features of all trunks at
+once. Whether it pays, and how strongly the gates are held to 0, is decided by cross-validated likelihood.
+
+All of this adds the same to every class of a head. Classes of one head keep the order of their margins, so
+even two images per class cannot make a parent's own classes worse.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,7 +27,10 @@ from modhub.refs import slug_of
 __all__ = ["adjust"]
 
 _PULL = 2.0
-"""Strength of the pull, in images."""
+"""Strength of the pull on factors and offsets, in images."""
+_HOLDS = (30.0, 10.0, 3.0, 1.0, 0.3)
+"""Strengths that are tried for the gates, on standardised features, in images."""
+_FOLDS = 5
 
 
 def adjust(classifier: ComposedClassifier, images: ImageSet, *, per_class: int = 50, seed: int = 0) -> None:
@@ -37,44 +45,118 @@ def adjust(classifier: ComposedClassifier, images: ImageSet, *, per_class: int =
             f"The calibration images have none of '{missing[0]}'.",
             hint="Give a few images of every class, in a folder named as the class.",
         )
-    found: dict[int, list[Tensor]] = {}
+    heads = [head for each in classifier.trunk_passes for head in each.heads]
+    if len(heads) < 2 and len(classifier.labels) < 2:
+        return
+    batches: list[list[HeadAnswer]] = []
     order: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
     with torch.inference_mode():
         for pixels, indices in own.batches(64):
             order.append(indices)
-            for number, answer in enumerate(classifier.answers(pixels)):
-                found.setdefault(number, []).append(answer.margin)
+            batches.append(classifier.answers(pixels))
     expected = targets[torch.from_numpy(np.concatenate(order))]
-    heads = [head for each in classifier.trunk_passes for head in each.heads]
-    answers = [HeadAnswer(head, torch.cat(found[number]).clone()) for number, head in enumerate(heads)]
-    if len(classifier.labels) > 1:
-        _fit(answers, classifier.order, expected)
+    said = _Said.of([_joined(parts) for parts in zip(*batches, strict=True)], classifier.order, expected)
+    numbers, gates = said.chosen(seed) if len(heads) > 1 else (said.fit(said.every, None)[0], None)
+    for number, head in enumerate(heads):
+        head.adjustment.copy_(_adjustment(numbers[number]))
+        if gates is not None:
+            gate = gates[number] / said.deviation[number]
+            head.lean(gate)
+            head.adjustment[1] -= gate @ said.mean[number]
 
 
-def _fit(answers: Sequence[HeadAnswer], order: Tensor, expected: Tensor) -> None:
-    logs = torch.zeros(len(answers), 2, requires_grad=True)
-    optimiser = torch.optim.LBFGS([logs], max_iter=100, line_search_fn="strong_wolfe")
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What every head says of the labelled images, features standardised by `mean` and `deviation`."""
 
-    def loss() -> Tensor:
-        scores = torch.cat(
-            [
-                each.head.scores(each.margin, _adjustment(row))
-                for each, row in zip(answers, logs, strict=True)
-            ],
-            1,
-        )[:, order]
-        pull = _PULL * logs.square().sum() / len(expected)
-        return F.cross_entropy(scores, expected) + pull
+    answers: Sequence[HeadAnswer]
+    mean: Sequence[Tensor]
+    deviation: Sequence[Tensor]
+    order: Tensor
+    expected: Tensor
 
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        value = loss()
-        torch.autograd.backward([value])
-        return value
+    @classmethod
+    def of(cls, answers: Sequence[HeadAnswer], order: Tensor, expected: Tensor) -> _Said:
+        mean = [each.features.mean(0) for each in answers]
+        deviation = [each.features.std(0, correction=0).clamp(min=1e-4) for each in answers]
+        standard = [
+            HeadAnswer(each.head, each.margin, each.shift, (each.features - centre) / width)
+            for each, centre, width in zip(answers, mean, deviation, strict=True)
+        ]
+        return cls(standard, mean, deviation, order, expected)
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
-    for answer, row in zip(answers, logs.detach(), strict=True):
-        answer.head.adjustment.copy_(_adjustment(row))
+    @property
+    def every(self) -> Tensor:
+        return torch.arange(len(self.expected))
+
+    def scores(self, images: Tensor, numbers: Tensor, gates: Sequence[Tensor]) -> Tensor:
+        """(images, labels) with numbers (heads, 2) and one gate (features,) per head."""
+        found = [
+            HeadAnswer(each.head, each.margin[images], each.shift[images], each.features[images]).scores(
+                _adjustment(row), gate
+            )
+            for each, row, gate in zip(self.answers, numbers, gates, strict=True)
+        ]
+        return torch.cat(found, 1)[:, self.order]
+
+    def fit(self, images: Tensor, hold: float | None) -> tuple[Tensor, list[Tensor] | None]:
+        """The numbers, and the gates held with strength `hold` (None: there are none)."""
+        numbers = torch.zeros(len(self.answers), 2, requires_grad=True)
+        gates = [torch.zeros(each.features.shape[1], requires_grad=hold is not None) for each in self.answers]
+        free = [numbers, *(gates if hold is not None else [])]
+        optimiser = torch.optim.LBFGS(free, max_iter=100, line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            optimiser.zero_grad()
+            pull = _PULL * numbers.square().sum()
+            if hold is not None:
+                pull = pull + hold * sum((gate.square().sum() for gate in gates), torch.zeros(()))
+            missed = F.cross_entropy(
+                self.scores(images, numbers, gates), self.expected[images], reduction="sum"
+            )
+            value = (missed + pull) / len(images)
+            torch.autograd.backward([value])
+            return value
+
+        optimiser.step(closure)  # type: ignore[no-untyped-call]
+        return numbers.detach(), None if hold is None else [gate.detach() for gate in gates]
+
+    def chosen(self, seed: int) -> tuple[Tensor, list[Tensor] | None]:
+        """Fitted to all images in the way whose cross-validated loss is least; on a tie, without gates."""
+        holds = (None, *_HOLDS)
+        losses = [self._left_out(hold, seed) for hold in holds]
+        return self.fit(self.every, holds[int(np.argmin(losses))])
+
+    def _left_out(self, hold: float | None, seed: int) -> float:
+        """Cross-entropy of images that were left out of the fit, folds holding each class in turn."""
+        place = np.zeros(len(self.expected), np.int64)
+        for start in sorted(set(self.expected.tolist())):
+            own = np.flatnonzero((self.expected == start).numpy())
+            turns = (start + np.arange(len(own))) % _FOLDS
+            place[np.random.default_rng([seed, start]).permutation(own)] = turns
+        folds = torch.from_numpy(place)
+        total = 0.0
+        for fold in range(_FOLDS):
+            inside, outside = torch.nonzero(folds != fold)[:, 0], torch.nonzero(folds == fold)[:, 0]
+            if not len(inside) or not len(outside):
+                continue
+            numbers, gates = self.fit(inside, hold)
+            with torch.no_grad():
+                bare = [torch.zeros(each.features.shape[1]) for each in self.answers]
+                scores = self.scores(outside, numbers, gates or bare)
+                total += float(F.cross_entropy(scores, self.expected[outside], reduction="sum"))
+        return total
+
+
+def _joined(parts: Sequence[HeadAnswer]) -> HeadAnswer:
+    """The batches of one head as one, outside of inference mode."""
+    return HeadAnswer(
+        parts[0].head,
+        *(
+            torch.cat([getattr(part, name) for part in parts]).clone()
+            for name in ("margin", "shift", "features")
+        ),
+    )
 
 
 def _adjustment(row: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 A score is a margin at its parent's temperature. Classes of one parent therefore rank as their margins rank;
 those of several parents compare because each temperature was fitted so that the softmax of the scores is a
-probability: a parent that is surer than right has its margins shrunk.
+probability: a parent that is surer than right has its margins shrunk. Where several heads share a trunk,
+what their modules say of its features helps to tell which head an image is for (`TrunkPass.shifts`); it is
+the same for all classes of a head, so it never changes their order.
 """
 
 from __future__ import annotations
@@ -60,10 +62,20 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class HeadAnswer:
-    """What one head says of a batch: `margin` (batch, classes)."""
+    """What one head says of a batch: `margin` (batch, classes); `shift` (batch, 1), what the other heads on
+    the trunk leave to it; `features` (batch, features), averaged over positions."""
 
     head: JoinedHead
     margin: Tensor
+    shift: Tensor
+    features: Tensor
+
+    def scores(self, adjustment: Tensor | None = None, gate: Tensor | None = None) -> Tensor:
+        """(batch, classes), with the head's own `adjustment` (2,) and `gate` (features,) by default."""
+        factor, offset = self.head.adjustment if adjustment is None else adjustment
+        leaning = self.features @ (self.head.gate if gate is None else gate)
+        scores: Tensor = factor * (self.head.scaled(self.margin) + self.shift) + offset + leaning[:, None]
+        return scores
 
 
 class TrunkPass(nn.Module):
@@ -86,6 +98,33 @@ class TrunkPass(nn.Module):
     @property
     def heads(self) -> list[JoinedHead]:
         return [head for head in self.head_list if isinstance(head, JoinedHead)]
+
+    def answers(self, images: Tensor) -> list[HeadAnswer]:
+        """One per head."""
+        features = self(images)
+        flat = features.mean((2, 3)) if features.dim() == 4 else features
+        margins = [head.margins(features) for head in self.heads]
+        return [
+            HeadAnswer(head, margin, shift, flat)
+            for head, margin, shift in zip(self.heads, margins, self.shifts(flat, margins), strict=True)
+        ]
+
+    def shifts(self, features: Tensor, margins: Sequence[Tensor]) -> list[Tensor]:
+        """(batch, 1) for each head, 0 when it is the only one or one of them does not know its features.
+
+        Two opinions on an image: the softmax of all scaled margins, and P(head | features) · P(class | head)
+        with the densities' say on the heads. Their geometric mean is the first one's logits plus this.
+        """
+        worlds = [head.density for head in self.heads]
+        if len(worlds) < 2 or any(world is None for world in worlds):
+            return [torch.zeros_like(margin[:, :1]) for margin in margins]
+        said = torch.stack([world.world(features) for world in worlds if world is not None], 1).log_softmax(1)
+        claimed = torch.stack(
+            [head.scaled(margin).logsumexp(1) for head, margin in zip(self.heads, margins, strict=True)], 1
+        )
+        # The level of all scores together stays, so that scores of other trunks still compare.
+        shift = 0.5 * (said - claimed + claimed.logsumexp(1, keepdim=True))
+        return list(torch.split(shift, 1, 1))
 
 
 class ComposedClassifier(nn.Module):
@@ -113,12 +152,7 @@ class ComposedClassifier(nn.Module):
 
     def answers(self, images: Tensor) -> list[HeadAnswer]:
         """One per head, in the order of passes and heads."""
-        found = []
-        for each in self.trunk_passes:
-            features = each(images)
-            for head in each.heads:
-                found.append(HeadAnswer(head, head.margins(features)))
-        return found
+        return [answer for each in self.trunk_passes for answer in each.answers(images)]
 
     def assess(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (batch, labels), and (batch,) how far the evidence is above the best class's threshold."""
@@ -126,7 +160,7 @@ class ComposedClassifier(nn.Module):
         if len(self.labels) == 1:
             scores = found[0].head.log_odds(found[0].margin)
         else:
-            scores = torch.cat([answer.head.scores(answer.margin) for answer in found], 1)
+            scores = torch.cat([answer.scores() for answer in found], 1)
         surplus = torch.cat(
             [answer.head.evidence(answer.margin) - answer.head.field("threshold") for answer in found], 1
         )

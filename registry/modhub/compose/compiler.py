@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from modhub.compose.imagining import Imagination
 from modhub.compose.parts import Part, distinct_parts
 from modhub.compose.synthetic import Wish
 from modhub.compose.tuning import held_apart, tuned, tuning_images
+from modhub.compose.worlds import worlds
 from modhub.data import ImageSet
 from modhub.decompose.calibration import KIND
 from modhub.decompose.channelling import tail_of
@@ -281,8 +282,13 @@ class TrunkPlan:
                 reporter=reporter,
             )
         heads = [
-            JoinedHead(fitted, tail_of(head[0].module.tensors))
-            for fitted, head in zip(_unstacked(tensors, weight, fitted_bias, sizes), self.heads, strict=True)
+            JoinedHead(replace(fitted, density=world), tail_of(head[0].module.tensors))
+            for fitted, head, world in zip(
+                _unstacked(tensors, weight, fitted_bias, sizes),
+                self.heads,
+                worlds(self.heads, mask),
+                strict=True,
+            )
         ]
         return TrunkPass(network, first.input, heads, self._report(sliced, mask))
 

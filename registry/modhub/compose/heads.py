@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from modhub.compose.worlds import Density
 from modhub.decompose.statistics import margins
 
-__all__ = ["CALIBRATION_FIELDS", "HeadTensors", "JoinedHead"]
+__all__ = ["CALIBRATION_FIELDS", "DENSITY_FIELDS", "HeadTensors", "JoinedHead"]
 
 CALIBRATION_FIELDS = (
     "temperature",
@@ -20,6 +21,7 @@ CALIBRATION_FIELDS = (
     "margin_std",
     "threshold",
 )
+DENSITY_FIELDS = tuple(Density.__slots__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,8 @@ class HeadTensors:
 
     `rows` (classes, features) and `row_bias` (classes,) are the classes' own; `rest`, `rest_bias` the mean of
     all others for each. `calibration` (fields, classes). `adjustment` (2,): temperature factor and offset, 1
-    and 0 until labelled images change them.
+    and 0 until labelled images change them. `gate` (features,): what labelled images say of the features of
+    images that are of this head's classes; None without them. `density` where several heads share a trunk.
     """
 
     rows: Tensor
@@ -37,9 +40,14 @@ class HeadTensors:
     rest_bias: Tensor
     calibration: Tensor
     adjustment: Tensor
+    gate: Tensor | None = None
+    density: Density | None = None
 
     def to_dict(self) -> dict[str, Tensor]:
-        return {name: getattr(self, name) for name in self.__slots__}
+        """What is known, the density's tensors beside the others."""
+        found = {name: getattr(self, name) for name in self.__slots__ if name != "density"}
+        density = {} if self.density is None else self.density.to_dict()
+        return {name: tensor for name, tensor in found.items() if tensor is not None} | density
 
     @classmethod
     def from_dict(cls, tensors: Mapping[str, Tensor]) -> HeadTensors:
@@ -50,11 +58,13 @@ class HeadTensors:
             rest_bias=tensors["rest_bias"],
             calibration=tensors["calibration"],
             adjustment=tensors["adjustment"],
+            gate=tensors.get("gate"),
+            density=Density.from_dict(tensors) if "means" in tensors else None,
         )
 
 
 class JoinedHead(nn.Module):
-    """Features (batch, features[, height, width]) to margins, scores and evidence, (batch, classes) each.
+    """Features (batch, features[, height, width]) to margins and evidence, (batch, classes) each.
 
     Without a ReLU in the parent's tail a margin is one row of weights: own row minus the mean of all others.
     """
@@ -63,6 +73,7 @@ class JoinedHead(nn.Module):
     row_bias: Tensor
     calibration: Tensor
     adjustment: Tensor
+    gate: Tensor
 
     def __init__(self, tensors: HeadTensors, tail: Sequence[str] = ()) -> None:
         super().__init__()
@@ -81,10 +92,30 @@ class JoinedHead(nn.Module):
         self.register_buffer("calibration", tensors.calibration)
         # The same storage: what is fitted is what is saved.
         self.register_buffer("adjustment", tensors.adjustment)
+        gate = torch.zeros(self.features) if tensors.gate is None else tensors.gate
+        self.register_buffer("gate", gate)
+        for name in DENSITY_FIELDS if tensors.density is not None else ():
+            self.register_buffer(name, getattr(tensors.density, name))
 
     @property
     def classes(self) -> int:
         return len(self.tensors.rows)
+
+    @property
+    def features(self) -> int:
+        return self.tensors.rows.shape[1]
+
+    def lean(self, gate: Tensor) -> None:
+        """Take `gate` (features,), and keep it where it is saved from."""
+        self.gate.copy_(gate)
+        self.tensors = replace(self.tensors, gate=self.gate)
+
+    @property
+    def density(self) -> Density | None:
+        """On the device that the head is on; None for a head that shares no trunk."""
+        if self.tensors.density is None:
+            return None
+        return Density(*(self.get_buffer(name) for name in DENSITY_FIELDS))
 
     def field(self, name: str) -> Tensor:
         """(classes,) one number of every class's calibration."""
@@ -95,11 +126,9 @@ class JoinedHead(nn.Module):
         scores = margins(features, self.rows, self.row_bias, self.tail)
         return scores[:, : self.classes] - scores[:, self.classes :] if self.two_rows else scores
 
-    def scores(self, margin: Tensor, adjustment: Tensor | None = None) -> Tensor:
-        """(batch, classes): margins at the parent's temperature, which make them comparable."""
-        used = self.adjustment if adjustment is None else adjustment
-        scaled: Tensor = used[0] * self.field("temperature").mean() * margin + used[1]
-        return scaled
+    def scaled(self, margin: Tensor) -> Tensor:
+        """(batch, classes): margins at the parent's temperature, which makes them comparable."""
+        return self.field("temperature").mean() * margin
 
     def log_odds(self, margin: Tensor) -> Tensor:
         """(batch, classes): each class against the rest of its parent's world."""

@@ -3,7 +3,7 @@
 build.json                  what stands where (schemas/build.schema.json)
 trunks/<i>/graph.json       the slim network of pass i
 trunks/<i>/weights.safetensors
-heads.safetensors           rows, calibration and order
+heads.safetensors           rows, calibration and order; densities where heads share a trunk
 README.md
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from modhub.artifact import parse_tensors
 from modhub.compose.classifier import ComposedClassifier, TrunkPass, TrunkReport
-from modhub.compose.heads import CALIBRATION_FIELDS, HeadTensors, JoinedHead
+from modhub.compose.heads import CALIBRATION_FIELDS, DENSITY_FIELDS, HeadTensors, JoinedHead
 from modhub.errors import IntegrityError, ManifestError
 from modhub.files import confined, new_directory, parse_json, pretty_json, sha256_of_bytes
 from modhub.manifest import Fields, FileInfo, InputSpec
@@ -141,6 +141,15 @@ def _check_head(
         "calibration": (len(CALIBRATION_FIELDS), classes),
         "adjustment": (2,),
     }
+    if "gate" in tensors:
+        expected["gate"] = (features,)
+    if any(name in tensors for name in DENSITY_FIELDS):
+        own = "whitening" in tensors and tensors["whitening"].shape[:1] == (classes,)
+        expected |= {
+            "means": (classes, features),
+            "whitening": (classes if own else 1, features, features),
+            "volume": (classes,),
+        }
     for name, shape in expected.items():
         if name not in tensors or tuple(tensors[name].shape) != shape or tensors[name].dtype != torch.float32:
             raise IntegrityError(f"The tensor '{name}' of {place} is missing or not {list(shape)}.")
