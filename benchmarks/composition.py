@@ -25,7 +25,7 @@ from world import World
 
 TEN = ("C10-R20", "C10-R32", "C10-R44", "C10-R56")
 MAIN = ("C10-R20", "C10-R56")
-NO_DATA = (0.9, 0.8, 0.7, 0.5, 0.35)
+NO_DATA = (0.7, 0.5, 0.35, 0.8, 0.9)
 TUNED = (0.5, 0.35)
 TUNE_IMAGES = 300
 
@@ -52,13 +52,13 @@ def epoch_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> l
     return [speed.epoch(world, ledger, name) for name in chosen(arguments, ("C10-R20",))]
 
 
-def no_data(parts: list[Part], budget: Budget) -> ComposedClassifier:
-    return compose(parts, budget=budget)
+def no_data(world: World) -> Callable[[list[Part], Budget], ComposedClassifier]:
+    return lambda parts, budget: compose(parts, budget=budget, imagination=world.imagination)
 
 
-def random_channels(parts: list[Part], budget: Budget) -> ComposedClassifier:
+def random_channels(world: World) -> Callable[[list[Part], Budget], ComposedClassifier]:
     """The same budget spent on random channels, compensated and refitted like any other choice."""
-    return compose(parts, budget=budget, control=0)
+    return lambda parts, budget: compose(parts, budget=budget, control=0, imagination=world.imagination)
 
 
 def tuned(world: World, name: str) -> Callable[[list[Part], Budget], ComposedClassifier]:
@@ -74,7 +74,7 @@ def pair_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> li
     rows = []
     for name in chosen(arguments, MAIN):
         pairs = subsets.class_sets(world.parent(name).labels, 2, arguments.sets)
-        plain = subsets.frontier(world, ledger, name, pairs, NO_DATA, kind="pair", build=no_data)
+        plain = subsets.frontier(world, ledger, name, pairs, NO_DATA, kind="pair", build=no_data(world))
         tune = subsets.frontier(
             world, ledger, name, pairs[: arguments.tuned_sets], TUNED, kind="tuned", build=tuned(world, name)
         )
@@ -85,7 +85,7 @@ def pair_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> li
             pairs[: arguments.sets // 2],
             (0.7, 0.5),
             kind="random",
-            build=random_channels,
+            build=random_channels(world),
         )
         plot(
             arguments.out / f"frontier-{name}.svg", name, {"no data": plain, "tuned": tune, "random": chance}

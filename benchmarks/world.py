@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from modhub.api.making import decompose_to, open_parent
 from modhub.artifact import read_artifact
 from modhub.compose import ComposedClassifier, Part, parts_of
+from modhub.compose.imagining import Imagination
 from modhub.data import ImageSet, open_data
 from modhub.decompose import Parent
 from modhub.files import pretty_json
@@ -56,6 +57,7 @@ class World:
 
     def __init__(self, data: Path, weights: Path, out: Path) -> None:
         self.data, self.weights, self.out = data, weights, out
+        self.imagination = Imagination()
         self.images = cache(self._images)
         self.parent = cache(self._parent)
         self.modules = cache(self._modules)
