@@ -65,7 +65,7 @@ class Console:
             [sys.executable, *(python or ("-m", "modhub_cli.main")), *map(str, arguments)],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=280,
             check=False,
             env={**os.environ, **self.environment, "PYTHONPATH": path},
         )

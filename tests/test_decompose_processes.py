@@ -154,7 +154,7 @@ def test_ctrl_c_says_how_to_go_on(shop: Path) -> None:
     door.write_text(INTERRUPTED, encoding="utf-8")
     folder = shop / ".stopped.resume"
     process = start([str(door)], command(shop, "stopped"))
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=200)
     assert process.returncode == 130
     assert f"What was found so far is kept in '{folder}': the same command goes on from there." in err
     assert folder.is_dir()
