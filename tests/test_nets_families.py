@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modhub.nets import Runner, channel_space, cost, fuse_batch_norm, import_module, slice_network, split_head
+from modhub.nets import (
+    Runner,
+    channel_space,
+    cost,
+    fuse_batch_norm,
+    import_module,
+    slice_network,
+    split_head,
+    weightless,
+)
 from tests.small_nets import CLASSES, FAMILIES, random_masks, settle, slice_difference, stored
 
 SHAPE = (3, 64, 64)
@@ -34,6 +43,7 @@ def test_family(name: str) -> None:
         assert slice_difference(trunk, mask, space, images) < 1e-4
         sliced = slice_network(trunk, mask, space=space)
         assert cost(sliced).flops < cost(trunk).flops
+        assert cost(slice_network(weightless(trunk), mask, space=space)) == cost(sliced)
         fused = Runner(fuse_batch_norm(sliced))(images)
         assert torch.allclose(fused, Runner(sliced)(images), atol=1e-4, rtol=1e-4)
 

@@ -52,7 +52,7 @@ from modhub.errors import DataError
 from modhub.manifest import Calibration, Measurement, MethodInfo, Sizes
 from modhub.manifest.fields import Fields
 from modhub.modules import Decomposition, ModuleDraft
-from modhub.nets import Mask, Runner, channel_space, cost, slice_network
+from modhub.nets import Mask, Runner, channel_space, cost, slice_network, weightless
 from modhub.preprocessing import Preprocess
 from modhub.reporter import Reporter
 
@@ -138,6 +138,7 @@ class _Work:
             row for row, label in enumerate(parent.labels) if not options.labels or label in options.labels
         ]
         self.whole = cost(parent.trunk)
+        self.shapes = weightless(parent.trunk)
         self.costs = slot_costs(parent.trunk, self.space)
         graph = parent.trunk.graph
         self.own = correlation_numbers(graph, self.space) <= CORRELATION_LIMIT
@@ -357,7 +358,7 @@ class _Work:
             removal = self._order(row, self._statistics(row, covariances=not self.quick))
             count = int(np.searchsorted(removal.price * scale, price, side="right"))
             mask = mask_after(removal, count, self.space)
-            size = cost(slice_network(parent.trunk, mask, space=self.space))
+            size = cost(slice_network(self.shapes, mask, space=self.space))
             return self._chosen(mask, calibration, None, size.parameters, size.flops, None)
         statistics = self._statistics(row)
         removal = self._order(row, statistics)

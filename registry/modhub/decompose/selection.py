@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modhub.decompose.statistics import ClassStatistics, Moments
-from modhub.nets import ChannelGroup, ChannelSpace, Mask, Network, cost, slice_network
+from modhub.nets import ChannelGroup, ChannelSpace, Mask, Network, cost, slice_network, weightless
 
 __all__ = [
     "QuickOrder",
@@ -90,6 +90,7 @@ def importance(statistics: ClassStatistics, space: ChannelSpace) -> Array:
 
 def slot_costs(network: Network, space: ChannelSpace) -> Array:
     """(slots,) multiply-adds that go with each slot while everything else stays."""
+    network = weightless(network)
     whole = cost(network).flops
     saved = np.zeros(space.slots)
     # (values, slots) how often each slot stands in each value.

@@ -17,6 +17,7 @@ from modhub.nets.slicing import (
     mask_positions,
     sites,
     slice_network,
+    weightless,
 )
 
 __all__ = [
@@ -46,4 +47,5 @@ __all__ = [
     "sites",
     "slice_network",
     "split_head",
+    "weightless",
 ]

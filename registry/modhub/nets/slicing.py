@@ -26,6 +26,7 @@ __all__ = [
     "mask_positions",
     "sites",
     "slice_network",
+    "weightless",
 ]
 
 
@@ -128,6 +129,22 @@ def slice_network(
         nodes.append(Node(node.name, shrunk.op, inputs, shrunk.attributes, names))
     output = renamed.get(graph.output, graph.output)
     return Network(Graph(graph.input, graph.input_shape, tuple(nodes), output), tensors)
+
+
+def weightless(network: Network) -> Network:
+    """The network with shapes in place of numbers: slicing it costs little and tells what is left (`cost`).
+
+    A network in which two nodes share a tensor comes back as it is: what they share depends on the numbers.
+    """
+    names = [name for node in network.graph.nodes for name in node.tensors.values()]
+    if len(set(names)) < len(names):
+        return network
+    # Integers and masks say which channels go where.
+    shadows = {
+        name: tensor.to("meta") if tensor.is_floating_point() else tensor
+        for name, tensor in network.tensors.items()
+    }
+    return Network(network.graph, shadows)
 
 
 def _named(wanted: str | None, fallback: str, tensor: Tensor, tensors: dict[str, Tensor]) -> str:
