@@ -1,9 +1,9 @@
 """A few labelled images per class, spent on what the modules alone cannot know: how their worlds compare.
 
 Two numbers per head are fitted by maximum likelihood, each pulled to what it is without data: a factor on
-the temperature and an offset. Where it pays, each head also gets a gate, one weight for every feature of its
-trunk: all gates together are a linear test of which head an image is for, on the features of all trunks at
-once. Whether it pays, and how strongly the gates are held to 0, is decided by cross-validated likelihood.
+the temperature and an offset. Where it pays, each head also gets a gate, one weight for each of its margins:
+all gates together are a linear test of which head an image is for, on the margins of all heads at once.
+Whether it pays, and how strongly the gates are held to 0, is decided by cross-validated likelihood.
 
 All of this adds the same to every class of a head. Classes of one head keep the order of their margins, so
 even two images per class cannot make a parent's own classes worse.
@@ -28,8 +28,8 @@ __all__ = ["adjust"]
 
 _PULL = 2.0
 """Strength of the pull on factors and offsets, in images."""
-_HOLDS = (30.0, 10.0, 3.0, 1.0, 0.3)
-"""Strengths that are tried for the gates, on standardised features, in images."""
+_HOLDS = (100.0, 30.0, 10.0, 3.0, 1.0)
+"""Strengths that are tried for the gates, on standardised margins, in images."""
 _FOLDS = 5
 
 
@@ -67,7 +67,7 @@ def adjust(classifier: ComposedClassifier, images: ImageSet, *, per_class: int =
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """What every head says of the labelled images, features standardised by `mean` and `deviation`."""
+    """What every head says of labelled images; `mean` and `deviation` (classes,) of its scaled margins."""
 
     answers: Sequence[HeadAnswer]
     mean: Sequence[Tensor]
@@ -77,32 +77,33 @@ class _Said:
 
     @classmethod
     def of(cls, answers: Sequence[HeadAnswer], order: Tensor, expected: Tensor) -> _Said:
-        mean = [each.features.mean(0) for each in answers]
-        deviation = [each.features.std(0, correction=0).clamp(min=1e-4) for each in answers]
-        standard = [
-            HeadAnswer(each.head, each.margin, each.shift, (each.features - centre) / width)
-            for each, centre, width in zip(answers, mean, deviation, strict=True)
-        ]
-        return cls(standard, mean, deviation, order, expected)
+        scaled = [each.head.scaled(each.margin) for each in answers]
+        return cls(
+            answers,
+            [each.mean(0) for each in scaled],
+            [each.std(0, correction=0).clamp(min=1e-4) for each in scaled],
+            order,
+            expected,
+        )
 
     @property
     def every(self) -> Tensor:
         return torch.arange(len(self.expected))
 
     def scores(self, images: Tensor, numbers: Tensor, gates: Sequence[Tensor]) -> Tensor:
-        """(images, labels) with numbers (heads, 2) and one gate (features,) per head."""
-        found = [
-            HeadAnswer(each.head, each.margin[images], each.shift[images], each.features[images]).scores(
-                _adjustment(row), gate
-            )
-            for each, row, gate in zip(self.answers, numbers, gates, strict=True)
-        ]
+        """(images, labels) with numbers (heads, 2) and gates (classes,), on standardised margins."""
+        found = []
+        for each, row, gate, mean, width in zip(
+            self.answers, numbers, gates, self.mean, self.deviation, strict=True
+        ):
+            part = HeadAnswer(each.head, each.margin[images], each.shift[images])
+            found.append(part.scores(_adjustment(row), gate / width) - (gate / width) @ mean)
         return torch.cat(found, 1)[:, self.order]
 
     def fit(self, images: Tensor, hold: float | None) -> tuple[Tensor, list[Tensor] | None]:
         """The numbers, and the gates held with strength `hold` (None: there are none)."""
         numbers = torch.zeros(len(self.answers), 2, requires_grad=True)
-        gates = [torch.zeros(each.features.shape[1], requires_grad=hold is not None) for each in self.answers]
+        gates = [torch.zeros(each.head.classes, requires_grad=hold is not None) for each in self.answers]
         free = [numbers, *(gates if hold is not None else [])]
         optimiser = torch.optim.LBFGS(free, max_iter=100, line_search_fn="strong_wolfe")
 
@@ -142,7 +143,7 @@ class _Said:
                 continue
             numbers, gates = self.fit(inside, hold)
             with torch.no_grad():
-                bare = [torch.zeros(each.features.shape[1]) for each in self.answers]
+                bare = [torch.zeros(each.head.classes) for each in self.answers]
                 scores = self.scores(outside, numbers, gates or bare)
                 total += float(F.cross_entropy(scores, self.expected[outside], reduction="sum"))
         return total
@@ -152,10 +153,8 @@ def _joined(parts: Sequence[HeadAnswer]) -> HeadAnswer:
     """The batches of one head as one, outside of inference mode."""
     return HeadAnswer(
         parts[0].head,
-        *(
-            torch.cat([getattr(part, name) for part in parts]).clone()
-            for name in ("margin", "shift", "features")
-        ),
+        torch.cat([part.margin for part in parts]).clone(),
+        torch.cat([part.shift for part in parts]).clone(),
     )
 
 

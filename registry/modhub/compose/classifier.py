@@ -63,18 +63,18 @@ class Prediction:
 @dataclass(frozen=True, slots=True)
 class HeadAnswer:
     """What one head says of a batch: `margin` (batch, classes); `shift` (batch, 1), what the other heads on
-    the trunk leave to it; `features` (batch, features), averaged over positions."""
+    its trunk leave to it."""
 
     head: JoinedHead
     margin: Tensor
     shift: Tensor
-    features: Tensor
 
     def scores(self, adjustment: Tensor | None = None, gate: Tensor | None = None) -> Tensor:
-        """(batch, classes), with the head's own `adjustment` (2,) and `gate` (features,) by default."""
+        """(batch, classes), with the head's own `adjustment` (2,) and `gate` (classes,) by default."""
         factor, offset = self.head.adjustment if adjustment is None else adjustment
-        leaning = self.features @ (self.head.gate if gate is None else gate)
-        scores: Tensor = factor * (self.head.scaled(self.margin) + self.shift) + offset + leaning[:, None]
+        scaled = self.head.scaled(self.margin)
+        leaning = scaled @ (self.head.gate if gate is None else gate)
+        scores: Tensor = factor * (scaled + self.shift) + offset + leaning[:, None]
         return scores
 
 
@@ -102,11 +102,10 @@ class TrunkPass(nn.Module):
     def answers(self, images: Tensor) -> list[HeadAnswer]:
         """One per head."""
         features = self(images)
-        flat = features.mean((2, 3)) if features.dim() == 4 else features
         margins = [head.margins(features) for head in self.heads]
         return [
-            HeadAnswer(head, margin, shift, flat)
-            for head, margin, shift in zip(self.heads, margins, self.shifts(flat, margins), strict=True)
+            HeadAnswer(head, margin, shift)
+            for head, margin, shift in zip(self.heads, margins, self.shifts(features, margins), strict=True)
         ]
 
     def shifts(self, features: Tensor, margins: Sequence[Tensor]) -> list[Tensor]:

@@ -30,8 +30,9 @@ class HeadTensors:
 
     `rows` (classes, features) and `row_bias` (classes,) are the classes' own; `rest`, `rest_bias` the mean of
     all others for each. `calibration` (fields, classes). `adjustment` (2,): temperature factor and offset, 1
-    and 0 until labelled images change them. `gate` (features,): what labelled images say of the features of
-    images that are of this head's classes; None without them. `density` where several heads share a trunk.
+    and 0 until labelled images change them. `gate` (classes,): how much each scaled margin adds to all
+    scores of this head, which labelled images decide; None without them. `density` where several heads share
+    a trunk.
     """
 
     rows: Tensor
@@ -92,7 +93,7 @@ class JoinedHead(nn.Module):
         self.register_buffer("calibration", tensors.calibration)
         # The same storage: what is fitted is what is saved.
         self.register_buffer("adjustment", tensors.adjustment)
-        gate = torch.zeros(self.features) if tensors.gate is None else tensors.gate
+        gate = torch.zeros(self.classes) if tensors.gate is None else tensors.gate
         self.register_buffer("gate", gate)
         for name in DENSITY_FIELDS if tensors.density is not None else ():
             self.register_buffer(name, getattr(tensors.density, name))
@@ -106,7 +107,7 @@ class JoinedHead(nn.Module):
         return self.tensors.rows.shape[1]
 
     def lean(self, gate: Tensor) -> None:
-        """Take `gate` (features,), and keep it where it is saved from."""
+        """Take `gate` (classes,), and keep it where it is saved from."""
         self.gate.copy_(gate)
         self.tensors = replace(self.tensors, gate=self.gate)
 

@@ -142,7 +142,7 @@ def _check_head(
         "adjustment": (2,),
     }
     if "gate" in tensors:
-        expected["gate"] = (features,)
+        expected["gate"] = (classes,)
     if any(name in tensors for name in DENSITY_FIELDS):
         own = "whitening" in tensors and tensors["whitening"].shape[:1] == (classes,)
         expected |= {
