@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import statistics
 import time
-from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +13,7 @@ from ledger import Ledger, Row
 from modhub.compose import Budget, compose
 from modhub.nets import Runner, channel_space, cost, fuse_batch_norm, import_module, slice_network
 from modhub.nets.architectures import ARCHITECTURES
+from modhub.timing import side_by_side
 from training import Recipe, train
 from world import PARENTS, World
 
@@ -28,20 +27,6 @@ __all__ = [
     "side_by_side",
     "wide_latency",
 ]
-
-
-def side_by_side(works: Sequence[Callable[[], object]], seconds: float = 4.0) -> list[float]:
-    """Median seconds of each, run turn about for `seconds` in all, after one warm-up each."""
-    for work in works:
-        work()
-    times: list[list[float]] = [[] for _ in works]
-    until = time.perf_counter() + seconds
-    while time.perf_counter() < until or len(times[0]) < 5:
-        for work, own in zip(works, times, strict=True):
-            start = time.perf_counter()
-            work()
-            own.append(time.perf_counter() - start)
-    return [statistics.median(own) for own in times]
 
 
 def latency(world: World, ledger: Ledger, name: str, flops: float) -> Row:

@@ -160,6 +160,18 @@ def test_verify_reads_every_file_of_a_build(home, modhub, tmp_path):
     assert modhub("verify", build, "-q").err.startswith(f"Error: '{weights}' is missing")
 
 
+def test_frontier_shows_the_trade(home, modhub, tmp_path):
+    modhub.go(home / "work")
+    target = tmp_path / "trade"
+    arguments = ("frontier", "--data", "digits", "--budgets", "0.9,0.6", "--no-random")
+    found = modhub.good(*arguments, "-o", target, "--json").json
+    assert [point["budget"] for point in found["points"]] == [0.9, 0.6]
+    assert json.loads((target / "frontier.json").read_text()) == found
+    again = modhub(*arguments, "-o", target)
+    assert (again.code, again.err.splitlines()[-2]) == (1, f"Error: '{target}' exists already.")
+    assert modhub("frontier", "--budgets", "0.9,none").code == 2
+
+
 def test_locked_builds_are_equal_and_need_no_hub(home, modhub):
     modhub.monkeypatch.setenv("MODHUB_HUB", "http://127.0.0.1:9")
     result = modhub("compose", "--locked", "-o", "offline", "-q")

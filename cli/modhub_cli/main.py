@@ -17,7 +17,7 @@ SECTIONS = {
     "Make modules": ("decompose", "teach"),
     "Share them": ("push", "pull", "search", "info", "versions", "yank", "verify"),
     "Say what you want": ("init", "add", "remove", "lock", "tree"),
-    "Build a classifier": ("compose", "replace"),
+    "Build a classifier": ("frontier", "compose", "replace"),
     "Use it": ("predict", "evaluate", "diff", "export"),
     "Run a hub": ("serve", "token", "gc", "fsck"),
 }

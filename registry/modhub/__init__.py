@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modhub.api.composing import compose, replace
+    from modhub.api.frontier import frontier
     from modhub.api.making import decompose
     from modhub.api.sharing import info, pull, push, search, versions, yank
     from modhub.api.teaching import teach
@@ -34,6 +35,7 @@ __all__ = [
     "decompose",
     "evaluate",
     "export",
+    "frontier",
     "info",
     "load",
     "pull",
@@ -52,6 +54,7 @@ _HOMES = {
     "decompose": "modhub.api.making",
     "evaluate": "modhub.api.using",
     "export": "modhub.api.using",
+    "frontier": "modhub.api.frontier",
     "info": "modhub.api.sharing",
     "load": "modhub.api.using",
     "pull": "modhub.api.sharing",

@@ -10,7 +10,7 @@ import click
 from modhub_cli.options import converted, hub_option, offline_option, reporting
 from modhub_cli.output import Out, count, fraction, size
 
-__all__ = ["budget", "command", "loss", "show_build"]
+__all__ = ["budget", "command", "fractions", "loss", "show_build"]
 
 
 def budget(text: str) -> tuple[str, float]:
@@ -23,6 +23,17 @@ def budget(text: str) -> tuple[str, float]:
     if kind not in ("flops", "params") or not 0 < wanted <= 1:
         raise ValueError(f"'{text}' is not a budget such as flops=0.4 or params=0.2 (0 to 1)")
     return kind, wanted
+
+
+def fractions(text: str) -> tuple[float, ...]:
+    """0.9,0.7,0.5"""
+    try:
+        found = tuple(float(number) for number in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < number <= 1 for number in found):
+        raise ValueError(f"'{text}' is not a row of fractions such as 0.9,0.7,0.5")
+    return found
 
 
 def loss(text: str) -> float:

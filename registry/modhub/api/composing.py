@@ -27,6 +27,7 @@ __all__ = [
     "build_manifests",
     "compose",
     "compose_project",
+    "locked_parts",
     "parts_of_lock",
     "replace",
 ]
@@ -88,6 +89,27 @@ def compose(
 
     Raises `RefError`, `ResolutionError`, `CompositionError`, `HubError`.
     """
+    parts = locked_parts(modules, hub=hub, offline=offline, reporter=reporter)
+    return compile_parts(
+        parts,
+        budget=budget,
+        reject=reject,
+        reporter=reporter,
+        **_images(tune=tune, calibrate=calibrate, seed=seed),
+    )
+
+
+def locked_parts(
+    modules: Mapping[str, str] | Iterable[str] | Path,
+    *,
+    hub: str | Catalog | None = None,
+    offline: bool = False,
+    reporter: Reporter = SILENT,
+) -> list[Part]:
+    """The modules that refs or a project with its lock name, fetched. No lock is written.
+
+    Raises `RefError`, `ResolutionError`, `HubError`.
+    """
     catalog = open_catalog(hub, offline=offline)
     if isinstance(modules, Path):
         lock = read_lock(modules)
@@ -96,14 +118,7 @@ def compose(
             lock = resolve_lock(project, catalog, keep=lock)
     else:
         lock = resolve_lock(Project.of(modules), catalog)
-    parts = parts_of_lock(lock, catalog, reporter)
-    return compile_parts(
-        parts,
-        budget=budget,
-        reject=reject,
-        reporter=reporter,
-        **_images(tune=tune, calibrate=calibrate, seed=seed),
-    )
+    return parts_of_lock(lock, catalog, reporter)
 
 
 def compose_project(

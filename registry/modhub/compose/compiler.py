@@ -39,7 +39,7 @@ from modhub.positions import position_masks, unite_positions
 from modhub.preprocessing import Preprocess
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["TrunkPlan", "compose", "joined", "plans", "random_removal"]
+__all__ = ["TrunkPlan", "compose", "decisions", "joined", "plans", "random_removal"]
 
 _STEPS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _HELD = 4
@@ -172,9 +172,9 @@ class TrunkPlan:
                     break
             held, fitted = (images[chosen] for chosen in held_apart(len(images), _HELD))
             if reference is None:
-                reference = _decisions(self.compile(whole), held)
+                reference = decisions(self.compile(whole), held)
             found = self.compile(mask, fitted, distil=tune is not None, seed=seed, reporter=reporter)
-            if float((_decisions(found, held) != reference).float().mean()) <= goal:
+            if float((decisions(found, held) != reference).float().mean()) <= goal:
                 best, high = found, middle
             else:
                 low = middle + 1
@@ -316,7 +316,7 @@ def random_removal(space: ChannelSpace, seed: int) -> Removal:
     return Removal(every, np.arange(len(every), dtype=np.float64))
 
 
-def _decisions(each: TrunkPass, images: Tensor) -> Tensor:
+def decisions(each: TrunkPass, images: Tensor) -> Tensor:
     """(images, heads): the best class of each head, or of a single class whether it is there."""
     with torch.inference_mode():
         features = torch.cat([each.trunk(batch) for batch in torch.split(images, 50)])

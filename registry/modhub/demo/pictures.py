@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["confusion_table", "line_chart", "mask_picture", "thumbnail"]
+__all__ = ["confusion_table", "mask_picture", "thumbnail"]
 
 _CELL, _ROW, _LEFT = 3, 16, 34
 
@@ -62,45 +62,6 @@ def confusion_table(labels: Sequence[str], confusion: Sequence[Sequence[int]], t
         f'<table class="confusion"><caption>{escape(title)}</caption>'
         f"<tr><td></td>{head}</tr>{''.join(body)}</table>"
     )
-
-
-def line_chart(
-    lines: Sequence[tuple[str, str, Sequence[tuple[float, float]]]], *, x_title: str, y_title: str
-) -> str:
-    """Lines of (name, class, points); x and y are fractions in [0, 1], shown in per cent."""
-    width, height, left, top, right, bottom = 640, 300, 54, 14, 16, 44
-    ys = [y for _, _, points in lines for _, y in points]
-    floor = np.floor(min([*ys, 0.9]) * 10) / 10
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        share = (y - floor) / max(1 - floor, 1e-9)
-        return left + x * (width - left - right), top + (1 - share) * (height - top - bottom)
-
-    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(y_title)}" class="chart">']
-    for step in range(6):
-        value = floor + (1 - floor) * step / 5
-        _, y = place(0, value)
-        parts.append(f'<line x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}" class="rule"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{100 * value:.0f} %</text>')
-        x, _ = place(step / 5, floor)
-        parts.append(f'<text x="{x:.1f}" y="{height - 26}" text-anchor="middle">{20 * step} %</text>')
-    for number, (name, kind, points) in enumerate(lines):
-        path = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in sorted(points))
-        parts.append(f'<polyline points="{path}" class="line {kind}"/>')
-        for x, y in points:
-            cx, cy = place(x, y)
-            parts.append(
-                f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="3.5" class="dot {kind}">'
-                f"<title>{escape(name)}: {100 * y:.1f} % at {100 * x:.0f} %</title></circle>"
-            )
-        y = height - bottom - 16 * (len(lines) - number)
-        parts.append(
-            f'<line x1="{width - 240}" x2="{width - 216}" y1="{y - 4}" y2="{y - 4}" class="line {kind}"/>'
-        )
-        parts.append(f'<text x="{width - 208}" y="{y}">{escape(name)}</text>')
-    middle = (width + left) / 2
-    parts.append(f'<text x="{middle}" y="{height - 6}" text-anchor="middle">{escape(x_title)}</text>')
-    return "".join(parts) + "</svg>"
 
 
 def thumbnail(pixels: NDArray[np.uint8], title: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from modhub.demo.pictures import confusion_table, line_chart, mask_picture, thumbnail
+from modhub.charts import STYLE, line_chart
+from modhub.demo.pictures import confusion_table, mask_picture, thumbnail
 from modhub.demo.story import Measured, Story
 from modhub.files import write_text
 
@@ -13,32 +14,21 @@ __all__ = ["REPORT_NAME", "report_page", "write_report"]
 
 REPORT_NAME = "report.html"
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1d2a36; --paper: #fff; --soft: #5b6f82; --line: #ccd6e0;
-  --kept: #2f6f9f; --good: 47, 125, 80; --bad: 190, 70, 40; --other: #b4662a; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --paper: #14191f; --soft: #9fb0c0;
-  --line: #36424e; --kept: #6db3e3; --good: 90, 190, 125; --bad: 235, 120, 85; --other: #e8a15c; } }
-body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { margin-bottom: .2rem; } .soft, caption { color: var(--soft); }
+_STYLE = (
+    STYLE
+    + """
 pre { background: color-mix(in srgb, var(--line) 35%, transparent); padding: .5rem .8rem; overflow-x: auto;
   border-radius: .4rem; margin: .3rem 0 1.2rem; font-size: .85rem; }
-table { border-collapse: collapse; margin: .8rem 0; } th, td { padding: .25rem .7rem; text-align: right; }
-th:first-child, td:first-child { text-align: left; } tr { border-bottom: 1px solid var(--line); }
 .confusion { display: inline-table; margin-right: 1.5rem; font-size: .8rem; }
 .confusion th, .confusion td { padding: .15rem .4rem; text-align: center; min-width: 1.4rem; }
 .confusion caption { text-align: left; padding-bottom: .3rem; max-width: 24rem; }
 .right { background: rgba(var(--good), calc(.12 + .6 * var(--share))); }
 .wrong { background: rgba(var(--bad), calc(.25 + .75 * var(--share))); }
-svg { max-width: 100%; height: auto; display: block; margin: .4rem 0 1.2rem; }
-svg text { fill: var(--ink); font-size: 11px; } .kept { fill: var(--kept); } .rule { stroke: var(--line); }
-.line { fill: none; stroke-width: 2; } .ours { stroke: var(--kept); } .dot.ours { fill: var(--kept); }
-.random { stroke: var(--other); stroke-dasharray: 5 4; } .dot.random { fill: var(--other); }
-.baseline { stroke: var(--soft); stroke-dasharray: 2 3; } .dot.baseline { fill: var(--soft); }
 figure { display: inline-block; margin: .3rem; text-align: center; font-size: .8rem; }
 figure img { image-rendering: pixelated; border: 2px solid rgb(var(--good)); }
 figure.miss img { border-color: rgb(var(--bad)); }
 """
+)
 
 
 def write_report(path: Path, story: Story) -> Path:

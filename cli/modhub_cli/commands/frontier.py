@@ -1,0 +1,102 @@
+"""modhub frontier"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from modhub_cli.commands.compose import fractions
+from modhub_cli.options import converted, hub_option, offline_option, reporting
+from modhub_cli.output import Out, fraction
+
+__all__ = ["command"]
+
+
+@click.command("frontier", short_help="What smaller networks would cost and keep, at a row of budgets.")
+@click.argument("project", required=False, type=click.Path(path_type=Path), metavar="[modhub.toml]")
+@click.option("--data", metavar="DATA", help="Labelled images to measure on; nothing is chosen by them.")
+@click.option("--split", type=click.Choice(["train", "calibration", "test"]), help="Default: test.")
+@click.option(
+    "--budgets", callback=converted(fractions), metavar="A,B,…", help="Fractions. Default: 0.9 down to 0.3."
+)
+@click.option("--kind", type=click.Choice(["flops", "params"]), default="flops", show_default=True)
+@click.option("--tune", metavar="DATA", help="Unlabelled images to tune each network with.")
+@click.option("--no-random", is_flag=True, help="Leave out the random channels beside each network.")
+@click.option(
+    "-o",
+    "--out",
+    "target",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="For a page and JSON.",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--force", is_flag=True, help="Replace what is in the target directory.")
+@hub_option
+@offline_option
+@reporting
+def command(
+    project: Path | None,
+    data: str | None,
+    split: str | None,
+    budgets: tuple[float, ...] | None,
+    kind: str,
+    tune: str | None,
+    no_random: bool,
+    target: Path | None,
+    seed: int,
+    force: bool,
+    hub: str | None,
+    offline: bool,
+    out: Out,
+) -> None:
+    """Compose what modhub.toml wants at a row of budgets and show accuracy, size and time of each.
+
+    Beside them stand the whole parents' logits, restricted to the wanted classes, and as many random
+    channels. Without DATA the share of synthetic images on which a network decides as the whole one does is
+    all that can be said. Nothing is built: take the budget you like to 'modhub compose --budget'.
+
+    Example: modhub frontier --data cifar10:data --budgets 0.8,0.6,0.4 -o trade
+    """
+    from modhub.api.frontier import frontier, frontier_directory
+    from modhub.frontiers import BUDGETS
+
+    with frontier_directory(target, replace=force) as write:
+        found = frontier(
+            project or Path(),
+            data=data,
+            split=split or "test",
+            budgets=budgets or BUDGETS,
+            kind=kind,
+            tune=tune,
+            control=not no_random,
+            seed=seed,
+            hub=hub,
+            offline=offline,
+            reporter=out.reporter(),
+        )
+        write(found)
+
+    def human() -> None:
+        batches = list(found.points[0].latency)
+        rows = [
+            [
+                f"{kind}={point.budget:g}",
+                *map(fraction, (point.flops, point.params, point.agreement, point.top1, point.random_top1)),
+                *(f"{point.latency[batch]:.2f}" for batch in batches),
+            ]
+            for point in found.points
+        ]
+        head = ["budget", "multiply-adds", "parameters", "agrees", "top-1", "random channels"]
+        out.table([*head, *(f"time × {batch}" for batch in batches)], rows, right=range(1, 6 + len(batches)))
+        if found.restricted_top1 is None:
+            out.line(f"agreement with the whole network, on {found.images:,} synthetic images")
+        else:
+            out.line(f"restricted logits {fraction(found.restricted_top1)}, on {found.images:,} images")
+        if found.smallest is not None:
+            out.line(found.smallest)
+        if target is not None:
+            out.line(f"page: {target / 'frontier.html'}")
+
+    out.emit(found.to_dict(), human=human, quiet=[f"{p.budget:g} {p.agreement:.4f}" for p in found.points])
+    out.next(f"modhub compose -o build --budget {kind}={found.points[-1].budget:g}")

@@ -1,0 +1,221 @@
+"""What a classifier costs and keeps at a row of budgets, beside restricted logits and random channels."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modhub.compose import Budget, ComposedClassifier, Part, compose
+from modhub.compose.compiler import decisions, plans
+from modhub.compose.imagining import Imagination
+from modhub.data import ImageSet
+from modhub.errors import BudgetError, CompositionError
+from modhub.evaluate import evaluate
+from modhub.export import natural_size
+from modhub.nets import cost, fuse_batch_norm
+from modhub.reporter import SILENT, Reporter
+from modhub.timing import side_by_side
+
+__all__ = ["BUDGETS", "Frontier", "FrontierPoint", "frontier"]
+
+BUDGETS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+_BATCHES = (1, 128)
+_SECONDS = 2.0
+_NUMBERS = 128 * 3 * 64 * 64
+"""A timed batch holds at most this many numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontierPoint:
+    """One network. `flops`, `params` and `latency` (by batch size) are fractions of the whole trunks'.
+
+    `agreement` is the share of images on which it decides as the whole trunks do; `top1` its accuracy on
+    labelled images and `random_top1` that of random channels of the same budget, refitted in the same way:
+    None where not measured. `seconds` is what composing it took.
+    """
+
+    budget: float
+    flops: float
+    params: float
+    agreement: float
+    top1: float | None
+    random_top1: float | None
+    latency: dict[int, float]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frontier:
+    """`points` by falling budget; `restricted_top1` is the accuracy of the whole trunks' restricted logits.
+
+    `smallest` says which budget could not be met, and why; None when all could.
+    """
+
+    kind: str
+    labels: tuple[str, ...]
+    images: int
+    restricted_top1: float | None
+    points: tuple[FrontierPoint, ...]
+    smallest: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "labels": list(self.labels),
+            "images": self.images,
+            "restricted_top1": self.restricted_top1,
+            "points": [point.to_dict() for point in self.points],
+            "smallest": self.smallest,
+        }
+
+
+def frontier(
+    parts: Sequence[Part],
+    *,
+    budgets: Sequence[float] = BUDGETS,
+    kind: str = "flops",
+    data: ImageSet | None = None,
+    tune: ImageSet | None = None,
+    control: bool = True,
+    seed: int = 0,
+    reporter: Reporter = SILENT,
+) -> Frontier:
+    """Compose `parts` at each of `budgets` (fractions of FLOPs or params, as `kind` says) and measure.
+
+    `data` are labelled images that had no say in anything: with them accuracies are measured, and with
+    `control` those of random channels. Without them only the agreement with the whole trunks is, on synthetic
+    images that nothing was fitted on. `tune` as for `compose`. Raises `BudgetError` when even the largest
+    budget cannot be met.
+    """
+    imagination = Imagination(seed)
+    whole = compose(parts, budget=Budget(flops=1.0))
+    judge = _Unseen(parts, whole, seed, reporter) if data is None else _Labelled(whole, data)
+    found: list[FrontierPoint] = []
+    failed: str | None = None
+    ordered = sorted(set(budgets), reverse=True)
+    for limit in reporter.track(ordered, "measure budgets", len(ordered)):
+        budget = Budget(flops=limit) if kind == "flops" else Budget(params=limit)
+        start = time.perf_counter()
+        try:
+            slim = compose(parts, budget=budget, tune=tune, seed=seed, imagination=imagination)
+        except BudgetError as error:
+            if not found:
+                raise
+            failed = str(error)
+            break
+        seconds = time.perf_counter() - start
+        agreement, top1 = judge(slim)
+        random_top1: float | None = None
+        if control and isinstance(judge, _Labelled):
+            twin = compose(parts, budget=budget, tune=tune, seed=seed, control=seed, imagination=imagination)
+            random_top1 = judge(twin)[1]
+        reports = [each.report for each in slim.trunk_passes]
+        found.append(
+            FrontierPoint(
+                budget=limit,
+                flops=sum(each.flops for each in reports) / sum(each.parent_flops for each in reports),
+                params=_parameters(slim) / _parameters(whole),
+                agreement=agreement,
+                top1=top1,
+                random_top1=random_top1,
+                latency=_latency(slim, whole),
+                seconds=seconds,
+            )
+        )
+    return Frontier(
+        kind=kind,
+        labels=whole.labels,
+        images=judge.count,
+        restricted_top1=judge.top1,
+        points=tuple(found),
+        smallest=failed,
+    )
+
+
+class _Labelled:
+    """Judges by labelled images: agreement with the whole trunks, and accuracy over two classes or more."""
+
+    def __init__(self, whole: ComposedClassifier, images: ImageSet) -> None:
+        self.images = images
+        self.answers, self.top1, self.count = self._asked(whole)
+
+    def __call__(self, classifier: ComposedClassifier) -> tuple[float, float | None]:
+        answers, top1, _ = self._asked(classifier)
+        return float((answers == self.answers).float().mean()), top1
+
+    def _asked(self, classifier: ComposedClassifier) -> tuple[Tensor, float | None, int]:
+        noted = _Noting(classifier)
+        found = evaluate(noted, self.images)
+        return torch.cat(noted.answers), found.top1 if len(noted.labels) > 1 else None, found.count
+
+
+class _Noting:
+    """A classifier that keeps its answers."""
+
+    def __init__(self, classifier: ComposedClassifier) -> None:
+        self.classifier, self.labels = classifier, classifier.labels
+        self.answers: list[Tensor] = []
+
+    def __call__(self, images: Tensor) -> Tensor:
+        scores: Tensor = self.classifier(images)
+        self.answers.append(scores.argmax(1) if len(self.labels) > 1 else (scores[:, 0] > 0).long())
+        return scores
+
+
+class _Unseen:
+    """Judges by synthetic images of each trunk that nothing is fitted on; no label, so no accuracy."""
+
+    top1: float | None = None
+
+    def __init__(
+        self, parts: Sequence[Part], whole: ComposedClassifier, seed: int, reporter: Reporter
+    ) -> None:
+        imagination = Imagination(seed + 1)
+        self.images = []
+        for plan in plans(parts):
+            wishes = plan.wishes()
+            if not wishes:
+                raise CompositionError(
+                    "Modules without statistics cannot be judged without images.",
+                    hint="Give labelled images with --data.",
+                )
+            spec = plan.parts[0].module.manifest.input
+            self.images.append(imagination.images(fuse_batch_norm(plan.trunk), spec, wishes, reporter))
+        self.answers = self._asked(whole)
+        self.count = sum(len(images) for images in self.images)
+
+    def __call__(self, classifier: ComposedClassifier) -> tuple[float, float | None]:
+        answers = self._asked(classifier)
+        same = [(one == other).all(1).float() for one, other in zip(answers, self.answers, strict=True)]
+        return float(torch.cat(same).mean()), None
+
+    def _asked(self, classifier: ComposedClassifier) -> list[Tensor]:
+        passes = zip(classifier.trunk_passes, self.images, strict=True)
+        return [decisions(each, images) for each, images in passes]
+
+
+def _parameters(classifier: ComposedClassifier) -> int:
+    return sum(cost(each.trunk.network).parameters for each in classifier.trunk_passes)
+
+
+def _latency(slim: ComposedClassifier, whole: ComposedClassifier) -> dict[int, float]:
+    """Wall-clock time as a fraction of the whole trunks', by batch size, on noise of the natural size."""
+    height, width = natural_size([each.spec for each in whole.trunk_passes])
+    found = {}
+    for batch in _BATCHES:
+        batch = max(1, min(batch, _NUMBERS // (3 * height * width)))
+        images = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8)
+        with torch.inference_mode():
+            works = [functools.partial(classifier, images) for classifier in (slim, whole)]
+            ours, theirs = side_by_side(works, _SECONDS)
+        found[batch] = ours / theirs
+    return found

@@ -1,0 +1,89 @@
+"""A row of budgets, measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from modhub.api.frontier import frontier_directory, frontier_page
+from modhub.compose import Budget, compose, parts_of
+from modhub.errors import BudgetError, StorageError
+from modhub.evaluate import evaluate
+from modhub.frontiers import Frontier, frontier
+from modhub.timing import side_by_side
+from tests.digit_parents import digit_modules, digits
+
+
+@pytest.fixture(scope="module")
+def measured() -> Frontier:
+    parts = parts_of(digit_modules(), ["0", "1", "3"])
+    return frontier(parts, budgets=(0.5, 0.8), data=digits("012345", "test"))
+
+
+def test_points_fall_and_meet_their_budgets(measured: Frontier) -> None:
+    assert [point.budget for point in measured.points] == [0.8, 0.5]
+    for point in measured.points:
+        assert 0 < point.flops <= point.budget
+        assert 0 < point.params < 1
+        assert set(point.latency) == {1, 128}
+        assert all(share > 0 for share in point.latency.values())
+    assert measured.smallest is None
+
+
+def test_accuracies_are_those_of_evaluate(measured: Frontier) -> None:
+    """A point says what somebody who composes with that budget will measure; other classes are left out."""
+    parts, test = parts_of(digit_modules(), ["0", "1", "3"]), digits("012345", "test")
+    whole = evaluate(compose(parts, budget=Budget(flops=1.0)), test)
+    assert (measured.restricted_top1, measured.images) == (whole.top1, whole.count)
+    slim = evaluate(compose(parts, budget=Budget(flops=0.5)), test)
+    twin = evaluate(compose(parts, budget=Budget(flops=0.5), control=0), test)
+    last = measured.points[-1]
+    assert (last.top1, last.random_top1) == (slim.top1, twin.top1)
+    assert abs(last.agreement - 1) >= abs(whole.top1 - slim.top1) - 1e-9
+
+
+def test_without_images_only_agreement_is_told() -> None:
+    found = frontier(parts_of(digit_modules(), ["0", "1"]), budgets=(1.0, 0.6))
+    assert found.restricted_top1 is None
+    assert [point.top1 for point in found.points] == [None, None]
+    assert found.points[0].agreement == 1.0, "the whole network agrees with itself"
+    assert 0.5 < found.points[1].agreement <= 1
+    assert found.images == 160
+    assert "no accuracy without labelled ones" in frontier_page(found)
+
+
+def test_one_class_alone_has_agreement_and_no_accuracy() -> None:
+    found = frontier(parts_of(digit_modules(), ["0"]), budgets=(1.0,), data=digits("0123", "test"))
+    assert found.restricted_top1 is None
+    assert found.points[0].agreement == 1.0
+
+
+def test_what_cannot_be_met_is_said() -> None:
+    parts = parts_of(digit_modules(), ["0", "1"])
+    found = frontier(parts, budgets=(0.9, 0.0001), data=digits("01", "test"), control=False)
+    assert [point.budget for point in found.points] == [0.9]
+    assert found.points[0].random_top1 is None
+    assert found.smallest is not None
+    assert found.smallest.startswith("No choice of channels meets flops=0.0001")
+    with pytest.raises(BudgetError):
+        frontier(parts, budgets=(0.0001,))
+
+
+def test_page_and_json_appear_together(tmp_path: Path, measured: Frontier) -> None:
+    with frontier_directory(tmp_path / "trade") as write:
+        write(measured)
+    assert json.loads((tmp_path / "trade" / "frontier.json").read_text())["points"][1]["budget"] == 0.5
+    page = (tmp_path / "trade" / "frontier.html").read_text()
+    assert page.count("<polyline") == 3, "composed, random channels, restricted logits"
+    assert "http" not in page.replace("http://www.w3.org", "")
+    with pytest.raises(StorageError), frontier_directory(tmp_path / "trade"):
+        pytest.fail("found out after the work")
+
+
+def test_side_by_side_takes_turns() -> None:
+    turns: list[str] = []
+    medians = side_by_side([lambda: turns.append("a"), lambda: turns.append("b")], 0.0, least=3)
+    assert turns == ["a", "b"] * 4
+    assert len(medians) == 2
