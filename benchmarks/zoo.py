@@ -12,6 +12,7 @@ network, and one sliced network is exported to ONNX and compared in ONNX Runtime
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
 import time
 import warnings
@@ -37,27 +38,6 @@ from modhub.nets import (
     split_head,
 )
 
-ONE_OF_EACH = (
-    "alexnet",
-    "vgg11",
-    "vgg11_bn",
-    "resnet18",
-    "resnext50_32x4d",
-    "wide_resnet50_2",
-    "densenet121",
-    "googlenet",
-    "inception_v3",
-    "squeezenet1_1",
-    "mobilenet_v2",
-    "mobilenet_v3_small",
-    "mnasnet0_5",
-    "shufflenet_v2_x0_5",
-    "efficientnet_b0",
-    "efficientnet_v2_s",
-    "regnet_x_400mf",
-    "regnet_y_400mf",
-    "convnext_tiny",
-)
 TRANSFORMERS = ("vit_", "swin_", "maxvit")
 TIMM = (
     "resnet18",
@@ -100,11 +80,11 @@ TIMM = (
     "mobileone_s0",
     "tresnet_m",
     "vit_tiny_patch16_224",
+    "deit_tiny_patch16_224",
+    "swin_tiny_patch4_window7_224",
 )
 KEPT = (0.25, 0.5, 0.75)
 SLICE_TOLERANCE, ONNX_TOLERANCE = 1e-4, 1e-3
-LARGE = 200_000_000
-"""Above so many parameters no ONNX file is written: its weights alone are near protobuf's 2 GB."""
 
 
 def main() -> None:
@@ -121,18 +101,29 @@ def main() -> None:
     ]
     for name in names:
         ledger.measure(name, lambda name=name: _measured(name))  # type: ignore[misc]
-    print(_table({name: ledger.known[name] for name in _names() if name in ledger.known}))
+    print(
+        _table({name: ledger.known[name] for name in sorted(_names(), key=_family) if name in ledger.known})
+    )
 
 
 def _names() -> list[str]:
-    """One of each family first, so that an interrupted run has seen them all."""
-    known = torchvision.models.list_models(module=torchvision.models)
-    own = [*ONE_OF_EACH, *(name for name in known if name not in ONE_OF_EACH)]
+    """The smallest first, timm's after torchvision's, and the transformers that are refused last."""
+    known = sorted(torchvision.models.list_models(module=torchvision.models), key=_parameters)
     return [
-        *(f"torchvision:{name}" for name in own if not name.startswith(TRANSFORMERS)),
+        *(f"torchvision:{name}" for name in known if not name.startswith(TRANSFORMERS)),
         *(f"timm:{name}" for name in TIMM),
         *(f"torchvision:{name}" for name in known if name.startswith(TRANSFORMERS)),
     ]
+
+
+def _family(name: str) -> tuple[bool, str]:
+    """By family inside each; a family's members stay smallest first, as `_names` has them."""
+    source, _, short = name.partition(":")
+    return source == "timm", (re.match(r"[a-z]+(_v\d|_[xy]_)?", short) or [short])[0]
+
+
+def _parameters(name: str) -> int:
+    return int(torchvision.models.get_model_weights(name).DEFAULT.meta["num_params"])
 
 
 def _measured(name: str) -> dict[str, Any]:
@@ -178,7 +169,7 @@ def _measured(name: str) -> dict[str, Any]:
         "refusals": sorted({f"{group.name} {group.reason}" for group in own if not group.cuttable}),
         "import_error": import_error,
         "slice_error": slice_error,
-        "onnx_error": _onnx_error(whole, images) if parameters < LARGE else None,
+        "onnx_error": _onnx_error(whole, images),
     }
 
 
@@ -188,7 +179,8 @@ def _model(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
         import timm
 
         module = timm.create_model(short, pretrained=False)
-        return module, tuple(module.pretrained_cfg["input_size"])
+        about: Any = module.pretrained_cfg
+        return module, tuple(about["input_size"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module = torchvision.models.get_model(short, weights=None)
@@ -247,18 +239,19 @@ def _table(results: dict[str, dict[str, Any]]) -> str:
         "| sliced − masked | ONNX − PyTorch |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    notes = []
+    notes: list[str] = []
+    refused: dict[str, list[str]] = {}
     for name, row in results.items():
         if "refused" in row:
-            notes.append(f"- `{name}`: not imported. {row['refused']}")
+            refused.setdefault(row["refused"].replace(name, "This"), []).append(f"`{name}`")
             continue
-        onnx = "–" if row["onnx_error"] is None else _error(row["onnx_error"], ONNX_TOLERANCE)
         lines.append(
             f"| `{name}` | {row['parameters'] / 1e6:.1f} M | {row['input']} | {row['import_seconds']:.1f} "
             f"| {row['slice_seconds']:.2f} | {row['groups']} | {row['cuttable']:.1%} "
-            f"| {_error(row['slice_error'], SLICE_TOLERANCE)} | {onnx} |"
+            f"| {_error(row['slice_error'], SLICE_TOLERANCE)} | {_error(row['onnx_error'], ONNX_TOLERANCE)} |"
         )
         notes.extend(f"- `{name}`: {note}" for note in _by_reason(row["refusals"]))
+    notes.extend(f"- {', '.join(names)}: not imported. {reason}" for reason, names in refused.items())
     return "\n".join([*lines, "", "Refusals:", "", *(notes or ["- none"])])
 
 
