@@ -191,7 +191,14 @@ def _model(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
 
 
 def _settle(module: nn.Module, images: torch.Tensor) -> None:
-    """Batch-norm statistics as after training, so that signals neither fade nor explode."""
+    """Batch-norm statistics as after training, so that signals neither fade nor explode, and no scale or bias
+    left as it begins: a branch that is multiplied by 0 or 1e-6 would hide whatever goes wrong in it."""
+    for name, parameter in module.named_parameters():
+        if bool((parameter == parameter.flatten()[0]).all()):
+            if name.endswith("bias"):
+                nn.init.normal_(parameter, 0, 0.1)
+            else:
+                nn.init.uniform_(parameter, 0.5, 1.0)
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.momentum = None
