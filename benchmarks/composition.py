@@ -17,8 +17,11 @@ from pathlib import Path
 import torch
 
 import across
+import halves
+import shared_trunk
 import speed
 import subsets
+import taught
 from ledger import Ledger, Row, markdown
 from modhub.compose import Budget, ComposedClassifier, Part, compose
 from world import World
@@ -146,6 +149,21 @@ def across_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> 
     return rows
 
 
+def head_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
+    names = chosen(arguments, ("C100-R20", "C10-R20"))
+    return [shared_trunk.two_heads(world, ledger, name) for name in names]
+
+
+def half_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
+    return halves.ten_of_two(world, ledger)
+
+
+def teach_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
+    return [
+        row for name in chosen(arguments, ("C10-R56",)) for row in taught.taught_classes(world, ledger, name)
+    ]
+
+
 def speed_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
     return [
         *(speed.latency(world, ledger, name, 0.5) for name in MAIN),
@@ -208,6 +226,9 @@ GROUPS = {
     "pairs": pair_rows,
     "five": five_rows,
     "alone": alone_rows,
+    "heads": head_rows,
+    "halves": half_rows,
+    "teach": teach_rows,
 }
 
 

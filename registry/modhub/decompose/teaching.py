@@ -44,7 +44,7 @@ from modhub.preprocessing import Preprocess
 from modhub.refs import slug_of
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["SHRINKAGE", "taught_row", "teach"]
+__all__ = ["SHRINKAGE", "taught_head", "taught_row", "teach"]
 
 SHRINKAGE = 0.05
 """Share of the within-class covariance that is replaced by its diagonal."""
@@ -81,8 +81,7 @@ def teach(
         harder = _features(runner, [preprocess(batch) for batch in copies])
     moments = [statistics.moments[parent.trunk.graph.output] for statistics in known]
     rows = parent.head.weight.double().numpy(), parent.head.bias.double().numpy()
-    weight, bias = taught_row(moments, rows, plain.mean(0))
-    bias += _offset(moments, rows, (weight, bias), plain, seed)
+    weight, bias = taught_head(moments, rows, plain, seed)
     head = _head(parent.head, weight, bias)
     values = observed_values(parent.trunk.graph, space)
     with reporter.step("find its channels"):
@@ -122,6 +121,18 @@ def teach(
         images=len(images),
     )
     return assemble(parent, done, seed=seed, date=date)
+
+
+def taught_head(
+    known: Sequence[Moments],
+    rows: tuple[NDArray[np.float64], NDArray[np.float64]],
+    features: NDArray[np.float64],
+    seed: int = 0,
+) -> tuple[NDArray[np.float64], float]:
+    """Weight (features,) and bias of the new class's logit beside the parent's, from its `features` (images,
+    features); `known` and `rows` as in `taught_row`."""
+    weight, bias = taught_row(known, rows, features.mean(0))
+    return weight, bias + _offset(known, rows, (weight, bias), features, seed)
 
 
 def taught_row(
