@@ -11,6 +11,7 @@ from torch import Tensor
 from ledger import Ledger, Row
 from modhub.compose import compose
 from modhub.data import ImageSet
+from strange import energy_and_distance
 from subsets import calibration_error
 from world import PARENTS, World
 
@@ -92,7 +93,7 @@ def none_of_these(world: World, ledger: Ledger, name: str, foreign: str) -> Row:
     """AUROC of the composed classifier's acceptance, its own test images against another set's.
 
     Beside it, on the parent's logits: the maximal softmax probability (Hendrycks & Gimpel 2017) and the
-    energy score (Liu et al. 2020).
+    energy score (Liu et al. 2020), and a mixture of energy and distance that was tried.
     """
 
     def work() -> dict[str, float]:
@@ -101,17 +102,20 @@ def none_of_these(world: World, ledger: Ledger, name: str, foreign: str) -> Row:
         own = world.images(PARENTS[name].dataset, "test").sample(200 if len(parent.labels) <= 10 else 20, 0)
         other_set = world.images(foreign, "test")
         other = other_set.sample(2000 // len(other_set.labels), 0)
-        found: dict[str, list[Tensor]] = {"acceptance": [], "msp": [], "energy": []}
+        found: dict[str, list[Tensor]] = {"acceptance": [], "msp": [], "energy": [], "mixed": []}
+        mixed = energy_and_distance(world, name)
         for images in (own, other):
-            accepted, logits = [], []
+            accepted, logits, both = [], [], []
             with torch.inference_mode():
                 for pixels, _ in images.batches(200):
                     accepted.append(classifier.assess(pixels)[1])
                     logits.append(world.network(name)(pixels))
+                    both.append(mixed(pixels))
             stacked = torch.cat(logits)
             found["acceptance"].append(torch.cat(accepted))
             found["msp"].append(stacked.softmax(1).max(1).values)
             found["energy"].append(stacked.logsumexp(1))
+            found["mixed"].append(torch.cat(both))
         values = {key: auroc(*scores) for key, scores in found.items()}
         values["false_accept"] = float((found["acceptance"][1] >= 0).double().mean())
         values["accepted"] = float((found["acceptance"][0] >= 0).double().mean())
@@ -123,7 +127,9 @@ def none_of_these(world: World, ledger: Ledger, name: str, foreign: str) -> Row:
         return Row(what, name, "≥ .90", "not measured yet", None)
     text = (
         f"{value['acceptance']:.3f} (maximum softmax probability {value['msp']:.3f}, energy "
-        f"{value['energy']:.3f}); at the threshold {100 * value['accepted']:.0f} % of its own and "
+        f"{value['energy']:.3f}, "
+        f"energy and relative Mahalanobis distance "
+        f"{value.get('mixed', np.nan):.3f}); at the threshold {100 * value['accepted']:.0f} % of its own and "
         f"{100 * value['false_accept']:.0f} % of the others are accepted"
     )
     return Row(what, name, "≥ .90", text, value["acceptance"] >= 0.9)
