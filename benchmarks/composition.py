@@ -77,7 +77,9 @@ def pair_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> li
     rows = []
     for name in chosen(arguments, MAIN):
         pairs = subsets.class_sets(world.parent(name).labels, 2, arguments.sets)
-        plain = subsets.frontier(world, ledger, name, pairs, NO_DATA, kind="pair", build=no_data(world))
+        plain = subsets.frontier(
+            world, ledger, name, pairs, arguments.budgets, kind="pair", build=no_data(world)
+        )
         tune = subsets.frontier(
             world, ledger, name, pairs[: arguments.tuned_sets], TUNED, kind="tuned", build=tuned(world, name)
         )
@@ -243,6 +245,12 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(GROUPS), help=f"some of {', '.join(GROUPS)}")
     parser.add_argument("--parents", default=",".join((*TEN, "C100-R20")), help="which parents")
     parser.add_argument("--sets", type=int, default=45, help="class pairs without data (45: all)")
+    parser.add_argument(
+        "--budgets",
+        type=lambda text: tuple(map(float, text.split(","))),
+        default=NO_DATA,
+        help="of class pairs without data",
+    )
     parser.add_argument("--tuned-sets", type=int, default=45, help="class sets with tuning")
     parser.add_argument("--pairs", type=int, default=200, help="pairs across parents")
     parser.add_argument("--threads", type=int, default=2)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -88,7 +90,7 @@ def test_distillation_never_moves_away_from_the_parent() -> None:
     with torch.inference_mode():
         answers = Runner(dense)(images) @ head.weight.T + head.bias
     trained = distilled(slim, rows, images, answers.clone(), seed=0)
-    held, used = held_apart(len(images), 5)
+    held, used = held_apart(len(images), 5, copies=True)
     assert not set(held.tolist()) & set(used.tolist())
 
     def apart(network: Network) -> float:
@@ -109,10 +111,15 @@ def test_dead_leaves_depend_on_their_seed_alone() -> None:
     assert one.float().std() > 10
 
 
-def test_tuning_images_come_with_a_changed_copy() -> None:
+def test_tuning_images_come_with_changed_copies() -> None:
     preprocess = Preprocess(INPUT)
     found = tuning_images(digits("14").subset(range(20)), preprocess, digit_parent().trunk.graph, 0)
-    assert found.shape == (40, 1, 8, 8)
+    assert found.shape == (80, 1, 8, 8)
     pixels, _ = next(digits("14").subset(range(20)).batches(20))
     torch.testing.assert_close(found[:20], preprocess(pixels))
-    assert not torch.equal(found[:20], found[20:])
+    rounds = torch.split(found, 20)
+    for one, other in itertools.combinations(rounds, 2):
+        assert not torch.equal(one, other)
+    held, used = held_apart(len(found), 4, copies=True)
+    assert held.tolist() == [0, 4, 8, 12, 16]
+    assert not {index % 20 for index in used.tolist()} & set(held.tolist()), "no copy of a held image is used"

@@ -170,7 +170,9 @@ class TrunkPlan:
                 images = self.images(mask, budget, tune, seed, reporter, imagination)
                 if images is None:
                     break
-            held, fitted = (images[chosen] for chosen in held_apart(len(images), _HELD))
+            held, fitted = (
+                images[chosen] for chosen in held_apart(len(images), _HELD, copies=tune is not None)
+            )
             if reference is None:
                 reference = decisions(self.compile(whole), held)
             found = self.compile(mask, fitted, distil=tune is not None, seed=seed, reporter=reporter)
