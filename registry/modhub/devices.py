@@ -10,7 +10,9 @@ import torch
 
 from modhub.errors import DeviceError
 
-__all__ = ["peak_memory", "pick_device"]
+__all__ = ["CPU", "peak_memory", "pick_device"]
+
+CPU = torch.device("cpu")
 
 
 def pick_device(text: str = "auto") -> torch.device:

@@ -15,6 +15,7 @@ from modhub.compose import Budget, ComposedClassifier, Part, compose
 from modhub.compose.compiler import decisions, plans
 from modhub.compose.imagining import Imagination
 from modhub.data import ImageSet
+from modhub.devices import CPU
 from modhub.errors import BudgetError, CompositionError
 from modhub.evaluate import evaluate
 from modhub.export import natural_size
@@ -87,6 +88,7 @@ def frontier(
     tune: ImageSet | None = None,
     control: bool = True,
     seed: int = 0,
+    device: torch.device = CPU,
     reporter: Reporter = SILENT,
 ) -> Frontier:
     """Compose `parts` at each of `budgets` (fractions of FLOPs or params, as `kind` says) and measure.
@@ -96,17 +98,33 @@ def frontier(
     images that nothing was fitted on. `tune` as for `compose`. Raises `BudgetError` when even the largest
     budget cannot be met.
     """
-    imagination = Imagination(seed)
+    imagination = Imagination(seed, device)
     whole = compose(parts, budget=Budget(flops=1.0))
-    judge = _Unseen(parts, whole, seed, reporter) if data is None else _Labelled(whole, data)
+    judge = (
+        _Unseen(parts, whole, Imagination(seed + 1, device), reporter)
+        if data is None
+        else _Labelled(whole, data)
+    )
     found: list[FrontierPoint] = []
     failed: str | None = None
     ordered = sorted(set(budgets), reverse=True)
     for limit in reporter.track(ordered, "measure budgets", len(ordered)):
         budget = Budget(flops=limit) if kind == "flops" else Budget(params=limit)
+
+        def build(random: int | None, budget: Budget = budget) -> ComposedClassifier:
+            return compose(
+                parts,
+                budget=budget,
+                tune=tune,
+                seed=seed,
+                control=random,
+                imagination=imagination,
+                device=device,
+            )
+
         start = time.perf_counter()
         try:
-            slim = compose(parts, budget=budget, tune=tune, seed=seed, imagination=imagination)
+            slim = build(None)
         except BudgetError as error:
             if not found:
                 raise
@@ -116,7 +134,7 @@ def frontier(
         agreement, top1 = judge(slim)
         random_top1: float | None = None
         if control and isinstance(judge, _Labelled):
-            twin = compose(parts, budget=budget, tune=tune, seed=seed, control=seed, imagination=imagination)
+            twin = build(seed)
             random_top1 = judge(twin)[1]
         reports = [each.report for each in slim.trunk_passes]
         found.append(
@@ -177,9 +195,8 @@ class _Unseen:
     top1: float | None = None
 
     def __init__(
-        self, parts: Sequence[Part], whole: ComposedClassifier, seed: int, reporter: Reporter
+        self, parts: Sequence[Part], whole: ComposedClassifier, imagination: Imagination, reporter: Reporter
     ) -> None:
-        imagination = Imagination(seed + 1)
         self.images = []
         for plan in plans(parts):
             wishes = plan.wishes()

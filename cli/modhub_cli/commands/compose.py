@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from modhub_cli.options import converted, hub_option, offline_option, reporting
+from modhub_cli.options import converted, device_option, hub_option, offline_option, reporting
 from modhub_cli.output import Out, count, fraction, size
 
 __all__ = ["budget", "command", "fractions", "loss", "show_build"]
@@ -62,6 +62,7 @@ def loss(text: str) -> float:
 @click.option("--reject", is_flag=True, help="Let it answer 'none of these'.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--force", is_flag=True, help="Replace what is in the target directory.")
+@device_option
 @hub_option
 @offline_option
 @reporting
@@ -76,6 +77,7 @@ def command(
     reject: bool,
     seed: int,
     force: bool,
+    device: str,
     hub: str | None,
     offline: bool,
     out: Out,
@@ -99,6 +101,7 @@ def command(
         reject=reject,
         seed=seed,
         replace_target=force,
+        device=device,
         hub=hub,
         offline=offline,
         reporter=out.reporter(),

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from modhub_cli.commands.compose import fractions
-from modhub_cli.options import converted, hub_option, offline_option, reporting
+from modhub_cli.options import converted, device_option, hub_option, offline_option, reporting
 from modhub_cli.output import Out, fraction
 
 __all__ = ["command"]
@@ -32,6 +32,7 @@ __all__ = ["command"]
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--force", is_flag=True, help="Replace what is in the target directory.")
+@device_option
 @hub_option
 @offline_option
 @reporting
@@ -46,6 +47,7 @@ def command(
     target: Path | None,
     seed: int,
     force: bool,
+    device: str,
     hub: str | None,
     offline: bool,
     out: Out,
@@ -71,6 +73,7 @@ def command(
             tune=tune,
             control=not no_random,
             seed=seed,
+            device=device,
             hub=hub,
             offline=offline,
             reporter=out.reporter(),

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from modhub_cli.commands.compose import show_build
-from modhub_cli.options import hub_option, offline_option, reporting
+from modhub_cli.options import device_option, hub_option, offline_option, reporting
 from modhub_cli.output import Out
 
 __all__ = ["command"]
@@ -22,6 +22,7 @@ __all__ = ["command"]
 @click.option("--tune", metavar="DATA", help="Unlabelled images to tune the slim network with.")
 @click.option("--calibrate", metavar="DATA", help="A few labelled images per class to calibrate with.")
 @click.option("--force", is_flag=True, help="Replace what is in the target directory.")
+@device_option
 @hub_option
 @offline_option
 @reporting
@@ -32,6 +33,7 @@ def command(
     tune: str | None,
     calibrate: str | None,
     force: bool,
+    device: str,
     hub: str | None,
     offline: bool,
     out: Out,
@@ -49,6 +51,7 @@ def command(
         replace_target=force,
         tune=tune,
         calibrate=calibrate,
+        device=device,
         hub=hub,
         offline=offline,
         reporter=out.reporter(),

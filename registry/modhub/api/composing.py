@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from modhub.api.projects import current_lock, lock_project, open_catalog, parse_item, read_lock, read_project
 from modhub.api.projects import resolve_project as resolve_lock
 from modhub.artifact import read_modules
@@ -14,6 +16,7 @@ from modhub.catalog import Catalog
 from modhub.compose import Budget, ComposedClassifier, Part
 from modhub.compose import compose as compile_parts
 from modhub.data import ImageSet, open_data
+from modhub.devices import pick_device
 from modhub.errors import CompositionError, IntegrityError, ManifestError
 from modhub.files import new_directory, parse_json, pretty_json
 from modhub.lock import LOCK_NAME, Lock, LockedModule
@@ -83,19 +86,26 @@ def compose(
     calibrate: ImageSet | str | None = None,
     reject: bool = False,
     seed: int = 0,
+    device: str = "auto",
     reporter: Reporter = SILENT,
 ) -> ComposedClassifier:
     """A classifier of modules named by refs, by `{label: ref}`, or by a folder with a `modhub.toml`.
 
-    Raises `RefError`, `ResolutionError`, `CompositionError`, `HubError`.
+    `device` is auto, cpu or cuda: where what must be fitted is fitted; the classifier is on the CPU.
+
+    Raises `RefError`, `ResolutionError`, `CompositionError`, `DeviceError`, `HubError`.
     """
+    place = pick_device(device)
     parts = locked_parts(modules, hub=hub, offline=offline, reporter=reporter)
     return compile_parts(
         parts,
         budget=budget,
         reject=reject,
+        seed=seed,
+        device=place,
         reporter=reporter,
-        **_images(tune=tune, calibrate=calibrate, seed=seed),
+        tune=_opened(tune),
+        calibrate=_opened(calibrate),
     )
 
 
@@ -132,6 +142,7 @@ def compose_project(
     calibrate: str | None = None,
     reject: bool = False,
     seed: int = 0,
+    device: str = "auto",
     replace_target: bool = False,
     hub: str | Catalog | None = None,
     offline: bool = False,
@@ -141,6 +152,7 @@ def compose_project(
 
     With `locked` the lock must be there and fit, and is all that is used. Otherwise it is brought up to date.
     """
+    place = pick_device(device)
     lock: Lock | None
     if locked:
         lock = current_lock(project)
@@ -158,6 +170,7 @@ def compose_project(
         open_catalog(hub, offline=offline or locked),
         tune=tune,
         calibrate=calibrate,
+        device=place,
         replace_target=replace_target,
         reporter=reporter,
     )
@@ -170,6 +183,7 @@ def replace(
     *,
     tune: str | None = None,
     calibrate: str | None = None,
+    device: str = "auto",
     replace_target: bool = False,
     hub: str | Catalog | None = None,
     offline: bool = False,
@@ -179,6 +193,7 @@ def replace(
 
     Raises `CompositionError` for a label it does not have.
     """
+    place = pick_device(device)
     for name in (PROJECT_NAME, LOCK_NAME, OPTIONS_NAME):
         if not (build / name).is_file():
             raise ManifestError(
@@ -202,6 +217,7 @@ def replace(
         catalog,
         tune=tune,
         calibrate=calibrate,
+        device=place,
         replace_target=replace_target,
         reporter=reporter,
     )
@@ -231,6 +247,7 @@ def _build(
     *,
     tune: str | None,
     calibrate: str | None,
+    device: torch.device,
     replace_target: bool,
     reporter: Reporter,
 ) -> dict[str, Any]:
@@ -240,8 +257,11 @@ def _build(
             parts,
             budget=options.budget,
             reject=options.reject,
+            seed=options.seed,
+            device=device,
             reporter=reporter,
-            **_images(tune=tune, calibrate=calibrate, seed=options.seed),
+            tune=_opened(tune),
+            calibrate=_opened(calibrate),
         )
         classifier.save(scratch)
         for number, part in enumerate(parts):
@@ -255,14 +275,8 @@ def _build(
     return {**classifier.report(), "bytes": size, "path": str(target)}
 
 
-def _images(*, tune: ImageSet | str | None, calibrate: ImageSet | str | None, seed: int) -> dict[str, Any]:
-    """The arguments of `modhub.compose.compose` that need images, only when there are some."""
-    found: dict[str, Any] = {}
-    for name, data in (("tune", tune), ("calibrate", calibrate)):
-        if data is not None:
-            found[name] = open_data(data, "train") if isinstance(data, str) else data
-            found["seed"] = seed
-    return found
+def _opened(data: ImageSet | str | None) -> ImageSet | None:
+    return open_data(data, "train") if isinstance(data, str) else data
 
 
 def parts_of_lock(lock: Lock, catalog: Catalog, reporter: Reporter = SILENT) -> list[Part]:

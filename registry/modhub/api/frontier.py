@@ -11,6 +11,7 @@ from modhub.api.composing import locked_parts
 from modhub.catalog import Catalog
 from modhub.charts import STYLE, line_chart
 from modhub.data import ImageSet, open_data
+from modhub.devices import pick_device
 from modhub.files import new_directory, pretty_json
 from modhub.frontiers import BUDGETS, Frontier
 from modhub.frontiers import frontier as measure
@@ -29,6 +30,7 @@ def frontier(
     tune: ImageSet | str | None = None,
     control: bool = True,
     seed: int = 0,
+    device: str = "auto",
     hub: str | Catalog | None = None,
     offline: bool = False,
     reporter: Reporter = SILENT,
@@ -37,6 +39,7 @@ def frontier(
 
     See `modhub.frontiers.frontier`. Raises `RefError`, `ResolutionError`, `CompositionError`, `HubError`.
     """
+    place = pick_device(device)
     parts = locked_parts(modules, hub=hub, offline=offline, reporter=reporter)
     return measure(
         parts,
@@ -46,6 +49,7 @@ def frontier(
         tune=open_data(tune, "train") if isinstance(tune, str) else tune,
         control=control,
         seed=seed,
+        device=place,
         reporter=reporter,
     )
 

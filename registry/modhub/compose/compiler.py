@@ -24,6 +24,7 @@ from modhub.decompose.channelling import tail_of
 from modhub.decompose.compensation import cut
 from modhub.decompose.selection import Removal, removal_order, slot_costs
 from modhub.decompose.statistics import ClassStatistics, pooled_statistics, read_statistics
+from modhub.devices import CPU
 from modhub.errors import BudgetError, CompositionError, IntegrityError
 from modhub.files import sha256_of_bytes
 from modhub.nets import (
@@ -58,6 +59,7 @@ def compose(
     seed: int = 0,
     control: int | None = None,
     imagination: Imagination | None = None,
+    device: torch.device = CPU,
     reporter: Reporter = SILENT,
 ) -> ComposedClassifier:
     """One classifier over the labels of `parts`, in their order.
@@ -67,13 +69,14 @@ def compose(
     on the images of `tune`, whose labels are not looked at, or on synthetic ones. `calibrate` are a few
     labelled images of every class (see `adjusting`). `control` draws the channels that go at random with that
     seed, to compare with. `imagination` keeps synthetic images for the next call.
+    What is fitted is fitted on `device`; the classifier is on the CPU.
 
     Raises `CompositionError` for no modules, two that share a label, or files that do not fit each other, and
     `BudgetError`.
     """
     wanted = distinct_parts(parts)
-    planned = plans(wanted)
-    imagination = imagination or Imagination(seed)
+    planned = plans(wanted, device)
+    imagination = imagination or Imagination(seed, device)
     passes = []
     for plan in reporter.track(planned, "compile trunks", len(planned)):
         if budget is not None and budget.max_loss is not None:
@@ -97,19 +100,20 @@ def joined(
     return ComposedClassifier([part.name for part in parts], passes, order, reject=reject)
 
 
-def plans(parts: Sequence[Part]) -> list[TrunkPlan]:
+def plans(parts: Sequence[Part], device: torch.device = CPU) -> list[TrunkPlan]:
     """`parts` by trunk and, inside, by parent; the result does not depend on their order."""
     groups: dict[str, dict[str, list[Part]]] = {}
     for part in sorted(parts, key=lambda part: (part.module.manifest.trunk.sha256, part.parent, part.name)):
         groups.setdefault(part.module.manifest.trunk.sha256, {}).setdefault(part.parent, []).append(part)
-    return [TrunkPlan(tuple(tuple(head) for head in heads.values())) for heads in groups.values()]
+    return [TrunkPlan(tuple(tuple(head) for head in heads.values()), device) for heads in groups.values()]
 
 
 @dataclass(frozen=True, slots=True)
 class TrunkPlan:
-    """The modules that share one trunk, by parent."""
+    """The modules that share one trunk, by parent; what is fitted is fitted on `device`."""
 
     heads: tuple[tuple[Part, ...], ...]
+    device: torch.device = CPU
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -227,7 +231,9 @@ class TrunkPlan:
         wishes = self.wishes()
         if not wishes:
             return None
-        return (imagination or Imagination(seed)).images(fuse_batch_norm(self.trunk), spec, wishes, reporter)
+        return (imagination or Imagination(seed, self.device)).images(
+            fuse_batch_norm(self.trunk), spec, wishes, reporter
+        )
 
     def wishes(self) -> dict[str, Wish]:
         """What synthetic images should be like, by the content id of what asks for them: one wish per class,
@@ -281,6 +287,7 @@ class TrunkPlan:
                 images,
                 seed=seed,
                 distil=distil,
+                device=self.device,
                 reporter=reporter,
             )
         heads = [

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from modhub.compose.synthetic import Wish, imagined_images
+from modhub.devices import CPU
 from modhub.manifest import InputSpec
 from modhub.nets import Network
 from modhub.reporter import SILENT, Reporter
@@ -23,14 +24,14 @@ _MOST = 80
 class Imagination:
     """Keeps what it made. Images of a class do not depend on the classes that are asked for beside it."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
+    def __init__(self, seed: int = 0, device: torch.device = CPU) -> None:
+        self.seed, self.device = seed, device
         self._held: dict[tuple[str, int], Tensor] = {}
 
     def images(
         self, trunk: Network, spec: InputSpec, wishes: Mapping[str, Wish], reporter: Reporter = SILENT
     ) -> Tensor:
-        """Normalised images (count, channels, height, width), the same number for each wish, in turns.
+        """Normalised images (count, channels, height, width) on the CPU, as many for each wish, in turns.
 
         `trunk` has its batch-norms fused; `wishes` go by sha256 ids that name the trunk, too.
         """
@@ -40,6 +41,8 @@ class Imagination:
         for id_, wish in wishes.items():
             if (id_, count) not in self._held:
                 seed = self.seed * 1_000_003 + int(id_[:8], 16)
-                self._held[id_, count] = imagined_images(trunk, spec, wish, count, seed, reporter)
+                self._held[id_, count] = imagined_images(
+                    trunk, spec, wish, count, seed, reporter, device=self.device
+                )
             found.append(self._held[id_, count])
         return torch.stack(found, 1).flatten(0, 1)

@@ -75,7 +75,8 @@ def refit_network(
     """`slim` with new weights, and the features that the whole and the new network give for `images`.
 
     `dense` is the whole trunk and `slim` the same trunk cut to `mask`, both with batch-norms fused; `images`
-    (images, channels, height, width) are normalised. Some values of all images are held at once.
+    (images, channels, height, width) are normalised and on the device of both. Some values of all images are
+    held at once.
     """
     graph = slim.graph
     batches = list(torch.split(images, _BATCH))
@@ -104,7 +105,7 @@ def refit_network(
             if node.name in goals:
                 goal = goals[node.name]
                 advance_to(goal.value)
-                alive = torch.from_numpy(np.flatnonzero(space.kept(mask, goal.value)))
+                alive = torch.from_numpy(np.flatnonzero(space.kept(mask, goal.value))).to(images.device)
                 pairs = [
                     (
                         cut.held[node.inputs[0]][k],
@@ -180,17 +181,18 @@ def _fitted(
     size = rows.shape[1] + 1
     positions = sum(goal[0, 0].numel() * len(goal) for _, goal in pairs)
     share = min(1.0, max(4 * size, _WORK / size**2) / max(positions, 1))
-    square = torch.zeros(size, size, dtype=torch.float64)
-    product = torch.zeros(size, len(rows), dtype=torch.float64)
+    device = weight.device
+    square = torch.zeros(size, size, dtype=torch.float64, device=device)
+    product = torch.zeros(size, len(rows), dtype=torch.float64, device=device)
     count = 0
     for value, goal in pairs:
         patches, wanted = _samples(node, value, goal, share, draw)
-        patches = torch.cat([patches, torch.ones(len(patches), 1)], 1)
+        patches = torch.cat([patches, torch.ones_like(patches[:, :1])], 1)
         square += (patches.T @ patches).double()
         product += (patches.T @ wanted).double()
         count += len(patches)
     square, product = square / count, product / count
-    bias = tensors.get("bias", torch.zeros(len(rows)))
+    bias = tensors.get("bias", torch.zeros(len(rows), device=device))
     before = torch.cat([rows, bias[:, None]], 1).double()
     pull = RIDGE * square.diagonal() + 1e-7
     pull[-1] = 1e-9
@@ -212,7 +214,7 @@ def _samples(
     places = height * width
     if share < 1:
         count = max(1, round(share * places))
-        chosen = torch.from_numpy(np.sort(draw.permutation(places)[:count]))
+        chosen = torch.from_numpy(np.sort(draw.permutation(places)[:count])).to(value.device)
         patches, wanted = patches.index_select(2, chosen), wanted.index_select(2, chosen)
     return patches.transpose(1, 2).flatten(0, 1), wanted.transpose(1, 2).flatten(0, 1)
 
@@ -220,7 +222,7 @@ def _samples(
 def refit_head(weight: Tensor, bias: Tensor, goal: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
     """Rows (rows, features) that give `goal` (images, rows) on `features` (images, features), pulled to what
     they were."""
-    inputs = torch.cat([features, torch.ones(len(features), 1)], 1).double()
+    inputs = torch.cat([features, torch.ones_like(features[:, :1])], 1).double()
     square = inputs.T @ inputs / len(inputs)
     product = inputs.T @ goal.double() / len(inputs)
     pull = _HEAD_RIDGE * square.diagonal() + 1e-7

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modhub.decompose.statistics import ClassStatistics, Moments
+from modhub.devices import CPU
 from modhub.manifest import InputSpec
 from modhub.nets import Network, Runner
 from modhub.preprocessing import Preprocess
@@ -80,19 +81,30 @@ class Wish:
 
 
 def imagined_images(
-    trunk: Network, spec: InputSpec, wish: Wish, count: int, seed: int, reporter: Reporter = SILENT
+    trunk: Network,
+    spec: InputSpec,
+    wish: Wish,
+    count: int,
+    seed: int,
+    reporter: Reporter = SILENT,
+    *,
+    device: torch.device = CPU,
 ) -> Tensor:
-    """Normalised images (count, channels, height, width). Takes `_STEPS` passes forward and back."""
+    """Normalised images (count, channels, height, width) on the CPU, computed on `device`.
+
+    Takes `_STEPS` passes forward and back.
+    """
     preprocess = Preprocess(spec)
     leaves = preprocess(dead_leaves(count, spec.height, spec.width, seed))
-    images = leaves.clone().requires_grad_()
+    images = leaves.to(device, copy=True).requires_grad_()
     goals = {
-        name: _moments(moments)
+        name: _moments(moments, device)
         for name, moments in wish.statistics.moments.items()
         if name != trunk.graph.output
     }
-    ends = _ends(spec)
-    runner = Runner(trunk)
+    low, high = _ends(spec, device)
+    row = None if wish.row is None else wish.row.to(device)
+    runner = Runner(trunk).to(device)
     optimiser = torch.optim.Adam([images], _RATE)
     draw = np.random.default_rng([seed, 1])
     with reporter.step("imagine images", _STEPS):
@@ -104,26 +116,28 @@ def imagined_images(
             found = runner.observe(seen, [*goals, trunk.graph.output])
             features = found.pop(trunk.graph.output)
             loss = _mismatch(found, goals) * (10 / max(len(goals), 1))
-            if wish.row is not None:
+            if row is not None:
                 features = features.mean((2, 3)) if features.dim() == 4 else features
-                loss = loss + 0.2 * F.softplus(-(features @ wish.row + wish.bias)).mean()
+                loss = loss + 0.2 * F.softplus(-(features @ row + wish.bias)).mean()
             rough = (images[:, :, 1:] - images[:, :, :-1]).square().mean()
             rough = rough + (images[..., 1:] - images[..., :-1]).square().mean()
             torch.autograd.backward([loss + 0.02 * rough])
             optimiser.step()
             with torch.no_grad():
-                images.copy_(torch.minimum(torch.maximum(images, ends[0]), ends[1]))
+                images.copy_(torch.minimum(torch.maximum(images, low), high))
             reporter.advance()
-    imagined: Tensor = images.detach()
+    imagined: Tensor = images.detach().cpu()
     return imagined
 
 
-def _moments(moments: Moments) -> tuple[Tensor, Tensor | None, Tensor]:
+def _moments(moments: Moments, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Mean (channels,), second moment (channels, channels) if known, mean square (channels,)."""
     mean = torch.from_numpy(moments.mean).float()
     square = (torch.from_numpy(moments.variance.copy()).float() + mean**2).clamp(min=1e-4)
-    if moments.covariance.ndim == 1:
-        return mean, None, square
-    return mean, torch.from_numpy(moments.covariance).float() + torch.outer(mean, mean), square
+    second = None
+    if moments.covariance.ndim == 2:
+        second = (torch.from_numpy(moments.covariance).float() + torch.outer(mean, mean)).to(device)
+    return mean.to(device), second, square.to(device)
 
 
 def _mismatch(
@@ -141,8 +155,9 @@ def _mismatch(
     return total
 
 
-def _ends(spec: InputSpec) -> tuple[Tensor, Tensor]:
+def _ends(spec: InputSpec, device: torch.device) -> tuple[Tensor, Tensor]:
     """What black and white become, (1, channels, 1, 1)."""
     mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
     low, high = spec.value_range
-    return ((low - mean) / std).view(1, -1, 1, 1), ((high - mean) / std).view(1, -1, 1, 1)
+    ends = ((low - mean) / std).view(1, -1, 1, 1), ((high - mean) / std).view(1, -1, 1, 1)
+    return ends[0].to(device), ends[1].to(device)

@@ -14,6 +14,7 @@ from torch import Tensor
 from modhub.compose.refit import refit_head, refit_network
 from modhub.data import ImageSet
 from modhub.decompose.augment import augmented
+from modhub.devices import CPU
 from modhub.nets import ChannelSpace, Graph, Mask, Network, Runner, cost
 from modhub.preprocessing import Preprocess
 from modhub.reporter import SILENT, Reporter
@@ -69,22 +70,28 @@ def tuned(
     *,
     seed: int,
     distil: bool,
+    device: torch.device = CPU,
     reporter: Reporter = SILENT,
 ) -> tuple[Network, tuple[Tensor, Tensor]]:
     """The slim network and its head, fitted to what `dense` with `rows` (rows, features) and their bias say.
 
-    `head` is the slim network's own, on its own features. Networks have their batch-norms fused.
+    `head` is the slim network's own, on its own features. Networks have their batch-norms fused. All is
+    computed on `device`; what comes in and goes out is on the CPU.
     """
+    dense, slim, images = dense.to(device), slim.to(device), images.to(device)
+    rows = rows[0].to(device), rows[1].to(device)
+    own = head[0].to(device), head[1].to(device)
     network, goal, features = refit_network(dense, slim, space, mask, images, seed=seed, reporter=reporter)
     if features.dim() != 2:
-        return network, head
+        return network.to(CPU), head
     answers = goal @ rows[0].T + rows[1]
     if distil:
-        network = distilled(network, head, images, answers, seed=seed, reporter=reporter)
+        network = distilled(network, own, images, answers, seed=seed, reporter=reporter)
         with torch.inference_mode():
             runner = Runner(network)
             features = torch.cat([runner(batch) for batch in torch.split(images, _BATCH)]).clone()
-    return network, refit_head(head[0], head[1], answers, features)
+    weight, bias = refit_head(own[0], own[1], answers, features)
+    return network.to(CPU), (weight.to(CPU), bias.to(CPU))
 
 
 def held_apart(count: int, every: int, *, copies: bool) -> tuple[Tensor, Tensor]:
@@ -117,7 +124,7 @@ def distilled(
         return slim
     goal = answers - answers.mean(1, keepdim=True)
     scale = goal.square().mean().clamp(min=1e-9)
-    runner = Runner(slim)
+    runner = Runner(slim).to(images.device)
     weights = {name: runner.get_parameter(key) for name, key in _keys(slim).items()}
     before = {name: weight.detach().clone() for name, weight in weights.items()}
 

@@ -183,6 +183,10 @@ class Network:
             digest.update(tensor.numpy().tobytes())
         return digest.hexdigest()
 
+    def to(self, device: torch.device) -> Network:
+        """The same network with its tensors on `device`."""
+        return Network(self.graph, {name: tensor.to(device) for name, tensor in self.tensors.items()})
+
     def of(self, node: Node) -> dict[str, Tensor]:
         """Role -> tensor of this node."""
         return {role: self.tensors[name] for role, name in node.tensors.items()}
