@@ -135,6 +135,24 @@ def test_more_budget_never_drops_a_channel() -> None:
         assert (larger | smaller == larger).all()
 
 
+@pytest.mark.parametrize("multiple", [2, 4])
+def test_channels_come_in_multiples(multiple: int) -> None:
+    """Inside the budget, and a larger budget still keeps all that a smaller one does."""
+    (plan,) = plans(parts_of(digit_modules(), ["1", "4"]))
+    smaller: np.ndarray | None = None
+    for flops in (0.3, 0.5, 0.7, 0.9):
+        mask = plan.mask(Budget(flops=flops, multiple=multiple))
+        for group in plan.space.groups:
+            kept = int(mask[group.start : group.start + group.size].sum())
+            assert kept == group.size or kept % multiple == 0
+        report = plan.compile(mask).report
+        assert report.flops <= flops * report.parent_flops
+        assert smaller is None or not (smaller & ~mask).any()
+        smaller = mask
+    with pytest.raises(BudgetError, match=f"that keeps {multiple} channels in every layer"):
+        plan.mask(Budget(flops=0.0001, multiple=multiple))
+
+
 def test_a_budget_that_cannot_be_met_says_what_can() -> None:
     with pytest.raises(
         BudgetError, match=r"No choice of channels meets flops=0.001: .* flops=0\.\d+ and params="

@@ -87,6 +87,7 @@ def frontier(
     data: ImageSet | None = None,
     tune: ImageSet | None = None,
     control: bool = True,
+    multiple: int = 1,
     seed: int = 0,
     device: torch.device = CPU,
     reporter: Reporter = SILENT,
@@ -109,7 +110,7 @@ def frontier(
     failed: str | None = None
     ordered = sorted(set(budgets), reverse=True)
     for limit in reporter.track(ordered, "measure budgets", len(ordered)):
-        budget = Budget(flops=limit) if kind == "flops" else Budget(params=limit)
+        budget = Budget(**{kind: limit}, multiple=multiple)
 
         def build(random: int | None, budget: Budget = budget) -> ComposedClassifier:
             return compose(

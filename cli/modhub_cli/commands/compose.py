@@ -57,6 +57,13 @@ def loss(text: str) -> float:
 @click.option("--locked", is_flag=True, help="Use modhub.lock and nothing else; works offline.")
 @click.option("--budget", "budgets", callback=converted(budget), multiple=True, help="flops=0.4, params=0.2.")
 @click.option("--max-loss", callback=converted(loss), help="The most accuracy to give up for speed: 0.5pp.")
+@click.option(
+    "--multiple",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Under a budget keep multiples of so many channels; 8 runs faster in ONNX Runtime.",
+)
 @click.option("--tune", metavar="DATA", help="Unlabelled images to tune the slim network with.")
 @click.option("--calibrate", metavar="DATA", help="A few labelled images per class to calibrate with.")
 @click.option("--reject", is_flag=True, help="Let it answer 'none of these'.")
@@ -72,6 +79,7 @@ def command(
     locked: bool,
     budgets: tuple[tuple[str, float], ...],
     max_loss: float | None,
+    multiple: int,
     tune: str | None,
     calibrate: str | None,
     reject: bool,
@@ -96,6 +104,7 @@ def command(
         locked=locked,
         budgets=dict(budgets),
         max_loss=max_loss,
+        multiple=multiple,
         tune=tune,
         calibrate=calibrate,
         reject=reject,

@@ -22,6 +22,13 @@ __all__ = ["command"]
 )
 @click.option("--kind", type=click.Choice(["flops", "params"]), default="flops", show_default=True)
 @click.option("--tune", metavar="DATA", help="Unlabelled images to tune each network with.")
+@click.option(
+    "--multiple",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Under a budget keep multiples of so many channels; 8 runs faster in ONNX Runtime.",
+)
 @click.option("--no-random", is_flag=True, help="Leave out the random channels beside each network.")
 @click.option(
     "-o",
@@ -43,6 +50,7 @@ def command(
     budgets: tuple[float, ...] | None,
     kind: str,
     tune: str | None,
+    multiple: int,
     no_random: bool,
     target: Path | None,
     seed: int,
@@ -72,6 +80,7 @@ def command(
             kind=kind,
             tune=tune,
             control=not no_random,
+            multiple=multiple,
             seed=seed,
             device=device,
             hub=hub,

@@ -44,11 +44,13 @@ class BuildOptions:
     """`options.json` of a build: what it was composed with, so that `replace` can do the same again.
 
     `flops` and `params` are budgets and `max_loss` a loss, all fractions; None where there is no limit.
+    `multiple` is what kept channels come in multiples of.
     """
 
     flops: float | None = None
     params: float | None = None
     max_loss: float | None = None
+    multiple: int = 1
     reject: bool = False
     seed: int = 0
 
@@ -61,7 +63,13 @@ class BuildOptions:
             name: None if fields.value.get(name) is None else fields.number(name)
             for name in ("flops", "params", "max_loss")
         }
-        return cls(**limits, reject=fields.boolean("reject"), seed=fields.integer("seed", minimum=-(2**53)))
+        multiple = fields.integer("multiple", minimum=1) if "multiple" in fields.value else 1
+        return cls(
+            **limits,
+            multiple=multiple,
+            reject=fields.boolean("reject"),
+            seed=fields.integer("seed", minimum=-(2**53)),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -72,8 +80,8 @@ class BuildOptions:
     @property
     def budget(self) -> Budget | None:
         """None when nothing is limited."""
-        budget = Budget(flops=self.flops, params=self.params, max_loss=self.max_loss)
-        return None if budget == Budget() else budget
+        budget = Budget(flops=self.flops, params=self.params, max_loss=self.max_loss, multiple=self.multiple)
+        return None if budget == Budget(multiple=self.multiple) else budget
 
 
 def compose(
@@ -138,6 +146,7 @@ def compose_project(
     locked: bool = False,
     budgets: Mapping[str, float] | None = None,
     max_loss: float | None = None,
+    multiple: int = 1,
     tune: str | None = None,
     calibrate: str | None = None,
     reject: bool = False,
@@ -161,7 +170,7 @@ def compose_project(
         if lock is None or not lock.fulfils(read_project(project)):
             lock = lock_project(project, hub=hub, offline=offline, reporter=reporter).lock
     text = (project if project.suffix == ".toml" else project / PROJECT_NAME).read_text(encoding="utf-8")
-    options = BuildOptions(**(budgets or {}), max_loss=max_loss, reject=reject, seed=seed)
+    options = BuildOptions(**(budgets or {}), max_loss=max_loss, multiple=multiple, reject=reject, seed=seed)
     return _build(
         lock,
         text,

@@ -169,7 +169,7 @@ class TrunkPlan:
         low, high = 0, len(limits)
         while low < high:
             middle = (low + high) // 2
-            mask = self.mask(Budget(flops=limits[middle], params=budget.params))
+            mask = self.mask(Budget(flops=limits[middle], params=budget.params, multiple=budget.multiple))
             if images is None:
                 images = self.images(mask, budget, tune, seed, reporter, imagination)
                 if images is None:

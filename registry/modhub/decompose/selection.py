@@ -71,10 +71,20 @@ def _merged(slots: list[NDArray[np.int64]], prices: list[Array]) -> Removal:
     return Removal(all_slots[rank], all_prices[rank])
 
 
-def mask_after(removal: Removal, count: int, space: ChannelSpace) -> Mask:
-    """What is kept when the first `count` slots of the order are gone."""
+def mask_after(removal: Removal, count: int, space: ChannelSpace, multiple: int = 1) -> Mask:
+    """What is kept when the first `count` slots of the order are gone.
+
+    With a `multiple` the last slots that went of each group come back until it keeps a multiple of that, or
+    all. A prefix of the order still keeps all that a longer one does.
+    """
     mask = space.full_mask()
     mask[removal.slots[:count]] = False
+    if multiple > 1:
+        for group in space.groups:
+            gone = removal.slots[:count]
+            gone = gone[(gone >= group.start) & (gone < group.start + group.size)]
+            short = -(group.size - len(gone)) % multiple
+            mask[gone[max(len(gone) - short, 0) :]] = True
     return space.close(mask)
 
 
