@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modhub.compose import Budget, ComposedClassifier, Part, compose, parts_of
-from modhub.compose.compiler import joined, plans
+from modhub.compose.compiler import joined
+from modhub.compose.plans import plans
 from modhub.compose.synthetic import dead_leaves
 from modhub.errors import BudgetError, CompositionError, DataError, IntegrityError, ManifestError
 from modhub.evaluate import RestrictedParent, evaluate

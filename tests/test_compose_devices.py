@@ -9,7 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from modhub.compose import Budget, parts_of
-from modhub.compose.compiler import plans
+from modhub.compose.plans import plans
 from modhub.compose.refit import refit_head, refit_network
 from modhub.decompose.compensation import cut
 from modhub.nets import Network, fuse_batch_norm

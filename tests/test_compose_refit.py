@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from modhub.compose import Budget, compose, parts_of
-from modhub.compose.compiler import plans
+from modhub.compose.plans import plans
 from modhub.compose.refit import refit_head, refit_network
 from modhub.compose.synthetic import dead_leaves
 from modhub.compose.tuning import distilled, held_apart, tuning_images

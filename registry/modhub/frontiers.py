@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from modhub.compose import Budget, ComposedClassifier, Part, compose
-from modhub.compose.compiler import decisions, plans
 from modhub.compose.imagining import Imagination
+from modhub.compose.plans import decisions, plans
 from modhub.data import ImageSet
 from modhub.devices import CPU
 from modhub.errors import BudgetError, CompositionError

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from modhub.compose import TrunkPass, parts_of
-from modhub.compose.compiler import plans
+from modhub.compose.plans import plans
 from modhub.data import ImageSet
 from modhub.decompose import Parent
 from modhub.decompose.base import aligned

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modhub.compose import Budget, ComposedClassifier, Part, compose
-from modhub.compose.compiler import plans
+from modhub.compose.plans import plans
 from modhub.evaluate import RestrictedParent
 from modhub.nets import ChannelSpace, Mask
 from modhub.nets.sources import ParentSource

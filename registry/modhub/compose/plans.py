@@ -1,0 +1,293 @@
+"""The modules of one trunk: what they keep together, and the slim network that this makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modhub.compose.budget import Budget, mask_within
+from modhub.compose.classifier import TrunkPass, TrunkReport
+from modhub.compose.heads import JoinedHead
+from modhub.compose.imagining import Imagination
+from modhub.compose.parts import Part
+from modhub.compose.reading import head_tensors, mask_of, relevance_of, stacked, unstacked
+from modhub.compose.synthetic import Wish
+from modhub.compose.tuning import held_apart, tuned, tuning_images
+from modhub.compose.worlds import worlds
+from modhub.data import ImageSet
+from modhub.decompose.channelling import tail_of
+from modhub.decompose.compensation import cut
+from modhub.decompose.selection import Removal, removal_order, slot_costs
+from modhub.decompose.statistics import ClassStatistics, pooled_statistics, read_statistics
+from modhub.devices import CPU
+from modhub.errors import BudgetError
+from modhub.files import sha256_of_bytes
+from modhub.nets import (
+    ChannelSpace,
+    Mask,
+    Network,
+    channel_space,
+    cost,
+    fuse_batch_norm,
+    mask_positions,
+)
+from modhub.positions import position_masks, unite_positions
+from modhub.preprocessing import Preprocess
+from modhub.reporter import SILENT, Reporter
+
+__all__ = ["TrunkPlan", "decisions", "plans", "random_removal"]
+
+_STEPS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_HELD = 4
+"""Of this many images one measures and the others fit."""
+_OWN = 10
+"""With more classes than this synthetic images are made for all of them together."""
+
+
+def plans(parts: Sequence[Part], device: torch.device = CPU) -> list[TrunkPlan]:
+    """`parts` by trunk and, inside, by parent; the result does not depend on their order."""
+    groups: dict[str, dict[str, list[Part]]] = {}
+    for part in sorted(parts, key=lambda part: (part.module.manifest.trunk.sha256, part.parent, part.name)):
+        groups.setdefault(part.module.manifest.trunk.sha256, {}).setdefault(part.parent, []).append(part)
+    return [TrunkPlan(tuple(tuple(head) for head in heads.values()), device) for heads in groups.values()]
+
+
+@dataclass(frozen=True, slots=True)
+class TrunkPlan:
+    """The modules that share one trunk, by parent; what is fitted is fitted on `device`."""
+
+    heads: tuple[tuple[Part, ...], ...]
+    device: torch.device = CPU
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return tuple(part for head in self.heads for part in head)
+
+    @property
+    def trunk(self) -> Network:
+        return self.parts[0].trunk
+
+    @property
+    def space(self) -> ChannelSpace:
+        return channel_space(self.trunk)
+
+    def statistics(self) -> ClassStatistics | None:
+        """Pooled over the modules; None when one of them carries none."""
+        found = self.class_statistics()
+        return None if found is None else pooled_statistics(found)
+
+    def class_statistics(self) -> list[ClassStatistics] | None:
+        """One per module, in their order; None when one of them carries none."""
+        space = self.space
+        found = [
+            read_statistics(part.module.tensors, part.statistics, self.trunk.graph, space)
+            for part in self.parts
+        ]
+        known = [each for each in found if each is not None]
+        return known if len(known) == len(found) else None
+
+    def mask(self, budget: Budget | None, control: int | None = None) -> Mask:
+        """The union of the modules' masks, or what `budget` buys for the set. Raises `BudgetError`."""
+        if budget is None or (budget.flops is None and budget.params is None):
+            return self.space.union(mask_of(part) for part in self.parts)
+        removal = self.removal() if control is None else random_removal(self.space, control)
+        return mask_within(self.trunk, self.space, removal, budget)
+
+    def compile_to_loss(
+        self,
+        budget: Budget,
+        tune: ImageSet | None,
+        seed: int,
+        reporter: Reporter,
+        imagination: Imagination | None = None,
+    ) -> TrunkPass:
+        """The smallest network of a row of budgets that answers otherwise than the whole one for at most
+        `max_loss` of the images it is not fitted on, so that the loss is at most that; the whole trunk when
+        none does. Raises `BudgetError` when the whole trunk is too large."""
+        goal = 0.0 if budget.max_loss is None else budget.max_loss
+        whole = self.space.full_mask()
+        limits = [step for step in _STEPS if step <= (budget.flops or 1.0)]
+        best = self.compile(whole)
+        reference: Tensor | None = None
+        images: Tensor | None = None
+        low, high = 0, len(limits)
+        while low < high:
+            middle = (low + high) // 2
+            mask = self.mask(Budget(flops=limits[middle], params=budget.params, multiple=budget.multiple))
+            if images is None:
+                images = self.images(mask, budget, tune, seed, reporter, imagination)
+                if images is None:
+                    break
+            held, fitted = (
+                images[chosen] for chosen in held_apart(len(images), _HELD, copies=tune is not None)
+            )
+            if reference is None:
+                reference = decisions(self.compile(whole), held)
+            found = self.compile(mask, fitted, distil=tune is not None, seed=seed, reporter=reporter)
+            if float((decisions(found, held) != reference).float().mean()) <= goal:
+                best, high = found, middle
+            else:
+                low = middle + 1
+        if best.report.flops == best.report.parent_flops and (budget.flops or budget.params or 1.0) < 1:
+            raise BudgetError(
+                f"No network within the budget answers as its parent on all but {goal:.2%} of the images.",
+                hint="Allow a larger --max-loss or a larger --budget, or give more images with --tune.",
+            )
+        return best
+
+    def removal(self) -> Removal:
+        """The order in which channels can go for this set of classes."""
+        space = self.space
+        costs = slot_costs(self.trunk, space)
+        statistics = self.statistics()
+        if statistics is not None:
+            return removal_order(statistics, space, costs)
+        worth = np.sum([relevance_of(part, space) for part in self.parts], axis=0)
+        slots = np.concatenate(
+            [
+                group.start + np.argsort(worth[group.slots], kind="stable")[:-1]
+                for group in space.groups
+                if group.cuttable
+            ]
+            or [np.zeros(0, np.int64)]
+        )
+        price = worth[slots] / costs[slots].clip(1e-12)
+        rank = np.argsort(price, kind="stable")
+        return Removal(slots[rank], price[rank])
+
+    def images(
+        self,
+        mask: Mask,
+        budget: Budget | None,
+        tune: ImageSet | None,
+        seed: int,
+        reporter: Reporter,
+        imagination: Imagination | None = None,
+    ) -> Tensor | None:
+        """Normalised images to fit a slim network on: the caller's, or synthetic ones under a budget."""
+        if mask.all() or any(position_masks(part.module.tensors) for part in self.parts):
+            return None
+        spec = self.parts[0].module.manifest.input
+        if tune is not None:
+            return tuning_images(tune, Preprocess(spec), self.trunk.graph, seed)
+        if budget is None:
+            return None
+        wishes = self.wishes()
+        if not wishes:
+            return None
+        return (imagination or Imagination(seed, self.device)).images(
+            fuse_batch_norm(self.trunk), spec, wishes, reporter
+        )
+
+    def wishes(self) -> dict[str, Wish]:
+        """What synthetic images should be like, by the content id of what asks for them: one wish per class,
+        or one for all when they are many. Empty when a module carries no statistics."""
+        found = self.class_statistics()
+        if found is None:
+            return {}
+        ids = [part.module.manifest.trunk.sha256 + part.module.manifest.tensors.sha256 for part in self.parts]
+        if len(found) > _OWN:
+            return {sha256_of_bytes("".join(ids).encode()): Wish(pooled_statistics(found))}
+        tensors = [head_tensors(head) for head in self.heads]
+        rows = torch.cat([head.rows - head.rest for head in tensors])
+        bias = torch.cat([head.row_bias - head.rest_bias for head in tensors]).tolist()
+        return {
+            sha256_of_bytes(id_.encode()): Wish(*each)
+            for id_, each in zip(ids, zip(found, rows, bias, strict=True), strict=True)
+        }
+
+    def compile(
+        self,
+        mask: Mask,
+        images: Tensor | None = None,
+        *,
+        distil: bool = False,
+        seed: int = 0,
+        reporter: Reporter = SILENT,
+    ) -> TrunkPass:
+        """The trunk cut to `mask`, removed channels folded into what reads them, and the joined heads.
+
+        With `images` (normalised) the slim network is fitted to its parent's answers on them.
+        """
+        first = self.parts[0].module.manifest
+        space = self.space
+        dense = _positioned(self.trunk, self.parts)
+        if dense is not self.trunk:
+            # Channel slots survive position masks; only the values' names change.
+            space = channel_space(dense)
+        tensors = [head_tensors(head) for head in self.heads]
+        rows, bias, sizes = stacked(tensors)
+        statistics = self.statistics() if dense is self.trunk and not mask.all() else None
+        sliced, weight, fitted_bias = cut(dense, mask, space, statistics, rows, bias)
+        network = fuse_batch_norm(sliced)
+        if images is not None:
+            network, (weight, fitted_bias) = tuned(
+                fuse_batch_norm(self.trunk),
+                network,
+                space,
+                mask,
+                (rows, bias),
+                (weight, fitted_bias),
+                images,
+                seed=seed,
+                distil=distil,
+                device=self.device,
+                reporter=reporter,
+            )
+        heads = [
+            JoinedHead(replace(fitted, density=world), tail_of(head[0].module.tensors))
+            for fitted, head, world in zip(
+                unstacked(tensors, weight, fitted_bias, sizes),
+                self.heads,
+                worlds(self.heads, mask),
+                strict=True,
+            )
+        ]
+        return TrunkPass(network, first.input, heads, self._report(sliced, mask))
+
+    def _report(self, sliced: Network, mask: Mask) -> TrunkReport:
+        part, whole = cost(sliced), cost(self.trunk)
+        names = dict.fromkeys(head[0].module.manifest.parent.name for head in self.heads)
+        return TrunkReport(
+            parent=" + ".join(names),
+            kept_channels_fraction=float(mask.mean()) if len(mask) else 1.0,
+            kept_params_fraction=part.parameters / max(whole.parameters, 1),
+            flops=part.flops,
+            parent_flops=whole.flops,
+        )
+
+
+def random_removal(space: ChannelSpace, seed: int) -> Removal:
+    """The control: slots go in a random order, spread over the groups; one of each group stays."""
+    draw = np.random.default_rng(seed)
+    slots = [
+        group.start + draw.permutation(group.size)[:-1]
+        for group in space.groups
+        if group.cuttable and group.size > 1
+    ]
+    every = draw.permutation(np.concatenate([np.zeros(0, np.int64), *slots]).astype(np.int64))
+    return Removal(every, np.arange(len(every), dtype=np.float64))
+
+
+def decisions(each: TrunkPass, images: Tensor) -> Tensor:
+    """(images, heads): the best class of each head, or of a single class whether it is there."""
+    with torch.inference_mode():
+        features = torch.cat([each.trunk(batch) for batch in torch.split(images, 50)])
+        found = []
+        for head in each.heads:
+            margin = head.margins(features)
+            if head.classes == 1:
+                found.append((head.field("slope") * margin + head.field("intercept") > 0).long()[:, 0])
+            else:
+                found.append(margin.argmax(1))
+    return torch.stack(found, 1)
+
+
+def _positioned(trunk: Network, parts: Sequence[Part]) -> Network:
+    """The trunk with position masks united: a position is alive where any module keeps it."""
+    masks = unite_positions([position_masks(part.module.tensors) for part in parts])
+    return mask_positions(trunk, masks) if masks else trunk
