@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from modhub.artifact import read_artifact
 from modhub.compose import Budget, compose, parts_of
 from modhub.export import export_classifier
-from modhub.nets import Head, Runner, channel_space, cost, fuse_batch_norm, import_module, slice_network
+from modhub.nets import Head, Runner
 from modhub.preprocessing import Preprocess
-from speed import side_by_side
+from modhub.timing import side_by_side
+from speed import wide_pair
 
 Pair = tuple[str, nn.Module, nn.Module, Tensor, tuple[int, ...]]
 """What it is, the slim and the whole network, images to draw a batch from, and batch sizes."""
@@ -94,23 +95,9 @@ def _composed(directory: Path, budget: Budget | None) -> Pair:
 
 
 def _wide(flops: float) -> Pair:
-    """torchvision's resnet18 with the same share of every group's channels cut: structure alone decides."""
-    from torchvision.models import resnet18
-
-    whole = resnet18().eval()
-    network = import_module(whole, (3, 224, 224))
-    space = channel_space(network, keep_output=True)
-    fraction, sliced = 1.0, network
-    while cost(sliced).flops > flops * cost(network).flops:
-        fraction -= 0.01
-        mask = space.full_mask()
-        for group in space.groups:
-            if group.cuttable:
-                mask[group.start + int(fraction * group.size) : group.start + group.size] = False
-        sliced = slice_network(network, mask, space=space)
-    share = cost(sliced).flops / cost(network).flops
+    slim, whole, share = wide_pair(flops)
     name = f"torchvision resnet18, 224 × 224, {100 * share:.0f} % of the multiply-adds"
-    return name, Runner(fuse_batch_norm(sliced)), whole, torch.rand(4, 3, 224, 224), (1, 16)
+    return name, slim, whole, torch.rand(4, 3, 224, 224), (1, 16)
 
 
 def _session(network: nn.Module, images: Tensor, path: Path, threads: int) -> Callable[[object], object]:

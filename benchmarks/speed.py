@@ -26,6 +26,7 @@ __all__ = [
     "pets",
     "side_by_side",
     "wide_latency",
+    "wide_pair",
 ]
 
 
@@ -47,25 +48,31 @@ def latency(world: World, ledger: Ledger, name: str, flops: float) -> Row:
     return _latency_row(ledger.measure(f"latency/{name}/{flops:g}", work), name, flops)
 
 
+def wide_pair(flops: float) -> tuple[nn.Module, nn.Module, float]:
+    """torchvision's resnet18 with the same share of every group's channels cut, and whole, and the share of
+    the multiply-adds that is left, at most `flops`. Weights are random: structure alone decides on time."""
+    from torchvision.models import resnet18
+
+    whole = resnet18().eval()
+    network = import_module(whole, (3, 224, 224))
+    space = channel_space(network, keep_output=True)
+    fraction, sliced = 1.0, network
+    while cost(sliced).flops > flops * cost(network).flops:
+        fraction -= 0.01
+        mask = space.full_mask()
+        for group in space.groups:
+            if group.cuttable:
+                mask[group.start + int(fraction * group.size) : group.start + group.size] = False
+        sliced = slice_network(network, mask, space=space)
+    return Runner(fuse_batch_norm(sliced)), whole, cost(sliced).flops / cost(network).flops
+
+
 def wide_latency(ledger: Ledger, flops: float) -> Row:
-    """torchvision's resnet18 at 224 × 224, cut to a random mask of those FLOPs: structure alone decides."""
+    """torchvision's resnet18 at 224 × 224, cut to those FLOPs."""
 
     def work() -> dict[str, float]:
-        from torchvision.models import resnet18
-
         torch.manual_seed(0)
-        module = resnet18().eval()
-        network = import_module(module, (3, 224, 224))
-        space = channel_space(network, keep_output=True)
-        fraction, sliced = 1.0, network
-        while cost(sliced).flops > flops * cost(network).flops:
-            fraction -= 0.01
-            mask = space.full_mask()
-            for group in space.groups:
-                if group.cuttable:
-                    mask[group.start + int(fraction * group.size) : group.start + group.size] = False
-            sliced = slice_network(network, mask, space=space)
-        slim: nn.Module = Runner(fuse_batch_norm(sliced))
+        slim, module, _ = wide_pair(flops)
         found = {}
         for batch in (1, 128):
             images = torch.rand(batch, 3, 224, 224)

@@ -17,6 +17,7 @@ __all__ = [
     "device_option",
     "directory",
     "hub_option",
+    "multiple_option",
     "offline_option",
     "reporting",
 ]
@@ -54,6 +55,17 @@ def device_option(command: Command) -> Command:
         show_default=True,
         metavar="auto|cpu|cuda",
         help="Where to compute; auto is CUDA where there is one.",
+    )(command)
+
+
+def multiple_option(command: Command) -> Command:
+    """Adds --multiple."""
+    return click.option(
+        "--multiple",
+        type=click.IntRange(1, 64),
+        default=1,
+        show_default=True,
+        help="Under a budget keep multiples of so many channels; 8 runs faster in ONNX Runtime.",
     )(command)
 
 

@@ -7,10 +7,17 @@ from typing import Any
 
 import click
 
-from modhub_cli.options import converted, device_option, hub_option, offline_option, reporting
+from modhub_cli.options import (
+    converted,
+    device_option,
+    hub_option,
+    multiple_option,
+    offline_option,
+    reporting,
+)
 from modhub_cli.output import Out, count, fraction, size
 
-__all__ = ["budget", "command", "fractions", "loss", "show_build"]
+__all__ = ["budget", "command", "loss", "show_build"]
 
 
 def budget(text: str) -> tuple[str, float]:
@@ -23,17 +30,6 @@ def budget(text: str) -> tuple[str, float]:
     if kind not in ("flops", "params") or not 0 < wanted <= 1:
         raise ValueError(f"'{text}' is not a budget such as flops=0.4 or params=0.2 (0 to 1)")
     return kind, wanted
-
-
-def fractions(text: str) -> tuple[float, ...]:
-    """0.9,0.7,0.5"""
-    try:
-        found = tuple(float(number) for number in text.split(","))
-    except ValueError:
-        found = ()
-    if not found or not all(0 < number <= 1 for number in found):
-        raise ValueError(f"'{text}' is not a row of fractions such as 0.9,0.7,0.5")
-    return found
 
 
 def loss(text: str) -> float:
@@ -57,13 +53,7 @@ def loss(text: str) -> float:
 @click.option("--locked", is_flag=True, help="Use modhub.lock and nothing else; works offline.")
 @click.option("--budget", "budgets", callback=converted(budget), multiple=True, help="flops=0.4, params=0.2.")
 @click.option("--max-loss", callback=converted(loss), help="The most accuracy to give up for speed: 0.5pp.")
-@click.option(
-    "--multiple",
-    type=click.IntRange(1, 64),
-    default=1,
-    show_default=True,
-    help="Under a budget keep multiples of so many channels; 8 runs faster in ONNX Runtime.",
-)
+@multiple_option
 @click.option("--tune", metavar="DATA", help="Unlabelled images to tune the slim network with.")
 @click.option("--calibrate", metavar="DATA", help="A few labelled images per class to calibrate with.")
 @click.option("--reject", is_flag=True, help="Let it answer 'none of these'.")

@@ -6,11 +6,28 @@ from pathlib import Path
 
 import click
 
-from modhub_cli.commands.compose import fractions
-from modhub_cli.options import converted, device_option, hub_option, offline_option, reporting
+from modhub_cli.options import (
+    converted,
+    device_option,
+    hub_option,
+    multiple_option,
+    offline_option,
+    reporting,
+)
 from modhub_cli.output import Out, fraction
 
-__all__ = ["command"]
+__all__ = ["command", "fractions"]
+
+
+def fractions(text: str) -> tuple[float, ...]:
+    """0.9,0.7,0.5"""
+    try:
+        found = tuple(float(number) for number in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < number <= 1 for number in found):
+        raise ValueError(f"'{text}' is not a row of fractions such as 0.9,0.7,0.5")
+    return found
 
 
 @click.command("frontier", short_help="What smaller networks would cost and keep, at a row of budgets.")
@@ -22,13 +39,7 @@ __all__ = ["command"]
 )
 @click.option("--kind", type=click.Choice(["flops", "params"]), default="flops", show_default=True)
 @click.option("--tune", metavar="DATA", help="Unlabelled images to tune each network with.")
-@click.option(
-    "--multiple",
-    type=click.IntRange(1, 64),
-    default=1,
-    show_default=True,
-    help="Under a budget keep multiples of so many channels; 8 runs faster in ONNX Runtime.",
-)
+@multiple_option
 @click.option("--no-random", is_flag=True, help="Leave out the random channels beside each network.")
 @click.option(
     "-o",

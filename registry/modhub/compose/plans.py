@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ def plans(parts: Sequence[Part], device: torch.device = CPU) -> list[TrunkPlan]:
     return [TrunkPlan(tuple(tuple(head) for head in heads.values()), device) for heads in groups.values()]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TrunkPlan:
     """The modules that share one trunk, by parent; what is fitted is fitted on `device`."""
 
@@ -71,7 +72,7 @@ class TrunkPlan:
     def trunk(self) -> Network:
         return self.parts[0].trunk
 
-    @property
+    @cached_property
     def space(self) -> ChannelSpace:
         return channel_space(self.trunk)
 
@@ -94,7 +95,7 @@ class TrunkPlan:
         """The union of the modules' masks, or what `budget` buys for the set. Raises `BudgetError`."""
         if budget is None or (budget.flops is None and budget.params is None):
             return self.space.union(mask_of(part) for part in self.parts)
-        removal = self.removal() if control is None else random_removal(self.space, control)
+        removal = self.removal if control is None else random_removal(self.space, control)
         return mask_within(self.trunk, self.space, removal, budget)
 
     def compile_to_loss(
@@ -103,7 +104,7 @@ class TrunkPlan:
         tune: ImageSet | None,
         seed: int,
         reporter: Reporter,
-        imagination: Imagination | None = None,
+        imagination: Imagination,
     ) -> TrunkPass:
         """The smallest network of a row of budgets that answers otherwise than the whole one for at most
         `max_loss` of the images it is not fitted on, so that the loss is at most that; the whole trunk when
@@ -139,6 +140,7 @@ class TrunkPlan:
             )
         return best
 
+    @cached_property
     def removal(self) -> Removal:
         """The order in which channels can go for this set of classes."""
         space = self.space
@@ -166,7 +168,7 @@ class TrunkPlan:
         tune: ImageSet | None,
         seed: int,
         reporter: Reporter,
-        imagination: Imagination | None = None,
+        imagination: Imagination,
     ) -> Tensor | None:
         """Normalised images to fit a slim network on: the caller's, or synthetic ones under a budget."""
         if mask.all() or any(position_masks(part.module.tensors) for part in self.parts):
@@ -179,9 +181,7 @@ class TrunkPlan:
         wishes = self.wishes()
         if not wishes:
             return None
-        return (imagination or Imagination(seed, self.device)).images(
-            fuse_batch_norm(self.trunk), spec, wishes, reporter
-        )
+        return imagination.images(fuse_batch_norm(self.trunk), spec, wishes, reporter)
 
     def wishes(self) -> dict[str, Wish]:
         """What synthetic images should be like, by the content id of what asks for them: one wish per class,

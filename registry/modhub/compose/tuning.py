@@ -7,6 +7,7 @@ come closer to the parent on images that were kept aside.
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ def tuning_images(images: ImageSet, preprocess: Preprocess, graph: Graph, seed: 
     """At most `_MOST` normalised images, evenly over the folders they come in, fewer of large ones; then
     `_COPIES` changed copies of all of them, in the same order: with them the slim network stays closer to the
     parent on unseen images."""
-    largest = max(_numbers(shape) for shape in graph.shapes.values())
+    largest = max(math.prod(shape) for shape in graph.shapes.values())
     most = max(10, min(_MOST, _LIVE // (4 * (1 + _COPIES) * largest)))
     if len(images) > most:
         images = images.sample(max(most // max(len(images.labels), 1), 1), seed)
@@ -50,13 +51,6 @@ def tuning_images(images: ImageSet, preprocess: Preprocess, graph: Graph, seed: 
                 changed = augmented(pixels, (seed * 1_000_003 + number) * 10 + copy) if copy else pixels
                 batches.append(preprocess(changed))
     return torch.cat([batch for batches in rounds for batch in batches]).clone()
-
-
-def _numbers(shape: tuple[int, ...]) -> int:
-    size = 1
-    for extent in shape:
-        size *= extent
-    return size
 
 
 def tuned(

@@ -122,9 +122,7 @@ def _full(moments: Moments) -> Matrix:
     return np.diag(covariance) if covariance.ndim == 1 else covariance
 
 
-def _whitening(
-    covariance: Matrix,
-) -> Matrix:
+def _whitening(covariance: Matrix) -> Matrix:
     """Upper triangular W with W Wᵀ = Σ⁻¹, (features, features): (f − μ) W has the covariance 1."""
     spread = np.diagonal(covariance)
     floor = 1e-3 * max(float(spread.mean()), 1e-12)
