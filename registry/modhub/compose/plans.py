@@ -15,7 +15,8 @@ from modhub.compose.classifier import TrunkPass, TrunkReport
 from modhub.compose.heads import JoinedHead
 from modhub.compose.imagining import Imagination
 from modhub.compose.parts import Part
-from modhub.compose.reading import head_tensors, mask_of, relevance_of, stacked, unstacked
+from modhub.compose.reading import head_tensors, margins_in, mask_of, relevance_of, stacked, unstacked
+from modhub.compose.recalibrating import recalibrated
 from modhub.compose.synthetic import Wish
 from modhub.compose.tuning import held_apart, tuned, tuning_images
 from modhub.compose.worlds import worlds
@@ -225,7 +226,7 @@ class TrunkPlan:
         sliced, weight, fitted_bias = cut(dense, mask, space, statistics, rows, bias)
         network = fuse_batch_norm(sliced)
         if images is not None:
-            network, (weight, fitted_bias) = tuned(
+            fit = tuned(
                 fuse_batch_norm(self.trunk),
                 network,
                 space,
@@ -238,6 +239,10 @@ class TrunkPlan:
                 device=self.device,
                 reporter=reporter,
             )
+            network, (weight, fitted_bias) = fit.network, fit.head
+            if fit.answers is not None:
+                said = [margins_in(each, sizes) for each in fit.answers]
+                tensors = [recalibrated(*each) for each in zip(tensors, *said, strict=True)]
         heads = [
             JoinedHead(replace(fitted, density=world), tail_of(head[0].module.tensors))
             for fitted, head, world in zip(

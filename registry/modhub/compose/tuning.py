@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from modhub.nets import ChannelSpace, Graph, Mask, Network, Runner, cost
 from modhub.preprocessing import Preprocess
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["distilled", "held_apart", "tuned", "tuning_images"]
+__all__ = ["Fit", "distilled", "held_apart", "tuned", "tuning_images"]
 
 _LIVE = 400 << 20
 """Bytes that one value of all images may take."""
@@ -53,6 +54,16 @@ def tuning_images(images: ImageSet, preprocess: Preprocess, graph: Graph, seed: 
     return torch.cat([batch for batches in rounds for batch in batches]).clone()
 
 
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A slim network, the rows (rows, features) and bias of its head, and what the whole and the slim network
+    answer (images, rows) to the images they were fitted on; None for features that have positions."""
+
+    network: Network
+    head: tuple[Tensor, Tensor]
+    answers: tuple[Tensor, Tensor] | None
+
+
 def tuned(
     dense: Network,
     slim: Network,
@@ -66,7 +77,7 @@ def tuned(
     distil: bool,
     device: torch.device = CPU,
     reporter: Reporter = SILENT,
-) -> tuple[Network, tuple[Tensor, Tensor]]:
+) -> Fit:
     """The slim network and its head, fitted to what `dense` with `rows` (rows, features) and their bias say.
 
     `head` is the slim network's own, on its own features. Networks have their batch-norms fused. All is
@@ -77,7 +88,7 @@ def tuned(
     own = head[0].to(device), head[1].to(device)
     network, goal, features = refit_network(dense, slim, space, mask, images, seed=seed, reporter=reporter)
     if features.dim() != 2:
-        return network.to(CPU), head
+        return Fit(network.to(CPU), head, None)
     answers = goal @ rows[0].T + rows[1]
     if distil:
         network = distilled(network, own, images, answers, seed=seed, reporter=reporter)
@@ -85,7 +96,8 @@ def tuned(
             runner = Runner(network)
             features = torch.cat([runner(batch) for batch in torch.split(images, _BATCH)]).clone()
     weight, bias = refit_head(own[0], own[1], answers, features)
-    return network.to(CPU), (weight.to(CPU), bias.to(CPU))
+    found = features @ weight.T + bias
+    return Fit(network.to(CPU), (weight.to(CPU), bias.to(CPU)), (answers.to(CPU), found.to(CPU)))
 
 
 def held_apart(count: int, every: int, *, copies: bool) -> tuple[Tensor, Tensor]:

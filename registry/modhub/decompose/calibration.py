@@ -29,6 +29,7 @@ __all__ = [
     "PLAIN_WEIGHT",
     "balanced_accuracy",
     "fit_calibration",
+    "fit_log_odds",
     "fit_temperature",
     "platt",
 ]
@@ -63,16 +64,21 @@ def fit_temperature(logits: Array, targets: NDArray[np.int64], weights: Array) -
 
 def platt(margin: Array, positive: NDArray[np.bool_], weights: Array) -> tuple[float, float]:
     """slope > 0 and intercept of the log-odds at even prior odds: each side weighs the same in all."""
-    scale = max(float(np.abs(margin).mean()), 1e-9)
     share = np.where(positive, weights / weights[positive].sum(), weights / weights[~positive].sum())
     softened_yes = (positive.sum() + 1) / (positive.sum() + 2)
     softened_no = 1 / ((~positive).sum() + 2)
-    goal = np.where(positive, softened_yes, softened_no)
+    return fit_log_odds(margin, share, np.where(positive, softened_yes, softened_no))
+
+
+def fit_log_odds(margin: Array, share: Array, chance: Array) -> tuple[float, float]:
+    """slope > 0 and intercept of the log-odds whose cross-entropy with `chance` (images,) is least, each
+    image with the weight of its `share`."""
+    scale = max(float(np.abs(margin).mean()), 1e-9)
     design = np.stack([margin / scale, np.ones_like(margin)], 1)
     found = np.array([1.0, 0.0])
     for _ in range(50):
         guess = 1 / (1 + np.exp(-(design @ found).clip(-30, 30)))
-        slope = design.T @ (share * (guess - goal)) + 1e-6 * found
+        slope = design.T @ (share * (guess - chance)) + 1e-6 * found
         curve = (design * (share * guess * (1 - guess))[:, None]).T @ design + 1e-6 * np.eye(2)
         step = np.linalg.solve(curve, slope)
         step *= min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))

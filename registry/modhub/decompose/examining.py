@@ -17,7 +17,7 @@ from modhub.decompose.selection import Removal, mask_after
 from modhub.decompose.statistics import ClassStatistics, margins
 from modhub.decompose.workers import Workers
 from modhub.manifest import Calibration, Measurement
-from modhub.nets import ChannelSpace, Network, Runner
+from modhub.nets import ChannelSpace, Network, Runner, fuse_batch_norm
 
 __all__ = ["Examiner", "accepted", "parent_logits"]
 
@@ -29,7 +29,7 @@ _HALVINGS = 6
 
 def parent_logits(parent: Parent, images: Rows, options: DecomposeOptions, workers: Workers) -> Tensor:
     """(images, labels) of the whole parent, on the CPU; batches are shared out among the processes."""
-    runner = Runner(parent.trunk).to(options.device)
+    runner = Runner(fuse_batch_norm(parent.trunk)).to(options.device)
     found = torch.zeros(len(images), len(parent.labels))
     head = parent.head
     with torch.inference_mode():
@@ -140,7 +140,8 @@ class Examiner:
         return np.sort(np.concatenate([measured[positive], drawn])), _MEASURED / len(others)
 
     def _logits(self, trunk: Network, weight: Tensor, bias: Tensor, images: Tensor) -> Tensor:
-        runner, tail = Runner(trunk).to(self.options.device), self.parent.head.tail
+        runner = Runner(fuse_batch_norm(trunk)).to(self.options.device)
+        tail = self.parent.head.tail
         with torch.inference_mode():
             found = [
                 margins(runner(batch.to(self.options.device)).cpu(), weight, bias, tail)

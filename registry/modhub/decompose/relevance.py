@@ -52,7 +52,7 @@ from modhub.errors import DataError
 from modhub.manifest import Calibration, Measurement, MethodInfo, Sizes
 from modhub.manifest.fields import Fields
 from modhub.modules import Decomposition, ModuleDraft
-from modhub.nets import Mask, Runner, channel_space, cost, slice_network, weightless
+from modhub.nets import Mask, Runner, channel_space, cost, fuse_batch_norm, slice_network, weightless
 from modhub.preprocessing import Preprocess
 from modhub.reporter import Reporter
 
@@ -184,7 +184,7 @@ class _Work:
         """Own statistics are kept as they are; those with pooled correlations as they stand in modules."""
         parent, options = self.parent, self.options
         observer = Observer(
-            Runner(parent.trunk).to(options.device),
+            Runner(fuse_batch_norm(parent.trunk)).to(options.device),
             parent.head,
             self.space,
             self.fit,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -84,6 +84,10 @@ class Graph:
         object.__setattr__(self, "nodes", tuple(_checked(node) for node in self.nodes))
         if self.output not in self.shapes:
             raise ManifestError(f"The graph's output '{self.output}' is none of its values.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields without what is derived from them, so that classifiers can be copied and pickled."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @cached_property
     def shapes(self) -> Mapping[str, Shape]:
