@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import json
+import pickle
 from pathlib import Path
 
 import jsonschema
@@ -228,6 +230,14 @@ def test_a_damaged_build_is_refused(tmp_path: Path, name: str, damage: str) -> N
 def test_a_directory_without_a_build_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"holds no build\.json"):
         ComposedClassifier.load(tmp_path)
+
+
+def test_a_classifier_can_be_copied_and_pickled() -> None:
+    classifier = compose(parts_of(digit_modules(), ["1", "4"]))
+    pixels, _ = pixels_of(digits("14", "test"))
+    with torch.inference_mode():
+        for again in (copy.deepcopy(classifier), pickle.loads(pickle.dumps(classifier))):
+            assert torch.equal(again(pixels), classifier(pixels))
 
 
 def test_a_classifier_can_be_exported() -> None:

@@ -5,16 +5,20 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from modhub.compose import Budget, compose, parts_of
+from modhub.compose.heads import CALIBRATION_FIELDS, HeadTensors, JoinedHead
 from modhub.compose.plans import plans
+from modhub.compose.recalibrating import recalibrated
 from modhub.compose.refit import refit_head, refit_network
 from modhub.compose.synthetic import dead_leaves
 from modhub.compose.tuning import distilled, held_apart, tuning_images
 from modhub.decompose.compensation import cut
 from modhub.nets import Mask, Network, Runner, fuse_batch_norm
 from modhub.preprocessing import Preprocess
-from tests.digit_parents import INPUT, digit_modules, digit_parent, digits
+from tests.digit_parents import INPUT, digit_modules, digit_parent, digits, pixels_of
 
 
 def _cut(fraction: float) -> tuple[Network, Network, Mask]:
@@ -123,3 +127,47 @@ def test_tuning_images_come_with_changed_copies() -> None:
     held, used = held_apart(len(found), 4, copies=True)
     assert held.tolist() == [0, 4, 8, 12, 16]
     assert not {index % 20 for index in used.tolist()} & set(held.tolist()), "no copy of a held image is used"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    stretch=st.floats(0.2, 3.0),
+    shift=st.floats(-5.0, 5.0),
+    classes=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_recalibration_undoes_what_a_slim_network_does_to_all_margins(
+    stretch: float, shift: float, classes: int, seed: int
+) -> None:
+    draw = np.random.default_rng(seed)
+    sides = draw.normal(np.where(draw.random((400, classes)) < 0.3, 6.0, -3.0), 2.0)
+    numbers = {"temperature": 1.0, "slope": 0.8, "intercept": -0.5, "margin_mean": 5.0, "margin_std": 2.0}
+    calibration = torch.tensor([[numbers.get(name, -1.6)] * classes for name in CALIBRATION_FIELDS])
+    head = HeadTensors(
+        torch.zeros(classes, 2),
+        torch.zeros(classes),
+        torch.zeros(classes, 2),
+        torch.zeros(classes),
+        calibration,
+        torch.tensor([1.0, 0.0]),
+    )
+    whole = torch.from_numpy(sides).float()
+    slim = stretch * whole + shift
+    before, after = JoinedHead(head), JoinedHead(recalibrated(head, whole, slim))
+    if classes == 1:
+        assert torch.allclose(after.log_odds(slim), before.log_odds(whole), atol=0.02)
+    else:
+        assert torch.equal(after.field("slope"), before.field("slope"))
+    assert torch.allclose(after.evidence(slim), before.evidence(whole), atol=1e-3)
+
+
+def test_a_single_class_under_a_budget_says_yes_as_often_as_its_parent() -> None:
+    parts, images = parts_of(digit_modules(), ["3"]), digits("012345", "test")
+    pixels, targets = pixels_of(images)
+    with torch.inference_mode():
+        whole = compose(parts, budget=Budget(flops=1.0))(pixels)[:, 0] > 0
+        slim = compose(parts, budget=Budget(flops=0.3), tune=digits("012345"))(pixels)[:, 0] > 0
+    own = targets == 3
+    assert float(whole[own].float().mean()) > 0.9
+    assert float(slim[own].float().mean()) > float(whole[own].float().mean()) - 0.1
+    assert float(slim[~own].float().mean()) < float(whole[~own].float().mean()) + 0.1

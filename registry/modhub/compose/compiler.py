@@ -19,6 +19,8 @@ from modhub.reporter import SILENT, Reporter
 __all__ = ["compose", "joined"]
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def compose(
     parts: Sequence[Part],
     *,
@@ -39,7 +41,8 @@ def compose(
     on the images of `tune`, whose labels are not looked at, or on synthetic ones. `calibrate` are a few
     labelled images of every class (see `adjusting`). `control` draws the channels that go at random with that
     seed, to compare with. `imagination` keeps synthetic images for the next call.
-    What is fitted is fitted on `device`; the classifier is on the CPU.
+    What is fitted is fitted on `device`; the classifier is on the CPU. Where gradients are switched off they
+    are on again for as long as this takes.
 
     Raises `CompositionError` for no modules, two that share a label, or files that do not fit each other, and
     `BudgetError`.

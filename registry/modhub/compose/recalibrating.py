@@ -31,20 +31,21 @@ def recalibrated(head: HeadTensors, whole: Tensor, slim: Tensor) -> HeadTensors:
     for row in range(len(head.rows)):
         numbers = head.calibration[:, row]
         before, after = (each[:, row].double().cpu().numpy() for each in (whole, slim))
-        slope, intercept = float(numbers[_PLACE["slope"]]), float(numbers[_PLACE["intercept"]])
-        chance = 1 / (1 + np.exp(-(slope * before + intercept).clip(-30, 30)))
-        yes = chance > 0.5
+        odds = float(numbers[_PLACE["slope"]]) * before + float(numbers[_PLACE["intercept"]])
+        yes = odds > 0
         if yes.sum() >= _FEWEST:
-            shift, stretch = _moved(before[yes], after[yes])
-            calibration[_PLACE["margin_mean"], row] += shift
+            stretch = float(after[yes].std() / max(float(before[yes].std()), 1e-9))
+            away = float(numbers[_PLACE["margin_mean"]]) - float(before[yes].mean())
+            calibration[_PLACE["margin_mean"], row] = float(after[yes].mean()) + stretch * away
             calibration[_PLACE["margin_std"], row] *= stretch
         if len(head.rows) == 1 and yes.sum() >= _FEWEST and (~yes).sum() >= _FEWEST:
-            share = chance / chance.sum() + (1 - chance) / (1 - chance).sum()
-            fitted = fit_log_odds(after, share, chance / chance.sum() / share)
+            # Log-odds are at even prior odds; these images have others, which weights make even.
+            prior = float(yes.mean())
+            here = _chance(odds + np.log(prior / (1 - prior)))
+            fitted = fit_log_odds(after, here / prior + (1 - here) / (1 - prior), _chance(odds))
             calibration[_PLACE["slope"], row], calibration[_PLACE["intercept"], row] = fitted
     return replace(head, calibration=calibration)
 
 
-def _moved(before: NDArray[np.float64], after: NDArray[np.float64]) -> tuple[float, float]:
-    """How far the mean has moved, and by which factor the spread has grown."""
-    return float(after.mean() - before.mean()), float(after.std() / max(float(before.std()), 1e-9))
+def _chance(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(1 / (1 + np.exp(-log_odds.clip(-30, 30))))

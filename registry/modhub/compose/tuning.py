@@ -131,7 +131,7 @@ def distilled(
     goal = answers - answers.mean(1, keepdim=True)
     scale = goal.square().mean().clamp(min=1e-9)
     runner = Runner(slim).to(images.device)
-    weights = {name: runner.get_parameter(key) for name, key in _keys(slim).items()}
+    weights = {name: runner.parameter(name) for name in _trained(slim)}
     before = {name: weight.detach().clone() for name, weight in weights.items()}
 
     def distance(chosen: Tensor, seen: Tensor) -> Tensor:
@@ -172,11 +172,7 @@ def distilled(
     return Network(slim.graph, {**slim.tensors, **fitted})
 
 
-def _keys(network: Network) -> dict[str, str]:
-    """Tensor name -> name of the runner's parameter, for the layers that are trained."""
-    places = {name: f"tensor_{number}" for number, name in enumerate(sorted(network.tensors))}
-    found = {}
-    for node in network.graph.nodes:
-        if node.op in ("conv2d", "linear"):
-            found.update({name: places[name] for name in node.tensors.values()})
-    return found
+def _trained(network: Network) -> list[str]:
+    """The tensors of layers that have weights."""
+    nodes = (node for node in network.graph.nodes if node.op in ("conv2d", "linear"))
+    return list(dict.fromkeys(name for node in nodes for name in node.tensors.values()))

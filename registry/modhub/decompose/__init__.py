@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from modhub.data import ImageSet
 from modhub.decompose.base import DecomposeOptions, Method, Parent
 from modhub.decompose.concern import Concern
@@ -15,6 +17,8 @@ __all__ = ["METHODS", "DecomposeOptions", "Method", "Parent", "decompose"]
 METHODS: dict[str, Method] = {method.name: method for method in (Relevance(), Concern())}
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def decompose(
     parent: Parent,
     images: ImageSet,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from modhub.nets.graph import Network, Node
 from modhub.nets.operators import OPERATORS
 
 __all__ = ["Runner"]
+
+_Step: TypeAlias = tuple[Node, Callable[..., Tensor], list[tuple[str, str]], list[str]]
+"""A node, what computes it, the parameter of each of its tensors' roles, and values nobody reads after it."""
 
 
 class Runner(nn.Module):
@@ -24,19 +28,23 @@ class Runner(nn.Module):
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
-        keys = {name: f"tensor_{number}" for number, name in enumerate(sorted(network.tensors))}
-        for name, key in keys.items():
+        for name, key in _keys(network).items():
             tensor = network.tensors[name]
             if tensor.is_floating_point():
                 self.register_parameter(key, nn.Parameter(_channels_last(tensor), requires_grad=False))
             else:
                 self.register_buffer(key, tensor)
         self._images = any(node.op == "conv2d" for node in network.graph.nodes)
-        self._steps = [
-            (node, OPERATORS[node.op].run, [(role, keys[name]) for role, name in node.tensors.items()], free)
-            for node, free in zip(network.graph.nodes, _lifetimes(network), strict=True)
-        ]
+        self._steps = _steps(network)
         self.eval()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the steps, which hold functions that cannot be pickled."""
+        return {name: value for name, value in vars(self).items() if name != "_steps"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._steps = _steps(self.network)
 
     def forward(self, images: Tensor) -> Tensor:
         graph = self.network.graph
@@ -67,9 +75,26 @@ class Runner(nn.Module):
             raise KeyError(f"the graph has no value '{min(missing)}'")
         return {name: found[name] for name in wanted}
 
+    def parameter(self, name: str) -> nn.Parameter:
+        """What holds the network's tensor of that name while it runs."""
+        return self.get_parameter(_keys(self.network)[name])
+
     def _entered(self, images: Tensor) -> Tensor:
         # Convolutions on CPU are a third faster on channels-last images; the layout then stays.
         return images.contiguous(memory_format=torch.channels_last) if self._images else images
+
+
+def _keys(network: Network) -> dict[str, str]:
+    """Tensor name -> name of the runner's parameter or buffer."""
+    return {name: f"tensor_{number}" for number, name in enumerate(sorted(network.tensors))}
+
+
+def _steps(network: Network) -> list[_Step]:
+    keys = _keys(network)
+    return [
+        (node, OPERATORS[node.op].run, [(role, keys[name]) for role, name in node.tensors.items()], free)
+        for node, free in zip(network.graph.nodes, _lifetimes(network), strict=True)
+    ]
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
