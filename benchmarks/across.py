@@ -8,14 +8,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from features import features
 from ledger import Ledger, Row
-from modhub.compose import compose
+from modhub.compose import Budget, compose
 from modhub.data import ImageSet
 from strange import energy_and_distance
 from subsets import calibration_error
 from world import PARENTS, World
 
-__all__ = ["class_pairs", "few_shot", "mixed_calibration", "none_of_these", "pairs_across"]
+__all__ = [
+    "class_pairs",
+    "few_shot",
+    "mixed_calibration",
+    "none_of_these",
+    "pairs_across",
+    "probe_of_pairs",
+]
 
 _IMAGES = 200
 """Test images of each class of a pair; CIFAR-100 has 100 of each."""
@@ -30,19 +38,28 @@ def class_pairs(world: World, one: str, other: str, count: int, seed: int) -> li
 
 
 def pairs_across(
-    world: World, ledger: Ledger, one: str, other: str, pairs: Sequence[tuple[str, str]], *, shots: int = 0
+    world: World,
+    ledger: Ledger,
+    one: str,
+    other: str,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    shots: int = 0,
+    whole: bool = False,
 ) -> Row:
     """Two modules, one of each parent; the mean over the pairs of the mean recall of the two classes.
 
-    With `shots`, that many labelled training images of each class calibrate the composition.
+    With `shots`, that many labelled training images of each class calibrate the composition. `whole` keeps
+    all channels of both trunks, as `--budget flops=1` does, instead of those of the two modules' masks.
     """
+    kind = f"across{shots or ''}{'-whole' if whole else ''}"
     accuracies, scores_of, rights = [], [], []
     for pair in pairs:
 
         def work(pair: tuple[str, str] = pair) -> dict[str, object]:
             parts = world.parts(one, [pair[0]]) + world.parts(other, [pair[1]])
             calibrate = few_shot(world, ((one, pair[0]), (other, pair[1])), shots) if shots else None
-            classifier = compose(parts, calibrate=calibrate)
+            classifier = compose(parts, calibrate=calibrate, budget=Budget(flops=1.0) if whole else None)
             recalls, chances, right = [], [], []
             for number, (name, label) in enumerate(((one, pair[0]), (other, pair[1]))):
                 images = world.images(PARENTS[name].dataset, "test").only([label]).sample(_IMAGES, 0)
@@ -54,7 +71,7 @@ def pairs_across(
                 right += (answers == number).tolist()
             return {"accuracy": float(np.mean(recalls)), "chances": chances, "right": right}
 
-        value = ledger.measure(f"across{shots or ''}/{one}x{other}/{'+'.join(pair)}", work)
+        value = ledger.measure(f"{kind}/{one}x{other}/{'+'.join(pair)}", work)
         if value is not None:
             accuracies.append(value["accuracy"])
             scores_of += value["chances"]
@@ -62,6 +79,7 @@ def pairs_across(
     what = "one class of each parent, " + (
         f"{shots} images per class" if shots else "no sample of the partner"
     )
+    what += ", whole trunks" if whole else ""
     target = "mean ≥ 99 %" if shots else "mean ≥ 98 %"
     if not accuracies:
         return Row(what, f"{one} × {other}", target, "not measured yet", None)
@@ -76,6 +94,46 @@ def pairs_across(
         f"calibration error {100 * float(gap.abs().sum()) / len(chance):.1f} %"
     )
     return Row(what, f"{one} × {other}", target, text, mean >= (99 if shots else 98))
+
+
+def probe_of_pairs(
+    world: World, ledger: Ledger, one: str, other: str, pairs: Sequence[tuple[str, str]]
+) -> Row:
+    """What these parents could know of such pairs at best: a linear discriminant on the features of both
+    trunks together, fitted to 500 labelled training images of each class."""
+
+    def work() -> list[float]:
+        names, splits = (one, other), (("train", 500), ("test", None))
+        seen = {}
+        for split, count in splits:
+            for number, side in enumerate(names):
+                given = [features(world, name, PARENTS[side].dataset, split, count) for name in names]
+                seen[split, number] = torch.cat([each for each, _ in given], 1).double(), given[0][1]
+        found = []
+        for pair in pairs:
+            rows = {}
+            for (split, number), (values, targets) in seen.items():
+                rows[split, number] = values[
+                    targets == world.parent(names[number]).labels.index(pair[number])
+                ]
+            ours, theirs = rows["train", 0], rows["train", 1]
+            spread = (torch.cov(ours.T) + torch.cov(theirs.T)) / 2
+            level = 0.1 * spread.diagonal().mean() * torch.eye(len(spread), dtype=torch.double)
+            weight = torch.linalg.solve(0.9 * spread + level, ours.mean(0) - theirs.mean(0))
+            middle = (ours.mean(0) + theirs.mean(0)) @ weight / 2
+            recalls = [
+                ((rows["test", number] @ weight > middle) == (number == 0)).double().mean()
+                for number in (0, 1)
+            ]
+            found.append(float(torch.stack(recalls).mean()))
+        return found
+
+    value = ledger.measure(f"across-probe/{one}x{other}/{len(pairs)}", work)
+    what = "one class of each parent, linear discriminant on both trunks, 500 labelled images per class"
+    text = "not measured yet"
+    if value is not None:
+        text = f"{100 * np.mean(value):.2f} % over {len(value)} pairs (worst {100 * min(value):.1f})"
+    return Row(what, f"{one} × {other}", "a ceiling, to compare with", text, None)
 
 
 def few_shot(world: World, classes: Sequence[tuple[str, str]], shots: int, seed: int = 0) -> ImageSet:
