@@ -122,7 +122,7 @@ def alone_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> l
 
         def build(parts: list[Part], budget: Budget, name: str = name) -> ComposedClassifier:
             # Images of all classes: "not a cat" must be seen too. Their labels are not read.
-            images = subsets.tuning_images(world, name, world.parent(name).labels, TUNE_IMAGES // 5)
+            images = subsets.tuning_images(world, name, world.parent(name).labels, TUNE_IMAGES)
             return compose(parts, budget=budget, tune=images)
 
         found = subsets.alone(world, ledger, name, 0.35, build)

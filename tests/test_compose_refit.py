@@ -14,7 +14,8 @@ from modhub.compose.plans import plans
 from modhub.compose.recalibrating import recalibrated
 from modhub.compose.refit import refit_head, refit_network
 from modhub.compose.synthetic import dead_leaves
-from modhub.compose.tuning import distilled, held_apart, tuning_images
+from modhub.compose.tuning import distilled, held_apart, shares, tuning_images
+from modhub.data import ImageSet
 from modhub.decompose.compensation import cut
 from modhub.nets import Mask, Network, Runner, fuse_batch_norm
 from modhub.preprocessing import Preprocess
@@ -117,7 +118,7 @@ def test_dead_leaves_depend_on_their_seed_alone() -> None:
 
 def test_tuning_images_come_with_changed_copies() -> None:
     preprocess = Preprocess(INPUT)
-    found = tuning_images(digits("14").subset(range(20)), preprocess, digit_parent().trunk.graph, 0)
+    found = tuning_images(digits("14").subset(range(20)), preprocess, 0)
     assert found.shape == (80, 1, 8, 8)
     pixels, _ = next(digits("14").subset(range(20)).batches(20))
     torch.testing.assert_close(found[:20], preprocess(pixels))
@@ -143,17 +144,12 @@ def test_recalibration_undoes_what_a_slim_network_does_to_all_margins(
     sides = draw.normal(np.where(draw.random((400, classes)) < 0.3, 6.0, -3.0), 2.0)
     numbers = {"temperature": 1.0, "slope": 0.8, "intercept": -0.5, "margin_mean": 5.0, "margin_std": 2.0}
     calibration = torch.tensor([[numbers.get(name, -1.6)] * classes for name in CALIBRATION_FIELDS])
-    head = HeadTensors(
-        torch.zeros(classes, 2),
-        torch.zeros(classes),
-        torch.zeros(classes, 2),
-        torch.zeros(classes),
-        calibration,
-        torch.tensor([1.0, 0.0]),
-    )
     whole = torch.from_numpy(sides).float()
     slim = stretch * whole + shift
-    before, after = JoinedHead(head), JoinedHead(recalibrated(head, whole, slim))
+    before, after = (
+        JoinedHead(HeadTensors(*(torch.zeros(classes, 2), torch.zeros(classes)) * 2, each, torch.ones(2)))
+        for each in (calibration, recalibrated(calibration, whole, slim))
+    )
     if classes == 1:
         assert torch.allclose(after.log_odds(slim), before.log_odds(whole), atol=0.02)
     else:
@@ -171,3 +167,20 @@ def test_a_single_class_under_a_budget_says_yes_as_often_as_its_parent() -> None
     assert float(whole[own].float().mean()) > 0.9
     assert float(slim[own].float().mean()) > float(whole[own].float().mean()) - 0.1
     assert float(slim[~own].float().mean()) < float(whole[~own].float().mean()) + 0.1
+
+
+@pytest.mark.parametrize(
+    ("per_class", "apart", "fitted", "checked"),
+    [(20, False, 120, 0), (20, True, 96, 24), (100, False, 600, 0), (110, True, 600, 60)],
+)
+def test_images_to_check_on_are_not_fitted_on(per_class: int, apart: bool, fitted: int, checked: int) -> None:
+    targets = np.repeat(np.arange(6), per_class)
+    images = ImageSet("numbered", "train", "012345", targets, lambda i: np.array([[[i % 256]], [[i // 256]]]))
+    fit, others = shares(images, digit_parent().trunk, 0, apart=apart)
+    assert fit.counts().tolist() == [fitted // 6] * 6
+    assert (others is None) == (checked == 0)
+    if others is not None:
+        assert others.counts().tolist() == [checked // 6] * 6
+        seen = [{each.tobytes() for each in part.images(range(len(part)))} for part in (fit, others)]
+        assert (len(seen[0]), len(seen[1])) == (fitted, checked)
+        assert not seen[0] & seen[1]

@@ -56,8 +56,8 @@ def compose(
             passes.append(plan.compile_to_loss(budget, tune, seed, reporter, imagination))
             continue
         mask = plan.mask(budget, control)
-        images = plan.images(mask, budget, tune, seed, reporter, imagination)
-        passes.append(plan.compile(mask, images, distil=tune is not None, seed=seed, reporter=reporter))
+        material = plan.material(mask, budget, tune, seed, reporter, imagination)
+        passes.append(plan.compile(mask, material, distil=tune is not None, seed=seed, reporter=reporter))
     classifier = joined(wanted, planned, passes, reject=reject)
     if calibrate is not None:
         adjust(classifier, calibrate, seed=seed)

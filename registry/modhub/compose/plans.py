@@ -15,10 +15,10 @@ from modhub.compose.classifier import TrunkPass, TrunkReport
 from modhub.compose.heads import JoinedHead
 from modhub.compose.imagining import Imagination
 from modhub.compose.parts import Part
-from modhub.compose.reading import head_tensors, margins_in, mask_of, relevance_of, stacked, unstacked
-from modhub.compose.recalibrating import recalibrated
+from modhub.compose.reading import head_tensors, mask_of, relevance_of, stacked, unstacked
+from modhub.compose.recalibrating import recalibrate
 from modhub.compose.synthetic import Wish
-from modhub.compose.tuning import held_apart, tuned, tuning_images
+from modhub.compose.tuning import held_apart, shares, tuned, tuning_images
 from modhub.compose.worlds import worlds
 from modhub.data import ImageSet
 from modhub.decompose.channelling import tail_of
@@ -56,6 +56,15 @@ def plans(parts: Sequence[Part], device: torch.device = CPU) -> list[TrunkPlan]:
     for part in sorted(parts, key=lambda part: (part.module.manifest.trunk.sha256, part.parent, part.name)):
         groups.setdefault(part.module.manifest.trunk.sha256, {}).setdefault(part.parent, []).append(part)
     return [TrunkPlan(tuple(tuple(head) for head in heads.values()), device) for heads in groups.values()]
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a slim network is fitted on: normalised `images`, and others to recalibrate it on, if there are
+    any."""
+
+    images: Tensor
+    others: ImageSet | None = None
 
 
 @dataclass(frozen=True)
@@ -115,21 +124,23 @@ class TrunkPlan:
         limits = [step for step in _STEPS if step <= (budget.flops or 1.0)]
         best = self.compile(whole)
         reference: Tensor | None = None
-        images: Tensor | None = None
+        material: Material | None = None
         low, high = 0, len(limits)
         while low < high:
             middle = (low + high) // 2
             mask = self.mask(Budget(flops=limits[middle], params=budget.params, multiple=budget.multiple))
-            if images is None:
-                images = self.images(mask, budget, tune, seed, reporter, imagination)
-                if images is None:
+            if material is None:
+                material = self.material(mask, budget, tune, seed, reporter, imagination)
+                if material is None:
                     break
+            images = material.images
             held, fitted = (
                 images[chosen] for chosen in held_apart(len(images), _HELD, copies=tune is not None)
             )
             if reference is None:
                 reference = decisions(self.compile(whole), held)
-            found = self.compile(mask, fitted, distil=tune is not None, seed=seed, reporter=reporter)
+            used = replace(material, images=fitted)
+            found = self.compile(mask, used, distil=tune is not None, seed=seed, reporter=reporter)
             if float((decisions(found, held) != reference).float().mean()) <= goal:
                 best, high = found, middle
             else:
@@ -162,7 +173,7 @@ class TrunkPlan:
         rank = np.argsort(price, kind="stable")
         return Removal(slots[rank], price[rank])
 
-    def images(
+    def material(
         self,
         mask: Mask,
         budget: Budget | None,
@@ -170,19 +181,22 @@ class TrunkPlan:
         seed: int,
         reporter: Reporter,
         imagination: Imagination,
-    ) -> Tensor | None:
-        """Normalised images to fit a slim network on: the caller's, or synthetic ones under a budget."""
+    ) -> Material | None:
+        """What to fit a slim network on: the caller's images, or synthetic ones under a budget."""
         if mask.all() or any(position_masks(part.module.tensors) for part in self.parts):
             return None
         spec = self.parts[0].module.manifest.input
         if tune is not None:
-            return tuning_images(tune, Preprocess(spec), self.trunk.graph, seed)
+            # A class that answers alone says yes or no, which hangs on the level of its margin.
+            alone = any(len(head) == 1 for head in self.heads)
+            chosen, others = shares(tune, self.trunk, seed, apart=alone)
+            return Material(tuning_images(chosen, Preprocess(spec), seed), others)
         if budget is None:
             return None
         wishes = self.wishes()
         if not wishes:
             return None
-        return imagination.images(fuse_batch_norm(self.trunk), spec, wishes, reporter)
+        return Material(imagination.images(fuse_batch_norm(self.trunk), spec, wishes, reporter))
 
     def wishes(self) -> dict[str, Wish]:
         """What synthetic images should be like, by the content id of what asks for them: one wish per class,
@@ -204,7 +218,7 @@ class TrunkPlan:
     def compile(
         self,
         mask: Mask,
-        images: Tensor | None = None,
+        material: Material | None = None,
         *,
         distil: bool = False,
         seed: int = 0,
@@ -212,7 +226,7 @@ class TrunkPlan:
     ) -> TrunkPass:
         """The trunk cut to `mask`, removed channels folded into what reads them, and the joined heads.
 
-        With `images` (normalised) the slim network is fitted to its parent's answers on them.
+        With `material` the slim network is fitted to its parent's answers on it.
         """
         first = self.parts[0].module.manifest
         space = self.space
@@ -225,24 +239,20 @@ class TrunkPlan:
         statistics = self.statistics() if dense is self.trunk and not mask.all() else None
         sliced, weight, fitted_bias = cut(dense, mask, space, statistics, rows, bias)
         network = fuse_batch_norm(sliced)
-        if images is not None:
-            fit = tuned(
+        if material is not None:
+            network, (weight, fitted_bias) = tuned(
                 fuse_batch_norm(self.trunk),
                 network,
                 space,
                 mask,
                 (rows, bias),
                 (weight, fitted_bias),
-                images,
+                material.images,
                 seed=seed,
                 distil=distil,
                 device=self.device,
                 reporter=reporter,
             )
-            network, (weight, fitted_bias) = fit.network, fit.head
-            if fit.answers is not None:
-                said = [margins_in(each, sizes) for each in fit.answers]
-                tensors = [recalibrated(*each) for each in zip(tensors, *said, strict=True)]
         heads = [
             JoinedHead(replace(fitted, density=world), tail_of(head[0].module.tensors))
             for fitted, head, world in zip(
@@ -252,7 +262,10 @@ class TrunkPlan:
                 strict=True,
             )
         ]
-        return TrunkPass(network, first.input, heads, self._report(sliced, mask))
+        found = TrunkPass(network, first.input, heads, self._report(sliced, mask))
+        if material is not None and material.others is not None:
+            recalibrate(found, self.compile(space.full_mask()), material.others)
+        return found
 
     def _report(self, sliced: Network, mask: Mask) -> TrunkReport:
         part, whole = cost(sliced), cost(self.trunk)

@@ -14,7 +14,7 @@ from modhub.decompose.calibration import KIND
 from modhub.errors import CompositionError, IntegrityError
 from modhub.nets import ChannelSpace, Mask
 
-__all__ = ["head_tensors", "margins_in", "mask_of", "relevance_of", "stacked", "unstacked"]
+__all__ = ["head_tensors", "mask_of", "relevance_of", "stacked", "unstacked"]
 
 
 def mask_of(part: Part) -> Mask:
@@ -79,12 +79,6 @@ def stacked(heads: Sequence[HeadTensors]) -> tuple[Tensor, Tensor, list[int]]:
             weights.append(getattr(head, weight))
             biases.append(getattr(head, bias))
     return torch.cat(weights), torch.cat(biases), [len(weight) for weight in weights]
-
-
-def margins_in(answers: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """The margins (images, classes) of every head, from the answers (images, rows) of all stacked rows."""
-    parts = torch.split(answers, list(sizes), 1)
-    return [own - rest for own, rest in zip(parts[::2], parts[1::2], strict=True)]
 
 
 def unstacked(

@@ -3,48 +3,65 @@
 Ranking classes does not mind. A single class that answers yes or no does, and so does "none of these": both
 compare a margin with fixed numbers. So these numbers are fitted again, to what the parent says of the same
 images: its log-odds as soft labels (Platt 1999, on both sides alike), and the mean and spread of the margins
-of images that it calls its own.
+of images that it calls its own. The images must be others than those that the network was fitted on, whose
+margins are not drawn together as much.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modhub.compose.heads import CALIBRATION_FIELDS, HeadTensors
+from modhub.compose.classifier import TrunkPass
+from modhub.compose.heads import CALIBRATION_FIELDS
+from modhub.data import ImageSet
 from modhub.decompose.calibration import fit_log_odds
 
-__all__ = ["recalibrated"]
+__all__ = ["recalibrate", "recalibrated"]
 
+_BATCH = 50
 _FEWEST = 20
 """Images on a side; with fewer nothing is fitted."""
 _PLACE = {name: number for number, name in enumerate(CALIBRATION_FIELDS)}
 
 
-def recalibrated(head: HeadTensors, whole: Tensor, slim: Tensor) -> HeadTensors:
-    """`head` with calibrations for the margins `slim` (images, classes) of the slim network, given the
+def recalibrate(slim: TrunkPass, whole: TrunkPass, images: ImageSet) -> None:
+    """Fit the calibrations of `slim` in place, to what `whole` with the same heads says of `images`."""
+    said: list[list[Tensor]] = []
+    with torch.inference_mode():
+        for pixels, _ in images.batches(_BATCH):
+            answers = [each.answers(pixels) for each in (slim, whole)]
+            said.append([answer.margin for found in answers for answer in found])
+    margins = [torch.cat(parts) for parts in zip(*said, strict=True)]
+    count = len(slim.heads)
+    for number, head in enumerate(slim.heads):
+        numbers = recalibrated(head.calibration, margins[count + number], margins[number])
+        head.calibration.copy_(numbers)
+
+
+def recalibrated(numbers: Tensor, whole: Tensor, slim: Tensor) -> Tensor:
+    """`numbers` (fields, classes) for the margins `slim` (images, classes) of the slim network, given the
     parent's, `whole`, of the same images."""
-    calibration = head.calibration.clone()
-    for row in range(len(head.rows)):
-        numbers = head.calibration[:, row]
+    calibration = numbers.clone()
+    for row in range(numbers.shape[1]):
+        own = dict(zip(CALIBRATION_FIELDS, numbers[:, row].tolist(), strict=True))
         before, after = (each[:, row].double().cpu().numpy() for each in (whole, slim))
-        odds = float(numbers[_PLACE["slope"]]) * before + float(numbers[_PLACE["intercept"]])
+        odds = own["slope"] * before + own["intercept"]
         yes = odds > 0
         if yes.sum() >= _FEWEST:
             stretch = float(after[yes].std() / max(float(before[yes].std()), 1e-9))
-            away = float(numbers[_PLACE["margin_mean"]]) - float(before[yes].mean())
+            away = own["margin_mean"] - float(before[yes].mean())
             calibration[_PLACE["margin_mean"], row] = float(after[yes].mean()) + stretch * away
             calibration[_PLACE["margin_std"], row] *= stretch
-        if len(head.rows) == 1 and yes.sum() >= _FEWEST and (~yes).sum() >= _FEWEST:
+        if numbers.shape[1] == 1 and yes.sum() >= _FEWEST and (~yes).sum() >= _FEWEST:
             # Log-odds are at even prior odds; these images have others, which weights make even.
             prior = float(yes.mean())
             here = _chance(odds + np.log(prior / (1 - prior)))
             fitted = fit_log_odds(after, here / prior + (1 - here) / (1 - prior), _chance(odds))
             calibration[_PLACE["slope"], row], calibration[_PLACE["intercept"], row] = fitted
-    return replace(head, calibration=calibration)
+    return calibration
 
 
 def _chance(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,26 +8,29 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from modhub.compose.refit import refit_head, refit_network
-from modhub.data import ImageSet
+from modhub.data import ImageSet, split_indices
 from modhub.decompose.augment import augmented
 from modhub.devices import CPU
-from modhub.nets import ChannelSpace, Graph, Mask, Network, Runner, cost
+from modhub.nets import ChannelSpace, Mask, Network, Runner, cost
 from modhub.preprocessing import Preprocess
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["Fit", "distilled", "held_apart", "tuned", "tuning_images"]
+__all__ = ["distilled", "held_apart", "shares", "tuned", "tuning_images"]
 
 _LIVE = 400 << 20
 """Bytes that one value of all images may take."""
 _MOST = 600
 _COPIES = 3
 """Changed copies of each image."""
+_CHECKED = 1000
+_CHECK_WORK = 4e10
+"""Multiply-adds of the whole trunk that checking may take."""
 _RATE = 4e-4
 _BATCH = 32
 _WORK = 1.2e12
@@ -37,14 +40,29 @@ _STEPS = (100, 1600)
 _EPOCHS = 30
 
 
-def tuning_images(images: ImageSet, preprocess: Preprocess, graph: Graph, seed: int) -> Tensor:
-    """At most `_MOST` normalised images, evenly over the folders they come in, fewer of large ones; then
-    `_COPIES` changed copies of all of them, in the same order: with them the slim network stays closer to the
-    parent on unseen images."""
-    largest = max(math.prod(shape) for shape in graph.shapes.values())
+def shares(images: ImageSet, trunk: Network, seed: int, *, apart: bool) -> tuple[ImageSet, ImageSet | None]:
+    """Those of `images` to fit a slim network on, and others to check it on.
+
+    The first are at most `_MOST`, evenly over the folders they come in, fewer of large ones. Where no others
+    are left, a fifth of the images is kept for that if they are to be `apart`.
+    """
+    largest = max(math.prod(shape) for shape in trunk.graph.shapes.values())
     most = max(10, min(_MOST, _LIVE // (4 * (1 + _COPIES) * largest)))
+    classes = max(len(images.labels), 1)
+    fit = np.arange(len(images))
     if len(images) > most:
-        images = images.sample(max(most // max(len(images.labels), 1), 1), seed)
+        (fit,) = split_indices(images.targets, (max(most // classes, 1),), seed)
+    elif apart:
+        fit, _ = split_indices(images.targets, (4 * most, most), seed)
+    rest = images.subset(np.setdiff1d(np.arange(len(images)), fit))
+    count = int(min(_CHECKED, _CHECK_WORK / max(cost(trunk).flops, 1)))
+    checked = rest.sample(max(count // classes, 1), seed)
+    return images.subset(fit), checked if len(checked) else None
+
+
+def tuning_images(images: ImageSet, preprocess: Preprocess, seed: int) -> Tensor:
+    """All of `images`, normalised; then `_COPIES` changed copies of all of them, in the same order: with them
+    the slim network stays closer to the parent on unseen images."""
     with torch.inference_mode():
         rounds: list[list[Tensor]] = [[] for _ in range(1 + _COPIES)]
         for number, (pixels, _) in enumerate(images.batches(100)):
@@ -52,16 +70,6 @@ def tuning_images(images: ImageSet, preprocess: Preprocess, graph: Graph, seed: 
                 changed = augmented(pixels, (seed * 1_000_003 + number) * 10 + copy) if copy else pixels
                 batches.append(preprocess(changed))
     return torch.cat([batch for batches in rounds for batch in batches]).clone()
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """A slim network, the rows (rows, features) and bias of its head, and what the whole and the slim network
-    answer (images, rows) to the images they were fitted on; None for features that have positions."""
-
-    network: Network
-    head: tuple[Tensor, Tensor]
-    answers: tuple[Tensor, Tensor] | None
 
 
 def tuned(
@@ -77,7 +85,7 @@ def tuned(
     distil: bool,
     device: torch.device = CPU,
     reporter: Reporter = SILENT,
-) -> Fit:
+) -> tuple[Network, tuple[Tensor, Tensor]]:
     """The slim network and its head, fitted to what `dense` with `rows` (rows, features) and their bias say.
 
     `head` is the slim network's own, on its own features. Networks have their batch-norms fused. All is
@@ -88,7 +96,7 @@ def tuned(
     own = head[0].to(device), head[1].to(device)
     network, goal, features = refit_network(dense, slim, space, mask, images, seed=seed, reporter=reporter)
     if features.dim() != 2:
-        return Fit(network.to(CPU), head, None)
+        return network.to(CPU), head
     answers = goal @ rows[0].T + rows[1]
     if distil:
         network = distilled(network, own, images, answers, seed=seed, reporter=reporter)
@@ -96,8 +104,7 @@ def tuned(
             runner = Runner(network)
             features = torch.cat([runner(batch) for batch in torch.split(images, _BATCH)]).clone()
     weight, bias = refit_head(own[0], own[1], answers, features)
-    found = features @ weight.T + bias
-    return Fit(network.to(CPU), (weight.to(CPU), bias.to(CPU)), (answers.to(CPU), found.to(CPU)))
+    return network.to(CPU), (weight.to(CPU), bias.to(CPU))
 
 
 def held_apart(count: int, every: int, *, copies: bool) -> tuple[Tensor, Tensor]:
