@@ -1,9 +1,10 @@
 """Latency of slim networks beside their whole parents, in PyTorch and in ONNX Runtime, in one run.
 
 Two networks: a composed classifier of two classes of a CIFAR parent (raw images in, scores out; with default
-settings, and at half the multiply-adds), and torchvision's resnet18 at 224 × 224 cut to half of them. Both
-runtimes compute on the same number of threads; all four candidates of a row run turn about, and medians are
-reported. ONNX files are written and checked as `modhub export` does it.
+settings, at half the multiply-adds, and at half of them with channels in multiples of 8), and torchvision's
+resnet18 at 224 × 224 cut to half of them. Both runtimes compute on the same number of threads; all four
+candidates of a row run turn about, and medians are reported. ONNX files are written and checked as `modhub
+export` does it.
 
     python benchmarks/runtimes.py --modules bench-out/modules/C10-R20
     python benchmarks/runtimes.py --modules DIR --threads 2 --seconds 20
@@ -52,6 +53,7 @@ def main() -> None:
     pairs = [
         _composed(options.modules, None),
         _composed(options.modules, Budget(flops=0.5)),
+        _composed(options.modules, Budget(flops=0.5, multiple=8)),
         _wide(0.5),
     ]
     for name, slim, whole, images, sizes in pairs:
@@ -91,6 +93,8 @@ def _composed(directory: Path, budget: Budget | None) -> Pair:
     images = torch.randint(0, 256, (16, 3, about.input.height, about.input.width), dtype=torch.uint8)
     share = report.flops / report.parent_flops
     name = f"{about.parent.name}, {' and '.join(labels)}, {100 * share:.0f} % of the multiply-adds"
+    if budget is not None and budget.multiple > 1:
+        name += f", channels in multiples of {budget.multiple}"
     return name, slim, whole, images, (1, 128)
 
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from modhub.data import ImageSet, split_indices
@@ -26,8 +25,9 @@ from modhub.decompose.base import DecomposeOptions, Parent, aligned
 from modhub.decompose.channelling import head_tensors
 from modhub.decompose.compensation import cut
 from modhub.decompose.examining import Examiner, parent_logits
-from modhub.decompose.gathering import Observer, chunks_of, correlation_numbers
+from modhub.decompose.gathering import correlation_numbers
 from modhub.decompose.held_out import HeldOut
+from modhub.decompose.observations import Observations
 from modhub.decompose.saving import Savings, digest_of_images
 from modhub.decompose.selection import (
     QuickOrder,
@@ -41,18 +41,14 @@ from modhub.decompose.selection import (
 from modhub.decompose.statistics import (
     CORRELATION_LIMIT,
     ClassStatistics,
-    Moments,
-    correlation_tensors,
     observed_values,
-    statistics_tensors,
-    unpacked,
 )
 from modhub.decompose.workers import Workers
 from modhub.errors import DataError
 from modhub.manifest import Calibration, Measurement, MethodInfo, Sizes
 from modhub.manifest.fields import Fields
 from modhub.modules import Decomposition, ModuleDraft
-from modhub.nets import Mask, Runner, channel_space, cost, fuse_batch_norm, slice_network, weightless
+from modhub.nets import Mask, channel_space, cost, slice_network, weightless
 from modhub.preprocessing import Preprocess
 from modhub.reporter import Reporter
 
@@ -61,8 +57,6 @@ __all__ = ["Relevance"]
 _ORDER_WORK = 20_000_000_000
 """Numbers that ordering the channels of all classes may change before first charges have to do."""
 _EXAMINED = 16
-_SAVES = 10
-"""How often the pooled sums are saved on the way."""
 
 
 class Relevance:
@@ -145,6 +139,17 @@ class _Work:
         work = len(self.wanted) * order_work(self.space, observed_values(graph, self.space))
         self.quick = not self.own and work > _ORDER_WORK
         self.saved = Savings(options.resume, self._about(images), owner=self.workers.first)
+        self.seen = Observations(
+            parent,
+            self.fit,
+            self.space,
+            options,
+            self.wanted,
+            own=self.own,
+            workers=self.workers,
+            saved=self.saved,
+            reporter=reporter,
+        )
 
     def _about(self, images: ImageSet) -> list[Any]:
         """Everything the result depends on."""
@@ -165,11 +170,15 @@ class _Work:
     def run(self) -> Decomposition:
         started = time.perf_counter()
         parent = self.parent
-        self._observe()
+        self.seen.observe()
         with self.reporter.step("calibrate"):
             self._calibrate()
         choices = self._choose()
-        shared = {"parent.weight": parent.head.weight, "parent.bias": parent.head.bias, **self.correlations}
+        shared = {
+            "parent.weight": parent.head.weight,
+            "parent.bias": parent.head.bias,
+            **self.seen.correlations,
+        }
         return Decomposition(
             method=MethodInfo(name=Relevance.name, parameters=self.parameters, paper=Relevance.paper),
             modules=tuple(self._draft(row, choices[row]) for row in self.wanted),
@@ -177,135 +186,6 @@ class _Work:
             seconds=time.perf_counter() - started,
             images=len(self.fit) + len(self.held),
         )
-
-    # -- what the classes do to the trunk ------------------------------------------------------------------
-
-    def _observe(self) -> None:
-        """Own statistics are kept as they are; those with pooled correlations as they stand in modules."""
-        parent, options = self.parent, self.options
-        observer = Observer(
-            Runner(fuse_batch_norm(parent.trunk)).to(options.device),
-            parent.head,
-            self.space,
-            self.fit,
-            self.preprocess,
-            own=self.own,
-            batch=options.batch,
-            device=options.device,
-            workers=self.workers,
-        )
-        self.values = observer.values
-        self.full: dict[int, ClassStatistics] = {}
-        self.tensors: dict[int, dict[str, Tensor]] = {}
-        chunks = chunks_of(self.wanted, self.fit.counts().tolist(), options.batch)
-        pooled = f"pooled-{self.workers.rank}-of-{self.workers.size}"
-        done = self._restored(len(chunks), pooled, observer)
-        every = 1 if self.own else -(-len(chunks) // _SAVES)
-        unsaved: dict[str, dict[str, Tensor]] = {}
-        turn = 0
-        with self.reporter.step("observe classes", len(self.wanted)):
-            for number, rows in enumerate(chunks):
-                if number >= done:
-                    unsaved[f"classes-{number}"] = self._seen(rows, observer.observe(rows, turn))
-                    if (number + 1) % every == 0 or number + 1 == len(chunks):
-                        self._save(unsaved, pooled, observer, number + 1)
-                turn += -(-int(sum(self.fit.counts()[rows])) // options.batch)
-                self.reporter.advance(len(rows))
-        self.correlations: dict[str, Tensor] = {}
-        if not self.own:
-            self.workers.sum(observer.pooled.second.values())
-            self.correlations = correlation_tensors(observer.pooled.moments())
-            # float16 as it is stored: what is chosen here is chosen alike where modules are composed.
-            self.matrices = {
-                name: unpacked(self.correlations[f"statistics.{name}.correlation"].float().numpy())
-                if f"statistics.{name}.correlation" in self.correlations
-                else np.ones(observer.channels[name])
-                for name in self.values
-            }
-
-    def _seen(self, rows: list[int], found: list[ClassStatistics]) -> dict[str, Tensor]:
-        """Remember what was found; the same by `<row>/<name>`, to be saved."""
-        kept: dict[str, Tensor] = {}
-        for row, statistics in zip(rows, found, strict=True):
-            if self.own:
-                self.full[row] = statistics
-                for name, moments in statistics.moments.items():
-                    for part, array in (
-                        ("mean", moments.mean),
-                        ("covariance", moments.covariance),
-                        ("sensitivity", statistics.sensitivity[name]),
-                    ):
-                        kept[f"{row}/{name}/{part}"] = torch.from_numpy(array)
-            else:
-                self.tensors[row] = statistics_tensors(statistics, correlations=False)
-                kept.update({f"{row}/{key}": tensor for key, tensor in self.tensors[row].items()})
-        return kept
-
-    def _save(
-        self, unsaved: dict[str, dict[str, Tensor]], pooled: str, observer: Observer, done: int
-    ) -> None:
-        if self.workers.first:
-            for name, tensors in unsaved.items():
-                self.saved.save(name, tensors)
-        unsaved.clear()
-        if not self.own:
-            sums = observer.pooled
-            tensors = {f"first/{name}": each for name, each in sums.first.items()}
-            tensors.update({f"second/{name}": each for name, each in sums.second.items()})
-            self.saved.save(pooled, tensors, {"chunks": done, "classes": sums.classes})
-
-    def _restored(self, chunks: int, pooled: str, observer: Observer) -> int:
-        """How many chunks an interrupted run has left, which are read."""
-        done = 0
-        if self.own:
-            while done < chunks and self.saved.has(f"classes-{done}"):
-                done += 1
-            done = min(self.workers.gather(done))
-        elif (left := self.saved.load(pooled)) is not None:
-            done = int(left[1]["chunks"])
-        if not self.workers.agree(done):
-            return 0
-        if done and not self.own and left is not None:
-            observer.pooled.classes = int(left[1]["classes"])
-            for name in observer.values:
-                observer.pooled.first[name] = left[0][f"first/{name}"]
-                observer.pooled.second[name] = left[0][f"second/{name}"]
-        for number in range(done):
-            found = self.saved.load(f"classes-{number}")
-            self._remember({} if found is None else found[0])
-        return done
-
-    def _remember(self, kept: Mapping[str, Tensor]) -> None:
-        for row in dict.fromkeys(int(key.partition("/")[0]) for key in kept):
-            own = {key.partition("/")[2]: each for key, each in kept.items() if key.startswith(f"{row}/")}
-            if not self.own:
-                self.tensors[row] = own
-                continue
-            arrays = {key: each.numpy() for key, each in own.items()}
-            self.full[row] = ClassStatistics(
-                {name: Moments(arrays[f"{name}/mean"], arrays[f"{name}/covariance"]) for name in self.values},
-                {name: arrays[f"{name}/sensitivity"] for name in self.values},
-            )
-
-    def _statistics(self, row: int, *, covariances: bool = True) -> ClassStatistics:
-        """As `read_statistics` gives them to a composer, where correlations are pooled."""
-        if self.own:
-            return self.full[row]
-        moments, sensitivity = {}, {}
-        for name in self.values:
-            mean, deviation, slope = (
-                self.tensors[row][f"statistics.{name}.{part}"].double().numpy()
-                for part in ("mean", "deviation", "sensitivity")
-            )
-            matrix = self.matrices[name]
-            covariance: NDArray[np.float64] = deviation**2
-            if covariances and matrix.ndim == 2:
-                covariance = matrix * deviation[:, None] * deviation[None, :]
-            moments[name] = Moments(mean, covariance)
-            sensitivity[name] = slope
-        return ClassStatistics(moments, sensitivity)
-
-    # -- what a class needs --------------------------------------------------------------------------------
 
     def _calibrate(self) -> None:
         held = HeldOut.read(self.held, self.preprocess, self.options.seed, self.options.batch)
@@ -321,7 +201,7 @@ class _Work:
     def _choose(self) -> dict[int, _Choice]:
         """Every class's channels: first those that are examined, then the others at the same price."""
         if self.quick:
-            self.orders = QuickOrder(self.matrices, self.space, self.costs)
+            self.orders = QuickOrder(self.seen.matrices, self.space, self.costs)
         limit = self.options.examined or (_EXAMINED if self.quick else len(self.wanted))
         spread = np.linspace(0, len(self.wanted) - 1, min(limit, len(self.wanted))).round().astype(int)
         first = [self.wanted[place] for place in dict.fromkeys(spread.tolist())]
@@ -355,12 +235,12 @@ class _Work:
         # The slope turns a squared error of the margin into one of log-odds, which compares between classes.
         scale = calibration.parameters["slope"] ** 2
         if price is not None:
-            removal = self._order(row, self._statistics(row, covariances=not self.quick))
+            removal = self._order(row, self.seen.statistics(row, covariances=not self.quick))
             count = int(np.searchsorted(removal.price * scale, price, side="right"))
             mask = mask_after(removal, count, self.space)
             size = cost(slice_network(self.shapes, mask, space=self.space))
             return self._chosen(mask, calibration, None, size.parameters, size.flops, None)
-        statistics = self._statistics(row)
+        statistics = self.seen.statistics(row)
         removal = self._order(row, statistics)
         count = examiner.longest(row, statistics, removal, calibration)
         mask = mask_after(removal, count, self.space)
@@ -375,10 +255,7 @@ class _Work:
     def _order(self, row: int, statistics: ClassStatistics) -> Removal:
         if not self.quick:
             return removal_order(statistics, self.space, self.costs)
-        deviations = {
-            name: self.tensors[row][f"statistics.{name}.deviation"].double().numpy() for name in self.values
-        }
-        return self.orders.order(deviations, statistics.sensitivity)
+        return self.orders.order(self.seen.deviations(row), statistics.sensitivity)
 
     def _chosen(
         self,
@@ -400,16 +277,15 @@ class _Work:
         return _Choice(mask=mask, calibration=calibration, measurement=measurement, sizes=sizes, price=price)
 
     def _draft(self, row: int, choice: _Choice) -> ModuleDraft:
-        statistics = self._statistics(row, covariances=False)
+        statistics = self.seen.statistics(row, covariances=False)
         relevance = importance(statistics, self.space)
-        carried = statistics_tensors(statistics, correlations=True) if self.own else self.tensors[row]
         return ModuleDraft(
             label=self.parent.labels[row],
             tensors={
                 "mask": torch.from_numpy(choice.mask.astype(np.uint8)),
                 "relevance": torch.from_numpy(relevance / max(relevance.max(initial=0.0), 1e-30)).half(),
                 **head_tensors(self.parent.head, row),
-                **carried,
+                **self.seen.carried(row),
             },
             calibration=choice.calibration,
             measurement=choice.measurement,
