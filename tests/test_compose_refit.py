@@ -14,7 +14,7 @@ from modhub.compose.plans import plans
 from modhub.compose.recalibrating import recalibrated
 from modhub.compose.refit import refit_head, refit_network
 from modhub.compose.synthetic import dead_leaves
-from modhub.compose.tuning import distilled, held_apart, shares, tuning_images
+from modhub.compose.tuning import distilled, even_shares, held_apart, shares, tuning_images
 from modhub.data import ImageSet
 from modhub.decompose.compensation import cut
 from modhub.nets import Mask, Network, Runner, fuse_batch_norm
@@ -169,18 +169,37 @@ def test_a_single_class_under_a_budget_says_yes_as_often_as_its_parent() -> None
     assert float(slim[~own].float().mean()) < float(whole[~own].float().mean()) + 0.1
 
 
-@pytest.mark.parametrize(
-    ("per_class", "apart", "fitted", "checked"),
-    [(20, False, 120, 0), (20, True, 96, 24), (100, False, 600, 0), (110, True, 600, 60)],
-)
-def test_images_to_check_on_are_not_fitted_on(per_class: int, apart: bool, fitted: int, checked: int) -> None:
+def numbered(per_class: int) -> ImageSet:
+    """Images of six classes that are all different."""
     targets = np.repeat(np.arange(6), per_class)
-    images = ImageSet("numbered", "train", "012345", targets, lambda i: np.array([[[i % 256]], [[i // 256]]]))
-    fit, others = shares(images, digit_parent().trunk, 0, apart=apart)
+    return ImageSet("numbered", "train", "012345", targets, lambda i: np.array([[[i % 256]], [[i // 256]]]))
+
+
+def contents(images: ImageSet) -> set[bytes]:
+    return {each.tobytes() for each in images.images(range(len(images)))}
+
+
+@pytest.mark.parametrize(("per_class", "fitted", "checked"), [(20, 120, 0), (100, 600, 0), (110, 600, 60)])
+def test_images_to_check_on_are_not_fitted_on(per_class: int, fitted: int, checked: int) -> None:
+    fit, others = shares(numbered(per_class), digit_parent().trunk, 0)
     assert fit.counts().tolist() == [fitted // 6] * 6
     assert (others is None) == (checked == 0)
     if others is not None:
         assert others.counts().tolist() == [checked // 6] * 6
-        seen = [{each.tobytes() for each in part.images(range(len(part)))} for part in (fit, others)]
-        assert (len(seen[0]), len(seen[1])) == (fitted, checked)
-        assert not seen[0] & seen[1]
+        assert (len(contents(fit)), len(contents(others))) == (fitted, checked)
+        assert not contents(fit) & contents(others)
+
+
+@pytest.mark.parametrize(
+    ("per_class", "fitted", "checked"),
+    [(50, (40, 200), (10, 50)), (300, (240, 360), (60, 300)), (1000, (300, 300), (167, 833))],
+)
+def test_yes_and_no_are_fitted_on_alike(
+    per_class: int, fitted: tuple[int, int], checked: tuple[int, int]
+) -> None:
+    images = numbered(per_class)
+    fit, others = even_shares(images, images.targets == 2, digit_parent().trunk, 0)
+    for part, (yes, no) in ((fit, fitted), (others, checked)):
+        assert abs(int((part.targets == 2).sum()) - yes) <= (0 if part is fit else 20)
+        assert len(contents(part)) == len(part) == yes + no
+    assert not contents(fit) & contents(others)

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from modhub.compose.budget import Budget, mask_within
@@ -18,7 +19,7 @@ from modhub.compose.parts import Part
 from modhub.compose.reading import head_tensors, mask_of, relevance_of, stacked, unstacked
 from modhub.compose.recalibrating import recalibrate
 from modhub.compose.synthetic import Wish
-from modhub.compose.tuning import held_apart, shares, tuned, tuning_images
+from modhub.compose.tuning import even_shares, held_apart, room, shares, tuned, tuning_images
 from modhub.compose.worlds import worlds
 from modhub.data import ImageSet
 from modhub.decompose.channelling import tail_of
@@ -46,6 +47,9 @@ __all__ = ["TrunkPlan", "decisions", "plans", "random_removal"]
 _STEPS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _HELD = 4
 """Of this many images one measures and the others fit."""
+_ASKED = 5
+"""Times as many images as are fitted on are looked through for those of a class that answers alone."""
+_BATCH = 50
 _OWN = 10
 """With more classes than this synthetic images are made for all of them together."""
 
@@ -187,16 +191,27 @@ class TrunkPlan:
             return None
         spec = self.parts[0].module.manifest.input
         if tune is not None:
-            # A class that answers alone says yes or no, which hangs on the level of its margin.
-            alone = any(len(head) == 1 for head in self.heads)
-            chosen, others = shares(tune, self.trunk, seed, apart=alone)
-            return Material(tuning_images(chosen, Preprocess(spec), seed), others)
+            if any(len(head) == 1 for head in self.heads):
+                pool = tune.sample(max(_ASKED * room(self.trunk) // max(len(tune.labels), 1), 1), seed)
+                fit, others = even_shares(pool, self._wanted_in(pool), self.trunk, seed)
+                return Material(tuning_images(fit, Preprocess(spec), seed), others)
+            fit, rest = shares(tune, self.trunk, seed)
+            return Material(tuning_images(fit, Preprocess(spec), seed), rest)
         if budget is None:
             return None
         wishes = self.wishes()
         if not wishes:
             return None
         return Material(imagination.images(fuse_batch_norm(self.trunk), spec, wishes, reporter))
+
+    def _wanted_in(self, images: ImageSet) -> NDArray[np.bool_]:
+        """(images,) whether the whole network says yes for some class that answers alone."""
+        whole = self.compile(self.space.full_mask())
+        single = [number for number, head in enumerate(whole.heads) if head.classes == 1]
+        found = np.zeros(len(images), np.bool_)
+        for pixels, indices in images.batches(_BATCH):
+            found[indices] = decisions(whole, whole.preprocess(pixels))[:, single].bool().any(1).numpy()
+        return found
 
     def wishes(self) -> dict[str, Wish]:
         """What synthetic images should be like, by the content id of what asks for them: one wish per class,
@@ -294,7 +309,7 @@ def random_removal(space: ChannelSpace, seed: int) -> Removal:
 def decisions(each: TrunkPass, images: Tensor) -> Tensor:
     """(images, heads): the best class of each head, or of a single class whether it is there."""
     with torch.inference_mode():
-        features = torch.cat([each.trunk(batch) for batch in torch.split(images, 50)])
+        features = torch.cat([each.trunk(batch) for batch in torch.split(images, _BATCH)])
         found = []
         for head in each.heads:
             margin = head.margins(features)

@@ -22,7 +22,7 @@ from modhub.decompose.calibration import fit_log_odds
 __all__ = ["recalibrate", "recalibrated"]
 
 _BATCH = 50
-_FEWEST = 20
+_FEWEST = 10
 """Images on a side; with fewer nothing is fitted."""
 _PLACE = {name: number for number, name in enumerate(CALIBRATION_FIELDS)}
 

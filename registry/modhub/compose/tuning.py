@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from modhub.compose.refit import refit_head, refit_network
@@ -21,7 +22,7 @@ from modhub.nets import ChannelSpace, Mask, Network, Runner, cost
 from modhub.preprocessing import Preprocess
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["distilled", "held_apart", "shares", "tuned", "tuning_images"]
+__all__ = ["distilled", "even_shares", "held_apart", "room", "shares", "tuned", "tuning_images"]
 
 _LIVE = 400 << 20
 """Bytes that one value of all images may take."""
@@ -40,24 +41,42 @@ _STEPS = (100, 1600)
 _EPOCHS = 30
 
 
-def shares(images: ImageSet, trunk: Network, seed: int, *, apart: bool) -> tuple[ImageSet, ImageSet | None]:
-    """Those of `images` to fit a slim network on, and others to check it on.
-
-    The first are at most `_MOST`, evenly over the folders they come in, fewer of large ones. Where no others
-    are left, a fifth of the images is kept for that if they are to be `apart`.
-    """
+def room(trunk: Network) -> int:
+    """How many images a slim network of this trunk is fitted on at most, fewer of large ones."""
     largest = max(math.prod(shape) for shape in trunk.graph.shapes.values())
-    most = max(10, min(_MOST, _LIVE // (4 * (1 + _COPIES) * largest)))
-    classes = max(len(images.labels), 1)
-    fit = np.arange(len(images))
-    if len(images) > most:
-        (fit,) = split_indices(images.targets, (max(most // classes, 1),), seed)
-    elif apart:
-        fit, _ = split_indices(images.targets, (4 * most, most), seed)
+    return max(10, min(_MOST, _LIVE // (4 * (1 + _COPIES) * largest)))
+
+
+def shares(images: ImageSet, trunk: Network, seed: int) -> tuple[ImageSet, ImageSet | None]:
+    """Those of `images` to fit a slim network on, evenly over the folders they come in, and some of the others
+    to check it on, if there are others."""
+    most, classes = room(trunk), max(len(images.labels), 1)
+    if len(images) <= most:
+        return images, None
+    (fit,) = split_indices(images.targets, (max(most // classes, 1),), seed)
     rest = images.subset(np.setdiff1d(np.arange(len(images)), fit))
-    count = int(min(_CHECKED, _CHECK_WORK / max(cost(trunk).flops, 1)))
-    checked = rest.sample(max(count // classes, 1), seed)
-    return images.subset(fit), checked if len(checked) else None
+    return images.subset(fit), rest.sample(max(_checks(trunk) // classes, 1), seed)
+
+
+def even_shares(
+    images: ImageSet, said: NDArray[np.bool_], trunk: Network, seed: int
+) -> tuple[ImageSet, ImageSet]:
+    """The same for a network that says yes or no, where the parent has `said` (images,) which.
+
+    A fifth of each side is kept to check on; of the others both sides are fitted on alike while there are enough.
+    """
+    kept, used = split_indices(said, (len(images), 4 * len(images)), seed)
+    yes, no = used[said[used]], used[~said[used]]
+    draw = np.random.default_rng(seed)
+    most = room(trunk)
+    half = min(max(most // 2, most - len(no)), len(yes))
+    fit = np.concatenate([draw.permutation(yes)[:half], draw.permutation(no)[: most - half]])
+    checked = draw.permutation(kept)[: _checks(trunk)]
+    return images.subset(np.sort(fit)), images.subset(np.sort(checked))
+
+
+def _checks(trunk: Network) -> int:
+    return max(10, int(min(_CHECKED, _CHECK_WORK / max(cost(trunk).flops, 1))))
 
 
 def tuning_images(images: ImageSet, preprocess: Preprocess, seed: int) -> Tensor:
