@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from modhub.data import as_batch, open_data
 from modhub.nets.architectures import ARCHITECTURES
+from modhub_cli.main import run
 from tests.console import ROOT, Console
 
 LABELS = {"plain": ["0", "1", "2", "3"], "residual": ["2", "3", "4"]}
@@ -401,6 +402,13 @@ def test_wrong_usage_exits_with_2(modhub, arguments):
     assert result.code == 2
     assert result.out == ""
     assert "Usage: modhub" in result.err
+
+
+def test_what_an_interruption_breaks_is_told_as_one(monkeypatch, capsys):
+    """An import that swallows Ctrl-C leaves half a module behind, and something else fails over it."""
+    monkeypatch.setattr(sys, "argv", ["modhub", "info", "not a ref"])
+    assert (run(), run(lambda: True)) == (1, 130)
+    assert capsys.readouterr().err.endswith("Error: Stopped. Nothing was left half-written.\n")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
+from collections.abc import Callable
+from types import FrameType
 
 import click
 
@@ -72,18 +74,30 @@ def cli() -> None:
     """
 
 
-def run() -> int:
-    """Do what the command line says. Exit codes: 0 done, 1 a clear error, 2 wrong usage, 130 interrupted."""
+def run(interrupted: Callable[[], bool] = lambda: False) -> int:
+    """Do what the command line says. Exit codes: 0 done, 1 a clear error, 2 wrong usage, 130 interrupted.
+
+    Some imports swallow Ctrl-C half-way and fail in another way later: what goes wrong once somebody has
+    `interrupted` is told as an interruption.
+    """
     try:
         code = cli.main(prog_name="modhub", standalone_mode=False)
     except BaseException as error:
-        code = report(error)
+        code = report(KeyboardInterrupt() if interrupted() else error)
     return code if isinstance(code, int) else 0
 
 
 def main() -> None:
     """The console script: `run`, then the end of the process."""
-    code = run()
+    signals: list[int] = []
+
+    def noted(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, noted)
+    code = run(lambda: bool(signals))
     # The work is done and told; Ctrl-C while Python takes itself down would only print a traceback.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)

@@ -48,8 +48,8 @@ def room(trunk: Network) -> int:
 
 
 def shares(images: ImageSet, trunk: Network, seed: int) -> tuple[ImageSet, ImageSet | None]:
-    """Those of `images` to fit a slim network on, evenly over the folders they come in, and some of the others
-    to check it on, if there are others."""
+    """Those of `images` to fit a slim network on, evenly over the folders they come in, and some of the
+    others to check it on, if there are others."""
     most, classes = room(trunk), max(len(images.labels), 1)
     if len(images) <= most:
         return images, None
@@ -63,7 +63,8 @@ def even_shares(
 ) -> tuple[ImageSet, ImageSet]:
     """The same for a network that says yes or no, where the parent has `said` (images,) which.
 
-    A fifth of each side is kept to check on; of the others both sides are fitted on alike while there are enough.
+    A fifth of each side is kept to check on; of the others both sides are fitted on alike while there are
+    enough.
     """
     kept, used = split_indices(said, (len(images), 4 * len(images)), seed)
     yes, no = used[said[used]], used[~said[used]]
