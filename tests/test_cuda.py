@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -49,18 +48,18 @@ def test_decomposing_finds_the_same_modules(method: str) -> None:
         assert there.calibration.parameters == pytest.approx(here.calibration.parameters, rel=1e-3, abs=1e-3)
 
 
-def scores(parts: list[Part], device: torch.device, budget: Budget | None) -> Tensor:
+def scores(parts: list[Part], device: torch.device) -> Tensor:
     with torch.inference_mode():
-        found: Tensor = compose(parts, budget=budget, device=device)(pixels_of(digits("14", "test"))[0])
+        found: Tensor = compose(parts, device=device)(pixels_of(digits("14", "test"))[0])
     return found
 
 
 def test_what_is_not_fitted_is_the_same() -> None:
     parts = parts_of(digit_modules(), ["1", "4"])
-    assert torch.allclose(scores(parts, DEVICE, None), scores(parts, torch.device("cpu"), None), atol=1e-3)
+    assert torch.allclose(scores(parts, DEVICE), scores(parts, torch.device("cpu")), atol=1e-3)
 
 
-def test_a_budget_is_fitted_as_well(tmp_path: Path) -> None:
+def test_a_budget_is_fitted_as_well() -> None:
     parts, images = parts_of(digit_modules(), ["1", "4"]), digits("14", "test")
     budget = Budget(flops=0.5)
     here = compose(parts, budget=budget, tune=digits("14"))
@@ -71,7 +70,7 @@ def test_a_budget_is_fitted_as_well(tmp_path: Path) -> None:
     assert evaluate(there, images).top1 == pytest.approx(evaluate(here, images).top1, abs=0.02)
 
 
-def test_evaluation_counts_the_same(tmp_path: Path) -> None:
+def test_evaluation_counts_the_same() -> None:
     classifier: ComposedClassifier = compose(parts_of(digit_modules(), ["1", "4", "5"]))
     images = digits("145", "test")
     here, there = evaluate(classifier, images), evaluate(classifier, images, device=DEVICE)

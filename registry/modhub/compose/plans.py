@@ -124,9 +124,8 @@ class TrunkPlan:
         `max_loss` of the images it is not fitted on, so that the loss is at most that; the whole trunk when
         none does. Raises `BudgetError` when the whole trunk is too large."""
         goal = 0.0 if budget.max_loss is None else budget.max_loss
-        whole = self.space.full_mask()
         limits = [step for step in _STEPS if step <= (budget.flops or 1.0)]
-        best = self.compile(whole)
+        best = self.whole
         reference: Tensor | None = None
         material: Material | None = None
         low, high = 0, len(limits)
@@ -142,7 +141,7 @@ class TrunkPlan:
                 images[chosen] for chosen in held_apart(len(images), _HELD, copies=tune is not None)
             )
             if reference is None:
-                reference = decisions(self.compile(whole), held)
+                reference = decisions(self.whole, held)
             used = replace(material, images=fitted)
             found = self.compile(mask, used, distil=tune is not None, seed=seed, reporter=reporter)
             if float((decisions(found, held) != reference).float().mean()) <= goal:
@@ -155,6 +154,11 @@ class TrunkPlan:
                 hint="Allow a larger --max-loss or a larger --budget, or give more images with --tune.",
             )
         return best
+
+    @cached_property
+    def whole(self) -> TrunkPass:
+        """The trunk with all its channels, which says what slim networks should."""
+        return self.compile(self.space.full_mask())
 
     @cached_property
     def removal(self) -> Removal:
@@ -206,11 +210,12 @@ class TrunkPlan:
 
     def _wanted_in(self, images: ImageSet) -> NDArray[np.bool_]:
         """(images,) whether the whole network says yes for some class that answers alone."""
-        whole = self.compile(self.space.full_mask())
-        single = [number for number, head in enumerate(whole.heads) if head.classes == 1]
+        single = [number for number, head in enumerate(self.whole.heads) if head.classes == 1]
         found = np.zeros(len(images), np.bool_)
         for pixels, indices in images.batches(_BATCH):
-            found[indices] = decisions(whole, whole.preprocess(pixels))[:, single].bool().any(1).numpy()
+            found[indices] = (
+                decisions(self.whole, self.whole.preprocess(pixels))[:, single].bool().any(1).numpy()
+            )
         return found
 
     def wishes(self) -> dict[str, Wish]:
@@ -279,7 +284,7 @@ class TrunkPlan:
         ]
         found = TrunkPass(network, first.input, heads, self._report(sliced, mask))
         if material is not None and material.others is not None:
-            recalibrate(found, self.compile(space.full_mask()), material.others)
+            recalibrate(found, self.whole, material.others)
         return found
 
     def _report(self, sliced: Network, mask: Mask) -> TrunkReport:
