@@ -61,12 +61,17 @@ def see(browser: Any, server: Server, path: str, shot: str = "") -> str:
 
 def main_after(browser: Any, action: Callable[[], None]) -> str:
     """What the page says to which `action` (a click, a form) leads."""
-    from selenium.webdriver.support.expected_conditions import staleness_of
+    from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.support.wait import WebDriverWait
 
-    left = browser.find_element("tag name", "html")
+    # A mark on the page that is left, and not a question to one of its nodes: the driver answers that with an
+    # error of its own while the page goes.
+    browser.execute_script("window.left = true")
     action()
-    WebDriverWait(browser, 20).until(staleness_of(left))
+    arrived = "return window.left === undefined && document.readyState === 'complete'"
+    WebDriverWait(browser, 20, ignored_exceptions=[WebDriverException]).until(
+        lambda each: each.execute_script(arrived)
+    )
     return str(browser.find_element("tag name", "main").text)
 
 
