@@ -17,6 +17,7 @@ from modhub.modules import ModuleSet
 from modhub.nets import import_module
 from modhub.preprocessing import Preprocess
 
+_EPOCHS = 16
 INPUT = InputSpec(channels=1, height=8, width=8, mean=(0.3,), std=(0.35,))
 
 
@@ -52,11 +53,14 @@ def digit_parent(labels: str = "012345", width: int = 12, seed: int = 0) -> Pare
         torch.manual_seed(seed)
         model = DigitNet(len(labels), width).train()
         optimiser = torch.optim.AdamW(model.parameters(), 0.01, weight_decay=0.01)
-        for _ in range(12):
+        # The rate falls to nothing: the last steps of a high one end at another network on every processor.
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, _EPOCHS)
+        for _ in range(_EPOCHS):
             for batch in torch.randperm(len(inputs)).split(64):
                 optimiser.zero_grad()
                 F.cross_entropy(model(inputs[batch]), targets[batch]).backward()
                 optimiser.step()
+            schedule.step()
     return Parent.of(
         import_module(model.eval(), (1, 8, 8)),
         name=f"digits-{labels}-{width}",

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modhub.compose import Budget, compose, parts_of
+from modhub.compose.distilling import distilled, watched
 from modhub.compose.heads import CALIBRATION_FIELDS, HeadTensors, JoinedHead
 from modhub.compose.plans import plans
 from modhub.compose.recalibrating import recalibrated
 from modhub.compose.refit import refit_head, refit_network
 from modhub.compose.synthetic import dead_leaves
-from modhub.compose.tuning import distilled, even_shares, held_apart, shares, tuning_images
+from modhub.compose.transfer import Imagined, Pictures
+from modhub.compose.tuning import Material, apart
 from modhub.data import ImageSet
 from modhub.decompose.compensation import cut
 from modhub.nets import Mask, Network, Runner, fuse_batch_norm
@@ -28,6 +30,15 @@ def _cut(fraction: float) -> tuple[Network, Network, Mask]:
     head = digit_parent().head
     slim, _, _ = cut(plan.trunk, mask, plan.space, plan.statistics(), head.weight, head.bias)
     return fuse_batch_norm(plan.trunk), fuse_batch_norm(slim), mask
+
+
+def _heads(mask: Mask) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+    """The parent's rows of the two classes, and the same on the features that `mask` keeps."""
+    (plan,) = plans(parts_of(digit_modules(), ["1", "4"]))
+    head = digit_parent().head
+    kept = torch.from_numpy(plan.space.kept(mask, plan.trunk.graph.output).copy())
+    weight, bias = head.weight[[1, 4]], head.bias[[1, 4]]
+    return (weight, bias), (weight[:, kept], bias)
 
 
 def _inputs(split: str) -> torch.Tensor:
@@ -85,26 +96,60 @@ def test_a_head_is_pulled_to_what_it_was_and_to_its_goal() -> None:
     torch.testing.assert_close(moved, 2 * weight, atol=0.1, rtol=0.1)
 
 
-def test_distillation_never_moves_away_from_the_parent() -> None:
-    dense, slim, mask = _cut(0.4)
+def test_distillation_brings_a_network_nearer_to_its_parent_on_other_images() -> None:
     (plan,) = plans(parts_of(digit_modules(), ["1", "4"]))
-    head = digit_parent().head
-    kept = torch.from_numpy(plan.space.kept(mask, plan.trunk.graph.output).copy())
-    images = _inputs("train")
-    rows = head.weight[:, kept], head.bias
-    with torch.inference_mode():
-        answers = Runner(dense)(images) @ head.weight.T + head.bias
-    trained = distilled(slim, rows, images, answers.clone(), seed=0)
-    held, used = held_apart(len(images), 5, copies=True)
-    assert not set(held.tolist()) & set(used.tolist())
+    dense, slim, mask = _cut(0.4)
+    rows, own = _heads(mask)
+    slim, _, _ = refit_network(dense, slim, plan.space, mask, _inputs("train"))
+    material = Material.of_images(digits("14"), INPUT, plan.trunk, 0)
+    statistics = plan.statistics()
+    assert statistics is not None
+    lessons, sensitivity = material.transfer, statistics.sensitivity
+    trained = distilled(dense, slim, plan.space, mask, rows, own, lessons, material.judged, sensitivity)
 
-    def apart(network: Network) -> float:
+    def away(network: Network) -> float:
         with torch.inference_mode():
-            found = Runner(network)(images[held]) @ rows[0].T + rows[1]
-        off = (found - found.mean(1, keepdim=True)) - (answers - answers.mean(1, keepdim=True))[held]
+            answers = Runner(dense)(_inputs("test")) @ rows[0].T + rows[1]
+            found = Runner(network)(_inputs("test")) @ own[0].T + own[1]
+        off = (found - found.mean(1, keepdim=True)) - (answers - answers.mean(1, keepdim=True))
         return float(off.square().mean())
 
-    assert apart(trained) <= apart(slim)
+    assert away(trained) < 0.7 * away(slim)
+
+
+def test_without_images_to_judge_or_learn_from_nothing_is_trained() -> None:
+    dense, slim, mask = _cut(0.4)
+    space, head = plans(parts_of(digit_modules(), ["1", "4"]))[0].space, digit_parent().head
+    images = _inputs("train")[:4]
+    for lessons, judged in ((images, images[:0]), (images[:0], images)):
+        found = distilled(
+            dense, slim, space, mask, *[(head.weight, head.bias)] * 2, Imagined(lessons, 0), judged
+        )
+        assert found is slim
+
+
+def test_lessons_that_lead_away_are_undone() -> None:
+    """The judges are images like those of the parent; the lessons are nothing like them."""
+    dense, slim, mask = _cut(0.7)
+    (plan,) = plans(parts_of(digit_modules(), ["1", "4"]))
+    rows, own = _heads(mask)
+    images = _inputs("train")
+    slim, _, _ = refit_network(dense, slim, plan.space, mask, images)
+    strange = Imagined(1000 * torch.randn(32, *images.shape[1:]), 0)
+    found = distilled(dense, slim, plan.space, mask, rows, own, strange, images)
+    assert found.sha256 == slim.sha256
+
+
+def test_what_is_matched_are_the_inputs_of_layers_and_the_features_before_they_are_averaged() -> None:
+    (plan,) = plans(parts_of(digit_modules(), ["1", "4"]))
+    graph = plan.trunk.graph
+    found = watched(graph, plan.space)
+    statistics = plan.statistics()
+    assert statistics is not None
+    assert set(found.values()) == set(statistics.sensitivity)
+    (last,) = (name for name, known in found.items() if known == graph.output)
+    assert len(graph.shapes[last]) == 3
+    assert len(graph.shapes[graph.output]) == 1
 
 
 def test_dead_leaves_depend_on_their_seed_alone() -> None:
@@ -116,18 +161,40 @@ def test_dead_leaves_depend_on_their_seed_alone() -> None:
     assert one.float().std() > 10
 
 
-def test_tuning_images_come_with_changed_copies() -> None:
-    preprocess = Preprocess(INPUT)
-    found = tuning_images(digits("14").subset(range(20)), preprocess, 0)
-    assert found.shape == (80, 1, 8, 8)
-    pixels, _ = next(digits("14").subset(range(20)).batches(20))
-    torch.testing.assert_close(found[:20], preprocess(pixels))
-    rounds = torch.split(found, 20)
-    for one, other in itertools.combinations(rounds, 2):
-        assert not torch.equal(one, other)
-    held, used = held_apart(len(found), 4, copies=True)
-    assert held.tolist() == [0, 4, 8, 12, 16]
-    assert not {index % 20 for index in used.tolist()} & set(held.tolist()), "no copy of a held image is used"
+def test_pictures_are_changed_anew_in_every_batch_but_for_a_quarter() -> None:
+    preprocess, images = Preprocess(INPUT), digits("14").subset(range(20))
+    plain = {each.numpy().tobytes() for each in preprocess(next(images.batches(20))[0])}
+    lessons = Pictures(images, preprocess, 0)
+    one, again, other = (lessons.batch(step, 8) for step in (0, 0, 1))
+    assert one.shape == (8, 1, 8, 8)
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    for batch in (one, other):
+        assert [each.numpy().tobytes() in plain for each in batch] == [True] * 2 + [False] * 6
+    assert len(lessons.batch(0, 64)) == 20
+
+
+def test_pictures_are_drawn_as_often_as_their_chances_say() -> None:
+    images = numbered(10)
+    preprocess = Preprocess(replace(INPUT, height=2, width=1))
+    chances = np.where(images.targets == 2, 5.0, 1.0)
+    lessons = Pictures(images, preprocess, 0, chances / chances.sum())
+    own = {each.numpy().tobytes() for each in preprocess(next(images.only("2").batches(10))[0])}
+    plain = [lessons.batch(step, 1)[0].numpy().tobytes() for step in range(400)]
+    assert 0.4 < np.mean([each in own for each in plain]) < 0.6
+
+
+def test_imagined_images_are_mirrored_or_not() -> None:
+    images = torch.rand(6, 1, 8, 8)
+    batch = Imagined(images, 0).batch(0, 4)
+    known = [each.numpy().tobytes() for each in images]
+    assert [each.numpy().tobytes() in known for each in batch] == [False, False, True, True]
+    assert all(each.numpy().tobytes() in known for each in batch[:2].flip(3))
+
+
+def test_one_image_in_so_many_is_set_apart() -> None:
+    held, others = apart(9, 4)
+    assert (held.tolist(), others.tolist()) == ([0, 4, 8], [1, 2, 3, 5, 6, 7])
 
 
 @settings(max_examples=40, deadline=None)
@@ -179,27 +246,51 @@ def contents(images: ImageSet) -> set[bytes]:
     return {each.tobytes() for each in images.images(range(len(images)))}
 
 
-@pytest.mark.parametrize(("per_class", "fitted", "checked"), [(20, 120, 0), (100, 600, 0), (110, 600, 60)])
-def test_images_to_check_on_are_not_fitted_on(per_class: int, fitted: int, checked: int) -> None:
-    fit, others = shares(numbered(per_class), digit_parent().trunk, 0)
-    assert fit.counts().tolist() == [fitted // 6] * 6
-    assert (others is None) == (checked == 0)
-    if others is not None:
-        assert others.counts().tolist() == [checked // 6] * 6
-        assert (len(contents(fit)), len(contents(others))) == (fitted, checked)
-        assert not contents(fit) & contents(others)
+def roles(material: Material) -> tuple[set[bytes], set[bytes], set[bytes]]:
+    """The images that are learned from, that judge, and that were not fitted on."""
+    assert isinstance(material.transfer, Pictures)
+    learned = contents(material.transfer.images)
+    judged = contents_of_pixels(material)
+    others = set() if material.others is None else contents(material.others)
+    assert not learned & judged
+    assert not (learned | judged) & others
+    return learned, judged, others
+
+
+def contents_of_pixels(material: Material) -> set[bytes]:
+    levels = (material.judged * torch.tensor(INPUT.std)[0] + torch.tensor(INPUT.mean)[0]) * 255
+    return {each.round().byte().permute(1, 2, 0).numpy().tobytes() for each in levels}
 
 
 @pytest.mark.parametrize(
-    ("per_class", "fitted", "checked"),
-    [(50, (40, 200), (10, 50)), (300, (240, 360), (60, 300)), (1000, (300, 300), (167, 833))],
+    ("per_class", "learned", "judged", "others"),
+    [(20, 96, 24, 0), (100, 500, 100, 0), (110, 500, 100, 60), (400, 1820, 100, 480)],
+)
+def test_images_have_one_role_each(per_class: int, learned: int, judged: int, others: int) -> None:
+    spec = replace(INPUT, height=2, width=1)
+    material = Material.of_images(numbered(per_class), spec, digit_parent().trunk, 0)
+    assert len(material.images) == 4 * min(6 * per_class, 600)
+    assert tuple(map(len, roles(material))) == (learned, judged, others)
+
+
+@pytest.mark.parametrize(
+    ("per_class", "refitted", "others"),
+    [(50, (40, 200), (10, 50)), (300, (240, 360), (60, 300)), (1000, (300, 300), (160, 800))],
 )
 def test_yes_and_no_are_fitted_on_alike(
-    per_class: int, fitted: tuple[int, int], checked: tuple[int, int]
+    per_class: int, refitted: tuple[int, int], others: tuple[int, int]
 ) -> None:
-    images = numbered(per_class)
-    fit, others = even_shares(images, images.targets == 2, digit_parent().trunk, 0)
-    for part, (yes, no) in ((fit, fitted), (others, checked)):
-        assert abs(int((part.targets == 2).sum()) - yes) <= (0 if part is fit else 20)
-        assert len(contents(part)) == len(part) == yes + no
-    assert not contents(fit) & contents(others)
+    images, spec = numbered(per_class), replace(INPUT, height=2, width=1)
+    yes = {each.tobytes() for each in images.only("2").images(range(per_class))}
+    material = Material.of_images(images, spec, digit_parent().trunk, 0, lambda each: each.targets == 2)
+    assert len(material.images) == 4 * sum(refitted)
+    roles(material)
+    assert material.others is not None
+    found = contents(material.others)
+    assert (len(found & yes), len(found - yes)) == pytest.approx(others, abs=20)
+    assert isinstance(material.transfer, Pictures)
+    assert material.transfer.chances is not None
+    learned = material.transfer.images
+    said = np.array([each.tobytes() in yes for each in learned.images(range(len(learned)))])
+    share = material.transfer.chances[said].sum()
+    assert share == pytest.approx(0.5, abs=0.05)

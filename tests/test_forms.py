@@ -40,7 +40,7 @@ def test_figures_come_from_the_images_given_to_measure(delta: Path) -> None:
         assert measurement.positives == counts[module.label]
         assert measurement.negatives == len(test) - counts[module.label]
         # Few images choose the masks here; a module decides almost as well as its parent, not as well.
-        assert measurement.values["parent_recall"] >= 0.9
+        assert measurement.values["parent_recall"] >= 0.8
         assert measurement.values["recall"] >= 0.6
         assert 0.8 <= measurement.values["balanced_accuracy"] <= 1
 

@@ -50,7 +50,7 @@ def test_without_images_only_agreement_is_told() -> None:
     assert [point.top1 for point in found.points] == [None, None]
     assert found.points[0].agreement == 1.0, "the whole network agrees with itself"
     assert 0.5 < found.points[1].agreement <= 1
-    assert found.images == 160
+    assert found.images == 300
     assert "no accuracy without labelled ones" in frontier_page(found)
 
 

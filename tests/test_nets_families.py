@@ -34,7 +34,7 @@ def test_family(name: str) -> None:
 
     trunk, head = split_head(network)
     assert head.weight.shape[0] == CLASSES
-    assert torch.allclose(Runner(head.join(trunk))(images), logits, atol=1e-5)
+    assert torch.allclose(Runner(head.join(trunk))(images), logits, atol=1e-5, rtol=1e-4)
 
     space = channel_space(trunk)
     refused = [f"{group.name} {group.reason}" for group in space.groups if not group.cuttable]

@@ -57,7 +57,7 @@ def compose(
             continue
         mask = plan.mask(budget, control)
         material = plan.material(mask, budget, tune, seed, reporter, imagination)
-        passes.append(plan.compile(mask, material, distil=tune is not None, seed=seed, reporter=reporter))
+        passes.append(plan.compile(mask, material, seed=seed, reporter=reporter))
     classifier = joined(wanted, planned, passes, reject=reject)
     if calibrate is not None:
         adjust(classifier, calibrate, seed=seed)

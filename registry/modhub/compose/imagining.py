@@ -15,9 +15,9 @@ from modhub.reporter import SILENT, Reporter
 
 __all__ = ["Imagination"]
 
-_ALL = 160
+_ALL = 300
 """Images that a trunk is refitted on, at least."""
-_MOST = 80
+_MOST = 150
 """Images of one wish, at most."""
 
 

@@ -19,7 +19,7 @@ from modhub.compose.parts import Part
 from modhub.compose.reading import head_tensors, mask_of, relevance_of, stacked, unstacked
 from modhub.compose.recalibrating import recalibrate
 from modhub.compose.synthetic import Wish
-from modhub.compose.tuning import even_shares, held_apart, room, shares, tuned, tuning_images
+from modhub.compose.tuning import Material, apart, normalised, room, tuned
 from modhub.compose.worlds import worlds
 from modhub.data import ImageSet
 from modhub.decompose.channelling import tail_of
@@ -29,6 +29,7 @@ from modhub.decompose.statistics import ClassStatistics, pooled_statistics, read
 from modhub.devices import CPU
 from modhub.errors import BudgetError
 from modhub.files import sha256_of_bytes
+from modhub.manifest import InputSpec
 from modhub.nets import (
     ChannelSpace,
     Mask,
@@ -47,8 +48,6 @@ __all__ = ["TrunkPlan", "decisions", "plans", "random_removal"]
 _STEPS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _HELD = 4
 """Of this many images one measures and the others fit."""
-_ASKED = 5
-"""Times as many images as are fitted on are looked through for those of a class that answers alone."""
 _BATCH = 50
 _OWN = 10
 """With more classes than this synthetic images are made for all of them together."""
@@ -60,15 +59,6 @@ def plans(parts: Sequence[Part], device: torch.device = CPU) -> list[TrunkPlan]:
     for part in sorted(parts, key=lambda part: (part.module.manifest.trunk.sha256, part.parent, part.name)):
         groups.setdefault(part.module.manifest.trunk.sha256, {}).setdefault(part.parent, []).append(part)
     return [TrunkPlan(tuple(tuple(head) for head in heads.values()), device) for heads in groups.values()]
-
-
-@dataclass(frozen=True, slots=True)
-class Material:
-    """What a slim network is fitted on: normalised `images`, and others to recalibrate it on, if there are
-    any."""
-
-    images: Tensor
-    others: ImageSet | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +75,10 @@ class TrunkPlan:
     @property
     def trunk(self) -> Network:
         return self.parts[0].trunk
+
+    @property
+    def spec(self) -> InputSpec:
+        return self.parts[0].module.manifest.input
 
     @cached_property
     def space(self) -> ChannelSpace:
@@ -126,25 +120,18 @@ class TrunkPlan:
         goal = 0.0 if budget.max_loss is None else budget.max_loss
         limits = [step for step in _STEPS if step <= (budget.flops or 1.0)]
         best = self.whole
-        reference: Tensor | None = None
+        measured: Tensor | None = None
         material: Material | None = None
         low, high = 0, len(limits)
         while low < high:
             middle = (low + high) // 2
             mask = self.mask(Budget(flops=limits[middle], params=budget.params, multiple=budget.multiple))
             if material is None:
-                material = self.material(mask, budget, tune, seed, reporter, imagination)
-                if material is None:
-                    break
-            images = material.images
-            held, fitted = (
-                images[chosen] for chosen in held_apart(len(images), _HELD, copies=tune is not None)
-            )
-            if reference is None:
-                reference = decisions(self.whole, held)
-            used = replace(material, images=fitted)
-            found = self.compile(mask, used, distil=tune is not None, seed=seed, reporter=reporter)
-            if float((decisions(found, held) != reference).float().mean()) <= goal:
+                measured, material = self._measured(mask, budget, tune, seed, reporter, imagination)
+            if material is None or measured is None:
+                break
+            found = self.compile(mask, material, seed=seed, reporter=reporter)
+            if float((decisions(found, measured) != decisions(self.whole, measured)).float().mean()) <= goal:
                 best, high = found, middle
             else:
                 low = middle + 1
@@ -191,22 +178,53 @@ class TrunkPlan:
         imagination: Imagination,
     ) -> Material | None:
         """What to fit a slim network on: the caller's images, or synthetic ones under a budget."""
-        if mask.all() or any(position_masks(part.module.tensors) for part in self.parts):
+        if not self._fits(mask):
             return None
-        spec = self.parts[0].module.manifest.input
         if tune is not None:
-            if any(len(head) == 1 for head in self.heads):
-                pool = tune.sample(max(_ASKED * room(self.trunk) // max(len(tune.labels), 1), 1), seed)
-                fit, others = even_shares(pool, self._wanted_in(pool), self.trunk, seed)
-                return Material(tuning_images(fit, Preprocess(spec), seed), others)
-            fit, rest = shares(tune, self.trunk, seed)
-            return Material(tuning_images(fit, Preprocess(spec), seed), rest)
+            return self._of_images(tune, seed)
         if budget is None:
             return None
+        images = self._imagined(reporter, imagination)
+        return None if images is None else Material.of_imagination(images, seed)
+
+    def _measured(
+        self,
+        mask: Mask,
+        budget: Budget,
+        tune: ImageSet | None,
+        seed: int,
+        reporter: Reporter,
+        imagination: Imagination,
+    ) -> tuple[Tensor | None, Material | None]:
+        """The same, and before it normalised images that it does not hold."""
+        if not self._fits(mask):
+            return None, None
+        if tune is not None:
+            held, fitted = apart(len(tune), _HELD)
+            if not len(fitted):
+                return None, None
+            measured = tune.subset(held[: room(self.trunk)])
+            return normalised(measured, Preprocess(self.spec)), self._of_images(tune.subset(fitted), seed)
+        images = self._imagined(reporter, imagination)
+        if images is None:
+            return None, None
+        held, fitted = apart(len(images), _HELD)
+        return images[held], Material.of_imagination(images[fitted], seed)
+
+    def _fits(self, mask: Mask) -> bool:
+        """Whether a network cut to `mask` can be fitted at all."""
+        return not mask.all() and not any(position_masks(part.module.tensors) for part in self.parts)
+
+    def _of_images(self, tune: ImageSet, seed: int) -> Material:
+        alone = any(len(head) == 1 for head in self.heads)
+        return Material.of_images(tune, self.spec, self.trunk, seed, self._wanted_in if alone else None)
+
+    def _imagined(self, reporter: Reporter, imagination: Imagination) -> Tensor | None:
+        """Normalised synthetic images; None when a module carries no statistics."""
         wishes = self.wishes()
         if not wishes:
             return None
-        return Material(imagination.images(fuse_batch_norm(self.trunk), spec, wishes, reporter))
+        return imagination.images(fuse_batch_norm(self.trunk), self.spec, wishes, reporter)
 
     def _wanted_in(self, images: ImageSet) -> NDArray[np.bool_]:
         """(images,) whether the whole network says yes for some class that answers alone."""
@@ -240,7 +258,6 @@ class TrunkPlan:
         mask: Mask,
         material: Material | None = None,
         *,
-        distil: bool = False,
         seed: int = 0,
         reporter: Reporter = SILENT,
     ) -> TrunkPass:
@@ -248,7 +265,6 @@ class TrunkPlan:
 
         With `material` the slim network is fitted to its parent's answers on it.
         """
-        first = self.parts[0].module.manifest
         space = self.space
         dense = _positioned(self.trunk, self.parts)
         if dense is not self.trunk:
@@ -267,9 +283,9 @@ class TrunkPlan:
                 mask,
                 (rows, bias),
                 (weight, fitted_bias),
-                material.images,
+                material,
+                None if statistics is None else statistics.sensitivity,
                 seed=seed,
-                distil=distil,
                 device=self.device,
                 reporter=reporter,
             )
@@ -282,7 +298,7 @@ class TrunkPlan:
                 strict=True,
             )
         ]
-        found = TrunkPass(network, first.input, heads, self._report(sliced, mask))
+        found = TrunkPass(network, self.spec, heads, self._report(sliced, mask))
         if material is not None and material.others is not None:
             recalibrate(found, self.whole, material.others)
         return found

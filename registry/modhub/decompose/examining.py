@@ -24,6 +24,8 @@ __all__ = ["Examiner", "accepted", "parent_logits"]
 _NEGATIVES = 200
 _MEASURED = 400
 """Images of other classes that one class is measured on."""
+_MOVED = 0.02
+"""Share of the variance of its margins that a class may be moved by, in the square."""
 _HALVINGS = 6
 
 
@@ -79,15 +81,18 @@ class Examiner:
         chosen = held.examination(row, _NEGATIVES, self.options.seed)
         positive = held.targets[chosen] == row
         weight, bias = channelled_head(parent.head.weight, parent.head.bias, row)
-        whole = accepted(_margin(self.logits, self.totals, row)[chosen], calibration)
-        goal = balanced_accuracy(whole, positive) - self.options.max_loss
+        whole = _margin(self.logits, self.totals, row)[chosen]
+        goal = balanced_accuracy(accepted(whole, calibration), positive) - self.options.max_loss
+        limit = _MOVED * float(whole.var())
         fewest, most = 0, len(removal.slots)
         for _ in range(_HALVINGS):
             count = (fewest + most + 1) // 2
             mask = mask_after(removal, count, self.space)
             sliced, *rows = cut(parent.trunk, mask, self.space, statistics, weight, bias)
             scores = self._logits(sliced, rows[0], rows[1], held.images[chosen]).double().numpy()
-            if balanced_accuracy(accepted(scores[:, 0] - scores[:, 1], calibration), positive) >= goal:
+            margin = scores[:, 0] - scores[:, 1]
+            moved = float(np.square(margin - whole).mean())
+            if moved <= limit and balanced_accuracy(accepted(margin, calibration), positive) >= goal:
                 fewest = count
             else:
                 most = count - 1
