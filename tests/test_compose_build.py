@@ -108,6 +108,14 @@ def test_calibration_needs_every_class() -> None:
     assert caught.value.message == "The calibration images have none of '5'."
 
 
+@pytest.mark.parametrize("labels", [["3"], ["3", "1", "4"]])
+def test_scores_are_those_of_an_assessment(labels: list[str]) -> None:
+    classifier = compose(parts_of(digit_modules(), labels))
+    pixels, _ = pixels_of(digits("012345", "test"))
+    with torch.inference_mode():
+        assert torch.equal(classifier(pixels), classifier.assess(pixels)[0])
+
+
 def test_one_module_alone_answers_with_log_odds() -> None:
     classifier = compose(parts_of(digit_modules(), ["3"]))
     pixels, targets = pixels_of(digits("012345", "test"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 
 import numpy as np
@@ -19,9 +20,12 @@ from modhub.compose.transfer import Imagined, Pictures
 from modhub.compose.tuning import Material, apart
 from modhub.data import ImageSet
 from modhub.decompose.compensation import cut
-from modhub.nets import Mask, Network, Runner, fuse_batch_norm
+from modhub.nets import Mask, Network, Runner, cost, fuse_batch_norm, value_bytes
 from modhub.preprocessing import Preprocess
 from tests.digit_parents import INPUT, digit_modules, digit_parent, digits, pixels_of
+
+# `modhub.compose` is a function, too.
+imagining = importlib.import_module("modhub.compose.imagining")
 
 
 def _cut(fraction: float) -> tuple[Network, Network, Mask]:
@@ -190,6 +194,25 @@ def test_imagined_images_are_mirrored_or_not() -> None:
     known = [each.numpy().tobytes() for each in images]
     assert [each.numpy().tobytes() in known for each in batch] == [False, False, True, True]
     assert all(each.numpy().tobytes() in known for each in batch[:2].flip(3))
+
+
+def test_fewer_images_are_imagined_where_work_or_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    (plan,) = plans(parts_of(digit_modules(), ["1", "4"]))
+    trunk, wishes = fuse_batch_norm(plan.trunk), plan.wishes()
+    step = 3 * 30 * cost(trunk).flops
+    # Two wishes share the work; each has the memory to itself.
+    for name, value, count in (("_WORK", 2 * 20 * step, 20), ("_MEMORY", 15 * value_bytes(trunk.graph), 15)):
+        with monkeypatch.context() as patch:
+            patch.setattr(imagining, name, value)
+            images = imagining.Imagination().images(trunk, INPUT, wishes)
+        assert images.shape == (2 * count, 1, 8, 8)
+
+
+def test_the_values_of_an_image_take_their_floats() -> None:
+    graph = plans(parts_of(digit_modules(), ["1"]))[0].trunk.graph
+    images = torch.zeros(1, *graph.input_shape)
+    values = Runner(digit_modules().trunk).observe(images, graph.shapes)
+    assert value_bytes(graph) == 4 * sum(value.numel() for value in values.values())
 
 
 def test_one_image_in_so_many_is_set_apart() -> None:

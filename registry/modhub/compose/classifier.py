@@ -147,7 +147,7 @@ class ComposedClassifier(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.assess(images)[0]
+        return self._scores(self.answers(images))[:, self.order]
 
     def answers(self, images: Tensor) -> list[HeadAnswer]:
         """One per head, in the order of passes and heads."""
@@ -156,15 +156,18 @@ class ComposedClassifier(nn.Module):
     def assess(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (batch, labels), and (batch,) how far the evidence is above the best class's threshold."""
         found = self.answers(images)
-        if len(self.labels) == 1:
-            scores = found[0].head.log_odds(found[0].margin)
-        else:
-            scores = torch.cat([answer.scores() for answer in found], 1)
+        scores = self._scores(found)
         surplus = torch.cat(
             [answer.head.evidence(answer.margin) - answer.head.field("threshold") for answer in found], 1
         )
         best = scores.argmax(1, keepdim=True)
         return scores[:, self.order], surplus.gather(1, best)[:, 0]
+
+    def _scores(self, answers: Sequence[HeadAnswer]) -> Tensor:
+        """(batch, labels) in the order of passes and heads."""
+        if len(self.labels) == 1:
+            return answers[0].head.log_odds(answers[0].margin)
+        return torch.cat([answer.scores() for answer in answers], 1)
 
     def margins(self, images: Tensor) -> Tensor:
         """(batch, labels) uncalibrated: each class's score minus the mean score of its parent's others."""

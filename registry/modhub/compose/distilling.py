@@ -21,6 +21,7 @@ closer to its parent's margins at all; if not, it stays as it was.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ from torch import Tensor
 
 from modhub.compose.transfer import TransferSet
 from modhub.decompose.statistics import observed_values
-from modhub.nets import ChannelSpace, Graph, Mask, Network, Runner, cost
+from modhub.nets import ChannelSpace, Graph, Mask, Network, Runner, cost, value_bytes
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["distilled", "watched"]
@@ -42,7 +43,10 @@ _TRIAL = 10
 """One step in so many is taken to try each."""
 _RATE = 1e-3
 _DECAY = 1e-3
-_BATCH = 32
+_BATCH = (4, 32)
+"""Images of a step: the fewest and the most."""
+_MEMORY = 1 << 30
+"""Bytes that the values of the parent may take for a batch."""
 _WORK = 4e12
 """Multiply-adds that distillation may take: about a minute on two cores."""
 _STEPS = (60, 1500)
@@ -71,6 +75,7 @@ def distilled(
     if not len(judged) or not len(lessons):
         return slim
     device = judged.device
+    size = int(min(max(_MEMORY / value_bytes(dense.graph), _BATCH[0]), _BATCH[1]))
     names = {name: known for name, known in watched(dense.graph, space).items() if name in slim.graph.shapes}
     values = list(names)
     teacher = _Network(Runner(dense).to(device), rows, values)
@@ -78,16 +83,17 @@ def distilled(
     kept = {name: torch.from_numpy(np.flatnonzero(space.kept(mask, name))).to(device) for name in values}
     with torch.no_grad():
         worth = {name: sensitivity[known] for name, known in names.items()} if sensitivity is not None else {}
-        measure = _Measure.of([teacher(part) for part in torch.split(judged, _BATCH)], kept, worth)
+        measure = _Measure.of([teacher(part) for part in torch.split(judged, size)], kept, worth)
 
     def apart() -> float:
         with torch.no_grad():
-            parts = [measure(pupil(part), teacher(part)) * len(part) for part in torch.split(judged, _BATCH)]
-            return float(torch.stack(parts).sum() / len(judged))
+            parts = [measure(pupil(part), teacher(part)) * len(part) for part in torch.split(judged, size)]
+            found = float(torch.stack(parts).sum() / len(judged))
+        return found if math.isfinite(found) else math.inf
 
     start = {name: pupil.runner.parameter(name).detach().clone() for name in _trained(slim)}
     before = apart()
-    steps = _steps(dense, slim, lessons)
+    steps = _steps(dense, slim, lessons, size)
 
     def trained(hints: float, steps: int) -> float:
         """How far apart the networks are after so many steps from the start."""
@@ -101,7 +107,7 @@ def distilled(
         # Adam moves every weight by the rate at once, so the first steps are small ones.
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps, pct_start=0.15)
         for step in range(steps):
-            images = lessons.batch(step, _BATCH).to(device)
+            images = lessons.batch(step, size).to(device)
             with torch.no_grad():
                 wanted = teacher(images)
             optimiser.zero_grad()
@@ -208,11 +214,11 @@ class _Measure:
         return (error * self.weights[name]).mean((0, *range(2, value.dim()))).sum()
 
 
-def _steps(dense: Network, slim: Network, lessons: TransferSet) -> int:
+def _steps(dense: Network, slim: Network, lessons: TransferSet, size: int) -> int:
     fewest, most = _STEPS
     # A step is a pass of the parent, and one forward and back, which costs as two, of the slim network.
-    work = _BATCH * (cost(dense).flops + 3 * cost(slim).flops)
-    seen = lessons.rounds * len(lessons) // _BATCH
+    work = size * (cost(dense).flops + 3 * cost(slim).flops)
+    seen = lessons.rounds * len(lessons) // size
     return int(min(max(_WORK / max(work, 1), fewest), most, max(seen, fewest)))
 
 

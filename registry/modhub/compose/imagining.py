@@ -7,18 +7,23 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from modhub.compose.synthetic import Wish, imagined_images
+from modhub.compose.synthetic import STEPS, Wish, imagined_images
 from modhub.devices import CPU
 from modhub.manifest import InputSpec
-from modhub.nets import Network
+from modhub.nets import Network, cost, value_bytes
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["Imagination"]
 
 _ALL = 300
-"""Images that a trunk is refitted on, at least."""
+"""Images that a trunk is fitted on, at least, where they can be afforded."""
 _MOST = 150
 """Images of one wish, at most."""
+_FEWEST = 8
+_WORK = 6e12
+"""Multiply-adds that making all of them may take."""
+_MEMORY = 1 << 30
+"""Bytes that the values of all images of one wish may take."""
 
 
 class Imagination:
@@ -36,7 +41,8 @@ class Imagination:
         `trunk` has its batch-norms fused; `wishes` go by sha256 ids that name the trunk, too.
         """
         alone = len(wishes) == 1 and next(iter(wishes.values())).row is None
-        count = _ALL if alone else min(-(-_ALL // len(wishes)), _MOST)
+        wanted = _ALL if alone else min(-(-_ALL // len(wishes)), _MOST)
+        count = max(_FEWEST, min(wanted, _affordable(trunk, len(wishes))))
         found = []
         for id_, wish in wishes.items():
             if (id_, count) not in self._held:
@@ -46,3 +52,10 @@ class Imagination:
                 )
             found.append(self._held[id_, count])
         return torch.stack(found, 1).flatten(0, 1)
+
+
+def _affordable(trunk: Network, wishes: int) -> int:
+    """How many images of each wish work and memory allow."""
+    # A step is a pass forward and one back, which costs twice as much.
+    work = 3 * STEPS * cost(trunk).flops * wishes
+    return int(min(_WORK / max(work, 1), _MEMORY / value_bytes(trunk.graph)))

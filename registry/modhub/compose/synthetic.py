@@ -25,12 +25,12 @@ from modhub.nets import Network, Runner
 from modhub.preprocessing import Preprocess
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["Wish", "dead_leaves", "imagined_images"]
+__all__ = ["STEPS", "Wish", "dead_leaves", "imagined_images"]
 
 _SIDE = 64
 """Leaves are drawn at most this large, and enlarged."""
 _SHAPES = 60
-_STEPS = 30
+STEPS = 30
 _RATE = 0.08
 
 
@@ -92,7 +92,7 @@ def imagined_images(
 ) -> Tensor:
     """Normalised images (count, channels, height, width) on the CPU, computed on `device`.
 
-    Takes `_STEPS` passes forward and back.
+    Takes `STEPS` passes forward and back.
     """
     preprocess = Preprocess(spec)
     leaves = preprocess(dead_leaves(count, spec.height, spec.width, seed))
@@ -107,8 +107,8 @@ def imagined_images(
     runner = Runner(trunk).to(device)
     optimiser = torch.optim.Adam([images], _RATE)
     draw = np.random.default_rng([seed, 1])
-    with reporter.step("imagine images", _STEPS):
-        for step in range(_STEPS):
+    with reporter.step("imagine images", STEPS):
+        for step in range(STEPS):
             optimiser.zero_grad()
             down, right = (int(shift) for shift in draw.integers(-2, 3, 2))
             seen = torch.roll(images, (down, right), (2, 3))

@@ -2,7 +2,7 @@
 
 from modhub.nets.architectures import ARCHITECTURES, Architecture
 from modhub.nets.channels import ChannelGroup, ChannelSpace, Mask, channel_space
-from modhub.nets.cost import Cost, cost
+from modhub.nets.cost import Cost, cost, value_bytes
 from modhub.nets.fusing import fuse_batch_norm
 from modhub.nets.graph import Graph, Network, Node
 from modhub.nets.head import TAIL_STEPS, Head, split_head
@@ -47,5 +47,6 @@ __all__ = [
     "sites",
     "slice_network",
     "split_head",
+    "value_bytes",
     "weightless",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from modhub.nets.graph import Graph, Network, Node
 
-__all__ = ["Cost", "cost"]
+__all__ = ["Cost", "cost", "value_bytes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,11 @@ def cost(network: Network | Graph) -> Cost:
             if trained and role in node.tensors:
                 sizes[node.tensors[role]] = math.prod(spec.shape)
     return Cost(sum(per_node.values()), sum(sizes.values()), per_node)
+
+
+def value_bytes(graph: Graph) -> int:
+    """Bytes that all values of one image take together, as they do while gradients are computed."""
+    return 4 * sum(math.prod(shape) for shape in graph.shapes.values())
 
 
 def _multiply_adds(node: Node, graph: Graph) -> int:
