@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ import shared_trunk
 import speed
 import subsets
 import taught
+import wide
 from ledger import Ledger, Row, markdown
 from modhub.compose import Budget, ComposedClassifier, Part, compose
 from world import World
@@ -169,6 +171,18 @@ def teach_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> l
     ]
 
 
+def wide_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
+    """Left open without a GPU, unless --wide says for how many epochs to train here."""
+    epochs = arguments.wide or (wide.RECIPE.epochs if torch.cuda.is_available() else None)
+    if epochs is None:
+        text = "left open: it takes a GPU, or --wide EPOCHS and patience"
+        return [Row("2 of 10 on a wide network", wide.PARENT, "≤ 0.5 pp at ≤ 25 % FLOPs", text, None)]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    sets = subsets.class_sets(world.images("cifar10", "train").labels, 2, arguments.tuned_sets)
+    recipe = replace(wide.RECIPE, epochs=epochs)
+    return wide.two_of_ten(world, ledger, sets, TUNE_IMAGES, device, recipe)
+
+
 def speed_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
     return [
         *(speed.latency(world, ledger, name, 0.5) for name in MAIN),
@@ -234,6 +248,7 @@ GROUPS = {
     "heads": head_rows,
     "halves": half_rows,
     "teach": teach_rows,
+    "wide": wide_rows,
 }
 
 
@@ -256,6 +271,7 @@ def main() -> None:
     )
     parser.add_argument("--tuned-sets", type=int, default=45, help="class sets with tuning")
     parser.add_argument("--pairs", type=int, default=200, help="pairs across parents")
+    parser.add_argument("--wide", type=int, metavar="EPOCHS", help="train the wide network here, so long")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

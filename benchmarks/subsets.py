@@ -15,7 +15,7 @@ from modhub.data import ImageSet
 from modhub.decompose.calibration import balanced_accuracy
 from world import PARENTS, World
 
-__all__ = ["all_classes", "alone", "class_sets", "frontier", "tuning_images"]
+__all__ = ["all_classes", "alone", "class_sets", "flops_share", "frontier", "tuning_images"]
 
 
 def all_classes(world: World, ledger: Ledger, names: Sequence[str]) -> Row:
@@ -33,7 +33,7 @@ def all_classes(world: World, ledger: Ledger, names: Sequence[str]) -> Row:
                 "top5": _top(scores, targets, 5),
                 "parent_top1": _top(logits, expected, 1),
                 "parent_top5": _top(logits, expected, 5),
-                "flops": _flops(classifier),
+                "flops": flops_share(classifier),
                 "ece": calibration_error(scores, targets),
                 "parent_ece": calibration_error(logits[:, order], targets_in(expected, order)),
             }
@@ -75,7 +75,7 @@ def frontier(
                 return {
                     "accuracy": world.accuracy(classifier, PARENTS[name].dataset),
                     "restricted": world.restricted(name, labels),
-                    "flops": _flops(classifier),
+                    "flops": flops_share(classifier),
                     "seconds": taken,
                 }
 
@@ -184,6 +184,7 @@ def _top(scores: torch.Tensor, targets: torch.Tensor, k: int) -> float:
     return float((scores.topk(k).indices == targets[:, None]).any(1).double().mean())
 
 
-def _flops(classifier: ComposedClassifier) -> float:
+def flops_share(classifier: ComposedClassifier) -> float:
+    """Multiply-adds of all its trunks together, as a fraction of their parents'."""
     reports = [each.report for each in classifier.trunk_passes]
     return sum(report.flops for report in reports) / sum(report.parent_flops for report in reports)

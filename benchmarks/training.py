@@ -35,29 +35,32 @@ def train(
     *,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    device: torch.device | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[float]:
     """Fit `module` in place to uint8 images (n, 3, height, width) and targets (n,); seconds per epoch.
 
-    `module` takes normalised images. The last epoch's weights stay; nothing is chosen on other data.
+    `module` takes normalised images. The last epoch's weights stay; nothing is chosen on other data. It is
+    trained on `device` and comes back to the CPU.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
     torch.manual_seed(recipe.seed)
-    shift, scale = (torch.tensor(values).view(1, -1, 1, 1) for values in (mean, std))
+    device = device or torch.device("cpu")
+    shift, scale = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in (mean, std))
+    module.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         module.parameters(), lr=recipe.rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
     )
     steps = -(-len(images) // recipe.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=steps * recipe.epochs)
     seconds = []
-    module.to(memory_format=torch.channels_last).train()
     for epoch in range(recipe.epochs):
         start, total = time.perf_counter(), 0.0
         for chosen in torch.randperm(len(images), generator=generator).split(recipe.batch):
-            batch = _augmented(images[chosen].float() / 255, generator)
+            batch = _augmented(images[chosen].float() / 255, generator).to(device)
             loss = F.cross_entropy(
                 module(((batch - shift) / scale).contiguous(memory_format=torch.channels_last)),
-                targets[chosen],
+                targets[chosen].to(device),
                 label_smoothing=recipe.smoothing,
             )
             optimizer.zero_grad()
@@ -67,7 +70,7 @@ def train(
             total += float(loss.detach()) * len(chosen)
         seconds.append(time.perf_counter() - start)
         say(f"epoch {epoch + 1}/{recipe.epochs}: loss {total / len(images):.3f}, {seconds[-1]:.0f} s")
-    module.eval()
+    module.cpu().eval()
     return seconds
 
 

@@ -74,59 +74,25 @@ def distilled(
     """
     if not len(judged) or not len(lessons):
         return slim
-    device = judged.device
-    size = int(min(max(_MEMORY / value_bytes(dense.graph), _BATCH[0]), _BATCH[1]))
     names = {name: known for name, known in watched(dense.graph, space).items() if name in slim.graph.shapes}
-    values = list(names)
-    teacher = _Network(Runner(dense).to(device), rows, values)
-    pupil = _Network(Runner(slim).to(device), head, values)
-    kept = {name: torch.from_numpy(np.flatnonzero(space.kept(mask, name))).to(device) for name in values}
-    with torch.no_grad():
-        worth = {name: sensitivity[known] for name, known in names.items()} if sensitivity is not None else {}
-        measure = _Measure.of([teacher(part) for part in torch.split(judged, size)], kept, worth)
-
-    def apart() -> float:
-        with torch.no_grad():
-            parts = [measure(pupil(part), teacher(part)) * len(part) for part in torch.split(judged, size)]
-            found = float(torch.stack(parts).sum() / len(judged))
-        return found if math.isfinite(found) else math.inf
-
-    start = {name: pupil.runner.parameter(name).detach().clone() for name in _trained(slim)}
-    before = apart()
+    kept = {
+        name: torch.from_numpy(np.flatnonzero(space.kept(mask, name))).to(judged.device) for name in names
+    }
+    worth = {} if sensitivity is None else {name: sensitivity[known] for name, known in names.items()}
+    teacher, pupil = (
+        _Network(Runner(network).to(judged.device), rows, tuple(names))
+        for network, rows in ((dense, rows), (slim, head))
+    )
+    size = int(min(max(_MEMORY / value_bytes(dense.graph), _BATCH[0]), _BATCH[1]))
+    course = _Course(teacher, pupil, lessons, judged, size, kept, worth)
+    start = pupil.weights()
+    before = course.apart()
     steps = _steps(dense, slim, lessons, size)
-
-    def trained(hints: float, steps: int) -> float:
-        """How far apart the networks are after so many steps from the start."""
-        weights = [pupil.runner.parameter(name) for name in start]
-        with torch.no_grad():
-            for weight, first in zip(weights, start.values(), strict=True):
-                weight.copy_(first)
-        for weight in weights:
-            weight.requires_grad_(True)
-        optimiser = torch.optim.AdamW(weights, _RATE, weight_decay=_DECAY)
-        # Adam moves every weight by the rate at once, so the first steps are small ones.
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps, pct_start=0.15)
-        for step in range(steps):
-            images = lessons.batch(step, size).to(device)
-            with torch.no_grad():
-                wanted = teacher(images)
-            optimiser.zero_grad()
-            torch.autograd.backward([measure(pupil(images), wanted, hints)])
-            optimiser.step()
-            schedule.step()
-            reporter.advance()
-        for weight in weights:
-            weight.requires_grad_(False)
-        return apart()
-
     trial = -(-steps // _TRIAL)
     with reporter.step("distil", steps + trial * len(_HINTS)):
-        found = [trained(hints, trial) for hints in _HINTS]
-        after = trained(_HINTS[int(np.argmin(found))], steps)
-    if after >= before:
-        return slim
-    fitted = {name: pupil.runner.parameter(name).detach().clone().contiguous() for name in start}
-    return Network(slim.graph, {**slim.tensors, **fitted})
+        found = [course.take(start, hints, trial, reporter) for hints in _HINTS]
+        after = course.take(start, _HINTS[int(np.argmin(found))], steps, reporter)
+    return Network(slim.graph, {**slim.tensors, **pupil.weights()}) if after < before else slim
 
 
 def watched(graph: Graph, space: ChannelSpace) -> dict[str, str]:
@@ -152,18 +118,32 @@ class _Seen:
     values: Mapping[str, Tensor]
 
 
+@dataclass(frozen=True, slots=True)
 class _Network:
-    def __init__(self, runner: Runner, head: tuple[Tensor, Tensor], values: Sequence[str]) -> None:
-        self.runner, self.head, self.values = runner, head, values
-        self.output = runner.network.graph.output
+    """A network with its head, weight and bias, and the `values` that are looked at."""
+
+    runner: Runner
+    head: tuple[Tensor, Tensor]
+    values: tuple[str, ...]
 
     def __call__(self, images: Tensor) -> _Seen:
-        found = self.runner.observe(images, [*self.values, self.output])
-        features = found[self.output]
-        if features.dim() != 2:
+        output = self.runner.network.graph.output
+        found = self.runner.observe(images, [*self.values, output])
+        if found[output].dim() != 2:
             return _Seen(None, found)
-        answers = features @ self.head[0].T + self.head[1]
+        answers = found[output] @ self.head[0].T + self.head[1]
         return _Seen(answers - answers.mean(1, keepdim=True), found)
+
+    def trained(self) -> dict[str, Tensor]:
+        """The parameters of layers that have weights, by the names of their tensors."""
+        network = self.runner.network
+        nodes = (node for node in network.graph.nodes if node.op in ("conv2d", "linear"))
+        names = dict.fromkeys(name for node in nodes for name in node.tensors.values())
+        return {name: self.runner.parameter(name) for name in names}
+
+    def weights(self) -> dict[str, Tensor]:
+        """Copies of them."""
+        return {name: each.detach().clone().contiguous() for name, each in self.trained().items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,15 +194,61 @@ class _Measure:
         return (error * self.weights[name]).mean((0, *range(2, value.dim()))).sum()
 
 
+class _Course:
+    """Steps of the pupil towards the teacher, on batches of `size` images, and how far they are apart."""
+
+    def __init__(
+        self,
+        teacher: _Network,
+        pupil: _Network,
+        lessons: TransferSet,
+        judged: Tensor,
+        size: int,
+        kept: Mapping[str, Tensor],
+        worth: Mapping[str, NDArray[np.float64]],
+    ) -> None:
+        self.teacher, self.pupil, self.lessons, self.size = teacher, pupil, lessons, size
+        self.judged = torch.split(judged, size)
+        with torch.no_grad():
+            self.measure = _Measure.of([teacher(images) for images in self.judged], kept, worth)
+
+    def apart(self) -> float:
+        """The distance of their margins on the images that judge; infinite when it is not a number."""
+        with torch.no_grad():
+            parts = [
+                self.measure(self.pupil(images), self.teacher(images)) * len(images) for images in self.judged
+            ]
+        found = float(torch.stack(parts).sum() / sum(map(len, self.judged)))
+        return found if math.isfinite(found) else math.inf
+
+    def take(self, start: Mapping[str, Tensor], hints: float, steps: int, reporter: Reporter) -> float:
+        """How far apart they are when the pupil has taken so many steps from the weights `start`."""
+        trained = self.pupil.trained()
+        with torch.no_grad():
+            for name, weight in trained.items():
+                weight.copy_(start[name])
+        for weight in trained.values():
+            weight.requires_grad_(True)
+        optimiser = torch.optim.AdamW(list(trained.values()), _RATE, weight_decay=_DECAY)
+        # Adam moves every weight by the rate at once, so the first steps are small ones.
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps, pct_start=0.15)
+        for step in range(steps):
+            images = self.lessons.batch(step, self.size).to(self.judged[0].device)
+            with torch.no_grad():
+                wanted = self.teacher(images)
+            optimiser.zero_grad()
+            torch.autograd.backward([self.measure(self.pupil(images), wanted, hints)])
+            optimiser.step()
+            schedule.step()
+            reporter.advance()
+        for weight in trained.values():
+            weight.requires_grad_(False)
+        return self.apart()
+
+
 def _steps(dense: Network, slim: Network, lessons: TransferSet, size: int) -> int:
     fewest, most = _STEPS
     # A step is a pass of the parent, and one forward and back, which costs as two, of the slim network.
     work = size * (cost(dense).flops + 3 * cost(slim).flops)
     seen = lessons.rounds * len(lessons) // size
     return int(min(max(_WORK / max(work, 1), fewest), most, max(seen, fewest)))
-
-
-def _trained(network: Network) -> list[str]:
-    """The tensors of layers that have weights."""
-    nodes = (node for node in network.graph.nodes if node.op in ("conv2d", "linear"))
-    return list(dict.fromkeys(name for node in nodes for name in node.tensors.values()))

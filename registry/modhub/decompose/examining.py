@@ -76,7 +76,10 @@ class Examiner:
     def longest(
         self, row: int, statistics: ClassStatistics, removal: Removal, calibration: Calibration
     ) -> int:
-        """How long a prefix of the order can go with its loss of balanced accuracy in the budget."""
+        """How long a prefix of the order can go with its loss of balanced accuracy in the budget.
+
+        Few images cannot vouch for accuracy alone: the margins, too, may move by no more than `_MOVED`.
+        """
         parent, held = self.parent, self.held
         chosen = held.examination(row, _NEGATIVES, self.options.seed)
         positive = held.targets[chosen] == row

@@ -2,8 +2,9 @@
 
 One pass over a few hundred images per class collects moments and sensitivities (`gathering`). They order the
 channels (`selection`); the longest prefix of the order is removed whose loss, with the removed channels
-replaced by affine maps of the kept ones (`compensation`), stays in the budget. Nothing is trained, and a
-module carries its statistics, so that a composer can choose channels again for any set of classes.
+replaced by affine maps of the kept ones (`compensation`), stays in the budget, and that hardly moves the
+class's margins. Nothing is trained, and a module carries its statistics, so that a composer can choose
+channels again for any set of classes.
 
 Where a large trunk meets many classes, channels are ordered by their first charges, and the loss is checked
 for some classes only (`examined`); the others pay the price, in squared log-odds, that those could pay.
