@@ -142,7 +142,8 @@ def test_pooled_correlations_serve_nearly_as_well(parent: Parent, monkeypatch: p
     own = decompose(parent, digits("012345"), options=OPTIONS)
     pooled = pooled_decomposition(monkeypatch)
     for one, other in zip(own.modules, pooled.modules, strict=True):
-        assert other.measurement.values["balanced_accuracy"] > 0.9
+        values = other.measurement.values
+        assert values["balanced_accuracy"] > max(0.8, values["parent_balanced_accuracy"] - 0.1)
         assert abs(one.sizes.kept_channels_fraction - other.sizes.kept_channels_fraction) < 0.35
 
 
