@@ -121,6 +121,7 @@ class TrunkPlan:
         limits = [step for step in _STEPS if step <= (budget.flops or 1.0)]
         best = self.whole
         measured: Tensor | None = None
+        reference: Tensor | None = None
         material: Material | None = None
         low, high = 0, len(limits)
         while low < high:
@@ -130,8 +131,10 @@ class TrunkPlan:
                 measured, material = self._measured(mask, budget, tune, seed, reporter, imagination)
             if material is None or measured is None:
                 break
+            if reference is None:
+                reference = decisions(self.whole, measured)
             found = self.compile(mask, material, seed=seed, reporter=reporter)
-            if float((decisions(found, measured) != decisions(self.whole, measured)).float().mean()) <= goal:
+            if float((decisions(found, measured) != reference).float().mean()) <= goal:
                 best, high = found, middle
             else:
                 low = middle + 1
