@@ -166,7 +166,7 @@ def test_channels_come_in_multiples(multiple: int) -> None:
 
 def test_a_budget_that_cannot_be_met_says_what_can() -> None:
     with pytest.raises(
-        BudgetError, match=r"No choice of channels meets flops=0.001: .* flops=0\.\d+ and params="
+        BudgetError, match=r"No choice of channels meets flops=0.001: .* flops=0\.\d+, params="
     ):
         compose(parts_of(digit_modules(), ["1", "4"]), budget=Budget(flops=0.001))
     with pytest.raises(BudgetError, match="is not a fraction"):

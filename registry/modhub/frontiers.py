@@ -34,7 +34,8 @@ _NUMBERS = 128 * 3 * 64 * 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontierPoint:
-    """One network. `flops`, `params` and `latency` (by batch size) are fractions of the whole trunks'.
+    """One network. `flops`, `params`, `time` (estimated) and `latency` (measured, by batch size) are
+    fractions of the whole trunks'.
 
     `agreement` is the share of images on which it decides as the whole trunks do; `top1` its accuracy on
     labelled images and `random_top1` that of random channels of the same budget, refitted in the same way:
@@ -44,6 +45,7 @@ class FrontierPoint:
     budget: float
     flops: float
     params: float
+    time: float
     agreement: float
     top1: float | None
     random_top1: float | None
@@ -92,7 +94,7 @@ def frontier(
     device: torch.device = CPU,
     reporter: Reporter = SILENT,
 ) -> Frontier:
-    """Compose `parts` at each of `budgets` (fractions of FLOPs or params, as `kind` says) and measure.
+    """Compose `parts` at each of `budgets` (fractions of FLOPs, params or time, as `kind` says) and measure.
 
     `data` are labelled images that had no say in anything: with them accuracies are measured, and with
     `control` those of random channels. Without them only the agreement with the whole trunks is, on synthetic
@@ -142,7 +144,8 @@ def frontier(
             FrontierPoint(
                 budget=limit,
                 flops=sum(each.flops for each in reports) / sum(each.parent_flops for each in reports),
-                params=_parameters(slim) / _parameters(whole),
+                params=_total(slim, "parameters") / _total(whole, "parameters"),
+                time=_total(slim, "time") / _total(whole, "time"),
                 agreement=agreement,
                 top1=top1,
                 random_top1=random_top1,
@@ -221,8 +224,8 @@ class _Unseen:
         return [decisions(each, images) for each, images in passes]
 
 
-def _parameters(classifier: ComposedClassifier) -> int:
-    return sum(cost(each.trunk.network).parameters for each in classifier.trunk_passes)
+def _total(classifier: ComposedClassifier, what: str) -> int:
+    return sum(getattr(cost(each.trunk.network), what) for each in classifier.trunk_passes)
 
 
 def _latency(slim: ComposedClassifier, whole: ComposedClassifier) -> dict[int, float]:

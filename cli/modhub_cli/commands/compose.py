@@ -21,14 +21,14 @@ __all__ = ["budget", "command", "loss", "show_build"]
 
 
 def budget(text: str) -> tuple[str, float]:
-    """flops=0.4 or params=0.2: a fraction of the parents'."""
+    """flops=0.4, params=0.2 or time=0.5: a fraction of the parents'."""
     kind, _, number = text.partition("=")
     try:
         wanted = float(number)
     except ValueError:
         wanted = -1.0
-    if kind not in ("flops", "params") or not 0 < wanted <= 1:
-        raise ValueError(f"'{text}' is not a budget such as flops=0.4 or params=0.2 (0 to 1)")
+    if kind not in ("flops", "params", "time") or not 0 < wanted <= 1:
+        raise ValueError(f"'{text}' is not a budget such as flops=0.4, params=0.2 or time=0.5 (0 to 1)")
     return kind, wanted
 
 
@@ -51,7 +51,13 @@ def loss(text: str) -> float:
     "-o", "--out", "target", required=True, type=click.Path(path_type=Path, file_okay=False), help="Where to."
 )
 @click.option("--locked", is_flag=True, help="Use modhub.lock and nothing else; works offline.")
-@click.option("--budget", "budgets", callback=converted(budget), multiple=True, help="flops=0.4, params=0.2.")
+@click.option(
+    "--budget",
+    "budgets",
+    callback=converted(budget),
+    multiple=True,
+    help="flops=0.4, params=0.2, time=0.5 (estimated; whole blocks may go).",
+)
 @click.option("--max-loss", callback=converted(loss), help="The most accuracy to give up for speed: 0.5pp.")
 @multiple_option
 @click.option("--tune", metavar="DATA", help="Unlabelled images to tune the slim network with.")

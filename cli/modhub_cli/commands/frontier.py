@@ -37,7 +37,7 @@ def fractions(text: str) -> tuple[float, ...]:
 @click.option(
     "--budgets", callback=converted(fractions), metavar="A,B,…", help="Fractions. Default: 0.9 down to 0.3."
 )
-@click.option("--kind", type=click.Choice(["flops", "params"]), default="flops", show_default=True)
+@click.option("--kind", type=click.Choice(["flops", "params", "time"]), default="flops", show_default=True)
 @click.option("--tune", metavar="DATA", help="Unlabelled images to tune each network with.")
 @multiple_option
 @click.option("--no-random", is_flag=True, help="Leave out the random channels beside each network.")

@@ -13,7 +13,7 @@ from modhub.api.projects import current_lock, lock_project, open_catalog, parse_
 from modhub.api.projects import resolve_project as resolve_lock
 from modhub.artifact import read_modules
 from modhub.catalog import Catalog
-from modhub.compose import Budget, ComposedClassifier, Part
+from modhub.compose import KINDS, Budget, ComposedClassifier, Part
 from modhub.compose import compose as compile_parts
 from modhub.data import ImageSet, open_data
 from modhub.devices import pick_device
@@ -43,12 +43,13 @@ OPTIONS_SCHEMA_VERSION = 1
 class BuildOptions:
     """`options.json` of a build: what it was composed with, so that `replace` can do the same again.
 
-    `flops` and `params` are budgets and `max_loss` a loss, all fractions; None where there is no limit.
-    `multiple` is what kept channels come in multiples of.
+    `flops`, `params` and `time` are budgets and `max_loss` a loss, all fractions; None where there is no
+    limit. `multiple` is what kept channels come in multiples of.
     """
 
     flops: float | None = None
     params: float | None = None
+    time: float | None = None
     max_loss: float | None = None
     multiple: int = 1
     reject: bool = False
@@ -61,7 +62,7 @@ class BuildOptions:
         fields.check_version(OPTIONS_SCHEMA_VERSION)
         limits = {
             name: None if fields.value.get(name) is None else fields.number(name)
-            for name in ("flops", "params", "max_loss")
+            for name in (*KINDS, "max_loss")
         }
         multiple = fields.integer("multiple", minimum=1) if "multiple" in fields.value else 1
         return cls(
@@ -80,7 +81,13 @@ class BuildOptions:
     @property
     def budget(self) -> Budget | None:
         """None when nothing is limited."""
-        budget = Budget(flops=self.flops, params=self.params, max_loss=self.max_loss, multiple=self.multiple)
+        budget = Budget(
+            flops=self.flops,
+            params=self.params,
+            time=self.time,
+            max_loss=self.max_loss,
+            multiple=self.multiple,
+        )
         return None if budget == Budget(multiple=self.multiple) else budget
 
 

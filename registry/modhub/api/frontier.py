@@ -79,7 +79,7 @@ def frontier_directory(
 def frontier_page(found: Frontier) -> str:
     """One HTML document without anything outside it."""
     labels = ", ".join(found.labels[:10]) + (" …" if len(found.labels) > 10 else "")
-    share = "multiply-adds" if found.kind == "flops" else "parameters"
+    share = {"flops": "multiply-adds", "params": "parameters", "time": "estimated time"}[found.kind]
     lines: list[tuple[str, str, list[tuple[float, float]]]] = []
     if found.restricted_top1 is not None:
         level = found.restricted_top1

@@ -1,12 +1,13 @@
 """From modules to one runnable classifier."""
 
-from modhub.compose.budget import Budget
+from modhub.compose.budget import KINDS, Budget
 from modhub.compose.classifier import ComposedClassifier, Prediction, TrunkPass, TrunkReport
 from modhub.compose.compiler import compose
 from modhub.compose.parts import Part, parts_of
 from modhub.compose.storage import load_build, save_build
 
 __all__ = [
+    "KINDS",
     "Budget",
     "ComposedClassifier",
     "Part",

@@ -7,14 +7,20 @@ from dataclasses import dataclass
 
 from modhub.decompose.selection import Removal, mask_after
 from modhub.errors import BudgetError
-from modhub.nets import ChannelSpace, Mask, Network, cost, slice_network
+from modhub.nets import ChannelSpace, Mask, Network, cost, slice_network, without_constants
 
-__all__ = ["Budget", "Price", "mask_within"]
+__all__ = ["KINDS", "Budget", "Price", "mask_within"]
+
+KINDS = ("flops", "params", "time")
+"""What a budget can limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """Fractions of each parent's trunk: multiply-adds, parameters; None where there is no limit.
+    """Fractions of each parent's trunk: multiply-adds, parameters, time; None where there is no limit.
+
+    `time` is estimated (`modhub.nets.Cost.time`): an operator costs some, however few channels it has, so
+    that whole residual branches go where they say little.
 
     `max_loss` is the recall, in fractions, that the classes may lose on average. Every group of channels that
     is cut keeps a multiple of `multiple`: many engines compute multiples of 8 faster than numbers below.
@@ -23,11 +29,13 @@ class Budget:
 
     flops: float | None = None
     params: float | None = None
+    time: float | None = None
     max_loss: float | None = None
     multiple: int = 1
 
     def __post_init__(self) -> None:
-        for name, value in (("flops", self.flops), ("params", self.params)):
+        for name in KINDS:
+            value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
                 raise BudgetError(f"The budget {name}={value:g} is not a fraction.", hint="Use 0.01 to 1.")
         if self.multiple < 1:
@@ -44,15 +52,25 @@ class Price:
 
     flops: float
     params: float
+    time: float
 
     @classmethod
     def of(cls, sliced: Network, whole: Network) -> Price:
         part, all_ = cost(sliced), cost(whole)
-        return cls(part.flops / max(all_.flops, 1), part.parameters / max(all_.parameters, 1))
+        return cls(
+            part.flops / max(all_.flops, 1),
+            part.parameters / max(all_.parameters, 1),
+            part.time / max(all_.time, 1),
+        )
+
+    def within(self, budget: Budget) -> bool:
+        """Whether no limit of the budget is exceeded."""
+        limits = ((getattr(self, name), getattr(budget, name)) for name in KINDS)
+        return all(limit is None or own <= limit for own, limit in limits)
 
 
 def mask_within(trunk: Network, space: ChannelSpace, removal: Removal, budget: Budget) -> Mask:
-    """The mask that removes the shortest prefix of the order that meets `budget`'s flops and params.
+    """The mask that removes the shortest prefix of the order that meets `budget`'s flops, params and time.
 
     A prefix for a larger budget is a prefix of that for a smaller one, so more budget never drops a channel
     that less had kept. Raises `BudgetError` that says what could be reached.
@@ -60,21 +78,18 @@ def mask_within(trunk: Network, space: ChannelSpace, removal: Removal, budget: B
 
     def price(count: int) -> Price:
         mask = mask_after(removal, count, space, budget.multiple)
-        return Price.of(slice_network(trunk, mask, space=space), trunk)
+        return Price.of(without_constants(slice_network(trunk, mask, space=space), space, mask), trunk)
 
     def meets(count: int) -> bool:
-        found = price(count)
-        return (budget.flops is None or found.flops <= budget.flops) and (
-            budget.params is None or found.params <= budget.params
-        )
+        return price(count).within(budget)
 
     fewest = len(removal.slots)
     if not meets(fewest):
         least = price(fewest)
         raise BudgetError(
             f"No choice of channels meets {_wanted(budget)}: the smallest network that keeps "
-            f"{_fewest(budget)} in every layer has flops={least.flops:.3f} and params={least.params:.3f} of "
-            "its parent.",
+            f"{_fewest(budget)} in every layer it needs has flops={least.flops:.3f}, "
+            f"params={least.params:.3f} and time={least.time:.3f} of its parent.",
             hint="Allow more, or compose fewer classes from fewer parents.",
         )
     return mask_after(removal, _first(meets, fewest), space, budget.multiple)
@@ -97,7 +112,5 @@ def _fewest(budget: Budget) -> str:
 
 
 def _wanted(budget: Budget) -> str:
-    limits = [
-        f"{name}={value:g}" for name in ("flops", "params") if (value := getattr(budget, name)) is not None
-    ]
+    limits = [f"{name}={value:g}" for name in KINDS if (value := getattr(budget, name)) is not None]
     return " and ".join(limits)

@@ -57,6 +57,8 @@ def compose(
             continue
         mask = plan.mask(budget, control)
         material = plan.material(mask, budget, tune, seed, reporter, imagination)
+        if budget is not None and material is not None and control is None:
+            mask = plan.chosen(budget, material, seed)
         passes.append(plan.compile(mask, material, seed=seed, reporter=reporter))
     classifier = joined(wanted, planned, passes, reject=reject)
     if calibrate is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modhub.compose.budget import Budget, mask_within
+from modhub.compose.budget import KINDS, Budget, mask_within
 from modhub.compose.classifier import TrunkPass, TrunkReport
+from modhub.compose.depth import branch_order, distance
 from modhub.compose.heads import JoinedHead
 from modhub.compose.imagining import Imagination
 from modhub.compose.parts import Part
@@ -34,10 +36,12 @@ from modhub.nets import (
     ChannelSpace,
     Mask,
     Network,
+    Runner,
     channel_space,
     cost,
     fuse_batch_norm,
     mask_positions,
+    without_constants,
 )
 from modhub.positions import position_masks, unite_positions
 from modhub.preprocessing import Preprocess
@@ -49,6 +53,10 @@ _STEPS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _HELD = 4
 """Of this many images one measures and the others fit."""
 _BATCH = 50
+_DEPTHS = 9
+"""So many steps from all residual branches to none are tried where time is limited."""
+_TRIED = 200
+"""On so many images networks of different depths are refitted to see which is best."""
 _OWN = 10
 """With more classes than this synthetic images are made for all of them together."""
 
@@ -99,11 +107,18 @@ class TrunkPlan:
         known = [each for each in found if each is not None]
         return known if len(known) == len(found) else None
 
-    def mask(self, budget: Budget | None, control: int | None = None) -> Mask:
-        """The union of the modules' masks, or what `budget` buys for the set. Raises `BudgetError`."""
-        if budget is None or (budget.flops is None and budget.params is None):
+    def mask(self, budget: Budget | None, control: int | None = None, images: Tensor | None = None) -> Mask:
+        """The union of the modules' masks, or what `budget` buys for the set.
+
+        `control` draws what goes at random. With `images` (images, channels, height, width), normalised, a
+        budget of time asks what whole residual branches are worth. Raises `BudgetError`.
+        """
+        if budget is None or all(getattr(budget, kind) is None for kind in KINDS):
             return self.space.union(mask_of(part) for part in self.parts)
-        removal = self.removal if control is None else random_removal(self.space, control)
+        if control is not None:
+            removal = random_removal(self.space, control, branches=budget.time is not None)
+        else:
+            removal = self.removal
         return mask_within(self.trunk, self.space, removal, budget)
 
     def compile_to_loss(
@@ -126,11 +141,13 @@ class TrunkPlan:
         low, high = 0, len(limits)
         while low < high:
             middle = (low + high) // 2
-            mask = self.mask(Budget(flops=limits[middle], params=budget.params, multiple=budget.multiple))
+            limit = replace(budget, flops=limits[middle])
             if material is None:
+                mask = self.mask(limit)
                 measured, material = self._measured(mask, budget, tune, seed, reporter, imagination)
             if material is None or measured is None:
                 break
+            mask = self.chosen(limit, material, seed)
             if reference is None:
                 reference = decisions(self.whole, measured)
             found = self.compile(mask, material, seed=seed, reporter=reporter)
@@ -138,7 +155,8 @@ class TrunkPlan:
                 best, high = found, middle
             else:
                 low = middle + 1
-        if best.report.flops == best.report.parent_flops and (budget.flops or budget.params or 1.0) < 1:
+        limited = any((getattr(budget, kind) or 1.0) < 1 for kind in KINDS)
+        if limited and best.report.flops == best.report.parent_flops:
             raise BudgetError(
                 f"No network within the budget answers as its parent on all but {goal:.2%} of the images.",
                 hint="Allow a larger --max-loss or a larger --budget, or give more images with --tune.",
@@ -153,11 +171,10 @@ class TrunkPlan:
     @cached_property
     def removal(self) -> Removal:
         """The order in which channels can go for this set of classes."""
-        space = self.space
-        costs = slot_costs(self.trunk, space)
+        space, costs = self.space, slot_costs(self.trunk, self.space)
         statistics = self.statistics()
         if statistics is not None:
-            return removal_order(statistics, space, costs)
+            return removal_order(statistics, space, costs, branches=True)
         worth = np.sum([relevance_of(part, space) for part in self.parts], axis=0)
         slots = np.concatenate(
             [
@@ -170,6 +187,38 @@ class TrunkPlan:
         price = worth[slots] / costs[slots].clip(1e-12)
         rank = np.argsort(price, kind="stable")
         return Removal(slots[rank], price[rank])
+
+    def chosen(self, budget: Budget, material: Material, seed: int) -> Mask:
+        """`mask`, and where time is limited with as many residual branches gone as it takes.
+
+        A thin layer takes nearly the time of a wide one, so time is saved by fewer layers. Channels and
+        layers do not compare by their charges: more and more branches are left out, in one order for all
+        budgets, channels save the rest, and each network is refitted on some of the images. The one that
+        comes closest to its parent is taken. So a larger budget may keep fewer branches and more channels.
+        Raises `BudgetError`.
+        """
+        mask = self.mask(budget)
+        if budget.time is None or mask.all() or self.statistics() is None:
+            return mask
+        order = branch_order(
+            self.whole.trunk.network,
+            material.images,
+            lambda images: lambda network: _margins(self.whole, images, network),
+        )
+        slots = {branch.sum: branch.slots for branch in self.space.branches}
+        trial, wanted = material.without_lessons(_TRIED), _margins(self.whole, material.judged)
+        least, worse = math.inf, 0
+        for count in range(0, len(order) + 1, max(1, round(len(order) / _DEPTHS))):
+            first = [slots[name] for name in order[:count]]
+            tried = mask_within(self.trunk, self.space, _begun(self.removal, first), budget)
+            off = distance(_margins(self.compile(tried, trial, seed=seed), material.judged) - wanted)
+            if off < least:
+                mask, least, worse = tried, off, 0
+            else:
+                worse += 1
+            if worse == 2:
+                break
+        return mask
 
     def material(
         self,
@@ -279,6 +328,7 @@ class TrunkPlan:
         sliced, weight, fitted_bias = cut(dense, mask, space, statistics, rows, bias)
         network = fuse_batch_norm(sliced)
         if material is not None:
+            network = without_constants(network, space, mask)
             network, (weight, fitted_bias) = tuned(
                 fuse_batch_norm(self.trunk),
                 network,
@@ -318,8 +368,11 @@ class TrunkPlan:
         )
 
 
-def random_removal(space: ChannelSpace, seed: int) -> Removal:
-    """The control: slots go in a random order, spread over the groups; one of each group stays."""
+def random_removal(space: ChannelSpace, seed: int, *, branches: bool = False) -> Removal:
+    """The control: slots go in a random order, spread over the groups; one of each group stays.
+
+    With `branches` each residual branch goes as a whole at a random moment, if anything of it is left.
+    """
     draw = np.random.default_rng(seed)
     slots = [
         group.start + draw.permutation(group.size)[:-1]
@@ -327,6 +380,12 @@ def random_removal(space: ChannelSpace, seed: int) -> Removal:
         if group.cuttable and group.size > 1
     ]
     every = draw.permutation(np.concatenate([np.zeros(0, np.int64), *slots]).astype(np.int64))
+    if branches:
+        moment = np.full(space.slots, np.inf)
+        moment[every] = np.linspace(0, 1, len(every))
+        for branch in space.branches:
+            moment[branch.slots] = moment[branch.slots].clip(max=draw.uniform())
+        every = np.argsort(moment, kind="stable")[: int(np.isfinite(moment).sum())]
     return Removal(every, np.arange(len(every), dtype=np.float64))
 
 
@@ -342,6 +401,23 @@ def decisions(each: TrunkPass, images: Tensor) -> Tensor:
             else:
                 found.append(margin.argmax(1))
     return torch.stack(found, 1)
+
+
+def _begun(removal: Removal, first: Sequence[NDArray[np.int64]]) -> Removal:
+    """The same order, but that the slots of `first` go before all others."""
+    begun = np.concatenate([np.zeros(0, np.int64), *first])
+    slots = np.concatenate([begun, removal.slots[~np.isin(removal.slots, begun)]])
+    return Removal(slots, np.arange(len(slots), dtype=np.float64))
+
+
+def _margins(each: TrunkPass, images: Tensor, network: Network | None = None) -> Tensor:
+    """(images, classes): what a pass answers to normalised images, centred in every head of several classes;
+    of another `network` in its place."""
+    run = each.trunk if network is None else Runner(network)
+    with torch.inference_mode():
+        features = torch.cat([run(batch) for batch in torch.split(images, _BATCH)])
+        found = [head.margins(features) for head in each.heads]
+    return torch.cat([each - each.mean(1, keepdim=True) if each.shape[1] > 1 else each for each in found], 1)
 
 
 def _positioned(trunk: Network, parts: Sequence[Part]) -> Network:

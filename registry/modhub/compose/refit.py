@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modhub.nets import OPERATORS, ChannelSpace, Graph, Mask, Network, Node
+from modhub.nets import OPERATORS, ChannelSpace, Graph, Mask, Network, Node, is_plain_sum
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["RIDGE", "refit_head", "refit_network"]
@@ -155,18 +155,12 @@ def _goals(graph: Graph, touched: set[str], dense: Graph) -> dict[str, _Goal]:
         if len(readers) == 1 and readers[0].op == "add" and readers[0].name in dense.node:
             sum_ = readers[0]
             others = [name for name in sum_.inputs if name != node.name]
-            plain = len(sum_.inputs) == 2 and len(others) == 1 and _plain(sum_)
-            if plain and place[others[0]] < place[node.name]:
+            if len(others) == 1 and is_plain_sum(sum_) and place[others[0]] < place[node.name]:
                 goals[node.name] = _Goal(sum_.name, others[0])
                 continue
         if node.name in dense.node:
             goals[node.name] = _Goal(node.name, None)
     return goals
-
-
-def _plain(node: Node) -> bool:
-    """Whether an add is x + y, without factors."""
-    return all(value in (1, 1.0, None) for value in node.attributes.values())
 
 
 def _fitted(

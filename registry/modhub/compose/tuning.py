@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modhub.compose.depth import evenly
 from modhub.compose.distilling import distilled
 from modhub.compose.refit import refit_head, refit_network
 from modhub.compose.transfer import Imagined, Pictures, TransferSet
@@ -106,6 +107,11 @@ class Material:
         learned = torch.ones(len(images), dtype=torch.bool)
         learned[judges] = False
         return cls(images, Imagined(images[learned], seed), images[judges])
+
+    def without_lessons(self, most: int) -> Material:
+        """At most `most` of the images to refit on, and nothing else."""
+        images = evenly(self.images, most)
+        return Material(images, Imagined(images[:0], 0), self.judged)
 
 
 def room(trunk: Network) -> int:

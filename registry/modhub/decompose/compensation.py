@@ -43,13 +43,14 @@ def affine_map(moments: Moments, kept: Mask, ridge: float = RIDGE) -> AffineMap:
 def compensation(
     statistics: ClassStatistics, space: ChannelSpace, mask: Mask, places: Sequence[Site]
 ) -> dict[Site, AffineMap]:
-    """A map for every layer of `places` that loses an input under `mask`; channels always zero stay zero."""
+    """A map for every layer of `places` that loses an input under `mask`; channels always zero stay zero.
+    Where no input is left, it is a map to their means."""
     folds: dict[Site, AffineMap] = {}
     # Layers that read the same value share its map, which is costly.
     known: dict[str, AffineMap] = {}
     for site in places:
         kept = space.kept(mask, site.channels)
-        if kept.all() or not kept.any():
+        if kept.all():
             continue
         if site.channels not in known:
             known[site.channels] = affine_map(statistics.moments[site.channels], kept)

@@ -44,23 +44,52 @@ class Removal:
     price: Array
 
 
-def removal_order(statistics: ClassStatistics, space: ChannelSpace, costs: Array) -> Removal:
+def removal_order(
+    statistics: ClassStatistics, space: ChannelSpace, costs: Array, *, branches: bool = False
+) -> Removal:
     """All slots that can go, the cheapest first. `costs` (slots,) is what removing each one saves.
 
-    At least one slot of every group stays. The order inside a group does not depend on the other groups, so
-    a prefix of the order for one budget is a prefix of that for any smaller one.
+    At least one slot of every group stays, but for those of residual branches where `branches` may go as a
+    whole. The order inside a group does not depend on the other groups, so a prefix of the order for one
+    budget is a prefix of that for any smaller one.
     """
+    inside = _innermost(space) if branches else {}
     slots: list[NDArray[np.int64]] = []
-    prices: list[Array] = []
+    prices: dict[str, Array] = {}
     for group in space.groups:
         if not group.cuttable or group.size < 2:
             continue
         order, charges = _group_order(group, statistics, space)
-        price = charges / costs[order].clip(1e-12)
+        if group.name not in inside:
+            order, charges = order[:-1], charges[:-1]
         slots.append(order)
         # A later slot may be cheaper than an earlier one of its group; it still goes after it.
-        prices.append(np.maximum.accumulate(price))
-    return _merged(slots, prices)
+        prices[group.name] = np.maximum.accumulate(charges / costs[order].clip(1e-12))
+    # The last channels of a branch go together, when the dearest of them may.
+    for members in _by_value(inside).values():
+        dearest = max(prices[name][-1] for name in members)
+        for name in members:
+            prices[name][-1] = dearest
+    return _merged(slots, list(prices.values()))
+
+
+def _innermost(space: ChannelSpace) -> dict[str, str]:
+    """Group -> the innermost branch that it is part of, by its sum; a branch with a group of one channel,
+    which stays, is none."""
+    found: dict[str, str] = {}
+    for branch in sorted(space.branches, key=lambda branch: len(branch.slots)):
+        groups = space.groups_of(branch)
+        if all(group.size > 1 for group in groups):
+            for group in groups:
+                found.setdefault(group.name, branch.sum)
+    return found
+
+
+def _by_value(names: Mapping[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for key, value in names.items():
+        found.setdefault(value, []).append(key)
+    return found
 
 
 def _merged(slots: list[NDArray[np.int64]], prices: list[Array]) -> Removal:
@@ -81,11 +110,24 @@ def mask_after(removal: Removal, count: int, space: ChannelSpace, multiple: int 
     mask[removal.slots[:count]] = False
     if multiple > 1:
         for group in space.groups:
-            gone = removal.slots[:count]
-            gone = gone[(gone >= group.start) & (gone < group.start + group.size)]
-            short = -(group.size - len(gone)) % multiple
-            mask[gone[max(len(gone) - short, 0) :]] = True
+            gone = _gone_of(group, removal, count)
+            _give_back(mask, gone, -(group.size - len(gone)) % multiple)
+    for branch in space.branches:
+        # A branch goes as a whole or not at all.
+        if mask[branch.slots].any():
+            for group in space.groups_of(branch):
+                if not mask[group.slots].any():
+                    _give_back(mask, _gone_of(group, removal, count), multiple)
     return space.close(mask)
+
+
+def _gone_of(group: ChannelGroup, removal: Removal, count: int) -> NDArray[np.int64]:
+    gone = removal.slots[:count]
+    return gone[(gone >= group.start) & (gone < group.start + group.size)]
+
+
+def _give_back(mask: Mask, gone: NDArray[np.int64], count: int) -> None:
+    mask[gone[max(len(gone) - count, 0) :]] = True
 
 
 def importance(statistics: ClassStatistics, space: ChannelSpace) -> Array:
@@ -202,11 +244,12 @@ def _group_order(
     ]
     if group.size > _EXACT or any(value.precision.ndim == 1 for value in values):
         return _by_first_charge(group, values)
+    """All slots of a group, and the charge at which each goes."""
     charges = np.zeros(group.size)
-    order = np.zeros(group.size - 1, np.int64)
-    paid = np.zeros(group.size - 1)
+    order = np.zeros(group.size, np.int64)
+    paid = np.zeros(group.size)
     gone = np.zeros(group.size, np.bool_)
-    for step in range(group.size - 1):
+    for step in range(group.size):
         charges[:] = 0
         for value in values:
             charge = np.diagonal(value.form) / np.diagonal(value.precision)
@@ -261,5 +304,5 @@ def _by_first_charge(group: ChannelGroup, values: list[_Value]) -> tuple[NDArray
         precision = value.precision if value.precision.ndim == 1 else np.diagonal(value.precision)
         form = value.form if value.form.ndim == 1 else np.diagonal(value.form)
         np.add.at(charges, value.slots, form / precision)
-    order = np.argsort(charges, kind="stable")[:-1]
+    order = np.argsort(charges, kind="stable")
     return group.start + order, charges[order]

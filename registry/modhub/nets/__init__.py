@@ -1,8 +1,9 @@
 """A CNN as data: import, trunk and head, channel groups, slicing, running."""
 
 from modhub.nets.architectures import ARCHITECTURES, Architecture
+from modhub.nets.branches import Branch, is_plain_sum
 from modhub.nets.channels import ChannelGroup, ChannelSpace, Mask, channel_space
-from modhub.nets.cost import Cost, cost, value_bytes
+from modhub.nets.cost import OPERATOR_FLOPS, Cost, cost, value_bytes
 from modhub.nets.fusing import fuse_batch_norm
 from modhub.nets.graph import Graph, Network, Node
 from modhub.nets.head import TAIL_STEPS, Head, split_head
@@ -18,14 +19,17 @@ from modhub.nets.slicing import (
     sites,
     slice_network,
     weightless,
+    without_constants,
 )
 
 __all__ = [
     "ARCHITECTURES",
     "OPERATORS",
+    "OPERATOR_FLOPS",
     "TAIL_STEPS",
     "AffineMap",
     "Architecture",
+    "Branch",
     "ChannelGroup",
     "ChannelSpace",
     "Cost",
@@ -42,6 +46,7 @@ __all__ = [
     "fold_affine",
     "fuse_batch_norm",
     "import_module",
+    "is_plain_sum",
     "mask_network",
     "mask_positions",
     "sites",
@@ -49,4 +54,5 @@ __all__ = [
     "split_head",
     "value_bytes",
     "weightless",
+    "without_constants",
 ]

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modhub.errors import CompositionError
+from modhub.nets.branches import Branch, residual_branches
 from modhub.nets.graph import Graph, Network
 from modhub.nets.rules import Ids, Kept, Trace, rule_of
 
@@ -63,6 +64,8 @@ class ChannelSpace:
         self._frozen = np.zeros(self.slots, np.bool_)
         for group in groups:
             self._frozen[group.slots] = not group.cuttable
+        free = [group.slots for group in groups if group.cuttable]
+        self.branches: tuple[Branch, ...] = residual_branches(graph, self._layouts, free, self.slots)
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -94,14 +97,24 @@ class ChannelSpace:
     def close(self, mask: Mask) -> Mask:
         """The smallest mask with all of `mask` that a network can be sliced by.
 
-        Groups that cannot be cut are kept; every value keeps at least one channel (its first, if none).
-        Closing a closed mask changes nothing, and the union of closed masks is closed.
+        Groups that cannot be cut are kept; every value keeps at least one channel (its first, if none), but
+        for those of branches that are gone as a whole. Closing a closed mask changes nothing, and the union
+        of closed masks is closed.
         """
         closed = self._checked(mask) | self._frozen
-        for layout in self._layouts.values():
-            if not closed[layout].any():
+        gone = {name for branch in self.gone(closed) for name in branch.nodes}
+        for value, layout in self._layouts.items():
+            if value not in gone and not closed[layout].any():
                 closed[layout[0]] = True
         return closed
+
+    def gone(self, mask: Mask) -> tuple[Branch, ...]:
+        """The branches of which `mask` keeps nothing."""
+        return tuple(branch for branch in self.branches if not mask[branch.slots].any())
+
+    def groups_of(self, branch: Branch) -> tuple[ChannelGroup, ...]:
+        """The groups that a branch's slots are."""
+        return tuple(group for group in self.groups if np.isin(group.start, branch.slots))
 
     def split(self, mask: Mask) -> dict[str, Mask]:
         """Group name -> its part of the mask."""

@@ -1,22 +1,24 @@
 """Cut the channels that a mask does not keep out of a network.
 
 A sliced network computes what the dense network computes with every removed channel set to zero at every
-value it lives in (`mask_network`), unless affine maps are folded in that stand for removed channels.
+value it lives in (`mask_network`), unless affine maps are folded in that stand for removed channels. Of a
+residual branch without channels a constant is left, which is added to what the branch was added to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from modhub.errors import CompositionError
+from modhub.nets.branches import Branch
 from modhub.nets.channels import ChannelSpace, Mask, channel_space
 from modhub.nets.graph import Graph, Network, Node
 from modhub.nets.operators import OPERATORS
-from modhub.nets.rules import Cutting, Kept, merged_dimension, rule_of
+from modhub.nets.rules import Cutting, Kept, Shrunk, merged_dimension, rule_of
 
 __all__ = [
     "AffineMap",
@@ -27,6 +29,7 @@ __all__ = [
     "sites",
     "slice_network",
     "weightless",
+    "without_constants",
 ]
 
 
@@ -103,11 +106,12 @@ def slice_network(
     nodes: list[Node] = []
     tensors: dict[str, Tensor] = {}
     renamed: dict[str, str] = {}
-    for node in graph.nodes:
+
+    def cut(node: Node) -> Shrunk | None:
         held = network.of(node)
         if node.name in folded:
             held = _folded(held, *folded[node.name], space.kept(mask, folded[node.name][0].value))
-        shrunk = rule_of(node).cut(
+        return rule_of(node).cut(
             Cutting(
                 node=node,
                 tensors=held,
@@ -119,6 +123,21 @@ def slice_network(
                 out_axis=space.axis(node.name),
             )
         )
+
+    gone = space.gone(mask)
+    idle = {name for branch in gone for name in branch.nodes}
+    sums = {branch.sum: branch for branch in gone}
+    for node in graph.nodes:
+        if node.name in idle:
+            continue
+        if node.name in sums:
+            branch = sums[node.name]
+            value = _constant(graph, branch, cut)
+            names = {"value": _named(None, f"{node.name}.value", value, tensors)}
+            other = renamed.get(branch.other, branch.other)
+            nodes.append(Node(node.name, "add_constant", (other,), {"shape": tuple(value.shape)}, names))
+            continue
+        shrunk = cut(node)
         inputs = tuple(renamed.get(name, name) for name in node.inputs)
         if shrunk is None:
             renamed[node.name] = inputs[0]
@@ -127,6 +146,49 @@ def slice_network(
         for role, tensor in shrunk.tensors.items():
             names[role] = _named(node.tensors.get(role), f"{node.name}.{role}", tensor, tensors)
         nodes.append(Node(node.name, shrunk.op, inputs, shrunk.attributes, names))
+    output = renamed.get(graph.output, graph.output)
+    return Network(Graph(graph.input, graph.input_shape, tuple(nodes), output), tensors)
+
+
+def _constant(graph: Graph, branch: Branch, cut: Callable[[Node], Shrunk | None]) -> Tensor:
+    """What a branch says of any image when its last layer reads nothing; 1 but for the channels."""
+    last = graph.node[branch.last]
+    shrunk = cut(last)
+    assert shrunk is not None, "a layer with weights never vanishes"
+    weight = shrunk.tensors["weight"]
+    bias = shrunk.tensors.get("bias", torch.zeros(len(weight), device=weight.device))
+    rank, axis = len(graph.shapes[last.name]), 0 if last.op == "conv2d" else -1
+    shape = [1] * rank
+    shape[axis] = len(bias)
+    value = bias.reshape(1, *shape)
+    for name in branch.tail:
+        step = cut(graph.node[name])
+        if step is not None:
+            value = OPERATORS[step.op].run(step.attributes, [value], step.tensors)
+    return value[0]
+
+
+def without_constants(network: Network, space: ChannelSpace, mask: Mask) -> Network:
+    """The same without what a slice by `mask` of the space's network adds in place of branches that are gone,
+    and without activations that this leaves nothing to do.
+
+    Layers that read such a sum have biases, or get them when they are fitted anew: they can take the
+    constants over. A `relu` of what is a `relu` already, as at the end of a residual block, changes nothing.
+    """
+    graph = network.graph
+    sums = {branch.sum for branch in space.gone(mask)}
+    renamed: dict[str, str] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        inputs = tuple(renamed.get(name, name) for name in node.inputs)
+        made = graph.node.get(inputs[0])
+        idle = node.op == "relu" and inputs != node.inputs and made is not None and made.op == "relu"
+        if (node.name in sums and node.op == "add_constant") or idle:
+            renamed[node.name] = inputs[0]
+        else:
+            nodes.append(replace(node, inputs=inputs))
+    used = {name for node in nodes for name in node.tensors.values()}
+    tensors = {name: tensor for name, tensor in network.tensors.items() if name in used}
     output = renamed.get(graph.output, graph.output)
     return Network(Graph(graph.input, graph.input_shape, tuple(nodes), output), tensors)
 
