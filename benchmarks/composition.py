@@ -32,6 +32,7 @@ TEN = ("C10-R20", "C10-R32", "C10-R44", "C10-R56")
 MAIN = ("C10-R20", "C10-R56")
 NO_DATA = (0.7, 0.5, 0.35, 0.8, 0.9)
 TUNED = (0.5, 0.35)
+TIMES = (0.7, 0.6)
 TUNE_IMAGES = 300
 
 
@@ -107,6 +108,52 @@ def pair_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> li
             ),
         ]
     return rows
+
+
+def timed_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
+    """2 of 10 under budgets of time, without data and tuned."""
+    rows = []
+    for name in chosen(arguments, MAIN):
+        pairs = subsets.class_sets(world.parent(name).labels, 2, arguments.sets)
+        tuned_pairs = pairs[: arguments.tuned_sets]
+        plain = subsets.frontier(
+            world, ledger, name, pairs, TIMES, kind="time", build=no_data(world), limit="time"
+        )
+        tune = subsets.frontier(
+            world, ledger, name, tuned_pairs, TIMES, kind="time-tuned", build=tuned(world, name), limit="time"
+        )
+        chance = subsets.frontier(
+            world,
+            ledger,
+            name,
+            pairs,
+            TIMES[:1],
+            kind="time-random",
+            build=random_channels(world),
+            limit="time",
+        )
+        times = " and ".join(f"{time:g}" for time in TIMES)
+        rows += [
+            budget_row(f"2 of 10, no data, time={times}", name, "reported", plain, None),
+            budget_row(f"2 of 10, tuned, time={times}", name, "reported", tune, None),
+            budget_row(
+                f"2 of 10, random channels and branches, time={TIMES[0]:g}", name, "beaten", chance, None
+            ),
+        ]
+    return rows
+
+
+def latency_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
+    budgets = {
+        "flops=0.5": Budget(flops=0.5),
+        **{f"time={time:g}": Budget(time=time) for time in TIMES},
+        "flops=0.5 and time=0.6": Budget(flops=0.5, time=0.6),
+    }
+    return [
+        speed.latency(world, ledger, name, what, budget)
+        for name in chosen(arguments, MAIN)
+        for what, budget in budgets.items()
+    ]
 
 
 def five_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
@@ -185,7 +232,6 @@ def wide_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> li
 
 def speed_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
     return [
-        *(speed.latency(world, ledger, name, 0.5) for name in MAIN),
         speed.wide_latency(ledger, 0.5),
         speed.one_pass(world, ledger, "C10-R20"),
         speed.one_pass(world, ledger, "C100-R20"),
@@ -243,6 +289,8 @@ GROUPS = {
     "speed": speed_rows,
     "across": across_rows,
     "pairs": pair_rows,
+    "timed": timed_rows,
+    "latency": latency_rows,
     "five": five_rows,
     "alone": alone_rows,
     "heads": head_rows,

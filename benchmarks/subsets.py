@@ -61,6 +61,7 @@ def frontier(
     *,
     kind: str,
     build: Callable[[list[Part], Budget], ComposedClassifier],
+    limit: str = "flops",
 ) -> dict[float, dict[str, float]]:
     """For each budget the mean loss in pp against restricted logits, its standard error, and the FLOPs."""
     found: dict[float, dict[str, float]] = {}
@@ -70,7 +71,7 @@ def frontier(
 
             def work(labels: tuple[str, ...] = labels, budget: float = budget) -> dict[str, float]:
                 start = time.perf_counter()
-                classifier = build(world.parts(name, labels), Budget(flops=budget))
+                classifier = build(world.parts(name, labels), Budget(**{limit: budget}))
                 taken = time.perf_counter() - start
                 return {
                     "accuracy": world.accuracy(classifier, PARENTS[name].dataset),

@@ -21,6 +21,7 @@ from modhub.decompose import Parent
 from modhub.files import pretty_json
 from modhub.modules import ModuleSet
 from modhub.nets import Runner
+from modhub.nets.architectures import ARCHITECTURES
 from modhub.preprocessing import Preprocess
 
 __all__ = ["PARENTS", "Given", "World"]
@@ -63,6 +64,7 @@ class World:
         self.modules = cache(self._modules)
         self.test_logits = cache(self._test_logits)
         self.network = cache(self._network)
+        self.module = cache(self._module)
 
     def _images(self, dataset: str, split: str) -> ImageSet:
         """A split with its pixels in memory, decoded once and kept."""
@@ -110,6 +112,14 @@ class World:
         """The whole parent, raw images in, logits out."""
         parent = self.parent(name)
         return nn.Sequential(Preprocess(parent.input), Runner(parent.head.join(parent.trunk))).eval()
+
+    def _module(self, name: str) -> nn.Module:
+        """The same as its authors wrote it: a PyTorch module, batch-norms and all."""
+        given = PARENTS[name]
+        module = ARCHITECTURES[given.architecture.removeprefix("modhub:")].build(
+            len(self.parent(name).labels)
+        )
+        return nn.Sequential(Preprocess(self.parent(name).input), module).eval()
 
     def _test_logits(self, name: str) -> tuple[Tensor, Tensor]:
         """The parent's logits (images, labels) on its whole test split, and the targets."""
