@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from ledger import Ledger, Row
-from modhub.compose import Budget, compose
+from modhub.compose import Budget, ComposedClassifier, compose
 from modhub.nets import Runner, channel_space, cost, fuse_batch_norm, import_module, slice_network
 from modhub.nets.architectures import ARCHITECTURES
 from modhub.timing import side_by_side
@@ -31,42 +32,43 @@ __all__ = [
 
 
 def latency(world: World, ledger: Ledger, name: str, what: str, budget: Budget) -> Row:
-    """Composed two-class network against its whole parent, PyTorch eager, raw images in: against the module
-    as its authors wrote it, and against the parent run as composed networks are, which is faster."""
+    """Composed two-class network against its whole parent, PyTorch eager, raw images in."""
 
     def work() -> dict[str, float]:
         labels = list(world.parent(name).labels[3:6:2])
         classifier = compose(world.parts(name, labels), budget=budget)
-        parent, module = world.network(name), world.module(name)
         report = classifier.trunk_passes[0].report
-        found = {"flops": report.flops / report.parent_flops}
-        for batch in (1, 128):
-            images = torch.randint(0, 256, (batch, 3, 32, 32), dtype=torch.uint8)
-            with torch.inference_mode():
-                ours, theirs, plain = side_by_side(
-                    [
-                        lambda x=images: classifier(x),
-                        lambda x=images: parent(x),
-                        lambda x=images: module(x),
-                    ],
-                    6.0,
-                )
-            found[str(batch)], found[f"module {batch}"] = ours / theirs, ours / plain
-        return found
+        return {"flops": report.flops / report.parent_flops, **_times(world, name, classifier)}
 
     value = ledger.measure(f"latency/{name}/{what}", work)
-    target = "≤ 0.6 at 50 % FLOPs"
+    row = f"wall-clock of the composed network / parent, {what}"
     if value is None:
-        return Row(
-            f"wall-clock of the composed network / parent, {what}", name, target, "not measured yet", None
-        )
-    text = (
-        f"{value['module 1']:.2f} at batch 1, {value['module 128']:.2f} at batch 128, of the PyTorch module; "
-        f"{value['1']:.2f} and {value['128']:.2f} of the same parent in modhub's runner; "
-        f"{100 * value['flops']:.0f} % FLOPs"
-    )
+        return Row(row, name, "≤ 0.6 at 50 % FLOPs", "not measured yet", None)
+    text = f"{_told(value)}; {100 * value['flops']:.0f} % FLOPs"
     met = max(value["module 1"], value["module 128"]) <= 0.6
-    return Row(f"wall-clock of the composed network / parent, {what}", name, target, text, met)
+    return Row(row, name, "≤ 0.6 at 50 % FLOPs", text, met)
+
+
+def _times(world: World, name: str, classifier: ComposedClassifier) -> dict[str, float]:
+    """By batch size, against the module as its authors wrote it ("module 1"), and against the parent run as
+    composed networks are, which is faster ("1")."""
+    parent, module = world.network(name), world.module(name)
+    found = {}
+    for batch in (1, 128):
+        images = torch.randint(0, 256, (batch, 3, 32, 32), dtype=torch.uint8)
+        with torch.inference_mode():
+            ours, theirs, plain = side_by_side(
+                [functools.partial(each, images) for each in (classifier, parent, module)], 6.0
+            )
+        found[str(batch)], found[f"module {batch}"] = ours / theirs, ours / plain
+    return found
+
+
+def _told(times: dict[str, float]) -> str:
+    return (
+        f"{times['module 1']:.2f} at batch 1 and {times['module 128']:.2f} at batch 128 of the plain module, "
+        f"{times['1']:.2f} and {times['128']:.2f} of the parent in modhub's runner"
+    )
 
 
 def wide_pair(flops: float) -> tuple[nn.Module, nn.Module, float]:
@@ -115,47 +117,43 @@ def _latency_row(value: dict[str, float] | None, name: str, flops: float) -> Row
     return Row(what, name, target, text, max(value.values()) <= 0.6)
 
 
-def pets(world: World, ledger: Ledger, name: str, flops: float | None) -> Row:
-    """Cat and dog of one parent: accuracy beside restricted logits and random channels, and its cost."""
+def pets(world: World, ledger: Ledger, name: str, what: str) -> Row:
+    """Cat and dog of one parent: accuracy beside restricted logits and random channels, and its cost.
+
+    `what` is a budget such as flops=0.5, or "default".
+    """
 
     def work() -> dict[str, float]:
         labels, dataset = ["cat", "dog"], PARENTS[name].dataset
-        budget = None if flops is None else Budget(flops=flops)
+        kind, _, limit = what.partition("=")
+        budget = Budget(**{kind: float(limit)}) if limit else None
         start = time.perf_counter()
         classifier = compose(world.parts(name, labels), budget=budget)
         seconds = time.perf_counter() - start
         report = classifier.trunk_passes[0].report
         share = report.flops / report.parent_flops
         # Without a budget the control may spend as much as the modules' masks do.
-        control = compose(world.parts(name, labels), budget=Budget(flops=flops or share), control=0)
-        parent = world.network(name)
-        found = {
+        control = compose(world.parts(name, labels), budget=budget or Budget(flops=share), control=0)
+        return {
             "accuracy": world.accuracy(classifier, dataset),
             "random": world.accuracy(control, dataset),
             "restricted": world.restricted(name, labels),
             "flops": share,
             "seconds": seconds,
             "passes": float(len(classifier.passes)),
+            **_times(world, name, classifier),
         }
-        for batch in (1, 128):
-            images = torch.randint(0, 256, (batch, 3, 32, 32), dtype=torch.uint8)
-            with torch.inference_mode():
-                ours, theirs = side_by_side([lambda x=images: classifier(x), lambda x=images: parent(x)])
-            found[f"latency{batch}"] = ours / theirs
-        return found
 
-    key = "default" if flops is None else f"{flops:g}"
-    value = ledger.measure(f"pets/{name}/{key}", work)
-    what = "cat or dog, " + ("default settings" if flops is None else f"--budget flops={flops:g}")
+    value = ledger.measure(f"pets/{name}/{what}", work)
+    row = "cat or dog, " + (what if what == "default" else f"--budget {what}")
     if value is None:
-        return Row(what, name, "reported", "not measured yet", None)
+        return Row(row, name, "reported", "not measured yet", None)
     text = (
         f"{100 * value['accuracy']:.2f} % (restricted logits {100 * value['restricted']:.2f}, random "
         f"channels {100 * value['random']:.2f}), {100 * value['flops']:.0f} % FLOPs, {value['passes']:.0f} "
-        f"pass, latency {value['latency1']:.2f} / {value['latency128']:.2f} of the parent's at batch 1 / "
-        f"128, composed in {value['seconds']:.1f} s"
+        f"pass, time {_told(value)}, composed in {value['seconds']:.1f} s"
     )
-    return Row(what, name, "reported", text, None)
+    return Row(row, name, "reported", text, None)
 
 
 def epoch(world: World, ledger: Ledger, name: str) -> Row:
