@@ -16,6 +16,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from modhub.api.composing import BuildOptions
+from modhub.compose import Budget
 from modhub.data import as_batch, open_data
 from modhub.nets.architectures import ARCHITECTURES
 from modhub_cli.main import run
@@ -171,6 +173,25 @@ def test_frontier_shows_the_trade(home, modhub, tmp_path):
     again = modhub(*arguments, "-o", target)
     assert (again.code, again.err.splitlines()[-2]) == (1, f"Error: '{target}' exists already.")
     assert modhub("frontier", "--budgets", "0.9,none").code == 2
+
+
+def test_a_budget_of_time(home, modhub, tmp_path):
+    modhub.go(home / "work")
+    build = tmp_path / "quick"
+    modhub.good("compose", "-o", build, "--budget", "time=0.95", "--budget", "flops=0.9", "-q")
+    options = json.loads((build / "options.json").read_text())
+    assert (options["time"], options["flops"], options["params"]) == (0.95, 0.9, None)
+    # Replacing a class composes with the same budgets; builds of before know nothing of time.
+    del options["time"]
+    (build / "options.json").write_text(json.dumps(options))
+    assert BuildOptions.read(build / "options.json").budget == Budget(flops=0.9)
+    row = ("frontier", "--data", "digits", "--budgets", "0.95", "--kind", "time", "--no-random", "--json")
+    (point,) = modhub.good(*row).json["points"]
+    assert point["time"] <= 0.95
+    refused = modhub("compose", "-o", tmp_path / "none", "--budget", "seconds=0.5")
+    assert refused.code == 2
+    assert "'seconds=0.5' is not a budget such as flops=0.4, params=0.2 or time=0.5" in refused.err
+    assert not (tmp_path / "none").exists()
 
 
 def test_locked_builds_are_equal_and_need_no_hub(home, modhub):

@@ -27,6 +27,7 @@ def test_points_fall_and_meet_their_budgets(measured: Frontier) -> None:
     for point in measured.points:
         assert 0 < point.flops <= point.budget
         assert 0 < point.params < 1
+        assert 0 < point.time < 1
         assert set(point.latency) == {1, 128}
         assert all(share > 0 for share in point.latency.values())
     assert measured.smallest is None
