@@ -15,7 +15,8 @@ from modhub.compose import Budget, ComposedClassifier, Part, compose, parts_of
 from modhub.compose.budget import Price, mask_within
 from modhub.compose.depth import branch_order, evenly
 from modhub.compose.imagining import Imagination
-from modhub.compose.plans import TrunkPlan, plans, random_removal
+from modhub.compose.orders import random_removal
+from modhub.compose.plans import TrunkPlan, plans
 from modhub.decompose import DecomposeOptions, Parent, decompose
 from modhub.decompose.assembling import assemble
 from modhub.decompose.compensation import cut

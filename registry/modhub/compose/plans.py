@@ -17,6 +17,7 @@ from modhub.compose.classifier import TrunkPass, TrunkReport
 from modhub.compose.depth import branch_order, distance
 from modhub.compose.heads import JoinedHead
 from modhub.compose.imagining import Imagination
+from modhub.compose.orders import begun, random_removal, relevance_order
 from modhub.compose.parts import Part
 from modhub.compose.reading import head_tensors, mask_of, relevance_of, stacked, unstacked
 from modhub.compose.recalibrating import recalibrate
@@ -47,7 +48,7 @@ from modhub.positions import position_masks, unite_positions
 from modhub.preprocessing import Preprocess
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["TrunkPlan", "decisions", "plans", "random_removal"]
+__all__ = ["TrunkPlan", "decisions", "plans"]
 
 _STEPS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _HELD = 4
@@ -175,18 +176,9 @@ class TrunkPlan:
         statistics = self.statistics()
         if statistics is not None:
             return removal_order(statistics, space, costs, branches=True)
-        worth = np.sum([relevance_of(part, space) for part in self.parts], axis=0)
-        slots = np.concatenate(
-            [
-                group.start + np.argsort(worth[group.slots], kind="stable")[:-1]
-                for group in space.groups
-                if group.cuttable
-            ]
-            or [np.zeros(0, np.int64)]
+        return relevance_order(
+            np.sum([relevance_of(part, space) for part in self.parts], axis=0), space, costs
         )
-        price = worth[slots] / costs[slots].clip(1e-12)
-        rank = np.argsort(price, kind="stable")
-        return Removal(slots[rank], price[rank])
 
     def chosen(self, budget: Budget, material: Material, seed: int) -> Mask:
         """`mask`, and where time is limited with as many residual branches gone as it takes.
@@ -210,7 +202,7 @@ class TrunkPlan:
         least, worse = math.inf, 0
         for count in range(0, len(order) + 1, max(1, round(len(order) / _DEPTHS))):
             first = [slots[name] for name in order[:count]]
-            tried = mask_within(self.trunk, self.space, _begun(self.removal, first), budget)
+            tried = mask_within(self.trunk, self.space, begun(self.removal, first), budget)
             off = distance(_margins(self.compile(tried, trial, seed=seed), material.judged) - wanted)
             if off < least:
                 mask, least, worse = tried, off, 0
@@ -368,27 +360,6 @@ class TrunkPlan:
         )
 
 
-def random_removal(space: ChannelSpace, seed: int, *, branches: bool = False) -> Removal:
-    """The control: slots go in a random order, spread over the groups; one of each group stays.
-
-    With `branches` each residual branch goes as a whole at a random moment, if anything of it is left.
-    """
-    draw = np.random.default_rng(seed)
-    slots = [
-        group.start + draw.permutation(group.size)[:-1]
-        for group in space.groups
-        if group.cuttable and group.size > 1
-    ]
-    every = draw.permutation(np.concatenate([np.zeros(0, np.int64), *slots]).astype(np.int64))
-    if branches:
-        moment = np.full(space.slots, np.inf)
-        moment[every] = np.linspace(0, 1, len(every))
-        for branch in space.branches:
-            moment[branch.slots] = moment[branch.slots].clip(max=draw.uniform())
-        every = np.argsort(moment, kind="stable")[: int(np.isfinite(moment).sum())]
-    return Removal(every, np.arange(len(every), dtype=np.float64))
-
-
 def decisions(each: TrunkPass, images: Tensor) -> Tensor:
     """(images, heads): the best class of each head, or of a single class whether it is there."""
     with torch.inference_mode():
@@ -401,13 +372,6 @@ def decisions(each: TrunkPass, images: Tensor) -> Tensor:
             else:
                 found.append(margin.argmax(1))
     return torch.stack(found, 1)
-
-
-def _begun(removal: Removal, first: Sequence[NDArray[np.int64]]) -> Removal:
-    """The same order, but that the slots of `first` go before all others."""
-    begun = np.concatenate([np.zeros(0, np.int64), *first])
-    slots = np.concatenate([begun, removal.slots[~np.isin(removal.slots, begun)]])
-    return Removal(slots, np.arange(len(slots), dtype=np.float64))
 
 
 def _margins(each: TrunkPass, images: Tensor, network: Network | None = None) -> Tensor:
