@@ -28,8 +28,17 @@ def main() -> None:
     sys.argv = ["modhub", "decompose", *arguments]
     try:
         command_line()
+    except SystemExit as end:
+        if not shared or not isinstance(end.code, int | None):
+            raise
+        dist.destroy_process_group()
+        # All is written. Threads of the process group that want Python while it ends would abort the process,
+        # and torchrun would call the work failed.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code or 0)
     finally:
-        if shared:
+        if shared and dist.is_initialized():
             dist.destroy_process_group()
 
 
