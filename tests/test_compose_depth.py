@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -20,7 +19,7 @@ from modhub.compose.plans import TrunkPlan, plans
 from modhub.decompose import DecomposeOptions, Parent, decompose
 from modhub.decompose.assembling import assemble
 from modhub.decompose.compensation import cut
-from modhub.decompose.selection import mask_after, removal_order, slot_costs
+from modhub.decompose.selection import Removal, mask_after, removal_order, slot_costs
 from modhub.errors import BudgetError
 from modhub.evaluate import evaluate
 from modhub.modules import ModuleSet
@@ -232,8 +231,7 @@ def test_constants_go_where_a_fit_takes_them_over() -> None:
     )
 
 
-def test_branches_go_as_a_whole_and_prefixes_stay_nested() -> None:
-    """A bottleneck's branch has two groups: no prefix of the order keeps half of it."""
+def test_the_order_ends_with_every_branch_gone() -> None:
     plan = deep_plan()
     statistics = plan.statistics()
     assert statistics is not None
@@ -250,22 +248,15 @@ def test_no_half_of_a_bottleneck_is_left(multiple: int) -> None:
     space = channel_space(trunk)
     draw = np.random.default_rng(0)
     order = draw.permutation(np.concatenate([branch.slots for branch in space.branches]))
-    removal_of = _Order(order)
+    removal = Removal(order, np.arange(len(order), dtype=np.float64))
     before = space.full_mask()
     for count in range(0, len(order) + 1, 3):
-        mask = mask_after(removal_of, count, space, multiple)
+        mask = mask_after(removal, count, space, multiple)
         for branch in space.branches:
             left = {bool(mask[group.slots].any()) for group in space.groups_of(branch)}
             assert len(left) == 1
         assert not (mask & ~before).any()
         before = mask
-
-
-class _Order:
-    """A removal in a given order."""
-
-    def __init__(self, slots: Sequence[int]) -> None:
-        self.slots = np.asarray(slots)
 
 
 def test_evenly_takes_all_when_there_are_few() -> None:
