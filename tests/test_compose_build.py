@@ -202,6 +202,44 @@ def test_rejection_says_none_of_these() -> None:
     assert own.count(None) / len(own) < 0.25
 
 
+@pytest.mark.parametrize("labels", [["3"], ["3", "5"], list("1234"), list("012345")])
+def test_images_of_the_classes_are_accepted_more_often_than_others(labels: list[str]) -> None:
+    classifier = compose(parts_of(digit_modules(), labels), reject=True)
+    found = evaluate(classifier, digits("0123456789", "test")).rejection
+    assert found is not None
+    assert found.false_accept is not None
+    assert found.accepted > 0.9
+    assert found.false_accept < found.accepted - 0.05
+    assert list(classifier.false_accept) == labels
+
+
+def test_the_more_classes_the_higher_the_bar() -> None:
+    """The largest of many margins is larger, on strange images as well."""
+    (alone,), (two,), (every,) = (
+        [head for each in compose(parts_of(digit_modules(), labels)).trunk_passes for head in each.heads]
+        for labels in (["3"], ["3", "5"], list("012345"))
+    )
+    margin = torch.zeros(1, 1)
+    assert alone.surplus(margin) > two.surplus(margin) > every.surplus(margin)
+
+
+def test_modules_of_before_bars_were_shared_still_refuse() -> None:
+    parts = []
+    for part in parts_of(digit_modules(), ["3", "5"]):
+        manifest = part.module.manifest
+        known = dict(manifest.calibration.parameters)
+        del known["threshold_all"], known["false_accept"]
+        calibration = dataclasses.replace(manifest.calibration, parameters=known)
+        module = dataclasses.replace(
+            part.module, manifest=dataclasses.replace(manifest, calibration=calibration)
+        )
+        parts.append(dataclasses.replace(part, module=module))
+    classifier = compose(parts, reject=True)
+    assert classifier.false_accept == {}
+    noise = dead_leaves(40, 8, 8, 0)[:, :1]
+    assert None in {each.label for each in classifier.predict(noise)}
+
+
 def test_a_build_comes_back_as_it_was(tmp_path: Path) -> None:
     parts = [*parts_of(digit_modules(), list("0123")), *parts_of(digit_modules("456789", 10, 1))]
     classifier = compose(parts, calibrate=digits("0123456789").sample(5, 0), reject=True)

@@ -238,13 +238,13 @@ def test_recalibration_undoes_what_a_slim_network_does_to_all_margins(
     slim = stretch * whole + shift
     before, after = (
         JoinedHead(HeadTensors(*(torch.zeros(classes, 2), torch.zeros(classes)) * 2, each, torch.ones(2)))
-        for each in (calibration, recalibrated(calibration, whole, slim))
+        for each in (calibration, recalibrated(calibration, whole, slim, torch.ones(400)))
     )
     if classes == 1:
         assert torch.allclose(after.log_odds(slim), before.log_odds(whole), atol=0.02)
     else:
         assert torch.equal(after.field("slope"), before.field("slope"))
-    assert torch.allclose(after.evidence(slim), before.evidence(whole), atol=1e-3)
+    assert torch.allclose(after.surplus(slim) / stretch, before.surplus(whole), atol=1e-3)
 
 
 def test_a_single_class_under_a_budget_says_yes_as_often_as_its_parent() -> None:

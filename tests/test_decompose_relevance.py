@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from modhub.compose import Budget, compose, parts_of
 from modhub.decompose import DecomposeOptions, Parent, decompose
-from modhub.decompose.calibration import fit_temperature, platt
+from modhub.decompose.calibration import fit_bars, fit_temperature, platt
 from modhub.decompose.channelling import channelled_head
 from modhub.decompose.compensation import affine_map, cut
 from modhub.decompose.selection import mask_after, removal_order, slot_costs
@@ -224,6 +224,34 @@ def test_compensation_beats_zeroing() -> None:
         return float((found - whole).square().mean())
 
     assert error(statistics) < 0.5 * error(None)
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 99), sizes=st.lists(st.integers(40, 400), min_size=2, max_size=4))
+def test_bars_let_ninety_five_of_a_hundred_images_pass(seed: int, sizes: list[int]) -> None:
+    draw = np.random.default_rng(seed)
+    targets = np.repeat(np.arange(len(sizes)), sizes)
+    margins = draw.normal(0, 1, (len(targets), len(sizes)))
+    margins[np.arange(len(targets)), targets] += 2 + targets
+    weights = draw.uniform(0.5, 1.5, len(targets))
+    bars = fit_bars(margins, targets, weights)
+    for bar, values in ((bars.one, margins[np.arange(len(targets)), targets]), (bars.all, margins.max(1))):
+        passing = [
+            np.average(values[targets == row] >= bar, weights=weights[targets == row])
+            for row in range(len(sizes))
+        ]
+        # However many images a class has, all classes count the same.
+        assert np.mean(passing) == pytest.approx(0.95, abs=0.02)
+    assert bars.all >= bars.one
+
+
+def test_all_classes_of_a_parent_share_their_bars() -> None:
+    numbers = [module.manifest.calibration.parameters for module in digit_modules().modules]
+    for name in ("threshold", "threshold_all"):
+        margins = [each["margin_mean"] + each[name] * each["margin_std"] for each in numbers]
+        assert margins == pytest.approx([margins[0]] * len(margins), abs=1e-6)
+    assert all(each["threshold_all"] >= each["threshold"] for each in numbers)
+    assert all(0 <= each["false_accept"] < 1 for each in numbers)
 
 
 def test_a_temperature_and_a_slope_are_found_again() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from modhub.data import ImageSet
 from modhub.errors import DataError
-from modhub.evaluate import RestrictedParent, VotingModules, compare, evaluate
+from modhub.evaluate import Rejection, RestrictedParent, VotingModules, compare, evaluate
 from modhub.manifest import InputSpec
 
 LABELS = ("cat", "dog", "bird")
@@ -55,6 +55,31 @@ def test_images_of_other_classes_are_left_out() -> None:
     told = Told(("cat", "dog"), [[1.0, 0], [0, 1.0], [1.0, 1.0]])
     result = evaluate(told, images, aliases={"dog": ["hund", "cat"]})
     assert (result.count, result.left_out, result.top1) == (2, 2, 1.0)
+
+
+class Wary(Told):
+    """Refuses images whose first score is below its bar."""
+
+    def __init__(self, labels: tuple[str, ...], scores: list[list[float]], reject: bool) -> None:
+        super().__init__(labels, scores)
+        self.reject = reject
+
+    def assess(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        scores = self(images)
+        return scores, scores[:, 0] - 2
+
+
+def test_refusals_are_counted_on_own_images_and_on_strangers() -> None:
+    images = shown([0, 1, 0, 2, 2, 3], [0, 0, 1, 2, 2, 3], ("cat", "dog", "whale", "worm"))
+    scores = [[3.0, 0], [1.0, 0], [2.5, 0], [1.0, 0]]
+    found = evaluate(Wary(("cat", "dog"), scores, reject=True), images).rejection
+    assert found == Rejection(accepted=pytest.approx(2 / 3), false_accept=pytest.approx(2 / 3), strangers=3)
+    alone = evaluate(Wary(("cat", "dog"), scores, reject=True), images.only(["cat", "dog"]))
+    assert alone.rejection == Rejection(accepted=pytest.approx(2 / 3), false_accept=None, strangers=0)
+    assert alone.to_dict()["rejection"]["false_accept"] is None
+    willing = evaluate(Wary(("cat", "dog"), scores, reject=False), images)
+    assert willing.rejection is None
+    assert willing.top1 == alone.top1
 
 
 @pytest.mark.parametrize("name", ["aquarium_fish", "Aquarium Fish", "aquarium-fish"])

@@ -12,11 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from modhub.compose import compose, parts_of
 from modhub.errors import ExportError
 from modhub.export import FORMATS, SUFFIXES, as_raw_batch, export_classifier, natural_size
 from modhub.manifest import InputSpec
 from modhub.preprocessing import Preprocess
 from modhub.runtime import METADATA_KEY, OnnxClassifier, fit
+from tests.digit_parents import digit_modules, digits, pixels_of
 
 SPEC = InputSpec(
     channels=3, height=16, width=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.2), resize=20, crop=True
@@ -69,6 +71,25 @@ def test_the_onnx_file_knows_its_labels_and_takes_any_batch(tmp_path: Path) -> N
         expected = classifier(as_raw_batch(pictures, (20, 20))).detach().numpy()
         np.testing.assert_allclose(written.predict(pictures), expected, atol=1e-4)
     assert written.predict([]).shape == (0, 2)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_classifier_that_may_refuse_is_exported_with_what_it_goes_by(form: str, tmp_path: Path) -> None:
+    classifier = compose(parts_of(digit_modules(), ["3", "5"]), reject=True)
+    images, _ = pixels_of(digits("0123456789", "test"))
+    path = tmp_path / f"model{SUFFIXES[form]}"
+    report = export_classifier(classifier, classifier.labels, path, format=form, images=images)
+    assert report.largest_difference <= 1e-3
+    if form == "onnx":
+        written = OnnxClassifier(path)
+        assert written.metadata["false_accept"] == pytest.approx(classifier.false_accept)
+        found = written.outputs(images.numpy())["acceptance"]
+        with torch.inference_mode():
+            expected = classifier.assess(images)[1].numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+        assert 0 < (found < 0).mean() < 1
+    elif form == "pt2":
+        assert len(torch.export.load(path).module()(images[:2])) == 2
 
 
 def test_predicting_with_onnx_imports_no_torch(tmp_path: Path) -> None:

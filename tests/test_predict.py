@@ -15,6 +15,7 @@ from modhub.api.using import export
 from modhub.compose import compose, parts_of
 from modhub.runtime import OnnxClassifier
 from tests.console import Console, Result
+from tests.digit_parents import digit_modules, digits
 from tests.pico import pico_set
 
 SIDE = 8
@@ -161,12 +162,33 @@ def test_the_command_goes_on_and_says_so_at_the_end(
     assert run("pictures/below", "pictures/grey.png", "--json").code == 0
 
 
+def test_none_of_these_is_said_by_a_build_and_by_its_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compose(parts_of(digit_modules(), ["3", "5"]), reject=True).save(tmp_path / "build")
+    export(tmp_path / "build", tmp_path / "build.onnx", data="digits")
+    (tmp_path / "pictures").mkdir()
+    for number, image in enumerate(digits("0123456789", "test").images(range(0, 300, 5))):
+        Image.fromarray(image[:, :, 0]).save(tmp_path / "pictures" / f"{number:03}.png")
+    console = Console(tmp_path, monkeypatch, capsys)
+    reports = [
+        json.loads(console("predict", build, "pictures", "--json").out) for build in ("build", "build.onnx")
+    ]
+    labels, others = ([entry["label"] for entry in report["images"]] for report in reports)
+    assert labels == others
+    assert 0 < labels.count(None) < len(labels)
+    assert reports[0]["false_accept"] == pytest.approx(reports[1]["false_accept"])
+    said = console("predict", "build", "pictures").out
+    assert said.count("none of these") == labels.count(None)
+    assert "Images of its parent's other classes accepted, when the module was made: " in said
+
+
 def test_photographs_do_not_pile_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modhub.api.predicting._WAITING", SIDE * SIDE * 3 - 1)
     seen: list[int] = []
-    inner = OnnxClassifier.predict
+    inner = OnnxClassifier.assess
     monkeypatch.setattr(
-        OnnxClassifier, "predict", lambda self, images: (seen.append(len(images)), inner(self, images))[1]
+        OnnxClassifier, "assess", lambda self, images: (seen.append(len(images)), inner(self, images))[1]
     )
     report = predict(home / "build.onnx", [home / "pictures" / "turned.png"] * 3)["images"]
     assert seen == [1, 1, 1]

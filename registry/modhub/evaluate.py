@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from modhub.data import ImageSet
+from modhub.data import ImageSet, evenly_spaced
 from modhub.errors import DataError
 from modhub.manifest import InputSpec
 from modhub.preprocessing import Preprocess
@@ -23,6 +23,8 @@ __all__ = [
     "Classifier",
     "Comparison",
     "Evaluation",
+    "Rejecting",
+    "Rejection",
     "RestrictedParent",
     "VotingModules",
     "compare",
@@ -30,6 +32,9 @@ __all__ = [
 ]
 
 _BINS = 15
+_STRANGERS = 2000
+"""Images of other classes that are shown to a classifier which may refuse them, or as many as it has of its
+own when these are more."""
 
 
 class Classifier(Protocol):
@@ -39,6 +44,16 @@ class Classifier(Protocol):
     def labels(self) -> tuple[str, ...]: ...
 
     def __call__(self, images: Tensor, /) -> Tensor: ...
+
+
+@runtime_checkable
+class Rejecting(Protocol):
+    """A classifier that says "none of these" where `reject` is set: below 0 in what `assess` gives, (batch,),
+    beside the scores."""
+
+    reject: bool
+
+    def assess(self, images: Tensor, /) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +66,23 @@ class ClassScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """Shares that a classifier accepted instead of saying "none of these": `accepted` of the images of
+    its own classes, `false_accept` of `strangers` images of other classes, None where there were none."""
+
+    accepted: float
+    false_accept: float | None
+    strangers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """What a classifier answered on `count` images of its classes; `left_out` images were of other classes.
 
     `top1` and `top5` are fractions in [0, 1], `top5` None below six labels. `confusion[i][j]` counts images
     of class i answered as class j, both in the order of `labels`. `ece` is the expected calibration error of
-    the softmax of the scores over 15 equal bins (Guo et al. 2017, arXiv 1706.04599, §2).
+    the softmax of the scores over 15 equal bins (Guo et al. 2017, arXiv 1706.04599, §2). All of these are of
+    the best class, whether it was accepted or not; `rejection` is of classifiers that may refuse.
     """
 
     labels: tuple[str, ...]
@@ -69,6 +95,7 @@ class Evaluation:
     per_class: Mapping[str, ClassScore]
     confusion: tuple[tuple[int, ...], ...]
     ece: float
+    rejection: Rejection | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; scripts rely on top1, top5, count, per_class and left_out."""
@@ -86,6 +113,7 @@ class Evaluation:
                 for label, score in self.per_class.items()
             },
             "confusion": [list(row) for row in self.confusion],
+            "rejection": None if self.rejection is None else asdict(self.rejection),
         }
 
 
@@ -168,8 +196,8 @@ def evaluate(
     """Let `classifier` answer every image whose class is one of its labels or their `aliases`.
 
     Case and separators do not count (`Aquarium fish` is `aquarium_fish`). A classifier that is a `Module`
-    is moved to `device`, if one is given, and gets its images there. Raises `DataError` when no image is of
-    any of its classes.
+    is moved to `device`, if one is given, and gets its images there. One that may say "none of these" is
+    shown images of other classes, too. Raises `DataError` when no image is of any of its classes.
     """
     labels = tuple(classifier.labels)
     rows = _rows_of(labels, images.labels, aliases or {})
@@ -180,16 +208,49 @@ def evaluate(
             f"No image of '{images.name}' is of a class the classifier knows ({', '.join(labels[:10])}).",
             hint=f"The data set's classes are: {', '.join(images.labels[:10])}.",
         )
-    wanted = targets[chosen]
-    scores = np.empty((len(chosen), len(labels)), dtype=np.float32)
     if device is not None and isinstance(classifier, nn.Module):
         classifier.to(device)
-    with reporter.step("evaluate", len(chosen)), torch.inference_mode():
-        for pixels, indices in images.subset(chosen).batches(batch):
-            placed = pixels if device is None else pixels.to(device)
-            scores[indices] = classifier(placed).float().cpu().numpy()
-            reporter.advance(len(indices))
-    return _score(labels, images, scores, wanted, len(images) - len(chosen))
+    asked = _Asked(classifier, batch, device, reporter)
+    scores, surplus = asked.about(images.subset(chosen), "evaluate")
+    found = _score(labels, images, scores, targets[chosen], len(images) - len(chosen))
+    if surplus is None:
+        return found
+    strangers = evenly_spaced(np.flatnonzero(targets < 0), max(len(chosen), _STRANGERS))
+    _, others = asked.about(images.subset(strangers), "evaluate other classes")
+    rejection = Rejection(
+        accepted=float((surplus >= 0).mean()),
+        false_accept=float((others >= 0).mean()) if others is not None and len(others) else None,
+        strangers=len(strangers),
+    )
+    return replace(found, rejection=rejection)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A classifier and how it is asked."""
+
+    classifier: Classifier
+    batch: int
+    device: torch.device | None
+    reporter: Reporter
+
+    def about(self, images: ImageSet, step: str) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Scores (images, labels), and of a classifier that may refuse (images,) by how much it accepts."""
+        scores = np.empty((len(images), len(self.classifier.labels)), dtype=np.float32)
+        rejecting = self.classifier
+        may_refuse = isinstance(rejecting, Rejecting) and rejecting.reject
+        surplus = np.empty(len(images), dtype=np.float32) if may_refuse else None
+        with self.reporter.step(step, len(images)), torch.inference_mode():
+            for pixels, indices in images.batches(self.batch):
+                placed = pixels if self.device is None else pixels.to(self.device)
+                if surplus is not None and isinstance(rejecting, Rejecting):
+                    answers, above = rejecting.assess(placed)
+                    surplus[indices] = above.float().cpu().numpy()
+                else:
+                    answers = self.classifier(placed)
+                scores[indices] = answers.float().cpu().numpy()
+                self.reporter.advance(len(indices))
+        return scores, surplus
 
 
 def compare(before: Evaluation, after: Evaluation) -> Comparison:

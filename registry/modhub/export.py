@@ -1,5 +1,6 @@
 """A composed classifier as one file for another runtime: raw images in, label scores out.
 
+Of a classifier that may say "none of these" a second output, `acceptance` (batch,), is below 0 where it does.
 What is written has the preprocessing inside, an open batch size, and the labels and the lock in its metadata.
 It is run beside the original before it appears under its name.
 """
@@ -11,18 +12,19 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from modhub import __version__
+from modhub.compose import ComposedClassifier
 from modhub.errors import ExportError, MissingDependencyError, StorageError
 from modhub.files import new_file
 from modhub.manifest import InputSpec
 from modhub.reporter import SILENT, Reporter
-from modhub.runtime import METADATA_KEY, OnnxClassifier, fit
+from modhub.runtime import METADATA_KEY, OUTPUTS, OnnxClassifier, fit
 
 __all__ = ["FORMATS", "SUFFIXES", "ExportReport", "as_raw_batch", "export_classifier", "natural_size"]
 
@@ -31,14 +33,15 @@ SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "torchscript": ".pt"}
 _OPSET = 18
 """The first ONNX opset whose Resize filters against aliasing."""
 
-Scores = Callable[[Tensor], Tensor]
+Answers: TypeAlias = Tensor | tuple[Tensor, ...]
+Written = Callable[[Tensor], Answers]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportReport:
     """What was written and how it was checked.
 
-    `largest_difference` is the largest absolute difference of a score, over `images` images, between the
+    `largest_difference` is the largest absolute difference of an output, over `images` images, between the
     file run in its own runtime and the classifier run in PyTorch.
     """
 
@@ -65,6 +68,17 @@ def natural_size(specs: Sequence[InputSpec]) -> tuple[int, int]:
     heights = [spec.resize or spec.height if spec.crop else spec.height for spec in specs]
     widths = [spec.resize or spec.width if spec.crop else spec.width for spec in specs]
     return max(heights), max(widths)
+
+
+class _Assessed(nn.Module):
+    """A classifier that may refuse, and as its second answer what it goes by."""
+
+    def __init__(self, classifier: ComposedClassifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.classifier.assess(images)
 
 
 def export_classifier(
@@ -96,6 +110,9 @@ def export_classifier(
         "modhub": __version__,
         **(metadata or {}),
     }
+    if isinstance(classifier, ComposedClassifier) and classifier.reject:
+        facts["false_accept"] = classifier.false_accept
+        classifier = _Assessed(classifier)
     classifier = classifier.eval()
     with torch.inference_mode():
         expected = classifier(images)
@@ -104,8 +121,8 @@ def export_classifier(
             with torch.no_grad(), warnings.catch_warnings():
                 # torch warns of its own deprecations while it writes.
                 warnings.simplefilter("ignore")
-                scores = _WRITERS[format](classifier, images[:2], scratch, facts)
-                found = scores(images)
+                written = _WRITERS[format](classifier, images[:2], scratch, facts)
+                found = written(images)
         except (MissingDependencyError, StorageError):
             raise
         except Exception as error:
@@ -113,7 +130,9 @@ def export_classifier(
                 f"The classifier cannot be written as {format}: {_first_line(error)}.",
                 hint=f"Try another format: {', '.join(name for name in FORMATS if name != format)}.",
             ) from error
-        difference = float((found - expected).abs().max())
+        difference = max(
+            float((own - other).abs().max()) for own, other in zip(_each(found), _each(expected), strict=True)
+        )
         if not difference <= tolerance:
             raise ExportError(
                 f"The {format} file's scores differ from PyTorch's by {difference:.2g} (allowed: "
@@ -131,7 +150,7 @@ def export_classifier(
     )
 
 
-def _write_onnx(classifier: nn.Module, example: Tensor, path: Path, facts: Mapping[str, Any]) -> Scores:
+def _write_onnx(classifier: nn.Module, example: Tensor, path: Path, facts: Mapping[str, Any]) -> Written:
     try:
         import onnx
         import onnxruntime  # noqa: F401  (missing is found out before the work, not after)
@@ -144,7 +163,7 @@ def _write_onnx(classifier: nn.Module, example: Tensor, path: Path, facts: Mappi
         verbose=False,
         opset_version=_OPSET,
         input_names=["images"],
-        output_names=["scores"],
+        output_names=list(OUTPUTS if isinstance(classifier, _Assessed) else OUTPUTS[:1]),
     )
     if program is None:
         raise ExportError("torch wrote no ONNX program.")
@@ -154,10 +173,12 @@ def _write_onnx(classifier: nn.Module, example: Tensor, path: Path, facts: Mappi
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
     written = OnnxClassifier(path)
-    return lambda images: torch.from_numpy(written.scores(images.numpy()))
+    return lambda images: tuple(
+        torch.from_numpy(output) for output in written.outputs(images.numpy()).values()
+    )
 
 
-def _write_pt2(classifier: nn.Module, example: Tensor, path: Path, facts: Mapping[str, Any]) -> Scores:
+def _write_pt2(classifier: nn.Module, example: Tensor, path: Path, facts: Mapping[str, Any]) -> Written:
     torch.export.save(
         _exported(classifier, example),
         path,
@@ -168,15 +189,15 @@ def _write_pt2(classifier: nn.Module, example: Tensor, path: Path, facts: Mappin
 
 def _write_torchscript(
     classifier: nn.Module, example: Tensor, path: Path, facts: Mapping[str, Any]
-) -> Scores:
+) -> Written:
     traced = torch.jit.trace(classifier, (example,))  # type: ignore[no-untyped-call]
     extra = {METADATA_KEY: json.dumps(facts, ensure_ascii=False).encode()}
     torch.jit.save(traced, str(path), _extra_files=extra)
-    loaded: Scores = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+    loaded: Written = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
     return loaded
 
 
-_WRITERS: Mapping[str, Callable[[nn.Module, Tensor, Path, Mapping[str, Any]], Scores]] = {
+_WRITERS: Mapping[str, Callable[[nn.Module, Tensor, Path, Mapping[str, Any]], Written]] = {
     "onnx": _write_onnx,
     "pt2": _write_pt2,
     "torchscript": _write_torchscript,
@@ -185,6 +206,10 @@ _WRITERS: Mapping[str, Callable[[nn.Module, Tensor, Path, Mapping[str, Any]], Sc
 
 def _exported(classifier: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     return torch.export.export(classifier, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+
+
+def _each(found: Answers) -> tuple[Tensor, ...]:
+    return (found,) if isinstance(found, Tensor) else tuple(found)
 
 
 def _first_line(error: Exception) -> str:

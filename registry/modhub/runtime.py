@@ -13,9 +13,11 @@ from PIL import Image, ImageOps
 
 from modhub.errors import ExportError, MissingDependencyError
 
-__all__ = ["METADATA_KEY", "OnnxClassifier", "fit"]
+__all__ = ["METADATA_KEY", "OUTPUTS", "OnnxClassifier", "fit"]
 
 METADATA_KEY = "modhub"
+OUTPUTS = ("scores", "acceptance")
+"""The second one only of classifiers that may refuse."""
 Pixels = NDArray[np.uint8]
 
 
@@ -23,7 +25,8 @@ class OnnxClassifier:
     """A classifier that `modhub export --format onnx` wrote.
 
     `labels` are in the order of the scores; `image_size` is the (height, width) it takes, `metadata` what
-    else stands in the file, the lock among it. Raises `ExportError` for a file that is no such classifier.
+    else stands in the file: the lock, and `false_accept` of a classifier that may refuse. Raises
+    `ExportError` for a file that is no such classifier.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,16 +61,23 @@ class OnnxClassifier:
                 hint="Write one with: modhub export DIR --format onnx",
             ) from None
 
-    def scores(self, images: Pixels) -> NDArray[np.float32]:
-        """(batch, channels, *image_size) uint8 to (batch, labels) scores."""
-        (found,) = self._session.run(None, {self._session.get_inputs()[0].name: images})
-        return np.asarray(found, dtype=np.float32)
+    def outputs(self, images: Pixels) -> dict[str, NDArray[np.float32]]:
+        """(batch, channels, *image_size) uint8 to `scores` (batch, labels) and, where the classifier may say
+        "none of these", `acceptance` (batch,): below 0 it does."""
+        names = [output.name for output in self._session.get_outputs()]
+        found = self._session.run(names, {self._session.get_inputs()[0].name: images})
+        return {name: np.asarray(each, np.float32) for name, each in zip(names, found, strict=True)}
 
     def predict(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
         """Scores (image, label) of images of any sizes, each uint8 (height, width, 1 or 3)."""
+        return self.assess(images)[0]
+
+    def assess(self, images: Sequence[Pixels]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Scores (image, label) and `acceptance` (image,), None of a classifier that never refuses."""
         if not images:
-            return np.zeros((0, len(self.labels)), dtype=np.float32)
-        return self.scores(np.stack([fit(image, self.image_size, self.channels) for image in images]))
+            return np.zeros((0, len(self.labels)), dtype=np.float32), None
+        found = self.outputs(np.stack([fit(image, self.image_size, self.channels) for image in images]))
+        return found[OUTPUTS[0]], found.get(OUTPUTS[1])
 
 
 def fit(image: Pixels, size: tuple[int, int], channels: int) -> Pixels:

@@ -26,6 +26,8 @@ __all__ = ["command"]
 def command(build: Path, data: str, split: str | None, before: Path | None, device: str, out: Out) -> None:
     """Measure a build on the images whose class is one of its labels or aliases; the others are left out.
 
+    A build that may answer 'none of these' is shown the others, too: how many of them does it accept?
+
     Example: modhub evaluate build --data cifar10:data
     """
     from modhub.api.using import evaluate_build
@@ -53,6 +55,14 @@ def command(build: Path, data: str, split: str | None, before: Path | None, devi
             f"top-1 {fraction(report['top1'])}{top5}, calibration error {fraction(report['ece'])} "
             f"on {report['count']:,} images ({report['left_out']:,} of other classes left out)"
         )
+        if (rejection := report["rejection"]) is not None:
+            strangers = (
+                ""
+                if rejection["false_accept"] is None
+                else f", and {fraction(rejection['false_accept'])} of {rejection['strangers']:,} images of "
+                "other classes"
+            )
+            out.line(f"accepted: {fraction(rejection['accepted'])} of the images of its classes{strangers}")
         if report.get("change"):
             worse = report["change"]["worse"]
             out.line(

@@ -8,9 +8,20 @@ from pathlib import Path
 import click
 
 from modhub_cli.options import reporting
-from modhub_cli.output import Out
+from modhub_cli.output import Out, fraction
 
 __all__ = ["command"]
+
+
+_NAMED = 5
+
+
+def _passing(rates: dict[str, float]) -> str:
+    """How often images of other classes are not refused, the worst classes first."""
+    worst = sorted(rates.items(), key=lambda pair: -pair[1])[:_NAMED]
+    named = ", ".join(f"{label} {fraction(rate)}" for label, rate in worst)
+    others = f", less for {len(rates) - len(worst)} more" if len(rates) > len(worst) else ""
+    return f"Images of its parent's other classes accepted, when the module was made: {named}{others}."
 
 
 @click.command("predict", short_help="Classify images.")
@@ -38,6 +49,8 @@ def command(build: Path, images: tuple[Path, ...], top: int, out: Out) -> None:
             )
             none = "none of these " if entry["label"] is None else ""
             out.line(f"{entry['path']}: {none}{ranked}")
+        if rates := report.get("false_accept"):
+            out.line(_passing(rates))
 
     quiet = [f"{entry['path']}\t{entry['label'] or ''}" for entry in answers]
     out.emit(report, human=human, quiet=quiet)

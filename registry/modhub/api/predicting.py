@@ -19,6 +19,7 @@ __all__ = ["image_files", "predict"]
 _SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 Pixels = NDArray[np.uint8]
 Answer = tuple[str | None, dict[str, float]]
+Answering = Callable[[list[Pixels]], list[Answer]]
 _WAITING = 256 << 20
 """Bytes of pixels that wait for their batch to fill: photographs are many times larger than what is read."""
 
@@ -29,8 +30,10 @@ def predict(
     """Classify files and folders of files: the best `label` and the `top` probabilities, or an `error`, each.
 
     A file that cannot be read as an image is reported and passed over. `label` is None for "none of these".
+    Where a build may say so, `false_accept` has by label which share of its parent's images of other classes
+    it would accept, as measured when the module was made.
     """
-    answer = _onnx(build) if build.suffix == ".onnx" else _build(build)
+    answer, false_accept = _onnx(build) if build.suffix == ".onnx" else _build(build)
     found: list[dict[str, Any]] = []
     waiting: list[tuple[dict[str, Any], Pixels]] = []
 
@@ -55,7 +58,7 @@ def predict(
             reporter.advance()
         if waiting:
             flush()
-    return {"images": found}
+    return {"images": found} if false_accept is None else {"images": found, "false_accept": false_accept}
 
 
 def image_files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -74,7 +77,7 @@ def _is_image(file: Path) -> bool:
     return file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and not file.is_dir()
 
 
-def _build(directory: Path) -> Callable[[list[Pixels]], list[Answer]]:
+def _build(directory: Path) -> tuple[Answering, dict[str, float] | None]:
     if not directory.is_dir():
         raise ManifestError(
             f"'{directory}' is no build.",
@@ -88,20 +91,25 @@ def _build(directory: Path) -> Callable[[list[Pixels]], list[Answer]]:
     def answer(images: list[Pixels]) -> list[Answer]:
         return [(one.label, _chances(one.scores)) for one in classifier.predict(images)]
 
-    return answer
+    return answer, classifier.false_accept if classifier.reject else None
 
 
-def _onnx(path: Path) -> Callable[[list[Pixels]], list[Answer]]:
+def _onnx(path: Path) -> tuple[Answering, dict[str, float] | None]:
     from modhub.runtime import OnnxClassifier
 
     classifier = OnnxClassifier(path)
 
     def answer(images: list[Pixels]) -> list[Answer]:
-        rows = classifier.predict(images).tolist()
-        found = [_chances(dict(zip(classifier.labels, row, strict=True))) for row in rows]
-        return [(max(row, key=lambda label: row[label]), row) for row in found]
+        scores, acceptance = classifier.assess(images)
+        rows = [_chances(dict(zip(classifier.labels, row, strict=True))) for row in scores.tolist()]
+        best: list[str | None] = [max(row, key=lambda label: row[label]) for row in rows]
+        if acceptance is not None:
+            best = [
+                label if accepted else None for label, accepted in zip(best, acceptance >= 0, strict=True)
+            ]
+        return list(zip(best, rows, strict=True))
 
-    return answer
+    return answer, classifier.metadata.get("false_accept")
 
 
 def _chances(scores: dict[str, float]) -> dict[str, float]:

@@ -51,7 +51,7 @@ class TrunkReport:
 class Prediction:
     """`label` is None for "none of these"; `probability` is the best class's, in [0, 1]; `scores` by label.
 
-    `acceptance` is how far, in standard deviations, the evidence is above the best class's threshold.
+    `acceptance` is how far the best class's scaled margin is above its parent's threshold.
     """
 
     label: str | None
@@ -154,12 +154,11 @@ class ComposedClassifier(nn.Module):
         return [answer for each in self.trunk_passes for answer in each.answers(images)]
 
     def assess(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (batch, labels), and (batch,) how far the evidence is above the best class's threshold."""
+        """Scores (batch, labels), and (batch,) how far the best class's scaled margin is above its parent's
+        threshold: below 0 it is none of these."""
         found = self.answers(images)
         scores = self._scores(found)
-        surplus = torch.cat(
-            [answer.head.evidence(answer.margin) - answer.head.field("threshold") for answer in found], 1
-        )
+        surplus = torch.cat([answer.head.surplus(answer.margin) for answer in found], 1)
         best = scores.argmax(1, keepdim=True)
         return scores[:, self.order], surplus.gather(1, best)[:, 0]
 
@@ -168,6 +167,18 @@ class ComposedClassifier(nn.Module):
         if len(self.labels) == 1:
             return answers[0].head.log_odds(answers[0].margin)
         return torch.cat([answer.scores() for answer in answers], 1)
+
+    @property
+    def false_accept(self) -> dict[str, float]:
+        """By label: the share of its parent's images of other classes that its threshold accepts, as measured
+        when the module was made; labels whose modules do not say are left out."""
+        heads = [head for each in self.trunk_passes for head in each.heads]
+        rates: list[float | None] = []
+        for head in heads:
+            known = head.tensors.false_accept
+            rates += [None] * head.classes if known is None else known.tolist()
+        named = zip(self.labels, (rates[place] for place in self.order.tolist()), strict=True)
+        return {label: rate for label, rate in named if rate is not None}
 
     def margins(self, images: Tensor) -> Tensor:
         """(batch, labels) uncalibrated: each class's score minus the mean score of its parent's others."""

@@ -31,8 +31,9 @@ class HeadTensors:
     `rows` (classes, features) and `row_bias` (classes,) are the classes' own; `rest`, `rest_bias` the mean of
     all others for each. `calibration` (fields, classes). `adjustment` (2,): temperature factor and offset, 1
     and 0 until labelled images change them. `gate` (classes,): how much each scaled margin adds to all
-    scores of this head, which labelled images decide; None without them. `density` where several heads share
-    a trunk.
+    scores of this head, which labelled images decide; None without them. `false_accept` (classes,): the share
+    of the parent's images of other classes that are above the class's threshold; None where modules do not
+    say. `density` where several heads share a trunk.
     """
 
     rows: Tensor
@@ -42,6 +43,7 @@ class HeadTensors:
     calibration: Tensor
     adjustment: Tensor
     gate: Tensor | None = None
+    false_accept: Tensor | None = None
     density: Density | None = None
 
     def to_dict(self) -> dict[str, Tensor]:
@@ -60,12 +62,13 @@ class HeadTensors:
             calibration=tensors["calibration"],
             adjustment=tensors["adjustment"],
             gate=tensors.get("gate"),
+            false_accept=tensors.get("false_accept"),
             density=Density.from_dict(tensors) if "means" in tensors else None,
         )
 
 
 class JoinedHead(nn.Module):
-    """Features (batch, features[, height, width]) to margins and evidence, (batch, classes) each.
+    """Features (batch, features[, height, width]) to margins (batch, classes), and what these say.
 
     Without a ReLU in the parent's tail a margin is one row of weights: own row minus the mean of all others.
     """
@@ -135,6 +138,11 @@ class JoinedHead(nn.Module):
         """(batch, classes): each class against the rest of its parent's world."""
         return self.field("slope") * margin + self.field("intercept")
 
-    def evidence(self, margin: Tensor) -> Tensor:
-        """(batch, classes) in standard deviations from what each class's own images show."""
-        return (margin - self.field("margin_mean")) / self.field("margin_std")
+    def surplus(self, margin: Tensor) -> Tensor:
+        """(batch, classes): how far scaled margins are above what an image of these classes should reach.
+
+        What classes give as their thresholds is one number where nothing was removed; slim networks move each
+        class's margins a little, and their mean is taken (`modhub.decompose.calibration.Bars`).
+        """
+        bars = self.field("margin_mean") + self.field("threshold") * self.field("margin_std")
+        return self.scaled(margin - bars.mean())

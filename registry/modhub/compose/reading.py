@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -54,6 +55,8 @@ def head_tensors(head: Sequence[Part]) -> HeadTensors:
                 hint="Upgrade modhub.",
             )
         numbers.append([calibration.parameters.get(name, _DEFAULTS[name]) for name in CALIBRATION_FIELDS])
+        numbers[-1][_THRESHOLD] = _threshold(part, len(head))
+    rates = [part.module.manifest.calibration.parameters.get("false_accept") for part in head]
     return HeadTensors(
         rows=weights[:, 0],
         row_bias=biases[:, 0],
@@ -61,13 +64,28 @@ def head_tensors(head: Sequence[Part]) -> HeadTensors:
         rest_bias=biases[:, 1],
         calibration=torch.tensor(numbers, dtype=torch.float32).T.contiguous(),
         adjustment=torch.tensor([1.0, 0.0]),
+        false_accept=None if None in rates else torch.tensor(rates, dtype=torch.float32),
     )
+
+
+def _threshold(part: Part, classes: int) -> float:
+    """Of a class that is composed with others of its parent, `classes` in all.
+
+    The largest of many margins is larger than the margin of one class, also on strange images. Thresholds are
+    known for one class and for all; what lies between grows as the logarithm of their number.
+    """
+    parameters = part.module.manifest.calibration.parameters
+    one = parameters.get("threshold", _DEFAULTS["threshold"])
+    every = parameters.get("threshold_all", one)
+    share = math.log(classes) / math.log(max(len(part.module.manifest.parent.labels), 2))
+    return one + min(share, 1.0) * (every - one)
 
 
 _DEFAULTS = {
     name: 1.0 if name in ("temperature", "slope") or name.endswith("_std") else 0.0
     for name in CALIBRATION_FIELDS
 }
+_THRESHOLD = CALIBRATION_FIELDS.index("threshold")
 _STACKED = (("rows", "row_bias"), ("rest", "rest_bias"))
 
 

@@ -4,7 +4,8 @@ Ranking classes does not mind. A single class that answers yes or no does, and s
 compare a margin with fixed numbers. So these numbers are fitted again, to what the parent says of the same
 images: its log-odds as soft labels (Platt 1999, on both sides alike), and the mean and spread of the margins
 of images that it calls its own. The images must be others than those that the network was fitted on, whose
-margins are not drawn together as much.
+margins are not drawn together as much. As in every calibration harder copies of them have a quarter of the
+weight: of plain training images a parent is far surer than it will be.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from torch import Tensor
 from modhub.compose.classifier import TrunkPass
 from modhub.compose.heads import CALIBRATION_FIELDS
 from modhub.data import ImageSet
-from modhub.decompose.calibration import fit_log_odds
+from modhub.decompose.augment import augmented
+from modhub.decompose.calibration import PLAIN_WEIGHT, fit_log_odds
 
 __all__ = ["recalibrate", "recalibrated"]
 
@@ -30,38 +32,52 @@ _PLACE = {name: number for number, name in enumerate(CALIBRATION_FIELDS)}
 def recalibrate(slim: TrunkPass, whole: TrunkPass, images: ImageSet) -> None:
     """Fit the calibrations of `slim` in place, to what `whole` with the same heads says of `images`."""
     said: list[list[Tensor]] = []
+    weights: list[Tensor] = []
     with torch.inference_mode():
-        for pixels, _ in images.batches(_BATCH):
-            answers = [each.answers(pixels) for each in (slim, whole)]
-            said.append([answer.margin for found in answers for answer in found])
+        for number, (pixels, _) in enumerate(images.batches(_BATCH)):
+            for weight, seen in ((PLAIN_WEIGHT, pixels), (1 - PLAIN_WEIGHT, augmented(pixels, number))):
+                answers = [each.answers(seen) for each in (slim, whole)]
+                said.append([answer.margin for found in answers for answer in found])
+                weights.append(torch.full((len(pixels),), weight))
     margins = [torch.cat(parts) for parts in zip(*said, strict=True)]
     count = len(slim.heads)
     for number, head in enumerate(slim.heads):
-        numbers = recalibrated(head.calibration, margins[count + number], margins[number])
+        numbers = recalibrated(head.calibration, margins[count + number], margins[number], torch.cat(weights))
         head.calibration.copy_(numbers)
 
 
-def recalibrated(numbers: Tensor, whole: Tensor, slim: Tensor) -> Tensor:
+def recalibrated(numbers: Tensor, whole: Tensor, slim: Tensor, weights: Tensor) -> Tensor:
     """`numbers` (fields, classes) for the margins `slim` (images, classes) of the slim network, given the
-    parent's, `whole`, of the same images."""
+    parent's, `whole`, of the same images; `weights` (images,) say how much each counts."""
     calibration = numbers.clone()
+    share = weights.double().numpy()
     for row in range(numbers.shape[1]):
         own = dict(zip(CALIBRATION_FIELDS, numbers[:, row].tolist(), strict=True))
         before, after = (each[:, row].double().cpu().numpy() for each in (whole, slim))
         odds = own["slope"] * before + own["intercept"]
         yes = odds > 0
         if yes.sum() >= _FEWEST:
-            stretch = float(after[yes].std() / max(float(before[yes].std()), 1e-9))
-            away = own["margin_mean"] - float(before[yes].mean())
-            calibration[_PLACE["margin_mean"], row] = float(after[yes].mean()) + stretch * away
+            (mean, deviation), (old_mean, old_deviation) = (
+                _moments(each[yes], share[yes]) for each in (after, before)
+            )
+            stretch = deviation / max(old_deviation, 1e-9)
+            away = own["margin_mean"] - old_mean
+            calibration[_PLACE["margin_mean"], row] = mean + stretch * away
             calibration[_PLACE["margin_std"], row] *= stretch
         if numbers.shape[1] == 1 and yes.sum() >= _FEWEST and (~yes).sum() >= _FEWEST:
             # Log-odds are at even prior odds; these images have others, which weights make even.
-            prior = float(yes.mean())
+            prior = float(np.average(yes, weights=share))
             here = _chance(odds + np.log(prior / (1 - prior)))
-            fitted = fit_log_odds(after, here / prior + (1 - here) / (1 - prior), _chance(odds))
+            even = share * (here / prior + (1 - here) / (1 - prior))
+            fitted = fit_log_odds(after, even, _chance(odds))
             calibration[_PLACE["slope"], row], calibration[_PLACE["intercept"], row] = fitted
     return calibration
+
+
+def _moments(values: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[float, float]:
+    """Weighted mean and standard deviation."""
+    mean = float(np.average(values, weights=weights))
+    return mean, float(np.sqrt(np.average(np.square(values - mean), weights=weights)))
 
 
 def _chance(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -141,8 +141,7 @@ def _check_head(
         "calibration": (len(CALIBRATION_FIELDS), classes),
         "adjustment": (2,),
     }
-    if "gate" in tensors:
-        expected["gate"] = (classes,)
+    expected |= {name: (classes,) for name in ("gate", "false_accept") if name in tensors}
     if any(name in tensors for name in DENSITY_FIELDS):
         own = "whitening" in tensors and tensors["whitening"].shape[:1] == (classes,)
         expected |= {

@@ -18,7 +18,7 @@ from modhub.compose.depth import evenly
 from modhub.compose.distilling import distilled
 from modhub.compose.refit import refit_head, refit_network
 from modhub.compose.transfer import Imagined, Pictures, TransferSet
-from modhub.data import ImageSet, split_indices
+from modhub.data import ImageSet, evenly_spaced, split_indices
 from modhub.decompose.augment import augmented
 from modhub.devices import CPU
 from modhub.manifest import InputSpec
@@ -83,9 +83,9 @@ class Material:
         else:
             (fit,) = split_indices(images.targets, (max(most // max(len(images.labels), 1), 1),), seed)
             rest = np.setdiff1d(np.arange(len(images)), fit)
-            kept = _spread(rest, len(images) // _KEPT)
+            kept = evenly_spaced(rest, len(images) // _KEPT)
             used = np.setdiff1d(np.arange(len(images)), kept)
-        kept = _spread(kept, _checks(trunk))
+        kept = evenly_spaced(kept, _checks(trunk))
         judges = _judges(len(fit))
         learned = ~np.isin(used, fit[judges])
         preprocess = Preprocess(spec)
@@ -189,14 +189,7 @@ def _alike(
 
 def _judges(count: int) -> NDArray[np.int64]:
     every, most = _JUDGES
-    return _spread(apart(count, every)[0] if count > 1 else np.zeros(0, np.int64), most)
-
-
-def _spread(indices: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most `most` of them, evenly spaced."""
-    if len(indices) <= most:
-        return indices
-    return indices[np.linspace(0, len(indices) - 1, most).round().astype(np.int64)]
+    return evenly_spaced(apart(count, every)[0] if count > 1 else np.zeros(0, np.int64), most)
 
 
 def _checks(trunk: Network) -> int:

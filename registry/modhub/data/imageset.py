@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from modhub.errors import DataError
 
-__all__ = ["ImageSet", "as_batch", "split_indices"]
+__all__ = ["ImageSet", "as_batch", "evenly_spaced", "split_indices"]
 
 Pixels = NDArray[np.uint8]
 Indices = NDArray[np.int64]
@@ -94,6 +94,13 @@ class ImageSet:
 def as_batch(images: Sequence[Pixels]) -> torch.Tensor:
     """Images of one shape (height, width, channel) as uint8 (batch, channel, height, width)."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+
+
+def evenly_spaced(indices: Indices, most: int) -> Indices:
+    """At most `most` of them, from the first to the last."""
+    if len(indices) <= most:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, most).round().astype(np.int64)]
 
 
 def split_indices(targets: NDArray[Any], per_class: Sequence[int], seed: int) -> tuple[Indices, ...]:

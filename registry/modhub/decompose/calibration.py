@@ -9,13 +9,15 @@ What is fitted here is fitted once, when the module is made, on its own parent's
   parent's world at even prior odds (Platt 1999, with his soft targets);
 - `margin_mean`, `margin_std`, over the class's own images: the evidence of an image is its margin in standard
   deviations from their mean;
-- `threshold`: the evidence that 95 % of the class's own images exceed, and `false_accept`, the share of its
-  parent's other images that do.
+- `threshold`, `threshold_all`: evidence below which an image is none of the classes, where one class or all
+  of the parent's are composed; the margins they stand for are common to the parent (`Bars`);
+- `false_accept`: the share of the parent's images of other classes whose evidence is above `threshold`.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -27,7 +29,10 @@ __all__ = [
     "ACCEPTED",
     "KIND",
     "PLAIN_WEIGHT",
+    "Bars",
+    "Calibrator",
     "balanced_accuracy",
+    "fit_bars",
     "fit_calibration",
     "fit_log_odds",
     "fit_temperature",
@@ -37,7 +42,7 @@ __all__ = [
 Array: TypeAlias = NDArray[np.float64]
 KIND = "margin"
 ACCEPTED = 0.95
-"""Share of a class's own images that the threshold accepts."""
+"""Share of a parent's own images that its thresholds accept."""
 PLAIN_WEIGHT = 0.75
 """Weight of plain training images in every fit; harder copies of them have the rest."""
 
@@ -88,17 +93,63 @@ def fit_log_odds(margin: Array, share: Array, chance: Array) -> tuple[float, flo
     return max(float(found[0]) / scale, 1e-6), float(found[1])
 
 
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Margins that 95 % of images exceed: `one` with that of their own class, `all` with the largest one.
+
+    One bar for all classes of a parent tells strange images from known ones better than one for each: what a
+    class is less sure of, it is less sure of in strange images, too, and takes more of them for its own.
+    """
+
+    one: float
+    all: float
+
+
+class Calibrator:
+    """Calibrates the classes of a parent from its `logits` (images, labels) on images that nothing was fitted
+    on; `targets` (images,) are positions among the labels."""
+
+    def __init__(self, logits: Array, targets: NDArray[np.int64], weights: Array) -> None:
+        self.targets, self.weights = targets, weights
+        others = max(logits.shape[1] - 1, 1)
+        self.margins = logits - (logits.sum(1, keepdims=True) - logits) / others
+        self.temperature = fit_temperature(logits, targets, weights) * others / (others + 1)
+        self.bars = fit_bars(self.margins, targets, weights)
+
+    def calibration(self, row: int) -> Calibration:
+        """Of the class in that row of the parent's head."""
+        return fit_calibration(
+            self.margins[:, row], self.targets == row, self.weights, self.temperature, self.bars
+        )
+
+
+def fit_bars(margins: Array, targets: NDArray[np.int64], weights: Array) -> Bars:
+    """From margins (images, classes) on images whose classes are `targets`; every class counts the same."""
+    counts = np.bincount(targets, weights, margins.shape[1])
+    shares = weights / counts[targets]
+    own = margins[np.arange(len(targets)), targets]
+    return Bars(_quantile(own, shares), _quantile(margins.max(1), shares))
+
+
 def fit_calibration(
-    margin: Array, positive: NDArray[np.bool_], weights: Array, temperature: float
+    margin: Array,
+    positive: NDArray[np.bool_],
+    weights: Array,
+    temperature: float,
+    bars: Bars | None = None,
 ) -> Calibration:
-    """The calibration of one class from its margins (images,) on images of all classes."""
+    """The calibration of one class from its margins (images,) on images of all classes.
+
+    Without the `bars` of its parent the class has one to itself.
+    """
     slope, intercept = platt(margin, positive, weights)
     own = weights[positive] / weights[positive].sum()
     mean = float((own * margin[positive]).sum())
     deviation = max(float(np.sqrt((own * (margin[positive] - mean) ** 2).sum())), 1e-6)
-    evidence = (margin - mean) / deviation
-    threshold = float(np.quantile(evidence[positive], 1 - ACCEPTED))
-    false_accept = float(np.average(evidence[~positive] > threshold, weights=weights[~positive]))
+    if bars is None:
+        bar = _quantile(margin[positive], own)
+        bars = Bars(bar, bar)
+    false_accept = float(np.average(margin[~positive] > bars.one, weights=weights[~positive]))
     return Calibration(
         kind=KIND,
         parameters={
@@ -107,10 +158,18 @@ def fit_calibration(
             "intercept": intercept,
             "margin_mean": mean,
             "margin_std": deviation,
-            "threshold": threshold,
+            "threshold": (bars.one - mean) / deviation,
+            "threshold_all": (bars.all - mean) / deviation,
             "false_accept": false_accept,
         },
     )
+
+
+def _quantile(values: Array, weights: Array) -> float:
+    """What all but 1 − `ACCEPTED` of the weight is above."""
+    order = np.argsort(values)
+    below = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(below, (1 - ACCEPTED) * below[-1])])
 
 
 def balanced_accuracy(accepted: NDArray[np.bool_], positive: NDArray[np.bool_]) -> float:

@@ -34,7 +34,7 @@ from torch import Tensor
 from modhub.data import ImageSet, split_indices
 from modhub.decompose.backtracking import serving_positions
 from modhub.decompose.base import DecomposeOptions, Parent, aligned
-from modhub.decompose.calibration import balanced_accuracy, fit_calibration, fit_temperature
+from modhub.decompose.calibration import Calibrator, balanced_accuracy
 from modhub.decompose.channelling import channelled_head
 from modhub.decompose.held_out import HeldOut, normalised
 from modhub.decompose.statistics import margins
@@ -138,7 +138,7 @@ class Concern:
             mask = kept_channels(space, masks)
             sliced = slice_network(mask_positions(parent.trunk, masks), mask)
             size = cost(sliced)
-            calibration = scores.calibration(row)
+            calibration = scores.calibrator.calibration(row)
             drafts.append(
                 ModuleDraft(
                     label=parent.labels[row],
@@ -336,17 +336,8 @@ class _Scores:
         self.parent, self.held = parent, held
         self.logits = self._logits(parent.trunk, held.images.split(100))
         choosing = held.choosing
-        self.temperature = fit_temperature(
+        self.calibrator = Calibrator(
             self.logits.double().numpy()[choosing], held.targets[choosing], held.weights[choosing]
-        ) * (1 - 1 / len(parent.labels))
-
-    def calibration(self, row: int) -> Calibration:
-        choosing = self.held.choosing
-        return fit_calibration(
-            _margin(self.logits, row)[choosing],
-            self.held.targets[choosing] == row,
-            self.held.weights[choosing],
-            self.temperature,
         )
 
     def measure(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modhub.decompose.base import DecomposeOptions, Parent
-from modhub.decompose.calibration import balanced_accuracy, fit_calibration, fit_temperature
+from modhub.decompose.calibration import Calibrator, balanced_accuracy
 from modhub.decompose.channelling import channelled_head
 from modhub.decompose.compensation import cut
 from modhub.decompose.held_out import HeldOut
@@ -53,25 +53,15 @@ class Examiner:
         self.parent, self.space, self.held, self.logits, self.options = parent, space, held, logits, options
         self.totals = logits.sum(1)
         self.choosing = held.choosing
-        rows = len(parent.labels)
-        self.temperature = (
-            fit_temperature(
-                logits.double().numpy()[self.choosing],
-                held.targets[self.choosing],
-                held.weights[self.choosing],
-            )
-            * (rows - 1)
-            / max(rows, 1)
+        self.calibrator = Calibrator(
+            logits.double().numpy()[self.choosing],
+            held.targets[self.choosing],
+            held.weights[self.choosing],
         )
 
     def calibration(self, row: int) -> Calibration:
         """Of the class's margin, on the images that choices look at."""
-        return fit_calibration(
-            _margin(self.logits, self.totals, row)[self.choosing],
-            self.held.targets[self.choosing] == row,
-            self.held.weights[self.choosing],
-            self.temperature,
-        )
+        return self.calibrator.calibration(row)
 
     def longest(
         self, row: int, statistics: ClassStatistics, removal: Removal, calibration: Calibration
