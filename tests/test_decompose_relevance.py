@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from modhub.compose import Budget, compose, parts_of
 from modhub.decompose import DecomposeOptions, Parent, decompose
+from modhub.decompose.assembling import assemble
 from modhub.decompose.calibration import fit_bars, fit_temperature, platt
 from modhub.decompose.channelling import channelled_head
 from modhub.decompose.compensation import affine_map, cut
@@ -18,7 +19,6 @@ from modhub.decompose.statistics import (
     ClassStatistics,
     Moments,
     observe,
-    observed_values,
     pool,
     read_statistics,
     statistics_tensors,
@@ -141,7 +141,7 @@ def _statistics(batches: int = 1) -> tuple[ClassStatistics, Parent]:
     found, _ = observe(
         Runner(parent.trunk),
         (Preprocess(INPUT)(pixels) for pixels, _ in own.batches(60 // batches)),
-        observed_values(parent.trunk.graph, space),
+        space,
         channelled_head(parent.head.weight, parent.head.bias, 3),
     )
     return found, parent
@@ -265,3 +265,17 @@ def test_a_temperature_and_a_slope_are_found_again() -> None:
     slope, intercept = platt(margin, positive, np.ones(20_000))
     assert slope == pytest.approx(0.8, rel=0.1)
     assert intercept == pytest.approx(0.0, abs=0.1)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_class_with_few_images_beside_others_with_many(count: int) -> None:
+    """Nothing of it is left to measure on, so nothing is recorded, and nothing is not a number."""
+    images = digits("012345")
+    few = [np.flatnonzero(images.targets == row)[: count if row == 3 else 60] for row in range(6)]
+    parent = digit_parent()
+    modules = assemble(parent, decompose(parent, images.subset(np.concatenate(few)), options=OPTIONS))
+    recorded = {module.label: module.manifest.measurement for module in modules.modules}
+    assert recorded["3"] is None
+    assert recorded["4"] is not None
+    for module in modules.modules:
+        module.manifest.to_bytes()

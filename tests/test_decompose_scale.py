@@ -81,7 +81,7 @@ def test_a_class_observed_among_others_is_as_if_alone(
         alone, _ = observe(
             Runner(parent.trunk),
             (Preprocess(INPUT)(pixels) for pixels, _ in own.batches(20)),
-            observed_values(parent.trunk.graph, space),
+            space,
             channelled_head(parent.head.weight, parent.head.bias, row),
             tail,
         )

@@ -116,6 +116,10 @@ HOSTILE: dict[str, tuple[Change, str]] = {
         attribute("padding", [4096, 4096]),
         "The node 'conv' (conv2d) has the shape [4, 8198, 8198], more than 134,217,728 numbers.",
     ),
+    "no dimension": (
+        node(-1, op="mean", attributes={"dims": [0, 1, 2], "keep": False}, tensors={}),
+        "The node 'relu' (mean) has no dimension but the batch, so nothing that counts channels.",
+    ),
     "a huge input": (
         lambda place: place.update(input_shape=[3, 10**6, 10**6]),
         "The graph's input has the shape [3, 1000000, 1000000], more than 134,217,728 numbers.",

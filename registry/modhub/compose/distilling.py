@@ -79,8 +79,9 @@ def distilled(
         name: torch.from_numpy(np.flatnonzero(space.kept(mask, name))).to(judged.device) for name in names
     }
     worth = {} if sensitivity is None else {name: sensitivity[known] for name, known in names.items()}
+    axes = {name: 1 + space.axis(name) for name in names}
     teacher, pupil = (
-        _Network(Runner(network).to(judged.device), rows, tuple(names))
+        _Network(Runner(network).to(judged.device), rows, axes)
         for network, rows in ((dense, rows), (slim, head))
     )
     size = int(min(max(_MEMORY / value_bytes(dense.graph), _BATCH[0]), _BATCH[1]))
@@ -112,7 +113,8 @@ def watched(graph: Graph, space: ChannelSpace) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Of a batch: centred `margins` (batch, rows), None for features with positions; `values` by name."""
+    """Of a batch: centred `margins` (batch, rows), None for features with positions; `values` (batch,
+    channels, …) by name."""
 
     margins: Tensor | None
     values: Mapping[str, Tensor]
@@ -120,19 +122,21 @@ class _Seen:
 
 @dataclass(frozen=True, slots=True)
 class _Network:
-    """A network with its head, weight and bias, and the `values` that are looked at."""
+    """A network with its head, weight and bias, and in which dimension the values that are looked at have
+    their channels."""
 
     runner: Runner
     head: tuple[Tensor, Tensor]
-    values: tuple[str, ...]
+    axes: Mapping[str, int]
 
     def __call__(self, images: Tensor) -> _Seen:
         output = self.runner.network.graph.output
-        found = self.runner.observe(images, [*self.values, output])
+        found = self.runner.observe(images, [*self.axes, output])
+        values = {name: found[name].movedim(axis, 1) for name, axis in self.axes.items()}
         if found[output].dim() != 2:
-            return _Seen(None, found)
+            return _Seen(None, values)
         answers = found[output] @ self.head[0].T + self.head[1]
-        return _Seen(answers - answers.mean(1, keepdim=True), found)
+        return _Seen(answers - answers.mean(1, keepdim=True), values)
 
     def trained(self) -> dict[str, Tensor]:
         """The parameters of layers that have weights, by the names of their tensors."""

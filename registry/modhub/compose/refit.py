@@ -106,10 +106,11 @@ def refit_network(
                 goal = goals[node.name]
                 advance_to(goal.value)
                 alive = torch.from_numpy(np.flatnonzero(space.kept(mask, goal.value))).to(images.device)
+                axis = 1 + space.axis(goal.value)
                 pairs = [
                     (
                         cut.held[node.inputs[0]][k],
-                        whole.held[goal.value][k].index_select(1, alive)
+                        whole.held[goal.value][k].index_select(axis, alive)
                         - (cut.held[goal.other][k] if goal.other is not None else 0),
                     )
                     for k in range(len(batches))
@@ -173,7 +174,8 @@ def _fitted(
     weight = tensors["weight"]
     rows = weight.flatten(1)
     size = rows.shape[1] + 1
-    positions = sum(goal[0, 0].numel() * len(goal) for _, goal in pairs)
+    outputs = 1 if node.op == "conv2d" else -1
+    positions = sum(goal.numel() // goal.shape[outputs] for _, goal in pairs)
     share = min(1.0, max(4 * size, _WORK / size**2) / max(positions, 1))
     device = weight.device
     square = torch.zeros(size, size, dtype=torch.float64, device=device)

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modhub.decompose.statistics import ClassStatistics, Moments
+from modhub.decompose.statistics import ClassStatistics, Moments, by_channel
 from modhub.devices import CPU
 from modhub.manifest import InputSpec
-from modhub.nets import Network, Runner
+from modhub.nets import Network, Runner, channel_space
 from modhub.preprocessing import Preprocess
 from modhub.reporter import SILENT, Reporter
 
@@ -102,6 +102,7 @@ def imagined_images(
         for name, moments in wish.statistics.moments.items()
         if name != trunk.graph.output
     }
+    space = channel_space(trunk)
     low, high = _ends(spec, device)
     row = None if wish.row is None else wish.row.to(device)
     runner = Runner(trunk).to(device)
@@ -115,7 +116,8 @@ def imagined_images(
             seen = seen.flip(3) if step % 2 else seen
             found = runner.observe(seen, [*goals, trunk.graph.output])
             features = found.pop(trunk.graph.output)
-            loss = _mismatch(found, goals) * (10 / max(len(goals), 1))
+            samples = {name: by_channel(value, space.axis(name)) for name, value in found.items()}
+            loss = _mismatch(samples, goals) * (10 / max(len(goals), 1))
             if row is not None:
                 features = features.mean((2, 3)) if features.dim() == 4 else features
                 loss = loss + 0.2 * F.softplus(-(features @ row + wish.bias)).mean()
@@ -141,13 +143,12 @@ def _moments(moments: Moments, device: torch.device) -> tuple[Tensor, Tensor | N
 
 
 def _mismatch(
-    found: Mapping[str, Tensor], goals: Mapping[str, tuple[Tensor, Tensor | None, Tensor]]
+    samples: Mapping[str, Tensor], goals: Mapping[str, tuple[Tensor, Tensor | None, Tensor]]
 ) -> Tensor:
+    """Of samples (samples, channels) by value."""
     total = torch.zeros(())
     for name, (mean, second, square) in goals.items():
-        value = found[name]
-        # Values are channels-last in memory, so this is a view.
-        flat = value if value.dim() == 2 else value.permute(0, 2, 3, 1).flatten(0, 2)
+        flat = samples[name]
         total = total + ((flat.mean(0) - mean).square() / square).mean()
         if second is not None:
             off = flat.T @ flat / len(flat) - second

@@ -345,9 +345,10 @@ class _Scores:
     ) -> Measurement | None:
         """On images no choice has seen: the class's row among the parent's, all on the module's trunk."""
         measured = np.flatnonzero(self.held.measuring)
-        if not len(measured):
-            return None
         positive = self.held.targets[measured] == row
+        if len(set(positive.tolist())) < 2:
+            # None of the class was left to measure on, or nothing else.
+            return None
         logits, expected = (
             self._logits(trunk, torch.split(self.held.images[measured], 100)),
             self.logits[measured],

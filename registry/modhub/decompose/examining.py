@@ -102,7 +102,8 @@ class Examiner:
         drawn, and count for all in the precision.
         """
         measured, share = self._measured(row)
-        if not len(measured):
+        if len(set((self.held.targets[measured] == row).tolist())) < 2:
+            # None of the class was left to measure on, or nothing else.
             return None
         logits = self._logits(sliced, weight, bias, self.held.images[measured])
         positive = self.held.targets[measured] == row

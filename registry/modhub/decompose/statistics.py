@@ -71,14 +71,18 @@ class ClassStatistics:
 
 
 def compensable_sites(graph: Graph, space: ChannelSpace) -> tuple[Site, ...]:
-    """The layers that read a channel which can be cut."""
+    """The layers that read a channel which can be cut, and mix channels.
+
+    A linear layer over positions reads them, too, but every channel by itself.
+    """
     cuttable = np.zeros(space.slots, np.bool_)
     for group in space.groups:
         cuttable[group.slots] = group.cuttable
     found = []
     for site in sites(graph):
         layout = space.of(site.channels)
-        if cuttable[layout[layout >= 0]].any():
+        mixed = 0 if graph.node[site.consumer].op == "conv2d" else len(graph.shapes[site.value]) - 1
+        if space.axis(site.value) == mixed and cuttable[layout[layout >= 0]].any():
             found.append(site)
     return tuple(found)
 
@@ -109,7 +113,7 @@ def margins(features: Tensor, weight: Tensor, bias: Tensor, tail: Sequence[str] 
 def observe(
     runner: Runner,
     batches: Iterable[Tensor],
-    values: Sequence[str],
+    space: ChannelSpace,
     head: tuple[Tensor, Tensor],
     tail: Sequence[str] = (),
 ) -> tuple[ClassStatistics, Tensor]:
@@ -119,6 +123,7 @@ def observe(
     its rows. Features with positions come back averaged over them.
     """
     graph = runner.network.graph
+    values = observed_values(graph, space)
     first: dict[str, Array] = {}
     second: dict[str, Array] = {}
     slope: dict[str, Array] = {}
@@ -135,8 +140,8 @@ def observe(
         for name, gradient in zip(ordered, slopes, strict=True):
             if name not in samples:
                 continue
-            flat = by_channel(found[name].detach())
-            steep = by_channel(gradient)
+            flat = by_channel(found[name].detach(), space.axis(name))
+            steep = by_channel(gradient, space.axis(name))
             wide = flat.shape[1] > CHANNEL_LIMIT
             _add(first, name, flat.sum(0))
             _add(second, name, flat.square().sum(0) if wide else flat.T @ flat)
@@ -154,9 +159,9 @@ def observe(
     return ClassStatistics(moments, sensitivity), torch.cat(features)
 
 
-def by_channel(value: Tensor) -> Tensor:
-    """(batch, channels, …) or (batch, channels) as (samples, channels)."""
-    return value if value.dim() == 2 else value.flatten(2).transpose(1, 2).reshape(-1, value.shape[1])
+def by_channel(value: Tensor, axis: int = 0) -> Tensor:
+    """A value whose channels are its dimension `axis`, the batch not counted, as (samples, channels)."""
+    return value.movedim(1 + axis, -1).flatten(0, -2)
 
 
 def _add(sums: dict[str, Array], name: str, term: Tensor) -> None:

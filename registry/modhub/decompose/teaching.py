@@ -32,7 +32,6 @@ from modhub.decompose.statistics import (
     ClassStatistics,
     Moments,
     observe,
-    observed_values,
     read_statistics,
     statistics_tensors,
 )
@@ -83,9 +82,8 @@ def teach(
     rows = parent.head.weight.double().numpy(), parent.head.bias.double().numpy()
     weight, bias = taught_head(moments, rows, plain, seed)
     head = _head(parent.head, weight, bias)
-    values = observed_values(parent.trunk.graph, space)
     with reporter.step("find its channels"):
-        statistics, _ = observe(runner, normalised(images, preprocess, 50), values, head)
+        statistics, _ = observe(runner, normalised(images, preprocess, 50), space, head)
     removal = removal_order(statistics, space, slot_costs(parent.trunk, space))
     kept = float(np.mean([module.manifest.sizes.kept_channels_fraction for module in modules.modules]))
     mask = mask_after(removal, min(round((1 - kept) * space.slots), len(removal.slots)), space)

@@ -230,6 +230,8 @@ def _checked(node: Node) -> Node:
 
 
 def _bounded(shape: Shape, place: str) -> Shape:
+    if not shape:
+        raise ManifestError(f"{place} has no dimension but the batch, so nothing that counts channels.")
     if any(extent < 1 for extent in shape):
         raise ManifestError(f"{place} has the empty shape {list(shape)}.")
     if math.prod(shape) > MAX_VALUE:
