@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from modhub.compose import Budget, ComposedClassifier, Part, compose, parts_of
+from modhub.compose.heads import CALIBRATION_FIELDS, HeadTensors, JoinedHead
 from modhub.compose.worlds import densities
 from modhub.data import ImageSet
 from modhub.decompose import Parent, decompose
 from modhub.decompose.assembling import assemble
-from modhub.decompose.statistics import Moments
+from modhub.decompose.channelling import channelled_head
+from modhub.decompose.statistics import Moments, margins
 from modhub.errors import IntegrityError
 from modhub.evaluate import evaluate
 from modhub.modules import ModuleSet
@@ -177,3 +179,31 @@ def test_densities_are_normal(seed: int, classes: int, features: int, own: bool)
         assert torch.allclose(
             found.classes(values.float())[:, place].double(), expected, atol=1e-3, rtol=1e-3
         )
+
+
+@pytest.mark.parametrize("tail", [(), ("relu", "average", "flatten")])
+@settings(max_examples=20)
+@given(seed=st.integers(0, 999), labels=st.integers(3, 8), composed=st.integers(2, 8))
+def test_classes_of_one_parent_keep_its_order_behind_any_tail(
+    tail: tuple[str, ...], seed: int, labels: int, composed: int
+) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    weight, bias = torch.randn(labels, 6, generator=draw), torch.randn(labels, generator=draw)
+    features = torch.randn((20, 6, 3, 3) if tail else (20, 6), generator=draw)
+    rows = list(range(min(composed, labels)))
+    pairs = [channelled_head(weight, bias, row) for row in rows]
+    head = JoinedHead(
+        HeadTensors(
+            rows=torch.stack([weights[0] for weights, _ in pairs]),
+            row_bias=torch.stack([biases[0] for _, biases in pairs]),
+            rest=torch.stack([weights[1] for weights, _ in pairs]),
+            rest_bias=torch.stack([biases[1] for _, biases in pairs]),
+            calibration=torch.ones(len(CALIBRATION_FIELDS), len(rows)),
+            adjustment=torch.tensor([1.0, 0.0]),
+        ),
+        tail,
+    )
+    logits, found = margins(features, weight, bias, tail)[:, rows], head.margins(features)
+    scale = labels / (labels - 1) if not tail else 1.0
+    expected = scale * (logits - logits[:, :1])
+    assert torch.allclose(found - found[:, :1], expected, atol=1e-4)

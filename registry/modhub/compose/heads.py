@@ -126,9 +126,15 @@ class JoinedHead(nn.Module):
         return self.calibration[CALIBRATION_FIELDS.index(name)]
 
     def margins(self, features: Tensor) -> Tensor:
-        """(batch, classes): score of the class minus the mean score of its parent's other classes."""
+        """(batch, classes): score of the class minus the mean score of its parent's other classes.
+
+        Behind a ReLU that mean is of the others' rows before it, and averaged over the composed classes:
+        what is taken from all alike leaves them in their parent's order.
+        """
         scores = margins(features, self.rows, self.row_bias, self.tail)
-        return scores[:, : self.classes] - scores[:, self.classes :] if self.two_rows else scores
+        if not self.two_rows:
+            return scores
+        return scores[:, : self.classes] - scores[:, self.classes :].mean(1, keepdim=True)
 
     def scaled(self, margin: Tensor) -> Tensor:
         """(batch, classes): margins at the parent's temperature, which makes them comparable."""
