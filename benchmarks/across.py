@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from ledger import Ledger, Row
 from modhub.compose import Budget, compose
 from modhub.data import ImageSet
 from strange import energy_and_distance
-from subsets import calibration_error
+from subsets import calibration_error, class_sets
 from world import PARENTS, World
 
 __all__ = [
@@ -147,28 +148,34 @@ def few_shot(world: World, classes: Sequence[tuple[str, str]], shots: int, seed:
     return ImageSet("few", "train", [label for _, label in classes], targets, lambda index: pixels[index])
 
 
-def none_of_these(world: World, ledger: Ledger, name: str, foreign: str) -> Row:
-    """AUROC of the composed classifier's acceptance, its own test images against another set's.
+def none_of_these(
+    world: World, ledger: Ledger, name: str, foreign: str, size: int | None = None, sets: int = 10
+) -> Row:
+    """AUROC of the acceptance of classifiers of `size` classes (None: of all), images of these classes
+    against another set's; the mean over `sets` of them.
 
-    Beside it, on the parent's logits: the maximal softmax probability (Hendrycks & Gimpel 2017) and the
-    energy score (Liu et al. 2020), and a mixture of energy and distance that was tried.
+    Beside it, on the parent's logits of the same classes: the maximal softmax probability (Hendrycks & Gimpel
+    2017) and the energy score (Liu et al. 2020); of all classes also a mixture that was tried.
     """
+    parent, dataset = world.parent(name), PARENTS[name].dataset
+    chosen = [parent.labels] if size is None else class_sets(parent.labels, size, sets)
 
-    def work() -> dict[str, float]:
-        classifier = compose(world.parts(name), reject=True)
-        parent = world.parent(name)
-        own = world.images(PARENTS[name].dataset, "test").sample(200 if len(parent.labels) <= 10 else 20, 0)
+    def work(labels: tuple[str, ...]) -> dict[str, float]:
+        classifier = compose(world.parts(name, labels), reject=True)
+        rows = torch.tensor([parent.labels.index(label) for label in labels])
+        own = world.images(dataset, "test").only(list(labels))
+        own = own.sample(max(2000 // len(parent.labels), 2000 // len(labels) // 2), 0)
         other_set = world.images(foreign, "test")
         other = other_set.sample(2000 // len(other_set.labels), 0)
         found: dict[str, list[Tensor]] = {"acceptance": [], "msp": [], "energy": [], "mixed": []}
-        mixed = energy_and_distance(world, name)
+        mixed = energy_and_distance(world, name) if size is None else None
         for images in (own, other):
             accepted, logits, both = [], [], []
             with torch.inference_mode():
                 for pixels, _ in images.batches(200):
                     accepted.append(classifier.assess(pixels)[1])
-                    logits.append(world.network(name)(pixels))
-                    both.append(mixed(pixels))
+                    logits.append(world.network(name)(pixels)[:, rows])
+                    both.append(accepted[-1] if mixed is None else mixed(pixels))
             stacked = torch.cat(logits)
             found["acceptance"].append(torch.cat(accepted))
             found["msp"].append(stacked.softmax(1).max(1).values)
@@ -179,18 +186,24 @@ def none_of_these(world: World, ledger: Ledger, name: str, foreign: str) -> Row:
         values["accepted"] = float((found["acceptance"][0] >= 0).double().mean())
         return values
 
-    value = ledger.measure(f"reject/{name}/{foreign}", work)
-    what = f"AUROC of “none of these”, {foreign} images"
-    if value is None:
+    every = [
+        ledger.measure(
+            f"reject/{name}/{foreign}/{'+'.join(labels) if size else 'all'}", partial(work, labels)
+        )
+        for labels in chosen
+    ]
+    known = [value for value in every if value is not None]
+    what = f"AUROC of “none of these”, {foreign} images, {size or 'all'} of {len(parent.labels)} classes"
+    if not known:
         return Row(what, name, "≥ .90", "not measured yet", None)
+    mean = {key: float(np.mean([value[key] for value in known])) for key in known[0]}
+    tried = f", energy and relative Mahalanobis distance {mean['mixed']:.3f}" if size is None else ""
     text = (
-        f"{value['acceptance']:.3f} (maximum softmax probability {value['msp']:.3f}, energy "
-        f"{value['energy']:.3f}, "
-        f"energy and relative Mahalanobis distance "
-        f"{value.get('mixed', np.nan):.3f}); at the threshold {100 * value['accepted']:.0f} % of its own and "
-        f"{100 * value['false_accept']:.0f} % of the others are accepted"
+        f"{mean['acceptance']:.3f} (maximum softmax probability {mean['msp']:.3f}, energy "
+        f"{mean['energy']:.3f}{tried}; {len(known)} sets); at the threshold {100 * mean['accepted']:.0f} % "
+        f"of its own and {100 * mean['false_accept']:.0f} % of the others are accepted"
     )
-    return Row(what, name, "≥ .90", text, value["acceptance"] >= 0.9)
+    return Row(what, name, "≥ .90", text, mean["acceptance"] >= 0.9)
 
 
 def mixed_calibration(world: World, ledger: Ledger, one: str, other: str) -> Row:

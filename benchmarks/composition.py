@@ -198,9 +198,17 @@ def across_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> 
         rows.append(across.pairs_across(world, ledger, name, "C100-R20", pairs, shots=10, whole=True))
         rows.append(across.probe_of_pairs(world, ledger, name, "C100-R20", pairs))
         rows.append(across.mixed_calibration(world, ledger, name, "C100-R20"))
-        rows.append(across.none_of_these(world, ledger, name, "cifar100"))
-    rows.append(across.none_of_these(world, ledger, "C100-R20", "cifar10"))
     return rows
+
+
+def strange_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
+    """ "None of these": images of the other data set, shown to few, half and all classes of a parent."""
+    return [
+        across.none_of_these(world, ledger, name, foreign, size)
+        for names, foreign in ((MAIN, "cifar100"), (("C100-R20",), "cifar10"))
+        for name in chosen(arguments, names)
+        for size in (2, 5, None)
+    ]
 
 
 def head_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
@@ -288,6 +296,7 @@ GROUPS = {
     "epoch": epoch_rows,
     "speed": speed_rows,
     "across": across_rows,
+    "strange": strange_rows,
     "pairs": pair_rows,
     "timed": timed_rows,
     "latency": latency_rows,
