@@ -28,7 +28,8 @@ def command(
 ) -> None:
     """Write a build as one file with its preprocessing inside: raw images in, label scores out.
 
-    The file is run beside PyTorch before it appears.
+    A build that may answer 'none of these' has a second output, acceptance: below 0 it does. The file is run
+    beside PyTorch before it appears.
 
     Example: modhub export build --format onnx && modhub predict build.onnx photo.jpg
     """
@@ -38,7 +39,7 @@ def command(
     out.emit(
         report,
         human=lambda: out.line(
-            f"{report['path']}: {size(report['bytes'])}, scores differ by at most "
+            f"{report['path']}: {size(report['bytes'])}, outputs differ by at most "
             f"{report['largest_difference']:.1e} on {report['images']} images"
         ),
         quiet=[report["path"]],
