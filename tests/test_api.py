@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import modhub
@@ -12,6 +13,7 @@ from modhub.api.making import open_parent
 from modhub.data import as_batch, open_data
 from modhub.errors import CompositionError, RefError
 from modhub.nets import Runner
+from modhub.nets.architectures import ARCHITECTURES
 from modhub.project import Project
 from tests.test_cli_compute import train
 
@@ -37,7 +39,9 @@ def here(tmp_path, monkeypatch, weights):
 def test_the_readme_runs(here, capsys):
     (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
     test = open_data("digits", "test").only(["3", "8"])
-    names = {"images": as_batch(test.images(range(len(test))))}
+    model = ARCHITECTURES["digits-plain"].build(10)
+    model.load_state_dict(load_file("digits.safetensors"))
+    names = {"images": as_batch(test.images(range(len(test)))), "model": model.eval()}
     exec(compile(code, "README.md", "exec"), names)
     assert names["scores"].shape == (len(test), 2)
     labels, top1 = re.fullmatch(r"(\(.*\)) ([\d.]+)\n", capsys.readouterr().out).groups()

@@ -12,6 +12,7 @@ import yaml
 from modhub.card import card, class_tag, tags_of
 from modhub.errors import RefError
 from modhub.manifest import RepositoryManifest
+from modhub.refs import slug_of
 from tests.pico import pico_set
 
 
@@ -49,6 +50,23 @@ def test_the_front_matter(manifest: RepositoryManifest) -> None:
 
 
 @pytest.mark.parametrize(
+    ("label", "typed"),
+    [
+        ("cat", "modhub add lab/pets/cat\n"),
+        ("größe 2", "modhub add 'lab/pets/größe 2'\n"),
+        ("Rock'n'Roll", """modhub add 'lab/pets/Rock'"'"'n'"'"'Roll'\n"""),
+        ("either/or", "modhub add lab/pets/either-or\n"),
+        (" blank", "modhub add lab/pets/blank\n"),
+    ],
+)
+def test_what_to_type_keeps_the_label_where_a_ref_can(
+    manifest: RepositoryManifest, label: str, typed: str
+) -> None:
+    entry = dataclasses.replace(manifest.modules[0], label=label, slug=slug_of(label))
+    assert typed in card(dataclasses.replace(manifest, modules=(entry,)), repository="lab/pets")
+
+
+@pytest.mark.parametrize(
     ("license_", "name", "expected"),
     [
         ("bsd-2-clause", "timm:resnet18", {"license": "bsd-2-clause", "base_model": "timm/resnet18"}),
@@ -74,7 +92,7 @@ def test_the_page(manifest: RepositoryManifest) -> None:
         "composed with modules of this or other parents, without training.\n"
     )
     assert "\nmodhub pull lab/pico/cat\n" in page
-    assert "\nmodhub add lab/pico/aquarium-fish\n" in page
+    assert "\nmodhub add 'lab/pico/aquarium fish'\n" in page
     size = manifest.modules[2].tensors.size
     assert f"\n| aquarium fish | aquarium fish (pico) | 93% | {size} B | delta | 0.800 | 0.900 |\n" in page
     assert page.endswith("\nMeasured on 30 images of these classes: pets (train).\n")

@@ -396,7 +396,7 @@ def test_an_operator_outside_the_list_is_named(home, modhub):
         (("evaluate", "nowhere", "--data", "digits"), "Error: 'nowhere' holds no build.json.\n"),
         (("predict", "nowhere", "x.png"), "Error: 'nowhere' is no build.\n"),
         (("replace", "build", "cow=lab/plain/0", "-o", "x"), "Error: 'build' has no class 'cow'.\n"),
-        (("replace", "nowhere", "0=lab/plain/1", "-o", "x"), "Error: 'nowhere' holds no modhub.toml.\n"),
+        (("replace", "nowhere", "0=lab/plain/1", "-o", "x"), "Error: 'nowhere' holds no modhub.toml"),
         (("compose", "-o", "build"), "Error: 'build' exists already.\n"),
         (("compose", "nowhere.toml", "-o", "x"), "Error: There is no nowhere.toml in '.'.\n"),
     ],
@@ -470,3 +470,20 @@ def test_ctrl_c_leaves_nothing(home, modhub, arguments, target):
         if target == "stopped":
             shutil.rmtree(home / target, ignore_errors=True)
     assert modhub("fsck", "--root", "hub", "-q").code == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--max-loss", "nan", "A module cannot lose nan of its accuracy."),
+        ("--max-loss", "7", "A module cannot lose 7 of its accuracy."),
+        ("--input-size", "5000000x5000000", "'5000000x5000000' is not a size"),
+        ("--date", "gestern", "'gestern' is not a date"),
+    ],
+)
+def test_decompose_refuses_what_makes_no_sense(modhub, home, option, value, message):
+    modhub.go(home)
+    result = modhub(*decompose_arguments("plain"), "-o", "nonsense", option, value)
+    assert result.code in (1, 2)
+    assert message in result.err
+    assert not Path("nonsense").exists()

@@ -228,7 +228,8 @@ GRAMMAR = "A ref is namespace/name[/label][>=1.2,<2 | @revision], or a bare labe
         ),
         (
             ("pull", "lab/pets", "-o", "zoo"),
-            "Error: 'zoo' exists already.\nChoose another directory, remove it, or pass --force.\n",
+            "Error: 'zoo' exists already.\n"
+            "Choose another directory, remove it, or replace it: --force, or replace=True from Python.\n",
         ),
         (
             ("search", "--hub", "ftp://x"),
@@ -240,6 +241,14 @@ def test_one_sentence_and_what_to_do(shop, arguments, message):
     result = shop(*arguments, "-q")
     assert (result.code, result.out, result.err) == (1, "", message)
     assert not Path("both").exists()
+
+
+def test_a_copy_is_refreshed_in_place(shop):
+    assert shop("pull", "lab/pets", "-o", "copy").code == 0
+    (Path("copy") / "stray.txt").write_text("left over")
+    assert shop("pull", "lab/pets", "-o", "copy", "--force").code == 0
+    assert not (Path("copy") / "stray.txt").exists()
+    assert (Path("copy") / "modhub.json").is_file()
 
 
 def test_hub_that_cannot_be_written(shop, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,18 @@ def test_points_fall_and_meet_their_budgets(measured: Frontier) -> None:
         assert set(point.latency) == {1, 128}
         assert all(share > 0 for share in point.latency.values())
     assert measured.smallest is None
+
+
+def test_what_is_suggested_loses_at_most_a_point(measured: Frontier) -> None:
+    wide, slim = measured.points
+    for accuracies, expected in (((0.95, 0.945), slim), ((0.95, 0.9), wide), ((0.9, 0.95), slim)):
+        points = tuple(
+            replace(point, top1=top1) for point, top1 in zip(measured.points, accuracies, strict=True)
+        )
+        assert replace(measured, points=points).suggested.budget == expected.budget
+    shares = zip((wide, slim), (0.99, 0.8), strict=True)
+    untold = tuple(replace(point, top1=None, agreement=share) for point, share in shares)
+    assert replace(measured, points=untold).suggested.budget == wide.budget
 
 
 def test_accuracies_are_those_of_evaluate(measured: Frontier) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ __all__ = [
     "device_option",
     "directory",
     "hub_option",
+    "iso_date",
     "multiple_option",
     "offline_option",
     "reporting",
@@ -90,10 +92,19 @@ def data_options(*, split: str) -> Callable[[Command], Command]:
             "--data",
             required=True,
             metavar="DATA",
-            help="digits, imagefolder:DIR, cifar10:ROOT, cifar100:ROOT, mnist:ROOT or fashion-mnist:ROOT.",
+            help="digits, imagefolder:DIR, cifar10, cifar100, mnist, fashion-mnist, kmnist, svhn with :ROOT.",
         )(command)
 
     return add
+
+
+def iso_date(text: str) -> str:
+    """2026-11-26, or with a time; as it was written."""
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"'{text}' is not a date such as 2026-11-26 or 2026-11-26T12:00:00Z") from None
+    return text
 
 
 def converted(

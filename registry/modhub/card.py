@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 
 from modhub.errors import RefError
 from modhub.manifest import ModuleEntry, ModuleManifest, RepositoryManifest
-from modhub.refs import slug_of
+from modhub.refs import Ref, slug_of
 
 __all__ = ["CARD_NAME", "card", "class_tag", "tags_of"]
 
@@ -130,9 +131,9 @@ def _page(manifest: RepositoryManifest, modules: Sequence[ModuleManifest], repos
         "",
         "```bash",
         "pip install modhub",
-        f"modhub pull {_argument(f'{repository}/{first.slug}')}",
+        f"modhub pull {_ref(repository, first)}",
         "modhub init my-classifier && cd my-classifier",
-        *(f"modhub add {_argument(f'{repository}/{entry.slug}')}" for entry in manifest.modules[:3]),
+        *(f"modhub add {_ref(repository, entry)}" for entry in manifest.modules[:3]),
         "modhub lock && modhub compose -o build",
         "modhub predict build picture.png",
         "```",
@@ -172,9 +173,15 @@ def _cell(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|#!&~])", r"\\\1", " ".join(text.split()))
 
 
-def _argument(text: str) -> str:
-    """Slugs and ids hold no quote, blank or control character, so quoting for glyphs of a shell is enough."""
-    return text if re.fullmatch(r"[\w./-]+", text) else f"'{text}'"
+def _ref(repository: str, entry: ModuleEntry) -> str:
+    """What to type for a module: its label, which becomes the class's name in a project, or its slug where a
+    ref cannot hold the label."""
+    text = f"{repository}/{entry.label}"
+    try:
+        readable = Ref.parse(text).label == entry.label
+    except RefError:
+        readable = False
+    return shlex.quote(text if readable else f"{repository}/{entry.slug}")
 
 
 def _class_tag_or_none(name: str) -> str | None:

@@ -16,6 +16,7 @@ from modhub.errors import IntegrityError, ManifestError, StorageError
 
 __all__ = [
     "canonical_json",
+    "check_vacant",
     "confined",
     "fsync_directory",
     "new_directory",
@@ -128,16 +129,25 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def check_vacant(path: Path, *, replace: bool = False) -> None:
+    """Raises `StorageError` when `path` is a file, or a folder that is not empty and not to be replaced.
+
+    Ask it before long work, not after.
+    """
+    if path.exists() and not (path.is_dir() and (replace or not any(path.iterdir()))):
+        raise StorageError(
+            f"'{path}' exists already.",
+            hint="Choose another directory, remove it, or replace it: --force, or replace=True from Python.",
+        )
+
+
 @contextmanager
 def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """A fresh directory to fill, moved to `path` when the block ends well and removed when it does not.
 
     Raises `StorageError` when `path` exists and is neither empty nor to be replaced.
     """
-    if path.exists() and not (path.is_dir() and (replace or not any(path.iterdir()))):
-        raise StorageError(
-            f"'{path}' exists already.", hint="Choose another directory, remove it, or pass --force."
-        )
+    check_vacant(path, replace=replace)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))

@@ -70,6 +70,18 @@ class Frontier:
     points: tuple[FrontierPoint, ...]
     smallest: str | None
 
+    @property
+    def suggested(self) -> FrontierPoint:
+        """The smallest network that is at most a point below the best one seen, in accuracy where that was
+        measured, else in agreement."""
+
+        def worth(point: FrontierPoint) -> float:
+            return point.agreement if point.top1 is None else point.top1
+
+        best = max(worth(point) for point in self.points)
+        good = [point for point in self.points if worth(point) >= best - 0.01]
+        return min(good, key=lambda point: point.budget)
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "kind": self.kind,

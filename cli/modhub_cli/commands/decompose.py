@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
-from modhub_cli.options import converted, data_options, device_option, reporting
+from modhub_cli.options import converted, data_options, device_option, iso_date, reporting
 from modhub_cli.output import Out, fraction, size
 
 __all__ = ["command"]
+
+_LARGEST = 8192
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -23,8 +25,8 @@ def _numbers(text: str) -> tuple[float, ...]:
 def _size(text: str) -> tuple[int, ...]:
     """3x32x32, 32x32 or 32"""
     parts = text.lower().split("x")
-    if not 1 <= len(parts) <= 3 or not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise ValueError(f"'{text}' is not a size such as 224, 32x32 or 1x28x28")
+    if not 1 <= len(parts) <= 3 or not all(part.isdigit() and 0 < int(part) <= _LARGEST for part in parts):
+        raise ValueError(f"'{text}' is not a size such as 224, 32x32 or 1x28x28, at most {_LARGEST} a side")
     numbers = tuple(int(part) for part in parts)
     return numbers * 2 if len(numbers) == 1 else numbers
 
@@ -64,7 +66,11 @@ def _pair(text: str) -> tuple[str, str]:
 @click.option("--license", "licence", help="The modules' licence, an SPDX id such as mit.")
 @click.option("--dataset", help="What the parent was trained on. Default: DATA's name.")
 @click.option(
-    "--max-loss", type=float, default=0.005, show_default=True, help="Budget of a module's accuracy."
+    "--max-loss",
+    type=float,
+    default=0.005,
+    show_default=True,
+    help="The balanced accuracy that a module alone may lose, as a fraction.",
 )
 @click.option(
     "--images", type=click.IntRange(2), default=300, show_default=True, help="To look at, per class."
@@ -72,6 +78,7 @@ def _pair(text: str) -> tuple[str, str]:
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
     "--date",
+    callback=converted(iso_date),
     help="ISO 8601, written into the manifests. Default: none, so that equal inputs give equal bytes.",
 )
 @click.option(

@@ -47,7 +47,8 @@ def command(target: Path, force: bool, out: Out) -> None:
     path = target / REPORT_NAME
 
     def human() -> None:
-        out.line(f"{story.seconds:.0f} s. Go on where it stopped: export MODHUB_HUB={target / 'hub'}")
+        hub = target.resolve() / "hub"
+        out.line(f"{story.seconds:.0f} s. Go on where it stopped: export MODHUB_HUB={hub}")
         out.line(f"{path}")
 
     out.emit({**story.to_dict(), "report": str(path)}, human=human, quiet=[str(path)])

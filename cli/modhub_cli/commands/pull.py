@@ -17,10 +17,13 @@ __all__ = ["command"]
 @click.option(
     "-o", "--out", "target", type=click.Path(path_type=Path, file_okay=False), help="Copy them here, too."
 )
+@click.option("--force", is_flag=True, help="Replace what is in that directory.")
 @hub_option
 @offline_option
 @reporting
-def command(refs: tuple[str, ...], target: Path | None, hub: str | None, offline: bool, out: Out) -> None:
+def command(
+    refs: tuple[str, ...], target: Path | None, force: bool, hub: str | None, offline: bool, out: Out
+) -> None:
     """Fetch modules by name. What is there already is not fetched again; every byte is verified.
 
     REF is namespace/name[/label][>=1.2,<2 | @revision], or a bare label.
@@ -29,7 +32,7 @@ def command(refs: tuple[str, ...], target: Path | None, hub: str | None, offline
     """
     from modhub.api.sharing import pull
 
-    pulled = pull(refs, out=target, hub=hub, offline=offline, reporter=out.reporter())
+    pulled = pull(refs, out=target, replace=force, hub=hub, offline=offline, reporter=out.reporter())
 
     def human() -> None:
         for module in pulled["modules"]:

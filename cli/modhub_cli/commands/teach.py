@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from modhub_cli.options import data_options, hub_option, offline_option, reporting
+from modhub_cli.options import converted, data_options, hub_option, iso_date, offline_option, reporting
 from modhub_cli.output import Out, fraction, size
 
 __all__ = ["command"]
@@ -20,7 +20,11 @@ __all__ = ["command"]
     "-o", "--out", "target", required=True, type=click.Path(path_type=Path, file_okay=False), help="Where to."
 )
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--date", help="ISO 8601, for the manifest. Default: none; equal inputs then give equal bytes.")
+@click.option(
+    "--date",
+    callback=converted(iso_date),
+    help="ISO 8601, for the manifest. Default: none; equal inputs then give equal bytes.",
+)
 @click.option("--force", is_flag=True, help="Replace what is in the target directory.")
 @hub_option
 @offline_option

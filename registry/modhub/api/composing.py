@@ -213,7 +213,8 @@ def replace(
     for name in (PROJECT_NAME, LOCK_NAME, OPTIONS_NAME):
         if not (build / name).is_file():
             raise ManifestError(
-                f"'{build}' holds no {name}.", hint="Name a directory written by 'modhub compose'."
+                f"'{build}' holds no {name}, so it does not say what it was made of.",
+                hint="Name a directory written by 'modhub compose'; what Python's save() writes has none.",
             )
     text = (build / PROJECT_NAME).read_text(encoding="utf-8")
     for item in items:

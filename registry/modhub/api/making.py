@@ -20,8 +20,8 @@ from modhub.decompose.assembling import assemble
 from modhub.decompose.standalone import standalone
 from modhub.decompose.workers import Workers
 from modhub.devices import peak_memory, pick_device
-from modhub.errors import DataError, StorageError
-from modhub.files import confined
+from modhub.errors import DataError
+from modhub.files import check_vacant, confined
 from modhub.manifest import InputSpec
 from modhub.measuring import measured
 from modhub.modules import Decomposition, ModuleSet
@@ -93,11 +93,7 @@ def decompose_to(
     call goes on from there. Several processes started by torchrun share the work; the first one writes.
     """
     started = time.perf_counter()
-    if directory.exists() and not replace and (directory.is_file() or any(directory.iterdir())):
-        # Found out before the work, not after.
-        raise StorageError(
-            f"'{directory}' exists already.", hint="Choose another directory, remove it, or pass --force."
-        )
+    check_vacant(directory, replace=replace)
     place = directory.resolve()
     resume = settings.setdefault("resume", place.parent / f".{place.name}.resume")
     workers = Workers.here()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from modhub.api.projects import open_catalog
 from modhub.catalog import Catalog, ModuleHit, Pulled
 from modhub.errors import RefError
-from modhub.files import confined, new_directory
+from modhub.files import check_vacant, confined, new_directory
 from modhub.manifest import MANIFEST_NAME, RepositoryManifest
 from modhub.project import Project
 from modhub.publish import push as publish
@@ -59,14 +59,18 @@ def pull(
     refs: str | Iterable[str],
     *,
     out: Path | None = None,
+    replace: bool = False,
     hub: str | Catalog | None = None,
     offline: bool = False,
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
     """Bring modules into the cache, verified; with `out`, also as one directory that composes and verifies.
 
-    Raises `RefError` when `out` is given for modules of several repositories.
+    Raises `RefError` when `out` is given for modules of several repositories, and `StorageError` when
+    something is there that `replace` does not allow to go.
     """
+    if out is not None:
+        check_vacant(out, replace=replace)
     wanted = [Ref.parse(ref) for ref in ([refs] if isinstance(refs, str) else refs)]
     pulled = pull_refs(open_catalog(hub, offline=offline), wanted, reporter)
     if out is not None:
@@ -75,7 +79,7 @@ def pull(
                 f"One directory cannot hold modules of {len(pulled)} repositories.",
                 hint="Pull them one by one, or without --out into the cache.",
             )
-        _copy(pulled[0], out)
+        _copy(pulled[0], out, replace=replace)
     modules = [
         {
             "label": module.entry.label,
@@ -223,7 +227,7 @@ def _written(modules: Path | str | ModuleSet) -> Iterator[Path]:
         yield write_artifact(Path(scratch) / "modules", modules)
 
 
-def _copy(pulled: Pulled, out: Path) -> None:
+def _copy(pulled: Pulled, out: Path, *, replace: bool) -> None:
     """A directory of what was pulled, with a manifest that lists just that."""
     manifest = pulled.manifest
     part = RepositoryManifest(
@@ -234,7 +238,7 @@ def _copy(pulled: Pulled, out: Path) -> None:
         license=manifest.license,
         modules=tuple(module.entry for module in pulled.modules),
     )
-    with new_directory(out) as scratch:
+    with new_directory(out, replace=replace) as scratch:
         for path, local in pulled.files.items():
             if path != MANIFEST_NAME:
                 place = confined(scratch, path)

@@ -13,7 +13,8 @@ from modhub.artifact import read_artifact, read_modules, write_artifact
 from modhub.catalog import Catalog
 from modhub.data import ImageSet, open_data, read_image
 from modhub.decompose.teaching import teach as taught
-from modhub.errors import CompositionError, StorageError
+from modhub.errors import CompositionError
+from modhub.files import check_vacant
 from modhub.manifest import MANIFEST_NAME
 from modhub.modules import ModuleSet
 from modhub.refs import Ref
@@ -59,10 +60,7 @@ def teach_to(
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
     """`teach`, written to `directory`, which appears whole or not at all; what was made, for JSON."""
-    if directory.exists() and not replace and (directory.is_file() or any(directory.iterdir())):
-        raise StorageError(
-            f"'{directory}' exists already.", hint="Choose another directory, remove it, or pass --force."
-        )
+    check_vacant(directory, replace=replace)
     images = images_of_class(data, label, split)
     made = teach(label, on, images, seed=seed, date=date, hub=hub, offline=offline, reporter=reporter)
     write_artifact(directory, made, replace=replace)

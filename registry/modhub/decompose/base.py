@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 
 from modhub.data import ImageSet
-from modhub.errors import DataError, ParentError
+from modhub.errors import BudgetError, DataError, ParentError
 from modhub.manifest import InputSpec
 from modhub.modules import Decomposition
 from modhub.nets import Head, Network, split_head
@@ -110,6 +110,14 @@ class DecomposeOptions:
     examined: int | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     resume: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `BudgetError` for a loss that is no fraction."""
+        if not 0 <= self.max_loss < 1:
+            raise BudgetError(
+                f"A module cannot lose {self.max_loss:g} of its accuracy.",
+                hint="Give the loss as a fraction: 0.005 is half a point.",
+            )
 
 
 class Method(Protocol):
