@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from modhub.api.composing import compose_project, parts_of_lock
+from modhub.api.projects import add_modules, create_project, lock_project
+from modhub.api.sharing import push
+from modhub.catalog import Catalog
 from modhub.compose import Budget, ComposedClassifier, Part, compose, parts_of
 from modhub.compose.heads import CALIBRATION_FIELDS, HeadTensors, JoinedHead
 from modhub.compose.worlds import densities
@@ -23,9 +28,12 @@ from modhub.decompose.channelling import channelled_head
 from modhub.decompose.statistics import Moments, margins
 from modhub.errors import IntegrityError
 from modhub.evaluate import evaluate
+from modhub.hub import open_hub
+from modhub.hub.directory import DirectoryHub
 from modhub.modules import ModuleSet
 from modhub.nets import Runner
 from modhub.preprocessing import Preprocess
+from modhub.refs import RepositoryId
 from tests.digit_parents import INPUT, OPTIONS, digit_modules, digit_parent, digits, pixels_of
 
 LOW, HIGH = "01234", "56789"
@@ -93,6 +101,37 @@ def test_two_heads_on_one_trunk_share_a_pass_and_lose_little() -> None:
     by_margins = float((classifier.margins(pixels).argmax(1).numpy() == targets).mean())
     assert found > by_margins + 0.01
     assert found > expected - 0.02
+
+
+def test_heads_from_two_repositories_are_locked_and_share_a_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODHUB_CACHE", str(tmp_path / "cache"))
+    hub, project, build = str(tmp_path / "hub"), tmp_path / "work", tmp_path / "build"
+    push(head_modules(LOW), "me/low", version="1.0.0", hub=hub)
+    push(head_modules(HIGH), "you/high", version="1.0.0", hub=hub)
+    refs = [f"{digit}=me/low/{digit}" for digit in LOW] + [f"{digit}=you/high/{digit}" for digit in HIGH]
+    create_project(project)
+    add_modules(project, refs)
+    fetched: list[str] = []
+    download = DirectoryHub.download
+
+    def watched(
+        hub: DirectoryHub, repository: RepositoryId, commit: str, path: str, *rest: Any, **more: Any
+    ) -> None:
+        fetched.append(path)
+        download(hub, repository, commit, path, *rest, **more)
+
+    monkeypatch.setattr(DirectoryHub, "download", watched)
+    lock = lock_project(project, hub=hub).lock
+    assert (len(lock.passes), [str(trunk.repository) for trunk in lock.trunks]) == (1, ["me/low", "you/high"])
+    parts_of_lock(lock, Catalog(open_hub(hub)))
+    trunk, statistics = f"trunk/{lock.trunks[0].sha256}.safetensors", ".statistics.safetensors"
+    assert (fetched.count("trunk/graph.json"), fetched.count(trunk)) == (1, 1)
+    assert sum(path.endswith(statistics) for path in fetched) == 2
+    assert compose_project(project, build, locked=True, hub=hub)["passes"] == 1
+    pixels, _ = pixels_of(digits(LOW + HIGH, "test"))
+    assert torch.equal(ComposedClassifier.load(build)(pixels), compose(both())(pixels))
 
 
 def test_what_tells_heads_apart_keeps_the_order_inside_each() -> None:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -7,6 +8,7 @@ import pytest
 from modhub.errors import ManifestError, ModhubError, SchemaVersionError
 from modhub.files import pretty_json
 from modhub.lock import Lock, lock_of
+from modhub.manifest import FileInfo
 from modhub.project import Constraints, Project
 from modhub.refs import RepositoryId
 from modhub.resolve import resolve
@@ -95,6 +97,33 @@ def test_trunk_in_another_repository(shelf):
     assert asked == [("lab/base", "v1.0.0")]
     # one trunk for both, from the repository that comes first by name
     assert [(str(trunk.repository), trunk.commit) for trunk in lock.trunks] == [("lab/base", "f" * 40)]
+
+
+def heads_on_one_trunk(statistics):
+    """A repository for each name, all on one trunk whose statistics are of the parent given."""
+    shelf, trunk = Shelf(), trunk_info("base")
+    for repository, parent in statistics.items():
+        label = repository.rpartition("/")[2]
+        release = shelf.put(repository, "1.0.0", {label: 0.9})
+        held = FileInfo(path="trunk/s.safetensors", sha256=digest(f"statistics {parent}"), size=10)
+        there = manifest(replace(trunk, statistics=held), {label: 0.9})
+        shelf.stored[RepositoryId.parse(repository)] = [(release, there)]
+    project = Project.of([f"{name}/{name.rpartition('/')[2]}" for name in statistics])
+    return lock_of(project, resolve(project, shelf), lambda repository, revision: "0" * 40)
+
+
+def test_heads_on_one_trunk_lock_the_statistics_of_each():
+    lock = heads_on_one_trunk({"me/dog": "d", "us/cat": "c", "lab/newt": "d"})
+    jsonschema.validate(json.loads(lock.to_bytes()), SCHEMA)
+    assert Lock.from_bytes(lock.to_bytes()) == lock
+    # the dog's and the newt's files are the same: the repository that comes first by name has them
+    assert [(str(trunk.repository), [file.sha256 for file in trunk.files][2:]) for trunk in lock.trunks] == [
+        ("lab/newt", [digest("statistics d")]),
+        ("us/cat", [digest("statistics c")]),
+    ]
+    assert lock.passes == {digest("trunk base"): lock.trunks}
+    again = heads_on_one_trunk({"lab/newt": "d", "us/cat": "c", "me/dog": "d"})
+    assert again.trunks == lock.trunks
 
 
 def changed(lock, change):

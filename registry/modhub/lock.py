@@ -30,8 +30,8 @@ LOCK_SCHEMA_VERSION = 1
 class LockedModule:
     """One module: `want` is the line of `modhub.toml` it fulfils, `module` its label in its repository.
 
-    `version` is None when the want names a commit or branch that no release tag marks; `trunk` is the
-    content id of one of the lock's trunks.
+    `version` is None when the want names a commit or branch that no release tag marks; `trunk` is a content
+    id among the lock's trunks.
     """
 
     want: Want
@@ -70,7 +70,11 @@ class LockedModule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockedTrunk:
-    """The files of one trunk and the commit that holds them."""
+    """The files of one trunk and the commit that holds them.
+
+    A content id is that of graph and weights. Statistics hold the parent's head, so that the trunk of heads
+    trained apart is locked once for each of them: the files they share are the same to the byte.
+    """
 
     sha256: str
     repository: RepositoryId
@@ -97,7 +101,7 @@ class LockedTrunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lock:
-    """Modules in the order of the composition's labels, trunks by content id."""
+    """Modules in the order of the composition's labels, trunks by content id and then by repository."""
 
     constraints: Constraints
     modules: tuple[LockedModule, ...]
@@ -147,9 +151,13 @@ class Lock:
             {module.want.label: module.repository for module in self.modules},
         )
 
-    def trunk(self, sha256: str) -> LockedTrunk:
-        """The trunk with that content id, one of those listed."""
-        return next(trunk for trunk in self.trunks if trunk.sha256 == sha256)
+    @property
+    def passes(self) -> dict[str, tuple[LockedTrunk, ...]]:
+        """The trunks by content id: each is one pass, whichever repositories its files come from."""
+        found: dict[str, tuple[LockedTrunk, ...]] = {}
+        for trunk in self.trunks:
+            found[trunk.sha256] = (*found.get(trunk.sha256, ()), trunk)
+        return found
 
 
 def lock_of(
@@ -159,7 +167,7 @@ def lock_of(
 ) -> Lock:
     """The lock of a resolution; `commit_of` says which commit a revision of another repository is."""
     modules: list[LockedModule] = []
-    trunks: dict[str, LockedTrunk] = {}
+    trunks: dict[tuple[str, ...], LockedTrunk] = {}
     for module in resolution.modules:
         modules.append(
             LockedModule(
@@ -180,14 +188,17 @@ def lock_of(
         trunk = LockedTrunk(
             sha256=module.trunk.sha256, repository=home, commit=commit, files=module.trunk.files
         )
-        # The same trunk may stand in several repositories: the first by name is as good as any.
-        known = trunks.setdefault(trunk.sha256, trunk)
+        # The same files may stand in several repositories: the first by name is as good as any.
+        content = (trunk.sha256, *(file.sha256 for file in trunk.files))
+        known = trunks.setdefault(content, trunk)
         if (trunk.repository, trunk.commit) < (known.repository, known.commit):
-            trunks[trunk.sha256] = trunk
+            trunks[content] = trunk
     return Lock(
         constraints=project.constraints,
         modules=tuple(modules),
-        trunks=tuple(trunks[sha256] for sha256 in sorted(trunks)),
+        trunks=tuple(
+            sorted(trunks.values(), key=lambda trunk: (trunk.sha256, trunk.repository, trunk.commit))
+        ),
     )
 
 

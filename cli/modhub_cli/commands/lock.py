@@ -32,7 +32,7 @@ def command(upgrade: bool, hub: str | None, offline: bool, out: Out) -> None:
     def human() -> None:
         for label, before, after in report.changes:
             out.line(f"{label}: {before or 'new'} → {after or 'removed'}")
-        count = len(report.lock.trunks)
+        count = len(report.lock.passes)
         out.note(
             f"{report.path}: {len(report.lock.modules)} modules on {count} trunk{'s' if count != 1 else ''}"
             f"{'' if report.changes else ', nothing changed'}"

@@ -25,8 +25,8 @@ def command(out: Out) -> None:
     lock, name = current_lock(Path()), read_project(Path()).name
     trunks: list[dict[str, Any]] = [
         {
-            "sha256": trunk.sha256,
-            "repository": str(trunk.repository),
+            "sha256": sha256,
+            "repository": str(locked[0].repository),
             "modules": [
                 {
                     "label": module.want.label,
@@ -36,10 +36,10 @@ def command(out: Out) -> None:
                     "module": module.module,
                 }
                 for module in lock.modules
-                if module.trunk == trunk.sha256
+                if module.trunk == sha256
             ],
         }
-        for trunk in lock.trunks
+        for sha256, locked in lock.passes.items()
     ]
 
     def human() -> None:

@@ -305,7 +305,8 @@ def parts_of_lock(lock: Lock, catalog: Catalog, reporter: Reporter = SILENT) -> 
     with reporter.step("fetch modules", len(lock.modules) + len(lock.trunks)):
         for trunk in lock.trunks:
             for file in trunk.files:
-                files[file.sha256] = catalog.fetch(trunk.repository, trunk.commit, file)
+                if file.sha256 not in files:
+                    files[file.sha256] = catalog.fetch(trunk.repository, trunk.commit, file)
             reporter.advance()
         for module in lock.modules:
             for file in module.files:
