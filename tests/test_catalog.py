@@ -200,6 +200,10 @@ def test_select(catalog: Catalog, artifact: Path, tmp_path: Path) -> None:
         "lab/net": "2.0.0",
         "lab/net/cat<2": "1.0.0",
         "lab/net==1.2.0": "1.2.0",
+        "lab/net==1.2": "1.2.0",
+        "lab/net==v1.2.0": "1.2.0",
+        "lab/net===1.2.0": "1.2.0",
+        "lab/net==1.*": "1.0.0",
         "lab/net@v1.2.0": "1.2.0",
         "lab/net==2.0.0rc1": "2.0.0rc1",
         "lab/net@main": None,
@@ -212,6 +216,9 @@ def test_select(catalog: Catalog, artifact: Path, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError) as caught:
         catalog.select(Ref.parse("lab/net>=3"))
     assert str(caught.value) == f"'lab/net' has no release that fits '>=3'. {known}"
+    with pytest.raises(NotFoundError) as caught:
+        catalog.select(Ref.parse("lab/net===abc"))
+    assert str(caught.value) == f"'lab/net' has no release that fits '===abc'. {known}"
     with pytest.raises(NotFoundError) as caught:
         catalog.select(Ref.parse("lab/net@v9"))
     assert str(caught.value) == f"There is no revision 'v9' in 'lab/net'. {known}"

@@ -218,6 +218,10 @@ GRAMMAR = "A ref is namespace/name[/label][>=1.2,<2 | @revision], or a bare labe
             "Error: 'lab/pets' does not name one release.\nWrite namespace/name==1.0.0.\n",
         ),
         (
+            ("yank", "lab/pets===abc"),
+            "Error: 'lab/pets===abc' does not name one release.\nWrite namespace/name==1.0.0.\n",
+        ),
+        (
             ("yank", "lab/pets==9"),
             "Error: 'lab/pets' has no release 9.\nReleases: 1.0.0.\n",
         ),

@@ -8,8 +8,8 @@ from packaging.specifiers import SpecifierSet
 
 from modhub.errors import NotFoundError, ResolutionError
 from modhub.project import Constraints, Project
-from modhub.refs import RepositoryId
-from modhub.resolve import Preferences, resolve
+from modhub.refs import RepositoryId, parse_version
+from modhub.resolve import Preferences, Release, resolve
 from tests.shelf import Shelf, digest
 
 
@@ -42,6 +42,8 @@ def shelf():
         (["lab/r20/cat", "lab/r20/frog"], {}, {"cat": "lab/r20 1.0.0", "frog": "lab/r20 1.0.0"}),
         (["lab/r20/cat==2.1.0"], {}, {"cat": "lab/r20 2.1.0"}),
         (["lab/r20/cat==2.1"], {}, {"cat": "lab/r20 2.1.0"}),
+        (["lab/r20/cat==v2.1.0"], {}, {"cat": "lab/r20 2.1.0"}),
+        (["lab/r20/cat===2.1.0"], {}, {"cat": "lab/r20 2.1.0"}),
         (["lab/r20/cat@v2.1.0"], {}, {"cat": "lab/r20 2.1.0"}),
         (["lab/r20/cat==2.*"], {}, {"cat": "lab/r20 2.0.0"}),
         (["lab/r20/cat>=3.0rc1"], {}, {"cat": "lab/r20 3.0rc1"}),
@@ -61,6 +63,19 @@ def test_rules(shelf, modules, options, expected):
     assert picks(shelf, modules[::-1], **options) == expected
 
 
+def test_a_tag_and_the_commit_it_marks_are_one_pin(shelf):
+    stored = shelf.stored[RepositoryId.parse("lab/r20")]
+    release, held = stored[2]
+    assert str(release) == "2.0.0"
+    stored.insert(0, (Release(parse_version("2.0.1"), release.commit), held))
+    by_commit = f"lab/r20/cat@{release.commit}"
+    assert picks(shelf, [by_commit]) == {"cat": "lab/r20 2.0.1"}
+    for modules in ([by_commit, "lab/r20/dog@v2.0.0"], ["lab/r20/dog@v2.0.0", by_commit]):
+        assert picks(shelf, modules) == {"cat": "lab/r20 2.0.0", "dog": "lab/r20 2.0.0"}
+    with pytest.raises(ResolutionError, match=" cannot be met together, "):
+        picks(shelf, [by_commit, "lab/r20/dog@v1.0.0"])
+
+
 def test_lock_is_kept_until_it_may_not_be(shelf):
     old = next(r for r in shelf.releases(RepositoryId.parse("lab/r20")) if str(r) == "1.1.0")
     prefer = Preferences({RepositoryId.parse("lab/r20"): old.commit}, {"dog": RepositoryId.parse("lab/r20")})
@@ -78,6 +93,13 @@ def test_lock_is_kept_until_it_may_not_be(shelf):
             {},
             NotFoundError,
             "lab/r20 has no release that matches '>=4'. "
+            "It has 3.0rc1, 2.1.0 (yanked), 2.0.0, 1.1.0 and 1.0.0.",
+        ),
+        (
+            ["lab/r20/cat===abc"],
+            {},
+            NotFoundError,
+            "lab/r20 has no release that matches '===abc'. "
             "It has 3.0rc1, 2.1.0 (yanked), 2.0.0, 1.1.0 and 1.0.0.",
         ),
         (

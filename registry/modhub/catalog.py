@@ -27,7 +27,7 @@ from modhub.manifest import (
     RepositoryManifest,
     TrunkInfo,
 )
-from modhub.refs import Ref, RepositoryId, version_of_tag
+from modhub.refs import Ref, RepositoryId, pinned_versions, version_of_tag
 from modhub.reporter import SILENT, Reporter
 from modhub.resolve.model import Release
 
@@ -154,11 +154,11 @@ class Catalog:
         if ref.revision is not None:
             return self.release_at(repository, ref.revision)
         releases = self.releases(repository)
-        pinned = {spec.version for spec in ref.specifier if spec.operator in ("==", "===")}
+        pinned = pinned_versions(ref.specifier)
         standing = [
             release
             for release in releases
-            if release.version and (release.yanked is None or str(release.version) in pinned)
+            if release.version and (release.yanked is None or release.version in pinned)
         ]
         fitting = set(ref.specifier.filter(release.version for release in standing if release.version))
         for release in standing:

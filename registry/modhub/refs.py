@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -28,6 +29,7 @@ __all__ = [
     "is_commit",
     "is_sha256",
     "parse_version",
+    "pinned_versions",
     "slug_of",
     "tag_of",
     "version_of_tag",
@@ -62,6 +64,19 @@ def parse_version(text: str) -> Version:
         raise RefError(
             f"'{text}' is not a version.", hint="Write it as in PEP 440, for instance 1.2.0 or 2.0rc1."
         ) from None
+
+
+def pinned_versions(specifiers: SpecifierSet) -> frozenset[Version]:
+    """The versions that `==1.0.0` or `===1.0.0` names, however it is written: `==1`, `==v1.0`.
+
+    `==1.*` names none, nor does `===` before what is no version.
+    """
+    found = set()
+    for item in specifiers:
+        if item.operator in ("==", "==="):
+            with suppress(InvalidVersion):
+                found.add(Version(item.version))
+    return frozenset(found)
 
 
 def tag_of(version: Version) -> str:

@@ -18,7 +18,7 @@ from modhub.project import Project
 from modhub.publish import push as publish
 from modhub.publish import unyank
 from modhub.publish import yank as take_back
-from modhub.refs import Ref, RepositoryId, parse_version
+from modhub.refs import Ref, RepositoryId, parse_version, pinned_versions
 from modhub.reporter import SILENT, Reporter
 from modhub.resolve import Release, resolve
 
@@ -201,12 +201,12 @@ def yank(
 ) -> dict[str, Any]:
     """Take the release that `repository==version` names back, or with `undo` let it stand again."""
     parsed = Ref.parse(ref)
-    pins = [item.version for item in parsed.specifier if item.operator in ("==", "===")]
+    pins = set(pinned_versions(parsed.specifier))
     if parsed.revision is not None and parsed.revision.startswith("v"):
-        pins.append(parsed.revision[1:])
+        pins.add(parse_version(parsed.revision))
     if parsed.repository is None or parsed.label is not None or len(pins) != 1:
         raise RefError(f"'{ref}' does not name one release.", hint="Write namespace/name==1.0.0.")
-    catalog, version = open_catalog(hub), parse_version(pins[0])
+    catalog, (version,) = open_catalog(hub), pins
     if undo:
         release = unyank(catalog, parsed.repository, version)
     else:

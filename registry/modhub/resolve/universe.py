@@ -11,7 +11,7 @@ from packaging.version import Version
 
 from modhub.errors import NotFoundError
 from modhub.project import Constraints, Want
-from modhub.refs import Ref, RepositoryId
+from modhub.refs import Ref, RepositoryId, pinned_versions
 from modhub.resolve.model import Catalogue, Release, ResolvedModule
 
 __all__ = ["Universe"]
@@ -43,21 +43,17 @@ class Universe:
         """
         refs = tuple(refs)
         pinned = {self.release_at(repository, ref.revision) for ref in refs if ref.revision is not None}
-        if len(pinned) > 1:
+        if len({release.commit for release in pinned}) > 1:
             return ()
         specifiers = SpecifierSet()
         for ref in refs:
             specifiers &= ref.specifier
         if pinned:
-            (release,) = pinned
-            fits = (
-                not str(specifiers) if release.version is None else specifiers.contains(release.version, True)
-            )
-            return (release,) if fits else ()
-        releases = self.releases(repository)
-        standing = [
-            release for release in releases if release.yanked is None or _pins(specifiers, release.version)
-        ]
+            # Of several tags on one commit, a commit means the newest: the oldest is what a tag names.
+            oldest_first = sorted(pinned, key=lambda release: release.version or Version("0"))
+            return tuple(release for release in oldest_first if _fits(specifiers, release.version))[:1]
+        releases, named = self.releases(repository), pinned_versions(specifiers)
+        standing = [release for release in releases if release.yanked is None or release.version in named]
         fitting = set(specifiers.filter(release.version for release in standing if release.version))
         return tuple(release for release in standing if release.version in fitting)
 
@@ -86,7 +82,6 @@ class Universe:
         return difflib.get_close_matches(label, known, n=5, cutoff=0.5) or known[:10]
 
 
-def _pins(specifiers: SpecifierSet, version: Version | None) -> bool:
-    """Whether one of them is `==version` (not `==1.*`)."""
-    exact = [item.version for item in specifiers if item.operator in ("==", "===")]
-    return version is not None and any(not text.endswith("*") and Version(text) == version for text in exact)
+def _fits(specifiers: SpecifierSet, version: Version | None) -> bool:
+    """Whether a pinned version is allowed; a commit without a release is by no specifier at all."""
+    return not str(specifiers) if version is None else specifiers.contains(version, True)
