@@ -1,8 +1,12 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 
 import pytest
 
+from modhub.api import projects
 from modhub.lock import Lock
 from tests.console import Console
 from tests.paper import write_paper_artifact
@@ -64,6 +68,30 @@ def test_remove(modhub):
     modhub.good("lock")
     assert modhub.good("tree", "-q").code == 0
     assert modhub("tree", "--json").json["trunks"][0]["modules"][0]["label"] == "dog"
+
+
+@pytest.mark.parametrize("edit", ["add_want", "remove_want"])
+def test_edits_at_the_same_time_are_all_kept(modhub, monkeypatch, edit):
+    here = Path()
+    projects.add_modules(here, ["cat=lab/pets/cat", "dog=lab/pets/dog"])
+    change, meeting = getattr(projects, edit), Barrier(2)
+
+    def slow(text, what):
+        # Two who have read the file meet here; one alone goes on after a while.
+        with suppress(BrokenBarrierError):
+            meeting.wait(0.5)
+        return change(text, what)
+
+    monkeypatch.setattr(projects, edit, slow)
+    with ThreadPoolExecutor() as pool:
+        if edit == "add_want":
+            tasks = [pool.submit(projects.add_modules, here, [f"{name}=a/b/c"]) for name in ("one", "two")]
+        else:
+            tasks = [pool.submit(projects.remove_modules, here, [name]) for name in ("cat", "dog")]
+        assert [task.exception() for task in tasks] == [None, None]
+    labels = {want.label for want in projects.read_project(here).wants}
+    assert labels == ({"cat", "dog", "one", "two"} if edit == "add_want" else set())
+    assert [path.name for path in here.iterdir()] == ["modhub.toml"]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from modhub.catalog import Catalog
 from modhub.errors import CompositionError, ManifestError, StorageError
 from modhub.files import write_bytes, write_text
 from modhub.hub import open_hub
+from modhub.hub.disk import disk_errors
 from modhub.lock import LOCK_NAME, Lock, LockedModule, lock_of
 from modhub.project import PROJECT_NAME, Project, Want, add_want, new_project, remove_want
 from modhub.refs import Ref
@@ -76,10 +80,9 @@ def add_modules(
 ) -> list[Want]:
     """Add `label=REF`, a ref, or every module of a repository; the wants added, in order.
 
-    The hub is asked only for a repository without a class. Raises `RefError` and `CompositionError`; then
-    nothing is written.
+    The hub is asked only for a repository without a class. Raises `RefError`, `CompositionError` and
+    `StorageError`; then nothing is written.
     """
-    text = _text_of(directory)
     added: list[Want] = []
     for item in items:
         want = parse_item(item)
@@ -87,18 +90,22 @@ def add_modules(
             added.append(want)
         else:
             added.extend(_wants_of(want, open_catalog(hub, offline=offline)))
-    for want in added:
-        text = add_want(text, want)
-    write_text(directory / PROJECT_NAME, text)
+    with _held(directory) as text:
+        for want in added:
+            text = add_want(text, want)
+        write_text(_project_path(directory), text)
     return added
 
 
 def remove_modules(directory: Path, labels: Iterable[str]) -> None:
-    """Remove modules by label; all or, when one is not there, none. Raises `CompositionError`."""
-    text = _text_of(directory)
-    for label in labels:
-        text = remove_want(text, label)
-    write_text(directory / PROJECT_NAME, text)
+    """Remove modules by label; all or, when one is not there, none.
+
+    Raises `CompositionError` and `StorageError`.
+    """
+    with _held(directory) as text:
+        for label in labels:
+            text = remove_want(text, label)
+        write_text(_project_path(directory), text)
 
 
 def read_project(directory: Path) -> Project:
@@ -213,6 +220,29 @@ def _difference(project: Project, lock: Lock) -> str:
 
 def _project_path(directory: Path) -> Path:
     return directory if directory.suffix == ".toml" else directory / PROJECT_NAME
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[str]:
+    """The text of `modhub.toml`, which nobody else adds to or removes from while the block lasts.
+
+    Raises `StorageError`.
+    """
+    path = _project_path(directory)
+    while True:
+        _text_of(directory)
+        with disk_errors(path):
+            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            with disk_errors(path):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                # A write puts another file in its place: who waited for the lock may hold it on the old one.
+                current = os.path.samestat(os.fstat(handle), path.stat())
+            if current:
+                yield _text_of(directory)
+                return
+        finally:
+            os.close(handle)
 
 
 def _text_of(directory: Path) -> str:
