@@ -18,6 +18,7 @@ from modhub.compose import Budget, ComposedClassifier, Part, compose, parts_of
 from modhub.compose.compiler import joined
 from modhub.compose.plans import plans
 from modhub.compose.synthetic import dead_leaves
+from modhub.data import ImageSet
 from modhub.errors import BudgetError, CompositionError, DataError, IntegrityError, ManifestError
 from modhub.evaluate import RestrictedParent, evaluate
 from modhub.nets import Runner
@@ -100,6 +101,16 @@ def test_two_parents_know_together_what_neither_knows() -> None:
         assert (scores[:, own].argsort(1) == margins[:, own].argsort(1)).float().mean() > 0.999
     few = digits("0123456789").sample(10, 3)
     assert evaluate(compose(parts, calibrate=few), test).top1 >= found.top1 - 0.02
+
+
+def test_calibration_images_of_labels_that_differ_in_signs_are_told_apart() -> None:
+    few, parts = digits("01").sample(10, 3), parts_of(digit_modules(), list("01"))
+    signs = ("C", "C++")
+    renamed = ImageSet(few.name, few.split, signs, few.targets, lambda index: few.images([index])[0])
+    named = [dataclasses.replace(part, label=sign) for part, sign in zip(parts, signs, strict=True)]
+    pixels, _ = pixels_of(digits("01", "test"))
+    expected = compose(parts, calibrate=few)(pixels)
+    assert torch.equal(compose(named, calibrate=renamed)(pixels), expected)
 
 
 def test_calibration_needs_every_class() -> None:

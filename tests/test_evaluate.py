@@ -13,6 +13,7 @@ from modhub.data import ImageSet
 from modhub.errors import DataError
 from modhub.evaluate import Rejection, RestrictedParent, VotingModules, compare, evaluate
 from modhub.manifest import InputSpec
+from modhub.refs import rows_of
 
 LABELS = ("cat", "dog", "bird")
 
@@ -86,6 +87,34 @@ def test_refusals_are_counted_on_own_images_and_on_strangers() -> None:
 def test_a_class_is_known_however_it_is_written(name: str) -> None:
     images = shown([0, 1], [0, 1], (name, "dog"))
     assert evaluate(Told(("aquarium fish", "dog"), [[1.0, 0], [0, 1.0]]), images).count == 2
+
+
+def test_signs_that_tell_classes_apart_count() -> None:
+    told = Told(("C", "C++"), [[1.0, 0], [0, 1.0]])
+    found = evaluate(told, shown([0, 1], [0, 1], ("C", "C++")))
+    assert (found.top1, found.confusion) == (1.0, ((1, 0), (0, 1)))
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "aliases", "expected"),
+    [
+        (["C++", "C"], ["C", "C++"], {}, {"C": 0, "C++": 1}),
+        (["c++", "c"], ["C", "C++"], {}, {"c": 0, "c++": 1}),
+        (["C", "C++", "C#"], ["C"], {}, {"C": 0}),
+        (["C_"], ["C", "C++"], {}, {}),
+        (["Aquarium-Fish", "dog"], ["aquarium fish"], {}, {"Aquarium-Fish": 0}),
+        (["Aquarium-Fish", "aquarium_fish"], ["aquarium fish"], {}, {}),
+        (["+", "-"], ["-", "+"], {}, {"+": 1, "-": 0}),
+        # exact aliases before slugs, own names before the aliases of others
+        (["C", "C++"], ["C", "plus"], {"plus": ["C++"]}, {"C": 0, "C++": 1}),
+        (["hund", "cat"], ["cat", "dog"], {"dog": ["Hund", "cat"]}, {"hund": 1, "cat": 0}),
+        (["cat"], ["tabby", "tiger"], {"tabby": ["cat"], "tiger": ["cat"]}, {}),
+    ],
+)
+def test_which_class_a_name_means(
+    names: list[str], labels: list[str], aliases: dict[str, list[str]], expected: dict[str, int]
+) -> None:
+    assert rows_of(names, labels, aliases) == expected
 
 
 def test_no_image_of_any_class() -> None:

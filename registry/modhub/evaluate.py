@@ -15,7 +15,7 @@ from modhub.data import ImageSet, evenly_spaced
 from modhub.errors import DataError
 from modhub.manifest import InputSpec
 from modhub.preprocessing import Preprocess
-from modhub.refs import slug_of
+from modhub.refs import rows_of
 from modhub.reporter import SILENT, Reporter
 
 __all__ = [
@@ -195,12 +195,13 @@ def evaluate(
 ) -> Evaluation:
     """Let `classifier` answer every image whose class is one of its labels or their `aliases`.
 
-    Case and separators do not count (`Aquarium fish` is `aquarium_fish`). A classifier that is a `Module`
-    is moved to `device`, if one is given, and gets its images there. One that may say "none of these" is
-    shown images of other classes, too. Raises `DataError` when no image is of any of its classes.
+    Case and separators do not count (`Aquarium fish` is `aquarium_fish`) unless they tell classes apart. A
+    classifier that is a `Module` is moved to `device`, if one is given, and gets its images there. One that
+    may say "none of these" is shown images of other classes, too. Raises `DataError` when no image is of any
+    of its classes.
     """
     labels = tuple(classifier.labels)
-    rows = _rows_of(labels, images.labels, aliases or {})
+    rows = rows_of(images.labels, labels, aliases)
     targets = np.array([rows.get(label, -1) for label in images.labels], dtype=np.int64)[images.targets]
     chosen = np.flatnonzero(targets >= 0)
     if not len(chosen):
@@ -264,19 +265,6 @@ def _recall_changes(before: Evaluation, after: Evaluation) -> Iterator[tuple[str
         earlier = before.per_class.get(label)
         if earlier is not None and earlier.recall is not None and score.recall is not None:
             yield label, score.recall - earlier.recall
-
-
-def _rows_of(
-    labels: Sequence[str], found: Sequence[str], aliases: Mapping[str, Sequence[str]]
-) -> dict[str, int]:
-    """Class of the data -> row of the scores; a label's own name wins over another label's alias."""
-    names: dict[str, int] = {}
-    for row, label in enumerate(labels):
-        names.setdefault(slug_of(label), row)
-    for row, label in enumerate(labels):
-        for alias in aliases.get(label, ()):
-            names.setdefault(slug_of(alias), row)
-    return {name: names[slug_of(name)] for name in found if slug_of(name) in names}
 
 
 def _score(

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -30,6 +31,7 @@ __all__ = [
     "is_sha256",
     "parse_version",
     "pinned_versions",
+    "rows_of",
     "slug_of",
     "tag_of",
     "version_of_tag",
@@ -120,6 +122,43 @@ def distinct(names: Iterable[str]) -> tuple[str, ...]:
         taken.add(candidate)
         result.append(candidate)
     return tuple(result)
+
+
+def rows_of(
+    names: Iterable[str], labels: Sequence[str], aliases: Mapping[str, Iterable[str]] | None = None
+) -> dict[str, int]:
+    """Which of `labels` each of `names` means, as its place among them; names that mean none are left out.
+
+    A name means the label or alias that is written like it, else the one that differs in case alone, else
+    the one with its slug (`Aquarium fish` is `aquarium_fish`), and none where that fits several names or
+    labels: `C` and `C++` have one slug. A label's own name wins over another label's alias.
+    """
+    asked = tuple(dict.fromkeys(names))
+    own = [(label, row) for row, label in enumerate(labels)]
+    others = [(alias, row) for label, row in own for alias in (aliases or {}).get(label, ())]
+    found: dict[str, int] = {}
+    for form in (str, str.casefold, _slug_or_itself):
+        known = {**_rows_by(form, others), **_rows_by(form, own)}
+        counts = Counter(form(name) for name in asked)
+        for name in asked:
+            rows = known.get(form(name), set())
+            if name not in found and len(rows) == 1 and counts[form(name)] == 1:
+                (found[name],) = rows
+    return found
+
+
+def _rows_by(form: Callable[[str], str], spellings: Iterable[tuple[str, int]]) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = {}
+    for name, row in spellings:
+        found.setdefault(form(name), set()).add(row)
+    return found
+
+
+def _slug_or_itself(label: str) -> str:
+    try:
+        return slug_of(label)
+    except RefError:
+        return label
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -22,7 +22,7 @@ from torch import Tensor
 from modhub.compose.classifier import ComposedClassifier, HeadAnswer
 from modhub.data import ImageSet
 from modhub.errors import DataError
-from modhub.refs import slug_of
+from modhub.refs import rows_of
 
 __all__ = ["adjust"]
 
@@ -35,11 +35,10 @@ _FOLDS = 5
 
 def adjust(classifier: ComposedClassifier, images: ImageSet, *, per_class: int = 50, seed: int = 0) -> None:
     """Fit the heads of `classifier` in place. Raises `DataError` when a class has no images."""
-    known = {slug_of(label): row for row, label in enumerate(classifier.labels)}
-    rows = [known.get(slug_of(label), -1) for label in images.labels]
-    present = [label for label, row in zip(images.labels, rows, strict=True) if row >= 0]
+    rows = rows_of(images.labels, classifier.labels)
+    present = [label for label in images.labels if label in rows]
     own = images.only(present).sample(per_class, seed)
-    targets = torch.tensor([known[slug_of(present[int(target)])] for target in own.targets])
+    targets = torch.tensor([rows[present[int(target)]] for target in own.targets])
     if missing := [label for row, label in enumerate(classifier.labels) if not bool((targets == row).any())]:
         raise DataError(
             f"The calibration images have none of '{missing[0]}'.",
