@@ -128,6 +128,8 @@ class Shelf:
         ]
 
     def _of(self, repository: RepositoryId) -> list[tuple[Release, RepositoryManifest]]:
-        if repository not in self.stored:
-            raise NotFoundError(f"There is no repository '{repository}'.")
-        return self.stored[repository]
+        # As on a hub, case does not matter.
+        for stored, pairs in self.stored.items():
+            if str(stored).lower() == str(repository).lower():
+                return pairs
+        raise NotFoundError(f"There is no repository '{repository}'.")

@@ -76,6 +76,18 @@ def test_a_tag_and_the_commit_it_marks_are_one_pin(shelf):
         picks(shelf, [by_commit, "lab/r20/dog@v1.0.0"])
 
 
+def test_a_repository_is_one_however_its_case_is_written(shelf):
+    wants = {"cat": "lab/r20/cat<2", "dog": "Lab/R20/dog", "frog": "*"}
+    expected = {"cat": "Lab/R20 1.0.0", "dog": "Lab/R20 1.0.0", "frog": "Lab/R20 1.0.0"}
+    assert picks(shelf, wants) == expected
+    assert picks(shelf, dict(reversed(wants.items()))) == expected
+    old = next(r for r in shelf.releases(RepositoryId.parse("lab/r20")) if str(r) == "1.1.0")
+    prefer = Preferences({RepositoryId.parse("LAB/r20"): old.commit})
+    assert picks(shelf, ["lab/r20/cat"], prefer) == {"cat": "lab/r20 1.1.0"}
+    with pytest.raises(ResolutionError, match="all modules of one repository come from one release"):
+        picks(shelf, {"cat": "lab/r20/cat==1.0.0", "dog": "Lab/R20/dog==2.0.0"})
+
+
 def test_lock_is_kept_until_it_may_not_be(shelf):
     old = next(r for r in shelf.releases(RepositoryId.parse("lab/r20")) if str(r) == "1.1.0")
     prefer = Preferences({RepositoryId.parse("lab/r20"): old.commit}, {"dog": RepositoryId.parse("lab/r20")})

@@ -2,7 +2,8 @@
 
 The rules, in the order in which they decide:
 
-1. All modules of one repository come from one release, so that they share a trunk.
+1. All modules of one repository, however its case is written, come from one release, so that they share a
+   trunk.
 2. A yanked release counts only when a want of that repository pins it (`==1.0.0`, `@v1.0.0`, `@<commit>`);
    pre-releases as PEP 440 has it.
 3. `Constraints` hold for every module: licence, recorded recall, and the number of trunks together.

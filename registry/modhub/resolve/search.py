@@ -69,15 +69,32 @@ class Follow:
     path: Path
 
 
+class Spelling:
+    """Of `repositories` that differ in case the first by name stands for all; others stay as they are."""
+
+    def __init__(self, repositories: Iterable[RepositoryId]) -> None:
+        self.known = {
+            str(repository).lower(): repository for repository in sorted(repositories, reverse=True)
+        }
+
+    def __call__(self, repository: RepositoryId) -> RepositoryId:
+        return self.known.get(str(repository).lower(), repository)
+
+
 def steps_of(wants: Iterable[Want]) -> tuple[Step, ...]:
-    """Named repositories by name, then bare labels by label."""
+    """Named repositories by name, then bare labels by label.
+
+    Spellings that differ in case name one repository.
+    """
+    wants = tuple(wants)
+    spelled = Spelling(want.ref.repository for want in wants if want.ref.repository is not None)
     named: dict[RepositoryId, list[Want]] = {}
     bare = []
     for want in wants:
         if want.ref.repository is None:
             bare.append(want)
         else:
-            named.setdefault(want.ref.repository, []).append(want)
+            named.setdefault(spelled(want.ref.repository), []).append(want)
     return (
         *(Step(tuple(named[repository]), repository) for repository in sorted(named)),
         *(Step((want,), None) for want in sorted(bare, key=lambda want: want.label)),
@@ -110,9 +127,13 @@ class _Provider(AbstractProvider[Follow, Path, int]):
     ) -> None:
         self.steps = steps
         self.universe = universe
-        self.prefer = prefer
         self.max_trunks = max_trunks
         self.named = {step.repository: step for step in steps if step.repository is not None}
+        self.spelled = Spelling(self.named)
+        self.prefer = Preferences(
+            {self.spelled(repository): commit for repository, commit in prefer.commits.items()},
+            {label: self.spelled(repository) for label, repository in prefer.providers.items()},
+        )
         self.picks = {step: tuple(self._picks(step)) for step in steps}
 
     def identify(self, requirement_or_candidate: Follow | Path) -> int:
@@ -146,7 +167,7 @@ class _Provider(AbstractProvider[Follow, Path, int]):
         repositories = (
             self.universe.providers(ref.label or "") if step.repository is None else (step.repository,)
         )
-        for repository in repositories:
+        for repository in map(self.spelled, repositories):
             age = 0
             for release in self._allowed(step, repository):
                 modules = [self.universe.module(want, repository, release) for want in step.wants]
