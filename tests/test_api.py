@@ -1,5 +1,6 @@
 """The library as a user imports it; the README's Python runs as it stands."""
 
+import json
 import re
 from pathlib import Path
 
@@ -9,12 +10,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 import modhub
+from modhub.api.composing import compose_project
 from modhub.api.making import open_parent
+from modhub.api.projects import add_modules, create_project, lock_project
 from modhub.data import as_batch, open_data
-from modhub.errors import CompositionError, RefError
+from modhub.errors import CompositionError, IntegrityError, RefError
 from modhub.nets import Runner
 from modhub.nets.architectures import ARCHITECTURES
 from modhub.project import Project
+from tests.digit_parents import digit_modules
 from tests.test_cli_compute import train
 
 ROOT = Path(__file__).parents[1]
@@ -82,6 +86,37 @@ def test_a_module_of_torch_is_a_parent(here):
     assert modules.manifest.parent.architecture == "Small"
     assert modules.manifest.input.channels == 1
     assert (modules.manifest.input.height, modules.manifest.input.width) == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda modules: modules[0]["files"].pop(),
+            "modhub.lock should list two files of '1', its manifest and its tensors; it lists 1.",
+        ),
+        (
+            lambda modules: modules[0]["files"].append(modules[1]["files"][0]),
+            "modhub.lock should list two files of '1', its manifest and its tensors; it lists 3.",
+        ),
+        (
+            lambda modules: modules[1].update(files=modules[0]["files"]),
+            "modules/1/module.json of 'me/digits' does not say what modhub.lock says.",
+        ),
+    ],
+)
+def test_a_lock_that_its_modules_contradict_is_refused(here, change, message):
+    modhub.push(digit_modules(), "me/digits", version="1.0.0")
+    create_project(here / "work")
+    add_modules(here / "work", ["1=me/digits/1", "2=me/digits/2"])
+    path = lock_project(here / "work").path
+    lock = json.loads(path.read_text())
+    change(lock["modules"])
+    path.write_text(json.dumps(lock))
+    with pytest.raises(IntegrityError) as caught:
+        compose_project(here / "work", here / "build", locked=True)
+    assert str(caught.value) == f"{message} Write the lock again with: modhub lock"
+    assert not (here / "build").exists()
 
 
 def test_two_of_one_label_are_refused(here):

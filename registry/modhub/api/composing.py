@@ -335,9 +335,16 @@ def _read_group(group: list[LockedModule], locate: Callable[[FileInfo], Path]) -
     entries: dict[str, ModuleEntry] = {}
     manifests = []
     for module in group:
+        if len(module.files) != 2:
+            raise IntegrityError(
+                f"{LOCK_NAME} should list two files of '{module.want.label}', its manifest and its tensors; "
+                f"it lists {len(module.files)}.",
+                hint="Write the lock again with: modhub lock",
+            )
         about, tensors = module.files
         manifest = ModuleManifest.from_bytes(locate(about).read_bytes(), about.path)
-        if manifest.trunk.sha256 != module.trunk or manifest.tensors != tensors:
+        said = (manifest.label, manifest.trunk.sha256, manifest.tensors)
+        if said != (module.module, module.trunk, tensors):
             raise IntegrityError(
                 f"{about.path} of '{module.repository}' does not say what {LOCK_NAME} says.",
                 hint="Write the lock again with: modhub lock",
