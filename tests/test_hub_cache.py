@@ -66,7 +66,7 @@ def test_a_rotten_part_is_fetched_again_from_the_start(tmp_path: Path) -> None:
     [
         (CONTENT[:-1], "'x' broke off after 102,399 of 102,400 bytes."),
         (CONTENT[:-1] + b"?", f"'x' is not what its digest promises (sha256 {ENTRY.sha256})."),
-        (CONTENT + b"?", f"'x' is not what its digest promises (sha256 {ENTRY.sha256})."),
+        (CONTENT + b"?", "'x' goes on after the 102,400 bytes that were promised."),
     ],
 )
 def test_wrong_bytes_are_refused(tmp_path: Path, sent: bytes, message: str) -> None:
@@ -97,6 +97,37 @@ def test_a_file_known_by_its_git_digest_only(tmp_path: Path) -> None:
         cache.fetch(FileEntry(3, None, git_oid(b"abc")), "'y'", Source(b"abd"))
 
 
+def test_an_endless_answer_fills_no_disk(tmp_path: Path) -> None:
+    cache, sent = Cache(tmp_path), 0
+
+    def endless(stream: BinaryIO, offset: int) -> None:
+        nonlocal sent
+        while True:
+            stream.write(b"x" * 1000)
+            sent += 1000
+
+    with pytest.raises(IntegrityError, match="goes on after the 102,400 bytes that were promised"):
+        cache.fetch(ENTRY, "'x'", endless)
+    assert sent <= ENTRY.size
+    assert list((tmp_path / "partial").iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["../../victim", "/tmp/victim", "A" * 64, "a" * 63, ""])
+def test_no_digest_or_commit_leads_out_of_the_cache(tmp_path: Path, text: str) -> None:
+    cache, repository = Cache(tmp_path / "a" / "b"), RepositoryId("lab", "net")
+    for ask in (
+        lambda: cache.find(FileEntry(1, text or "x")),
+        lambda: cache.fetch(FileEntry(1, text or "x"), "'x'", Source(b"?")),
+        lambda: cache.find(FileEntry(1, None, text)),
+        lambda: cache.fetch(FileEntry(1, None, text), "'x'", Source(b"?")),
+        lambda: cache.tree("https://hub", repository, text),
+        lambda: cache.remember_tree("https://hub", repository, text, {}),
+    ):
+        with pytest.raises(IntegrityError, match=r"is not a (sha256 digest|git sha1)"):
+            ask()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be used"):
@@ -106,10 +137,11 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
 def test_what_a_hub_said_last(tmp_path: Path) -> None:
     cache, repository = Cache(tmp_path), RepositoryId("Lab", "net")
     assert cache.refs("https://hub", repository) is None
-    cache.remember_refs("https://hub", repository, Refs({"main": "a"}, {"v1": "b"}))
-    cache.remember_tree("https://hub", repository, "a", {"x": ENTRY})
-    assert cache.refs("https://hub", RepositoryId("lab", "NET")) == Refs({"main": "a"}, {"v1": "b"})
-    assert cache.tree("https://hub", repository, "a") == {"x": ENTRY}
+    commit, refs = "a" * 40, Refs({"main": "a" * 40}, {"v1": "b" * 40})
+    cache.remember_refs("https://hub", repository, refs)
+    cache.remember_tree("https://hub", repository, commit, {"x": ENTRY})
+    assert cache.refs("https://hub", RepositoryId("lab", "NET")) == refs
+    assert cache.tree("https://hub", repository, commit) == {"x": ENTRY}
     assert cache.repositories("https://hub") == [repository]
     assert cache.repositories("https://other") == []
     for path in tmp_path.rglob("refs.json"):

@@ -5,12 +5,14 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 
+from modhub.catalog import Catalog
 from modhub.errors import (
     AccessError,
     ConflictError,
@@ -21,8 +23,9 @@ from modhub.errors import (
     StaleParentError,
 )
 from modhub.hub.base import Add
+from modhub.hub.cache import Cache
 from modhub.hub.huggingface import LFS_FROM_BYTES, HuggingFaceHub
-from modhub.refs import RepositoryId
+from modhub.refs import Ref, RepositoryId
 
 NET = RepositoryId("lab", "net")
 COMMIT = "a" * 40
@@ -203,3 +206,83 @@ def test_large_files_go_by_lfs_and_the_client_is_left_as_it_was() -> None:
         ["header", "file", "lfsFile"],
     ]
     assert before == constants.HF_HUB_DISABLE_XET
+
+
+def telling(commit: object, files: list[object], body: bytes = b"evil\n") -> Answer:
+    """An endpoint that says of one repository what it likes."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        path = handler.path.partition("?")[0]
+        if path.endswith("/refs"):
+            refs = [{"name": "main", "ref": "refs/heads/main", "targetCommit": commit}]
+            tags = [{"name": "v1.0.0", "ref": "refs/tags/v1.0.0", "targetCommit": commit}]
+            reply(handler, 200, json.dumps({"branches": refs, "tags": tags, "converts": []}).encode())
+        elif "/tree/" in path:
+            reply(handler, 200, json.dumps(files).encode())
+        elif "/resolve/" in path:
+            reply(handler, 206 if handler.headers.get("Range") else 200, body)
+        else:
+            reply(handler, 200, json.dumps({"id": "lab/net", "sha": commit}).encode())
+
+    return answer
+
+
+def listed(
+    oid: object, size: object = 5, *, lfs: bool = False, path: str = "modhub.json"
+) -> dict[str, object]:
+    entry = {"type": "file", "path": path, "size": size, "oid": "b" * 40 if lfs else oid}
+    return {**entry, "lfs": {"oid": oid, "size": size, "pointerSize": 130}} if lfs else entry
+
+
+@pytest.mark.parametrize("up", ["../../../victim", "{victim}", "../../../../../../../victim"])
+@pytest.mark.parametrize("where", ["sha256", "oid", "commit"])
+@pytest.mark.parametrize("size", [5, 9999])
+def test_no_word_of_a_hub_leads_out_of_the_cache(tmp_path: Path, where: str, up: str, size: int) -> None:
+    for name in ("victim", "victim.json"):
+        (tmp_path / name).write_text("mine")
+    said = up.format(victim=tmp_path / "victim")
+    cache = Cache(tmp_path / "a" / "cache")
+    files: list[object] = [
+        listed(said, size, lfs=where == "sha256") if where != "commit" else listed("b" * 40)
+    ]
+    with answering(telling(said if where == "commit" else COMMIT, files)) as hub:
+        catalog = Catalog(hub, cache)
+        for ask in (lambda: catalog.pull(Ref.parse("lab/net")), lambda: catalog.releases(NET)):
+            with pytest.raises(HubError) as caught:
+                ask()
+            kind = "a sha256" if where == "sha256" else "a git sha1"
+            assert caught.value.message == f"{hub.address} gives {said!r} as {kind}, which it is not."
+        with suppress(ModhubError):
+            catalog.files.fetch(NET, COMMIT, "modhub.json")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "a") == ["victim", "victim.json"]
+    assert [(tmp_path / name).read_text() for name in ("victim", "victim.json")] == ["mine", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (listed("b" * 39), f"gives '{'b' * 39}' as a git sha1, which it is not."),
+        (listed("B" * 40), f"gives '{'B' * 40}' as a git sha1, which it is not."),
+        (listed(None), "gives None as a git sha1, which it is not."),
+        (listed("b" * 40, lfs=True), f"gives '{'b' * 40}' as a sha256, which it is not."),
+        (listed(["x"], lfs=True), "gives ['x'] as a sha256, which it is not."),
+        (listed("b" * 40, -1), "gives -1 as a file's size, which it is not."),
+        (listed("b" * 40, "../5"), "gives '../5' as a file's size, which it is not."),
+        (listed("b" * 64, 10**300, lfs=True), f"gives {'1' + '0' * 196}… as a file's size, which it is not."),
+        (listed("b" * 40, path="a\x1b[2J"), "gives 'a\\x1b[2J' as a name, which it is not."),
+        (listed("b" * 40, path="a\ud800"), "gives 'a\\ud800' as a name, which it is not."),
+    ],
+)
+def test_a_list_of_files_that_makes_no_sense(entry: object, said: str) -> None:
+    with answering(telling(COMMIT, [entry])) as hub:
+        with pytest.raises(HubError) as caught:
+            hub.tree(NET, COMMIT)
+        assert caught.value.message == f"{hub.address} {said}"
+
+
+def test_a_commit_that_makes_no_sense() -> None:
+    with (
+        answering(telling("../main", [])) as hub,
+        pytest.raises(HubError, match=r"gives '\.\./main' as a git sha1"),
+    ):
+        hub.commit_of(NET, "main")

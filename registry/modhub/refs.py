@@ -29,6 +29,7 @@ __all__ = [
     "distinct",
     "is_commit",
     "is_sha256",
+    "is_text",
     "parse_version",
     "pinned_versions",
     "rows_of",
@@ -45,6 +46,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,127}\Z")
 # A specifier starts at the first of these; labels and names contain none of them.
 _SPECIFIER_START = re.compile(r"[<>=!~]")
+_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _LABEL_FORBIDDEN = re.compile(r"[/@<>=!~\x00-\x1f\x7f]")
 
 
@@ -56,6 +58,11 @@ def is_commit(text: str) -> bool:
 def is_sha256(text: str) -> bool:
     """Whether `text` is a sha256 digest, 64 lower-case hex digits."""
     return _SHA256.match(text) is not None
+
+
+def is_text(text: str) -> bool:
+    """Whether `text` is a line that every file and terminal takes: no control sign, no lone surrogate."""
+    return _UNFIT.search(text) is None
 
 
 def parse_version(text: str) -> Version:

@@ -5,18 +5,20 @@
     <root>/partial/<digest>       downloads under way or interrupted; the next attempt goes on where one ended
     <root>/hubs/<hub>/<repository>/…    what a hub said last of its references and trees, for working offline
 
-Size and digest are checked after every download and again every time a file is handed out.
+Size and digest are checked after every download and again every time a file is handed out. Digests and
+commits are somebody else's words: none becomes part of a path before it proved to be hex digits.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import platformdirs
 
@@ -24,7 +26,10 @@ from modhub.errors import IntegrityError, ManifestError
 from modhub.files import canonical_json, fsync_directory, parse_json, sha256_of_file, write_bytes
 from modhub.hub.base import FileEntry, Refs
 from modhub.hub.disk import disk_errors, make_directory
-from modhub.refs import RepositoryId
+from modhub.refs import RepositoryId, is_commit, is_sha256
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 __all__ = ["CACHE_VARIABLE", "Cache", "default_cache"]
 
@@ -66,13 +71,12 @@ class Cache:
 
         `download(stream, offset)` appends the bytes from `offset` on; `place` names the file in errors. Of
         several processes that want one file, one downloads and the others wait for it. Raises
-        `IntegrityError` when what came is not what `entry` promises.
+        `IntegrityError` when what came is not what `entry` promises, as soon as it is more.
         """
         found = self.find(entry)
         if found is not None:
             return found
-        name = entry.sha256 or f"git-{entry.oid}-{entry.size}"
-        with self._partial(name) as (stream, partial):
+        with self._partial(entry, place) as (stream, partial):
             found = self.find(entry)
             if found is not None:
                 return found
@@ -115,29 +119,31 @@ class Cache:
         os.replace(partial, path)
         fsync_directory(path.parent)
         if entry.sha256 is None:
-            write_bytes(self.root / "oids" / str(entry.oid), sha256.encode())
+            write_bytes(self.root / "oids" / _commit(entry.oid), sha256.encode())
         return path
 
     def _at(self, sha256: str) -> Path:
-        return self.root / "files" / sha256[:2] / sha256
+        return self.root / "files" / sha256[:2] / _sha256(sha256)
 
     def _sha256_of(self, entry: FileEntry) -> str | None:
         if entry.oid is None:
             return None
         try:
-            return (self.root / "oids" / entry.oid).read_text()
+            known = (self.root / "oids" / _commit(entry.oid)).read_bytes().decode("ascii", "replace")
         except (FileNotFoundError, NotADirectoryError):
             return None
+        return known if is_sha256(known) else None
 
     @contextmanager
-    def _partial(self, name: str) -> Iterator[tuple[BinaryIO, Path]]:
-        """The partial file of that name, open and locked; whoever waited may find the file whole instead."""
+    def _partial(self, entry: FileEntry, place: str) -> Iterator[tuple[BinaryIO, Path]]:
+        """The file's part so far, open and locked; whoever waited may find the file whole instead."""
+        name = f"git-{_commit(entry.oid)}-{entry.size:d}" if entry.sha256 is None else _sha256(entry.sha256)
         path = self.root / "partial" / name
         make_directory(path.parent)
         while True:
             with disk_errors(path):
                 handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            with os.fdopen(handle, "r+b") as stream:
+            with _Bounded(io.FileIO(handle, "r+"), entry.size, place) as stream:
                 fcntl.flock(handle, fcntl.LOCK_EX)
                 try:
                     current = path.stat().st_ino == os.fstat(handle).st_ino
@@ -179,12 +185,15 @@ class Cache:
     ) -> None:
         """Keep the list of files of a commit, which never changes."""
         document = {path: [entry.size, entry.sha256, entry.oid] for path, entry in tree.items()}
-        self._remember(self._folder(hub, repository) / "trees" / f"{commit}.json", document)
+        self._remember(self._tree(hub, repository, commit), document)
 
     def tree(self, hub: str, repository: RepositoryId, commit: str) -> dict[str, FileEntry] | None:
         """The list of files of a commit, if it was asked for before."""
-        document = self._recall(self._folder(hub, repository) / "trees" / f"{commit}.json")
+        document = self._recall(self._tree(hub, repository, commit))
         return None if document is None else {path: FileEntry(*facts) for path, facts in document.items()}
+
+    def _tree(self, hub: str, repository: RepositoryId, commit: str) -> Path:
+        return self._folder(hub, repository) / "trees" / f"{_commit(commit)}.json"
 
     def _hub(self, hub: str) -> Path:
         return self.root / "hubs" / hashlib.sha256(hub.encode()).hexdigest()[:16]
@@ -205,6 +214,39 @@ class Cache:
         except (FileNotFoundError, NotADirectoryError, ManifestError):
             return None
         return document if isinstance(document, dict) else None
+
+
+class _Bounded(io.BufferedRandom):
+    """A file of at most `limit` bytes; more raises `IntegrityError`: no endless answer fills the disk."""
+
+    def __init__(self, raw: io.FileIO, limit: int, place: str) -> None:
+        super().__init__(raw)
+        self._limit = limit
+        self._place = place
+
+    def write(self, chunk: ReadableBuffer, /) -> int:
+        if self.tell() + memoryview(chunk).nbytes > self._limit:
+            # Whoever sends too much may have sent anything before: begin from the start next time.
+            _restart(self)
+            raise IntegrityError(
+                f"{self._place} goes on after the {self._limit:,} bytes that were promised.",
+                hint="Nothing was kept. Try again; if it stays so, the hub's copy is damaged.",
+            )
+        return super().write(chunk)
+
+
+def _sha256(text: str) -> str:
+    """`text` itself, fit for a path. Raises `IntegrityError`."""
+    if not is_sha256(text):
+        raise IntegrityError(f"{text!a} is not a sha256 digest (64 hex digits).", hint="Check the hub.")
+    return text
+
+
+def _commit(text: str | None) -> str:
+    """`text` itself, a git sha1 fit for a path. Raises `IntegrityError`."""
+    if text is None or not is_commit(text):
+        raise IntegrityError(f"{text!a} is not a git sha1 (40 hex digits).", hint="Check the hub.")
+    return text
 
 
 def _restart(stream: BinaryIO) -> int:

@@ -22,17 +22,19 @@ from modhub.errors import (
     StaleParentError,
 )
 from modhub.hub.base import MAIN, Add, Change, Delete, FileEntry, Refs, RepositorySummary
-from modhub.refs import RepositoryId
+from modhub.refs import RepositoryId, is_commit, is_sha256, is_text
 from modhub.reporter import SILENT, Reporter
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.hf_api import RepoFile
 
 __all__ = ["HuggingFaceHub"]
 
 OFFICIAL = "https://huggingface.co"
 # Below this a file travels inside the commit; above, that would cost four times its size in memory.
 LFS_FROM_BYTES = 25_000_000
+SIZE_LIMIT = 1 << 53
 ATTEMPTS = 5
 # A process-wide constant of the client is changed for the time of an upload.
 _UPLOADING = threading.Lock()
@@ -43,6 +45,9 @@ class HuggingFaceHub:
 
     The token is the client's own business (`HF_TOKEN`, `hf auth login`); `token` overrides it, and False asks
     as nobody. Nothing is asked before the first call.
+
+    What the endpoint says is checked here: commits are 40 hex digits, digests 64 or 40, sizes count bytes,
+    names are text. Anything else raises `HubError`, since such words become names of files in the cache.
     """
 
     local = False
@@ -106,17 +111,17 @@ class HuggingFaceHub:
     def refs(self, repository: RepositoryId) -> Refs:
         with self._errors(repository):
             refs = self._api().list_repo_refs(str(repository))
-        return Refs(
-            branches={ref.name: ref.target_commit for ref in refs.branches},
-            tags={ref.name: ref.target_commit for ref in refs.tags},
-        )
+            return Refs(
+                branches={self._text(ref.name): self._commit(ref.target_commit) for ref in refs.branches},
+                tags={self._text(ref.name): self._commit(ref.target_commit) for ref in refs.tags},
+            )
 
     def commit_of(self, repository: RepositoryId, revision: str) -> str:
         with self._errors(repository, revision):
             commit = self._api().repo_info(str(repository), revision=revision).sha
         if commit is None:
             raise HubError(f"{self._endpoint} does not say which commit '{revision}' of '{repository}' is.")
-        return commit
+        return self._commit(commit)
 
     def tree(self, repository: RepositoryId, commit: str) -> dict[str, FileEntry]:
         from huggingface_hub.hf_api import RepoFile
@@ -125,10 +130,39 @@ class HuggingFaceHub:
         with self._errors(repository, commit):
             for entry in self._api().list_repo_tree(str(repository), recursive=True, revision=commit):
                 if isinstance(entry, RepoFile):
-                    sha256 = entry.lfs.sha256 if entry.lfs else None
-                    size = entry.lfs.size if entry.lfs else entry.size
-                    found[entry.path] = FileEntry(size, sha256, None if entry.lfs else entry.blob_id)
+                    found[self._text(entry.path)] = self._file(entry)
         return found
+
+    def _file(self, entry: RepoFile) -> FileEntry:
+        size = entry.lfs.size if entry.lfs else entry.size
+        if not isinstance(size, int) or not 0 <= size <= SIZE_LIMIT:
+            raise self._nonsense("a file's size", size)
+        if entry.lfs is None:
+            return FileEntry(size, None, self._commit(entry.blob_id))
+        sha256 = entry.lfs.sha256
+        if not isinstance(sha256, str) or not is_sha256(sha256):
+            raise self._nonsense("a sha256", sha256)
+        return FileEntry(size, sha256)
+
+    def _commit(self, said: object) -> str:
+        """The id of a commit or of a file in git, both sha1."""
+        if not isinstance(said, str) or not is_commit(said):
+            raise self._nonsense("a git sha1", said)
+        return said
+
+    def _text(self, said: object) -> str:
+        if not isinstance(said, str) or not is_text(said):
+            raise self._nonsense("a name", said)
+        return said
+
+    def _nonsense(self, what: str, said: object) -> HubError:
+        # ascii: neither signs that steer a terminal nor those that cannot be printed get through.
+        shown = ascii(said)
+        shown = shown if len(shown) <= 200 else f"{shown[:197]}…"
+        return HubError(
+            f"{self._endpoint} gives {shown} as {what}, which it is not.",
+            hint="Nothing was kept. Check the address; a sound hub does not say that.",
+        )
 
     def read(self, repository: RepositoryId, commit: str, path: str, *, limit: int = 16 << 20) -> bytes:
         content = bytearray()
@@ -225,7 +259,7 @@ class HuggingFaceHub:
                 str(repository), operations, commit_message=message, parent_commit=parent, revision=branch
             )
         reporter.advance(sum(change.size for change in changes if isinstance(change, Add)))
-        return str(info.oid)
+        return self._commit(info.oid)
 
     @contextmanager
     def _large_by_lfs(self, added: Sequence[CommitOperationAdd]) -> Iterator[None]:
