@@ -1,8 +1,9 @@
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,8 @@ from modhub.hub.base import Add
 from modhub.hub.maintenance import DAY, fsck, gc
 from modhub.hub.records import RepositoryKey
 from modhub.hub.store import Store
+from modhub.refs import RepositoryId
+from modhub.reporter import Reporter
 
 KEY = RepositoryKey.model("lab/net")
 
@@ -83,6 +86,71 @@ def test_gc_spares_what_a_writer_is_about_to_use_again(store: Store) -> None:
     gc(store)
     assert path.exists()
     assert store.blobs.size(again.sha256) == 1
+
+
+class Between(Reporter):
+    """Does something of another process after the first repository is marked."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self.act = act
+
+    def track(self, items: Iterable[Any], what: str, total: int | None = None) -> Iterator[Any]:
+        for number, item in enumerate(items):
+            yield item
+            if what == "mark" and number == 0:
+                self.act()
+
+
+def move(store: Store, name: str, to: str) -> None:
+    store.move_repository(RepositoryKey.model(name), RepositoryId.parse(to))
+
+
+def moved_earlier(store: Store) -> None:
+    move(store, "z/two", "a/two")
+
+
+def moved_to_a_name_that_was_marked(store: Store) -> None:
+    move(store, "m/one", "zz/one")
+    move(store, "z/two", "m/one")
+
+
+def moved_after_a_deletion(store: Store) -> None:
+    store.delete_repository(RepositoryKey.model("m/one"))
+    move(store, "z/two", "m/one")
+
+
+def moved_twice_and_copied(store: Store) -> None:
+    move(store, "z/two", "a/two")
+    move(store, "a/two", "b/two")
+    store.create_repository(RepositoryKey.model("a/copy"))
+    store.copy_files(RepositoryKey.model("b/two"), RepositoryKey.model("a/copy"), title="copy")
+
+
+@pytest.mark.parametrize(
+    "act", [moved_earlier, moved_to_a_name_that_was_marked, moved_after_a_deletion, moved_twice_and_copied]
+)
+def test_gc_loses_nothing_of_a_repository_that_moves_meanwhile(
+    tmp_path: Path, act: Callable[[Store], None]
+) -> None:
+    store = Store(tmp_path)
+    for name in ("m/one", "z/two"):
+        key = RepositoryKey.model(name)
+        store.create_repository(key)
+        store.commit(key, [Add("a", name.encode())], title="1")
+        store.commit(key, [Add("a", name.encode() * 2)], title="2")
+    with store.upload() as writer:
+        writer.write(b"noted")
+        noted = writer.finish()
+    store.note_upload(key, noted)
+    age(store, 2 * DAY)
+    store.note_upload(key, noted)
+    other = Store(tmp_path)
+    gc(store, reporter=Between(lambda: act(other)))
+    again = Store(tmp_path)
+    assert fsck(again).findings == ()
+    found = [one for one in again.repositories() if again.read(one, "main", "a") == b"z/twoz/two"]
+    assert found
+    assert any(again.find_blob(one, noted.sha256) for one in found)
 
 
 def test_gc_refuses_a_damaged_store(store: Store) -> None:

@@ -64,9 +64,11 @@ class Report:
 def gc(store: Store, *, grace: float = DAY, dry_run: bool = False, reporter: Reporter = SILENT) -> Collected:
     """Remove commits, uploads and blobs that no reference leads to and that are older than `grace` seconds.
 
-    Works beside writers: whatever they are about to use is younger than `grace`, which must be longer than
-    the longest upload. Raises `IntegrityError` before it removes any blob when the store is damaged: bytes
-    that seem unused may be what a repair needs.
+    Works beside writers, since a blob that anybody begins to name while this runs is younger than `grace`: a
+    commit, in a new repository too, touches what it adds, and a move touches all that the repository has,
+    which this may otherwise see under neither name. So `grace` must be longer than the longest upload and
+    than this itself takes. Raises `IntegrityError` before it removes any blob when the store is damaged:
+    bytes that seem unused may be what a repair needs.
     """
     live: set[str] = set()
     old_commits: list[tuple[RepositoryKey, str]] = []
@@ -102,7 +104,10 @@ def gc(store: Store, *, grace: float = DAY, dry_run: bool = False, reporter: Rep
             size += number
     if not dry_run:
         for key, sha256 in old_uploads:
-            store.references.forget_upload(key, sha256)
+            with store.references.locked(key):
+                # It may have been sent again meanwhile, to this repository or to another that took its name.
+                if store.references.uploads(key).get(sha256, 0.0) >= grace:
+                    store.references.forget_upload(key, sha256)
         size += store.blobs.sweep(grace=grace)
         _sweep_folders(store, grace)
     return Collected(blobs=blobs, bytes=size, commits=removed_commits, uploads=len(old_uploads))

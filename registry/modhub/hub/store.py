@@ -137,6 +137,8 @@ class Store:
             record = self.repository(key)
             if target != key and self.exists(target):
                 raise _taken(target)
+            if target != key:
+                self._touch_all(key)
             self.audit.append("move-repository", _subject(key), actor, to=str(to))
             self.references.move(record, to)
         return replace(record, id=to)
@@ -442,6 +444,18 @@ class Store:
 
     def _try_lock(self, key: RepositoryKey) -> AbstractContextManager[bool]:
         return file_lock(self.root / "locks" / f"{key.path}.lock", wait=False)
+
+    def _touch_all(self, key: RepositoryKey) -> None:
+        """Make all blobs of `key` look new: a `gc` at work may have been at its new name before it comes."""
+        needed: set[str] = set(self.references.uploads(key))
+        for commit, _ in self.references.commits(key):
+            # What is damaged cannot be read, and may be moved all the same.
+            with suppress(IntegrityError, NotFoundError):
+                record = self.commit_record(key, commit)
+                needed.add(record.tree)
+                needed.update(file.sha256 for file in self.tree_of(record).values())
+        for sha256 in needed:
+            self.blobs.touch(sha256)
 
     def _take_in(self, change: Add) -> TreeFile:
         return _tree_file(take_in(self.blobs, change.content))
