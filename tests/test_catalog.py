@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 from packaging.version import Version
@@ -18,6 +18,8 @@ from modhub.errors import (
     ModhubError,
     NotFoundError,
     OfflineError,
+    RefError,
+    ResolutionError,
     StorageError,
 )
 from modhub.files import pretty_json
@@ -29,9 +31,11 @@ from modhub.hub.huggingface import HuggingFaceHub
 from modhub.hub.records import RepositoryKey
 from modhub.hub.store import Store
 from modhub.manifest import RepositoryManifest
+from modhub.project import Project
 from modhub.publish import push, unyank, yank
 from modhub.refs import Ref, RepositoryId
 from modhub.reporter import SILENT, Reporter
+from modhub.resolve import resolve
 from tests.hub_server import TOKENS, Server, serving
 from tests.paper import write_paper_artifact
 
@@ -385,6 +389,127 @@ def test_a_manifest_that_cannot_be_read(
     with pytest.raises(kind, match=message):
         catalog.pull(Ref.parse("lab/net/cat"))
     assert catalog.search() == []
+
+
+class Warned(Reporter):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.said.append(text)
+
+
+def spoilt(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]:
+    def make(content: bytes) -> bytes:
+        document = json.loads(content)
+        change(document)
+        return json.dumps(document).encode()
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (None, "'evil/x' at {} has no modhub.json."),
+        (
+            spoilt(lambda it: it["modules"][0]["manifest"].update(path="../x")),
+            "The path '../x' does not stay in",
+        ),
+        (
+            spoilt(lambda it: it.update(schema_version=99)),
+            "{place} has schema version 99; this modhub reads up",
+        ),
+        (
+            spoilt(lambda it: it["modules"][0].update(kept_channels_fraction=10**400)),
+            "'kept_channels_fraction' in 'modules[0]' in {place} should be a finite number, not 1000",
+        ),
+        (
+            spoilt(lambda it: it["modules"][0]["metrics"].update(recall=10**400)),
+            "'metrics.recall' in 'modules[0]' in {place} should be a finite number, not 1000",
+        ),
+        (
+            spoilt(lambda it: it["input"].update(mean=[10**400])),
+            "'mean[0]' in 'input' in {place} should be a finite number, not 1000",
+        ),
+        (
+            spoilt(lambda it: it["input"].update(height=10**400)),
+            "'height' in 'input' in {place} is 1000",
+        ),
+        (
+            spoilt(lambda it: it["modules"][0].update(label="\x1b[2Jcat")),
+            "'label' in 'modules[0]' in {place} holds a control character or a lone surrogate: '\\x1b[2J",
+        ),
+        (
+            spoilt(lambda it: it["modules"][0].update(label="cat\ud800", aliases=["cat"])),
+            "'label' in 'modules[0]' in {place} holds a control character or a lone surrogate: 'cat\\ud800'.",
+        ),
+        (
+            spoilt(lambda it: it["modules"][0].update(aliases=["cat", "\x9b2J"])),
+            "'aliases[1]' in 'modules[0]' in {place} holds a control character",
+        ),
+        (
+            spoilt(lambda it: it["modules"][0]["metrics"].update({"\x07": 1})),
+            "A name in 'metrics' in 'modules[0]' in {place} holds a control character",
+        ),
+        (
+            spoilt(lambda it: it["method"]["parameters"].update(how="\r")),
+            "'parameters.how' in 'method' in {place} holds a control character",
+        ),
+        (
+            spoilt(lambda it: it["trunk"].update(repository="no-where")),
+            "'repository' in 'trunk' in {place}: 'no-where' is not a repository id.",
+        ),
+    ],
+)
+def test_one_bad_repository_harms_no_search_and_no_bare_label(
+    tmp_path: Path, artifact: Path, spoil: Callable[[bytes], bytes] | None, message: str
+) -> None:
+    catalog, bad = (
+        Catalog(DirectoryHub(tmp_path / "hub"), Cache(tmp_path / "cache")),
+        RepositoryId("evil", "x"),
+    )
+    catalog.hub.create_repository(bad)
+    card = b"---\nlibrary_name: modhub\ntags: [modhub, 'class:cat']\n---\n"
+    files = [Add("README.md", card)]
+    if spoil is not None:
+        files.append(Add("modhub.json", spoil((artifact / "modhub.json").read_bytes())))
+    commit = catalog.hub.commit(bad, files, "x")
+    catalog.hub.create_tag(bad, "v1.0.0", commit)
+    expected = message.format(commit[:12], place=f"modhub.json of 'evil/x' at {commit[:12]}")
+    with pytest.raises(ResolutionError) as caught:
+        resolve(Project.of(["cat"]), catalog)
+    assert caught.value.message.startswith(
+        f"No provider of 'cat = *' will do: evil/x 1.0.0 cannot be read ({expected.rstrip('.')}"
+    )
+    release(catalog, artifact, "1.0.0")
+    warned = Warned()
+    assert [hit.ref for hit in catalog.search(["cat"], reporter=warned)] == ["lab/net/cat"]
+    assert len(warned.said) == 1
+    assert warned.said[0].startswith(
+        f"What cannot be read was passed over: 1 repository, the first because: {expected}"
+    )
+    (chosen,) = resolve(Project.of(["cat"]), catalog).modules
+    assert chosen.repository == NET
+    for ask in (
+        lambda: resolve(Project.of(["evil/x/cat"]), catalog),
+        lambda: catalog.pull(Ref.parse("evil/x/cat")),
+    ):
+        with pytest.raises((ManifestError, IntegrityError)) as told:
+            ask()
+        assert told.value.message.startswith(expected)
+
+
+def test_a_release_taken_back_with_a_reason_for_the_terminal(tmp_path: Path, artifact: Path) -> None:
+    catalog = Catalog(DirectoryHub(tmp_path / "hub"), Cache(tmp_path / "cache"))
+    release(catalog, artifact, "1.0.0")
+    with pytest.raises(RefError) as caught:
+        yank(catalog, NET, Version("1.0.0"), "\x1b[2J")
+    assert str(caught.value) == "The reason '\\x1b[2J' is not one line of text. Write it in one line."
+    catalog.hub.commit(NET, [Add("yanked.json", b'{"1.0.0": "\\u001b[2J"}')], "x")
+    with pytest.raises(ManifestError, match="should map versions to reasons, each one line of text"):
+        catalog.releases(NET)
+    assert catalog.search(["cat"]) == []
 
 
 def test_open_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

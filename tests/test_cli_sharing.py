@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 
 from modhub.files import pretty_json
+from modhub.hub.base import Add
+from modhub.hub.records import RepositoryKey
+from modhub.hub.store import Store
 from tests.console import Console
 from tests.paper import write_paper_artifact
 from tests.shelf import digest
@@ -58,6 +61,30 @@ def test_search(shop):
     table = shop.good("search", "cat").out
     assert "lab/pets/cat" in table
     assert "80.0 %" in table
+
+
+@pytest.mark.parametrize("label", ["\x1b[2J\x1b]0;owned\x07cat", "cat\ud800", "\x9b2Jcat"])
+def test_search_says_what_it_passed_over_and_prints_no_sign_of_it(shop, label):
+    store = Store(shop.hub)
+    key = RepositoryKey.model("evil/x")
+    store.create_repository(key)
+    manifest = json.loads((shop.home / "pets" / "modhub.json").read_bytes())
+    manifest["modules"][0].update(label=label, aliases=["cat"])
+    card = b"---\ntags: [modhub, 'class:cat']\n---\n"
+    made = store.commit(
+        key, [Add("README.md", card), Add("modhub.json", json.dumps(manifest).encode())], title="x"
+    )
+    store.create_tag(key, "v1", revision=made.id)
+    found = shop.good("search", "cat", "--json")
+    assert [row["ref"] for row in found.json["modules"]] == ["lab/pets/cat"]
+    place = f"'label' in 'modules[0]' in modhub.json of 'evil/x' at {made.id[:12]}"
+    assert found.err == (
+        f"Warning: What cannot be read was passed over: 1 repository, the first because: {place} "
+        f"holds a control character or a lone surrogate: {label!r}.\n"
+    )
+    assert found.err.isascii()
+    assert "\x1b" not in found.err
+    assert shop.good("search", "cat", "-q").out == "lab/pets/cat\n"
 
 
 def test_second_module_costs_kilobytes(shop):

@@ -109,6 +109,10 @@ def test_an_unknown_method_is_named() -> None:
         ({"labels": ("a", "b")}, "'pico' answers with 3 classes, but 2 labels were given."),
         ({"labels": ("a", "b", "a")}, "The label 'a' stands twice."),
         (
+            {"labels": ("a", "b", "c\n")},
+            r"The label 'c\n' holds a control character or a lone surrogate.",
+        ),
+        (
             {"input": InputSpec(channels=3, height=9, width=8, mean=(0.5,) * 3, std=(0.2,) * 3)},
             "'pico' takes images of (3, 8, 8) (channels, height, width), but the input was described as "
             "(3, 9, 8).",

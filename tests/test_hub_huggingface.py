@@ -17,6 +17,7 @@ from modhub.errors import (
     AccessError,
     ConflictError,
     HubError,
+    IntegrityError,
     ModhubError,
     NotFoundError,
     OfflineError,
@@ -248,7 +249,7 @@ def test_no_word_of_a_hub_leads_out_of_the_cache(tmp_path: Path, where: str, up:
     with answering(telling(said if where == "commit" else COMMIT, files)) as hub:
         catalog = Catalog(hub, cache)
         for ask in (lambda: catalog.pull(Ref.parse("lab/net")), lambda: catalog.releases(NET)):
-            with pytest.raises(HubError) as caught:
+            with pytest.raises(IntegrityError) as caught:
                 ask()
             kind = "a sha256" if where == "sha256" else "a git sha1"
             assert caught.value.message == f"{hub.address} gives {said!r} as {kind}, which it is not."
@@ -275,7 +276,7 @@ def test_no_word_of_a_hub_leads_out_of_the_cache(tmp_path: Path, where: str, up:
 )
 def test_a_list_of_files_that_makes_no_sense(entry: object, said: str) -> None:
     with answering(telling(COMMIT, [entry])) as hub:
-        with pytest.raises(HubError) as caught:
+        with pytest.raises(IntegrityError) as caught:
             hub.tree(NET, COMMIT)
         assert caught.value.message == f"{hub.address} {said}"
 
@@ -283,6 +284,14 @@ def test_a_list_of_files_that_makes_no_sense(entry: object, said: str) -> None:
 def test_a_commit_that_makes_no_sense() -> None:
     with (
         answering(telling("../main", [])) as hub,
-        pytest.raises(HubError, match=r"gives '\.\./main' as a git sha1"),
+        pytest.raises(IntegrityError, match=r"gives '\.\./main' as a git sha1"),
     ):
         hub.commit_of(NET, "main")
+
+
+def test_a_search_passes_over_names_that_no_ref_can_name() -> None:
+    models = [
+        {"id": name, "downloads": downloads} for name, downloads in (("gpt2", 1), ("a/--", 1), ("a/b", "x"))
+    ]
+    with answering(lambda handler: reply(handler, 200, json.dumps(models).encode())) as hub:
+        assert [(str(one.id), one.downloads) for one in hub.find(["modhub"])] == [("a/b", 0)]

@@ -103,6 +103,16 @@ HOSTILE: dict[str, tuple[Change, str]] = {
         attribute("stride", [1, 1, 1]),
         "The node 'conv' (conv2d) has an attribute 'stride' that should have 2 items, not 3.",
     ),
+    "an integer beyond every float": (
+        attribute("groups", 10**400),
+        "The node 'conv' (conv2d) has an attribute 'groups' that is "
+        f"1{'0' * 36}…; it should be 1 to 1.67772e+07.",
+    ),
+    "a name for the terminal": (
+        lambda place: place["nodes"][0].update(name="\x1b[2J"),
+        "'name' in 'nodes[0]' in graph.json holds a control character or a lone surrogate: '\\x1b[2J'. "
+        "Write it as one line of text.",
+    ),
     "wrong channels": (attribute("in_channels", 4), "The node 'conv' (conv2d) reads 4 channels, not 3."),
     "groups that do not divide": (
         attribute("groups", 2),

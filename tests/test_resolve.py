@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 
-from modhub.errors import NotFoundError, ResolutionError
+from modhub.errors import ManifestError, ModhubError, NotFoundError, OfflineError, ResolutionError
 from modhub.project import Constraints, Project
 from modhub.refs import RepositoryId, parse_version
 from modhub.resolve import Preferences, Release, resolve
@@ -86,6 +86,52 @@ def test_a_repository_is_one_however_its_case_is_written(shelf):
     assert picks(shelf, ["lab/r20/cat"], prefer) == {"cat": "lab/r20 1.1.0"}
     with pytest.raises(ResolutionError, match="all modules of one repository come from one release"):
         picks(shelf, {"cat": "lab/r20/cat==1.0.0", "dog": "Lab/R20/dog==2.0.0"})
+
+
+class Spoilt(Shelf):
+    """A shelf on which the releases of 'evil/refs' and the manifests of 'evil/files' cannot be read."""
+
+    refs = ManifestError("yanked.json is bad.")
+    files: ModhubError = ManifestError("modhub.json is bad.")
+
+    def releases(self, repository):
+        if f"{repository}" == "evil/refs":
+            raise self.refs
+        return super().releases(repository)
+
+    def manifest(self, repository, commit):
+        if f"{repository}" == "evil/files":
+            raise self.files
+        return super().manifest(repository, commit)
+
+
+def test_a_provider_that_cannot_be_read_is_none_but_a_named_one_fails():
+    shelf = Spoilt()
+    for name in ("evil/refs", "evil/files"):
+        shelf.put(name, "1.0.0", {"cat": 1.0, "dog": 1.0})
+    with pytest.raises(ResolutionError) as caught:
+        picks(shelf, ["cat"])
+    assert caught.value.message == (
+        "No provider of 'cat = *' will do: evil/refs cannot be read (yanked.json is bad); "
+        "evil/files 1.0.0 cannot be read (modhub.json is bad)."
+    )
+    shelf.put("good/cats", "1.0.0", {"cat": 0.5})
+    assert picks(shelf, ["cat"]) == {"cat": "good/cats 1.0.0"}
+    for name, error in (("evil/refs", shelf.refs), ("evil/files", shelf.files)):
+        with pytest.raises(ManifestError) as caught:
+            picks(shelf, [f"{name}/cat"])
+        assert caught.value is error
+        with pytest.raises(ManifestError):
+            picks(shelf, [f"{name}/dog", "cat"])
+
+
+def test_a_network_that_fails_is_no_reason_to_choose_another():
+    shelf = Spoilt()
+    shelf.files = OfflineError("The line is dead.")
+    for name in ("good/cats", "evil/files"):
+        shelf.put(name, "1.0.0", {"cat": 1.0})
+    with pytest.raises(OfflineError):
+        picks(shelf, ["cat"])
 
 
 def test_lock_is_kept_until_it_may_not_be(shelf):

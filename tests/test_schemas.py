@@ -78,6 +78,8 @@ WRONG: list[tuple[str, tuple[str | int, ...], Any]] = [
     ("modhub.json", ("modules", 0, "tensors", "sha256"), "beef"),
     ("modhub.json", ("input", "std", 0), 0),
     ("modhub.json", ("trunk", "features"), 0),
+    ("modhub.json", ("modules", 0, "label"), "cat\x1b[2J"),
+    ("modules/cat/module.json", ("aliases",), ["cat\n"]),
     ("modules/cat/module.json", ("form",), "pickle"),
     ("modules/cat/module.json", ("slug",), "a/b"),
     ("modules/cat/module.json", ("measurement", "values", "recall"), 1.5),

@@ -14,7 +14,15 @@ from pathlib import Path
 from packaging.version import Version
 
 from modhub.card import class_tag
-from modhub.errors import ManifestError, ModhubError, NotFoundError, OfflineError
+from modhub.errors import (
+    HubError,
+    IntegrityError,
+    ManifestError,
+    ModhubError,
+    NotFoundError,
+    OfflineError,
+    RefError,
+)
 from modhub.files import parse_json
 from modhub.hub.base import MAIN, FileEntry, Hub, RepositorySummary
 from modhub.hub.cache import Cache
@@ -27,7 +35,7 @@ from modhub.manifest import (
     RepositoryManifest,
     TrunkInfo,
 )
-from modhub.refs import Ref, RepositoryId, pinned_versions, version_of_tag
+from modhub.refs import Ref, RepositoryId, is_text, pinned_versions, version_of_tag
 from modhub.reporter import SILENT, Reporter
 from modhub.resolve.model import Release
 
@@ -232,21 +240,27 @@ class Catalog:
         architecture: str = "",
         text: str = "",
         limit: int = 100,
+        reporter: Reporter = SILENT,
     ) -> list[ModuleHit]:
         """Modules that answer to any of `labels` (all modules without any), the best recorded recall first.
 
         `license`, `dataset` and `architecture` must match whatever their case; every word of `text` occurs in
-        the repository's name or tags. Repositories without a release, or with a damaged one, are passed over.
+        the repository's name or tags. Repositories without a release are passed over, and so are those that
+        cannot be read; `reporter.warn` says how many, and why the first.
         """
         wanted = {"license": license, "dataset": dataset, "architecture": architecture}
         found: dict[tuple[RepositoryId, str], ModuleHit] = {}
+        unread: list[str] = []
         for summary in self._candidates(labels, text):
-            for hit in self._hits(summary, labels):
+            for hit in self._hits(summary, labels, unread):
                 if all(
                     not value or (getattr(hit, name) or "").casefold() == value.casefold()
                     for name, value in wanted.items()
                 ):
                     found[hit.repository, hit.label] = hit
+        if unread:
+            number = "1 repository" if len(unread) == 1 else f"{len(unread)} repositories"
+            reporter.warn(f"What cannot be read was passed over: {number}, the first because: {unread[0]}")
         order = {label.casefold(): place for place, label in enumerate(labels)}
         hits = sorted(
             found.values(),
@@ -275,11 +289,17 @@ class Catalog:
             ]
         return self.hub.find(["modhub", *tags], text=text, limit=CANDIDATES)
 
-    def _hits(self, summary: RepositorySummary, labels: Sequence[str]) -> list[ModuleHit]:
+    def _hits(self, summary: RepositorySummary, labels: Sequence[str], unread: list[str]) -> list[ModuleHit]:
+        """What of a repository matches; why it cannot be read goes to `unread`."""
         try:
             release = self.select(Ref(summary.id, None))
             manifest = self.manifest(summary.id, release.commit)
-        except (NotFoundError, ManifestError, OfflineError):
+        except NotFoundError:
+            return []
+        except (HubError, ManifestError, IntegrityError, RefError) as error:
+            # One bad repository must not keep anybody from finding the others.
+            if not (isinstance(error, OfflineError) and self.files.offline):
+                unread.append(error.message)
             return []
         return [
             ModuleHit(
@@ -398,8 +418,10 @@ class Catalog:
 def read_yanked(content: bytes, place: str) -> dict[Version, str]:
     """Reason by version, from `yanked.json`. Raises `ManifestError`."""
     document = parse_json(content, place)
-    if not isinstance(document, dict) or not all(isinstance(reason, str) for reason in document.values()):
-        raise ManifestError(f"{place} should map versions to reasons.")
+    if not isinstance(document, dict) or not all(
+        isinstance(reason, str) and is_text(reason) for reason in document.values()
+    ):
+        raise ManifestError(f"{place} should map versions to reasons, each one line of text.")
     found = ((version_of_tag(f"v{text}"), reason) for text, reason in document.items())
     return {version: reason for version, reason in found if version is not None}
 

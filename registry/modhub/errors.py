@@ -4,7 +4,7 @@
     ├── RefError                    a ref, version, label or digest that does not parse
     ├── ManifestError               a file that does not say what its format asks for
     │   └── SchemaVersionError      written by a newer modhub
-    ├── IntegrityError              bytes that are not what their digest or size promises
+    ├── IntegrityError              bytes that are not what their digest or size promises, or no such promise
     ├── NetworkImportError          a model that cannot become data
     │   └── UnsupportedOperatorError
     ├── ParentError                 a parent whose weights, labels or input make no sense
@@ -83,7 +83,7 @@ class SchemaVersionError(ManifestError):
 
 
 class IntegrityError(ModhubError):
-    """Bytes differ from the digest or the size that was promised for them."""
+    """Bytes differ from the digest or size promised for them, or what was promised is no digest or size."""
 
 
 class NetworkImportError(ModhubError):

@@ -165,7 +165,7 @@ class Project:
         _known(composition, ("name",))
         constraints = fields.optional_child("constraints")
         return cls(
-            composition.string("name", limit=200),
+            composition.string("name", limit=200, lines=True),
             tuple(_want(fields.child("modules"), label) for label in document.get("modules", {})),
             Constraints() if constraints is None else Constraints.from_dict(constraints),
         )

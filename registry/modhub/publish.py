@@ -15,6 +15,7 @@ from modhub.errors import (
     IntegrityError,
     ManifestError,
     NotFoundError,
+    RefError,
     StaleParentError,
     StorageError,
 )
@@ -22,7 +23,7 @@ from modhub.files import confined, pretty_json, sha256_of_file
 from modhub.hub.base import MAIN, Add, Change, Delete, FileEntry
 from modhub.hub.paths import check_path
 from modhub.manifest import MANIFEST_NAME, FileInfo, ModuleManifest, RepositoryManifest
-from modhub.refs import RepositoryId, tag_of
+from modhub.refs import RepositoryId, is_text, tag_of
 from modhub.reporter import SILENT, Reporter
 from modhub.resolve.model import Release
 
@@ -99,7 +100,12 @@ def push(
 
 
 def yank(catalog: Catalog, repository: RepositoryId, version: Version, reason: str) -> Release:
-    """Take a release back: it stays for whoever pins it, and nobody else gets it. Raises `NotFoundError`."""
+    """Take a release back: it stays for whoever pins it, and nobody else gets it.
+
+    Raises `NotFoundError`, and `RefError` for a reason that is not one line of text.
+    """
+    if not is_text(reason):
+        raise RefError(f"The reason {reason!a} is not one line of text.", hint="Write it in one line.")
     return _change_yanked(catalog, repository, version, reason or "no reason given")
 
 

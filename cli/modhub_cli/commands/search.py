@@ -46,6 +46,7 @@ def command(
         limit=limit,
         hub=hub,
         offline=offline,
+        reporter=out.reporter(),
     )["modules"]
 
     def human() -> None:

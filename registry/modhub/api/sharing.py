@@ -139,10 +139,20 @@ def search(
     limit: int = 50,
     hub: str | Catalog | None = None,
     offline: bool = False,
+    reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
-    """Modules that answer to any of `labels`; without any, the modules of all repositories."""
+    """Modules that answer to any of `labels`; without any, the modules of all repositories.
+
+    `reporter.warn` says how many repositories cannot be read.
+    """
     hits = open_catalog(hub, offline=offline).search(
-        labels, license=license, dataset=dataset, architecture=architecture, text=text, limit=limit
+        labels,
+        license=license,
+        dataset=dataset,
+        architecture=architecture,
+        text=text,
+        limit=limit,
+        reporter=reporter,
     )
     return {"modules": [_hit(hit) for hit in hits]}
 

@@ -14,6 +14,7 @@ from modhub.errors import BudgetError, DataError, ParentError
 from modhub.manifest import InputSpec
 from modhub.modules import Decomposition
 from modhub.nets import Head, Network, split_head
+from modhub.refs import is_text
 from modhub.reporter import Reporter
 
 __all__ = ["DecomposeOptions", "Method", "Parent", "aligned"]
@@ -51,7 +52,7 @@ class Parent:
         """Check a network and split it at its head.
 
         Raises `ParentError` for weights that are not finite, labels that do not match the head (in number, or
-        because one stands twice), and an input that is not the network's.
+        because one stands twice) or are no line of text, and an input that is not the network's.
         """
         for key, tensor in network.tensors.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -68,6 +69,11 @@ class Parent:
             )
         if repeated := {label for label in labels if list(labels).count(label) > 1}:
             raise ParentError(f"The label '{min(repeated)}' stands twice.", hint="Give every class its own.")
+        if unfit := [label for label in labels if not is_text(label)]:
+            raise ParentError(
+                f"The label {unfit[0]!a} holds a control character or a lone surrogate.",
+                hint="Rename the class's folder, or name the classes with --labels.",
+            )
         expected = (input.channels, input.height, input.width)
         if tuple(trunk.graph.input_shape) != expected:
             raise ParentError(

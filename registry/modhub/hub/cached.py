@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modhub.errors import HubError, NotFoundError, OfflineError
+from modhub.errors import ManifestError, NotFoundError, OfflineError
 from modhub.hub.base import FileEntry, Hub, Refs
 from modhub.hub.cache import Cache
 from modhub.refs import RepositoryId, is_commit
@@ -104,10 +104,10 @@ class CachedHub:
             )
 
     def read(self, repository: RepositoryId, commit: str, path: str, *, limit: int = 64 << 20) -> bytes:
-        """A file's bytes, through the cache. Raises `HubError` when it has more than `limit`."""
+        """A file's bytes, through the cache. Raises `ManifestError` when it has more than `limit`."""
         entry = self.tree(repository, commit).get(path)
         if entry is not None and entry.size > limit:
-            raise HubError(
+            raise ManifestError(
                 f"'{path}' in '{repository}' has {entry.size:,} bytes; {limit:,} are read at most."
             )
         return self.fetch(repository, commit, path, expected=entry).read_bytes()

@@ -16,9 +16,11 @@ from modhub.errors import (
     AccessError,
     ConflictError,
     HubError,
+    IntegrityError,
     ModhubError,
     NotFoundError,
     OfflineError,
+    RefError,
     StaleParentError,
 )
 from modhub.hub.base import MAIN, Add, Change, Delete, FileEntry, Refs, RepositorySummary
@@ -47,7 +49,7 @@ class HuggingFaceHub:
     as nobody. Nothing is asked before the first call.
 
     What the endpoint says is checked here: commits are 40 hex digits, digests 64 or 40, sizes count bytes,
-    names are text. Anything else raises `HubError`, since such words become names of files in the cache.
+    names are text. Anything else raises `IntegrityError`: such words become names of files in the cache.
     """
 
     local = False
@@ -95,12 +97,17 @@ class HuggingFaceHub:
                 limit=limit,
                 full=True,
             ):
+                try:
+                    repository = RepositoryId.parse(info.id)
+                except RefError:
+                    # huggingface.co has a few old names without a namespace; no ref can name them.
+                    continue
                 updated = info.last_modified.isoformat() if info.last_modified else ""
                 found.append(
                     RepositorySummary(
-                        RepositoryId.parse(info.id),
+                        repository,
                         tuple(info.tags or ()),
-                        info.downloads or 0,
+                        info.downloads if isinstance(info.downloads, int) else 0,
                         updated,
                         bool(info.private),
                         info.sha,
@@ -155,11 +162,11 @@ class HuggingFaceHub:
             raise self._nonsense("a name", said)
         return said
 
-    def _nonsense(self, what: str, said: object) -> HubError:
+    def _nonsense(self, what: str, said: object) -> IntegrityError:
         # ascii: neither signs that steer a terminal nor those that cannot be printed get through.
         shown = ascii(said)
         shown = shown if len(shown) <= 200 else f"{shown[:197]}…"
-        return HubError(
+        return IntegrityError(
             f"{self._endpoint} gives {shown} as {what}, which it is not.",
             hint="Nothing was kept. Check the address; a sound hub does not say that.",
         )

@@ -134,9 +134,9 @@ class CommitRecord:
         return cls(
             parents=fields.strings("parents"),
             tree=fields.digest("tree"),
-            title=fields.string("title"),
-            description=fields.string("description", limit=1 << 20),
-            author=fields.string("author"),
+            title=fields.string("title", lines=True),
+            description=fields.string("description", limit=1 << 20, lines=True),
+            author=fields.string("author", lines=True),
             date=fields.string("date"),
             ref=fields.string("ref"),
             generation=fields.integer("generation"),
@@ -169,9 +169,9 @@ class PullRequest:
     def from_dict(cls, fields: Fields) -> PullRequest:
         return cls(
             number=fields.integer("number", minimum=1),
-            title=fields.string("title"),
-            description=fields.string("description", limit=1 << 20),
-            author=fields.string("author"),
+            title=fields.string("title", lines=True),
+            description=fields.string("description", limit=1 << 20, lines=True),
+            author=fields.string("author", lines=True),
             created=fields.string("created"),
             target=fields.string("target"),
             base=fields.string("base"),

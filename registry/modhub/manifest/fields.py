@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from modhub.errors import ManifestError, SchemaVersionError
-from modhub.refs import is_sha256
+from modhub.refs import is_sha256, is_text
 
 __all__ = ["Fields"]
 
@@ -24,7 +25,8 @@ _KINDS = {
 class Fields:
     """One object of a document; `place` says where it stands, for instance `modhub.json, modules[3]`.
 
-    Unknown keys are ignored: a later modhub may add some without a new schema version.
+    Unknown keys are ignored: a later modhub may add some without a new schema version. Strings are one line
+    without control characters and lone surrogates, since they end up on terminals and in file names.
     """
 
     def __init__(self, value: Any, place: str) -> None:
@@ -42,13 +44,14 @@ class Fields:
                 hint="Upgrade it with: pip install --upgrade modhub",
             )
 
-    def string(self, key: str, *, limit: int = 10_000) -> str:
+    def string(self, key: str, *, limit: int = 10_000, lines: bool = False) -> str:
+        """`lines` lets any character in, for what the one who wrote it reads, such as a commit's message."""
         text: str = self._get(key, str)
         if len(text) > limit:
             raise ManifestError(
                 f"'{key}' in {self.place} has {len(text):,} characters; {limit:,} are allowed."
             )
-        return text
+        return text if lines else _text(text, f"'{key}' in {self.place}")
 
     def optional_string(self, key: str) -> str | None:
         return None if self.value.get(key) is None else self.string(key)
@@ -74,7 +77,9 @@ class Fields:
     def integer(self, key: str, *, minimum: int = 0, maximum: int = 2**53) -> int:
         number: int = self._get(key, int)
         if not minimum <= number <= maximum:
-            raise ManifestError(f"'{key}' in {self.place} is {number}; it should be {minimum} to {maximum}.")
+            raise ManifestError(
+                f"'{key}' in {self.place} is {_named(number)}; it should be {minimum} to {maximum}."
+            )
         return number
 
     def number(self, key: str) -> float:
@@ -87,6 +92,7 @@ class Fields:
                 raise ManifestError(
                     f"'{key}[{position}]' in {self.place} should be a string, not {_named(item)}."
                 )
+            _text(item, f"'{key}[{position}]' in {self.place}")
         return tuple(items)
 
     def numbers(self, key: str) -> tuple[float, ...]:
@@ -97,24 +103,26 @@ class Fields:
 
     def number_map(self, key: str) -> dict[str, float]:
         return {
-            name: _finite(item, f"'{key}.{name}' in {self.place}")
-            for name, item in self._get(key, dict).items()
+            name: _finite(item, f"'{key}.{name}' in {self.place}") for name, item in self._items(key).items()
         }
 
     def scalar_map(self, key: str) -> dict[str, str | int | float | bool | None]:
-        items: dict[str, Any] = dict(self._get(key, dict))
+        items = self._items(key)
         for name, item in items.items():
             if not isinstance(item, str | int | float | bool | None):
                 raise ManifestError(
                     f"'{key}.{name}' in {self.place} should be a plain value, not {_named(item)}."
                 )
+            if isinstance(item, str):
+                _text(item, f"'{key}.{name}' in {self.place}")
         return items
 
     def string_map(self, key: str) -> dict[str, str]:
-        items: dict[str, Any] = dict(self._get(key, dict))
+        items = self._items(key)
         for name, item in items.items():
             if not isinstance(item, str):
                 raise ManifestError(f"'{key}.{name}' in {self.place} should be a string, not {_named(item)}.")
+            _text(item, f"'{key}.{name}' in {self.place}")
         return items
 
     def child(self, key: str) -> Fields:
@@ -127,21 +135,41 @@ class Fields:
         for position, item in enumerate(self._get(key, list)):
             yield Fields(item, f"'{key}[{position}]' in {self.place}")
 
+    def _items(self, key: str) -> dict[str, Any]:
+        items: dict[str, Any] = dict(self._get(key, dict))
+        for name in items:
+            _text(name, f"A name in '{key}' in {self.place}")
+        return items
+
     def _get(self, key: str, kind: type) -> Any:
         if key not in self.value:
             raise ManifestError(f"{self.place} has no '{key}'.")
         value = self.value[key]
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
+            return value
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise ManifestError(f"'{key}' in {self.place} should be {_KINDS[kind]}, not {_named(value)}.")
         return value
 
 
 def _finite(value: Any, place: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    number = math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        # JSON has integers of any length; those beyond a float are no number here.
+        with suppress(OverflowError):
+            number = float(value)
+    if not math.isfinite(number):
         raise ManifestError(f"{place} should be a finite number, not {_named(value)}.")
-    return float(value)
+    return number
+
+
+def _text(text: str, place: str) -> str:
+    if not is_text(text):
+        raise ManifestError(
+            f"{place} holds a control character or a lone surrogate: {_named(text)}.",
+            hint="Write it as one line of text.",
+        )
+    return text
 
 
 def _named(value: Any) -> str:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modhub.errors import ManifestError
+from modhub.errors import ManifestError, RefError
 from modhub.files import confined
 from modhub.manifest.fields import Fields
+from modhub.refs import RepositoryId
 
 __all__ = [
     "INTERPOLATIONS",
@@ -169,6 +170,12 @@ class TrunkInfo:
     @classmethod
     def from_dict(cls, fields: Fields) -> TrunkInfo:
         statistics = fields.optional_child("statistics")
+        repository = fields.optional_string("repository")
+        if repository is not None:
+            try:
+                RepositoryId.parse(repository)
+            except RefError as error:
+                raise ManifestError(f"'repository' in {fields.place}: {error.message}") from None
         return cls(
             sha256=fields.digest("sha256"),
             graph=FileInfo.from_dict(fields.child("graph")),
@@ -177,7 +184,7 @@ class TrunkInfo:
             features=fields.integer("features", minimum=1),
             parameters=fields.integer("parameters"),
             flops=fields.integer("flops"),
-            repository=fields.optional_string("repository"),
+            repository=repository,
             revision=fields.optional_string("revision"),
         )
 

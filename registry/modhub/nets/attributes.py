@@ -56,8 +56,10 @@ class Attribute:
     def _number(self, value: Any, kind: type) -> Any:
         if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
             raise BadAttributeError("should be an integer" if kind is int else "should be a number")
-        if not math.isfinite(value) or not self.low <= value <= self.high:
-            raise BadAttributeError(f"is {value}; it should be {self.low:g} to {self.high:g}")
+        # An integer beyond every float cannot be asked whether it is finite, but compared.
+        if not self.low <= value <= self.high or not math.isfinite(value):
+            shown = str(value) if len(str(value)) <= 40 else f"{str(value)[:37]}…"
+            raise BadAttributeError(f"is {shown}; it should be {self.low:g} to {self.high:g}")
         return kind(value)
 
 

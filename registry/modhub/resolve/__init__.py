@@ -31,7 +31,8 @@ def resolve(project: Project, catalogue: Catalogue, *, prefer: Preferences | Non
     """Pick a release for every repository and a provider for every bare label.
 
     Raises `NotFoundError` for a repository, version or class that does not exist, and `ResolutionError` when
-    what exists cannot stand together; the message names the wants that disagree.
+    what exists cannot stand together; the message names the wants that disagree. A repository that a want
+    names raises what is wrong with it; one that only offers a bare label and cannot be read is passed over.
     """
     universe = Universe(catalogue, project.constraints)
 

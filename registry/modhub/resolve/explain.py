@@ -81,7 +81,7 @@ def _without_release(want: Want, repository: RepositoryId, universe: Universe) -
 
 def _without_provider(want: Want, universe: Universe) -> ModhubError | None:
     label = want.ref.label or want.label
-    reasons: list[str] = []
+    reasons = list(universe.unreadable(label))
     for repository in universe.providers(label):
         allowed = universe.allowed(repository, [want.ref])
         if not allowed:

@@ -9,16 +9,30 @@ from functools import lru_cache
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from modhub.errors import NotFoundError
+from modhub.errors import (
+    AccessError,
+    IntegrityError,
+    ManifestError,
+    ModhubError,
+    NotFoundError,
+    RefError,
+)
 from modhub.project import Constraints, Want
 from modhub.refs import Ref, RepositoryId, pinned_versions
 from modhub.resolve.model import Catalogue, Release, ResolvedModule
 
 __all__ = ["Universe"]
 
+# What a repository can bring about by what it holds or whom it lets in; a network that fails is not that.
+_UNREADABLE = (AccessError, IntegrityError, ManifestError, NotFoundError, RefError)
+
 
 class Universe:
-    """A catalogue seen through the constraints; answers are remembered."""
+    """A catalogue seen through the constraints; answers are remembered.
+
+    Anybody may offer a class, so a provider of a bare label that cannot be read is none, for a reason that
+    `unreadable` and `module` give; a repository that a want names raises what is wrong with it.
+    """
 
     def __init__(self, catalogue: Catalogue, constraints: Constraints) -> None:
         self.catalogue = catalogue
@@ -26,15 +40,32 @@ class Universe:
         self.releases = lru_cache(maxsize=None)(self._releases)
         self.manifest = lru_cache(maxsize=None)(catalogue.manifest)
         self.release_at = lru_cache(maxsize=None)(catalogue.release_at)
-        self.providers = lru_cache(maxsize=None)(self._providers)
+        self.module = lru_cache(maxsize=None)(self._module)
+        self._offers = lru_cache(maxsize=None)(self._asked)
 
     def _releases(self, repository: RepositoryId) -> tuple[Release, ...]:
         """Newest first."""
         marked = [release for release in self.catalogue.releases(repository) if release.version is not None]
         return tuple(sorted(marked, key=lambda release: (release.version, release.commit), reverse=True))
 
-    def _providers(self, label: str) -> tuple[RepositoryId, ...]:
-        return tuple(sorted(set(self.catalogue.providers(label))))
+    def _asked(self, label: str) -> dict[RepositoryId, str]:
+        """Each provider of a label, and why its releases cannot be read, empty when they can."""
+        found = {}
+        for repository in sorted(set(self.catalogue.providers(label))):
+            found[repository] = ""
+            try:
+                self.releases(repository)
+            except _UNREADABLE as error:
+                found[repository] = _cannot_be_read(f"{repository}", error)
+        return found
+
+    def providers(self, label: str) -> tuple[RepositoryId, ...]:
+        """Repositories that may have a class that answers to `label`, by name."""
+        return tuple(repository for repository, problem in self._offers(label).items() if not problem)
+
+    def unreadable(self, label: str) -> tuple[str, ...]:
+        """Why other repositories that offer `label` cannot be read."""
+        return tuple(problem for problem in self._offers(label).values() if problem)
 
     def allowed(self, repository: RepositoryId, refs: Iterable[Ref]) -> tuple[Release, ...]:
         """The releases that every ref's specifier and revision allow, newest first.
@@ -57,9 +88,14 @@ class Universe:
         fitting = set(specifiers.filter(release.version for release in standing if release.version))
         return tuple(release for release in standing if release.version in fitting)
 
-    def module(self, want: Want, repository: RepositoryId, release: Release) -> ResolvedModule | str:
+    def _module(self, want: Want, repository: RepositoryId, release: Release) -> ResolvedModule | str:
         """The module that fulfils `want` in that release, or the reason why none does."""
-        manifest = self.manifest(repository, release.commit)
+        try:
+            manifest = self.manifest(repository, release.commit)
+        except _UNREADABLE as error:
+            if want.ref.repository is not None:
+                raise
+            return _cannot_be_read(f"{repository} {release}", error)
         label = want.ref.label or want.label
         try:
             entry = manifest.module(label, f"{repository} {release}")
@@ -80,6 +116,10 @@ class Universe:
         """Up to five labels of that release that look like `label`, else its first ten."""
         known = [entry.label for entry in self.manifest(repository, release.commit).modules]
         return difflib.get_close_matches(label, known, n=5, cutoff=0.5) or known[:10]
+
+
+def _cannot_be_read(place: str, error: ModhubError) -> str:
+    return f"{place} cannot be read ({error.message.rstrip('.')})"
 
 
 def _fits(specifiers: SpecifierSet, version: Version | None) -> bool:
