@@ -157,6 +157,14 @@ def test_a_push_that_was_killed_before_its_tag_is_finished_by_the_next(
     assert release(catalog, artifact, "1.0.0") == commit
 
 
+def renamed(root: Path, before: str, after: str) -> None:
+    """Move a file of an artifact, and say so in its manifest."""
+    (root / after).parent.mkdir(exist_ok=True)
+    (root / before).rename(root / after)
+    manifest = root / "modhub.json"
+    manifest.write_text(manifest.read_text().replace(f'"{before}"', f'"{after}"'))
+
+
 @pytest.mark.parametrize(
     ("damage", "kind", "message"),
     [
@@ -175,6 +183,24 @@ def test_a_push_that_was_killed_before_its_tag_is_finished_by_the_next(
             lambda root: (root / "link").symlink_to("/etc/passwd"),
             StorageError,
             "'{}/link' is not a plain file.",
+        ),
+        (
+            lambda root: (
+                (root / "trunk").rename(root.parent / "big")
+                and (root / "trunk").symlink_to(root.parent / "big")
+            ),
+            StorageError,
+            "'{}/trunk' is not a plain file.",
+        ),
+        (
+            lambda root: renamed(root, "modules/cat/module.safetensors", "modules/.cat/module.safetensors"),
+            IntegrityError,
+            "'modules/.cat/module.safetensors', which a manifest in '{}' names, is not a file that is sent.",
+        ),
+        (
+            lambda root: renamed(root, "trunk/graph.json", "yanked.json"),
+            IntegrityError,
+            "'yanked.json', which a manifest in '{}' names, is not a file that is sent.",
         ),
         (
             lambda root: (root / "trailing ").write_text(""),

@@ -149,7 +149,7 @@ def artifact_contents(catalog: Catalog, directory: Path, repository: RepositoryI
     """What a release of the artifact in `directory` consists of, every digest verified.
 
     The card is made anew with the repository's name in its commands, unless somebody edited it. Hidden files
-    stay behind.
+    stay behind. Raises `StorageError` for links, and `IntegrityError` when a manifest names what is not sent.
     """
     place = directory / MANIFEST_NAME
     if not place.is_file():
@@ -160,24 +160,29 @@ def artifact_contents(catalog: Catalog, directory: Path, repository: RepositoryI
     contents: dict[str, bytes | Path] = {}
     for path in sorted(directory.rglob("*")):
         relative = path.relative_to(directory)
-        if any(part.startswith(".") for part in relative.parts) or path.is_dir():
+        if any(part.startswith(".") for part in relative.parts):
+            continue
+        # A link first: one to a folder counts as a folder, and nothing below it would be sent.
+        if path.is_dir() and not path.is_symlink():
             continue
         if path.is_symlink() or not path.is_file():
             raise StorageError(f"'{path}' is not a plain file.", hint="Remove it or replace it by a copy.")
         contents[check_path(relative.as_posix())] = path
     contents.pop(YANKED_NAME, None)
-    modules = []
+    modules, named = [], []
     for entry in manifest.modules:
         _verify(directory, entry.manifest)
         _verify(directory, entry.tensors)
         path = confined(directory, entry.manifest.path)
         modules.append(ModuleManifest.from_bytes(path.read_bytes(), f"'{path}'"))
+        named += [entry.manifest, entry.tensors, modules[-1].tensors]
     for trunk in {
         manifest.trunk_of(entry).sha256: manifest.trunk_of(entry) for entry in manifest.modules
     }.values():
         if trunk.repository is None:
             for info in trunk.files:
                 _verify(directory, info)
+            named += trunk.files
         else:
             source, commit = catalog.trunk_source(repository, MAIN, trunk)
             tree = catalog.hub.tree(source, commit)
@@ -192,6 +197,13 @@ def artifact_contents(catalog: Catalog, directory: Path, repository: RepositoryI
     written = contents.get(CARD_NAME)
     if not isinstance(written, Path) or written.read_bytes() == plain:
         contents[CARD_NAME] = card(manifest, modules, repository=str(repository)).encode()
+    for info in named:
+        # As a file: a card made anew is not the one that a manifest may have named.
+        if not isinstance(contents.get(info.path), Path):
+            raise IntegrityError(
+                f"'{info.path}', which a manifest in '{directory}' names, is not a file that is sent.",
+                hint="Hidden files and yanked.json stay behind: give it another name.",
+            )
     return contents
 
 
