@@ -10,6 +10,7 @@ import pytest
 from modhub.errors import IntegrityError, NotFoundError
 from modhub.hub.base import Add
 from modhub.hub.maintenance import DAY, fsck, gc
+from modhub.hub.pulls import PullRequests
 from modhub.hub.records import RepositoryKey
 from modhub.hub.store import Store
 from modhub.refs import RepositoryId
@@ -236,6 +237,91 @@ def test_fsck_names_the_damage_and_goes_back_to_the_newest_whole_commit(
     again.commit(KEY, [Add("big", b"\x002" * 500)], title="again")
     assert again.read(KEY, "main", "big") == b"\x002" * 500
     assert [one for one in fsck(again).findings if "refs/heads/main" in one.place] == []
+
+
+def commit_file(store: Store, commit: str) -> Path:
+    return store.root / "repositories" / KEY.path / "commits" / commit
+
+
+def lose_record(store: Store, commit: str) -> None:
+    commit_file(store, commit).unlink()
+
+
+def flip_record(store: Store, commit: str) -> None:
+    path = commit_file(store, commit)
+    path.write_bytes(path.read_bytes().replace(b'"title"', b'"titel"'))
+
+
+def lose_list(store: Store, commit: str) -> None:
+    path = store.blobs.path(store.commit_record(KEY, commit).tree)
+    assert path is not None
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("lose", "problem"),
+    [
+        (lose_record, "it is missing"),
+        (flip_record, "it is missing"),
+        (lose_list, "its list of files is missing or damaged"),
+    ],
+)
+def test_a_lost_older_commit_ends_the_history_and_gc_goes_on_without_losing_what_came_before(
+    store: Store, lose: Callable[[Store, str], None], problem: str
+) -> None:
+    other = RepositoryKey.model("lab/other")
+    store.create_repository(other)
+    pull = PullRequests(store).open(KEY, title="of what is lost")
+    for number in range(3, 6):
+        store.commit(KEY, [Add("a", b"%d" % number)], title=f"{number}")
+    five, four, three, lost, one, zero, empty = (record.id for record in store.history(KEY))
+    store.delete_tag(KEY, "v1")
+    lose(store, lost)
+    with store.upload() as writer:
+        writer.write(b"nobody wants me")
+        unused = writer.finish().sha256
+    age(store, 2 * DAY)
+    with pytest.raises(IntegrityError):
+        gc(Store(store.root))
+    text = f"model lab/net, refs/heads/main: older commit {lost[:12]}: {problem}"
+    assert text in [str(each) for each in fsck(Store(store.root)).findings]
+    mended = fsck(Store(store.root), repair=True)
+    assert f"{text} (the history ends there now)" in [str(each) for each in mended.findings]
+    assert mended.clean
+    again = Store(store.root)
+    assert again.blobs.size(unused) is not None
+    done = gc(again)
+    assert done.commits == 0
+    assert again.blobs.size(unused) is None
+    # Everything that is whole is still there, whether or not the history leads to it.
+    for commit, content in ((five, b"5"), (four, b"4"), (three, b"3"), (one, b"1"), (zero, b"0")):
+        assert again.read(KEY, commit, "a") == content
+    assert again.tree(KEY, empty) == {}
+    assert [record.id for record in again.history(KEY)] == [five, four, three]
+    assert again.last_changes(KEY, "main", ["a", "big"])["a"].id == five
+    later = fsck(again)
+    assert [str(each) for each in later.findings] == [f"{text} (the history ends there since a repair)"]
+    assert later.clean
+    assert PullRequests(again).get(KEY, pull.number).base == lost
+    head = again.commit(KEY, [Add("a", b"6")], title="6").id
+    again.create_tag(KEY, "v6")
+    PullRequests(again).open(KEY, title="another")
+    assert [record.id for record in Store(store.root).history(KEY)] == [head, five, four, three]
+    gc(Store(store.root))
+    assert again.read(KEY, zero, "a") == b"0"
+
+
+def test_a_lost_commit_that_comes_back_is_no_end_any_more(store: Store) -> None:
+    commits = [record.id for record in store.history(KEY)]
+    path = commit_file(store, commits[2])
+    backup = path.read_bytes()
+    path.unlink()
+    fsck(Store(store.root), repair=True)
+    assert [record.id for record in Store(store.root).history(KEY)] == commits[:2]
+    path.write_bytes(backup)
+    assert fsck(Store(store.root), repair=True).clean
+    assert [record.id for record in Store(store.root).history(KEY)] == commits
+    assert "lost" not in (store.root / "repositories" / KEY.path / "refs.json").read_text()
 
 
 def test_fsck_mends_references_settings_and_tags(store: Store) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -81,9 +81,10 @@ def gc(store: Store, *, grace: float = DAY, dry_run: bool = False, reporter: Rep
             for commit in _unreachable(store, key, grace):
                 old_commits.append((key, commit))
             doomed = {commit for one, commit in old_commits if one == key}
+            lost = store.references.state(key).lost
             for commit, _ in store.references.commits(key):
                 if commit not in doomed:
-                    live |= _needs(store, key, commit)
+                    live |= _needs(store, key, commit, lost)
             for sha256, age in store.references.uploads(key).items():
                 if age >= grace:
                     old_uploads.append((key, sha256))
@@ -122,18 +123,24 @@ def _unreachable(store: Store, key: RepositoryKey, grace: float) -> list[str]:
         if commit not in reached:
             reached.add(commit)
             record = store.references.commit(key, commit)
-            if record is None:
+            if record is None and commit not in state.lost:
                 raise IntegrityError(
                     f"The commit {commit} of '{key}' is missing; no blob was removed.",
                     hint="Run: modhub fsck --repair",
                 )
-            waiting.extend(record.parents)
+            waiting.extend(state.lost.get(commit, ()))
+            waiting.extend(() if record is None else record.parents)
     return [commit for commit, age in store.references.commits(key) if commit not in reached and age >= grace]
 
 
-def _needs(store: Store, key: RepositoryKey, commit: str) -> set[str]:
+def _needs(store: Store, key: RepositoryKey, commit: str, lost: Collection[str]) -> set[str]:
     record = store.commit_record(key, commit)
-    return {record.tree, *(file.sha256 for file in store.tree_of(record).values())}
+    try:
+        return {record.tree, *(file.sha256 for file in store.tree_of(record).values())}
+    except IntegrityError:
+        if commit not in lost:
+            raise
+        return {record.tree}
 
 
 def _sweep_folders(store: Store, grace: float) -> None:
@@ -150,6 +157,8 @@ def fsck(store: Store, *, deep: bool = True, repair: bool = False, reporter: Rep
     `deep` reads every blob and compares its digest; otherwise presence and size are checked. `repair` takes a
     branch whose newest commit is not whole (a backup copied while somebody pushed) back to its newest whole
     one, drops tags whose commit is lost, and removes damaged blobs so that a new push can bring them back.
+    Where an older commit is lost it ends the history, and keeps every commit that may have come before: none
+    is known to be unused.
     """
     return _Check(store, deep, repair, reporter).run()
 
@@ -267,7 +276,6 @@ class _Check:
             problem = problems.get(commit) or ("" if commit in problems else "it names no commit")
             if not problem:
                 self.check_manifest(key, f"{name}, {ref}", records[commit])
-                self.check_ancestors(f"{name}, {ref}", commit, records, problems)
                 continue
             repaired = ""
             if self.repair:
@@ -284,20 +292,18 @@ class _Check:
                     "repair", f"{key.kind}/{key.id}", "fsck", ref=ref, lost=commit, commit=whole
                 )
             self.found(f"{name}, {ref}", f"commit {commit[:12] or 'unknown'}: {problem}", repaired)
-        if self.repair and refs != state.refs:
-            self.store.references.save_state(key, replace(state, refs=refs))
+        lost = self.check_history(key, name, replace(state, refs=refs), records, problems)
+        if self.repair and (refs != state.refs or lost != state.lost):
+            self.store.references.save_state(key, replace(state, refs=refs, lost=lost))
 
     def problem(self, records: dict[str, CommitRecord], commit: str) -> str:
         """Why a commit is not whole, or nothing."""
         record = records.get(commit)
         if record is None:
             return "it is missing"
-        if record.tree in self.bad_blobs or self.store.blobs.size(record.tree) is None:
-            return "its list of files is missing or damaged"
-        try:
-            tree = self.store.tree_of(record)
-        except ModhubError as error:
-            return error.message
+        if problem := self.list_problem(record):
+            return problem
+        tree = self.store.tree_of(record)
         for path, file in tree.items():
             size = self.store.blobs.size(file.sha256)
             if file.sha256 in self.bad_blobs or size not in (None, file.size):
@@ -306,19 +312,72 @@ class _Check:
                 return f"the contents of '{path}' are missing"
         return ""
 
-    def check_ancestors(
-        self, place: str, commit: str, records: dict[str, CommitRecord], problems: dict[str, str]
-    ) -> None:
-        waiting, seen = list(records[commit].parents), set()
-        while waiting:
-            one = waiting.pop()
+    def list_problem(self, record: CommitRecord) -> str:
+        """Why a commit's list of files cannot be read, or nothing."""
+        if record.tree in self.bad_blobs or self.store.blobs.size(record.tree) is None:
+            return "its list of files is missing or damaged"
+        try:
+            self.store.tree_of(record)
+        except ModhubError as error:
+            return error.message
+        return ""
+
+    def check_history(
+        self,
+        key: RepositoryKey,
+        name: str,
+        state: State,
+        records: dict[str, CommitRecord],
+        problems: dict[str, str],
+    ) -> dict[str, tuple[str, ...]]:
+        """Look at all commits before those that whole references name; those lost, as `State` has them."""
+        places = {
+            commit: f"{name}, {ref}"
+            for ref, commit in sorted(state.refs.items(), reverse=True)
+            if not problems.get(commit, "it is missing")
+        }
+        seen = set(places)
+        # Each with the generation of what comes after it, which is above its own.
+        waiting: list[tuple[str, str, int]] = []
+        for pull in state.pulls:
+            target = records.get(state.refs.get(HEADS + pull.target, ""))
+            after = 0 if target is None else target.generation + 1
+            waiting.append((pull.base, f"{name}, pull request {pull.number}", after))
+        for commit, place in places.items():
+            waiting += [(parent, place, records[commit].generation) for parent in records[commit].parents]
+        missing: dict[str, tuple[str, int]] = {}
+        lost: dict[str, tuple[str, ...]] = {}
+        while waiting or missing:
+            if not waiting:
+                # Only now it is known what nothing else leads to.
+                one, (place, after) = missing.popitem()
+                known = state.lost.get(one)
+                lost[one] = _last_before(after, records, seen) if known is None else known
+                waiting = [(before, place, after) for before in lost[one]]
+                continue
+            one, place, after = waiting.pop()
+            if one in missing:
+                missing[one] = (missing[one][0], max(after, missing[one][1]))
             if one in seen:
                 continue
             seen.add(one)
-            if problem := problems.get(one, "it is missing"):
-                self.found(place, f"older commit {one[:12]}: {problem}")
-            if one in records:
-                waiting.extend(records[one].parents)
+            record, problem = records.get(one), problems.get(one, "it is missing")
+            if record is not None:
+                waiting += [(parent, place, record.generation) for parent in record.parents]
+            repaired = ""
+            if record is None or self.list_problem(record):
+                if record is None:
+                    missing[one] = (place, after)
+                else:
+                    lost[one] = ()
+                if one in state.lost:
+                    repaired = "the history ends there since a repair"
+                elif self.repair:
+                    repaired = "the history ends there now"
+                    self.store.audit.append("repair", f"{key.kind}/{key.id}", "fsck", lost=one)
+            if problem:
+                self.found(place, f"older commit {one[:12]}: {problem}", repaired)
+        return lost
 
     def check_manifest(self, key: RepositoryKey, place: str, record: CommitRecord) -> None:
         tree: Tree = self.store.tree_of(record)
@@ -352,6 +411,15 @@ class _Check:
         )
         self.store.references.add_commit(key, commit)
         return commit.id
+
+
+def _last_before(generation: int, records: dict[str, CommitRecord], seen: set[str]) -> tuple[str, ...]:
+    """The newest commits before `generation` that nothing leads to: a lost one may have come after them."""
+    older = {
+        one: record for one, record in records.items() if one not in seen and record.generation < generation
+    }
+    inner = {parent for record in older.values() for parent in record.parents}
+    return tuple(sorted(one for one in older if one not in inner))
 
 
 def _newest_whole(

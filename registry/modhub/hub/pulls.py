@@ -41,7 +41,7 @@ class PullRequests:
                 "open-pull-request", f"{key.kind}/{key.id}", actor, number=pull.number, title=title[:200]
             )
             refs = {**state.refs, pull.ref: base}
-            self._store.references.save_state(key, State(refs, (*state.pulls, pull)))
+            self._store.references.save_state(key, replace(state, refs=refs, pulls=(*state.pulls, pull)))
         return pull
 
     def all(self, key: RepositoryKey) -> tuple[PullRequest, ...]:

@@ -45,10 +45,15 @@ __all__ = ["FileReferences", "References", "State"]
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where the references of one repository stand: full name (`refs/heads/main`) → commit; pull requests."""
+    """Where the references of one repository stand: full name (`refs/heads/main`) → commit; pull requests.
+
+    `lost` are commits before those, of which a repair found no record or no list of files; each with the
+    commits that may have come before it and stay for that reason. A history ends at a lost commit.
+    """
 
     refs: Mapping[str, str]
     pulls: tuple[PullRequest, ...] = field(default=())
+    lost: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class References(Protocol):
@@ -203,9 +208,11 @@ class FileReferences:
             if (self._folder(key) / "repository.json").exists():
                 raise IntegrityError(f"'{path}' is missing.", hint="Run: modhub fsck --repair")
             raise NotFoundError(f"There is no repository '{key}'.", missing="repository")
+        lost = fields.optional_child("lost")
         return State(
             refs=fields.string_map("refs"),
             pulls=tuple(PullRequest.from_dict(one) for one in fields.children("pulls")),
+            lost={} if lost is None else {commit: lost.strings(commit) for commit in lost.value},
         )
 
     def save_state(self, key: RepositoryKey, state: State) -> None:
@@ -326,6 +333,10 @@ def _record_bytes(record: RepositoryRecord, names: tuple[RepositoryId, ...]) -> 
 
 
 def _state_bytes(state: State) -> bytes:
-    return pretty_json(
-        {"refs": dict(sorted(state.refs.items())), "pulls": [pull.to_dict() for pull in state.pulls]}
-    )
+    document: dict[str, Any] = {
+        "refs": dict(sorted(state.refs.items())),
+        "pulls": [pull.to_dict() for pull in state.pulls],
+    }
+    if state.lost:
+        document["lost"] = {commit: list(kept) for commit, kept in sorted(state.lost.items())}
+    return pretty_json(document)

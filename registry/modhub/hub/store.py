@@ -249,12 +249,18 @@ class Store:
             return stream.read()
 
     def history(self, key: RepositoryKey, revision: str = MAIN) -> Iterator[CommitRecord]:
-        """The commit of `revision` and those before it on its branch, the newest first."""
+        """The commit of `revision` and those before it on its branch, the newest first.
+
+        It ends before a commit that a repair found lost.
+        """
         commit: str | None = self.resolve(key, revision)
+        lost = self.references.state(key).lost
         while commit is not None:
             record = self.commit_record(key, commit)
             yield record
             commit = record.parents[0] if record.parents else None
+            if commit in lost:
+                return
 
     def last_changes(
         self, key: RepositoryKey, revision: str, paths: Iterable[str]
