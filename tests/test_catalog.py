@@ -221,6 +221,21 @@ def test_an_artifact_that_is_not_whole_never_reaches_the_hub(
     assert catalog.hub.find() == []
 
 
+def test_a_version_that_no_tag_can_spell_and_an_artifact_without_modules_touch_no_hub(
+    catalog: Catalog, artifact: Path
+) -> None:
+    with pytest.raises(RefError) as refused:
+        release(catalog, artifact, "1!2.0")
+    assert refused.value.message == "'v1!2.0' cannot be the name of a tag."
+    manifest = RepositoryManifest.from_bytes((artifact / "modhub.json").read_bytes())
+    (artifact / "modhub.json").write_bytes(replace(manifest, modules=()).to_bytes())
+    with pytest.raises(ManifestError) as caught:
+        release(catalog, artifact, "1.0.0")
+    assert str(caught.value) == f"'{artifact}/modhub.json' lists no module. Make some with: modhub decompose"
+    with pytest.raises(NotFoundError):
+        catalog.hub.refs(NET)
+
+
 def test_select(catalog: Catalog, artifact: Path, tmp_path: Path) -> None:
     for version in ("1.0.0", "1.2.0", "2.0.0rc1"):
         release(catalog, artifact, version)

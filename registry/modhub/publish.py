@@ -21,7 +21,7 @@ from modhub.errors import (
 )
 from modhub.files import confined, pretty_json, sha256_of_file
 from modhub.hub.base import MAIN, Add, Change, Delete, FileEntry
-from modhub.hub.paths import check_path
+from modhub.hub.paths import check_path, check_ref_name
 from modhub.manifest import MANIFEST_NAME, FileInfo, ModuleManifest, RepositoryManifest
 from modhub.refs import RepositoryId, is_text, tag_of
 from modhub.reporter import SILENT, Reporter
@@ -57,8 +57,10 @@ def push(
     """Make the artifact in `directory` the release `version`: one commit on main and the tag `v<version>`.
 
     Pushing the same bytes again changes nothing. Raises `ConflictError` when the release exists with other
-    files, `ManifestError` or `IntegrityError` when the artifact is not whole; the hub is not touched then.
+    files, `RefError` for a version that no tag can spell (an epoch, `1!2.0`), `ManifestError` or
+    `IntegrityError` when the artifact is not whole; the hub is not touched then.
     """
+    tag = check_ref_name(tag_of(version), "tag")
     catalog.files.require(f"The hub '{catalog.hub.address}'")
     contents = artifact_contents(catalog, Path(directory), repository)
     try:
@@ -83,7 +85,7 @@ def push(
                 except StaleParentError:
                     continue
             try:
-                catalog.hub.create_tag(repository, tag_of(version), commit)
+                catalog.hub.create_tag(repository, tag, commit)
             except ConflictError:
                 continue
             sent = sum(change.size for change in changes if isinstance(change, Add))
@@ -157,6 +159,8 @@ def artifact_contents(catalog: Catalog, directory: Path, repository: RepositoryI
             f"'{directory}' holds no {MANIFEST_NAME}.", hint="Name a directory written by 'modhub decompose'."
         )
     manifest = RepositoryManifest.from_bytes(place.read_bytes(), f"'{place}'")
+    if not manifest.modules:
+        raise ManifestError(f"'{place}' lists no module.", hint="Make some with: modhub decompose")
     contents: dict[str, bytes | Path] = {}
     for path in sorted(directory.rglob("*")):
         relative = path.relative_to(directory)
