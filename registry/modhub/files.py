@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +32,9 @@ __all__ = [
 ]
 
 CHUNK = 1 << 20
+# From <fcntl.h> and <linux/fs.h>.
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
 
 
 def sha256_of_bytes(content: bytes) -> str:
@@ -145,7 +150,8 @@ def check_vacant(path: Path, *, replace: bool = False) -> None:
 def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """A fresh directory to fill, moved to `path` when the block ends well and removed when it does not.
 
-    Raises `StorageError` when `path` exists and is neither empty nor to be replaced.
+    On Linux `path` names the old or the new directory whenever this ends, elsewhere there is a moment without
+    either. Raises `StorageError` when `path` exists and is neither empty nor to be replaced.
     """
     check_vacant(path, replace=replace)
     try:
@@ -164,9 +170,11 @@ def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def _swap(scratch: Path, path: Path) -> None:
-    """Move `scratch` to `path`; an old directory there steps aside first and is put back on failure."""
+    """Move `scratch` to `path`; an old directory there takes its place, or steps aside until that is done."""
     if not path.exists():
         os.replace(scratch, path)
+        return
+    if not path.is_symlink() and _exchange(scratch, path):
         return
     aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
     os.replace(path, aside)
@@ -176,6 +184,18 @@ def _swap(scratch: Path, path: Path) -> None:
         os.replace(aside, path)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two directories trade their names at once; False when system or file system cannot, or refuse."""
+    if sys.platform != "linux":
+        return False
+    # Python has no name for it; an older C library has none either.
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    names = os.fsencode(one.absolute()), os.fsencode(other.absolute())
+    return bool(renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0)
 
 
 def _umask() -> int:
