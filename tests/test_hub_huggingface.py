@@ -295,3 +295,20 @@ def test_a_search_passes_over_names_that_no_ref_can_name() -> None:
     ]
     with answering(lambda handler: reply(handler, 200, json.dumps(models).encode())) as hub:
         assert [(str(one.id), one.downloads) for one in hub.find(["modhub"])] == [("a/b", 0)]
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>", b"null", b"[1]", b'{"branches": 5}', b'[{"id": 5}]', b"[" * 100_000], ids=range(6)
+)
+def test_something_that_is_no_hub(body: bytes) -> None:
+    with answering(lambda handler: reply(handler, 200, body)) as hub:
+        for ask in (
+            lambda: hub.refs(NET),
+            lambda: hub.commit_of(NET, "main"),
+            lambda: hub.tree(NET, COMMIT),
+            lambda: hub.find(),
+        ):
+            with suppress(HubError):
+                ask()
+        with pytest.raises(HubError, match=r"does not answer as a hub does \(\w+\)\. Check the address"):
+            hub.refs(NET)

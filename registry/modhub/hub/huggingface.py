@@ -38,6 +38,8 @@ OFFICIAL = "https://huggingface.co"
 LFS_FROM_BYTES = 25_000_000
 SIZE_LIMIT = 1 << 53
 ATTEMPTS = 5
+# What the client raises over an answer of another form than it expects.
+_MISREAD = (AttributeError, KeyError, IndexError, RecursionError, TypeError, ValueError)
 # A process-wide constant of the client is changed for the time of an upload.
 _UPLOADING = threading.Lock()
 
@@ -361,6 +363,12 @@ def _mapped(
         return OfflineError(
             f"{endpoint} cannot be reached ({_first_line(str(error)) or type(error).__name__}).",
             hint="Check the address and the network, or pass --offline to use what is in the cache.",
+        )
+    if isinstance(error, _MISREAD):
+        # The client trusts that what it reads is what a hub writes.
+        return HubError(
+            f"{endpoint} does not answer as a hub does ({type(error).__name__}).",
+            hint="Check the address; for a folder, name the folder.",
         )
     return None
 
