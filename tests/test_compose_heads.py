@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,22 @@ def test_two_heads_on_one_trunk_share_a_pass_and_lose_little() -> None:
     by_margins = float((classifier.margins(pixels).argmax(1).numpy() == targets).mean())
     assert found > by_margins + 0.01
     assert found > expected - 0.02
+
+
+def test_heads_that_prepare_images_otherwise_share_no_pass() -> None:
+    """The trunk is the same; what it is shown is not."""
+    darker = []
+    for part in parts_of(head_modules(HIGH), list(HIGH)):
+        manifest = dataclasses.replace(
+            part.module.manifest, input=dataclasses.replace(INPUT, mean=(0.2,), std=(0.5,))
+        )
+        darker.append(dataclasses.replace(part, module=dataclasses.replace(part.module, manifest=manifest)))
+    low = parts_of(head_modules(LOW), list(LOW))
+    together = compose([*low, *darker])
+    assert together.report()["passes"] == 2
+    pixels, _ = pixels_of(digits(LOW + HIGH, "test"))
+    alone = torch.cat([compose(parts).margins(pixels) for parts in (low, darker)], 1)
+    assert torch.allclose(together.margins(pixels), alone, atol=1e-5)
 
 
 def test_heads_from_two_repositories_are_locked_and_share_a_pass(

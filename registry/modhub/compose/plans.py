@@ -63,10 +63,14 @@ _OWN = 10
 
 
 def plans(parts: Sequence[Part], device: torch.device = CPU) -> list[TrunkPlan]:
-    """`parts` by trunk and, inside, by parent; the result does not depend on their order."""
-    groups: dict[str, dict[str, list[Part]]] = {}
+    """`parts` by trunk and, inside, by parent; the result does not depend on their order.
+
+    Parents that prepare images in other ways see other images, and share no pass.
+    """
+    groups: dict[tuple[str, InputSpec], dict[str, list[Part]]] = {}
     for part in sorted(parts, key=lambda part: (part.module.manifest.trunk.sha256, part.parent, part.name)):
-        groups.setdefault(part.module.manifest.trunk.sha256, {}).setdefault(part.parent, []).append(part)
+        trunk = part.module.manifest.trunk.sha256, part.module.manifest.input
+        groups.setdefault(trunk, {}).setdefault(part.parent, []).append(part)
     return [TrunkPlan(tuple(tuple(head) for head in heads.values()), device) for heads in groups.values()]
 
 
