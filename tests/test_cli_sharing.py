@@ -303,3 +303,34 @@ def test_damaged_blob_is_not_handed_out(shop):
     result = shop("pull", "lab/pets/cat", "-q")
     assert result.code == 1
     assert "is not what its digest promises" in result.err
+
+
+def test_one_damaged_file_takes_no_release_away(shop):
+    tree = Store("hub").tree(RepositoryKey.model("lab/pets"))
+    place = Store("hub").blobs.path(tree["modules/dog/module.safetensors"].sha256)
+    flipped = bytearray(place.read_bytes())
+    flipped[-1] ^= 1
+    place.chmod(0o644)
+    place.write_bytes(flipped)
+    for _ in range(2):
+        done = shop("fsck", "--repair")
+        assert done.code == 1
+        assert f"the contents of 'modules/dog/module.safetensors' are missing (blob {place.name})" in done.out
+        assert shop.good("versions", "lab/pets", "-q").out == "1.0.0\n"
+    shop.good("pull", "lab/pets/cat")
+    lost = shop("pull", "lab/pets/dog", "-q")
+    assert lost.code == 1
+    assert lost.err == (
+        f"Error: The file contents {place.name} are missing in the store.\nRun: modhub fsck\n"
+    )
+    other = shop("push", "zoo", "lab/pets", "--version", "1.0.0")
+    assert other.code == 1
+    assert "Release 1.0.0 of 'lab/pets' exists with other files." in other.err
+    back = shop.good("push", "pets", "lab/pets", "--version", "1.0.0", "--json").json
+    assert (back["existed"], back["bytes"]) == (True, place.stat().st_size)
+    shop.good("pull", "lab/pets/dog")
+    assert shop.good("fsck").out.endswith("clean\n")
+    # Pushed as another release, too, what is lost is sent.
+    place.unlink()
+    shop.good("push", "pets", "lab/pets", "--version", "1.0.1")
+    assert shop.good("fsck").out.endswith("clean\n")

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from modhub.errors import IntegrityError, NotFoundError
+from modhub.errors import ConflictError, IntegrityError, NotFoundError
 from modhub.hub.base import Add
-from modhub.hub.maintenance import DAY, fsck, gc
+from modhub.hub.maintenance import DAY, Report, fsck, gc
 from modhub.hub.pulls import PullRequests
 from modhub.hub.records import RepositoryKey
 from modhub.hub.store import Store
@@ -206,15 +206,12 @@ def damage_commit(store: Store) -> None:
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
-        (damage_flipped, "the contents of 'big' are damaged"),
-        (damage_truncated, "the contents of 'big' are damaged"),
-        (damage_missing_blob, "the contents of 'big' are missing"),
         (damage_missing_tree, "its list of files is missing or damaged"),
         (damage_missing_commit, "it is missing"),
         (damage_commit, "it is missing"),
     ],
 )
-def test_fsck_names_the_damage_and_goes_back_to_the_newest_whole_commit(
+def test_fsck_names_the_damage_and_goes_back_to_the_newest_commit_it_can_read(
     store: Store, damage: Callable[[Store], None], problem: str
 ) -> None:
     head = store.resolve(KEY)
@@ -237,6 +234,99 @@ def test_fsck_names_the_damage_and_goes_back_to_the_newest_whole_commit(
     again.commit(KEY, [Add("big", b"\x002" * 500)], title="again")
     assert again.read(KEY, "main", "big") == b"\x002" * 500
     assert [one for one in fsck(again).findings if "refs/heads/main" in one.place] == []
+
+
+def text_of(report: Report) -> list[str]:
+    return [str(finding) for finding in report.findings]
+
+
+@pytest.mark.parametrize(
+    ("damage", "state", "removed"),
+    [
+        (damage_flipped, "damaged", True),
+        (damage_truncated, "damaged", True),
+        (damage_missing_blob, "missing", False),
+    ],
+)
+@pytest.mark.parametrize("back", ["file", "push"])
+def test_damaged_contents_move_no_reference_and_come_back(
+    store: Store, damage: Callable[[Store], None], state: str, removed: bool, back: str
+) -> None:
+    store.create_tag(KEY, "v2")
+    path = blob(store, "main", "big")
+    good, refs = path.read_bytes(), store.refs(KEY)
+    damage(store)
+    head = refs["refs/heads/main"]
+    wrong = [
+        f"model lab/net, {ref}: commit {head[:12]}: the contents of 'big' are {{}} (blob {path.name})"
+        for ref in ("refs/heads/main", "refs/tags/v2")
+    ]
+    assert {text.format(state) for text in wrong} <= set(text_of(fsck(Store(store.root))))
+    mended = fsck(Store(store.root), repair=True)
+    assert not mended.clean
+    assert {text.format("missing") for text in wrong} <= set(text_of(mended))
+    assert (f"blob {path.name}: its bytes have another digest (removed)" in text_of(mended)) == removed
+    again = fsck(Store(store.root), repair=True)
+    assert text_of(again) == [text.format("missing") for text in wrong]
+    assert not again.clean
+    hub = Store(store.root)
+    assert hub.refs(KEY) == refs
+    assert hub.read(KEY, "v2", "a") == b"2"
+    with pytest.raises(IntegrityError, match=f"The file contents {path.name} are missing in the store"):
+        hub.read(KEY, "v2", "big")
+    with pytest.raises(ConflictError):
+        hub.create_tag(KEY, "v2", revision="v1")
+    age(hub, 2 * DAY)
+    gc(hub)
+    if back == "file":
+        path.write_bytes(good)
+    else:
+        hub.commit(KEY, [Add("again", good)], title="the same bytes at another place")
+    hub = Store(store.root)
+    assert hub.read(KEY, "v2", "big") == good
+    assert fsck(hub, repair=True).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (damage_missing_tree, "its list of files is missing or damaged"),
+        (damage_missing_commit, "it is missing"),
+        (damage_commit, "it is missing"),
+    ],
+)
+def test_a_tag_whose_commit_is_lost_stays_until_it_is_back(
+    store: Store, damage: Callable[[Store], None], problem: str
+) -> None:
+    store.create_tag(KEY, "v2")
+    head = store.resolve(KEY)
+    backup = store.root.parent / "backup"
+    shutil.copytree(store.root, backup)
+    damage(store)
+    text = f"model lab/net, refs/tags/v2: commit {head[:12]}: {problem}; the tag stays, so that nothing else "
+    for _ in range(2):
+        report = fsck(Store(store.root), repair=True)
+        assert not report.clean
+        assert text + "takes its name" in text_of(report)
+    hub = Store(store.root)
+    assert hub.refs(KEY)["refs/tags/v2"] == head
+    with pytest.raises(ConflictError):
+        hub.create_tag(KEY, "v2")
+    # All else goes on as it should: what was sent is taken, and gc removes nothing that may be missed.
+    with hub.upload() as writer:
+        writer.write(b"sent")
+        sent = writer.finish()
+    hub.note_upload(KEY, sent)
+    assert hub.find_blob(KEY, sent.sha256) is not None
+    assert hub.find_blob(KEY, "0" * 64) is None
+    age(hub, 2 * DAY)
+    gc(hub)
+    shutil.copytree(backup / "blobs", hub.root / "blobs", dirs_exist_ok=True)
+    commits = hub.root / "repositories" / KEY.path / "commits"
+    shutil.copytree(backup / commits.relative_to(hub.root), commits, dirs_exist_ok=True)
+    hub = Store(store.root)
+    assert hub.read(KEY, "v2", "big") == b"\x002" * 500
+    assert fsck(hub, repair=True).clean
 
 
 def commit_file(store: Store, commit: str) -> Path:
@@ -324,7 +414,7 @@ def test_a_lost_commit_that_comes_back_is_no_end_any_more(store: Store) -> None:
     assert "lost" not in (store.root / "repositories" / KEY.path / "refs.json").read_text()
 
 
-def test_fsck_mends_references_settings_and_tags(store: Store) -> None:
+def test_fsck_mends_references_and_settings(store: Store) -> None:
     folder = store.root / "repositories" / KEY.path
     head = store.resolve(KEY)
     (folder / "refs.json").write_text("{")
@@ -334,9 +424,6 @@ def test_fsck_mends_references_settings_and_tags(store: Store) -> None:
     again = Store(store.root)
     assert again.refs(KEY) == {"refs/heads/main": head}
     assert again.repository(KEY).settings.private
-    (folder / "commits" / again.create_tag(KEY, "v2")).unlink()
-    assert "refs/tags/v2: commit" in " ".join(map(str, fsck(Store(store.root), repair=True).findings))
-    assert list(Store(store.root).refs(KEY)) == ["refs/heads/main"]
 
 
 def test_a_backup_copied_while_somebody_pushes_is_mended(store: Store, tmp_path: Path) -> None:

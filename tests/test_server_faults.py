@@ -38,6 +38,31 @@ for _ in iter(sys.stdin.readline, ""):
 """
 
 
+def test_a_client_is_asked_for_contents_that_are_lost(tmp_path: Path) -> None:
+    from huggingface_hub import HfApi
+
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "README.md").write_text("---\nlicense: mit\n---\n")
+    (tmp_path / "out" / "weights.safetensors").write_bytes(b"\0" * 100)
+    with serving(tmp_path / "hub") as server:
+        assert server.listening is not None
+        store, key = Store(tmp_path / "hub"), RepositoryKey.model("lab/net")
+        store.create_repository(key)
+        api = HfApi(server.address, TOKENS["alice"])
+        before = api.upload_folder(repo_id="lab/net", folder_path=tmp_path / "out").oid
+        for file in store.tree(key).values():
+            place = store.blobs.path(file.sha256)
+            assert place is not None
+            place.unlink()
+        assert server.ask("GET", "/api/models/lab/net").status == 200
+        lost = server.ask("GET", "/lab/net/resolve/main/weights.safetensors")
+        assert (lost.status, lost.json()["error"].partition(" ")[0]) == (422, "The")
+        assert "are missing in the store" in lost.json()["error"]
+        assert api.upload_folder(repo_id="lab/net", folder_path=tmp_path / "out").oid == before
+        assert server.ask("GET", "/lab/net/resolve/main/weights.safetensors").status == 200
+    assert fsck(Store(tmp_path / "hub")).findings == ()
+
+
 class Servers:
     """Real servers over one store, one after the other, each a process of its own."""
 

@@ -70,12 +70,11 @@ def push(
     with reporter.step(f"push {repository} {version}", sum(map(_size, contents.values()))):
         for _ in range(_ATTEMPTS):
             existing = _existing_release(catalog, repository, version, contents)
-            if existing is not None:
-                return Push(
-                    repository=repository, release=existing, files=len(contents), sent=0, existed=True
-                )
             head = catalog.hub.commit_of(repository, MAIN)
-            changes = _changes(catalog.hub.tree(repository, head), contents)
+            tree = catalog.hub.tree(repository, head)
+            changes = _lost(tree, contents)
+            if existing is None:
+                changes += _changes(tree, contents)
             commit = head
             if changes:
                 try:
@@ -84,17 +83,18 @@ def push(
                     )
                 except StaleParentError:
                     continue
-            try:
-                catalog.hub.create_tag(repository, tag, commit)
-            except ConflictError:
-                continue
+            if existing is None:
+                try:
+                    catalog.hub.create_tag(repository, tag, commit)
+                except ConflictError:
+                    continue
             sent = sum(change.size for change in changes if isinstance(change, Add))
             return Push(
                 repository=repository,
-                release=Release(version, commit),
+                release=existing or Release(version, commit),
                 files=len(contents),
                 sent=sent,
-                existed=False,
+                existed=existing is not None,
             )
     raise ConflictError(
         f"'{repository}' kept changing while release {version} was pushed.", hint="Push again later."
@@ -247,6 +247,15 @@ def _changes(tree: Mapping[str, FileEntry], contents: Mapping[str, bytes | Path]
         if path not in tree or not tree[path].matches(content):
             changes.append(Add(path, content))
     return changes
+
+
+def _lost(tree: Mapping[str, FileEntry], contents: Mapping[str, bytes | Path]) -> list[Change]:
+    """What brings contents back that a commit with `tree` names and its hub has lost."""
+    return [
+        Add(path, content)
+        for path, content in contents.items()
+        if path in tree and tree[path].missing and tree[path].matches(content)
+    ]
 
 
 def _size(content: bytes | Path) -> int:

@@ -23,7 +23,8 @@ __all__ = ["command"]
 def command(root: Path | None, quick: bool, repair: bool, out: Out) -> None:
     """Check every blob, manifest and reference of a directory hub or a server's, and say what is damaged.
 
-    The exit code is 1 when something is damaged and was not repaired.
+    The exit code is 1 when something is damaged and was not repaired. No release goes away for it: contents
+    that --repair removed, as their bytes were wrong, come back with a backup's blob or a push that has them.
 
     Example: modhub fsck --repair
     """

@@ -49,11 +49,13 @@ class FileEntry:
     """A file of a commit: size in bytes and what there is to verify it with.
 
     `sha256` is of the content; hubs that keep small files in git know only `oid`, git's sha1 of a blob.
+    `missing` says that the hub has lost the content; a push brings it back.
     """
 
     size: int
     sha256: str | None
     oid: str | None = None
+    missing: bool = field(default=False, compare=False)
 
     def matches(self, content: bytes | Path) -> bool:
         """Whether `content` (bytes or a file) is what this entry promises."""

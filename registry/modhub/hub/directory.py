@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,7 +54,10 @@ class DirectoryHub:
         return self.store.resolve(self._key(repository), revision)
 
     def tree(self, repository: RepositoryId, commit: str) -> dict[str, FileEntry]:
-        return {path: file.entry for path, file in self.store.tree(self._key(repository), commit).items()}
+        return {
+            path: replace(file.entry, missing=not self.store.holds(file))
+            for path, file in self.store.tree(self._key(repository), commit).items()
+        }
 
     def read(self, repository: RepositoryId, commit: str, path: str, *, limit: int = 16 << 20) -> bytes:
         return self.store.read(self._key(repository), commit, path, limit=limit)

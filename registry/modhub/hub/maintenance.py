@@ -154,11 +154,13 @@ def _sweep_folders(store: Store, grace: float) -> None:
 def fsck(store: Store, *, deep: bool = True, repair: bool = False, reporter: Reporter = SILENT) -> Report:
     """Check every repository, reference, commit, list of files, manifest and blob; refresh the index.
 
-    `deep` reads every blob and compares its digest; otherwise presence and size are checked. `repair` takes a
-    branch whose newest commit is not whole (a backup copied while somebody pushed) back to its newest whole
-    one, drops tags whose commit is lost, and removes damaged blobs so that a new push can bring them back.
-    Where an older commit is lost it ends the history, and keeps every commit that may have come before: none
-    is known to be unused.
+    `deep` reads every blob and compares its digest; otherwise presence and size are checked. `repair` removes
+    damaged blobs: nobody gets wrong bytes, and a backup or a push can bring the right ones back, which mends
+    all that names them. So no reference moves for the sake of a file's contents. A branch whose newest commit
+    or its list of files is lost (a backup copied while somebody pushed) goes back to the newest that can be
+    read; a tag stays, since its version may not be published with other content. Where an older commit is
+    lost repair ends the history, and keeps every commit that may have come before: none is known to be
+    unused.
     """
     return _Check(store, deep, repair, reporter).run()
 
@@ -274,24 +276,34 @@ class _Check:
             refs[HEADS + MAIN] = ""
         for ref, commit in sorted(refs.items()):
             problem = problems.get(commit) or ("" if commit in problems else "it names no commit")
+            place = f"{name}, {ref}"
             if not problem:
-                self.check_manifest(key, f"{name}, {ref}", records[commit])
+                self.check_manifest(key, place, records[commit])
+                continue
+            problem = f"commit {commit[:12] or 'unknown'}: {problem}"
+            if self.listed(records, commit):
+                # All its other files can be had, and this one again once its bytes are back.
+                self.found(place, problem)
+                continue
+            if ref.startswith(TAGS):
+                self.found(place, f"{problem}; the tag stays, so that nothing else takes its name")
                 continue
             repaired = ""
             if self.repair:
-                whole = None if ref.startswith(TAGS) else _newest_whole(ref, commit, records, problems)
-                if whole is None and ref == HEADS + MAIN:
-                    whole = self.empty_commit(key, records)
-                if whole is None:
+                listed = {one for one in records if self.listed(records, one)}
+                newest = _newest(ref, commit, records, listed)
+                if newest is None and ref == HEADS + MAIN:
+                    newest = self.empty_commit(key, records)
+                if newest is None:
                     del refs[ref]
                     repaired = "removed"
                 else:
-                    refs[ref] = whole
-                    repaired = f"taken back to {whole[:12]}"
+                    refs[ref] = newest
+                    repaired = f"taken back to {newest[:12]}"
                 self.store.audit.append(
-                    "repair", f"{key.kind}/{key.id}", "fsck", ref=ref, lost=commit, commit=whole
+                    "repair", f"{key.kind}/{key.id}", "fsck", ref=ref, lost=commit, commit=newest
                 )
-            self.found(f"{name}, {ref}", f"commit {commit[:12] or 'unknown'}: {problem}", repaired)
+            self.found(place, problem, repaired)
         lost = self.check_history(key, name, replace(state, refs=refs), records, problems)
         if self.repair and (refs != state.refs or lost != state.lost):
             self.store.references.save_state(key, replace(state, refs=refs, lost=lost))
@@ -306,11 +318,16 @@ class _Check:
         tree = self.store.tree_of(record)
         for path, file in tree.items():
             size = self.store.blobs.size(file.sha256)
-            if file.sha256 in self.bad_blobs or size not in (None, file.size):
-                return f"the contents of '{path}' are damaged"
             if size is None:
-                return f"the contents of '{path}' are missing"
+                return f"the contents of '{path}' are missing (blob {file.sha256})"
+            if file.sha256 in self.bad_blobs or size != file.size:
+                return f"the contents of '{path}' are damaged (blob {file.sha256})"
         return ""
+
+    def listed(self, records: dict[str, CommitRecord], commit: str) -> bool:
+        """Whether it can be said which files a commit has, be their contents whole or not."""
+        record = records.get(commit)
+        return record is not None and not self.list_problem(record)
 
     def list_problem(self, record: CommitRecord) -> str:
         """Why a commit's list of files cannot be read, or nothing."""
@@ -330,23 +347,35 @@ class _Check:
         records: dict[str, CommitRecord],
         problems: dict[str, str],
     ) -> dict[str, tuple[str, ...]]:
-        """Look at all commits before those that whole references name; those lost, as `State` has them."""
+        """Look at all commits before those that references name; those lost, as `State` has them."""
         places = {
             commit: f"{name}, {ref}"
             for ref, commit in sorted(state.refs.items(), reverse=True)
-            if not problems.get(commit, "it is missing")
+            if self.listed(records, commit)
         }
         seen = set(places)
         # Each with the generation of what comes after it, which is above its own.
         waiting: list[tuple[str, str, int]] = []
+        missing: dict[str, tuple[str, int]] = {}
+        lost: dict[str, tuple[str, ...]] = {}
+        for ref, commit in state.refs.items():
+            if ref.startswith(TAGS) and commit not in seen:
+                seen.add(commit)
+                record, place = records.get(commit), f"{name}, {ref}"
+                if record is None:
+                    missing[commit] = (
+                        place,
+                        1 + max((one.generation for one in records.values()), default=0),
+                    )
+                else:
+                    lost[commit] = ()
+                    waiting += [(parent, place, record.generation) for parent in record.parents]
         for pull in state.pulls:
             target = records.get(state.refs.get(HEADS + pull.target, ""))
             after = 0 if target is None else target.generation + 1
             waiting.append((pull.base, f"{name}, pull request {pull.number}", after))
         for commit, place in places.items():
             waiting += [(parent, place, records[commit].generation) for parent in records[commit].parents]
-        missing: dict[str, tuple[str, int]] = {}
-        lost: dict[str, tuple[str, ...]] = {}
         while waiting or missing:
             if not waiting:
                 # Only now it is known what nothing else leads to.
@@ -422,18 +451,16 @@ def _last_before(generation: int, records: dict[str, CommitRecord], seen: set[st
     return tuple(sorted(one for one in older if one not in inner))
 
 
-def _newest_whole(
-    ref: str, commit: str, records: dict[str, CommitRecord], problems: dict[str, str]
-) -> str | None:
-    """The nearest whole ancestor; without one the newest whole commit made for `ref`."""
+def _newest(ref: str, commit: str, records: dict[str, CommitRecord], listed: Collection[str]) -> str | None:
+    """The nearest of `listed` before `commit`; without one the newest of them that was made for `ref`."""
     waiting, seen = [commit], set()
     while waiting:
         one = waiting.pop(0)
         if one in seen or one not in records:
             continue
         seen.add(one)
-        if not problems[one]:
+        if one in listed:
             return one
         waiting.extend(records[one].parents)
     made = [(record.generation, record.date, one) for one, record in records.items() if record.ref == ref]
-    return next((one for _, _, one in sorted(made, reverse=True) if not problems[one]), None)
+    return next((one for _, _, one in sorted(made, reverse=True) if one in listed), None)

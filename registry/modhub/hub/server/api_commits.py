@@ -23,7 +23,7 @@ from modhub.hub.server.describe import web_address
 from modhub.hub.server.faults import Fault
 from modhub.hub.server.ignore import Ignore
 from modhub.hub.server.routing import Routes
-from modhub.hub.store import Link, Put, StoreChange, full_ref
+from modhub.hub.store import Link, Put, Store, StoreChange, full_ref
 from modhub.hub.tree import TreeFile
 from modhub.refs import is_commit, is_sha256
 
@@ -104,7 +104,7 @@ def preupload(call: Call) -> Response:
                 "path": path,
                 "uploadMode": "lfs" if by_lfs else "regular",
                 "shouldIgnore": ignore.ignores(path),
-                "oid": _known_oid(tree.get(path), file["size"], by_lfs),
+                "oid": _known_oid(store, tree.get(path), file["size"], by_lfs),
             }
         )
     return JSONResponse({"files": answers, "commitOid": commit})
@@ -116,9 +116,9 @@ def _wants_lfs(user_agent: str) -> bool:
     return "modhub-lfs/1" in user_agent or bool(_OLD_CLIENT.search(user_agent))
 
 
-def _known_oid(known: TreeFile | None, size: int, by_lfs: bool) -> str | None:
-    """What the client compares its own file with, to find that nothing changed."""
-    if known is None or known.size != size:
+def _known_oid(store: Store, known: TreeFile | None, size: int, by_lfs: bool) -> str | None:
+    """What the client compares its own file with, to find that nothing changed; None has it sent."""
+    if known is None or known.size != size or not store.holds(known):
         return None
     return known.sha256 if by_lfs else known.oid
 

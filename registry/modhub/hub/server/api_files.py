@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from modhub.errors import ConflictError, RefError
+from modhub.errors import ConflictError, IntegrityError, NotFoundError, RefError
 from modhub.hub.records import CommitRecord, RepositoryRecord
 from modhub.hub.server.api_repositories import ONE, next_page
 from modhub.hub.server.call import Call, text_field
@@ -170,8 +170,13 @@ def lfs_files(call: Call) -> Response:
     files: dict[str, dict[str, object]] = {}
     store = call.state.store
     for ref, head in sorted(store.refs(record.key).items()):
-        commit = store.commit_record(record.key, head)
-        for path, file in store.tree(record.key, head).items():
+        try:
+            commit = store.commit_record(record.key, head)
+            tree = store.tree_of(commit)
+        except (IntegrityError, NotFoundError):
+            # A tag whose commit is lost stays; the others can be told.
+            continue
+        for path, file in tree.items():
             if file.lfs:
                 files.setdefault(
                     file.sha256,

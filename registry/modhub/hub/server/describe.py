@@ -178,7 +178,8 @@ def commit_json(record: CommitRecord) -> dict[str, Any]:
 
 def _front_matter(store: Store, tree: Tree) -> dict[str, Any]:
     card = tree.get("README.md")
-    return {} if card is None else dict(_card_head(store, card.sha256))
+    # A card that is lost hides nothing else of a repository.
+    return {} if card is None or not store.holds(card) else dict(_card_head(store, card.sha256))
 
 
 @lru_cache(maxsize=1024)

@@ -74,7 +74,7 @@ class Shelf:
     def card(self, record: RepositoryRecord, commit: str) -> str:
         """The card's text without its front matter."""
         file = self.store.tree(record.key, commit).get("README.md")
-        if file is None or file.size > 1 << 20:
+        if file is None or file.size > 1 << 20 or not self.store.holds(file):
             return ""
         with self.store.open(file.sha256) as stream:
             text = stream.read().decode("utf-8", "replace").replace("\r\n", "\n")
