@@ -110,6 +110,32 @@ def test_every_refusal_says_what_to_do(status: int, code: str, kind: type[Modhub
         assert str(caught.value).startswith(said.format(hub.address))
 
 
+@pytest.mark.parametrize("code", ["", "RepoNotFound"])
+def test_a_token_that_is_not_valid_is_named(code: str) -> None:
+    asked = []
+
+    def refuse(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.headers.get("Authorization"))
+        reply(
+            handler,
+            401,
+            b"{}",
+            X_Error_Message="Invalid credentials in Authorization header",
+            X_Error_Code=code,
+        )
+
+    with answering(refuse) as hub:
+        hub = HuggingFaceHub(hub.address, token="hf_revoked")
+        for ask in (lambda: hub.refs(NET), lambda: hub.read(NET, COMMIT, "x")):
+            with pytest.raises(AccessError) as caught:
+                ask()
+            assert str(caught.value) == (
+                f"{hub.address} refuses the token: it is not valid, or not any more. "
+                "Set HF_TOKEN to another, or run: hf auth login"
+            )
+    assert set(asked) == {"Bearer hf_revoked"}
+
+
 def test_no_network() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -349,6 +349,12 @@ def _mapped(
     if isinstance(error, errors.EntryNotFoundError):
         return NotFoundError(f"There is no file '{path}' in {named} at '{revision}'.", missing="file")
     status = getattr(getattr(error, "response", None), "status_code", None)
+    if status == 401 and _sent_token(error):
+        # For a repository, too: whoever is known is told 404 of one that they may not see.
+        return AccessError(
+            f"{endpoint} refuses the token: it is not valid, or not any more.",
+            hint="Set HF_TOKEN to another, or run: hf auth login",
+        )
     if isinstance(error, errors.RepositoryNotFoundError):
         hint = "Check the name; if it is private, set HF_TOKEN or run: hf auth login"
         return NotFoundError(
@@ -391,6 +397,11 @@ def _by_status(status: int, named: str, said: str) -> ModhubError:
             f"{named} failed with status {status}: {said}.", hint="Try again; it is not your doing."
         )
     return HubError(f"{named} refuses with status {status}: {said}.")
+
+
+def _sent_token(error: Exception) -> bool:
+    request = getattr(getattr(error, "response", None), "request", None)
+    return "authorization" in getattr(request, "headers", {})
 
 
 def _is_network(error: Exception) -> bool:
