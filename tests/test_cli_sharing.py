@@ -1,5 +1,6 @@
 import json
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -303,6 +304,31 @@ def test_damaged_blob_is_not_handed_out(shop):
     result = shop("pull", "lab/pets/cat", "-q")
     assert result.code == 1
     assert "is not what its digest promises" in result.err
+
+
+def test_a_hub_out_of_reach_is_one_sentence(shop):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+        shop.environment["MODHUB_HUB"] = address
+        for command in (("search", "cat"), ("pull", "lab/pets/cat", "-q")):
+            result = shop.process(*command)
+            assert result.code == 1
+            assert result.err == (
+                f"Error: {address} cannot be reached ([Errno 111] Connection refused).\n"
+                "Check the address and the network, or pass --offline to use what is in the cache.\n"
+            )
+
+
+@pytest.mark.parametrize(("wanted", "set_to"), [("", "error"), ("info", "info")])
+def test_the_client_of_the_hub_is_quiet_unless_told_otherwise(modhub, monkeypatch, wanted, set_to):
+    monkeypatch.delenv("HF_HUB_VERBOSITY", raising=False)
+    if wanted:
+        monkeypatch.setenv("HF_HUB_VERBOSITY", wanted)
+    code = (
+        "import os, modhub_cli.main as m; m.run = lambda _: print(os.environ['HF_HUB_VERBOSITY']); m.main()"
+    )
+    assert modhub.process(python=("-c", code)).out == f"{set_to}\n"
 
 
 def test_one_damaged_file_takes_no_release_away(shop):

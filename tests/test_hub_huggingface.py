@@ -4,13 +4,14 @@ import io
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import close_session, constants
 
 from modhub.catalog import Catalog
 from modhub.errors import (
@@ -140,9 +141,29 @@ def test_no_network() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         hub = HuggingFaceHub(f"http://127.0.0.1:{free.getsockname()[1]}", token=False)
-        for ask in (lambda: hub.refs(NET), lambda: hub.download(NET, COMMIT, "x", io.BytesIO())):
+        began = time.monotonic()
+        for ask in (
+            lambda: hub.refs(NET),
+            lambda: hub.find(["modhub"]),
+            lambda: hub.tree(NET, COMMIT),
+            lambda: hub.download(NET, COMMIT, "x", io.BytesIO()),
+        ):
             with pytest.raises(OfflineError, match=r"cannot be reached .* pass --offline"):
                 ask()
+        assert time.monotonic() - began < 10
+
+
+def test_a_proxy_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        assert handler.path.startswith("http://hub.invalid/api/")
+        reply(handler, 200, json.dumps({"branches": [], "converts": [], "tags": []}).encode())
+
+    with answering(answer) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.address)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        close_session()
+        assert HuggingFaceHub("http://hub.invalid", token=False).refs(NET).branches == {}
+    close_session()
 
 
 def test_the_client_set_offline(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -90,6 +91,8 @@ def run(interrupted: Callable[[], bool] = lambda: False) -> int:
 def main() -> None:
     """The console script: `run`, then the end of the process."""
     signals: list[int] = []
+    # The client of the Hub tells of each new try; one sentence at the end is enough.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
     def noted(number: int, frame: FrameType | None) -> None:
         signals.append(number)

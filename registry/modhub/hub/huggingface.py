@@ -5,12 +5,14 @@ Nothing else in modhub imports that package.
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from modhub.errors import (
     AccessError,
@@ -74,10 +76,12 @@ class HuggingFaceHub:
 
     def _api(self) -> HfApi:
         if self._made is None:
-            from huggingface_hub import HfApi
+            from huggingface_hub import HfApi, is_offline_mode
 
             from modhub import __version__
 
+            if not is_offline_mode():
+                _knock(self._endpoint)
             self._made = HfApi(
                 endpoint=self._endpoint,
                 token=self._token,
@@ -366,10 +370,7 @@ def _mapped(
         said = _first_line(getattr(error, "server_message", None) or str(error))
         return _by_status(status, named, said)
     if _is_network(error):
-        return OfflineError(
-            f"{endpoint} cannot be reached ({_first_line(str(error)) or type(error).__name__}).",
-            hint="Check the address and the network, or pass --offline to use what is in the cache.",
-        )
+        return _unreachable(endpoint, error)
     if isinstance(error, _MISREAD):
         # The client trusts that what it reads is what a hub writes.
         return HubError(
@@ -377,6 +378,29 @@ def _mapped(
             hint="Check the address; for a folder, name the folder.",
         )
     return None
+
+
+def _knock(endpoint: str) -> None:
+    """Raises `OfflineError` where nobody listens: the client would try again for half a minute."""
+    parts = urlsplit(endpoint)
+    if getproxies():
+        # Whoever listens there is the proxy's to know.
+        return
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), timeout=10).close()
+    except (ConnectionRefusedError, socket.gaierror) as error:
+        raise _unreachable(endpoint, error) from error
+    except OSError:
+        # A line that is slow or breaks is worth the client's patience.
+        return
+
+
+def _unreachable(endpoint: str, error: Exception) -> OfflineError:
+    return OfflineError(
+        f"{endpoint} cannot be reached ({_first_line(str(error)) or type(error).__name__}).",
+        hint="Check the address and the network, or pass --offline to use what is in the cache.",
+    )
 
 
 def _by_status(status: int, named: str, said: str) -> ModhubError:
