@@ -73,7 +73,12 @@ def reply(handler: BaseHTTPRequestHandler, status: int, body: bytes, **headers: 
     [
         (401, "", AccessError, "'lab/net' on {} wants to know who asks. Set HF_TOKEN, or run: hf auth login"),
         (403, "", AccessError, "'lab/net' on {} refuses: because. Use a token that may do this."),
-        (403, "GatedRepo", AccessError, "Access to 'lab/net' on {} must be granted first."),
+        (
+            403,
+            "GatedRepo",
+            AccessError,
+            "Access to 'lab/net' on {} must be granted first. Set HF_TOKEN, or run: hf auth login",
+        ),
         (
             404,
             "RepoNotFound",

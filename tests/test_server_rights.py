@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from modhub.hub.server.routing import Route
-from tests.hub_server import Answer, Server, serving
+from tests.hub_server import TOKENS, Answer, Server, serving
 
 PEOPLE = (None, "bob", "reader", "alice", "admin")
 CARD = b"---\ntags: [modhub, 'class:unicorn']\n---\n# The secret card\n"
@@ -246,6 +246,32 @@ def test_a_revoked_token_is_out_at_once(tmp_path: Path) -> None:
         assert server.ask("GET", "/api/whoami-v2", value).status == 401
     kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert value.encode() not in kept
+
+
+def test_hints_name_what_helps(tmp_path: Path) -> None:
+    from modhub.errors import AccessError
+    from modhub.hub.base import Add
+    from modhub.hub.huggingface import HuggingFaceHub
+    from modhub.hub.server.state import Options
+    from modhub.refs import RepositoryId
+
+    net = RepositoryId("alice", "net")
+    with serving(tmp_path) as server:
+        server.ask("POST", "/api/repos/create", "alice", {"name": "net"})
+        commit = server.commit("models/alice/net", {"a": b"1"}).json()["commitOid"]
+        server.ask("PUT", "/api/models/alice/net/settings", "alice", {"gated": "manual"})
+        for token, hint in (
+            (False, "Set HF_TOKEN, or run: hf auth login"),
+            (TOKENS["bob"], "Ask its owner: who may read it is theirs to say."),
+        ):
+            with pytest.raises(AccessError, match="must be granted first") as caught:
+                HuggingFaceHub(server.address, token=token).read(net, commit, "a")
+            assert caught.value.hint == hint
+    with serving(tmp_path, Options(read_only=True)) as server:
+        hub = HuggingFaceHub(server.address, token=TOKENS["alice"])
+        with pytest.raises(AccessError, match="This hub is read-only") as caught:
+            hub.commit(net, [Add("a", b"2")], "more")
+        assert caught.value.hint == "Push to another hub: this one takes no changes, whatever the token."
 
 
 def test_a_read_only_server_changes_nothing(tmp_path: Path) -> None:

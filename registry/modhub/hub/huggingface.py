@@ -42,6 +42,8 @@ SIZE_LIMIT = 1 << 53
 ATTEMPTS = 5
 # What the client raises over an answer of another form than it expects.
 _MISREAD = (AttributeError, KeyError, IndexError, RecursionError, TypeError, ValueError)
+# What `modhub serve --read-only` says.
+READ_ONLY = "This hub is read-only"
 # A process-wide constant of the client is changed for the time of an upload.
 _UPLOADING = threading.Lock()
 
@@ -347,7 +349,7 @@ def _mapped(
     if isinstance(error, errors.OfflineModeIsEnabled):
         return OfflineError("HF_HUB_OFFLINE is set.", hint="Unset it, or pass --offline to use the cache.")
     if isinstance(error, errors.GatedRepoError):
-        return AccessError(f"Access to {named} must be granted first.", hint="Ask for it on its page.")
+        return AccessError(f"Access to {named} must be granted first.", hint=_at_the_gate(error, endpoint))
     if isinstance(error, errors.RevisionNotFoundError):
         return NotFoundError(f"There is no revision '{revision}' in {named}.", missing="revision")
     if isinstance(error, errors.EntryNotFoundError):
@@ -407,7 +409,10 @@ def _by_status(status: int, named: str, said: str) -> ModhubError:
     if status == 401:
         return AccessError(f"{named} wants to know who asks.", hint="Set HF_TOKEN, or run: hf auth login")
     if status == 403:
-        return AccessError(f"{named} refuses: {said}.", hint="Use a token that may do this.")
+        hint = "Use a token that may do this."
+        if said == READ_ONLY:
+            hint = "Push to another hub: this one takes no changes, whatever the token."
+        return AccessError(f"{named} refuses: {said}.", hint=hint)
     if status == 404:
         return NotFoundError(f"{named} does not have that: {said}.", hint="Check the name.")
     if status == 409:
@@ -421,6 +426,15 @@ def _by_status(status: int, named: str, said: str) -> ModhubError:
             f"{named} failed with status {status}: {said}.", hint="Try again; it is not your doing."
         )
     return HubError(f"{named} refuses with status {status}: {said}.")
+
+
+def _at_the_gate(error: Exception, endpoint: str) -> str:
+    if not _sent_token(error):
+        return "Set HF_TOKEN, or run: hf auth login"
+    if endpoint == OFFICIAL:
+        return "Ask for it on its page."
+    # A hub of modhub's own lets nobody ask: its owner names the readers.
+    return "Ask its owner: who may read it is theirs to say."
 
 
 def _sent_token(error: Exception) -> bool:
