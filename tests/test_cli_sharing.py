@@ -331,6 +331,56 @@ def test_the_client_of_the_hub_is_quiet_unless_told_otherwise(modhub, monkeypatc
     assert modhub.process(python=("-c", code)).out == f"{set_to}\n"
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("search", "cat"),
+        ("pull", "lab/pets/cat"),
+        ("pull", "cat"),
+        ("info", "lab/pets"),
+        ("versions", "lab/pets"),
+        ("lock",),
+        ("add", "lab/pets"),
+        ("yank", "lab/pets==1.0.0"),
+        ("verify", "lab/pets"),
+    ],
+)
+@pytest.mark.parametrize("wanted", ["cat=lab/pets/cat", "cat"])
+def test_reading_makes_no_hub(modhub, command, wanted):
+    modhub.good("init", "work")
+    modhub.go(modhub.home / "work")
+    modhub.good("add", wanted)
+    before = sorted(Path().rglob("*"))
+    result = modhub(*command, "--hub", "demo-out/hub")
+    assert result.code == 1
+    place = Path("demo-out/hub").resolve()
+    assert result.err.splitlines()[-2:] == [
+        f"Error: '{place}' is no hub's folder.",
+        "Name another with --hub; a push there begins one.",
+    ]
+    assert sorted(Path().rglob("*")) == before
+    # A push begins one, and so does reading one's own.
+    modhub.good("push", "../pets", "lab/pets", "--version", "1.0.0", "--hub", "demo-out/hub")
+    modhub.good("versions", "lab/pets", "--hub", "demo-out/hub")
+
+
+def test_ones_own_hub_may_be_read_before_it_is_there(modhub, monkeypatch):
+    monkeypatch.delenv("MODHUB_HUB")
+    monkeypatch.setenv("XDG_DATA_HOME", str(Path("data").resolve()))
+    assert modhub.good("search").err == "Nothing found.\n"
+
+
+def test_tokens_of_no_hub(modhub):
+    for command in (("list",), ("revoke", "abc")):
+        result = modhub("token", *command, "--root", "nope2")
+        assert (result.code, result.out) == (1, "")
+        assert result.err == "Error: 'nope2' is no hub's folder.\nName one with --root.\n"
+    assert not Path("nope2").exists()
+    made = modhub.good("token", "create", "--user", "alice", "--root", "nope2")
+    assert f"for the hub in '{Path('nope2').resolve()}' is good without end." in made.err
+    assert "alice" in modhub.good("token", "list", "--root", "nope2").out
+
+
 def test_one_damaged_file_takes_no_release_away(shop):
     tree = Store("hub").tree(RepositoryKey.model("lab/pets"))
     place = Store("hub").blobs.path(tree["modules/dog/module.safetensors"].sha256)

@@ -50,7 +50,8 @@ def create(
     from modhub.hub.server.accounts import Accounts, parse_expiry
     from modhub.hub.server.launch import store_root
 
-    token, secret = Accounts(store_root(root)).create_token(
+    folder = store_root(root)
+    token, secret = Accounts(folder).create_token(
         user,
         organisations=organisations,
         role=role,
@@ -60,7 +61,10 @@ def create(
     document = {**token.shown(), "organisations": list(organisations), "token": secret}
     out.emit(document, human=lambda: out.line(secret), quiet=[secret])
     until = f"until {token.expires}" if token.expires else "without end"
-    out.note(f"Token {token.id} of {token.user} ({role}) is good {until}. It is not shown again.")
+    out.note(
+        f"Token {token.id} of {token.user} ({role}) for the hub in '{folder}' is good {until}. "
+        "It is not shown again."
+    )
 
 
 @command.command("list", short_help="Show the tokens.")
@@ -71,7 +75,7 @@ def show(root: Path | None, out: Out) -> None:
     from modhub.hub.server.accounts import Accounts
     from modhub.hub.server.launch import store_root
 
-    accounts = Accounts(store_root(root))
+    accounts = Accounts(store_root(root, begin=False))
     rows = [
         {**token.shown(), "organisations": list(accounts.organisations_of(token.user))}
         for token in accounts.tokens()
@@ -97,5 +101,5 @@ def revoke(token: str, root: Path | None, out: Out) -> None:
     from modhub.hub.server.accounts import Accounts
     from modhub.hub.server.launch import store_root
 
-    revoked = Accounts(store_root(root)).revoke(token)
+    revoked = Accounts(store_root(root, begin=False)).revoke(token)
     out.emit(revoked.shown(), human=lambda: out.line(f"Token {revoked.id} of {revoked.user} is closed."))

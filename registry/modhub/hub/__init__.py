@@ -17,14 +17,19 @@ HUB_VARIABLE = "MODHUB_HUB"
 
 def default_hub() -> str:
     """`MODHUB_HUB`, or the folder `hub` in the user's data folder for modhub."""
-    return os.environ.get(HUB_VARIABLE) or str(Path(platformdirs.user_data_dir("modhub")) / "hub")
+    return os.environ.get(HUB_VARIABLE) or _own_hub()
+
+
+def _own_hub() -> str:
+    return str(Path(platformdirs.user_data_dir("modhub")) / "hub")
 
 
 def open_hub(text: str | Path | None = None) -> Hub:
     """The hub that `text` names: a directory, `http(s)://…`, or `hf`; None means `default_hub()`.
 
     Only the kind that is needed is imported, and nothing is asked yet. Raises `HubError` for another scheme,
-    `StorageError` for a directory that cannot be used.
+    `StorageError` for a directory that cannot be used. One that is not there is begun by a push; the user's
+    own is there once it is read.
     """
     name = str(text) if text else default_hub()
     if name == "hf" or name.startswith(("http://", "https://")):
@@ -37,4 +42,4 @@ def open_hub(text: str | Path | None = None) -> Hub:
         )
     from modhub.hub.directory import DirectoryHub
 
-    return DirectoryHub(name)
+    return DirectoryHub(name, own=name == _own_hub())

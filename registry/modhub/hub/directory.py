@@ -5,10 +5,11 @@ from __future__ import annotations
 import getpass
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-from modhub.errors import ConflictError, StorageError
+from modhub.errors import ConflictError, NotFoundError, StorageError
 from modhub.hub.base import MAIN, Change, FileEntry, Refs, RepositorySummary
 from modhub.hub.disk import disk_errors
 from modhub.hub.index import Query
@@ -23,16 +24,36 @@ CHUNK = 1 << 20
 
 
 class DirectoryHub:
-    """A `Hub` over the store in `root`, made on first use. Raises `StorageError` if that cannot be."""
+    """A `Hub` over the store in `root`, which its first repository makes; with `own`, reading it does, too.
+
+    Raises `StorageError` if that cannot be, and `NotFoundError` for reading where there is no folder: a name
+    that is mistyped leaves nothing behind.
+    """
 
     local = True
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, *, own: bool = False) -> None:
         path = Path(root).expanduser()
         if path.exists() and not path.is_dir():
             raise StorageError(f"The hub '{path}' is not a directory.", hint="Name a directory with --hub.")
-        self.store = Store(path)
-        self.address = str(self.store.root)
+        self._root = path.resolve()
+        self._own = own
+        self.address = str(self._root)
+
+    @cached_property
+    def store(self) -> Store:
+        """The store, made if it is not there."""
+        return Store(self._root)
+
+    @property
+    def _held(self) -> Store:
+        if not self._own and not self._root.is_dir():
+            raise NotFoundError(
+                f"'{self._root}' is no hub's folder.",
+                hint="Name another with --hub; a push there begins one.",
+                missing="repository",
+            )
+        return self.store
 
     def find(
         self, tags: Sequence[str] = (), *, text: str = "", author: str = "", limit: int = 1000
@@ -40,27 +61,27 @@ class DirectoryHub:
         query = Query(tags=tuple(tags), text=text, author=author)
         return [
             RepositorySummary(entry.id, entry.tags, entry.downloads, entry.updated, entry.private, entry.head)
-            for entry in self.store.index.search(query, limit=limit)
+            for entry in self._held.index.search(query, limit=limit)
         ]
 
     def refs(self, repository: RepositoryId) -> Refs:
-        refs = self.store.refs(self._key(repository))
+        refs = self._held.refs(self._key(repository))
         return Refs(
             branches={name.removeprefix(HEADS): refs[name] for name in refs if name.startswith(HEADS)},
             tags={name.removeprefix(TAGS): refs[name] for name in refs if name.startswith(TAGS)},
         )
 
     def commit_of(self, repository: RepositoryId, revision: str) -> str:
-        return self.store.resolve(self._key(repository), revision)
+        return self._held.resolve(self._key(repository), revision)
 
     def tree(self, repository: RepositoryId, commit: str) -> dict[str, FileEntry]:
         return {
-            path: replace(file.entry, missing=not self.store.holds(file))
-            for path, file in self.store.tree(self._key(repository), commit).items()
+            path: replace(file.entry, missing=not self._held.holds(file))
+            for path, file in self._held.tree(self._key(repository), commit).items()
         }
 
     def read(self, repository: RepositoryId, commit: str, path: str, *, limit: int = 16 << 20) -> bytes:
-        return self.store.read(self._key(repository), commit, path, limit=limit)
+        return self._held.read(self._key(repository), commit, path, limit=limit)
 
     def download(
         self,
@@ -72,8 +93,8 @@ class DirectoryHub:
         offset: int = 0,
         reporter: Reporter = SILENT,
     ) -> None:
-        file = self.store.file(self._key(repository), commit, path)
-        with disk_errors(path), self.store.open(file.sha256, offset) as stream:
+        file = self._held.file(self._key(repository), commit, path)
+        with disk_errors(path), self._held.open(file.sha256, offset) as stream:
             while chunk := stream.read(CHUNK):
                 destination.write(chunk)
                 reporter.advance(len(chunk))
@@ -100,11 +121,11 @@ class DirectoryHub:
         reporter: Reporter = SILENT,
     ) -> str:
         key = self._key(repository)
-        return self.store.commit(key, changes, title=message, actor=_user(), parent=parent, ref=branch).id
+        return self._held.commit(key, changes, title=message, actor=_user(), parent=parent, ref=branch).id
 
     def create_tag(self, repository: RepositoryId, name: str, commit: str) -> None:
         key = self._key(repository)
-        there = self.store.create_tag(key, name, revision=commit, actor=_user(), exist_ok=True)
+        there = self._held.create_tag(key, name, revision=commit, actor=_user(), exist_ok=True)
         if there != commit:
             raise ConflictError(
                 f"The tag '{name}' of '{repository}' stands on another commit.", hint="Choose another name."
@@ -113,7 +134,7 @@ class DirectoryHub:
     def _key(self, repository: RepositoryId) -> RepositoryKey:
         """The repository's key, following a move."""
         key = RepositoryKey.model(repository)
-        moved = self.store.moved_to(key)
+        moved = self._held.moved_to(key)
         return key if moved is None else RepositoryKey.model(moved)
 
 

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
-from modhub.errors import HubError, MissingDependencyError
+from modhub.errors import HubError, MissingDependencyError, StorageError
 from modhub.hub import default_hub
 from modhub.hub.server.accounts import Accounts
 from modhub.hub.server.state import Options
@@ -16,14 +16,18 @@ __all__ = ["first_token", "serve", "store_root"]
 FIRST_USER = "admin"
 
 
-def store_root(root: Path | None) -> Path:
-    """The folder meant by `root`, or the user's own directory hub. Raises `HubError` when that is none."""
-    if root is not None:
-        return root.expanduser().resolve()
-    place = default_hub()
-    if place == "hf" or "://" in place:
+def store_root(root: Path | None, *, begin: bool = True) -> Path:
+    """The folder meant by `root`, or the user's own directory hub; only with `begin` it may still be made.
+
+    Raises `HubError` when that is none, `StorageError` when it is not there.
+    """
+    place = default_hub() if root is None else str(root)
+    if root is None and (place == "hf" or "://" in place):
         raise HubError(f"The hub '{place}' is not a folder.", hint="Name the store's folder with --root.")
-    return Path(place).expanduser().resolve()
+    folder = Path(place).expanduser().resolve()
+    if not begin and not folder.is_dir():
+        raise StorageError(f"'{place}' is no hub's folder.", hint="Name one with --root.")
+    return folder
 
 
 def first_token(root: Path) -> str | None:
