@@ -248,6 +248,45 @@ def test_a_revoked_token_is_out_at_once(tmp_path: Path) -> None:
     assert value.encode() not in kept
 
 
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "title"),
+    [
+        ("/nothing", 404, "Not found"),
+        ("/a/b/c/d", 404, "Not found"),
+        ("/nothing/here", 401, "There is no such repository here"),
+        ("/lab/secret", 401, "There is no such repository here"),
+        ("/lab/secret/resolve/main/a", 401, "There is no such repository here"),
+        ("/logout", 405, "That did not work"),
+        ("/static/none.css", 404, "Not found"),
+    ],
+)
+def test_a_browser_gets_a_page_where_nothing_is(tmp_path: Path, path: str, status: int, title: str) -> None:
+    with serving(tmp_path) as server:
+        server.ask(
+            "POST", "/api/repos/create", "alice", {"name": "secret", "organization": "lab", "private": True}
+        )
+        for accept in (BROWSER, "text/html", "application/json;q=0.5, text/html"):
+            shown = server.ask("GET", path, headers={"Accept": accept})
+            assert (shown.status, shown.headers["content-type"]) == (status, "text/html; charset=utf-8")
+            assert f"<h1>{title}</h1>" in shown.body.decode()
+            assert "/static/style.css" in shown.body.decode()
+        for accept in ("*/*", "application/json", "application/json, text/html;q=0.5", "text/html;q=0", ""):
+            told = server.ask("GET", path, headers={"Accept": accept})
+            assert (told.status, told.headers["content-type"]) == (status, "application/json")
+            assert told.json()["error"]
+        api = server.ask("GET", "/api/models/lab/secret", headers={"Accept": BROWSER})
+        assert (api.status, api.headers["content-type"]) == (401, "application/json")
+        assert (
+            server.ask("GET", "/a/b/c/d", "nobody-knows-this-token", headers={"Accept": BROWSER}).status
+            == 404
+        )
+        odd = server.ask("GET", "/a/b/c/d", headers={"Accept": BROWSER, "Host": "a b"})
+        assert (odd.status, odd.headers["content-type"]) == (404, "application/json")
+
+
 def test_hints_name_what_helps(tmp_path: Path) -> None:
     from modhub.errors import AccessError
     from modhub.hub.base import Add

@@ -10,6 +10,7 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, cast
 
 import anyio
@@ -82,8 +83,13 @@ class Application:
 
     def error_response(self, request: Request, fault: Fault, call: Call | None) -> Response:
         """JSON for programs, a page for people."""
+        shown: Response | None = None
         if call is not None and _wants_page(request):
-            response = self._error_page(call, fault)
+            # A request that names no host, say, can be shown no page.
+            with suppress(Fault):
+                shown = self._error_page(call, fault)
+        if shown is not None:
+            response = shown
         elif "git-lfs" in request.headers.get("accept", ""):
             body = json.dumps({"message": fault.message})
             response = Response(body, fault.status, media_type="application/vnd.git-lfs+json")
@@ -156,7 +162,14 @@ class _Exchange:
             raise Fault(414, "The address is too long.")
         if sum(len(name) + len(value) for name, value in self.scope["headers"]) > HEADERS_LIMIT:
             raise Fault(431, "The headers are too long.")
-        match = self.application.router.match(self.request.method, raw)
+        try:
+            match = self.application.router.match(self.request.method, raw)
+        except Fault:
+            if _wants_page(self.request):
+                # Whose page it is: whoever is logged in stays so, and a bad token is not what is wrong here.
+                with suppress(Fault):
+                    self.call = Call(self.state, self.request, await self._principal(), {})
+            raise
         self.route = match.route.pattern
         if self.request.headers.get("content-encoding", "identity").lower() != "identity":
             raise Fault(415, "Send the body without Content-Encoding.")
@@ -237,7 +250,16 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 
 
 def _wants_page(request: Request) -> bool:
-    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+    """Whether it comes from a browser: one asks for HTML rather than for JSON, and for nothing of the API."""
+    if request.url.path.startswith("/api/"):
+        return False
+    liked = {"text/html": 0.0, "application/json": 0.0}
+    for part in request.headers.get("accept", "").lower().split(","):
+        kind, *settings = (text.strip() for text in part.split(";"))
+        quality = next((text[2:] for text in settings if text.startswith("q=")), "1")
+        if kind in liked and re.fullmatch(r"[01](\.[0-9]{0,3})?", quality):
+            liked[kind] = float(quality)
+    return liked["text/html"] > 0 and liked["text/html"] >= liked["application/json"]
 
 
 def _token_in(header: str) -> str:
