@@ -43,6 +43,19 @@ def test_from_init_to_tree(modhub):
     )
 
 
+def test_what_stands_there_already_may_be_added_again(modhub):
+    modhub.good("add", "cat=lab/pets/cat")
+    before = Path("modhub.toml").read_bytes()
+    again = modhub.good("add", "cat=lab/pets/cat")
+    assert (again.out, again.err.splitlines()[0]) == ("", "Nothing was added: it is all there already.")
+    assert modhub.good("add", "cat=lab/pets/cat", "--json").json == {"added": []}
+    assert Path("modhub.toml").read_bytes() == before
+    assert modhub.good("add", "lab/pets").out == "added dog = lab/pets/dog\n"
+    other = modhub("add", "cat=lab/pets/dog")
+    assert other.code == 1
+    assert "Two modules of this composition are called 'cat': lab/pets/cat and lab/pets/dog." in other.err
+
+
 def test_lock_is_stable_until_upgraded(modhub):
     modhub.good("add", "lab/pets/cat")
     modhub.good("lock")

@@ -21,7 +21,8 @@ def command(items: tuple[str, ...], hub: str | None, offline: bool, out: Out) ->
     """Add modules to the modhub.toml of this directory.
 
     LABEL=REF calls the module LABEL here; a ref alone keeps its own label; a bare label asks for whoever
-    serves that class best; namespace/name adds every module of that repository.
+    serves that class best; namespace/name adds every module of that repository. What stands there already
+    stays as it is.
 
     Example: modhub add cat=vision-lab/resnet20-cifar10/cat dog
     """
@@ -32,6 +33,8 @@ def command(items: tuple[str, ...], hub: str | None, offline: bool, out: Out) ->
     def human() -> None:
         for want in added:
             out.line(f"added {want}")
+        if not added:
+            out.note("Nothing was added: it is all there already.")
 
     out.emit(
         {"added": [{"label": want.label, "ref": want.text} for want in added]},

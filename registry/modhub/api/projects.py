@@ -80,20 +80,26 @@ def add_modules(
 ) -> list[Want]:
     """Add `label=REF`, a ref, or every module of a repository; the wants added, in order.
 
-    The hub is asked only for a repository without a class. Raises `RefError`, `CompositionError` and
-    `StorageError`; then nothing is written.
+    One that stands there just so already is left as it is, and is not among them. The hub is asked only for
+    a repository without a class. Raises `RefError`, `CompositionError` and `StorageError`; then nothing is
+    written.
     """
-    added: list[Want] = []
+    wants: list[Want] = []
     for item in items:
         want = parse_item(item)
         if isinstance(want, Want):
-            added.append(want)
+            wants.append(want)
         else:
-            added.extend(_wants_of(want, open_catalog(hub, offline=offline)))
+            wants.extend(_wants_of(want, open_catalog(hub, offline=offline)))
+    added: list[Want] = []
     with _held(directory) as text:
-        for want in added:
-            text = add_want(text, want)
-        write_text(_project_path(directory), text)
+        there = Project.from_toml(text, str(_project_path(directory))).wants
+        for want in wants:
+            if want not in (*there, *added):
+                text = add_want(text, want)
+                added.append(want)
+        if added:
+            write_text(_project_path(directory), text)
     return added
 
 
