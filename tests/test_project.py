@@ -105,6 +105,23 @@ def test_mistakes_are_named(text, error, message):
         assert str(caught.value) == message
 
 
+@pytest.mark.parametrize(
+    ("line", "twice"),
+    [
+        ('cat = "*"\ncat = "*"', True),
+        ('cat = "*"\n[modules]', True),
+        ('cat = {ref = "*", ref = "*"}', True),
+        ("x = [", False),
+        ("cat = *", False),
+    ],
+)
+def test_the_hint_fits_what_is_wrong_with_the_toml(line, twice):
+    with pytest.raises(ManifestError, match="is not valid TOML") as caught:
+        Project.from_toml(f'[composition]\nname = "a"\n[modules]\n{line}\n')
+    assert (caught.value.hint == "A label may stand in it only once.") == twice
+    assert twice or caught.value.hint.startswith("Mend it there; ")
+
+
 def test_edits_keep_everything_else():
     added = add_want(PETS, Want.parse("newt", "pond/amphibia/newt==1.0"))
     assert set(added.splitlines()) - set(PETS.splitlines()) == {'newt = "pond/amphibia/newt==1.0"'}
