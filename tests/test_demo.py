@@ -50,6 +50,19 @@ def test_every_step_shows_its_command(told):
         assert f"modhub {name}" in result.out, name
 
 
+def test_the_command_that_is_shown_makes_what_the_demo_made(told, tmp_path):
+    home, result, _ = told
+    command = re.search(r"modhub (decompose modhub:digits-plain .+) -o (\S+)", result.out)
+    console = Console.__new__(Console)
+    console.environment = {"OMP_NUM_THREADS": "1"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home / "demo-out")
+        made = console.process(*command[1].split(), "-o", tmp_path / "plain")
+    assert made.code == 0, made.err
+    shown = home / "demo-out" / command[2] / "modhub.json"
+    assert (tmp_path / "plain" / "modhub.json").read_bytes() == shown.read_bytes()
+
+
 def test_nothing_outside_its_folder(told):
     home, _, _ = told
     assert not (home / "unused").exists()

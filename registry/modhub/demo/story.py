@@ -179,7 +179,7 @@ class _Teller:
             sizes += [module["bytes"] for module in made["modules"]]
             commands.append(
                 f"modhub decompose modhub:digits-{name} --weights parents/{name}.safetensors --data digits "
-                f"--labels {','.join(labels)} --license bsd-3-clause -o modules/{name}"
+                f"--labels {','.join(labels)} --name {name} --license bsd-3-clause -o modules/{name}"
             )
             self.story.masks[name] = _picture(self.root / "modules" / name)
         mean = sum(sizes) / len(sizes) / 1000
