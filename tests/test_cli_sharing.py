@@ -113,6 +113,13 @@ def test_info_versions_yank(shop):
     shop.good("yank", "lab/pets==1.0.0", "--reason", "labels shifted")
     assert shop.good("versions", "lab/pets", "--json").json["releases"][0]["yanked"] == "labels shifted"
     assert "yanked: labels shifted" in shop.good("versions", "lab/pets").out
+    again = shop.good("yank", "lab/pets==1.0.0")
+    assert again.out == "lab/pets 1.0.0 is yanked already: labels shifted\n"
+    other = shop.good("yank", "lab/pets==1.0.0", "--reason", "all wrong")
+    assert (
+        other.out == "lab/pets 1.0.0 is yanked, and the reason is now: all wrong (it was: labels shifted)\n"
+    )
+    assert "yanked: all wrong" in shop.good("versions", "lab/pets").out
     assert shop("pull", "lab/pets/cat").code == 1
     assert shop("pull", "lab/pets/cat==1.0.0").code == 0
     shop.good("yank", "lab/pets==1.0.0", "--undo")
@@ -379,6 +386,17 @@ def test_tokens_of_no_hub(modhub):
     made = modhub.good("token", "create", "--user", "alice", "--root", "nope2")
     assert f"for the hub in '{Path('nope2').resolve()}' is good without end." in made.err
     assert "alice" in modhub.good("token", "list", "--root", "nope2").out
+
+
+def test_a_repository_without_a_release_says_so(shop):
+    Store("hub").create_repository(RepositoryKey.model("lab/empty"))
+    told = shop.good("versions", "lab/empty")
+    assert (told.out, told.err) == ("", "'lab/empty' has no release yet.\n")
+    assert (shop.good("versions", "lab/empty", "-q").out, shop.good("versions", "lab/empty", "-q").err) == (
+        "",
+        "",
+    )
+    assert shop.good("versions", "lab/empty", "--json").json == {"repository": "lab/empty", "releases": []}
 
 
 def test_one_damaged_file_takes_no_release_away(shop):

@@ -30,6 +30,8 @@ def command(repository: str, hub: str | None, offline: bool, out: Out) -> None:
                 "" if release["yanked"] is None else f"  yanked: {release['yanked'] or 'no reason given'}"
             )
             out.line(f"{release['version']}  {release['commit'][:12]}{yanked}")
+        if not releases:
+            out.note(f"'{repository}' has no release yet.")
 
     out.emit(
         {"repository": repository, "releases": releases},

@@ -24,5 +24,13 @@ def command(ref: str, reason: str, undo: bool, hub: str | None, out: Out) -> Non
     from modhub.api.sharing import yank
 
     report = yank(ref, reason=reason, undo=undo, hub=hub)
-    verb = "stands again" if undo else "is yanked"
+    yanked, before = report["yanked"], report["before"]
+    if undo:
+        verb = "stands again"
+    elif before is None:
+        verb = "is yanked"
+    elif before == yanked:
+        verb = f"is yanked already: {before}"
+    else:
+        verb = f"is yanked, and the reason is now: {yanked} (it was: {before})"
     out.emit(report, human=lambda: out.line(f"{report['repository']} {report['version']} {verb}"))

@@ -209,7 +209,10 @@ def versions(
 def yank(
     ref: str, *, reason: str = "", undo: bool = False, hub: str | Catalog | None = None
 ) -> dict[str, Any]:
-    """Take the release that `repository==version` names back, or with `undo` let it stand again."""
+    """Take the release that `repository==version` names back, or with `undo` let it stand again.
+
+    `before` is the reason why it was taken back already, else None; without a new `reason` that one stays.
+    """
     parsed = Ref.parse(ref)
     pins = set(pinned_versions(parsed.specifier))
     if parsed.revision is not None and parsed.revision.startswith("v"):
@@ -217,11 +220,18 @@ def yank(
     if parsed.repository is None or parsed.label is not None or len(pins) != 1:
         raise RefError(f"'{ref}' does not name one release.", hint="Write namespace/name==1.0.0.")
     catalog, (version,) = open_catalog(hub), pins
+    known = {release.version: release.yanked for release in catalog.releases(parsed.repository)}
+    before = known.get(version)
     if undo:
         release = unyank(catalog, parsed.repository, version)
     else:
-        release = take_back(catalog, parsed.repository, version, reason)
-    return {"repository": str(parsed.repository), "version": str(version), "yanked": release.yanked}
+        release = take_back(catalog, parsed.repository, version, reason or before or "")
+    return {
+        "repository": str(parsed.repository),
+        "version": str(version),
+        "yanked": release.yanked,
+        "before": before,
+    }
 
 
 @contextmanager
