@@ -56,9 +56,10 @@ def push(
 ) -> Push:
     """Make the artifact in `directory` the release `version`: one commit on main and the tag `v<version>`.
 
-    Pushing the same bytes again changes nothing. Raises `ConflictError` when the release exists with other
-    files, `RefError` for a version that no tag can spell (an epoch, `1!2.0`), `ManifestError` or
-    `IntegrityError` when the artifact is not whole; the hub is not touched then.
+    Pushing the same bytes again changes nothing, but brings back what a hub in a folder has lost of them.
+    Raises `ConflictError` when the release exists with other files, `RefError` for a version that no tag can
+    spell (an epoch, `1!2.0`), `ManifestError` or `IntegrityError` when the artifact is not whole; the hub is
+    not touched then.
     """
     tag = check_ref_name(tag_of(version), "tag")
     catalog.files.require(f"The hub '{catalog.hub.address}'")
