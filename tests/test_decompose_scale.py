@@ -9,6 +9,7 @@ from torch import nn
 
 from modhub.decompose import DecomposeOptions, Parent, decompose, gathering, held_out
 from modhub.decompose import relevance as relevance_method
+from modhub.decompose.augment import augmented, mirrored
 from modhub.decompose.channelling import channelled_head
 from modhub.decompose.gathering import Observer, chunks_of, correlation_numbers
 from modhub.decompose.held_out import HeldOut
@@ -266,12 +267,30 @@ def test_rows_are_the_same_in_memory_and_on_disk(limit: int) -> None:
     assert torch.equal(torch.cat(list(rows.split(4))), wanted)
 
 
-def test_where_held_out_images_lie_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_held_out_images_lie_changes_nothing(parent: Parent, monkeypatch: pytest.MonkeyPatch) -> None:
     few = digits("012345").sample(8, 0)
-    kept = HeldOut.read(few, Preprocess(INPUT), 0, 10)
+    kept = HeldOut.read(few, parent, OPTIONS)
     monkeypatch.setattr(held_out, "_MEMORY", 0)
-    spilled = HeldOut.read(few, Preprocess(INPUT), 0, 10)
+    spilled = HeldOut.read(few, parent, OPTIONS)
     assert len(spilled.images) == 2 * 12, "two of each class and their copies"
-    again = HeldOut.read(few.sample(2, 0), Preprocess(INPUT), 0, 10)
+    again = HeldOut.read(few.sample(2, 0), parent, OPTIONS)
     assert torch.equal(spilled.images[0:24], again.images[0:24])
     assert len(kept.images) == 2 * 48
+
+
+def test_copies_in_a_mirror_count_where_that_changes_no_class(parent: Parent) -> None:
+    every, zeros = (HeldOut.read(digits(labels).sample(20, 0), parent, OPTIONS) for labels in ("012345", "0"))
+    half = len(every.targets) // 2
+    assert 0.3 < (every.sure[half:] == 0).mean() < 0.7, "a mirrored 3 is none"
+    assert every.sure.sum() == pytest.approx(every.weights.sum())
+    assert (every.sure[:half] == every.weights[:half]).all()
+    assert (zeros.sure == zeros.weights).all(), "a mirrored 0 is a 0"
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_which_copies_stand_in_a_mirror(seed: int) -> None:
+    """A bright left half is on the right in a mirror, whatever else is changed."""
+    images = torch.zeros(64, 1, 16, 16, dtype=torch.uint8)
+    images[..., :8] = 200
+    copies = augmented(images, seed).float().mean((1, 2))
+    assert torch.equal(copies[:, 8:].mean(1) > copies[:, :8].mean(1), mirrored(64, seed))

@@ -11,10 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["augmented"]
+__all__ = ["augmented", "mirrored"]
 
 
-def augmented(images: Tensor, seed: int, *, flip: bool = True) -> Tensor:
+_MIRRORED = 0.5
+
+
+def mirrored(count: int, seed: int) -> Tensor:
+    """(count,) bool: which copies that `augmented` makes with this seed stand in a mirror."""
+    draw = torch.Generator().manual_seed(seed)
+    _size, _stretch, mirror = (torch.rand(count, generator=draw) for _ in range(3))
+    return mirror >= _MIRRORED
+
+
+def augmented(images: Tensor, seed: int) -> Tensor:
     """One changed copy of each image, uint8 (batch, channel, height, width); same seed, same copy."""
     draw = torch.Generator().manual_seed(seed)
     count = len(images)
@@ -24,7 +34,7 @@ def augmented(images: Tensor, seed: int, *, flip: bool = True) -> Tensor:
 
     size = 0.7 + 0.3 * uniform()
     stretch = torch.exp((uniform() - 0.5) * 0.3)
-    mirror = (uniform() < 0.5).float() * 2 - 1 if flip else torch.ones(count)
+    mirror = (uniform() < _MIRRORED).float() * 2 - 1
     room = (1 - size).clamp(min=0.12)
     place = torch.zeros(count, 2, 3)
     place[:, 0, 0] = size * stretch * mirror

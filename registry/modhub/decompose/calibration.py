@@ -107,14 +107,14 @@ class Bars:
 
 class Calibrator:
     """Calibrates the classes of a parent from its `logits` (images, labels) on images that nothing was fitted
-    on; `targets` (images,) are positions among the labels."""
+    on; `targets` (images,) are positions among the labels. The bars are fitted with the weights `sure`."""
 
-    def __init__(self, logits: Array, targets: NDArray[np.int64], weights: Array) -> None:
+    def __init__(self, logits: Array, targets: NDArray[np.int64], weights: Array, sure: Array) -> None:
         self.targets, self.weights = targets, weights
         others = max(logits.shape[1] - 1, 1)
         self.margins = logits - (logits.sum(1, keepdims=True) - logits) / others
         self.temperature = fit_temperature(logits, targets, weights) * others / (others + 1)
-        self.bars = fit_bars(self.margins, targets, weights)
+        self.bars = fit_bars(self.margins, targets, sure)
 
     def calibration(self, row: int) -> Calibration:
         """Of the class in that row of the parent's head."""

@@ -124,7 +124,7 @@ class Concern:
             reporter,
             options.device,
         )
-        scores = _Scores(parent, HeldOut.read(images.subset(held), preprocess, options.seed, options.batch))
+        scores = _Scores(parent, HeldOut.read(images.subset(held), parent, options))
         space, whole = channel_space(parent.trunk), cost(parent.trunk)
         drafts = []
         for row in reporter.track(wanted, "separate concerns", len(wanted)):
@@ -337,7 +337,10 @@ class _Scores:
         self.logits = self._logits(parent.trunk, held.images.split(100))
         choosing = held.choosing
         self.calibrator = Calibrator(
-            self.logits.double().numpy()[choosing], held.targets[choosing], held.weights[choosing]
+            self.logits.double().numpy()[choosing],
+            held.targets[choosing],
+            held.weights[choosing],
+            held.sure[choosing],
         )
 
     def measure(

@@ -57,6 +57,7 @@ class Examiner:
             logits.double().numpy()[self.choosing],
             held.targets[self.choosing],
             held.weights[self.choosing],
+            held.sure[self.choosing],
         )
 
     def calibration(self, row: int) -> Calibration:

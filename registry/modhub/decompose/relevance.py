@@ -189,7 +189,7 @@ class _Work:
         )
 
     def _calibrate(self) -> None:
-        held = HeldOut.read(self.held, self.preprocess, self.options.seed, self.options.batch)
+        held = HeldOut.read(self.held, self.parent, self.options)
         left = self.saved.load("logits")
         if self.workers.agree(left is not None) and left is not None:
             logits = left[0]["logits"]
