@@ -46,11 +46,11 @@ class LockedModule:
     def from_dict(cls, fields: Fields) -> LockedModule:
         version = fields.optional_string("version")
         return cls(
-            want=Want.parse(fields.string("label", limit=200), fields.string("ref", limit=1000)),
+            want=Want.parse(fields.label("label"), fields.string("ref", limit=1000)),
             repository=RepositoryId.parse(fields.string("repository", limit=200)),
             version=None if version is None else parse_version(version),
             commit=_commit(fields),
-            module=fields.string("module", limit=200),
+            module=fields.label("module"),
             trunk=fields.digest("trunk"),
             files=_files(fields),
         )
@@ -210,4 +210,4 @@ def _commit(fields: Fields) -> str:
 
 
 def _files(fields: Fields) -> tuple[FileInfo, ...]:
-    return tuple(FileInfo.from_dict(file) for file in fields.children("files"))
+    return tuple(FileInfo.from_dict(file) for file in fields.children("files", minimum=1))

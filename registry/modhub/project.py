@@ -109,9 +109,7 @@ class Constraints:
     @classmethod
     def from_dict(cls, fields: Fields) -> Constraints:
         _known(fields, ("licenses", "min-recall", "max-trunks"))
-        recall = fields.number("min-recall") if "min-recall" in fields.value else None
-        if recall is not None and not 0 <= recall <= 1:
-            raise ManifestError(f"'min-recall' in {fields.place} is {recall:g}; it should be 0 to 1.")
+        recall = fields.number("min-recall", minimum=0, maximum=1) if "min-recall" in fields.value else None
         licenses = fields.strings("licenses") if "licenses" in fields.value else None
         trunks = fields.integer("max-trunks", minimum=1) if "max-trunks" in fields.value else None
         return cls(None if licenses is None else tuple(sorted(map(str.casefold, licenses))), recall, trunks)

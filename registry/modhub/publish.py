@@ -160,8 +160,6 @@ def artifact_contents(catalog: Catalog, directory: Path, repository: RepositoryI
             f"'{directory}' holds no {MANIFEST_NAME}.", hint="Name a directory written by 'modhub decompose'."
         )
     manifest = RepositoryManifest.from_bytes(place.read_bytes(), f"'{place}'")
-    if not manifest.modules:
-        raise ManifestError(f"'{place}' lists no module.", hint="Make some with: modhub decompose")
     contents: dict[str, bytes | Path] = {}
     for path in sorted(directory.rglob("*")):
         relative = path.relative_to(directory)

@@ -17,7 +17,7 @@ from modhub.compose import KINDS, Budget, ComposedClassifier, Part
 from modhub.compose import compose as compile_parts
 from modhub.data import ImageSet, open_data
 from modhub.devices import pick_device
-from modhub.errors import CompositionError, IntegrityError, ManifestError
+from modhub.errors import BudgetError, CompositionError, IntegrityError, ManifestError
 from modhub.files import new_directory, parse_json, pretty_json
 from modhub.lock import LOCK_NAME, Lock, LockedModule
 from modhub.manifest import Fields, FileInfo, ModuleEntry, ModuleManifest, RepositoryManifest
@@ -64,13 +64,17 @@ class BuildOptions:
             name: None if fields.value.get(name) is None else fields.number(name)
             for name in (*KINDS, "max_loss")
         }
-        multiple = fields.integer("multiple", minimum=1) if "multiple" in fields.value else 1
-        return cls(
+        options = cls(
             **limits,
-            multiple=multiple,
+            multiple=fields.integer("multiple", minimum=1) if "multiple" in fields.value else 1,
             reject=fields.boolean("reject"),
             seed=fields.integer("seed", minimum=-(2**53)),
         )
+        try:
+            _ = options.budget
+        except BudgetError as error:
+            raise ManifestError(f"{path}: {error.message}", hint="Compose it again.") from None
+        return options
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -81,17 +81,16 @@ def load_build(directory: Path) -> ComposedClassifier:
         )
     fields = Fields(parse_json(path.read_bytes(), str(path)), str(path))
     fields.check_version(BUILD_SCHEMA_VERSION)
-    labels = fields.strings("labels")
+    labels = fields.labels("labels")
     held = _tensors(directory, FileInfo.from_dict(fields.child("heads")))
     passes, classes = [], 0
-    for number, each in enumerate(fields.children("passes")):
+    for number, each in enumerate(fields.children("passes", minimum=1)):
         loaded = _pass(directory, each, number, held)
         classes += sum(head.classes for head in loaded.heads)
         passes.append(loaded)
     order = held.get("order")
     if (
-        not labels
-        or classes != len(labels)
+        classes != len(labels)
         or order is None
         or order.dtype != torch.int64
         or sorted(order.tolist()) != list(range(classes))
@@ -114,7 +113,7 @@ def _pass(directory: Path, fields: Fields, number: int, held: dict[str, Tensor])
     shape = graph.shapes[graph.output]
     features = shape[-1] if len(shape) == 1 else shape[0]
     heads = []
-    for position, head in enumerate(fields.children("heads")):
+    for position, head in enumerate(fields.children("heads", minimum=1)):
         prefix = f"{number}.{position}."
         own = {name.removeprefix(prefix): t for name, t in held.items() if name.startswith(prefix)}
         tail = head.strings("tail")
@@ -122,8 +121,8 @@ def _pass(directory: Path, fields: Fields, number: int, held: dict[str, Tensor])
         heads.append(JoinedHead(HeadTensors.from_dict(own), tail))
     report = TrunkReport(
         parent=fields.string("parent"),
-        kept_channels_fraction=fields.number("kept_channels_fraction"),
-        kept_params_fraction=fields.number("kept_params_fraction"),
+        kept_channels_fraction=fields.number("kept_channels_fraction", minimum=0, maximum=1),
+        kept_params_fraction=fields.number("kept_params_fraction", minimum=0),
         flops=fields.integer("flops"),
         parent_flops=fields.integer("parent_flops"),
     )

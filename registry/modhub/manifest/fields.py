@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from modhub.errors import ManifestError, SchemaVersionError
-from modhub.refs import is_sha256, is_text
+from modhub.errors import ManifestError, RefError, SchemaVersionError
+from modhub.refs import is_sha256, is_text, slug_of
 
 __all__ = ["Fields"]
 
@@ -53,6 +53,32 @@ class Fields:
             )
         return text if lines else _text(text, f"'{key}' in {self.place}")
 
+    def label(self, key: str) -> str:
+        """1 to 200 characters."""
+        return _label(self.string(key, limit=200), f"'{key}' in {self.place}")
+
+    def labels(self, key: str) -> tuple[str, ...]:
+        """At least one label, none twice."""
+        texts = self.strings(key)
+        for position, text in enumerate(texts):
+            _label(text, f"'{key}[{position}]' in {self.place}")
+            if text in texts[:position]:
+                raise ManifestError(f"'{key}' in {self.place} lists '{text}' twice.")
+        if not texts:
+            raise ManifestError(f"'{key}' in {self.place} lists 0; it should be 1 or more.")
+        return texts
+
+    def slug(self, key: str) -> str:
+        """What `modhub.refs.slug_of` makes of a label: it becomes a folder's name."""
+        text = self.label(key)
+        try:
+            fits = slug_of(text) == text
+        except RefError:
+            fits = False
+        if not fits:
+            raise ManifestError(f"'{key}' in {self.place} is '{text}', which is not a path component.")
+        return text
+
     def optional_string(self, key: str) -> str | None:
         return None if self.value.get(key) is None else self.string(key)
 
@@ -82,8 +108,9 @@ class Fields:
             )
         return number
 
-    def number(self, key: str) -> float:
-        return _finite(self._get(key, float), f"'{key}' in {self.place}")
+    def number(self, key: str, *, minimum: float = -math.inf, maximum: float = math.inf) -> float:
+        place = f"'{key}' in {self.place}"
+        return _within(_finite(self._get(key, float), place), minimum, maximum, place)
 
     def strings(self, key: str) -> tuple[str, ...]:
         items = self._get(key, list)
@@ -101,10 +128,14 @@ class Fields:
             _finite(item, f"'{key}[{position}]' in {self.place}") for position, item in enumerate(items)
         )
 
-    def number_map(self, key: str) -> dict[str, float]:
-        return {
-            name: _finite(item, f"'{key}.{name}' in {self.place}") for name, item in self._items(key).items()
-        }
+    def number_map(
+        self, key: str, *, minimum: float = -math.inf, maximum: float = math.inf
+    ) -> dict[str, float]:
+        found = {}
+        for name, item in self._items(key).items():
+            place = f"'{key}.{name}' in {self.place}"
+            found[name] = _within(_finite(item, place), minimum, maximum, place)
+        return found
 
     def scalar_map(self, key: str) -> dict[str, str | int | float | bool | None]:
         items = self._items(key)
@@ -131,8 +162,13 @@ class Fields:
     def optional_child(self, key: str) -> Fields | None:
         return None if self.value.get(key) is None else self.child(key)
 
-    def children(self, key: str) -> Iterator[Fields]:
-        for position, item in enumerate(self._get(key, list)):
+    def children(self, key: str, *, minimum: int = 0) -> Iterator[Fields]:
+        items = self._get(key, list)
+        if len(items) < minimum:
+            raise ManifestError(
+                f"'{key}' in {self.place} lists {len(items)}; it should be {minimum} or more."
+            )
+        for position, item in enumerate(items):
             yield Fields(item, f"'{key}[{position}]' in {self.place}")
 
     def _items(self, key: str) -> dict[str, Any]:
@@ -161,6 +197,19 @@ def _finite(value: Any, place: str) -> float:
     if not math.isfinite(number):
         raise ManifestError(f"{place} should be a finite number, not {_named(value)}.")
     return number
+
+
+def _within(number: float, minimum: float, maximum: float, place: str) -> float:
+    if not minimum <= number <= maximum:
+        wanted = f"{minimum:g} or more" if maximum == math.inf else f"{minimum:g} to {maximum:g}"
+        raise ManifestError(f"{place} is {number:g}; it should be {wanted}.")
+    return number
+
+
+def _label(text: str, place: str) -> str:
+    if not 1 <= len(text) <= 200:
+        raise ManifestError(f"{place} has {len(text):,} characters; a label has 1 to 200.")
+    return text
 
 
 def _text(text: str, place: str) -> str:

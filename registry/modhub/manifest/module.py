@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from modhub.errors import ManifestError
 from modhub.files import parse_json, pretty_json
 from modhub.manifest.fields import Fields
 from modhub.manifest.parts import (
@@ -20,7 +19,6 @@ from modhub.manifest.parts import (
     TrunkInfo,
     answers_to,
 )
-from modhub.refs import slug_of
 
 __all__ = ["FORMS", "MODULE_SCHEMA_VERSION", "ModuleManifest"]
 
@@ -63,9 +61,9 @@ class ModuleManifest:
     def from_dict(cls, fields: Fields) -> ModuleManifest:
         fields.check_version(MODULE_SCHEMA_VERSION)
         measurement = fields.optional_child("measurement")
-        manifest = cls(
-            label=fields.string("label", limit=200),
-            slug=fields.string("slug", limit=200),
+        return cls(
+            label=fields.label("label"),
+            slug=fields.slug("slug"),
             aliases=fields.strings("aliases"),
             ontology_id=fields.optional_string("ontology_id"),
             form=fields.choice("form", FORMS),
@@ -80,11 +78,6 @@ class ModuleManifest:
             provenance=Provenance.from_dict(fields.child("provenance")),
             license=fields.optional_string("license"),
         )
-        if slug_of(manifest.slug) != manifest.slug:
-            raise ManifestError(
-                f"'slug' in {fields.place} is '{manifest.slug}', which is not a path component."
-            )
-        return manifest
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -263,7 +263,7 @@ class Measurement:
             split=fields.string("split"),
             positives=fields.integer("positives"),
             negatives=fields.integer("negatives"),
-            values=fields.number_map("values"),
+            values=fields.number_map("values", minimum=0, maximum=1),
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -41,15 +41,15 @@ class ModuleEntry:
     def from_dict(cls, fields: Fields) -> ModuleEntry:
         trunk = fields.optional_child("trunk")
         return cls(
-            label=fields.string("label", limit=200),
-            slug=fields.string("slug", limit=200),
+            label=fields.label("label"),
+            slug=fields.slug("slug"),
             aliases=fields.strings("aliases"),
             form=fields.choice("form", FORMS),
             manifest=FileInfo.from_dict(fields.child("manifest")),
             tensors=FileInfo.from_dict(fields.child("tensors")),
             trunk=None if trunk is None else TrunkInfo.from_dict(trunk),
-            kept_channels_fraction=fields.number("kept_channels_fraction"),
-            metrics=fields.number_map("metrics"),
+            kept_channels_fraction=fields.number("kept_channels_fraction", minimum=0, maximum=1),
+            metrics=fields.number_map("metrics", minimum=0, maximum=1),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,6 +98,8 @@ class RepositoryManifest:
             license=fields.optional_string("license"),
             modules=tuple(ModuleEntry.from_dict(entry) for entry in fields.children("modules")),
         )
+        if not manifest.modules:
+            raise ManifestError(f"{fields.place} lists no module.", hint="Make some with: modhub decompose")
         slugs = [entry.slug for entry in manifest.modules]
         if repeated := {slug for slug in slugs if slugs.count(slug) > 1}:
             raise ManifestError(f"{fields.place} lists the module '{min(repeated)}' twice.")
