@@ -77,6 +77,7 @@ def repository_files(
         tensors = f"modules/{slug}/module.safetensors"
         files[tensors] = safetensors.numpy.save({"mask": mask.astype(np.uint8)})
         recall = 0.95 - 0.01 * number
+        metrics = {"recall": recall, "precision": recall - 0.03}
         manifest = ModuleManifest(
             label=label,
             slug=slug,
@@ -92,7 +93,7 @@ def repository_files(
                 parameters={"slope": 1.4, "intercept": -1.0, "margin_mean": 3.1, "margin_std": 1.2},
             ),
             measurement=Measurement(
-                dataset=dataset, split="test", positives=100, negatives=900, values={"recall": recall}
+                dataset=dataset, split="test", positives=100, negatives=900, values=metrics
             ),
             sizes=Sizes(
                 kept_channels=int(mask.sum()),
@@ -119,7 +120,7 @@ def repository_files(
                 tensors=info(tensors),
                 trunk=None,
                 kept_channels_fraction=float(mask.mean()),
-                metrics={"recall": recall, "precision": recall - 0.03},
+                metrics=metrics,
             )
         )
     whole = RepositoryManifest(

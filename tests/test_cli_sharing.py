@@ -193,6 +193,55 @@ def test_damage_is_found(modhub, how, message):
     assert modhub("versions", "lab/pets").code == 1, "nothing of it may be on the hub"
 
 
+def said_otherwise(directory, change):
+    """`modhub.json` changed, every digest still true."""
+    path = directory / "modhub.json"
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_bytes(pretty_json(document))
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("label", lambda d: d["modules"][0].update(label="zzz")),
+        ("slug", lambda d: d["modules"][0].update(slug="zzz")),
+        ("aliases", lambda d: d["modules"][0].update(aliases=["dog"])),
+        ("form", lambda d: d["modules"][0].update(form="standalone")),
+        ("metrics", lambda d: d["modules"][0]["metrics"].update(recall=1)),
+        ("metrics", lambda d: d["modules"][0].update(metrics={})),
+        ("kept_channels_fraction", lambda d: d["modules"][0].update(kept_channels_fraction=0.1)),
+        ("license", lambda d: d.update(license="cc0-1.0")),
+        ("license", lambda d: d.update(license=None)),
+        ("input", lambda d: d["input"].update(mean=[0.4])),
+        ("method", lambda d: d["method"]["parameters"].update(max_loss=0)),
+        ("parent", lambda d: d["parent"].update(name="another")),
+        ("parent", lambda d: d["parent"].update(labels=["cat", "zzz"])),
+        ("trunk", lambda d: d["trunk"].update(flops=1)),
+    ],
+)
+def test_manifests_that_contradict_one_another(modhub, key, change):
+    assert modhub("verify", "pets", "-q").code == 0
+    said_otherwise(Path("pets"), change)
+    message = (
+        f"Error: modules/cat/module.json does not say the same as modhub.json: '{key}' differs.\n"
+        "Pull or decompose it again.\n"
+    )
+    assert modhub("verify", "pets", "-q").err == message
+    assert modhub("push", "pets", "lab/pets", "--version", "1.0.0").err == message
+    assert modhub("versions", "lab/pets").code == 1, "nothing of it may be on the hub"
+
+
+def test_a_release_whose_manifests_contradict_one_another(shop):
+    store = Store(shop.hub)
+    key = RepositoryKey.model("lab/pets")
+    said_otherwise(Path("pets"), lambda d: d.update(license="cc0-1.0"))
+    made = store.commit(key, [Add("modhub.json", Path("pets/modhub.json").read_bytes())], title="Other")
+    store.create_tag(key, "v1.1.0", revision=made.id)
+    result = shop("verify", "lab/pets", "-q")
+    assert result.err.startswith("Error: modules/cat/module.json does not say the same as modhub.json: ")
+
+
 def test_truncated_manifest(modhub):
     damage("shorten")(Path("pets"))
     result = modhub("verify", "pets", "-q")

@@ -152,7 +152,8 @@ def artifact_contents(catalog: Catalog, directory: Path, repository: RepositoryI
     """What a release of the artifact in `directory` consists of, every digest verified.
 
     The card is made anew with the repository's name in its commands, unless somebody edited it. Hidden files
-    stay behind. Raises `StorageError` for links, and `IntegrityError` when a manifest names what is not sent.
+    stay behind. Raises `StorageError` for links, and `IntegrityError` when a manifest names what is not sent or
+    when the manifests contradict one another.
     """
     place = directory / MANIFEST_NAME
     if not place.is_file():
@@ -207,6 +208,8 @@ def artifact_contents(catalog: Catalog, directory: Path, repository: RepositoryI
                 f"'{info.path}', which a manifest in '{directory}' names, is not a file that is sent.",
                 hint="Hidden files and yanked.json stay behind: give it another name.",
             )
+    for entry, module in zip(manifest.modules, modules, strict=True):
+        manifest.check(entry, module)
     return contents
 
 

@@ -354,7 +354,7 @@ def _read_group(group: list[LockedModule], locate: Callable[[FileInfo], Path]) -
                 hint="Write the lock again with: modhub lock",
             )
         manifests.append(manifest)
-        entries[manifest.slug] = _entry(manifest, about)
+        entries[manifest.slug] = ModuleEntry.of(manifest, about)
     first = manifests[0]
     whole = RepositoryManifest(
         parent=first.parent,
@@ -370,20 +370,6 @@ def _read_group(group: list[LockedModule], locate: Callable[[FileInfo], Path]) -
         Part(by_slug[manifest.slug], read.trunk, read.statistics, label=module.want.label)
         for module, manifest in zip(group, manifests, strict=True)
     ]
-
-
-def _entry(manifest: ModuleManifest, about: FileInfo) -> ModuleEntry:
-    return ModuleEntry(
-        label=manifest.label,
-        slug=manifest.slug,
-        aliases=manifest.aliases,
-        form=manifest.form,
-        manifest=about,
-        tensors=manifest.tensors,
-        trunk=manifest.trunk if manifest.form == "standalone" else None,
-        kept_channels_fraction=manifest.sizes.kept_channels_fraction,
-        metrics={} if manifest.measurement is None else manifest.measurement.values,
-    )
 
 
 def build_manifests(build: Path) -> list[ModuleManifest]:

@@ -38,12 +38,12 @@ def verify(
     directory = Path(target)
     if not directory.is_dir():
         pulled = pull_refs(open_catalog(hub, offline=offline), [Ref.parse(target)], reporter)
-        entries = [(module.entry, module.manifest) for part in pulled for module in part.modules]
-        _check_entries(entries)
+        for part in pulled:
+            _check_entries(part.manifest, [(module.entry, module.manifest) for module in part.modules])
         return {
             "target": target,
             "files": sum(len(part.files) for part in pulled),
-            "modules": len(entries),
+            "modules": sum(len(part.modules) for part in pulled),
         }
     if (directory / MANIFEST_NAME).is_file():
         return {"target": target, **_verify_artifact(directory, reporter)}
@@ -61,7 +61,9 @@ def _verify_artifact(directory: Path, reporter: Reporter) -> dict[str, int]:
     files = list(_files_of(manifest))
     for file in reporter.track(files, "verify"):
         _check(confined(directory, file.path), file, "Pull or decompose it again.")
-    _check_entries([(entry, confined(directory, entry.manifest.path)) for entry in manifest.modules])
+    _check_entries(
+        manifest, [(entry, confined(directory, entry.manifest.path)) for entry in manifest.modules]
+    )
     return {"files": 1 + len(files), "modules": len(manifest.modules)}
 
 
@@ -76,14 +78,9 @@ def _verify_build(directory: Path, reporter: Reporter) -> dict[str, int]:
     return {"files": 1 + len(promised), "modules": len(build.strings("labels"))}
 
 
-def _check_entries(entries: list[tuple[ModuleEntry, Path]]) -> None:
+def _check_entries(manifest: RepositoryManifest, entries: list[tuple[ModuleEntry, Path]]) -> None:
     for entry, path in entries:
-        said = ModuleManifest.from_bytes(path.read_bytes(), entry.manifest.path)
-        if said.slug != entry.slug or said.tensors != entry.tensors:
-            raise IntegrityError(
-                f"{entry.manifest.path} does not say the same as {MANIFEST_NAME}.",
-                hint="Pull or decompose it again.",
-            )
+        manifest.check(entry, ModuleManifest.from_bytes(path.read_bytes(), entry.manifest.path))
 
 
 def _files_of(manifest: RepositoryManifest) -> Iterator[FileInfo]:

@@ -79,19 +79,7 @@ def assemble(
             license=parent.license,
         )
         modules.append(ClassModule(manifest, draft.tensors))
-        entries.append(
-            ModuleEntry(
-                label=manifest.label,
-                slug=slug,
-                aliases=manifest.aliases,
-                form=manifest.form,
-                manifest=_info(f"modules/{slug}/module.json", manifest.to_bytes()),
-                tensors=tensors,
-                trunk=None,
-                kept_channels_fraction=draft.sizes.kept_channels_fraction,
-                metrics={} if draft.measurement is None else draft.measurement.values,
-            )
-        )
+        entries.append(ModuleEntry.of(manifest, _info(f"modules/{slug}/module.json", manifest.to_bytes())))
     whole = RepositoryManifest(
         parent=about,
         trunk=trunk,

@@ -50,17 +50,7 @@ def standalone(modules: ModuleSet, name: str) -> ModuleSet:
         trunk=info,
         tensors=_info(f"modules/{manifest.slug}/module.safetensors", tensor_bytes(own)),
     )
-    entry = ModuleEntry(
-        label=manifest.label,
-        slug=manifest.slug,
-        aliases=manifest.aliases,
-        form=manifest.form,
-        manifest=_info(f"modules/{manifest.slug}/module.json", manifest.to_bytes()),
-        tensors=manifest.tensors,
-        trunk=info,
-        kept_channels_fraction=manifest.sizes.kept_channels_fraction,
-        metrics={} if manifest.measurement is None else manifest.measurement.values,
-    )
+    entry = ModuleEntry.of(manifest, _info(f"modules/{manifest.slug}/module.json", manifest.to_bytes()))
     repository = RepositoryManifest(
         parent=manifest.parent,
         trunk=None,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from modhub.errors import ManifestError, NotFoundError
+from modhub.errors import IntegrityError, ManifestError, NotFoundError
 from modhub.files import parse_json, pretty_json
 from modhub.manifest.fields import Fields
-from modhub.manifest.module import FORMS
+from modhub.manifest.module import FORMS, ModuleManifest
 from modhub.manifest.parts import FileInfo, InputSpec, MethodInfo, ParentInfo, TrunkInfo, answers_to
 
 __all__ = ["MANIFEST_NAME", "REPOSITORY_SCHEMA_VERSION", "ModuleEntry", "RepositoryManifest"]
@@ -50,6 +50,21 @@ class ModuleEntry:
             trunk=None if trunk is None else TrunkInfo.from_dict(trunk),
             kept_channels_fraction=fields.number("kept_channels_fraction", minimum=0, maximum=1),
             metrics=fields.number_map("metrics", minimum=0, maximum=1),
+        )
+
+    @classmethod
+    def of(cls, module: ModuleManifest, manifest: FileInfo) -> ModuleEntry:
+        """The entry of a module whose own manifest is the file `manifest`."""
+        return cls(
+            label=module.label,
+            slug=module.slug,
+            aliases=module.aliases,
+            form=module.form,
+            manifest=manifest,
+            tensors=module.tensors,
+            trunk=module.trunk if module.form == "standalone" else None,
+            kept_channels_fraction=module.sizes.kept_channels_fraction,
+            metrics={} if module.measurement is None else module.measurement.values,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,9 +150,31 @@ class RepositoryManifest:
             hint=f"It has {len(known)} classes; nearest: {', '.join(near)}.",
         )
 
+    def check(self, entry: ModuleEntry, module: ModuleManifest) -> None:
+        """Compare everything that `entry` and this manifest say of a module with its own manifest.
+
+        Where a trunk's files stand may be said by one of them alone. Raises `IntegrityError` that names the
+        first thing in which they differ.
+        """
+        said, told = entry.to_dict(), ModuleEntry.of(module, entry.manifest).to_dict()
+        pairs = {key: (said[key], told[key]) for key in said if key != "trunk"}
+        for key in ("parent", "input", "method", "license"):
+            pairs[key] = (getattr(self, key), getattr(module, key))
+        pairs["trunk"] = (_anywhere(self.trunk_of(entry)), _anywhere(module.trunk))
+        for key, (mine, its) in pairs.items():
+            if mine != its:
+                raise IntegrityError(
+                    f"{entry.manifest.path} does not say the same as {MANIFEST_NAME}: '{key}' differs.",
+                    hint="Pull or decompose it again.",
+                )
+
     def trunk_of(self, entry: ModuleEntry) -> TrunkInfo:
         """The trunk `entry` stands on: its own, or the repository's."""
         trunk = entry.trunk or self.trunk
         if trunk is None:
             raise ManifestError(f"The module '{entry.slug}' has no trunk.")
         return trunk
+
+
+def _anywhere(trunk: TrunkInfo) -> TrunkInfo:
+    return replace(trunk, repository=None, revision=None)
