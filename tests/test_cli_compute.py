@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from modhub.api.composing import BuildOptions
+from modhub.api.using import load
 from modhub.compose import Budget
 from modhub.data import as_batch, open_data
 from modhub.nets.architectures import ARCHITECTURES
@@ -151,7 +152,7 @@ def test_verify_reads_every_file_of_a_build(home, modhub, tmp_path):
     modhub.go(home)
     build = tmp_path / "build"
     shutil.copytree(home / "work" / "build", build)
-    assert modhub.good("verify", build, "--json").json["files"] == 6
+    assert modhub.good("verify", build, "--json").json == {"target": str(build), "files": 12, "modules": 3}
     weights = next(build.glob("trunks/*/weights.safetensors"))
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
@@ -161,6 +162,64 @@ def test_verify_reads_every_file_of_a_build(home, modhub, tmp_path):
     assert result.err.startswith(f"Error: '{weights}' is not what its manifest promises")
     weights.unlink()
     assert modhub("verify", build, "-q").err.startswith(f"Error: '{weights}' is missing")
+
+
+NOT_THE_LOCK = "'{}/modhub.lock' is not the lock of the modhub.toml beside it."
+
+
+def replaced(path, before, after):
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda build: (build / "modhub.lock").write_text("x"), "{}/modhub.lock is not valid JSON ("),
+        (lambda build: (build / "options.json").write_text("x"), "{}/options.json is not valid JSON ("),
+        (lambda build: (build / "modhub.toml").write_text("x"), "{}/modhub.toml is not valid TOML ("),
+        (lambda build: (build / "modules/0.json").write_text("x"), "'{}/modules/0.json' has 1 bytes; "),
+        (lambda build: (build / "modhub.lock").unlink(), "'{}/modhub.lock' is missing."),
+        (lambda build: (build / "options.json").unlink(), "'{}/options.json' is missing."),
+        (lambda build: (build / "modhub.toml").unlink(), "'{}/modhub.toml' is missing."),
+        (lambda build: (build / "modules/2.json").unlink(), "'{}/modules/2.json' is missing."),
+        (
+            lambda build: (build / "modules/3.json").write_text("{}"),
+            "'{}/modules/3.json' is of none of the build's modules.",
+        ),
+        (lambda build: replaced(build / "modhub.toml", "two", "three"), NOT_THE_LOCK),
+        (
+            lambda build: [replaced(build / name, "two", "three") for name in ("modhub.toml", "modhub.lock")],
+            "'{}/modhub.lock' has other labels than build.json.",
+        ),
+        (
+            lambda build: replaced(build / "options.json", '"reject": false', '"reject": true'),
+            "'{}/options.json' does not say the same as build.json: 'reject' differs.",
+        ),
+        (
+            lambda build: replaced(build / "modhub.lock", '"module": "0"', '"module": "1"'),
+            "'{}/modules/0.json' does not say what modhub.lock says.",
+        ),
+        (
+            lambda build: replaced(build / "build.json", '"two"', '"0"'),
+            "'labels' in {}/build.json lists '0' twice.",
+        ),
+    ],
+)
+def test_a_build_that_contradicts_what_it_was_made_of(home, modhub, tmp_path, damage, message):
+    build = tmp_path / "build"
+    shutil.copytree(home / "work" / "build", build)
+    damage(build)
+    result = modhub("verify", build, "-q")
+    assert result.code == 1
+    assert result.err.startswith("Error: " + message.format(build)), result.err
+
+
+def test_a_build_saved_by_python_is_whole_and_a_readme_may_be_edited(home, modhub, tmp_path):
+    load(home / "work" / "build").save(tmp_path / "build")
+    (tmp_path / "build" / "README.md").write_text("My own.")
+    assert modhub.good("verify", tmp_path / "build", "--json").json["files"] == 6
 
 
 def test_frontier_shows_the_trade(home, modhub, tmp_path):

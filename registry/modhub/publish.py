@@ -152,8 +152,8 @@ def artifact_contents(catalog: Catalog, directory: Path, repository: RepositoryI
     """What a release of the artifact in `directory` consists of, every digest verified.
 
     The card is made anew with the repository's name in its commands, unless somebody edited it. Hidden files
-    stay behind. Raises `StorageError` for links, and `IntegrityError` when a manifest names what is not sent or
-    when the manifests contradict one another.
+    stay behind. Raises `StorageError` for links, and `IntegrityError` when a manifest names what is not sent
+    or when the manifests contradict one another.
     """
     place = directory / MANIFEST_NAME
     if not place.is_file():

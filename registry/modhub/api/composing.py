@@ -285,10 +285,12 @@ def _build(
             calibrate=_opened(calibrate),
         )
         classifier.save(scratch)
-        for number, part in enumerate(parts):
+        for number, module in enumerate(lock.modules):
             place = scratch / "modules" / f"{number}.json"
             place.parent.mkdir(exist_ok=True)
-            place.write_bytes(part.module.manifest.to_bytes())
+            # Its very bytes, from the cache: they have the digest that stands in the lock.
+            about = catalog.fetch(module.repository, module.commit, module.files[0])
+            place.write_bytes(about.read_bytes())
         (scratch / PROJECT_NAME).write_text(text, encoding="utf-8")
         (scratch / LOCK_NAME).write_bytes(lock.to_bytes())
         (scratch / OPTIONS_NAME).write_bytes(pretty_json(options.to_dict()))

@@ -1,16 +1,17 @@
-"""Whether every byte of an artifact, a release or a build is what its manifests promise. Imports no torch."""
+"""Whether an artifact, a release or a build is what its manifests promise. Only a build needs torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from modhub.api.projects import open_catalog
+from modhub.api.projects import open_catalog, read_project
 from modhub.api.sharing import pull_refs
 from modhub.catalog import Catalog
 from modhub.errors import IntegrityError, NotFoundError
 from modhub.files import confined, parse_json, sha256_of_file
+from modhub.lock import LOCK_NAME, Lock
 from modhub.manifest import (
     MANIFEST_NAME,
     Fields,
@@ -20,20 +21,25 @@ from modhub.manifest import (
     RepositoryManifest,
     TrunkInfo,
 )
+from modhub.project import PROJECT_NAME
 from modhub.refs import Ref
 from modhub.reporter import SILENT, Reporter
+
+if TYPE_CHECKING:
+    from modhub.compose import ComposedClassifier
 
 __all__ = ["verify"]
 
 _BUILD_NAME = "build.json"
+_AGAIN = "Compose it again."
 
 
 def verify(
     target: str, *, hub: str | Catalog | None = None, offline: bool = False, reporter: Reporter = SILENT
 ) -> dict[str, Any]:
-    """Check every file of an artifact's directory, of a build, or of what a ref names.
+    """Check an artifact's directory, a build, or what a ref names: see `modhub verify --help`.
 
-    Raises `IntegrityError` or `ManifestError` naming the first that is wrong.
+    Raises `IntegrityError`, `ManifestError` or `RefError` naming the first file that is wrong.
     """
     directory = Path(target)
     if not directory.is_dir():
@@ -74,8 +80,49 @@ def _verify_build(directory: Path, reporter: Reporter) -> dict[str, int]:
     for part in build.children("passes"):
         promised += [part.child("graph"), part.child("weights")]
     for file in reporter.track([FileInfo.from_dict(each) for each in promised], "verify"):
-        _check(confined(directory, file.path), file, "Compose it again.")
-    return {"files": 1 + len(promised), "modules": len(build.strings("labels"))}
+        _check(confined(directory, file.path), file, _AGAIN)
+    # Whoever has a build has torch, too.
+    from modhub.compose.storage import load_build
+
+    classifier = load_build(directory)
+    files = 1 + len(promised) + _verify_origin(directory, classifier)
+    return {"files": files, "modules": len(classifier.labels)}
+
+
+def _verify_origin(directory: Path, classifier: ComposedClassifier) -> int:
+    """How many files say what a build was made of, each checked against the others and the classifier."""
+    from modhub.api.composing import OPTIONS_NAME, BuildOptions
+
+    names = (PROJECT_NAME, LOCK_NAME, OPTIONS_NAME)
+    if not any((directory / name).exists() for name in (*names, "modules")):
+        # What Python's save() writes has none of them.
+        return 0
+    for name in names:
+        if not (directory / name).is_file():
+            raise IntegrityError(f"'{directory / name}' is missing.", hint=_AGAIN)
+    path = directory / LOCK_NAME
+    lock = Lock.from_bytes(path.read_bytes(), str(path))
+    if not lock.fulfils(read_project(directory)):
+        raise IntegrityError(f"'{path}' is not the lock of the {PROJECT_NAME} beside it.", hint=_AGAIN)
+    if tuple(module.want.label for module in lock.modules) != classifier.labels:
+        raise IntegrityError(f"'{path}' has other labels than {_BUILD_NAME}.", hint=_AGAIN)
+    if BuildOptions.read(directory / OPTIONS_NAME).reject != classifier.reject:
+        raise IntegrityError(
+            f"'{directory / OPTIONS_NAME}' does not say the same as {_BUILD_NAME}: 'reject' differs.",
+            hint=_AGAIN,
+        )
+    for number, module in enumerate(lock.modules):
+        place = directory / "modules" / f"{number}.json"
+        _check(place, module.files[0], _AGAIN)
+        about = ModuleManifest.from_bytes(place.read_bytes(), str(place))
+        said = (about.label, about.trunk.sha256, (about.tensors,))
+        if said != (module.module, module.trunk, module.files[1:]):
+            raise IntegrityError(f"'{place}' does not say what {LOCK_NAME} says.", hint=_AGAIN)
+    expected = {f"{number}.json" for number in range(len(lock.modules))}
+    for place in sorted((directory / "modules").iterdir()):
+        if place.name not in expected:
+            raise IntegrityError(f"'{place}' is of none of the build's modules.", hint="Remove it.")
+    return len(names) + len(expected)
 
 
 def _check_entries(manifest: RepositoryManifest, entries: list[tuple[ModuleEntry, Path]]) -> None:
