@@ -23,6 +23,7 @@ from modhub.data import as_batch, open_data
 from modhub.nets.architectures import ARCHITECTURES
 from modhub_cli.main import run
 from tests.console import ROOT, Console
+from tests.hub_server import serving
 
 LABELS = {"plain": ["0", "1", "2", "3"], "residual": ["2", "3", "4"]}
 
@@ -263,6 +264,24 @@ def test_locked_builds_are_equal_and_need_no_hub(home, modhub):
             assert (home / "work/offline" / file.relative_to(home / "work/build")).read_bytes() == (
                 file.read_bytes()
             ), file
+
+
+def test_a_lock_is_fetched_as_it_stands_when_the_cache_is_empty(home, modhub, tmp_path):
+    shutil.copytree(home / "hub", tmp_path / "hub")
+    modhub.monkeypatch.setenv("MODHUB_CACHE", str(tmp_path / "cache"))
+    with serving(tmp_path / "hub") as server:
+        refused = modhub(
+            "compose", "--locked", "--offline", "-o", tmp_path / "none", "--hub", server.address, "-q"
+        )
+        assert refused.code == 1
+        assert "is not in the cache, and the hub is not asked when offline." in refused.err
+        modhub.good("compose", "--locked", "-o", tmp_path / "build", "--hub", server.address, "-q")
+    build = tmp_path / "build"
+    assert files_in(build) == files_in(home / "work/build")
+    for file in files_in(build):
+        assert (build / file).read_bytes() == (home / "work/build" / file).read_bytes(), file
+    # Nobody listens there any more: what is in the cache is asked of nobody.
+    modhub.good("compose", "--locked", "-o", build, "--force", "--hub", server.address, "-q")
 
 
 def test_evaluate_counts_what_it_knows(modhub):

@@ -50,7 +50,11 @@ def loss(text: str) -> float:
 @click.option(
     "-o", "--out", "target", required=True, type=click.Path(path_type=Path, file_okay=False), help="Where to."
 )
-@click.option("--locked", is_flag=True, help="Use modhub.lock and nothing else; works offline.")
+@click.option(
+    "--locked",
+    is_flag=True,
+    help="Use modhub.lock as it is, resolve nothing; works offline when all of it is in the cache.",
+)
 @click.option(
     "--budget",
     "budgets",

@@ -170,7 +170,8 @@ def compose_project(
 ) -> dict[str, Any]:
     """Build the composition of a `modhub.toml` (or the folder it is in) into `target`; the report, for JSON.
 
-    With `locked` the lock must be there and fit, and is all that is used. Otherwise it is brought up to date.
+    With `locked` the lock must be there and fit, and nothing is resolved: what the cache lacks is fetched by
+    commit and digest, and no hub is asked for the rest. Otherwise the lock is brought up to date.
     """
     place = pick_device(device)
     lock: Lock | None
@@ -187,7 +188,7 @@ def compose_project(
         text,
         target,
         options,
-        open_catalog(hub, offline=offline or locked),
+        open_catalog(hub, offline=offline),
         tune=tune,
         calibrate=calibrate,
         device=place,
