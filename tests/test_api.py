@@ -11,10 +11,11 @@ from torch import nn
 
 import modhub
 from modhub.api.composing import compose_project
-from modhub.api.making import open_parent
+from modhub.api.making import apart, decompose_to, open_parent
 from modhub.api.projects import add_modules, create_project, lock_project
+from modhub.artifact import write_artifact
 from modhub.data import as_batch, open_data
-from modhub.errors import CompositionError, IntegrityError, RefError
+from modhub.errors import BudgetError, CompositionError, DataError, IntegrityError, RefError
 from modhub.nets import Runner
 from modhub.nets.architectures import ARCHITECTURES
 from modhub.project import Project
@@ -117,6 +118,66 @@ def test_a_lock_that_its_modules_contradict_is_refused(here, change, message):
         compose_project(here / "work", here / "build", locked=True)
     assert str(caught.value) == f"{message} Write the lock again with: modhub lock"
     assert not (here / "build").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"form": "zzz"}, DataError, "There is no form 'zzz'. There are: delta, standalone."),
+        (
+            {"form": "standalone"},
+            DataError,
+            "A set of modules in memory stands on one trunk, so that none of them is standalone. "
+            "Write them apart with: modhub decompose --form standalone",
+        ),
+        (
+            {"images_per_class": 0},
+            DataError,
+            "A class cannot be found by 0 of its images. Look at 2 or more of each class; 300 are usual.",
+        ),
+        (
+            {"max_loss": 2.0},
+            BudgetError,
+            "A module cannot lose 2 of its accuracy. Give the loss as a fraction: 0.005 is half a point.",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_met_are_refused(here, settings, error, message):
+    with pytest.raises(error) as caught:
+        modhub.decompose("modhub:digits-plain", "digits", weights="digits.safetensors", **settings)
+    assert str(caught.value) == message
+    with pytest.raises(DataError, match=r"^There is no form 'zzz'\."):
+        decompose_to(here / "out", "modhub:digits-plain", "digits", weights="digits.safetensors", form="zzz")
+
+
+def test_one_ref_is_a_string_and_so_is_a_path(here):
+    modhub.push(digit_modules(), "me/digits", version="1.0.0")
+    assert [row["label"] for row in modhub.search("1")["modules"]] == ["1"]
+    assert modhub.compose("me/digits/1").labels == ("1",)
+    with pytest.raises(BudgetError) as caught:
+        modhub.frontier("me/digits/1", kind="zz")
+    assert str(caught.value) == "'zz' is nothing that a budget limits. There are: flops, params, time."
+
+    create_project(here / "work")
+    add_modules(here / "work", ["1=me/digits/1", "2=me/digits/2"])
+    compose_project(here / "work", here / "work" / "build")
+    report = modhub.replace("work/build", "2=me/digits/3", "work/again")
+    assert report["labels"] == ["1", "2"]
+    made = modhub.export("work/again", "again.pt2", format="pt2")
+    assert (made["path"], Path("again.pt2").is_file()) == ("again.pt2", True)
+
+
+def test_a_directory_of_modules_composes(here):
+    modules = digit_modules()
+    modhub.push(modules, "me/digits", version="1.0.0")
+    refs = ["me/digits/3", "me/digits/5"]
+    modhub.pull(refs, out="pulled")
+    images = as_batch(open_data("digits", "test").images(range(20)))
+    found = modhub.compose(Path("pulled"))
+    assert found.labels == ("3", "5")
+    assert torch.equal(found(images), modhub.compose(refs)(images))
+    write_artifact(here / "apart", *apart(modules))
+    assert modhub.compose(here / "apart").labels == tuple(entry.label for entry in modules.manifest.modules)
 
 
 def test_two_of_one_label_are_refused(here):

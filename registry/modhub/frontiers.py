@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modhub.compose import Budget, ComposedClassifier, Part, compose
+from modhub.compose import KINDS, Budget, ComposedClassifier, Part, compose
 from modhub.compose.imagining import Imagination
 from modhub.compose.plans import decisions, plans
 from modhub.data import ImageSet
@@ -111,8 +111,12 @@ def frontier(
     `data` are labelled images that had no say in anything: with them accuracies are measured, and with
     `control` those of random channels. Without them only the agreement with the whole trunks is, on synthetic
     images that nothing was fitted on. `tune` as for `compose`. Raises `BudgetError` when even the largest
-    budget cannot be met.
+    budget cannot be met, and for another `kind`.
     """
+    if kind not in KINDS:
+        raise BudgetError(
+            f"'{kind}' is nothing that a budget limits.", hint=f"There are: {', '.join(KINDS)}."
+        )
     imagination = Imagination(seed, device)
     whole = compose(parts, budget=Budget(flops=1.0))
     judge = (

@@ -142,8 +142,10 @@ class Project:
                 )
 
     @classmethod
-    def of(cls, modules: Mapping[str, str] | Iterable[str], *, name: str = "composition") -> Project:
-        """A project from refs by label, or from refs that name their class. Raises `RefError`."""
+    def of(cls, modules: Mapping[str, str] | Iterable[str] | str, *, name: str = "composition") -> Project:
+        """A project from refs by label, or from refs that name their class, or one. Raises `RefError`."""
+        if isinstance(modules, str):
+            modules = [modules]
         if isinstance(modules, Mapping):
             return cls(name, tuple(Want.parse(label, text) for label, text in modules.items()))
         return cls(name, tuple(Want.of(Ref.parse(text)) for text in modules))

@@ -11,16 +11,16 @@ import torch
 
 from modhub.api.projects import current_lock, lock_project, open_catalog, parse_item, read_lock, read_project
 from modhub.api.projects import resolve_project as resolve_lock
-from modhub.artifact import read_modules
+from modhub.artifact import read_manifest, read_modules
 from modhub.catalog import Catalog
-from modhub.compose import KINDS, Budget, ComposedClassifier, Part
+from modhub.compose import KINDS, Budget, ComposedClassifier, Part, parts_of
 from modhub.compose import compose as compile_parts
 from modhub.data import ImageSet, open_data
 from modhub.devices import pick_device
 from modhub.errors import BudgetError, CompositionError, IntegrityError, ManifestError
-from modhub.files import new_directory, parse_json, pretty_json
+from modhub.files import confined, new_directory, parse_json, pretty_json
 from modhub.lock import LOCK_NAME, Lock, LockedModule
-from modhub.manifest import Fields, FileInfo, ModuleEntry, ModuleManifest, RepositoryManifest
+from modhub.manifest import MANIFEST_NAME, Fields, FileInfo, ModuleEntry, ModuleManifest, RepositoryManifest
 from modhub.project import PROJECT_NAME, Project, Want, add_want, remove_want
 from modhub.reporter import SILENT, Reporter
 
@@ -96,7 +96,7 @@ class BuildOptions:
 
 
 def compose(
-    modules: Mapping[str, str] | Iterable[str] | Path,
+    modules: Mapping[str, str] | Iterable[str] | str | Path,
     *,
     hub: str | Catalog | None = None,
     offline: bool = False,
@@ -108,11 +108,16 @@ def compose(
     device: str = "auto",
     reporter: Reporter = SILENT,
 ) -> ComposedClassifier:
-    """A classifier of modules named by refs, by `{label: ref}`, or by a folder with a `modhub.toml`.
+    """A classifier of modules named by a ref, by refs, by `{label: ref}`, or by a folder.
 
-    `device` is auto, cpu or cuda: where what must be fitted is fitted; the classifier is on the CPU.
+    A folder is a `Path`: one with a `modhub.toml`, or an artifact's as `decompose` and `pull` write them, all
+    of whose modules are composed and for which no hub is asked. `device` is auto, cpu or cuda: where what
+    must be fitted is fitted; the classifier is on the CPU.
 
-    Raises `RefError`, `ResolutionError`, `CompositionError`, `DeviceError`, `HubError`.
+    Raises `RefError`, `ResolutionError`, `CompositionError` (`BudgetError` for a budget that cannot be met),
+    `DeviceError`, `DataError` for images that cannot be used, `HubError` (`NotFoundError` for what is not
+    there), `StorageError` for a folder that cannot be read, `ManifestError` and `IntegrityError` for files
+    that are not what they should be.
     """
     place = pick_device(device)
     parts = locked_parts(modules, hub=hub, offline=offline, reporter=reporter)
@@ -129,16 +134,18 @@ def compose(
 
 
 def locked_parts(
-    modules: Mapping[str, str] | Iterable[str] | Path,
+    modules: Mapping[str, str] | Iterable[str] | str | Path,
     *,
     hub: str | Catalog | None = None,
     offline: bool = False,
     reporter: Reporter = SILENT,
 ) -> list[Part]:
-    """The modules that refs or a project with its lock name, fetched. No lock is written.
+    """The modules that refs or a project with its lock name, fetched, or those of an artifact's directory.
 
-    Raises `RefError`, `ResolutionError`, `HubError`.
+    No lock is written. Errors as for `compose`.
     """
+    if isinstance(modules, Path) and _is_artifact(modules):
+        return _parts_of_artifact(modules)
     catalog = open_catalog(hub, offline=offline)
     if isinstance(modules, Path):
         lock = read_lock(modules)
@@ -148,6 +155,17 @@ def locked_parts(
     else:
         lock = resolve_lock(Project.of(modules), catalog)
     return parts_of_lock(lock, catalog, reporter)
+
+
+def _is_artifact(directory: Path) -> bool:
+    return (directory / MANIFEST_NAME).is_file() and not (directory / PROJECT_NAME).exists()
+
+
+def _parts_of_artifact(directory: Path) -> list[Part]:
+    sets = read_modules(
+        read_manifest(directory), lambda info: confined(directory, info.path), place=f"'{directory}'"
+    )
+    return [part for each in sets for part in parts_of(each)]
 
 
 def compose_project(
@@ -198,9 +216,9 @@ def compose_project(
 
 
 def replace(
-    build: Path,
-    items: Iterable[str],
-    target: Path,
+    build: Path | str,
+    items: Iterable[str] | str,
+    target: Path | str,
     *,
     tune: str | None = None,
     calibrate: str | None = None,
@@ -212,9 +230,10 @@ def replace(
 ) -> dict[str, Any]:
     """Build `build` again with `label=REF` for some of its labels; everything else stays as it was locked.
 
-    Raises `CompositionError` for a label it does not have.
+    Raises `CompositionError` for a label it does not have, `ManifestError` for a build that does not say what
+    it was made of, `StorageError` when the target cannot be written, and what `compose` raises.
     """
-    place = pick_device(device)
+    build, target, place = Path(build), Path(target), pick_device(device)
     for name in (PROJECT_NAME, LOCK_NAME, OPTIONS_NAME):
         if not (build / name).is_file():
             raise ManifestError(
@@ -222,7 +241,7 @@ def replace(
                 hint="Name a directory written by 'modhub compose'; what Python's save() writes has none.",
             )
     text = (build / PROJECT_NAME).read_text(encoding="utf-8")
-    for item in items:
+    for item in [items] if isinstance(items, str) else items:
         want = parse_item(item)
         if not isinstance(want, Want):
             raise CompositionError(f"'{item}' names no class.", hint="Write LABEL=namespace/name/label.")

@@ -21,7 +21,7 @@ __all__ = ["frontier", "frontier_directory", "frontier_page"]
 
 
 def frontier(
-    modules: Mapping[str, str] | Iterable[str] | Path,
+    modules: Mapping[str, str] | Iterable[str] | str | Path,
     *,
     data: ImageSet | str | None = None,
     split: str = "test",
@@ -38,7 +38,7 @@ def frontier(
 ) -> Frontier:
     """What the classifier of `modules` (as for `modhub.compose`) costs and keeps at a row of budgets.
 
-    See `modhub.frontiers.frontier`. Raises `RefError`, `ResolutionError`, `CompositionError`, `HubError`.
+    See `modhub.frontiers.frontier`. Raises `BudgetError`, and what `modhub.compose` raises.
     """
     place = pick_device(device)
     parts = locked_parts(modules, hub=hub, offline=offline, reporter=reporter)

@@ -22,7 +22,7 @@ from modhub.decompose.workers import Workers
 from modhub.devices import peak_memory, pick_device
 from modhub.errors import DataError
 from modhub.files import check_vacant, confined
-from modhub.manifest import InputSpec
+from modhub.manifest import FORMS, InputSpec
 from modhub.measuring import measured
 from modhub.modules import Decomposition, ModuleSet
 from modhub.nets.sources import ParentSource, load_parent
@@ -74,8 +74,15 @@ def decompose(
 ) -> ModuleSet:
     """Decompose a parent string or a module into class modules, by images of its classes.
 
-    Raises `ParentError`, `NetworkImportError` or `DataError`.
+    Raises `ParentError`, `NetworkImportError`, `DataError` (also for the form `standalone`, which a set on
+    one trunk cannot have), `BudgetError` for a loss that is no fraction, `DeviceError`, `ManifestError` for
+    an input that makes no sense, and `MissingDependencyError`.
     """
+    if _form(settings) != "delta":
+        raise DataError(
+            "A set of modules in memory stands on one trunk, so that none of them is standalone.",
+            hint="Write them apart with: modhub decompose --form standalone",
+        )
     return _decomposed(parent, data, settings)[0]
 
 
@@ -92,14 +99,14 @@ def decompose_to(
     When it is interrupted, what was found so far stays in a hidden folder beside `directory`, and the same
     call goes on from there. Several processes started by torchrun share the work; the first one writes.
     """
-    started = time.perf_counter()
+    started, form = time.perf_counter(), _form(settings)
     check_vacant(directory, replace=replace)
     place = directory.resolve()
     resume = settings.setdefault("resume", place.parent / f".{place.name}.resume")
     workers = Workers.here()
     try:
         modules, done = _decomposed(parent, data, settings)
-        sets = apart(modules) if settings.get("form", "delta") == "standalone" else [modules]
+        sets = apart(modules) if form == "standalone" else [modules]
         if workers.first:
             write_artifact(directory, *sets, replace=replace)
     except KeyboardInterrupt:
@@ -150,6 +157,13 @@ def write_standalone(source: Path, target: Path) -> None:
         for one in ([each] if each.modules[0].manifest.form == "standalone" else apart(each))
     ]
     write_artifact(target, *alone)
+
+
+def _form(settings: DecomposeSettings) -> str:
+    form = settings.get("form", "delta")
+    if form not in FORMS:
+        raise DataError(f"There is no form '{form}'.", hint=f"There are: {', '.join(FORMS)}.")
+    return form
 
 
 def _decomposed(

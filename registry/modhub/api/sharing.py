@@ -58,7 +58,7 @@ def push(
 def pull(
     refs: str | Iterable[str],
     *,
-    out: Path | None = None,
+    out: Path | str | None = None,
     replace: bool = False,
     hub: str | Catalog | None = None,
     offline: bool = False,
@@ -66,10 +66,12 @@ def pull(
 ) -> dict[str, Any]:
     """Bring modules into the cache, verified; with `out`, also as one directory that composes and verifies.
 
-    Raises `RefError` when `out` is given for modules of several repositories, and `StorageError` when
-    something is there that `replace` does not allow to go.
+    Raises `RefError`, also when `out` is given for modules of several repositories, `HubError`,
+    `ResolutionError` for a bare label, `ManifestError` and `IntegrityError` for files that are not what they
+    should be, and `StorageError` when something is there that `replace` does not allow to go.
     """
     if out is not None:
+        out = Path(out)
         check_vacant(out, replace=replace)
     wanted = [Ref.parse(ref) for ref in ([refs] if isinstance(refs, str) else refs)]
     pulled = pull_refs(open_catalog(hub, offline=offline), wanted, reporter)
@@ -130,7 +132,7 @@ def pull_refs(catalog: Catalog, refs: Sequence[Ref], reporter: Reporter = SILENT
 
 
 def search(
-    labels: Sequence[str] = (),
+    labels: str | Sequence[str] = (),
     *,
     license: str = "",  # noqa: A002 - the word users know
     dataset: str = "",
@@ -146,7 +148,7 @@ def search(
     `reporter.warn` says how many repositories cannot be read.
     """
     hits = open_catalog(hub, offline=offline).search(
-        labels,
+        [labels] if isinstance(labels, str) else labels,
         license=license,
         dataset=dataset,
         architecture=architecture,

@@ -72,15 +72,20 @@ def evaluate_build(
 
 
 def export(
-    build: Path,
-    target: Path | None = None,
+    build: Path | str,
+    target: Path | str | None = None,
     *,
     format: str = "onnx",  # noqa: A002 - the command line's word
     data: str | None = None,
     image_size: int | None = None,
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
-    """Write a build as one file, checked on images of `data` (None: noise) against PyTorch."""
+    """Write a build as one file, checked on images of `data` (None: noise) against PyTorch.
+
+    Raises `ExportError`, `ManifestError`, `IntegrityError`, `DataError`, `StorageError` and
+    `MissingDependencyError`.
+    """
+    build = Path(build)
     classifier = load(build)
     specs = [each.spec for each in classifier.trunk_passes]
     size = natural_size(specs) if image_size is None else (image_size, image_size)
@@ -95,7 +100,7 @@ def export(
     report = export_classifier(
         classifier,
         classifier.labels,
-        target or build.with_name(build.name + SUFFIXES.get(format, "")),
+        Path(target) if target else build.with_name(build.name + SUFFIXES.get(format, "")),
         format=format,
         images=as_raw_batch(pictures, size),
         metadata={"lock": lock.read_text(encoding="utf-8")} if lock.is_file() else None,

@@ -118,11 +118,16 @@ class DecomposeOptions:
     resume: Path | None = None
 
     def __post_init__(self) -> None:
-        """Raises `BudgetError` for a loss that is no fraction."""
+        """Raises `BudgetError` for a loss that is no fraction, `DataError` for too few images of a class."""
         if not 0 <= self.max_loss < 1:
             raise BudgetError(
                 f"A module cannot lose {self.max_loss:g} of its accuracy.",
                 hint="Give the loss as a fraction: 0.005 is half a point.",
+            )
+        if self.fit_images < 2:
+            raise DataError(
+                f"A class cannot be found by {self.fit_images} of its images.",
+                hint="Look at 2 or more of each class; 300 are usual.",
             )
 
 
