@@ -65,7 +65,9 @@ async function classify() {
   const start = performance.now();
   const output = await session.run({ [session.inputNames[0]]: input });
   const taken = performance.now() - start;
-  const chances = probabilities([...output[session.outputNames[0]].data]);
+  const chances = probabilities([...output.scores.data]);
+  // Only a classifier that may answer "none of these" has this output; below 0 it does.
+  const refused = output.acceptance?.data[0] < 0;
   const ranked = facts.labels.map((label, i) => [label, chances[i]]).sort((a, b) => b[1] - a[1]);
   element("scores").replaceChildren(...ranked.slice(0, 10).map(([label, chance]) => {
     const row = document.createElement("tr"), bar = document.createElement("meter");
@@ -73,7 +75,7 @@ async function classify() {
     for (const content of [label, bar, `${(100 * chance).toFixed(1)} %`]) row.insertCell().append(content);
     return row;
   }));
-  say(`${ranked[0][0]} (${taken.toFixed(1)} ms)`);
+  say(`${refused ? "none of these" : ranked[0][0]} (${taken.toFixed(1)} ms)`);
 }
 
 element("model").addEventListener("change", async ({ target }) => {
