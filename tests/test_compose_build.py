@@ -113,6 +113,22 @@ def test_calibration_images_of_labels_that_differ_in_signs_are_told_apart() -> N
     assert torch.equal(compose(named, calibrate=renamed)(pixels), expected)
 
 
+def test_calibration_images_may_be_called_as_the_module_is() -> None:
+    few, parts = digits("0123").sample(10, 3), parts_of(digit_modules(), list("0123"))
+    manifest = dataclasses.replace(parts[1].module.manifest, aliases=("ein",))
+    parts[1] = dataclasses.replace(parts[1], module=dataclasses.replace(parts[1].module, manifest=manifest))
+    named = [*parts[:2], dataclasses.replace(parts[2], label="two"), dataclasses.replace(parts[3], label="2")]
+    pixels, _ = pixels_of(digits("0123", "test"))
+    expected = compose(parts[:3], calibrate=few)(pixels)
+    for own in (("0", "1", "2", "3"), ("0", "Ein", "two", "3"), ("0", "1", "TWO", "3")):
+        images = ImageSet(few.name, few.split, own, few.targets, lambda index: few.images([index])[0])
+        assert torch.equal(compose(named[:3], calibrate=images)(pixels), expected)
+    # A label's own name wins over what another one's module is called.
+    with pytest.raises(DataError) as caught:
+        compose(named, calibrate=few)
+    assert caught.value.message == "The calibration images have none of 'two'."
+
+
 def test_calibration_needs_every_class() -> None:
     with pytest.raises(DataError) as caught:
         compose(parts_of(digit_modules()), calibrate=digits("01234"))

@@ -11,7 +11,7 @@ even two images per class cannot make a parent's own classes worse.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,9 +33,19 @@ _HOLDS = (100.0, 30.0, 10.0, 3.0, 1.0)
 _FOLDS = 5
 
 
-def adjust(classifier: ComposedClassifier, images: ImageSet, *, per_class: int = 50, seed: int = 0) -> None:
-    """Fit the heads of `classifier` in place. Raises `DataError` when a class has no images."""
-    rows = rows_of(images.labels, classifier.labels)
+def adjust(
+    classifier: ComposedClassifier,
+    images: ImageSet,
+    *,
+    aliases: Mapping[str, Iterable[str]] | None = None,
+    per_class: int = 50,
+    seed: int = 0,
+) -> None:
+    """Fit the heads of `classifier` in place. `aliases` are other names that images may have for a label.
+
+    Raises `DataError` when a class has no images.
+    """
+    rows = rows_of(images.labels, classifier.labels, aliases)
     present = [label for label in images.labels if label in rows]
     own = images.only(present).sample(per_class, seed)
     targets = torch.tensor([rows[present[int(target)]] for target in own.targets])

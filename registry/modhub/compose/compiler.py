@@ -39,8 +39,9 @@ def compose(
     Modules are grouped by the content of their trunk: one union of masks, one network, one pass each. With a
     `budget` channels are chosen again, for the set, and what is left is fitted to answer as the parent does:
     on the images of `tune`, whose labels are not looked at, or on synthetic ones. `calibrate` are a few
-    labelled images of every class (see `adjusting`). `control` draws the channels that go at random with that
-    seed, to compare with. `imagination` keeps synthetic images for the next call.
+    labelled images of every class (see `adjusting`), which may be called as its module is. `control` draws
+    the channels that go at random with that seed, to compare with. `imagination` keeps synthetic images for
+    the next call.
     What is fitted is fitted on `device`; the classifier is on the CPU. Where gradients are switched off they
     are on again for as long as this takes.
 
@@ -62,7 +63,7 @@ def compose(
         passes.append(plan.compile(mask, material, seed=seed, reporter=reporter))
     classifier = joined(wanted, planned, passes, reject=reject)
     if calibrate is not None:
-        adjust(classifier, calibrate, seed=seed)
+        adjust(classifier, calibrate, aliases={part.name: part.aliases for part in wanted}, seed=seed)
     return classifier
 
 

@@ -34,6 +34,12 @@ class Part:
         return self.module.label if self.label is None else self.label
 
     @property
+    def aliases(self) -> tuple[str, ...]:
+        """What the class is called elsewhere: its module's label and aliases."""
+        manifest = self.module.manifest
+        return (manifest.label, *manifest.aliases)
+
+    @property
     def parent(self) -> str:
         """The content id of the parent whose head the module's row comes from."""
         return self.module.manifest.parent.sha256
