@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,18 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
 
-from modhub.api.composing import BuildOptions
 from modhub.artifact import artifact_files
 from modhub.compose import compose, parts_of
-from modhub.compose.storage import load_build
-from modhub.errors import ManifestError, NotFoundError
-from modhub.files import pretty_json
-from modhub.lock import Lock
+from modhub.errors import ModhubError, NotFoundError
+from modhub.lock import Lock, lock_of
 from modhub.manifest import ModuleManifest, RepositoryManifest
 from modhub.nets import Graph
 from modhub.nets.operators import OPERATORS
+from modhub.project import Constraints, Project
+from modhub.resolve import resolve
 from modhub.schemas import SCHEMAS, schema
 from tests.pico import pico_network, pico_set
+from tests.shelf import Shelf
 
 FILES = {
     "modhub.json": "repository",
@@ -39,6 +40,20 @@ def files() -> dict[str, bytes]:
 
 def validate(name: str, document: object) -> None:
     Draft202012Validator(schema(name)).validate(document)
+
+
+def is_valid(name: str, document: object) -> bool:
+    return Draft202012Validator(schema(name)).is_valid(document)
+
+
+def changed(document: Any, at: tuple[str | int, ...], value: Any) -> Any:
+    """A copy of `document` with another value at one place."""
+    found = copy.deepcopy(document)
+    place = found
+    for key in at[:-1]:
+        place = place[key]
+    place[at[-1]] = value
+    return found
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -84,6 +99,12 @@ WRONG: list[tuple[str, tuple[str | int, ...], Any]] = [
     ("modhub.json", ("input", "std", 0), 0),
     ("modhub.json", ("trunk", "features"), 0),
     ("modhub.json", ("modules", 0, "label"), "cat\x1b[2J"),
+    ("modhub.json", ("trunk", "repository"), "../../x"),
+    ("modhub.json", ("trunk", "repository"), "lab/x.git"),
+    ("modhub.json", ("trunk", "repository"), "lab--x/y"),
+    ("modhub.json", ("trunk", "repository"), "lab/x\n"),
+    ("modhub.json", ("trunk", "graph", "path"), "trunk//graph.json"),
+    ("modhub.json", ("trunk", "sha256"), "0" * 64 + "\n"),
     ("modules/cat/module.json", ("aliases",), ["cat\n"]),
     ("modules/cat/module.json", ("form",), "pickle"),
     ("modules/cat/module.json", ("slug",), "a/b"),
@@ -99,181 +120,95 @@ WRONG: list[tuple[str, tuple[str | int, ...], Any]] = [
 def test_wrong_values_are_refused(
     files: dict[str, bytes], path: str, at: tuple[str | int, ...], value: Any
 ) -> None:
-    with pytest.raises(ValidationError):
-        validate(FILES[path], changed(files[path], at, value))
+    assert not is_valid(FILES[path], changed(json.loads(files[path]), at, value))
 
 
-READERS: dict[str, Callable[[bytes], object]] = {
-    "modhub.json": RepositoryManifest.from_bytes,
-    "modules/cat/module.json": ModuleManifest.from_bytes,
-    "modhub.lock": Lock.from_bytes,
-}
+@pytest.fixture(scope="module")
+def lock() -> dict[str, Any]:
+    shelf = Shelf()
+    shelf.put("lab/r20", "1.0.0", {"cat": 0.8, "dog": 0.7})
+    project = Project("pets", Project.of({"dog": "*", "cat": "lab/r20"}).wants, Constraints(("mit",)))
+    found: dict[str, Any] = lock_of(project, resolve(project, shelf), lambda *_: "0" * 40).to_dict()
+    return found
 
-NOT_A_SLUG = "'slug' in 'modules[0]' in modhub.json is '{}', which is not a path component."
 
-RANGES: list[tuple[str, tuple[str | int, ...], Any, str]] = [
-    *(
-        ("modhub.json", ("modules", 0, "metrics", "recall"), value, f"is {said}; it should be 0 to 1.")
-        for value, said in ((-1, "-1"), (1.5, "1.5"), (1e6, "1e+06"), (1e12, "1e+12"))
-    ),
-    (
-        "modhub.json",
-        ("modules", 0, "kept_channels_fraction"),
-        1.5,
-        "'kept_channels_fraction' in 'modules[0]' in modhub.json is 1.5; it should be 0 to 1.",
-    ),
-    (
-        "modhub.json",
-        ("modules", 0, "label"),
-        "",
-        "'label' in 'modules[0]' in modhub.json has 0 characters; a label has 1 to 200.",
-    ),
-    *(
-        ("modhub.json", ("modules", 0, "slug"), slug, NOT_A_SLUG.format(slug))
-        for slug in ("../../x", "..", "a/b", "a b")
-    ),
-    ("modhub.json", ("modules",), [], "modhub.json lists no module."),
-    (
-        "modules/cat/module.json",
-        ("label",),
-        "",
-        "'label' in module.json has 0 characters; a label has 1 to 200.",
-    ),
-    (
-        "modules/cat/module.json",
-        ("slug",),
-        "..",
-        "'slug' in module.json is '..', which is not a path component.",
-    ),
-    (
-        "modules/cat/module.json",
-        ("measurement", "values", "recall"),
-        1.5,
-        "'values.recall' in 'measurement' in module.json is 1.5; it should be 0 to 1.",
-    ),
-    (
-        "modhub.lock",
-        ("modules", 0, "label"),
-        "",
-        "'label' in 'modules[0]' in modhub.lock has 0 characters; a label has 1 to 200.",
-    ),
-    (
-        "modhub.lock",
-        ("modules", 0, "module"),
-        "",
-        "'module' in 'modules[0]' in modhub.lock has 0 characters; a label has 1 to 200.",
-    ),
-    (
-        "modhub.lock",
-        ("modules", 0, "files"),
-        [],
-        "'files' in 'modules[0]' in modhub.lock lists 0; it should be 1 or more.",
-    ),
-    (
-        "modhub.lock",
-        ("trunks", 0, "files"),
-        [],
-        "'files' in 'trunks[0]' in modhub.lock lists 0; it should be 1 or more.",
-    ),
-    (
-        "modhub.lock",
-        ("constraints", "min-recall"),
-        2,
-        "'min-recall' in 'constraints' in modhub.lock is 2; it should be 0 to 1.",
-    ),
-]
-
-BUILD_RANGES: list[tuple[tuple[str | int, ...], Any, str]] = [
-    (("labels", 0), "", "'labels[0]' in {} has 0 characters; a label has 1 to 200."),
-    (("labels", 1), "cat", "'labels' in {} lists 'cat' twice."),
-    (("labels",), [], "'labels' in {} lists 0; it should be 1 or more."),
-    (("passes",), [], "'passes' in {} lists 0; it should be 1 or more."),
-    (("passes", 0, "heads"), [], "'heads' in 'passes[0]' in {} lists 0; it should be 1 or more."),
-    (
-        ("passes", 0, "kept_channels_fraction"),
-        -1,
-        "'kept_channels_fraction' in 'passes[0]' in {} is -1; it should be 0 to 1.",
-    ),
-    (
-        ("passes", 0, "kept_params_fraction"),
-        -0.5,
-        "'kept_params_fraction' in 'passes[0]' in {} is -0.5; it should be 0 or more.",
-    ),
+LOCKED: list[tuple[tuple[str | int, ...], Any]] = [
+    (("modules", 0, "files", 0, "path"), "../../x"),
+    (("modules", 0, "files", 0, "path"), "/etc/x"),
+    (("modules", 0, "files", 0, "path"), "a/./x"),
+    (("modules", 0, "files", 0, "path"), "a\\x"),
+    (("modules", 0, "files", 0, "path"), ""),
+    (("modules", 0, "files", 0, "sha256"), "beef"),
+    (("modules", 0, "files", 0, "size"), -1),
+    (("modules", 0, "version"), "x"),
+    (("modules", 0, "version"), ""),
+    (("modules", 0, "version"), "1.0.0\n"),
+    (("modules", 0, "commit"), "main"),
+    (("modules", 0, "commit"), "0" * 40 + "\n"),
+    (("modules", 0, "repository"), "lab"),
+    (("modules", 0, "repository"), "../x"),
+    (("modules", 0, "repository"), "lab/x..y"),
+    (("modules", 0, "label"), "a/b"),
+    (("modules", 0, "label"), " cat"),
+    (("modules", 0, "ref"), ""),
+    (("modules", 0, "ref"), "l" * 1001),
+    (("trunks", 0, "files", 0, "path"), "trunk/../../x"),
+    (("trunks", 0, "repository"), "lab/x.git"),
+    (("constraints", "licenses", 0), "mit\x1b[2J"),
+    (("constraints", "cheap"), True),
+    (("constraints", "max-trunks"), 0),
 ]
 
 
-def changed(content: bytes, at: tuple[str | int, ...], value: Any) -> Any:
-    document = place = json.loads(content)
-    for key in at[:-1]:
-        place = place[key]
-    place[at[-1]] = value
-    return document
-
-
-@pytest.mark.parametrize(("path", "at", "value", "message"), RANGES)
-def test_what_the_schema_refuses_the_reader_refuses(
-    files: dict[str, bytes], path: str, at: tuple[str | int, ...], value: Any, message: str
-) -> None:
-    content = lock_bytes() if path == "modhub.lock" else files[path]
-    READERS[path](content)
-    document = changed(content, at, value)
-    with pytest.raises(ValidationError):
-        validate({**FILES, "modhub.lock": "lock"}[path], document)
-    with pytest.raises(ManifestError) as caught:
-        READERS[path](pretty_json(document))
-    assert caught.value.message.endswith(message)
-
-
-@pytest.mark.parametrize(("at", "value", "message"), BUILD_RANGES)
-def test_what_the_schema_refuses_of_a_build_is_not_loaded(
-    tmp_path: Path, at: tuple[str | int, ...], value: Any, message: str
-) -> None:
-    path = compose(parts_of(pico_set())).save(tmp_path / "build") / "build.json"
-    document = changed(path.read_bytes(), at, value)
-    with pytest.raises(ValidationError):
-        validate("build", document)
-    path.write_bytes(pretty_json(document))
-    with pytest.raises(ManifestError) as caught:
-        load_build(tmp_path / "build")
-    assert caught.value.message == message.format(path)
+@pytest.mark.parametrize(("at", "value"), LOCKED)
+def test_wrong_locks_are_refused(lock: dict[str, Any], at: tuple[str | int, ...], value: Any) -> None:
+    validate("lock", lock)
+    document = changed(lock, at, value)
+    assert not is_valid("lock", document)
+    with pytest.raises(ModhubError):
+        Lock.from_bytes(json.dumps(document).encode())
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("time", -1, "The budget time=-1 is not a fraction."),
-        ("flops", 0, "The budget flops=0 is not a fraction."),
-        ("params", 1.5, "The budget params=1.5 is not a fraction."),
-        ("max_loss", 1, "The loss 1 is not a fraction."),
-    ],
+    "version", ["0", "1.10", "2!1.0", "1.0rc1", "1.0.post2", "1.0a2.post3.dev4+cpu.7", None]
 )
-def test_options_that_no_build_has(tmp_path: Path, key: str, value: float, message: str) -> None:
-    path = tmp_path / "options.json"
-    document = BuildOptions().to_dict()
-    path.write_bytes(pretty_json(document))
-    assert BuildOptions.read(path) == BuildOptions()
-    document[key] = value
-    with pytest.raises(ValidationError):
-        validate("options", document)
-    path.write_bytes(pretty_json(document))
-    with pytest.raises(ManifestError) as caught:
-        BuildOptions.read(path)
-    assert str(caught.value) == f"{path}: {message} Compose it again."
+def test_a_lock_may_have_any_version_in_its_normal_form(lock: dict[str, Any], version: str | None) -> None:
+    document = changed(lock, ("modules", 0, "version"), version)
+    validate("lock", document)
+    assert Lock.from_bytes(json.dumps(document).encode()).to_dict() == document
 
 
-def lock_bytes() -> bytes:
-    """The lock of one module."""
-    files = [{"path": "a", "sha256": "0" * 64, "size": 1}]
-    home = {"repository": "lab/net", "commit": "0" * 40}
-    module = {"label": "cat", "ref": "lab/net/cat", **home, "version": "1.0", "module": "cat"}
-    return pretty_json(
-        {
-            "schema_version": 1,
-            "constraints": {},
-            "modules": [{**module, "trunk": "0" * 64, "files": files}],
-            "trunks": [{"sha256": "0" * 64, **home, "files": files}],
-        }
-    )
+READERS: dict[str, tuple[str, Callable[[bytes], object]]] = {
+    "graph": ("trunk/graph.json", lambda content: Graph.from_dict(json.loads(content))),
+    "lock": ("", Lock.from_bytes),
+    "module": ("modules/cat/module.json", ModuleManifest.from_bytes),
+    "repository": ("modhub.json", RepositoryManifest.from_bytes),
+}
+"""Schema → an example among the written files and what reads it."""
+
+
+def texts(value: object, at: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Every string of a document, and where it stands."""
+    if isinstance(value, str):
+        yield at, value
+    elif isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from texts(item, (*at, key))
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("sign", ["\x00", "\n", "\x1b", "\x7f", "\x9f"])
+def test_no_string_holds_a_control_character(
+    name: str, sign: str, files: dict[str, bytes], lock: dict[str, Any]
+) -> None:
+    path, read = READERS[name]
+    document = json.loads(files[path]) if path else lock
+    read(json.dumps(document).encode())
+    for at, text in texts(document):
+        worse = changed(document, at, text + sign)
+        assert not is_valid(name, worse), at
+        with pytest.raises(ModhubError):
+            read(json.dumps(worse).encode())
 
 
 @pytest.mark.parametrize(("path", "name"), FILES.items())
