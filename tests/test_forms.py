@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import modhub
 from modhub.api.making import decompose_to, write_standalone
 from modhub.artifact import read_artifact, read_manifest
+from modhub.compose import compose, parts_of
 from modhub.data import open_data
+from modhub.decompose.standalone import standalone
 from modhub.errors import DataError
 from modhub.nets import Runner
 from tests.digit_parents import digit_parent
@@ -69,6 +72,20 @@ def test_standalone_modules_share_no_file_and_compose_with_delta_ones(delta: Pat
     one = modhub.compose(["lab/alone/3"], hub=hub)
     same = modhub.compose(["lab/delta/3"], hub=hub)
     torch.testing.assert_close(one(images), same(images), atol=1e-3, rtol=1e-3)
+
+
+def test_a_module_stands_alone_with_what_follows_its_head() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 3, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    with torch.no_grad():
+        layers[2].bias += 1.0
+    images = open_data("digits", "train").only(list("012"))
+    settings = {**SETTINGS, "labels": list("012"), "input_size": (1, 8, 8)}
+    modules = modhub.decompose(nn.Sequential(*layers, nn.Flatten()), images, **settings)
+    pixels, _ = next(images.batches(20))
+    margins = compose(parts_of(modules, ["1"])).margins(pixels)
+    assert margins.std() > 1e-3
+    torch.testing.assert_close(compose(parts_of(standalone(modules, "1"))).margins(pixels), margins)
 
 
 def test_what_stands_alone_already_is_copied(delta: Path, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def standalone(modules: ModuleSet, name: str) -> ModuleSet:
         "mask": torch.ones(channel_space(trunk).slots, dtype=torch.uint8),
         "head.weight": weight[:2],
         "head.bias": bias[:2],
+        **{name: tensors[name] for name in ("head.tail",) if name in tensors},
     }
     manifest = module.manifest
     info = _trunk_info(trunk, shared, weight.shape[1], f"modules/{manifest.slug}")
