@@ -40,6 +40,11 @@ def index_page() -> str:
         "",
         "Data on stdout, talk on stderr. Exit codes: 0 done, 1 a clear error, 2 wrong usage, 130 stopped.",
         "`--json` prints one JSON document, `--quiet` only what a script would read.",
+        "",
+        "Equal runs print equal documents, but for times and memory (`seconds`, `elapsed_seconds` and",
+        "`peak_bytes` of `decompose`, `seconds` of `demo`, `seconds` and `latency` of `frontier`), what a",
+        "hub makes anew (`commit` of `push`; `id`, `token` and dates of `token create`), and what the cache",
+        "had (`downloaded_bytes` and `cached_bytes` of `pull`).",
     ]
     for title, names in SECTIONS.items():
         lines += ["", f"## {title}", ""]
