@@ -21,7 +21,10 @@ _root = click.option(
 
 @click.group("token", short_help="Say who may use your hub.")
 def command() -> None:
-    """Tokens of a hub's users. Works on the store's folder, whether the server runs or not."""
+    """Tokens of a hub's users. Works on the store's folder, whether the server runs or not.
+
+    Example: modhub token list --root /srv/hub
+    """
 
 
 @command.command("create", short_help="Make a token.")
@@ -71,7 +74,10 @@ def create(
 @_root
 @reporting
 def show(root: Path | None, out: Out) -> None:
-    """Show all tokens, without the tokens themselves."""
+    """Show all tokens, without the tokens themselves.
+
+    Example: modhub token list --root /srv/hub
+    """
     from modhub.hub.server.accounts import Accounts
     from modhub.hub.server.launch import store_root
 
@@ -97,7 +103,10 @@ def show(root: Path | None, out: Out) -> None:
 @_root
 @reporting
 def revoke(token: str, root: Path | None, out: Out) -> None:
-    """Close the token with this id (see 'modhub token list'), or this token itself. It works at once."""
+    """Close the token with this id (see 'modhub token list'), or this token itself. It works at once.
+
+    Example: modhub token revoke 1f2e3d4c --root /srv/hub
+    """
     from modhub.hub.server.accounts import Accounts
     from modhub.hub.server.launch import store_root
 
