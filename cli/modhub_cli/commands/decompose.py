@@ -136,8 +136,9 @@ def command(
     Interrupted, it goes on where it was when the same command is given again. Several processes share the
     work with: torchrun --nproc-per-node 2 -m modhub.decompose PARENT --data DATA -o DIR
 
-    PARENT is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO, a directory that modhub wrote, or
-    FILE.py:CALLABLE (which runs that file). DATA are images of its classes, best those it was trained on.
+    PARENT is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO, FILE.py:CALLABLE (which runs that file), or
+    a directory with graph.json, weights.safetensors and parent.json. DATA are images of its classes, best
+    those it was trained on.
 
     Example: modhub decompose modhub:resnet20 --weights r20.safetensors --data cifar10:data -o out/r20
     """

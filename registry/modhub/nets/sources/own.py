@@ -1,4 +1,4 @@
-"""`FILE.py:CALLABLE`, the user's own model, and `DIR`, a classifier written by modhub."""
+"""`FILE.py:CALLABLE`, the user's own model, and `DIR`, a classifier written as data by `write_parent`."""
 
 from __future__ import annotations
 
