@@ -52,8 +52,9 @@ def command(
 ) -> None:
     """Serve the repositories in a folder to modhub, any Hugging Face client, and browsers.
 
-    The first start makes an admin token and prints it once. Everything in the folder is there at once,
-    whatever was pushed to it before. A mirror (--upstream) shows everybody what its own HF_TOKEN may read.
+    The first start makes an admin token and prints it once, unless there are tokens already. Everything in
+    the folder is there at once, whatever was pushed to it before. A mirror (--upstream) shows everybody what
+    its own HF_TOKEN may read.
 
     Example: modhub serve --root /srv/hub --host 0.0.0.0 --port 8000
     """
