@@ -570,7 +570,7 @@ def test_open_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_paper_tower_imports_neither_torch_nor_the_client() -> None:
     script = (
         "import sys, modhub.catalog, modhub.publish, modhub.hub.directory, modhub.hub.huggingface, "
-        "modhub.hub.maintenance, modhub.hub.pulls\n"
+        "modhub.hub.checking, modhub.hub.collecting, modhub.hub.pulls\n"
         "from modhub.hub import open_hub\nopen_hub('hf')\n"
         "print([name for name in ('torch', 'numpy', 'huggingface_hub') if name in sys.modules])"
     )

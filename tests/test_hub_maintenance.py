@@ -9,7 +9,8 @@ import pytest
 
 from modhub.errors import ConflictError, IntegrityError, NotFoundError
 from modhub.hub.base import Add
-from modhub.hub.maintenance import DAY, Report, fsck, gc
+from modhub.hub.checking import Report, fsck
+from modhub.hub.collecting import DAY, gc
 from modhub.hub.pulls import PullRequests
 from modhub.hub.records import RepositoryKey
 from modhub.hub.store import Store

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from modhub.hub.base import Add
-from modhub.hub.maintenance import fsck
+from modhub.hub.checking import fsck
 from modhub.hub.records import RepositoryKey
 from modhub.hub.store import Store
 

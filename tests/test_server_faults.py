@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from modhub.hub.maintenance import fsck
+from modhub.hub.checking import fsck
 from modhub.hub.records import RepositoryKey
 from modhub.hub.server.accounts import Accounts
 from modhub.hub.store import Store

@@ -393,7 +393,7 @@ def test_no_request_makes_the_server_fail(
 
 
 def test_the_store_is_whole_after_all_that(server: Server) -> None:
-    from modhub.hub.maintenance import fsck
+    from modhub.hub.checking import fsck
     from modhub.hub.store import Store
 
     store = Store(Path(server.root))

@@ -8,7 +8,8 @@ from typing import Any
 
 from modhub.errors import StorageError
 from modhub.hub import default_hub
-from modhub.hub.maintenance import fsck, gc
+from modhub.hub.checking import fsck
+from modhub.hub.collecting import gc
 from modhub.hub.store import Store
 from modhub.reporter import SILENT, Reporter
 
@@ -18,7 +19,7 @@ __all__ = ["check", "collect"]
 def collect(
     root: Path | None = None, *, grace_hours: float = 24.0, dry_run: bool = False, reporter: Reporter = SILENT
 ) -> dict[str, Any]:
-    """Remove what nothing names and is older than `grace_hours`; see `modhub.hub.maintenance.gc`."""
+    """Remove what nothing names and is older than `grace_hours`; see `modhub.hub.collecting.gc`."""
     return asdict(gc(_store(root), grace=grace_hours * 3600, dry_run=dry_run, reporter=reporter))
 
 
