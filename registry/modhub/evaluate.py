@@ -238,20 +238,20 @@ class _Asked:
     def about(self, images: ImageSet, step: str) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Scores (images, labels), and of a classifier that may refuse (images,) by how much it accepts."""
         scores = np.empty((len(images), len(self.classifier.labels)), dtype=np.float32)
-        rejecting = self.classifier
-        may_refuse = isinstance(rejecting, Rejecting) and rejecting.reject
-        surplus = np.empty(len(images), dtype=np.float32) if may_refuse else None
+        asked = self.classifier
+        wary = asked if isinstance(asked, Rejecting) and asked.reject else None
+        surplus = np.empty(len(images), dtype=np.float32)
         with self.reporter.step(step, len(images)), torch.inference_mode():
             for pixels, indices in images.batches(self.batch):
                 placed = pixels if self.device is None else pixels.to(self.device)
-                if surplus is not None and isinstance(rejecting, Rejecting):
-                    answers, above = rejecting.assess(placed)
-                    surplus[indices] = above.float().cpu().numpy()
+                if wary is None:
+                    answers = asked(placed)
                 else:
-                    answers = self.classifier(placed)
+                    answers, above = wary.assess(placed)
+                    surplus[indices] = above.float().cpu().numpy()
                 scores[indices] = answers.float().cpu().numpy()
                 self.reporter.advance(len(indices))
-        return scores, surplus
+        return scores, None if wary is None else surplus
 
 
 def compare(before: Evaluation, after: Evaluation) -> Comparison:
