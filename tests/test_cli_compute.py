@@ -160,9 +160,9 @@ def test_verify_reads_every_file_of_a_build(home, modhub, tmp_path):
     weights.write_bytes(content)
     result = modhub("verify", build, "-q")
     assert result.code == 1
-    assert result.err.startswith(f"Error: '{weights}' is not what its manifest promises")
+    assert result.err.startswith(f"Error: The file '{weights}' does not have the digest that build.json")
     weights.unlink()
-    assert modhub("verify", build, "-q").err.startswith(f"Error: '{weights}' is missing")
+    assert modhub("verify", build, "-q").err.startswith(f"Error: The file '{weights}' is missing")
 
 
 NOT_THE_LOCK = "'{}/modhub.lock' is not the lock of the modhub.toml beside it."
