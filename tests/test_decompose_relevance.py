@@ -71,6 +71,29 @@ def test_only_the_wanted_classes_are_decomposed() -> None:
     assert done.images == 6 * 30
 
 
+def test_images_of_some_classes_make_modules_of_these() -> None:
+    """Whoever wants three classes of a public model has images of three classes, not of a thousand."""
+    options = DecomposeOptions(fit_images=20, calibration_images=10, labels=("3", "1"))
+    few = decompose(digit_parent(), digits("134"), options=options)
+    all_there = decompose(digit_parent(), digits("012345"), options=options)
+    assert [draft.label for draft in few.modules] == ["1", "3"]
+    assert few.method.parameters["classes_seen"] == 3
+    assert "classes_seen" not in all_there.method.parameters
+    for one, other in zip(few.modules, all_there.modules, strict=True):
+        carried = [name for name in one.tensors if name != "mask"]
+        assert "head.weight" in carried
+        assert any(name.startswith("statistics.") for name in carried)
+        for name in carried:
+            assert torch.equal(one.tensors[name], other.tensors[name]), name
+
+
+@pytest.mark.parametrize("method", ["relevance", "concern"])
+def test_a_wanted_class_is_told_from_something(method: str) -> None:
+    options = DecomposeOptions(fit_images=10, calibration_images=4, labels=("3",))
+    with pytest.raises(DataError, match="the data set 'digits' has images of '3' only"):
+        decompose(digit_parent(), digits("3"), options=options, method=method)
+
+
 @pytest.mark.parametrize(
     ("labels", "sets", "options", "message"),
     [
@@ -78,6 +101,12 @@ def test_only_the_wanted_classes_are_decomposed() -> None:
             "012345",
             "01234",
             {},
+            "The data set 'digits' has no images of '5', which 'digits-012345-12' knows.",
+        ),
+        (
+            "012345",
+            "01234",
+            {"labels": ("1", "5")},
             "The data set 'digits' has no images of '5', which 'digits-012345-12' knows.",
         ),
         ("012345", "012345", {"labels": ("7",)}, "'digits-012345-12' has no class '7'."),

@@ -41,9 +41,10 @@ def measured(
 
     `modules` are its drafts assembled. `recall` and `precision` are the class's among all classes of the set
     when the trunk is cut to this one module; `balanced_accuracy` is that of its log-odds being positive;
-    `parent_…` are the whole parent's on the same images. Raises `DataError` when a class has no image.
+    `parent_…` are the whole parent's on the same images. Raises `DataError` when a module's class has none.
     """
-    sample = aligned(parent, images, minimum=1).sample(per_class, seed)
+    labels = [draft.label for draft in decomposition.modules]
+    sample = aligned(parent, images, labels, minimum=1).sample(per_class, seed)
     batches = list(sample.batches(100))
     targets = np.concatenate([sample.targets[indices] for _, indices in batches])
     whole = nn.Sequential(Preprocess(parent.input), Runner(parent.head.join(parent.trunk)))

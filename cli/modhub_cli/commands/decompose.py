@@ -56,7 +56,11 @@ def _pair(text: str) -> tuple[str, str]:
 @click.option("--method", default="relevance", show_default=True, help="relevance or concern (see docs).")
 @click.option("--method-option", "method_options", multiple=True, callback=converted(_pair), metavar="K=V")
 @click.option("--labels", help="The parent's classes in the order of its outputs: a,b,c or a file of lines.")
-@click.option("--only", help="Make modules of these classes only: a,b,c.")
+@click.option(
+    "--only",
+    help="Make modules of these classes only: a,b,c. DATA may then lack other classes of the parent, "
+    "but not all of them.",
+)
 @click.option("--name", help="The parent's name. Default: PARENT's.")
 @click.option(
     "--input-size", callback=converted(_size), help="[C x] H x W. Default: the model's or the data's."

@@ -71,6 +71,11 @@ class ImageSet:
         targets = np.array([position[int(target)] for target in part.targets], dtype=np.int64)
         return ImageSet(self.name, self.split, labels, targets, part._read)
 
+    def relabelled(self, labels: Sequence[str]) -> ImageSet:
+        """The same images, targets counted in `labels`, which hold all of its own and perhaps more."""
+        position = np.array([labels.index(label) for label in self.labels], np.int64)
+        return ImageSet(self.name, self.split, labels, position[self.targets], self._read)
+
     def sample(self, per_class: int, seed: int) -> ImageSet:
         """At most `per_class` images of each class, drawn with `seed`; see `split_indices`."""
         (chosen,) = split_indices(self.targets, (per_class,), seed)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from modhub.data import ImageSet
@@ -17,7 +19,7 @@ from modhub.nets import Head, Network, split_head
 from modhub.refs import is_text
 from modhub.reporter import Reporter
 
-__all__ = ["DecomposeOptions", "Method", "Parent", "aligned"]
+__all__ = ["DecomposeOptions", "Method", "Parent", "aligned", "classes_seen", "wanted_rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,31 +144,60 @@ class Method(Protocol):
     ) -> Decomposition:
         """One draft per wanted class, in the order of the parent's labels.
 
-        `images` are training images with targets in the order of `parent.labels` (see `aligned`). Raises
-        `DataError` when a class has too few of them.
+        `images` are training images with labels of their own; `aligned` makes them the parent's. Raises
+        `DataError` when a wanted class has too few of them.
         """
         ...
 
 
-def aligned(parent: Parent, images: ImageSet, minimum: int = 2) -> ImageSet:
+def wanted_rows(parent: Parent, options: DecomposeOptions) -> list[int]:
+    """The head's rows of the classes to make modules of, rising. Raises `DataError` for an unknown class."""
+    if unknown := set(options.labels or ()) - set(parent.labels):
+        raise DataError(
+            f"'{parent.name}' has no class '{min(unknown)}'.",
+            hint=f"Its classes are: {', '.join(parent.labels[:20])}.",
+        )
+    return [row for row, label in enumerate(parent.labels) if not options.labels or label in options.labels]
+
+
+def classes_seen(parent: Parent, images: ImageSet) -> dict[str, int]:
+    """For a method's parameters: of how many classes there were `images`, when not of all."""
+    seen = int(np.unique(images.targets).size)
+    return {"classes_seen": seen} if seen < len(parent.labels) else {}
+
+
+def aligned(
+    parent: Parent, images: ImageSet, needed: Sequence[str] | None = None, minimum: int = 2
+) -> ImageSet:
     """`images` of the parent's classes, targets counted as the parent's labels.
 
-    Raises `DataError` when a class of the parent has fewer than `minimum` images.
+    Only the classes `needed` (None: all) must be there; others are what a module tells its class from. Raises
+    `DataError` when a needed class has fewer than `minimum` images, or when there is no other.
     """
-    if set(parent.labels) - set(images.labels):
-        missing = sorted(set(parent.labels) - set(images.labels))
+    needed = parent.labels if needed is None else needed
+    if missing := sorted(set(needed) - set(images.labels)):
+        there = [label for label in parent.labels if label in images.labels]
+        hint = f"Its classes are: {', '.join(images.labels[:10])}; name the parent's with --labels."
+        if len(there) > 1:
+            hint = f"Make modules of what is there with: --only {shlex.quote(','.join(there[:10]))}"
         raise DataError(
             f"The data set '{images.name}' has no images of '{missing[0]}', which '{parent.name}' knows"
             + (f" (and lacks {len(missing) - 1} more of its classes)." if len(missing) > 1 else "."),
-            hint=f"Its classes are: {', '.join(images.labels[:10])}; name the parent's with --labels.",
+            hint=hint,
         )
-    own = images.only(parent.labels)
+    own = images.only([label for label in images.labels if label in parent.labels]).relabelled(parent.labels)
     counts = own.counts()
-    if int(counts.min()) < minimum:
-        poorest = parent.labels[int(counts.argmin())]
+    for label in needed:
+        if (count := int(counts[parent.labels.index(label)])) < minimum:
+            raise DataError(
+                f"The data set '{images.name}' has {count} images of '{label}'; "
+                f"at least {minimum} are needed.",
+                hint="Add images of that class.",
+            )
+    if np.count_nonzero(counts) < 2:
         raise DataError(
-            f"The data set '{images.name}' has {int(counts.min())} images of '{poorest}'; "
-            f"at least {minimum} are needed.",
-            hint="Add images of that class.",
+            f"Of the classes that '{parent.name}' knows, the data set '{images.name}' has images of "
+            f"'{parent.labels[int(counts.argmax())]}' only.",
+            hint="Add images of another of its classes, for the module to be told from.",
         )
     return own

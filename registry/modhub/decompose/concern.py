@@ -33,7 +33,7 @@ from torch import Tensor
 
 from modhub.data import ImageSet, split_indices
 from modhub.decompose.backtracking import serving_positions
-from modhub.decompose.base import DecomposeOptions, Parent, aligned
+from modhub.decompose.base import DecomposeOptions, Parent, aligned, classes_seen, wanted_rows
 from modhub.decompose.calibration import Calibrator, balanced_accuracy
 from modhub.decompose.channelling import channelled_head
 from modhub.decompose.held_out import HeldOut, normalised
@@ -101,8 +101,8 @@ class Concern:
         self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
     ) -> Decomposition:
         started = time.perf_counter()
-        images = aligned(parent, images)
-        wanted = _wanted(parent, options)
+        wanted = wanted_rows(parent, options)
+        images = aligned(parent, images, options.labels)
         fit, held = split_indices(
             images.targets, (options.fit_images, options.calibration_images), options.seed
         )
@@ -163,7 +163,11 @@ class Concern:
                 )
             )
         return Decomposition(
-            method=MethodInfo(name=self.name, parameters=self._parameters(options), paper=self.paper),
+            method=MethodInfo(
+                name=self.name,
+                parameters=self._parameters(options) | classes_seen(parent, images),
+                paper=self.paper,
+            ),
             modules=tuple(drafts),
             statistics={"parent.weight": parent.head.weight, "parent.bias": parent.head.bias},
             seconds=time.perf_counter() - started,
@@ -231,10 +235,11 @@ def observe_fired(
     sample: dict[int, dict[str, Tensor]] = {}
     shapes = parent.trunk.graph.shapes
     classes = {name: torch.zeros(shapes[name], dtype=torch.int32) for name in names}
+    seen = np.unique(images.targets).size
     with reporter.step("observe classes", len(parent.labels)), torch.inference_mode():
         for row in range(len(parent.labels)):
             indices = np.flatnonzero(images.targets == row)
-            count = _share(len(indices), len(parent.labels)) if negatives is None else negatives
+            count = _share(len(indices), seen) if negatives is None else negatives
             found = _fired(runner, images.subset(indices[:count]), names, preprocess, batch)
             for name in names:
                 classes[name] += found[name].int()
@@ -316,17 +321,6 @@ def _fired(
 def _share(images: int, classes: int) -> int:
     """What a class gives as negatives for each other class, so that these sum to its own number."""
     return max(1, -(-images // max(classes - 1, 1)))
-
-
-def _wanted(parent: Parent, options: DecomposeOptions) -> list[int]:
-    if unknown := set(options.labels or ()) - set(parent.labels):
-        raise DataError(
-            f"'{parent.name}' has no class '{min(unknown)}'.",
-            hint=f"Its classes are: {', '.join(parent.labels[:20])}.",
-        )
-    return [
-        row for row, label in enumerate(parent.labels) if options.labels is None or label in options.labels
-    ]
 
 
 class _Scores:

@@ -51,9 +51,10 @@ class HeldOut:
     def read(cls, images: ImageSet, parent: Parent, options: DecomposeOptions) -> HeldOut:
         """All of `images`, or as many per class as memory allows; some copies are mirrored."""
         preprocess, seed, batch, spec = Preprocess(parent.input), options.seed, options.batch, parent.input
-        room = max(_MEMORY // (8 * spec.channels * spec.height * spec.width), 2 * len(images.labels))
+        classes = np.unique(images.targets).size
+        room = max(_MEMORY // (8 * spec.channels * spec.height * spec.width), 2 * classes)
         if len(images) > room:
-            images = images.sample(max(room // len(images.labels), 2), seed)
+            images = images.sample(max(room // classes, 2), seed)
         rows = Rows(2 * len(images), (spec.channels, spec.height, spec.width), _MEMORY)
         targets: list[NDArray[np.int64]] = []
         turned: list[NDArray[np.bool_]] = []

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from modhub.data import ImageSet, split_indices
-from modhub.decompose.base import DecomposeOptions, Parent, aligned
+from modhub.decompose.base import DecomposeOptions, Parent, aligned, classes_seen, wanted_rows
 from modhub.decompose.channelling import head_tensors
 from modhub.decompose.compensation import cut
 from modhub.decompose.examining import Examiner, parent_logits
@@ -45,7 +45,6 @@ from modhub.decompose.statistics import (
     observed_values,
 )
 from modhub.decompose.workers import Workers
-from modhub.errors import DataError
 from modhub.manifest import Calibration, Measurement, MethodInfo, Sizes
 from modhub.manifest.fields import Fields
 from modhub.modules import Decomposition, ModuleDraft
@@ -69,7 +68,7 @@ class Relevance:
     def decompose(
         self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
     ) -> Decomposition:
-        return _Work(parent, aligned(parent, images), options, reporter).run()
+        return _Work(parent, images, options, reporter).run()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,12 +107,9 @@ class _Work:
     def __init__(
         self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
     ) -> None:
-        if unknown := set(options.labels or ()) - set(parent.labels):
-            raise DataError(
-                f"'{parent.name}' has no class '{min(unknown)}'.",
-                hint=f"Its classes are: {', '.join(parent.labels[:20])}.",
-            )
         self.parent, self.options, self.reporter = parent, options, reporter
+        self.wanted = wanted_rows(parent, options)
+        images = aligned(parent, images, options.labels)
         self.workers = Workers.here()
         self.parameters: dict[str, str | int | float | bool | None] = {
             "max_loss": options.max_loss,
@@ -122,6 +118,7 @@ class _Work:
         }
         if options.examined is not None:
             self.parameters["examined"] = options.examined
+        self.parameters |= classes_seen(parent, images)
         fit, held = split_indices(
             images.targets, (options.fit_images, options.calibration_images), options.seed
         )
@@ -129,9 +126,6 @@ class _Work:
         self.fit, self.held = images.subset(fit), images.subset(held)
         self.space = channel_space(parent.trunk)
         self.preprocess = Preprocess(parent.input)
-        self.wanted = [
-            row for row, label in enumerate(parent.labels) if not options.labels or label in options.labels
-        ]
         self.whole = cost(parent.trunk)
         self.shapes = weightless(parent.trunk)
         self.costs = slot_costs(parent.trunk, self.space)
