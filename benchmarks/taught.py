@@ -1,6 +1,13 @@
-"""Ten CIFAR-100 classes taught to a CIFAR-10 parent, beside its ten, on the features of its whole trunk."""
+"""Ten CIFAR-100 classes taught to a CIFAR-10 parent, beside its ten, on the features of its whole trunk.
+
+Features are computed once; what a module's row and statistics would be, and what a composer makes of them,
+comes from the functions that `modhub teach` and `modhub compose` call.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -9,13 +16,16 @@ from torch import Tensor
 
 from features import features, linear_head
 from ledger import Ledger, Row
+from modhub.compose.worlds import densities, shifts
 from modhub.decompose.statistics import Moments, read_statistics
-from modhub.decompose.teaching import taught_head
+from modhub.decompose.teaching import steadied, taught_head
 from modhub.nets import channel_space
 from world import World
 
 __all__ = ["taught_classes"]
 
+Scores: TypeAlias = Callable[[Tensor], Tensor]
+"""Features (batch, features) to (batch, 20), old classes first, in the order of their data set."""
 SHOTS = (5, 20, 100)
 SEEDS = 5
 _OLD = 500
@@ -72,34 +82,55 @@ def _measured(world: World, name: str, shots: int, seed: int) -> dict[str, list[
     places = torch.full((100,), -1)
     places[torch.tensor(new_classes(world))] = 10 + torch.arange(10)
     mine = places[new_targets] >= 0
-    for method, (weight, bias) in methods.items():
+    for method, scores in methods.items():
         found[method] = [
-            _right(new_values[mine] @ weight.T + bias, places[new_targets[mine]]),
-            _right(old_values @ weight.T + bias, old_targets),
+            _right(scores(new_values[mine]), places[new_targets[mine]]),
+            _right(scores(old_values), old_targets),
         ]
     return found
 
 
-def answers(
-    world: World, name: str, few: list[NDArray[np.float64]], seed: int
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """By method, weight (20, features) and bias (20,): old classes first, in the order of their data set."""
+def answers(world: World, name: str, few: list[NDArray[np.float64]], seed: int) -> dict[str, Scores]:
+    """By method. `rows alone` are the taught rows without what a composer adds to them."""
     moments, rows, order = _known(world, name)
-    means = np.stack([each.mean for each in moments] + [each.mean(0) for each in few])
-    nearest = 2 * means, -(means**2).sum(1)
     taught = [taught_head(moments, rows, images, seed) for images in few]
     weight = np.concatenate([rows[0][order], [row for row, _ in taught]])
     bias = np.concatenate([rows[1][order], [offset for _, offset in taught]])
+    alone = _linear(weight, bias)
+    means = np.stack([each.mean for each in moments] + [each.mean(0) for each in few])
     old_values, old_targets = features(world, name, "cifar10", "train", _OLD)
     every = torch.cat([old_values, *(torch.from_numpy(each).float() for each in few)])
     labels = torch.cat([old_targets, torch.repeat_interleave(10 + torch.arange(10), len(few[0]))])
     balance = torch.where(labels < 10, 1 / _OLD, 1 / len(few[0]))
-    probe = linear_head(every, labels, 20, decay=1e-3, weights=balance)
+    weight_of_probe, bias_of_probe = linear_head(every, labels, 20, decay=1e-3, weights=balance)
+    own = [steadied(Moments(each.mean(0), np.cov(each.T, bias=True)), moments, len(each)) for each in few]
     return {
-        "taught": (torch.from_numpy(weight).float(), torch.from_numpy(bias).float()),
-        "nearest mean": (torch.from_numpy(nearest[0]).float(), torch.from_numpy(nearest[1]).float()),
-        "joint probe": probe,
+        "taught": _composed(world, name, alone, moments, own),
+        "rows alone": alone,
+        "nearest mean": _linear(2 * means, -(means**2).sum(1)),
+        "joint probe": lambda values: values @ weight_of_probe.T + bias_of_probe,
     }
+
+
+def _linear(weight: NDArray[np.float64], bias: NDArray[np.float64]) -> Scores:
+    rows, offsets = torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
+    return lambda values: values @ rows.T + offsets
+
+
+def _composed(world: World, name: str, logits: Scores, old: list[Moments], new: list[Moments]) -> Scores:
+    """What a composer answers with the parent's classes in one head, and each taught one in its own."""
+    known = densities([old, *([each] for each in new)], np.ones(len(old[0].mean), np.bool_), own=True)
+    temperature = world.modules(name).modules[0].manifest.calibration.parameters["temperature"]
+    sizes = [len(old), *(1 for _ in new)]
+
+    def scores(values: Tensor) -> Tensor:
+        said = logits(values)
+        margins = (len(old) * said - said[:, : len(old)].sum(1, keepdim=True)) / (len(old) - 1)
+        scaled = list(torch.split(temperature * margins, sizes, 1))
+        moved = shifts(known, scaled, values)
+        return torch.cat([each + shift for each, shift in zip(scaled, moved, strict=True)], 1)
+
+    return scores
 
 
 def _known(

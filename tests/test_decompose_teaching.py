@@ -6,11 +6,12 @@ import torch
 
 from modhub.artifact import read_artifact, write_artifact
 from modhub.compose import compose, parts_of
-from modhub.decompose.teaching import teach
+from modhub.decompose.statistics import Moments
+from modhub.decompose.teaching import steadied, teach
 from modhub.errors import CompositionError, DataError
 from modhub.evaluate import evaluate
 from modhub.modules import ModuleSet
-from tests.digit_parents import digit_modules, digits
+from tests.digit_parents import digit_modules, digits, pixels_of
 from tests.pico import pico_set
 
 
@@ -37,6 +38,33 @@ def test_more_images_do_not_harm() -> None:
         return evaluate(compose([*parts_of(digit_modules()), *parts_of(_taught(count=count))]), test).top1
 
     assert top1(80) > top1(2) - 0.02
+
+
+def test_taught_classes_are_told_apart_by_what_their_modules_say_of_features() -> None:
+    """Rows alone, fitted one without the other, mistake taught classes for each other."""
+    taught = [*parts_of(_taught("7", 80)), *parts_of(_taught("8", 80))]
+    classifier = compose([*parts_of(digit_modules()), *taught])
+    (each,) = classifier.trunk_passes
+    assert [head.classes for head in each.heads].count(1) == 2
+    assert all(head.density is not None for head in each.heads)
+    pixels, targets = pixels_of(digits("01234578", "test"))
+    with torch.inference_mode():
+        scores, alone = classifier(pixels), classifier.margins(pixels)
+    # Those that the parent knows keep their order.
+    assert torch.equal(scores[:, :6].argmax(1), alone[:, :6].argmax(1))
+    right, before = (float(np.mean(each.argmax(1).numpy() == targets)) for each in (scores, alone))
+    assert right > before + 0.01
+
+
+def test_the_covariance_of_few_images_leans_on_known_classes() -> None:
+    known = [Moments(np.zeros(2), np.diag([1.0, 3.0])), Moments(np.ones(2), np.array([3.0, 1.0]))]
+    own = Moments(np.array([5.0, 6.0]), np.array([[1.0, 1.0], [1.0, 1.0]]))
+    found = steadied(own, known, 20)
+    assert np.array_equal(found.mean, own.mean)
+    assert np.allclose(found.covariance, [[1.5, 0.5], [0.5, 1.5]])
+    assert np.allclose(steadied(own, known, 10**9).covariance, own.covariance)
+    flat = steadied(Moments(own.mean, np.array([1.0, 1.0])), known, 20)
+    assert np.allclose(flat.covariance, [1.5, 1.5])
 
 
 def test_a_taught_module_is_written_and_read_like_any_other(tmp_path) -> None:

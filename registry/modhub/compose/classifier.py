@@ -3,8 +3,8 @@
 A score is a margin at its parent's temperature. Classes of one parent therefore rank as their margins rank;
 those of several parents compare because each temperature was fitted so that the softmax of the scores is a
 probability: a parent that is surer than right has its margins shrunk. Where several heads share a trunk,
-what their modules say of its features helps to tell which head an image is for (`TrunkPass.shifts`); it is
-the same for all classes of a head, so it never changes their order.
+what their modules say of its features helps to tell which head an image is for (`worlds`); it is the same for
+all classes of a head, so it never changes their order.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from modhub.compose.heads import JoinedHead
+from modhub.compose.worlds import shifts
 from modhub.data import as_batch
 from modhub.manifest import InputSpec
 from modhub.nets import Network, Runner
@@ -103,27 +104,12 @@ class TrunkPass(nn.Module):
         """One per head."""
         features = self(images)
         margins = [head.margins(features) for head in self.heads]
+        scaled = [head.scaled(margin) for head, margin in zip(self.heads, margins, strict=True)]
+        moved = shifts([head.density for head in self.heads], scaled, features)
         return [
             HeadAnswer(head, margin, shift)
-            for head, margin, shift in zip(self.heads, margins, self.shifts(features, margins), strict=True)
+            for head, margin, shift in zip(self.heads, margins, moved, strict=True)
         ]
-
-    def shifts(self, features: Tensor, margins: Sequence[Tensor]) -> list[Tensor]:
-        """(batch, 1) for each head, 0 when it is the only one or one of them does not know its features.
-
-        Two opinions on an image: the softmax of all scaled margins, and P(head | features) · P(class | head)
-        with the densities' say on the heads. Their geometric mean is the first one's logits plus this.
-        """
-        worlds = [head.density for head in self.heads]
-        if len(worlds) < 2 or any(world is None for world in worlds):
-            return [torch.zeros_like(margin[:, :1]) for margin in margins]
-        said = torch.stack([world.world(features) for world in worlds if world is not None], 1).log_softmax(1)
-        claimed = torch.stack(
-            [head.scaled(margin).logsumexp(1) for head, margin in zip(self.heads, margins, strict=True)], 1
-        )
-        # The level of all scores together stays, so that scores of other trunks still compare.
-        shift = 0.5 * (said - claimed + claimed.logsumexp(1, keepdim=True))
-        return list(torch.split(shift, 1, 1))
 
 
 class ComposedClassifier(nn.Module):

@@ -44,6 +44,13 @@ class Part:
         """The content id of the parent whose head the module's row comes from."""
         return self.module.manifest.parent.sha256
 
+    @property
+    def head(self) -> str:
+        """Modules with the same one are ranked by their margins alone: those of one parent's head. A taught
+        class has its own, because its row was fitted without those of others that were taught."""
+        manifest = self.module.manifest
+        return self.parent if manifest.label in manifest.parent.labels else manifest.tensors.sha256
+
 
 def parts_of(modules: ModuleSet, labels: Sequence[str] | None = None) -> list[Part]:
     """The modules of a set that answer to `labels` (None: all), in that order. Raises `NotFoundError`."""

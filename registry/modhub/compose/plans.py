@@ -63,20 +63,20 @@ _OWN = 10
 
 
 def plans(parts: Sequence[Part], device: torch.device = CPU) -> list[TrunkPlan]:
-    """`parts` by trunk and, inside, by parent; the result does not depend on their order.
+    """`parts` by trunk and, inside, by head; the result does not depend on their order.
 
     Parents that prepare images in other ways see other images, and share no pass.
     """
     groups: dict[tuple[str, InputSpec], dict[str, list[Part]]] = {}
-    for part in sorted(parts, key=lambda part: (part.module.manifest.trunk.sha256, part.parent, part.name)):
+    for part in sorted(parts, key=lambda part: (part.module.manifest.trunk.sha256, part.head, part.name)):
         trunk = part.module.manifest.trunk.sha256, part.module.manifest.input
-        groups.setdefault(trunk, {}).setdefault(part.parent, []).append(part)
+        groups.setdefault(trunk, {}).setdefault(part.head, []).append(part)
     return [TrunkPlan(tuple(tuple(head) for head in heads.values()), device) for heads in groups.values()]
 
 
 @dataclass(frozen=True)
 class TrunkPlan:
-    """The modules that share one trunk, by parent; what is fitted is fitted on `device`."""
+    """The modules that share one trunk, by head; what is fitted is fitted on `device`."""
 
     heads: tuple[tuple[Part, ...], ...]
     device: torch.device = CPU

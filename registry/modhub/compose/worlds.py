@@ -5,6 +5,8 @@ data. Each class is a normal distribution of f; a head's world is the sum of its
 
     p(f | world) = Σ_c N(f; μ_c, Σ_c)          over the head's composed classes
 
+A class that was taught is a world of its own: its row knows nothing of other taught classes.
+
 Σ_c is half the class's own covariance and half the mean of all classes on the trunk (regularised
 discriminant analysis, Friedman 1989), with 5 % of it replaced by its diagonal. On trunks whose modules carry
 no correlations of their own, it is the mean of all classes alone.
@@ -25,7 +27,7 @@ from modhub.compose.parts import Part
 from modhub.decompose.statistics import Moments, read_statistics
 from modhub.nets import Mask, channel_space
 
-__all__ = ["Density", "densities", "worlds"]
+__all__ = ["Density", "densities", "shifts", "worlds"]
 
 Matrix: TypeAlias = NDArray[np.float64]
 _POOLED = 0.5
@@ -115,6 +117,23 @@ def densities(heads: Sequence[Sequence[Moments]], kept: NDArray[np.bool_], *, ow
             )
         )
     return found
+
+
+def shifts(worlds: Sequence[Density | None], scaled: Sequence[Tensor], features: Tensor) -> list[Tensor]:
+    """(batch, 1) for each head, to be added to its margins `scaled` (batch, classes) at `features` (batch,
+    features): 0 when it is the only one or one of them does not know its features.
+
+    Two opinions on an image: the softmax of all scaled margins, and P(head | features) · P(class | head)
+    with the densities' say on the heads. Their geometric mean is the first one's logits plus this.
+    """
+    known = [world for world in worlds if world is not None]
+    if len(worlds) < 2 or len(known) < len(worlds):
+        return [torch.zeros_like(margin[:, :1]) for margin in scaled]
+    said = torch.stack([world.world(features) for world in known], 1).log_softmax(1)
+    claimed = torch.stack([margin.logsumexp(1) for margin in scaled], 1)
+    # The level of all scores together stays, so that scores of other trunks still compare.
+    shift = 0.5 * (said - claimed + claimed.logsumexp(1, keepdim=True))
+    return list(torch.split(shift, 1, 1))
 
 
 def _full(moments: Moments) -> Matrix:

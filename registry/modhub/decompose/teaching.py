@@ -6,6 +6,9 @@ as for the known ones. One factor, fitted on the known classes, brings discrimin
 parent's logits; the new row is the parent's mean row plus the new class's scaled surplus over the mean
 discriminant. An offset then makes the images it misses and the (normally distributed) features it takes from
 known classes as few as possible. Its margin is counted like those of the known classes, so all rank together.
+
+How few images vary says little of the class: what the module records of the features' covariance is drawn to
+that of the known classes, as a composer tells classes apart by it (`modhub.compose.worlds`).
 """
 
 from __future__ import annotations
@@ -43,10 +46,12 @@ from modhub.preprocessing import Preprocess
 from modhub.refs import slug_of
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["SHRINKAGE", "taught_head", "taught_row", "teach"]
+__all__ = ["SHRINKAGE", "steadied", "taught_head", "taught_row", "teach"]
 
 SHRINKAGE = 0.05
 """Share of the within-class covariance that is replaced by its diagonal."""
+_STEADY = 20
+"""As many images does the mean covariance of the known classes count for in that of a new one."""
 _QUANTILES = 20
 _DRAWN = 60
 _PAPER = "R. A. Fisher, The use of multiple measurements in taxonomic problems, 1936"
@@ -83,7 +88,10 @@ def teach(
     weight, bias = taught_head(moments, rows, plain, seed)
     head = _head(parent.head, weight, bias)
     with reporter.step("find its channels"):
-        statistics, _ = observe(runner, normalised(images, preprocess, 50), space, head)
+        seen, _ = observe(runner, normalised(images, preprocess, 50), space, head)
+    value = parent.trunk.graph.output
+    calm = steadied(seen.moments[value], moments, len(images))
+    statistics = ClassStatistics({**seen.moments, value: calm}, seen.sensitivity)
     removal = removal_order(statistics, space, slot_costs(parent.trunk, space))
     kept = float(np.mean([module.manifest.sizes.kept_channels_fraction for module in modules.modules]))
     mask = mask_after(removal, min(round((1 - kept) * space.slots), len(removal.slots)), space)
@@ -141,9 +149,7 @@ def taught_row(
     `known` are the feature moments of known classes, `rows` the parent's head (labels, features) and
     (labels,), `mean` (features,) that of the new class.
     """
-    within = np.mean(
-        [each.covariance if each.covariance.ndim == 2 else np.diag(each.covariance) for each in known], axis=0
-    )
+    within = _within(known)
     spread = np.diagonal(within)
     ridge = np.diag(SHRINKAGE * spread + 1e-3 * max(float(spread.mean()), 1e-12))
     inverse = np.linalg.inv((1 - SHRINKAGE) * within + ridge)
@@ -160,6 +166,20 @@ def taught_row(
     weight = rows[0].mean(0) + factor * (new - weights.mean(0))
     bias = float(rows[1].mean() + factor * (-0.5 * new @ mean - biases.mean()))
     return weight, bias
+
+
+def steadied(own: Moments, known: Sequence[Moments], images: int) -> Moments:
+    """What `images` of a class say of its features, the covariance drawn to the mean of those `known`."""
+    share = images / (images + _STEADY)
+    return Moments(own.mean, share * own.covariance + (1 - share) * _within(known, own.covariance.ndim))
+
+
+def _within(known: Sequence[Moments], dimensions: int = 2) -> NDArray[np.float64]:
+    """The mean covariance inside a class, (features, features) or with one dimension its diagonal."""
+    if dimensions == 1:
+        return np.asarray(np.mean([each.variance for each in known], axis=0))
+    full = [each.covariance if each.covariance.ndim == 2 else np.diag(each.covariance) for each in known]
+    return np.asarray(np.mean(full, axis=0))
 
 
 def _offset(
