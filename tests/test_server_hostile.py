@@ -96,6 +96,23 @@ def test_requests_off_the_beaten_track(server: Server, head: bytes, status: byte
     assert raw(server, head).split(b" ")[1] == status
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers"),
+    [
+        ("GET", "/api/models?" + "&".join("a" * 2500), None, {}),
+        ("POST", "/api/models/alice/net/paths-info/main", b"&".join([b"paths=a"] * 6000), {}),
+        ("POST", "/login", b"&".join([b"token=a"] * 20), {}),
+        ("POST", "/login", b"token=a", {"Origin": "http://[::1"}),
+    ],
+)
+def test_forms_beyond_all_measure(
+    server: Server, method: str, path: str, body: bytes | None, headers: dict[str, str]
+) -> None:
+    answer = server.ask(method, path, "alice", body, headers)
+    assert answer.status == (403 if headers else 400)
+    assert headers or "fields allowed here" in answer.json()["error"]
+
+
 def test_the_host_header_cannot_put_words_into_links(server: Server) -> None:
     head = b'POST /api/repos/create HTTP/1.1\r\nHost: evil"><script>\r\nAuthorization: Bearer %s\r\n'
     body = b'{"name": "hosted"}'

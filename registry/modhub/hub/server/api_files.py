@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import parse_qsl
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from modhub.errors import ConflictError, IntegrityError, NotFoundError, RefError
 from modhub.hub.records import CommitRecord, RepositoryRecord
 from modhub.hub.server.api_repositories import ONE, next_page
-from modhub.hub.server.call import Call, text_field
+from modhub.hub.server.call import Call, form_fields, text_field
 from modhub.hub.server.describe import commit_json, file_json
 from modhub.hub.server.faults import Fault
 from modhub.hub.server.routing import Routes
@@ -49,7 +48,7 @@ def paths_info(call: Call) -> Response:
         body = call.json()
         paths, expand = body.get("paths"), body.get("expand") is True
     else:
-        form = parse_qsl(call.body.decode("utf-8", "replace"), max_num_fields=PATHS_LIMIT + 10)
+        form = form_fields(call.body.decode("utf-8", "replace"), limit=PATHS_LIMIT + 10)
         paths = [value for name, value in form if name in ("paths", "paths[]")]
         expand = any(name == "expand" and value.lower() == "true" for name, value in form)
     if not isinstance(paths, list) or len(paths) > PATHS_LIMIT:

@@ -19,7 +19,7 @@ from modhub.refs import RepositoryId
 if TYPE_CHECKING:
     from modhub.hub.server.state import State
 
-__all__ = ["Call", "Moved", "parse_body", "text_field"]
+__all__ = ["Call", "Moved", "form_fields", "parse_body", "text_field"]
 
 DEPTH_LIMIT = 64
 _TRUE = ("1", "true", "yes", "on")
@@ -50,9 +50,7 @@ class Call:
         self.values = values
         self.body = body
         self.in_thread: Callable[..., Awaitable[Any]] = _no_threads
-        self.query = parse_qsl(
-            request.scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=2000
-        )
+        self.query = form_fields(request.scope["query_string"].decode("latin-1"), limit=2000)
 
     # -- what was asked ---------------------------------------------------------------------------------
 
@@ -153,6 +151,14 @@ class Call:
             return self.state.store.resolve(record.key, revision)
         except (NotFoundError, RefError):
             raise Fault(404, f"Invalid rev id: {revision[:100]}", code="RevisionNotFound") from None
+
+
+def form_fields(text: str, *, limit: int) -> list[tuple[str, str]]:
+    """The pairs of `a=1&b=2`. Raises `Fault` 400 for more than `limit`."""
+    try:
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=limit)
+    except ValueError:
+        raise Fault(400, f"There are more than the {limit:,} fields allowed here.") from None
 
 
 def parse_body(body: bytes, depth_limit: int = DEPTH_LIMIT) -> dict[str, Any]:

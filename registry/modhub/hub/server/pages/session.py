@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from starlette.responses import RedirectResponse, Response
 
 from modhub.errors import AccessError
-from modhub.hub.server.call import Call
+from modhub.hub.server.call import Call, form_fields
 from modhub.hub.server.faults import Fault
 from modhub.hub.server.pages.render import page
 from modhub.hub.server.routing import Routes
@@ -27,9 +27,9 @@ def form(call: Call) -> Response:
 @routes.post("/login", body_limit=4096)
 def log_in(call: Call) -> Response:
     _refuse_other_sites(call)
-    fields = parse_qs(call.body.decode("utf-8", "replace"), max_num_fields=10)
+    fields = dict(form_fields(call.body.decode("utf-8", "replace"), limit=10))
     try:
-        session = call.state.new_session(fields.get("token", [""])[0].strip())
+        session = call.state.new_session(fields.get("token", "").strip())
     except AccessError:
         return page(call, "login.html", status=401, title="Log in", trouble="This token opens nothing.")
     response = RedirectResponse("/", 303)
@@ -54,5 +54,6 @@ def log_out(call: Call) -> Response:
 
 def _refuse_other_sites(call: Call) -> None:
     origin = call.request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != urlsplit(call.base_url).netloc:
+    # Scheme and host is all that there is in it; behind a proxy the schemes may differ.
+    if origin is not None and origin.partition("://")[2] != urlsplit(call.base_url).netloc:
         raise Fault(403, "This form was sent from another site.")
