@@ -220,15 +220,17 @@ def test_lfs_upload_verify_and_download(server: Server) -> None:
     assert server.ask("GET", urlsplit(there).path).status == 403
 
 
-def test_lfs_in_parts(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("repository", ["alice/net", f"{'o' * 90}/{'n' * 90}"])
+def test_lfs_in_parts(server: Server, monkeypatch: pytest.MonkeyPatch, repository: str) -> None:
     from modhub.hub.server import api_lfs
 
     monkeypatch.setattr(api_lfs, "MULTIPART_FROM", 1000)
     monkeypatch.setattr(api_lfs, "PART", 400)
+    server.ask("POST", "/api/repos/create", "admin", {"name": repository})
     content = os.urandom(1100)
     one = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content)}
     asked = {"operation": "upload", "transfers": ["multipart"], "objects": [one]}
-    upload = server.ask("POST", "/alice/net.git/info/lfs/objects/batch", "alice", asked)
+    upload = server.ask("POST", f"/{repository}.git/info/lfs/objects/batch", "admin", asked)
     upload = upload.json()["objects"][0]["actions"]["upload"]
     header, href = upload["header"], upload["href"].removeprefix(server.address)
     assert header["chunk_size"] == "400"
@@ -242,8 +244,8 @@ def test_lfs_in_parts(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         assert server.ask("PUT", part, None, piece).headers["etag"]
     assert server.ask("POST", href, None, done).status == 200
     line = {"key": "lfsFile", "value": {"path": "parts.bin", "algo": "sha256", **one}}
-    assert server.commit("models/alice/net", {}, lines=(line,)).status == 200
-    assert server.ask("GET", "/alice/net/resolve/main/parts.bin").body == content
+    assert server.commit(f"models/{repository}", {}, "admin", lines=(line,)).status == 200
+    assert server.ask("GET", f"/{repository}/resolve/main/parts.bin").body == content
 
 
 def test_the_card_check_speaks_json_and_plain_text(server: Server) -> None:

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 from starlette.responses import JSONResponse, Response
 
 from modhub.errors import IntegrityError
-from modhub.files import write_text
+from modhub.files import sha256_of_bytes, write_text
 from modhub.hub.blobs import BlobWriter
 from modhub.hub.records import RepositoryKey, RepositoryRecord
 from modhub.hub.server.body import batches
@@ -220,9 +220,9 @@ class _Upload:
         self.store.note_upload(self.key, writer.finish(sha256=self.sha256))
 
     def folder(self) -> Path:
-        return (
-            self.root / "staging" / f"multipart-{self.key.path.replace('/', '.')}-{self.sha256}-{self.chunk}"
-        )
+        # The names of repository and owner together may be longer than a file's may be.
+        whose = sha256_of_bytes(self.key.path.encode())
+        return self.root / "staging" / f"multipart-{whose}-{self.sha256}-{self.chunk}"
 
     def part(self, text: str) -> tuple[int, int]:
         """Number and size of a part."""
