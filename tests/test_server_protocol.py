@@ -7,6 +7,7 @@ import json
 import os
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -297,6 +298,16 @@ def test_downloads_are_counted_by_the_clients_mark(server: Server) -> None:
     server.ask("HEAD", "/alice/net/resolve/main/README.md", headers={"X-HF-Download-Counter": "1"})
     server.ask("GET", "/alice/net/resolve/main/README.md", headers={"X-HF-Download-Counter": "1"})
     assert count() == before + 1
+
+
+def test_a_download_that_cannot_be_counted_is_answered(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        server.ask("POST", "/api/repos/create", "alice", {"name": "net"})
+        server.commit("models/alice/net", {"README.md": b"# Hi\n"})
+        # What a full or read-only disk does, root or not: no file can be opened for writing.
+        (tmp_path / "repositories" / "model" / "alice" / "net" / "downloads").mkdir()
+        path, marked = "/alice/net/resolve/main/README.md", {"X-HF-Download-Counter": "1"}
+        assert server.ask("GET", path, headers=marked).body == b"# Hi\n"
 
 
 def test_duplicate_holds_the_bytes_once(server: Server) -> None:

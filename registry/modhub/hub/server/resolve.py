@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import BinaryIO
 from urllib.parse import quote
@@ -11,6 +12,7 @@ from urllib.parse import quote
 import anyio.to_thread
 from starlette.responses import Response, StreamingResponse
 
+from modhub.errors import StorageError
 from modhub.hub.server.api_files import missing_file
 from modhub.hub.server.call import Call
 from modhub.hub.server.faults import Fault
@@ -67,7 +69,9 @@ def resolve(call: Call) -> Response:
     if file is None:
         raise missing_file(path, commit)
     if call.request.headers.get("x-hf-download-counter") and call.request.method == "GET":
-        call.state.store.count_download(record.key)
+        # A disk that is full or may not be written to still has the file.
+        with suppress(StorageError):
+            call.state.store.count_download(record.key)
     headers = {"X-Repo-Commit": commit}
     if file.lfs:
         headers |= {"X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": str(file.size)}
