@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
+from modhub.hub.server.state import Options
 from tests.hub_server import Server, commit_body, serving
 
 BIG = random.Random(1).randbytes(1_300_000)
@@ -280,6 +281,34 @@ def test_moving_leaves_a_redirect_until_the_name_is_taken(server: Server) -> Non
     assert server.ask("GET", "/api/models/alice/old").error == "401 RepoNotFound"
     server.ask("POST", "/api/repos/create", "alice", {"name": "old"})
     assert server.ask("GET", "/api/models/alice/old").json()["id"] == "alice/old"
+
+
+def test_every_way_to_name_what_moved(tmp_path: Path) -> None:
+    with serving(tmp_path, Options(public_url="https://hub.example.org/models/")) as server:
+        for name, kind in (("old", "model"), ("old", "dataset")):
+            server.ask("POST", "/api/repos/create", "alice", {"name": name, "type": kind})
+            body = {"fromRepo": f"alice/{name}", "toRepo": "lab/new", "type": kind}
+            assert server.ask("POST", "/api/repos/move", "alice", body).status == 200
+        server.ask("POST", "/api/repos/create", "admin", {"name": "api/models"})
+        server.ask("POST", "/api/repos/move", "admin", {"fromRepo": "api/models", "toRepo": "api/more"})
+        for asked, told in (
+            ("/api/models/alice/old?blobs=true", "/api/models/lab/new?blobs=true"),
+            ("/api/models/alice/%6Fld/tree/main/a%2Fb", "/api/models/lab/new/tree/main/a%2Fb"),
+            ("/datasets/%61lice/old/resolve/main/a", "/datasets/lab/new/resolve/main/a"),
+            ("/alice/old/modules/cat", "/lab/new/modules/cat"),
+            ("/api/models/api/models", "/api/models/api/more"),
+        ):
+            answer = server.ask("GET", asked)
+            assert (answer.status, answer.headers["location"]) == (307, f"/models{told}")
+        batch = server.ask("POST", "/alice/old.git/info/lfs/objects/batch", "alice", {})
+        assert batch.headers["location"] == "/models/lab/new.git/info/lfs/objects/batch"
+        said = "The repository 'alice/old' is called 'lab/new' now."
+        for method, path, body in (
+            ("DELETE", "/api/repos/delete", {"name": "old"}),
+            ("POST", "/api/repos/move", {"fromRepo": "alice/old", "toRepo": "alice/newer"}),
+        ):
+            answer = server.ask(method, path, "alice", body)
+            assert (answer.error, answer.json()["error"]) == ("404 RepoNotFound", said)
 
 
 def test_names_that_differ_in_case_are_one(server: Server) -> None:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from starlette.requests import Request
 
@@ -120,7 +120,7 @@ class Call:
             raise missing_repository(self.principal)
         authorize(self.principal, record, action if record.key == key else "see")
         if record.key != key:
-            raise self._moved(record)
+            raise self._moved(key, record)
         if action == "write":
             self.state.refuse_when_read_only()
         return record
@@ -138,12 +138,19 @@ class Call:
                 key = RepositoryKey(key.kind, moved)
         return None
 
-    def _moved(self, record: RepositoryRecord) -> Moved:
-        raw = self.request.scope["raw_path"].decode("latin-1")
+    def _moved(self, key: RepositoryKey, record: RepositoryRecord) -> Exception:
+        if "name" not in self.values:
+            # The body names it, which no redirect would change.
+            message = f"The repository '{key.id}' is called '{record.id}' now."
+            return Fault(404, message, code="RepoNotFound")
+        parts = self.request.scope["raw_path"].decode("latin-1").split("/")
+        # The id comes after `/api/models` or `/lfs/models`, after `/datasets`, or first.
+        place = 3 if "kind" in self.values else 2 if self.values.get("web") else 1
+        git = ".git" if parts[place + 1].endswith(".git") else ""
+        parts[place : place + 2] = [quote(record.id.namespace), quote(record.id.name) + git]
         query = self.request.scope["query_string"].decode("latin-1")
-        old = f"/{self.values['namespace']}/{self.values['name']}"
-        target = raw.replace(old, f"/{quote(str(record.id))}", 1)
-        return Moved(target + (f"?{query}" if query else ""))
+        below = urlsplit(self.state.options.public_url).path.rstrip("/")
+        return Moved(below + "/".join(parts) + (f"?{query}" if query else ""))
 
     def commit_of(self, record: RepositoryRecord, revision: str) -> str:
         """The commit a revision names. Raises `Fault` 404 with `RevisionNotFound`."""
