@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modhub.errors import AccessError, NotFoundError, RefError
+from modhub.errors import AccessError, HubError, NotFoundError, RefError
 from modhub.hub.blobs import FileBlobs
 from modhub.hub.server.accounts import Accounts, parse_expiry
 from modhub.hub.server.commit_stream import CommitReader, Line
@@ -21,6 +21,18 @@ from modhub.hub.server.faults import Fault
 from modhub.hub.server.ignore import Ignore
 from modhub.hub.server.metrics import Metrics
 from modhub.hub.server.signing import Signer
+from modhub.hub.server.state import Options
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["foo", "hub.example.org:8000", "ftp://host", "https://", "http://[::1", "http://h:x", "http://h?a=1"],
+)
+def test_addresses_that_are_none_are_refused_before_anything_is_served(text: str) -> None:
+    for options in ({"public_url": text}, {"upstream": text}):
+        with pytest.raises(HubError, match="no address of a hub"):
+            Options(**options)  # type: ignore[arg-type]
+    assert Options(upstream="hf", public_url="https://host:8000/below/").upstream == "hf"
 
 
 def test_a_token_opens_until_it_expires_or_is_revoked(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from modhub.errors import AccessError
+from modhub.errors import AccessError, HubError
 from modhub.hub.server.accounts import Accounts
 from modhub.hub.server.faults import Fault
 from modhub.hub.server.metrics import Metrics
@@ -25,6 +26,7 @@ class Options:
 
     `public_url` is the address clients see when it is not the one in their Host header (a proxy that rewrites
     it); `upstream` is an endpoint of the Hugging Face Hub protocol to pull through from, with its `token`.
+    Raises `HubError` where one is no address.
     """
 
     read_only: bool = False
@@ -32,6 +34,24 @@ class Options:
     upstream: str = ""
     upstream_token: str | None = None
     upload_limit: int = 1 << 40
+
+    def __post_init__(self) -> None:
+        for address in (self.public_url, "" if self.upstream == "hf" else self.upstream):
+            if address and not _is_address(address):
+                raise HubError(
+                    f"'{address}' is no address of a hub.",
+                    hint="Write it as https://host or http://host:port.",
+                )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        known = parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+    plain = not (parts.username or parts.password or parts.query or parts.fragment)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and known and plain
 
 
 DEFAULTS = Options()
