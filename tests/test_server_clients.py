@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -137,6 +138,10 @@ def test_the_first_start_makes_a_token_and_prints_it_once(tmp_path: Path) -> Non
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
 
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = modhub("serve", "--root", root, "--port", str(taken.getsockname()[1]))
+        refused = process.communicate(timeout=60)[1]
+    assert (process.returncode, "cannot be used" in refused) == (1, True)
     seen = []
     for _ in range(2):
         process = modhub("serve", "--root", root, "--port", "0")
@@ -145,9 +150,9 @@ def test_the_first_start_makes_a_token_and_prints_it_once(tmp_path: Path) -> Non
         assert Server(address, tmp_path).ask("GET", "/healthz").status == 200
         process.terminate()
         seen.append(process.communicate(timeout=30)[1])
-    value = seen[0].split("shown this once: ")[1].split()[0]
+    value = refused.split("shown this once: ")[1].split()[0]
     assert value.startswith("hf_")
-    assert "this once" not in seen[1]
+    assert "this once" not in "".join(seen)
     made, _ = modhub(
         "token", "create", "--root", root, "--user", "eve", "--org", "lab", "--json"
     ).communicate()

@@ -64,19 +64,20 @@ def command(
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     out = Out()
     folder = store_root(root)
-    value = first_token(folder)
-
-    def started(address: str) -> None:
-        out.line(address)
-        out.note(f"Serving {folder}. Stop it with Ctrl-C.")
-        if value is not None:
-            out.note(f"The admin token, shown this once: {value}")
-        out.note(f"Clients: export HF_ENDPOINT={address}, or modhub --hub {address}")
-
     options = Options(
         read_only=read_only,
         public_url=public_url,
         upstream=upstream,
         upstream_token=os.environ.get("HF_TOKEN") if upstream else None,
     )
+    value = first_token(folder)
+    if value is not None:
+        # Before anything can fail: nobody could get it afterwards.
+        out.note(f"The admin token, shown this once: {value}")
+
+    def started(address: str) -> None:
+        out.line(address)
+        out.note(f"Serving {folder}. Stop it with Ctrl-C.")
+        out.note(f"Clients: export HF_ENDPOINT={address}, or modhub --hub {address}")
+
     serve(folder, host=host, port=port, options=options, started=started)
