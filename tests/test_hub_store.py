@@ -15,6 +15,7 @@ from modhub.errors import (
 )
 from modhub.hub.base import git_oid
 from modhub.hub.changes import Add, Copy, Delete, Link, Put
+from modhub.hub.directory import DirectoryHub
 from modhub.hub.index import Query
 from modhub.hub.pulls import PullRequests
 from modhub.hub.records import RepositoryKey, Settings
@@ -193,6 +194,14 @@ def test_case_move_and_delete(store: Store) -> None:
     with pytest.raises(NotFoundError) as caught:
         store.resolve(moved.key)
     assert caught.value.missing == "repository"
+
+
+def test_a_hub_in_a_folder_follows_every_move(store: Store) -> None:
+    head, key = put(store, {"README.md": CARD}), KEY
+    for name in ("first", "second"):
+        key = store.move_repository(key, RepositoryId("lab", name)).key
+    hub = DirectoryHub(store.root)
+    assert [hub.refs(RepositoryId("lab", one)).branches["main"] for one in ("net", "first")] == [head, head]
 
 
 def test_a_recreated_repository_shows_nothing_of_the_old_one(store: Store) -> None:

@@ -21,6 +21,7 @@ from modhub.reporter import SILENT, Reporter
 __all__ = ["DirectoryHub"]
 
 CHUNK = 1 << 20
+MOVES = 10
 
 
 class DirectoryHub:
@@ -132,10 +133,14 @@ class DirectoryHub:
             )
 
     def _key(self, repository: RepositoryId) -> RepositoryKey:
-        """The repository's key, following a move."""
+        """The repository's key, following its moves as far as a server does."""
         key = RepositoryKey.model(repository)
-        moved = self._held.moved_to(key)
-        return key if moved is None else RepositoryKey.model(moved)
+        for _ in range(MOVES):
+            moved = self._held.moved_to(key)
+            if moved is None:
+                break
+            key = RepositoryKey.model(moved)
+        return key
 
 
 def _user() -> str:
