@@ -63,6 +63,24 @@ def test_a_client_is_asked_for_contents_that_are_lost(tmp_path: Path) -> None:
     assert fsck(Store(tmp_path / "hub")).findings == ()
 
 
+def test_a_damaged_repository_keeps_no_other_out_of_lists(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        for name in ("good", "bad"):
+            server.ask("POST", "/api/repos/create", "alice", {"name": name})
+            assert server.commit(f"models/alice/{name}", {"a": name.encode()}).status == 200
+        store, key = Store(tmp_path), RepositoryKey.model("alice/bad")
+        lost = store.blobs.path(store.commit_record(key, store.resolve(key)).tree)
+        assert lost is not None
+        lost.unlink()
+    # Another server, that has nothing in its memory.
+    with serving(tmp_path) as server:
+        listed = server.ask("GET", "/api/models?full=true").json()
+        found = {one["id"]: [file["rfilename"] for file in one["siblings"]] for one in listed}
+        assert found == {"alice/good": ["a"], "alice/bad": []}
+        own = server.ask("GET", "/api/settings/repositories", "alice").json()
+        assert {one["id"]: one["storage"] for one in own} == {"alice/good": 4, "alice/bad": 0}
+
+
 class Servers:
     """Real servers over one store, one after the other, each a process of its own."""
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from modhub.errors import ConflictError, RefError
+from modhub.errors import ConflictError, IntegrityError, NotFoundError, RefError
 from modhub.hub.blobs import Blob
-from modhub.hub.index import Query
+from modhub.hub.index import IndexEntry, Query
 from modhub.hub.records import RepositoryKey, Settings
 from modhub.hub.server.call import Call, text_field
 from modhub.hub.server.describe import EXPANDABLE, listed_json, repository_json, web_address
@@ -18,6 +19,7 @@ from modhub.hub.server.faults import Fault
 from modhub.hub.server.principal import authorize_namespace
 from modhub.hub.server.routing import Routes
 from modhub.hub.store import Put
+from modhub.hub.tree import TreeFile
 from modhub.refs import RepositoryId
 
 __all__ = ["routes"]
@@ -146,8 +148,7 @@ def own_repositories(call: Call) -> Response:
         raise Fault(401, "Invalid credentials in Authorization header")
     if not call.principal.belongs_to(namespace):
         raise Fault(403, f"You are not a member of '{namespace}'.")
-    store = call.state.store
-    entries = store.index.search(Query(kind=None, author=namespace), limit=10_000)
+    entries = call.state.store.index.search(Query(kind=None, author=namespace), limit=10_000)
     return JSONResponse(
         [
             {
@@ -155,7 +156,7 @@ def own_repositories(call: Call) -> Response:
                 "type": entry.kind,
                 "updatedAt": entry.updated,
                 "visibility": "private" if entry.private else "public",
-                "storage": sum(file.size for file in store.tree(entry.key, entry.head).values()),
+                "storage": sum(file.size for file in _files(call, entry).values()),
                 "storagePercent": 0,
             }
             for entry in entries
@@ -207,9 +208,16 @@ def listing(call: Call) -> Response:
     ]
     if full or "siblings" in wanted:
         for item, entry in zip(items, entries, strict=False):
-            tree = call.state.store.tree(entry.key, entry.head)
-            item["siblings"] = [{"rfilename": path} for path in tree]
+            item["siblings"] = [{"rfilename": path} for path in _files(call, entry)]
     return JSONResponse(items, headers=next_page(call, start + limit + 1) if len(entries) > limit else None)
+
+
+def _files(call: Call, entry: IndexEntry) -> Mapping[str, TreeFile]:
+    """Its newest files; none where they are lost: one damaged repository keeps no other out of a list."""
+    try:
+        return call.state.store.tree(entry.key, entry.head)
+    except (IntegrityError, NotFoundError):
+        return {}
 
 
 def next_page(call: Call, cursor: int) -> dict[str, str]:
