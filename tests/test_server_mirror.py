@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
 from modhub.hub.server.state import Options
@@ -55,3 +60,52 @@ def test_a_mirror_passes_on_keeps_and_survives_its_upstream(tmp_path: Path) -> N
             )
             assert Path(again).read_bytes() == BIG
             assert mirror.ask("GET", "/api/models/alice/other", TOKENS["bob"]).status == 504
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nX-Repo-Commit: " + b"a" * 40 + b'\r\nETag: "' + b"b" * 40 + b'"\r\n'
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 302 Go\r\nLocation: http://[::1/\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Go\r\nLocation: /api/models/alice/net\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc",
+        HEAD + b"X-Linked-Size: " + b"9" * 5000 + b"\r\n\r\n",
+        HEAD + b"\r\n".join(b"X%d: 1" % number for number in range(200)) + b"\r\n\r\n",
+        HEAD.replace(b"a" * 40, b"../main") + b"Content-Length: 3\r\n\r\nabc",
+    ],
+)
+def test_an_upstream_that_makes_no_sense_is_named_as_what_fails(tmp_path: Path, said: bytes) -> None:
+    with _saying(said) as address, serving(tmp_path, Options(upstream=address)) as mirror:
+        for path in ("/api/models/alice/net", "/alice/net/resolve/main/a"):
+            answer = mirror.ask("GET", path)
+            assert (answer.status in (502, 504), "The upstream" in answer.json()["error"]) == (True, True)
+
+
+def test_an_answer_that_breaks_off_does_not_take_the_place_of_a_kept_one(tmp_path: Path) -> None:
+    path, whole = "/api/models/alice/net", b'{"id": "alice/net"}'
+    start = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(whole)
+    for said in (start + whole, start + whole[:9]):
+        with _saying(said) as address, serving(tmp_path, Options(upstream=address)) as mirror:
+            assert mirror.ask("GET", path).body == whole
+
+
+@contextmanager
+def _saying(answer: bytes) -> Iterator[str]:
+    """A server that says the same to everybody."""
+
+    class Same(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            self.request.sendall(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Same) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -8,11 +8,13 @@ through; `gc` clears contents that no repository here uses, and they are fetched
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
@@ -27,6 +29,7 @@ from modhub.hub.server.faults import Fault
 from modhub.hub.server.resolve import send_file
 from modhub.hub.store import Store
 from modhub.hub.tree import TreeFile
+from modhub.refs import is_commit
 
 __all__ = ["Mirror"]
 
@@ -101,7 +104,11 @@ class Mirror:
         etag = head.headers.get("x-linked-etag", head.headers.get("etag", "")).removeprefix("W/").strip('"')
         size = head.headers.get("x-linked-size", head.headers.get("content-length", ""))
         commit = head.headers.get("x-repo-commit", "")
-        if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag) or not size.isdigit() or not commit:
+        if (
+            not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag)
+            or not re.fullmatch(r"[0-9]{1,15}", size)
+            or not is_commit(commit)
+        ):
             raise Fault(502, "The upstream does not say what its file is.")
         headers = {"X-Repo-Commit": commit}
         if len(etag) == 64:
@@ -131,7 +138,7 @@ class Mirror:
             raise OSError("the upstream does not send the file") from error
         with stream, self.store.upload(size=size) as writer:
             last = b""
-            while piece := stream.read(PIECE):
+            while piece := _piece(stream):
                 writer.write(piece)
                 if last:
                     yield last
@@ -152,12 +159,13 @@ class Mirror:
         try:
             stream, headers = self._open(method, target)
             with stream:
-                body = stream.read(ANSWER_LIMIT).decode("utf-8", "replace") if method == "GET" else ""
+                body = _document_in(stream) if method == "GET" else ""
             kept = _Kept(200, _interesting(headers), body)
             write_bytes(place, canonical_json({"headers": kept.headers, "body": body}))
             return kept
         except urllib.error.HTTPError as error:
-            with error:
+            body = ""
+            with error, suppress(http.client.HTTPException, OSError):
                 body = error.read(10_000).decode("utf-8", "replace")
             return _Kept(error.code, _interesting(error.headers), body)
         except _UnreachableError as error:
@@ -183,12 +191,34 @@ class Mirror:
                 and "X-Linked-Etag" in error.headers
             ):
                 return error, error.headers
-            if error.code >= 500 or error.code == 429:
+            if error.code < 400 or error.code >= 500 or error.code == 429:
                 raise _UnreachableError(f"it answers {error.code}") from error
             raise
-        except (urllib.error.URLError, OSError) as error:
+        # ValueError: it sends on to what is no address.
+        except (http.client.HTTPException, OSError, ValueError) as error:
             raise _UnreachableError(str(getattr(error, "reason", error))) from error
         return response, response.headers
+
+
+def _piece(stream: IO[bytes]) -> bytes:
+    """More of a file. Raises `OSError`."""
+    try:
+        return stream.read(PIECE)
+    except http.client.HTTPException as error:
+        raise OSError("the upstream breaks off") from error
+
+
+def _document_in(stream: IO[bytes]) -> str:
+    """An answer of the API, which is JSON and whole: what broke off must not take the place of a kept one.
+
+    Raises `_UnreachableError`.
+    """
+    try:
+        body = stream.read(ANSWER_LIMIT)
+        json.loads(body)
+    except (http.client.HTTPException, OSError, ValueError, RecursionError) as error:
+        raise _UnreachableError("what it answers is no JSON") from error
+    return body.decode("utf-8", "replace")
 
 
 class _StayForHeads(urllib.request.HTTPRedirectHandler):
