@@ -13,11 +13,12 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
-from modhub.errors import IntegrityError, NotFoundError, ParentError
+from modhub.errors import IntegrityError, ManifestError, NotFoundError, ParentError
 from modhub.manifest import InputSpec
 from modhub.nets import ARCHITECTURES, Network, Runner, import_module
 from modhub.nets.sources import distinct_labels, load_parent, write_parent
 from modhub.nets.sources.base import parsed_arguments
+from modhub.nets.sources.repository import _tame
 
 INPUT = InputSpec(channels=1, height=8, width=8, mean=(0.5,), std=(0.25,))
 CHECK = "Check that the weights are those of this architecture."
@@ -370,6 +371,40 @@ def test_other_repositories(config: dict[str, Any], message: str, tmp_path: Path
     with pytest.raises(ParentError) as caught:
         load_parent("hf:a/net", fetch=folder)
     assert str(caught.value) == message
+
+
+TIMM = {"architecture": "resnet10t", "num_classes": 2}
+SEEN = {"input_size": [3, 64, 64], "mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"num_classes": "x"}, "What the files of 'a/net' say makes no sense (ValueError: invalid literal"),
+        ({"pretrained_cfg": [1]}, "What the files of 'a/net' say makes no sense (AttributeError: "),
+        ({"label_names": 5}, "What the files of 'a/net' say makes no sense (TypeError: "),
+        ({"model_args": {"block": "x"}}, "What the files of 'a/net' say makes no sense (AttributeError: "),
+        ({"model_args": {"checkpoint_path": "/x.pth"}}, "config.json of 'a/net' sets 'checkpoint_path', "),
+        ({"pretrained_cfg": {**SEEN, "crop_pct": -1}}, "'resize' in The input of 'a/net' is -64; it should"),
+        ({"pretrained_cfg": {**SEEN, "mean": None}}, "What the files of 'a/net' say makes no sense (Type"),
+    ],
+)
+def test_a_config_that_makes_no_sense(config: dict[str, Any], message: str, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm", reason="timm is optional")
+    folder = Folder(tmp_path)
+    folder.put({**TIMM, **config}, timm.create_model("resnet10t", num_classes=2))
+    with pytest.raises((ParentError, ManifestError)) as caught:
+        load_parent("hf:a/net", fetch=folder)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_config_fetches_no_kernel_and_no_other_weights() -> None:
+    theirs = {
+        "model_type": "x",
+        "attn_implementation": "kernels-community/evil",
+        "backbone_config": {"use_pretrained_backbone": True, "_attn_implementation": "a/b", "depth": [1]},
+    }
+    assert _tame(theirs) == {"model_type": "x", "backbone_config": {"depth": [1]}}
 
 
 def test_a_hub_is_needed() -> None:

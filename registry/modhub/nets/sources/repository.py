@@ -14,9 +14,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from modhub.errors import MissingDependencyError, NotFoundError, ParentError
+from modhub.errors import MissingDependencyError, ModhubError, NotFoundError, ParentError
 from modhub.files import parse_json
 from modhub.manifest import INTERPOLATIONS, InputSpec
+from modhub.manifest.fields import Fields
 from modhub.nets.sources.base import Fetch, ParentSource, distinct_labels
 from modhub.nets.sources.timm_models import imagenet_labels, timm_input, timm_module
 from modhub.nets.sources.weights import fit_weights, load_weights
@@ -26,13 +27,44 @@ __all__ = ["repository_parent"]
 WEIGHTS = "model.safetensors"
 RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers, which preprocessor configs carry."""
+STEERING = frozenset(
+    [
+        "cache_dir",
+        "checkpoint_path",
+        "exportable",
+        "features_only",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "scriptable",
+    ]
+)
+"""What `timm.create_model` takes beside a network's own arguments: files to read and where to fetch them."""
+FETCHING = frozenset(["auto_map", "use_kernels", "use_pretrained_backbone"])
+"""Settings of transformers that reach for weights or code elsewhere; `…_implementation` may name a kernel."""
 
 
 def repository_parent(text: str, fetch: Fetch) -> ParentSource:
     """`text` is REPO or REPO@REVISION. Raises `ParentError` for a repository that is not an image classifier
-    of timm or transformers, or has its weights as pickles only."""
+    of timm or transformers, whose files make no sense, or that has its weights as pickles only."""
     repository, _, revision = text.partition("@")
-    pinned = revision or None
+    try:
+        found = _parent(repository, revision or None, fetch)
+        if found.input is not None:
+            InputSpec.from_dict(Fields(found.input.to_dict(), f"The input of '{repository}'"))
+    except ModhubError:
+        raise
+    except Exception as error:
+        # Anybody's words go into timm and transformers, which raise whatever they stumble over.
+        reason = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
+        raise ParentError(
+            f"What the files of '{repository}' say makes no sense ({type(error).__name__}: {reason}).",
+            hint="Tell its owner, or choose another repository.",
+        ) from error
+    return found
+
+
+def _parent(repository: str, pinned: str | None, fetch: Fetch) -> ParentSource:
     config = _json(fetch, repository, pinned, "config.json")
     if config is None:
         raise ParentError(
@@ -59,6 +91,11 @@ def _timm(
     classes = int(config.get("num_classes") or described.get("num_classes") or 0)
     name = str(config["architecture"])
     arguments = {**(config.get("model_args") or {}), "num_classes": classes}
+    if theirs := sorted(STEERING & arguments.keys()):
+        raise ParentError(
+            f"config.json of '{repository}' sets '{theirs[0]}', which is not a repository's to say.",
+            hint="Choose another repository.",
+        )
     module = timm_module(name, arguments)
     fit_weights(module, tensors, f"{WEIGHTS} of '{repository}'", name)
     names = config.get("label_names") or described.get("label_names")
@@ -69,7 +106,7 @@ def _timm(
         model=module.eval(),
         labels=labels or (imagenet_labels() if classes == 1000 else None),
         input=timm_input({**module.pretrained_cfg, **described}),  # type: ignore[dict-item]
-        license=license_name or described.get("license"),
+        license=license_name or (stated if isinstance(stated := described.get("license"), str) else None),
     )
 
 
@@ -103,7 +140,7 @@ def _transformers(
         purpose = f"The parent 'hf:{repository}'"
         raise MissingDependencyError("transformers", purpose=purpose, extra="transformers") from None
     kind = str(config.get("model_type"))
-    settings = {key: value for key, value in config.items() if key != "model_type"}
+    settings = {key: value for key, value in _tame(config).items() if key != "model_type"}
     try:
         described = transformers.AutoConfig.for_model(kind, **settings)
         model = transformers.AutoModelForImageClassification.from_config(described)
@@ -120,6 +157,17 @@ def _transformers(
         input=_preprocessing(preprocessing),
         license=license_name,
     )
+
+
+def _tame(value: Any) -> Any:
+    """A config without what has transformers fetch other weights or code."""
+    if isinstance(value, dict):
+        return {
+            key: _tame(one)
+            for key, one in value.items()
+            if not key.endswith("_implementation") and key not in FETCHING
+        }
+    return [_tame(one) for one in value] if isinstance(value, list) else value
 
 
 def _preprocessing(config: Mapping[str, Any]) -> InputSpec | None:
