@@ -116,6 +116,23 @@ def test_every_refusal_says_what_to_do(status: int, code: str, kind: type[Modhub
         assert str(caught.value).startswith(said.format(hub.address))
 
 
+def test_what_a_hub_says_steers_no_terminal() -> None:
+    said = {"X_Error_Message": "\x1b[2Jall is \x9bwell"}
+    with answering(lambda handler: reply(handler, 418, b"", **said)) as hub:
+        with pytest.raises(HubError) as caught:
+            hub.refs(NET)
+        assert caught.value.message.endswith("with status 418: ?[2Jall is ?well.")
+
+
+@pytest.mark.parametrize("headers", [{"Location": "/again"}, {"Content_Encoding": "gzip"}])
+def test_an_answer_that_leads_nowhere(headers: dict[str, str]) -> None:
+    status = 302 if "Location" in headers else 200
+    with answering(lambda handler: reply(handler, status, b"no gzip", **headers)) as hub:
+        for ask in (lambda: hub.refs(NET), lambda: hub.read(NET, COMMIT, "a")):
+            with pytest.raises(HubError, match="does not answer as a hub does"):
+                ask()
+
+
 @pytest.mark.parametrize("code", ["", "RepoNotFound"])
 def test_a_token_that_is_not_valid_is_named(code: str) -> None:
     asked = []

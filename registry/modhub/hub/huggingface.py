@@ -373,7 +373,7 @@ def _mapped(
         return _by_status(status, named, said)
     if _is_network(error):
         return _unreachable(endpoint, error)
-    if isinstance(error, _MISREAD):
+    if isinstance(error, _MISREAD) or _http_names(error):
         # The client trusts that what it reads is what a hub writes.
         return HubError(
             f"{endpoint} does not answer as a hub does ({type(error).__name__}).",
@@ -443,12 +443,17 @@ def _sent_token(error: Exception) -> bool:
 
 
 def _is_network(error: Exception) -> bool:
+    return isinstance(error, ConnectionError | TimeoutError) or "TransportError" in _http_names(error)
+
+
+def _http_names(error: Exception) -> set[str]:
+    """What an error of the client's HTTP library is called, and what it is a kind of."""
     # httpx in 1.x of the client, its successor httpx2 in 2.x: told by name, as neither is ours to import.
-    names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
-    return isinstance(error, ConnectionError | TimeoutError) or bool(
-        names & {"httpx.TransportError", "httpx2.TransportError"}
-    )
+    kinds = type(error).__mro__
+    return {kind.__name__ for kind in kinds if kind.__module__.partition(".")[0] in ("httpx", "httpx2")}
 
 
 def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0][:200].rstrip(".")
+    line = text.strip().partition("\n")[0][:200].rstrip(".")
+    # A hub says it, and signs that steer a terminal are not its to send.
+    return "".join(sign if sign.isprintable() else "?" for sign in line)
