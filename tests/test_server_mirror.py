@@ -92,6 +92,13 @@ def test_an_answer_that_breaks_off_does_not_take_the_place_of_a_kept_one(tmp_pat
             assert mirror.ask("GET", path).body == whole
 
 
+def test_a_list_goes_on_at_the_mirror_or_nowhere(tmp_path: Path) -> None:
+    said = b'HTTP/1.1 200 OK\r\nLink: <http://elsewhere/next>; rel="next"\r\nContent-Length: 2\r\n\r\n[]'
+    with _saying(said) as address, serving(tmp_path, Options(upstream=address)) as mirror:
+        answer = mirror.ask("GET", "/api/models/alice/net/tree/main")
+        assert (answer.body, answer.headers.get("link")) == (b"[]", None)
+
+
 @contextmanager
 def _saying(answer: bytes) -> Iterator[str]:
     """A server that says the same to everybody."""

@@ -83,9 +83,10 @@ class Mirror:
         kept = self._ask("GET", target)
         if kept.status in (401, 403):
             return None
-        headers = {name: kept.headers[name] for name in ("link",) if name in kept.headers}
-        if "link" in headers:
-            headers["link"] = headers["link"].replace(self.upstream, call.base_url)
+        headers, link = {}, kept.headers.get("link", "")
+        # Clients take their token along to where a list goes on: that is here, or nowhere.
+        if link.startswith(f"<{self.upstream}/"):
+            headers["link"] = link.replace(self.upstream, call.base_url)
         if kept.status == 404 and kept.headers.get("x-error-code", "RepoNotFound") == "RepoNotFound":
             return None
         for name in ("x-error-code", "x-error-message"):
