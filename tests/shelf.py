@@ -87,6 +87,7 @@ class Shelf:
     """`put` releases, then ask as the resolver does."""
 
     stored: dict[RepositoryId, list[tuple[Release, RepositoryManifest]]] = field(default_factory=dict)
+    gone: dict[str, Sequence[str]] = field(default_factory=dict)
 
     def put(
         self,
@@ -119,6 +120,9 @@ class Shelf:
 
     def manifest(self, repository: RepositoryId, commit: str) -> RepositoryManifest:
         return next(held for release, held in self._of(repository) if release.commit == commit)
+
+    def lost(self, repository: RepositoryId, commit: str) -> Sequence[str]:
+        return self.gone.get(commit, ())
 
     def providers(self, label: str) -> Sequence[RepositoryId]:
         return [

@@ -413,6 +413,24 @@ def test_a_tampered_blob_is_refused_and_nothing_is_kept(
     catalog.pull(Ref.parse("lab/net/cat"))
 
 
+def test_a_push_brings_back_what_a_hub_has_lost(
+    catalog: Catalog, artifact: Path, request: pytest.FixtureRequest
+) -> None:
+    commit = release(catalog, artifact, "1.0.0")
+    store = store_of(catalog, request)
+    tree = store.tree(RepositoryKey.model(NET))
+    for file in tree.values():
+        blob = store.blobs.path(file.sha256)
+        assert blob is not None
+        blob.unlink()
+    assert catalog.hub.lost(NET, commit) == set(tree)
+    done = push(catalog, artifact, NET, Version("1.0.0"))
+    assert (done.existed, done.release.commit) == (True, commit)
+    assert done.sent == sum(file.size for file in tree.values())
+    assert (catalog.hub.lost(NET, commit), store.lost(tree)) == (frozenset(), [])
+    catalog.pull(Ref.parse("lab/net/cat"))
+
+
 @pytest.mark.parametrize(
     ("content", "kind", "message"),
     [

@@ -125,6 +125,18 @@ def test_a_provider_that_cannot_be_read_is_none_but_a_named_one_fails():
             picks(shelf, [f"{name}/dog", "cat"])
 
 
+def test_a_provider_that_has_lost_a_file_is_none_but_a_named_one_is(shelf):
+    shelf.gone[shelf.releases(RepositoryId.parse("zoo/big"))[0].commit] = ["trunk/graph.json"]
+    assert picks(shelf, ["dog"]) == {"dog": "lab/r20 2.0.0"}
+    assert picks(shelf, ["zoo/big/dog"]) == {"dog": "zoo/big 1.0.0"}
+    with pytest.raises(ResolutionError) as caught:
+        picks(shelf, ["lion"])
+    assert caught.value.message == (
+        "No provider of 'lion = *' will do: zoo/big 1.0.0 cannot be read (the hub has lost "
+        "'trunk/graph.json' of 'zoo/big')."
+    )
+
+
 def test_a_network_that_fails_is_no_reason_to_choose_another():
     shelf = Spoilt()
     shelf.files = OfflineError("The line is dead.")

@@ -225,6 +225,10 @@ class Catalog:
         expected = FileEntry(info.size, info.sha256)
         return self.files.fetch(repository, commit, info.path, expected=expected, reporter=reporter)
 
+    def lost(self, repository: RepositoryId, commit: str) -> frozenset[str]:
+        """Files of a commit that the hub says it has lost; offline nobody says so."""
+        return frozenset() if self.files.offline else self.hub.lost(repository, commit)
+
     # Finding
 
     def providers(self, label: str) -> tuple[RepositoryId, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def push(
 ) -> Push:
     """Make the artifact in `directory` the release `version`: one commit on main and the tag `v<version>`.
 
-    Pushing the same bytes again changes nothing, but brings back what a hub in a folder has lost of them.
+    Pushing the same bytes again changes nothing, but brings back what the hub says it has lost of them.
     Raises `ConflictError` when the release exists with other files, `RefError` for a version that no tag can
     spell (an epoch, `1!2.0`), `ManifestError` or `IntegrityError` when the artifact is not whole; the hub is
     not touched then.
@@ -73,7 +73,7 @@ def push(
             existing = _existing_release(catalog, repository, version, contents)
             head = catalog.hub.commit_of(repository, MAIN)
             tree = catalog.hub.tree(repository, head)
-            changes = _lost(tree, contents)
+            changes = _lost(tree, catalog.hub.lost(repository, head), contents)
             if existing is None:
                 changes += _changes(tree, contents)
             commit = head
@@ -251,12 +251,14 @@ def _changes(tree: Mapping[str, FileEntry], contents: Mapping[str, bytes | Path]
     return changes
 
 
-def _lost(tree: Mapping[str, FileEntry], contents: Mapping[str, bytes | Path]) -> list[Change]:
-    """What brings contents back that a commit with `tree` names and its hub has lost."""
+def _lost(
+    tree: Mapping[str, FileEntry], lost: Collection[str], contents: Mapping[str, bytes | Path]
+) -> list[Change]:
+    """What brings contents back that a commit with `tree` names and its hub has `lost`."""
     return [
         Add(path, content)
         for path, content in contents.items()
-        if path in tree and tree[path].missing and tree[path].matches(content)
+        if path in lost and path in tree and tree[path].matches(content)
     ]
 
 

@@ -49,13 +49,11 @@ class FileEntry:
     """A file of a commit: size in bytes and what there is to verify it with.
 
     `sha256` is of the content; hubs that keep small files in git know only `oid`, git's sha1 of a blob.
-    `missing` says that the hub has lost the content; a push brings it back.
     """
 
     size: int
     sha256: str | None
     oid: str | None = None
-    missing: bool = field(default=False, compare=False)
 
     def matches(self, content: bytes | Path) -> bool:
         """Whether `content` (bytes or a file) is what this entry promises."""
@@ -115,6 +113,9 @@ class Hub(Protocol):
 
     def tree(self, repository: RepositoryId, commit: str) -> dict[str, FileEntry]:
         """All files of a commit by path; the same for ever."""
+
+    def lost(self, repository: RepositoryId, commit: str) -> frozenset[str]:
+        """Files of a commit of which the hub says that it lost their contents; sent again, they are whole."""
 
     def read(self, repository: RepositoryId, commit: str, path: str, *, limit: int = 16 << 20) -> bytes:
         """A small file's bytes. Raises `HubError` when it has more than `limit`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -76,10 +75,10 @@ class DirectoryHub:
         return self._held.resolve(self._key(repository), revision)
 
     def tree(self, repository: RepositoryId, commit: str) -> dict[str, FileEntry]:
-        return {
-            path: replace(file.entry, missing=not self._held.holds(file))
-            for path, file in self._held.tree(self._key(repository), commit).items()
-        }
+        return {path: file.entry for path, file in self._held.tree(self._key(repository), commit).items()}
+
+    def lost(self, repository: RepositoryId, commit: str) -> frozenset[str]:
+        return frozenset(self._held.lost(self._held.tree(self._key(repository), commit)))
 
     def read(self, repository: RepositoryId, commit: str, path: str, *, limit: int = 16 << 20) -> bytes:
         return self._held.read(self._key(repository), commit, path, limit=limit)

@@ -148,6 +148,15 @@ class HuggingFaceHub:
                     found[self._text(entry.path)] = self._file(entry)
         return found
 
+    def lost(self, repository: RepositoryId, commit: str) -> frozenset[str]:
+        """Only a hub of modhub's own says it."""
+        if self.address == "hf":
+            return frozenset()
+        with self._errors(repository, commit):
+            info = self._api().repo_info(str(repository), revision=commit, files_metadata=True)
+        said = getattr(info, "missing", ())
+        return frozenset(self._text(path) for path in said) if isinstance(said, list) else frozenset()
+
     def _file(self, entry: RepoFile) -> FileEntry:
         size = entry.lfs.size if entry.lfs else entry.size
         if not isinstance(size, int) or not 0 <= size <= SIZE_LIMIT:

@@ -238,6 +238,10 @@ class Store:
         """Whether the file's contents are there; a repair removes what is damaged."""
         return self.blobs.size(file.sha256) == file.size
 
+    def lost(self, tree: Tree) -> list[str]:
+        """The files of which the contents are not there."""
+        return [path for path, file in tree.items() if not self.holds(file)]
+
     def open(self, sha256: str, offset: int = 0) -> BinaryIO:
         """A stored file's bytes from `offset` on."""
         return self.blobs.open(sha256, offset)

@@ -40,6 +40,8 @@ def resolve(project: Project, catalogue: Catalogue, *, prefer: Preferences | Non
         return search(wants, universe, prefer or Preferences(), max_trunks)
 
     found = solve(project.wants, project.constraints.max_trunks)
+    while found is not None and universe.rule_out(found):
+        found = solve(project.wants, project.constraints.max_trunks)
     if found is None:
         raise explain(project, universe, solve)
     by_label = {module.want.label: module for module in found}

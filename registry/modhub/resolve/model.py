@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -41,6 +41,9 @@ class Catalogue(Protocol):
 
     def manifest(self, repository: RepositoryId, commit: str) -> RepositoryManifest:
         """What the repository held at `commit`."""
+
+    def lost(self, repository: RepositoryId, commit: str) -> Collection[str]:
+        """Files of a commit that are known to be lost."""
 
     def providers(self, label: str) -> Sequence[RepositoryId]:
         """Repositories of which some release may have a class that answers to `label`, in any order."""

@@ -31,7 +31,8 @@ class Universe:
     """A catalogue seen through the constraints; answers are remembered.
 
     Anybody may offer a class, so a provider of a bare label that cannot be read is none, for a reason that
-    `unreadable` and `module` give; a repository that a want names raises what is wrong with it.
+    `unreadable` and `module` give; a repository that a want names raises what is wrong with it. Whether the
+    files of a module are all there is asked of those alone that were chosen: see `rule_out`.
     """
 
     def __init__(self, catalogue: Catalogue, constraints: Constraints) -> None:
@@ -42,6 +43,7 @@ class Universe:
         self.release_at = lru_cache(maxsize=None)(catalogue.release_at)
         self.module = lru_cache(maxsize=None)(self._module)
         self._offers = lru_cache(maxsize=None)(self._asked)
+        self._ruled_out: dict[tuple[Want, RepositoryId, Release], str] = {}
 
     def _releases(self, repository: RepositoryId) -> tuple[Release, ...]:
         """Newest first."""
@@ -90,6 +92,8 @@ class Universe:
 
     def _module(self, want: Want, repository: RepositoryId, release: Release) -> ResolvedModule | str:
         """The module that fulfils `want` in that release, or the reason why none does."""
+        if reason := self._ruled_out.get((want, repository, release)):
+            return reason
         try:
             manifest = self.manifest(repository, release.commit)
         except _UNREADABLE as error:
@@ -111,6 +115,38 @@ class Universe:
         if least is not None and recall is not None and recall < least:
             return f"the recall of '{entry.label}' in {repository} {release} is {recall:.3f}"
         return ResolvedModule(want, repository, release, entry, manifest.trunk_of(entry))
+
+    def rule_out(self, modules: Iterable[ResolvedModule]) -> bool:
+        """Pass over those for bare labels of which a file is lost from now on; whether there are any."""
+        reasons = {
+            (module.want, module.repository, module.release): reason
+            for module in modules
+            if module.want.ref.repository is None and (reason := self._lacks(module))
+        }
+        self._ruled_out |= reasons
+        self.module.cache_clear()
+        return bool(reasons)
+
+    def _lacks(self, module: ResolvedModule) -> str:
+        """Why a module that was chosen cannot be had after all; empty when it can."""
+        trunk, place = module.trunk, f"{module.repository} {module.release}"
+        own = [module.entry.manifest, module.entry.tensors]
+        homes = [(module.repository, module.release.commit, own)]
+        try:
+            if trunk.repository is None:
+                own.extend(trunk.files)
+            else:
+                home = RepositoryId.parse(trunk.repository)
+                homes.append(
+                    (home, self.release_at(home, trunk.revision or "main").commit, list(trunk.files))
+                )
+            for repository, commit, files in homes:
+                lost = self.catalogue.lost(repository, commit)
+                if gone := next((file.path for file in files if file.path in lost), None):
+                    return f"{place} cannot be read (the hub has lost '{gone}' of '{repository}')"
+        except _UNREADABLE as error:
+            return _cannot_be_read(place, error)
+        return ""
 
     def nearest(self, label: str, repository: RepositoryId, release: Release) -> list[str]:
         """Up to five labels of that release that look like `label`, else its first ten."""

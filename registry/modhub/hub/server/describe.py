@@ -94,6 +94,9 @@ def repository_json(
     downloads = store.references.downloads(record.key)
     facts = _facts(record, commit.id, commit.date, downloads, front, tags_of(front))
     facts["siblings"] = [_sibling(path, file, blobs) for path, file in tree.items()]
+    if blobs and (lost := store.lost(tree)):
+        # A word of our own: what a push may bring back.
+        facts["missing"] = lost
     facts["usedStorage"] = sum({file.sha256: file.size for file in tree.values()}.values())
     return _expanded(facts, wanted) if wanted else facts
 

@@ -114,6 +114,9 @@ class VisibleCatalogue:
             raise ManifestError(f"'{repository}' at {commit[:12]} holds no modules.")
         return found
 
+    def lost(self, repository: RepositoryId, commit: str) -> Sequence[str]:
+        return self.store.lost(self.store.tree(self.record(repository).key, commit))
+
     def providers(self, label: str) -> Sequence[RepositoryId]:
         visible = None if self.principal.admin else self.principal.namespaces
         query = Query(tags=["modhub", class_tag(label)], visible=visible)
