@@ -125,8 +125,18 @@ def test_the_host_header_cannot_put_words_into_links(server: Server) -> None:
 def test_a_connection_that_says_nothing_is_closed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving_module, "HEADER_SECONDS", 0.3)
     began = time.monotonic()
-    assert raw(server, b"GET /api/models HTTP/1.1\r\nHost: x\r\nX-Slow: ") == b""
+    slow = b"GET /api/models HTTP/1.1\r\nHost: x\r\nX-Slow: "
+    assert raw(server, slow) == b""
     assert time.monotonic() - began < 5
+    parts = urlsplit(server.address)
+    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=5) as connection:
+        # A request that is answered buys no time for the next.
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += connection.recv(65536)
+        connection.sendall(slow)
+        assert connection.recv(65536) == b""
 
 
 def test_a_body_that_stops_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,25 +24,44 @@ CONNECTIONS = 2000
 
 
 class _PatientForAWhile(H11Protocol):
-    """A connection whose request headers are not complete after some seconds is closed."""
+    """A connection on which a request's headers are not complete after some seconds is closed."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         # uvicorn's log would show queries, and with them signed addresses.
         self.access_log = False
-        self._deadline = self.loop.call_later(HEADER_SECONDS, self._give_up)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # What follows an answer is the beginning of the next request.
+        if self._deadline is None and self._between_requests:
+            self._wait()
 
     def handle_events(self) -> None:
         super().handle_events()
-        if self.cycle is not None:
-            self._deadline.cancel()
+        if not self._between_requests:
+            self._stop_waiting()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._deadline.cancel()
+        self._stop_waiting()
         super().connection_lost(exc)
 
+    @property
+    def _between_requests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _wait(self) -> None:
+        self._deadline = self.loop.call_later(HEADER_SECONDS, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
     def _give_up(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
+        if self._between_requests and not self.transport.is_closing():
             self.transport.close()
 
 
