@@ -159,6 +159,24 @@ def test_a_token_that_is_not_valid_is_named(code: str) -> None:
     assert set(asked) == {"Bearer hf_revoked"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["http://[::1", "http://host:99999", "http://host:x", "http://", "http://host?a=1", "http://host#a"],
+)
+def test_an_address_that_is_none(text: str) -> None:
+    with pytest.raises(HubError) as caught:
+        HuggingFaceHub(text)
+    assert str(caught.value) == f"'{text}' is not a hub. Write it as https://host or http://host:port."
+
+
+def test_a_token_that_no_header_can_carry() -> None:
+    with (
+        answering(lambda handler: reply(handler, 200, b"[]")) as hub,
+        pytest.raises(AccessError, match="The token holds a character that no token has"),
+    ):
+        HuggingFaceHub(hub.address, token="hf_\xe9").find()
+
+
 def test_no_network() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -62,16 +62,18 @@ class HuggingFaceHub:
 
     def __init__(self, endpoint: str | None = None, *, token: str | bool | None = None) -> None:
         self._endpoint = (endpoint or OFFICIAL).rstrip("/")
-        parts = urlsplit(self._endpoint)
+        try:
+            parts = urlsplit(self._endpoint)
+            known = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            raise _no_address(endpoint) from None
         if parts.username or parts.password:
             raise HubError(
                 "The hub's address holds credentials.",
                 hint="Put the token into HF_TOKEN, not into the address.",
             )
-        if not parts.hostname:
-            raise HubError(
-                f"'{endpoint}' is not a hub.", hint="Write it as https://host or http://host:port."
-            )
+        if not known or parts.query or parts.fragment:
+            raise _no_address(endpoint)
         self.address = "hf" if self._endpoint == OFFICIAL else self._endpoint
         self._token = token
         self._made: HfApi | None = None
@@ -375,6 +377,11 @@ def _mapped(
         return NotFoundError(
             f"There is no repository {named}, or you may not see it.", hint=hint, missing="repository"
         )
+    if isinstance(error, UnicodeEncodeError):
+        return AccessError(
+            "The token holds a character that no token has.",
+            hint="Set HF_TOKEN to another, or run: hf auth login",
+        )
     if isinstance(error, errors.HFValidationError):
         return HubError(f"{named} cannot be asked: {error}")
     if isinstance(status, int):
@@ -389,6 +396,10 @@ def _mapped(
             hint="Check the address; for a folder, name the folder.",
         )
     return None
+
+
+def _no_address(text: str | None) -> HubError:
+    return HubError(f"'{text}' is not a hub.", hint="Write it as https://host or http://host:port.")
 
 
 def _knock(endpoint: str) -> None:
