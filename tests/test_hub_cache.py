@@ -181,3 +181,28 @@ def test_processes_that_want_one_file_fetch_it_once(tmp_path: Path) -> None:
     ]
     assert [puller.communicate(timeout=60)[0] for puller in pullers].count("download\n") == 1
     assert [puller.returncode for puller in pullers] == [0] * 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "5",
+        '{"x": 5}',
+        '{"x": [5]}',
+        '{"x": ["5", null, null]}',
+        '{"x": [5, "../../x", null]}',
+        '{"id": 5, "branches": 5, "tags": {}}',
+        '{"id": "x", "branches": {"main": 5}, "tags": {}}',
+        '{"id": "x", "branches": {}, "tags": {"v1": "../x"}}',
+    ],
+)
+def test_what_a_hub_said_counts_as_unsaid_once_it_makes_no_sense(tmp_path: Path, text: str) -> None:
+    cache, repository, commit = Cache(tmp_path), RepositoryId("lab", "net"), "a" * 40
+    cache.remember_refs("https://hub", repository, Refs({"main": commit}, {}))
+    cache.remember_tree("https://hub", repository, commit, {"x": ENTRY})
+    for path in tmp_path.rglob("*.json"):
+        path.write_text(text)
+    assert cache.refs("https://hub", repository) is None
+    assert cache.tree("https://hub", repository, commit) is None
+    assert cache.repositories("https://hub") == []

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import platformdirs
 
-from modhub.errors import IntegrityError, ManifestError
+from modhub.errors import IntegrityError, ManifestError, RefError
 from modhub.files import canonical_json, fsync_directory, parse_json, sha256_of_file, write_bytes
 from modhub.hub.base import FileEntry, Refs
 from modhub.hub.disk import disk_errors, make_directory
@@ -168,16 +168,16 @@ class Cache:
 
     def refs(self, hub: str, repository: RepositoryId) -> Refs | None:
         """The references as they were when last asked for."""
-        document = self._recall(self._folder(hub, repository) / "refs.json")
-        return None if document is None else Refs(document["branches"], document["tags"])
+        document = self._recall(self._folder(hub, repository) / "refs.json") or {}
+        branches, tags = _commits(document.get("branches")), _commits(document.get("tags"))
+        return None if branches is None or tags is None else Refs(branches, tags)
 
     def repositories(self, hub: str) -> list[RepositoryId]:
         """Those whose references are remembered."""
         found = []
         for path in sorted(self._hub(hub).glob("*/*/refs.json")):
-            document = self._recall(path)
-            if document is not None:
-                found.append(RepositoryId.parse(document["id"]))
+            with suppress(RefError):
+                found.append(RepositoryId.parse(str((self._recall(path) or {}).get("id"))))
         return found
 
     def remember_tree(
@@ -190,7 +190,10 @@ class Cache:
     def tree(self, hub: str, repository: RepositoryId, commit: str) -> dict[str, FileEntry] | None:
         """The list of files of a commit, if it was asked for before."""
         document = self._recall(self._tree(hub, repository, commit))
-        return None if document is None else {path: FileEntry(*facts) for path, facts in document.items()}
+        if document is None:
+            return None
+        found = {path: entry for path, facts in document.items() if (entry := _entry(facts))}
+        return found if len(found) == len(document) else None
 
     def _tree(self, hub: str, repository: RepositoryId, commit: str) -> Path:
         return self._folder(hub, repository) / "trees" / f"{_commit(commit)}.json"
@@ -247,6 +250,25 @@ def _commit(text: str | None) -> str:
     if text is None or not is_commit(text):
         raise IntegrityError(f"{text!a} is not a git sha1 (40 hex digits).", hint="Check the hub.")
     return text
+
+
+def _commits(names: object) -> dict[str, str] | None:
+    """Names of commits as they were remembered, None when that is not what they are."""
+    if not isinstance(names, dict) or not all(
+        isinstance(one, str) and is_commit(one) for one in names.values()
+    ):
+        return None
+    return names
+
+
+def _entry(facts: object) -> FileEntry | None:
+    """A file as it was remembered, None when that makes no sense."""
+    match facts:
+        case [int(size), str(sha256), str() | None as oid] if is_sha256(sha256):
+            return FileEntry(size, sha256, oid)
+        case [int(size), None, str(oid)] if is_commit(oid):
+            return FileEntry(size, None, oid)
+    return None
 
 
 def _restart(stream: BinaryIO) -> int:
