@@ -135,6 +135,17 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
         Cache(tmp_path / "file" / "cache").fetch(ENTRY, "'x'", Source())
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
+    # So few bytes that they wait until the file is closed.
+    small = FileEntry(3, hashlib.sha256(b"few").hexdigest())
+    partial = tmp_path / "partial" / str(small.sha256)
+    partial.parent.mkdir()
+    partial.symlink_to("/dev/full")
+    with pytest.raises(StorageError, match=rf"'{tmp_path}.*' cannot be used: No space left on device"):
+        Cache(tmp_path).fetch(small, "'x'", Source(b"few"))
+
+
 def test_what_a_hub_said_last(tmp_path: Path) -> None:
     cache, repository = Cache(tmp_path), RepositoryId("Lab", "net")
     assert cache.refs("https://hub", repository) is None

@@ -143,7 +143,8 @@ class Cache:
         while True:
             with disk_errors(path):
                 handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            with _Bounded(io.FileIO(handle, "r+"), entry.size, place) as stream:
+            # Closing it writes what a full disk has refused before, and is refused again.
+            with disk_errors(path), _Bounded(io.FileIO(handle, "r+"), entry.size, place) as stream:
                 fcntl.flock(handle, fcntl.LOCK_EX)
                 try:
                     current = path.stat().st_ino == os.fstat(handle).st_ino
