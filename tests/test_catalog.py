@@ -208,6 +208,11 @@ def renamed(root: Path, before: str, after: str) -> None:
             "The path 'trailing ' cannot be a file of a repository: "
             "a part begins or ends with a space or ends with a dot.",
         ),
+        (
+            lambda root: (root / "Modhub.json").write_text(""),
+            IntegrityError,
+            "'Modhub.json' and 'modhub.json' are one file where case does not matter.",
+        ),
     ],
 )
 def test_an_artifact_that_is_not_whole_never_reaches_the_hub(

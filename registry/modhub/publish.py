@@ -22,6 +22,7 @@ from modhub.errors import (
 from modhub.files import confined, pretty_json, sha256_of_file
 from modhub.hub.base import MAIN, Add, Change, Delete, FileEntry
 from modhub.hub.paths import check_path, check_ref_name
+from modhub.hub.tree import check_names
 from modhub.manifest import MANIFEST_NAME, FileInfo, ModuleManifest, RepositoryManifest
 from modhub.refs import RepositoryId, is_text, tag_of
 from modhub.reporter import SILENT, Reporter
@@ -201,6 +202,7 @@ def artifact_contents(catalog: Catalog, directory: Path, repository: RepositoryI
     written = contents.get(CARD_NAME)
     if not isinstance(written, Path) or written.read_bytes() == plain:
         contents[CARD_NAME] = card(manifest, modules, repository=str(repository)).encode()
+    check_names(contents)
     for info in named:
         # As a file: a card made anew is not the one that a manifest may have named.
         if not isinstance(contents.get(info.path), Path):

@@ -11,7 +11,7 @@ from modhub.files import canonical_json, parse_json
 from modhub.hub.base import FileEntry
 from modhub.hub.paths import collision_key
 
-__all__ = ["Tree", "TreeDifference", "TreeFile", "TreeFolder"]
+__all__ = ["Tree", "TreeDifference", "TreeFile", "TreeFolder", "check_names"]
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
 
@@ -103,7 +103,7 @@ class Tree(Mapping[str, TreeFile]):
             for one in below:
                 del files[one]
         files.update(put)
-        _check_names(files)
+        check_names(files)
         return Tree(files)
 
     def difference(self, later: Tree) -> TreeDifference:
@@ -147,7 +147,8 @@ def pointer_oid(sha256: str, size: int) -> str:
     return hashlib.sha1(b"blob %d\0" % len(pointer) + pointer, usedforsecurity=False).hexdigest()
 
 
-def _check_names(files: Mapping[str, TreeFile]) -> None:
+def check_names(files: Iterable[str]) -> None:
+    """Raises `IntegrityError` when a path would be file and folder at once, or two differ only in case."""
     seen: dict[str, str] = {}
     folders: dict[str, str] = {}
     for path in files:
