@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modhub.errors import AccessError, HubError, NotFoundError, RefError
+from modhub.errors import AccessError, HubError, IntegrityError, NotFoundError, RefError
 from modhub.hub.blobs import FileBlobs
 from modhub.hub.server.accounts import Accounts, parse_expiry
 from modhub.hub.server.commit_stream import CommitReader, Line
@@ -118,6 +118,12 @@ def test_signatures_fit_one_thing_for_a_while(tmp_path: Path) -> None:
         with pytest.raises(Fault):
             signer.check(signature, *parts)
     assert (tmp_path / "secret").stat().st_mode & 0o077 == 0
+
+
+def test_a_secret_that_was_cut_short_signs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"")
+    with pytest.raises(IntegrityError, match=r"secret' has 0 bytes, not 32\. Delete it"):
+        Signer(tmp_path)
 
 
 RULES = [

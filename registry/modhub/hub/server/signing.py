@@ -10,12 +10,14 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from modhub.errors import IntegrityError
 from modhub.files import fsync_directory
 from modhub.hub.server.faults import Fault
 
 __all__ = ["Signer"]
 
 LIFETIME = 6 * 3600
+BYTES = 32
 
 
 class Signer:
@@ -43,14 +45,23 @@ class Signer:
 
 
 def _secret(path: Path) -> bytes:
-    """The secret in `path`, made on first use; of two servers starting at once, one makes it."""
+    """The secret in `path`, made on first use; of two servers starting at once, one makes it.
+
+    Raises `IntegrityError` for one that was cut short: whoever knows that can sign as well.
+    """
     with suppress(FileNotFoundError):
-        return path.read_bytes()
+        known = path.read_bytes()
+        if len(known) < BYTES:
+            raise IntegrityError(
+                f"'{path}' has {len(known)} bytes, not {BYTES}.",
+                hint="Delete it: another is made, and who was logged in logs in again.",
+            )
+        return known
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".secret.{os.getpid()}.{secrets.token_hex(4)}")
     handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.write(handle, secrets.token_bytes(32))
+        os.write(handle, secrets.token_bytes(BYTES))
         os.fsync(handle)
     finally:
         os.close(handle)
