@@ -58,7 +58,8 @@ def test_search(shop):
     ]
     assert shop.good("search", "dog", "--license", "MIT", "-q").out == "lab/pets/dog\n"
     assert shop.good("search", "unicorn").out == ""
-    assert shop.good("search", "unicorn").err == "Nothing found.\n"
+    nothing = f"Nothing found on {shop.hub}.\nName another hub with --hub.\n"
+    assert shop.good("search", "unicorn").err == nothing
     table = shop.good("search", "cat").out
     assert "lab/pets/cat" in table
     assert "80.0 %" in table
@@ -95,6 +96,13 @@ def test_second_module_costs_kilobytes(shop):
     assert first["downloaded_bytes"] > 20_000
     assert second["downloaded_bytes"] < 5_000
     assert shop.good("pull", "lab/pets/dog", "--json").json["downloaded_bytes"] == 0
+
+
+def test_the_next_command_asks_the_hub_that_was_named(shop):
+    assert shop.good("search", "cat").err.endswith("next: modhub pull lab/pets/cat\n")
+    named = shop.good("search", "cat", "--hub", shop.hub).err
+    assert named.endswith(f"next: modhub pull lab/pets/cat --hub {shop.hub}\n")
+    assert f"The hub is {shop.hub}; name another with --hub." in shop("info", "no/such").err
 
 
 def test_pull_bare_label_and_directory(shop):
@@ -423,7 +431,7 @@ def test_reading_makes_no_hub(modhub, command, wanted):
 def test_ones_own_hub_may_be_read_before_it_is_there(modhub, monkeypatch):
     monkeypatch.delenv("MODHUB_HUB")
     monkeypatch.setenv("XDG_DATA_HOME", str(Path("data").resolve()))
-    assert modhub.good("search").err == "Nothing found.\n"
+    assert modhub.good("search").err.startswith(f"Nothing found on {Path('data').resolve()}")
 
 
 def test_tokens_of_no_hub(modhub):

@@ -7,12 +7,14 @@ keys that scripts can rely on, or with `--quiet` only the lines that a script wo
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,8 +81,11 @@ class Out:
         if self.mode == "human":
             click.echo(text, err=True)
 
-    def next(self, command: str) -> None:
-        """The command that people usually type next."""
+    def next(self, command: str, *, asks_hub: bool = False) -> None:
+        """The command that people usually type next; one that `asks_hub` is told the --hub of this one."""
+        context = click.get_current_context(silent=True)
+        if asks_hub and context and context.get_parameter_source("hub") is ParameterSource.COMMANDLINE:
+            command += f" --hub {shlex.quote(context.params['hub'])}"
         self.note(f"{click.style('next:', dim=True)} {command}")
 
     def console(self) -> Console:

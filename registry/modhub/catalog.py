@@ -415,7 +415,9 @@ class Catalog:
         except ModhubError:
             return error
         near = difflib.get_close_matches(str(repository), sorted(known), n=5, cutoff=0.5)
-        hint = f"Nearest: {', '.join(near)}." if near else "Look for it with: modhub search"
+        hint = f"The hub is {self.hub.address}; name another with --hub."
+        if near:
+            hint = f"Nearest: {', '.join(near)}."
         return NotFoundError(f"There is no repository '{repository}'.", hint=hint, missing="repository")
 
 

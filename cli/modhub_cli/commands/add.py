@@ -41,4 +41,4 @@ def command(items: tuple[str, ...], hub: str | None, offline: bool, out: Out) ->
         human=human,
         quiet=[want.label for want in added],
     )
-    out.next("modhub lock")
+    out.next("modhub lock", asks_hub=True)

@@ -122,4 +122,4 @@ def command(
             out.line(f"page: {target / 'frontier.html'}")
 
     out.emit(found.to_dict(), human=human, quiet=[f"{p.budget:g} {p.agreement:.4f}" for p in found.points])
-    out.next(f"modhub compose -o build --budget {kind}={found.suggested.budget:g}")
+    out.next(f"modhub compose -o build --budget {kind}={found.suggested.budget:g}", asks_hub=True)

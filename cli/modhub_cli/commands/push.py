@@ -59,8 +59,8 @@ def command(
             return
         out.line(
             f"{report['repository']} {report['version']}: {report['modules']} modules, "
-            f"{size(report['bytes'])}, commit {report['commit'][:12]}"
+            f"{size(report['bytes'])}, commit {report['commit'][:12]} on {report['hub']}"
         )
 
     out.emit(report, human=human, quiet=[report["commit"]])
-    out.next(f"modhub info {report['repository']}")
+    out.next(f"modhub info {report['repository']}", asks_hub=True)

@@ -36,6 +36,7 @@ def command(
     Example: modhub search cat dog --license mit
     """
     from modhub.api.sharing import search
+    from modhub.hub import open_hub
 
     found = search(
         labels,
@@ -51,7 +52,7 @@ def command(
 
     def human() -> None:
         if not found:
-            out.note("Nothing found.")
+            out.note(f"Nothing found on {open_hub(hub).address}.\nName another hub with --hub.")
             return
         rows = [
             [
@@ -68,4 +69,4 @@ def command(
 
     out.emit({"modules": found}, human=human, quiet=[module["ref"] for module in found])
     if found:
-        out.next(f"modhub pull {found[0]['ref']}")
+        out.next(f"modhub pull {found[0]['ref']}", asks_hub=True)
