@@ -128,6 +128,11 @@ def test_info_versions_yank(shop):
         other.out == "lab/pets 1.0.0 is yanked, and the reason is now: all wrong (it was: labels shifted)\n"
     )
     assert "yanked: all wrong" in shop.good("versions", "lab/pets").out
+    warning = "Warning: lab/pets 1.0.0 was taken back: all wrong.\n"
+    assert warning in shop.good("pull", "lab/pets/cat==1.0.0").err
+    shop.good("init")
+    shop.good("add", "lab/pets/cat==1.0.0", "lab/pets/dog==1.0.0")
+    assert shop.good("lock").err.count(warning) == 1
     assert shop("pull", "lab/pets/cat").code == 1
     assert shop("pull", "lab/pets/cat==1.0.0").code == 0
     shop.good("yank", "lab/pets==1.0.0", "--undo")

@@ -39,7 +39,7 @@ from modhub.refs import Ref, RepositoryId, is_text, pinned_versions, version_of_
 from modhub.reporter import SILENT, Reporter
 from modhub.resolve.model import Release
 
-__all__ = ["YANKED_NAME", "Catalog", "Details", "ModuleHit", "Pulled", "PulledModule"]
+__all__ = ["YANKED_NAME", "Catalog", "Details", "ModuleHit", "Pulled", "PulledModule", "yanked_warning"]
 
 YANKED_NAME = "yanked.json"
 CARD_NAME = "README.md"
@@ -419,6 +419,11 @@ class Catalog:
         if near:
             hint = f"Nearest: {', '.join(near)}."
         return NotFoundError(f"There is no repository '{repository}'.", hint=hint, missing="repository")
+
+
+def yanked_warning(repository: RepositoryId, release: Release) -> str:
+    """What whoever takes a release in spite of it should hear."""
+    return f"{repository} {release} was taken back: {release.yanked or 'no reason given'}."
 
 
 def read_yanked(content: bytes, place: str) -> dict[Version, str]:

@@ -151,9 +151,9 @@ def locked_parts(
         lock = read_lock(modules)
         project = read_project(modules)
         if lock is None or not lock.fulfils(project):
-            lock = resolve_lock(project, catalog, keep=lock)
+            lock = resolve_lock(project, catalog, keep=lock, reporter=reporter)
     else:
-        lock = resolve_lock(Project.of(modules), catalog)
+        lock = resolve_lock(Project.of(modules), catalog, reporter=reporter)
     return parts_of_lock(lock, catalog, reporter)
 
 
@@ -249,7 +249,7 @@ def replace(
     catalog = open_catalog(hub, offline=offline)
     old = Lock.from_bytes((build / LOCK_NAME).read_bytes(), str(build / LOCK_NAME))
     options = BuildOptions.read(build / OPTIONS_NAME)
-    lock = resolve_lock(Project.from_toml(text), catalog, keep=old)
+    lock = resolve_lock(Project.from_toml(text), catalog, keep=old, reporter=reporter)
     return _build(
         lock,
         text,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modhub.catalog import Catalog
+from modhub.catalog import Catalog, yanked_warning
 from modhub.errors import CompositionError, ManifestError, StorageError
 from modhub.files import write_bytes, write_text
 from modhub.hub import open_hub
@@ -138,13 +138,24 @@ def current_lock(directory: Path) -> Lock:
     return lock
 
 
-def resolve_project(project: Project, catalog: Catalog, *, keep: Lock | None = None) -> Lock:
-    """Pick releases for `project`, keeping what `keep` had where it may be kept."""
+def resolve_project(
+    project: Project, catalog: Catalog, *, keep: Lock | None = None, reporter: Reporter = SILENT
+) -> Lock:
+    """Pick releases for `project`, keeping what `keep` had where it may be kept.
+
+    `reporter.warn` says which of them were taken back.
+    """
     if not project.wants:
         raise CompositionError(
             f"The composition '{project.name}' has no modules.", hint="Add one with: modhub add LABEL=REF"
         )
     resolution = resolve(project, catalog, prefer=None if keep is None else keep.preferences)
+    for text in dict.fromkeys(
+        yanked_warning(module.repository, module.release)
+        for module in resolution.modules
+        if module.release.yanked is not None
+    ):
+        reporter.warn(text)
     return lock_of(
         project, resolution, lambda repository, revision: catalog.release_at(repository, revision).commit
     )
@@ -167,7 +178,8 @@ def lock_project(
         # A damaged lock is written anew; it only said what to keep.
         reporter.warn(f"{error.message} It is written anew.")
     with reporter.step("resolve"):
-        lock = resolve_project(project, open_catalog(hub, offline=offline), keep=None if upgrade else old)
+        catalog = open_catalog(hub, offline=offline)
+        lock = resolve_project(project, catalog, keep=None if upgrade else old, reporter=reporter)
     write_bytes(path, lock.to_bytes())
     return LockReport(lock, path, tuple(_changes(old, lock)))
 

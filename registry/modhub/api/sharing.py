@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from modhub.api.projects import open_catalog
-from modhub.catalog import Catalog, ModuleHit, Pulled
+from modhub.catalog import Catalog, ModuleHit, Pulled, yanked_warning
 from modhub.errors import RefError
 from modhub.files import check_vacant, confined, new_directory
 from modhub.manifest import MANIFEST_NAME, RepositoryManifest
@@ -121,6 +121,8 @@ def pull_refs(catalog: Catalog, refs: Sequence[Ref], reporter: Reporter = SILENT
             labels.append(ref.label)
     pulled = []
     for (repository, release), names in wanted.items():
+        if release.yanked is not None:
+            reporter.warn(yanked_warning(repository, release))
         manifest = catalog.manifest(repository, release.commit)
         entries = (
             manifest.modules
