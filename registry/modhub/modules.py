@@ -46,7 +46,7 @@ class Decomposition:
     images: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ClassModule:
     """One class of one parent: its manifest and the tensors of its `module.safetensors`.
 
@@ -63,8 +63,11 @@ class ClassModule:
         """The class it answers for."""
         return self.manifest.label
 
+    def __repr__(self) -> str:
+        return f"<ClassModule {self.label!r} of {self.manifest.parent.name!r}>"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class ModuleSet:
     """The modules of one parent with the trunk they share, as they stand in one repository."""
 
@@ -77,6 +80,11 @@ class ModuleSet:
         """The module that answers to `name`. Raises `NotFoundError` with the nearest names."""
         entry = self.manifest.module(name)
         return next(module for module in self.modules if module.manifest.slug == entry.slug)
+
+    def __repr__(self) -> str:
+        labels = ", ".join(module.label for module in self.modules[:10])
+        more = f", … ({len(self.modules)})" if len(self.modules) > 10 else ""
+        return f"<ModuleSet of {self.manifest.parent.name!r}: {labels}{more}>"
 
 
 def tensor_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
