@@ -72,6 +72,12 @@ def test_all_modules_together_are_the_parent(here):
     assert abs(found.top1 - float((answers == test.targets).mean())) <= 0.015
 
 
+def test_modules_are_shown_in_a_line():
+    modules = digit_modules()
+    assert re.fullmatch(r"<ModuleSet of '[^']+': \d(, \d)+>", repr(modules))
+    assert re.fullmatch(r"<ClassModule '\d' of '[^']+'>", repr(modules.modules[0]))
+
+
 def test_a_module_of_torch_is_a_parent(here):
     class Small(nn.Module):
         def __init__(self):

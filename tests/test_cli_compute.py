@@ -102,6 +102,18 @@ def test_decompose_reports(home):
     assert report["images"] > 100
 
 
+def test_a_parent_that_knows_little_is_pointed_out(home, modhub):
+    arguments = list(decompose_arguments("plain"))
+    arguments[arguments.index("--weights") + 1] = str(home / "plain.safetensors")
+    assert "knows" not in modhub.good(*arguments, "-o", "good").err
+    turned = arguments[:]
+    turned[turned.index("--labels") + 1] = "3,0,1,2"
+    assert (
+        "check --mean, --std, --input-size and the order of --labels"
+        in modhub.good(*turned, "-o", "turned").err
+    )
+
+
 def test_compose_reports(home):
     report = json.loads((home / "build.json").read_text())
     assert set(report) >= {"labels", "passes", "trunks", "bytes"}

@@ -21,10 +21,22 @@ from modhub.nets import Runner
 from modhub.preprocessing import Preprocess
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["measured"]
+__all__ = ["measured", "share_known"]
 
 _MOST = 100
 """Images per class: enough to know a recall to about five points."""
+
+_ASKED = 200
+"""Images by which a parent that is described wrongly shows."""
+
+
+def share_known(parent: Parent, images: ImageSet, *, seed: int = 0) -> float:
+    """The share of some images of the parent's classes that the whole parent gets right."""
+    own = aligned(parent, images, minimum=1)
+    sample = own.sample(max(_ASKED // len(parent.labels), 1), seed)
+    batches = list(sample.batches(100))
+    targets = np.concatenate([sample.targets[indices] for _, indices in batches])
+    return float((_answers(_whole(parent), batches).argmax(1).numpy() == targets).mean())
 
 
 def measured(
@@ -47,8 +59,7 @@ def measured(
     sample = aligned(parent, images, labels, minimum=1).sample(per_class, seed)
     batches = list(sample.batches(100))
     targets = np.concatenate([sample.targets[indices] for _, indices in batches])
-    whole = nn.Sequential(Preprocess(parent.input), Runner(parent.head.join(parent.trunk)))
-    logits = _answers(whole, batches)
+    logits = _answers(_whole(parent), batches)
     parts = parts_of(modules)
     (plan,) = plans(parts)
     rows = [parent.labels.index(part.name) for part in plan.parts]
@@ -93,6 +104,10 @@ class _Margins(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         margins: Tensor = self.head.margins(features)
         return margins
+
+
+def _whole(parent: Parent) -> nn.Module:
+    return nn.Sequential(Preprocess(parent.input), Runner(parent.head.join(parent.trunk)))
 
 
 def _answers(network: nn.Module, batches: list[tuple[Tensor, NDArray[np.int64]]]) -> Tensor:

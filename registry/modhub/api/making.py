@@ -23,13 +23,17 @@ from modhub.devices import peak_memory, pick_device
 from modhub.errors import DataError
 from modhub.files import check_vacant, confined
 from modhub.manifest import FORMS, InputSpec
-from modhub.measuring import measured
+from modhub.measuring import measured, share_known
 from modhub.modules import Decomposition, ModuleSet
 from modhub.nets.sources import ParentSource, load_parent
 from modhub.refs import RepositoryId
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["DecomposeSettings", "apart", "decompose", "decompose_to", "open_parent", "write_standalone"]
+
+
+_DOUBTFUL = 0.5
+"""A parent that knows less of the images is more likely described wrongly than that bad."""
 
 
 class DecomposeSettings(TypedDict, total=False):
@@ -73,6 +77,10 @@ def decompose(
     parent: str | nn.Module, data: str | ImageSet, **settings: Unpack[DecomposeSettings]
 ) -> ModuleSet:
     """Decompose a parent string or a module into class modules, by images of its classes.
+
+    The `settings`, `DecomposeSettings` says more of them: `license`, `labels`, `only`, `name`, `dataset`,
+    `input_size`, `mean`, `std`, `weights`, `arguments`, `split`, `measure`, `method`, `method_options`,
+    `max_loss`, `images_per_class`, `examined`, `seed`, `date`, `device`, `form`, `resume`, `reporter`.
 
     Raises `ParentError`, `NetworkImportError`, `DataError` (also for the form `standalone`, which a set on
     one trunk cannot have), `BudgetError` for a loss that is no fraction, `DeviceError`, `ManifestError` for
@@ -191,6 +199,11 @@ def _decomposed(
         resume=settings.get("resume"),
     )
     method = _method(settings.get("method", "relevance"), settings.get("method_options", {}))
+    if Workers.here().first and (known := share_known(whole, images, seed=seed)) < _DOUBTFUL:
+        reporter.warn(
+            f"'{whole.name}' knows {known:.0%} of the images. If it should know more, check --mean, --std, "
+            "--input-size and the order of --labels."
+        )
     done = method.decompose(whole, images, options, reporter)
     modules = assemble(whole, done, seed=seed, date=settings.get("date"))
     if (unseen := settings.get("measure")) is not None and Workers.here().first:
