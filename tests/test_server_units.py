@@ -52,6 +52,10 @@ def test_a_token_opens_until_it_expires_or_is_revoked(tmp_path: Path) -> None:
     assert accounts.revoke(value).id == token.id
     with pytest.raises(AccessError):
         other.principal(value)
+    entries = [(entry["action"], entry["subject"], entry["token"]) for entry in accounts.audit.entries()]
+    assert entries[0] == ("create-token", "user/alice", token.id)
+    assert entries[2:] == [("revoke-token", "user/alice", token.id)]
+    assert value not in next((tmp_path / "audit").iterdir()).read_text()
 
 
 @pytest.mark.parametrize(

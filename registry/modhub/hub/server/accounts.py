@@ -24,6 +24,7 @@ from typing import Any
 
 from modhub.errors import AccessError, NotFoundError, RefError
 from modhub.files import parse_json, pretty_json, write_bytes
+from modhub.hub.audit import AuditLog
 from modhub.hub.server.principal import ANONYMOUS, ROLES, Principal
 from modhub.manifest.fields import Fields
 
@@ -35,6 +36,8 @@ _EXPIRY = re.compile(r"(\d{1,5})([smhdw])\Z")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _VERSION = 1
 _SIGNS = string.ascii_letters + string.digits
+_ACTOR = "modhub token"
+"""Whom the audit log names: tokens are made by commands only, on the store's own machine."""
 PREFIX = "hf_"
 """What @huggingface/hub insists on."""
 
@@ -114,6 +117,7 @@ class Accounts:
 
     def __init__(self, root: Path) -> None:
         self.path = root / "accounts.json"
+        self.audit = AuditLog(root / "audit")
         self._lock = threading.Lock()
         self._seen: tuple[int, int, int] | None = None
         self._state = _State()
@@ -172,6 +176,15 @@ class Accounts:
             known = next((one for one in state.users if one.lower() == user.lower()), user)
             member = tuple(dict.fromkeys((*state.users.get(known, ()), *organisations)))
             token = replace(token, user=known)
+            self.audit.append(
+                "create-token",
+                f"user/{known}",
+                _ACTOR,
+                token=token.id,
+                role=role,
+                organisations=list(organisations),
+                expires=token.expires,
+            )
             change(_State({**state.users, known: member}, (*state.tokens, token)))
         return token, value
 
@@ -184,6 +197,7 @@ class Accounts:
                 if which == token.id or digest == token.digest:
                     revoked = replace(token, revoked=token.revoked or _iso(datetime.now(UTC)))
                     tokens = (*state.tokens[:position], revoked, *state.tokens[position + 1 :])
+                    self.audit.append("revoke-token", f"user/{token.user}", _ACTOR, token=token.id)
                     change(_State(state.users, tokens))
                     return revoked
         raise NotFoundError(f"There is no token '{which[:12]}'.", hint="See: modhub token list")
