@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -206,6 +207,7 @@ def test_tokens_are_in_no_log_and_no_file(server: Server, caplog: pytest.LogCapt
     server.ask("GET", "/api/whoami-v2?token=hf_alice-token-0123456789", "wrong-token-0123456789")
     server.ask("POST", "/login", body=b"token=hf_alice-token-0123456789")
     assert "token-0123456789" not in caplog.text
+    assert re.search(r"GET /api/whoami-v2 200 [\d.]+ ms 127\.0\.0\.1 alice$", caplog.text, re.MULTILINE)
     for path in server.root.rglob("*"):
         if path.is_file():
             assert b"alice-token" not in path.read_bytes()

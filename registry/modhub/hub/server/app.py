@@ -136,7 +136,18 @@ class _Exchange:
             seconds = time.perf_counter() - began
             method = self.request.method if self.request.method in _METHODS else "OTHER"
             self.state.metrics.end(method, self.route, self.status or 500, seconds)
-            _log.info("%s %s %s %s %.1f ms", self.trace, method, self.route, self.status, seconds * 1000)
+            # Without the query, which may hold a signature.
+            path = cast(bytes, self.scope["raw_path"]).partition(b"?")[0][:PATH_LIMIT]
+            _log.info(
+                "%s %s %s %s %.1f ms %s %s",
+                self.trace,
+                method,
+                path.decode("ascii", "backslashreplace"),
+                self.status,
+                seconds * 1000,
+                self.request.client.host if self.request.client else "-",
+                (self.call.actor if self.call is not None else "") or "-",
+            )
 
     async def _answer(self) -> Response:
         try:
