@@ -45,6 +45,18 @@ def index_page() -> str:
         "`peak_bytes` of `decompose`, `seconds` of `demo`, `seconds` and `latency` of `frontier`), what a",
         "hub makes anew (`commit` of `push`; `id`, `token` and dates of `token create`), and what the cache",
         "had (`downloaded_bytes` and `cached_bytes` of `pull`).",
+        "",
+        "| variable | what it says |",
+        "|---|---|",
+        "| `MODHUB_HUB` | the hub, where no `--hub` names one; else the folder `hub` in the user's data folder "
+        "(Linux: `~/.local/share/modhub/hub`) |",
+        "| `MODHUB_CACHE` | what was pulled; else the user's cache folder (Linux: `~/.cache/modhub`), which may "
+        "be emptied at any time |",
+        "| `MODHUB_OFFLINE` | 1: as `--offline` |",
+        "| `MODHUB_ROOT` | the store of `serve`, `token`, `gc` and `fsck`, where no `--root` names one |",
+        "| `HF_TOKEN` | the token for a hub with accounts |",
+        "| `HF_ENDPOINT` | what the hub `hf` means |",
+        "| `MODHUB_DEBUG` | 1: a traceback with every error |",
     ]
     for title, names in SECTIONS.items():
         lines += ["", f"## {title}", ""]
