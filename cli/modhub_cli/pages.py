@@ -48,14 +48,12 @@ def index_page() -> str:
         "",
         "| variable | what it says |",
         "|---|---|",
-        "| `MODHUB_HUB` | the hub, where no `--hub` names one; else the folder `hub` in the user's data folder "
+        "| `MODHUB_HUB` | the hub, where no `--hub` names one; else the user's own directory "
         "(Linux: `~/.local/share/modhub/hub`) |",
-        "| `MODHUB_CACHE` | what was pulled; else the user's cache folder (Linux: `~/.cache/modhub`), which may "
-        "be emptied at any time |",
+        "| `MODHUB_CACHE` | where pulled files are kept (Linux: `~/.cache/modhub`); it may be emptied |",
         "| `MODHUB_OFFLINE` | 1: as `--offline` |",
         "| `MODHUB_ROOT` | the store of `serve`, `token`, `gc` and `fsck`, where no `--root` names one |",
         "| `HF_TOKEN` | the token for a hub with accounts |",
-        "| `HF_ENDPOINT` | what the hub `hf` means |",
         "| `MODHUB_DEBUG` | 1: a traceback with every error |",
     ]
     for title, names in SECTIONS.items():

@@ -64,6 +64,7 @@ def command(
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     out = Out()
     folder = store_root(root)
+        out.note(f"Clients: export MODHUB_HUB={address}, and HF_ENDPOINT={address} for others than modhub")
     options = Options(
         read_only=read_only,
         public_url=public_url,
