@@ -43,4 +43,7 @@ def command(root: Path | None, quick: bool, repair: bool, out: Out) -> None:
 
     out.emit(report, human=human, quiet=[finding["place"] for finding in report["findings"]])
     if not report["clean"]:
+        if not repair:
+            out.note("Mend what can be mended with --repair.")
+        out.note("What is lost comes back from a backup, or with a push that has the same bytes.")
         sys.exit(1)
