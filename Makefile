@@ -19,6 +19,7 @@ INSTALL = uv=$$(command -v uv || echo "$(BIN)/uv"); \
 
 demo: $(VENV)/.demo-ready
 	@"$(BIN)/modhub" demo
+	@echo "The command is $(BIN)/modhub; to type modhub alone: . $(BIN)/activate"
 
 test: $(VENV)/.test-ready
 	@OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest $(PYTEST_ARGS)
