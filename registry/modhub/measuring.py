@@ -13,7 +13,7 @@ from modhub.compose import TrunkPass, parts_of
 from modhub.compose.plans import plans
 from modhub.data import ImageSet
 from modhub.decompose import Parent
-from modhub.decompose.base import aligned
+from modhub.decompose.base import DecomposeOptions, aligned, wanted_rows
 from modhub.decompose.calibration import balanced_accuracy
 from modhub.manifest import Measurement
 from modhub.modules import Decomposition, ModuleSet
@@ -30,10 +30,11 @@ _ASKED = 200
 """Images by which a parent that is described wrongly shows."""
 
 
-def share_known(parent: Parent, images: ImageSet, *, seed: int = 0) -> float:
+def share_known(parent: Parent, images: ImageSet, options: DecomposeOptions) -> float:
     """The share of some images of the parent's classes that the whole parent gets right."""
-    own = aligned(parent, images, minimum=1)
-    sample = own.sample(max(_ASKED // len(parent.labels), 1), seed)
+    wanted_rows(parent, options)
+    own = aligned(parent, images, options.labels)
+    sample = own.sample(max(_ASKED // np.unique(own.targets).size, 1), options.seed)
     batches = list(sample.batches(100))
     targets = np.concatenate([sample.targets[indices] for _, indices in batches])
     return float((_answers(_whole(parent), batches).argmax(1).numpy() == targets).mean())

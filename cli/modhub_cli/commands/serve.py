@@ -64,7 +64,6 @@ def command(
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     out = Out()
     folder = store_root(root)
-        out.note(f"Clients: export MODHUB_HUB={address}, and HF_ENDPOINT={address} for others than modhub")
     options = Options(
         read_only=read_only,
         public_url=public_url,
@@ -79,6 +78,6 @@ def command(
     def started(address: str) -> None:
         out.line(address)
         out.note(f"Serving {folder}. Stop it with Ctrl-C.")
-        out.note(f"Clients: export HF_ENDPOINT={address}, or modhub --hub {address}")
+        out.note(f"Clients: export MODHUB_HUB={address}, and HF_ENDPOINT={address} for others than modhub")
 
     serve(folder, host=host, port=port, options=options, started=started)

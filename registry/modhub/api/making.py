@@ -199,7 +199,7 @@ def _decomposed(
         resume=settings.get("resume"),
     )
     method = _method(settings.get("method", "relevance"), settings.get("method_options", {}))
-    if Workers.here().first and (known := share_known(whole, images, seed=seed)) < _DOUBTFUL:
+    if Workers.here().first and (known := share_known(whole, images, options)) < _DOUBTFUL:
         reporter.warn(
             f"'{whole.name}' knows {known:.0%} of the images. If it should know more, check --mean, --std, "
             "--input-size and the order of --labels."
