@@ -152,8 +152,14 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], type[ModhubError], str]] = {
     "two outputs": (
         lambda: Called(lambda x: (x, x)),  # type: ignore[arg-type, return-value]
         NetworkImportError,
-        "Called returns 2 values; a classifier returns one, the logits. Wrap the model so that it returns "
-        "its logits alone.",
+        "Called returns 2 values; a classifier returns one tensor, the logits. Wrap the model so that it "
+        "returns its logits alone.",
+    ),
+    "an output in a dictionary": (
+        lambda: Called(lambda x: {"logits": x}),  # type: ignore[arg-type, return-value]
+        NetworkImportError,
+        "Called returns a dict; a classifier returns one tensor, the logits. Wrap the model so that it "
+        "returns its logits alone.",
     ),
     "weights that are no numbers": (
         nan,

@@ -210,10 +210,11 @@ class _Translation(Emitter):
     def _output(self, node: fx.Node) -> str:
         (returned,) = node.args
         places = [self.places.get(item) for item in returned]  # type: ignore[union-attr, arg-type]
-        if len(places) != 1 or not isinstance(places[0], str):
+        form = self.program.call_spec.out_spec.type  # None: not wrapped in a tuple, a dictionary, ...
+        if len(places) != 1 or form is not None or not isinstance(places[0], str):
+            found = f"{len(places)} values" if len(places) != 1 or form is None else f"a {form.__name__}"
             raise NetworkImportError(
-                f"{type(self.module).__name__} returns {len(places)} values; a classifier returns one, "
-                "the logits.",
+                f"{type(self.module).__name__} returns {found}; a classifier returns one tensor, the logits.",
                 hint="Wrap the model so that it returns its logits alone.",
             )
         return places[0]
