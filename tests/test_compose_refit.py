@@ -20,7 +20,17 @@ from modhub.compose.transfer import Imagined, Pictures
 from modhub.compose.tuning import Material, apart
 from modhub.data import ImageSet
 from modhub.decompose.compensation import cut
-from modhub.nets import Mask, Network, Runner, cost, fuse_batch_norm, value_bytes
+from modhub.nets import (
+    Mask,
+    Network,
+    Runner,
+    channel_space,
+    cost,
+    fuse_batch_norm,
+    import_module,
+    slice_network,
+    value_bytes,
+)
 from modhub.preprocessing import Preprocess
 from tests.digit_parents import INPUT, digit_modules, digit_parent, digits, pixels_of
 
@@ -63,6 +73,32 @@ def test_a_refit_network_is_nearer_to_its_parent_on_other_images(fraction: float
         before = (Runner(slim)(_inputs("test")) - other).square().mean()
         after = (Runner(fitted)(_inputs("test")) - other).square().mean()
     assert after < 0.7 * before
+
+
+class _Spread(torch.nn.Module):
+    """x + f(x), where f gives one number for all channels of a place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = torch.nn.Conv2d(3, 6, 3), torch.nn.Conv2d(6, 1, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        value = self.first(images).relu()
+        return (value + self.second(value)).mean((2, 3))
+
+
+def test_a_sum_that_spreads_a_layer_over_channels_is_refitted() -> None:
+    dense = import_module(_Spread(), (3, 8, 8))
+    space = channel_space(dense)
+    mask = space.full_mask()
+    mask[space.of("first")[:3]] = False
+    images = torch.randn(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    slim = slice_network(dense, mask, space=space)
+    _, goal, features = refit_network(dense, slim, space, mask, images)
+    with torch.inference_mode():
+        before = (Runner(slim)(images) - goal[:, 3:]).square().mean()
+    assert (features - goal[:, 3:]).square().mean() < before
 
 
 def test_nothing_cut_changes_nothing() -> None:

@@ -156,7 +156,9 @@ def _goals(graph: Graph, touched: set[str], dense: Graph) -> dict[str, _Goal]:
         if len(readers) == 1 and readers[0].op == "add" and readers[0].name in dense.node:
             sum_ = readers[0]
             others = [name for name in sum_.inputs if name != node.name]
-            if len(others) == 1 and is_plain_sum(sum_) and place[others[0]] < place[node.name]:
+            # What a sum spreads over channels or places is fitted to itself.
+            whole = graph.shapes[sum_.name] == graph.shapes[node.name]
+            if len(others) == 1 and whole and is_plain_sum(sum_) and place[others[0]] < place[node.name]:
                 goals[node.name] = _Goal(sum_.name, others[0])
                 continue
         if node.name in dense.node:
