@@ -19,6 +19,7 @@ from modhub.errors import IntegrityError, ManifestError, NotFoundError, SchemaVe
 from modhub.files import pretty_json
 from modhub.manifest import FileInfo, RepositoryManifest
 from modhub.modules import ClassModule, ModuleSet, tensor_bytes
+from modhub.refs import slugs_of
 from tests.pico import entry_of, file_info, pico_set
 
 
@@ -359,3 +360,9 @@ def test_a_file_info_checks_its_path() -> None:
 
     with pytest.raises(IntegrityError):
         FileInfo.from_dict(Fields({"path": "a/../b", "sha256": "0" * 64, "size": 1}, "x"))
+
+
+def test_slugs_are_told_apart() -> None:
+    long = "x" * 97
+    assert slugs_of(["C", "C++", "C 2", "cat"]) == ("c", "c-2", "c-2-2", "cat")
+    assert slugs_of([f"{long}a", f"{long}b"]) == ("x" * 96, "x" * 80 + "-2")

@@ -26,7 +26,6 @@ __all__ = [
     "REF_GRAMMAR",
     "Ref",
     "RepositoryId",
-    "distinct",
     "is_commit",
     "is_sha256",
     "is_text",
@@ -34,6 +33,7 @@ __all__ = [
     "pinned_versions",
     "rows_of",
     "slug_of",
+    "slugs_of",
     "tag_of",
     "version_of_tag",
 ]
@@ -117,18 +117,16 @@ def slug_of(label: str) -> str:
     return slug
 
 
-def distinct(names: Iterable[str]) -> tuple[str, ...]:
-    """`names` with repeats told apart by a counter: crane, crane → crane, crane 2."""
-    taken: set[str] = set()
-    result = []
-    for name in names:
-        candidate, count = name, 1
+def slugs_of(labels: Iterable[str]) -> tuple[str, ...]:
+    """The slug of each label, repeats told apart by a counter: C, C++ → c, c-2. Raises `RefError`."""
+    taken: dict[str, None] = {}
+    for slug in map(slug_of, labels):
+        candidate, count = slug, 1
         while candidate in taken:
             count += 1
-            candidate = f"{name} {count}"
-        taken.add(candidate)
-        result.append(candidate)
-    return tuple(result)
+            candidate = slug_of(f"{slug[:80]} {count}")
+        taken[candidate] = None
+    return tuple(taken)
 
 
 def rows_of(

@@ -20,7 +20,7 @@ from modhub.manifest import (
 )
 from modhub.modules import ClassModule, Decomposition, ModuleSet, tensor_bytes
 from modhub.nets import cost
-from modhub.refs import distinct, slug_of
+from modhub.refs import slugs_of
 
 __all__ = ["assemble"]
 
@@ -56,8 +56,7 @@ def assemble(
         date=date,
         environment={"torch": torch.__version__} if environment is None else dict(environment),
     )
-    labels = [draft.label for draft in decomposition.modules]
-    slugs = [slug_of(name) for name in distinct(slug_of(label) for label in labels)]
+    slugs = slugs_of(draft.label for draft in decomposition.modules)
     modules, entries = [], []
     for draft, slug in zip(decomposition.modules, slugs, strict=True):
         tensors = _info(f"modules/{slug}/module.safetensors", tensor_bytes(draft.tensors))
