@@ -10,7 +10,7 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.functional import InterpolationMode
 
-from modhub.errors import DataError
+from modhub.errors import DataError, ManifestError
 from modhub.manifest import InputSpec
 from modhub.preprocessing import Preprocess
 
@@ -92,6 +92,12 @@ def test_channels_that_do_not_fit() -> None:
     assert (
         str(caught.value) == "The images have 2 channels; this network takes 1 or 3. Give grey or RGB images."
     )
+
+
+@pytest.mark.parametrize("change", [{"mean": (float("inf"),)}, {"std": (float("nan"),)}])
+def test_numbers_that_are_not_finite(change: dict[str, tuple[float]]) -> None:
+    with pytest.raises(ManifestError, match="A mean or standard deviation of the input is not a finite"):
+        dataclasses.replace(GREY, **change)
 
 
 @pytest.mark.parametrize("interpolation", list(MODES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,11 @@ class InputSpec:
                 f"The input has {self.channels} channels, but {len(self.mean)} means and {len(self.std)} "
                 "standard deviations.",
                 hint="Give one value per channel.",
+            )
+        if not all(map(math.isfinite, (*self.mean, *self.std))):
+            raise ManifestError(
+                "A mean or standard deviation of the input is not a finite number.",
+                hint="Check --mean and --std.",
             )
         if min(self.std) <= 0:
             raise ManifestError("A standard deviation of the input is not positive.", hint="Check --std.")
