@@ -285,9 +285,9 @@ def test_tensors_that_do_not_fit_their_trunk(
 ) -> None:
     tensors = {**modules.modules[0].tensors, **change}
     wrong = with_tensors(modules, {name: tensor for name, tensor in tensors.items() if tensor is not None})
-    write_artifact(tmp_path / "out", wrong)
     with pytest.raises(IntegrityError) as caught:
-        read_artifact(tmp_path / "out")
+        # Of the numbers the writer takes care itself.
+        read_artifact(write_artifact(tmp_path / "out", wrong))
     assert str(caught.value) == message.format("modules/cat/module.safetensors")
 
 
@@ -360,6 +360,17 @@ def test_a_file_info_checks_its_path() -> None:
 
     with pytest.raises(IntegrityError):
         FileInfo.from_dict(Fields({"path": "a/../b", "sha256": "0" * 64, "size": 1}, "x"))
+
+
+def test_what_could_not_be_read_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"'label' in modules/x+/module.json has 201 characters"):
+        write_artifact(tmp_path / "out", pico_set(("x" * 201, "dog")))
+    modules = pico_set()
+    tensors = {**modules.modules[0].tensors, "head.bias": torch.tensor([0.0, float("inf")])}
+    diverged = with_tensors(modules, tensors)
+    with pytest.raises(IntegrityError, match=r"'head.bias' in modules/cat/module.safetensors holds values"):
+        write_artifact(tmp_path / "out", diverged)
+    assert not list(tmp_path.iterdir())
 
 
 def test_slugs_are_told_apart() -> None:

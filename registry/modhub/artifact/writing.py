@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from modhub.artifact.tensorfile import parse_tensors
 from modhub.card import CARD_NAME, card
 from modhub.errors import IntegrityError
 from modhub.files import confined, new_directory, pretty_json, sha256_of_bytes
-from modhub.manifest import MANIFEST_NAME, FileInfo
+from modhub.manifest import MANIFEST_NAME, FileInfo, ModuleManifest, RepositoryManifest
 from modhub.modules import ModuleSet, tensor_bytes
 
 __all__ = ["artifact_files", "write_artifact"]
@@ -19,7 +20,7 @@ def artifact_files(modules: ModuleSet, *others: ModuleSet) -> dict[str, bytes]:
 
     `others` are sets of the same parent on trunks of their own, as standalone modules are. A trunk that
     stands in another repository (`TrunkInfo.repository`) is left out. Raises `IntegrityError` when a digest
-    in a manifest is not that of the bytes it speaks of.
+    in a manifest is not that of the bytes it speaks of, and like `ManifestError` for what would not be read.
     """
     files: dict[str, bytes] = {}
 
@@ -42,13 +43,17 @@ def artifact_files(modules: ModuleSet, *others: ModuleSet) -> dict[str, bytes]:
                 add(trunk.weights, tensor_bytes(each.trunk.tensors))
                 if trunk.statistics is not None:
                     add(trunk.statistics, tensor_bytes(each.statistics))
+                    parse_tensors(files[trunk.statistics.path], trunk.statistics.path)
         for entry, module in zip(manifest.modules, each.modules, strict=True):
             add(entry.manifest, module.manifest.to_bytes())
             add(entry.tensors, tensor_bytes(module.tensors))
+            ModuleManifest.from_bytes(files[entry.manifest.path], entry.manifest.path)
+            parse_tensors(files[entry.tensors.path], entry.tensors.path)
     whole = dataclasses.replace(
         modules.manifest, modules=tuple(entry for each in sets for entry in each.manifest.modules)
     )
     files[MANIFEST_NAME] = whole.to_bytes()
+    RepositoryManifest.from_bytes(files[MANIFEST_NAME])
     files[CARD_NAME] = card(whole, [module.manifest for each in sets for module in each.modules]).encode()
     return dict(sorted(files.items()))
 
