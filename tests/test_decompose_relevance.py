@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import modhub
 from modhub.compose import Budget, compose, parts_of
+from modhub.data import ImageSet
 from modhub.decompose import DecomposeOptions, Parent, decompose
 from modhub.decompose.assembling import assemble
 from modhub.decompose.calibration import fit_bars, fit_temperature, platt
@@ -23,12 +25,12 @@ from modhub.decompose.statistics import (
     read_statistics,
     statistics_tensors,
 )
-from modhub.errors import DataError, IntegrityError, ParentError
+from modhub.errors import DataError, IntegrityError, ParentError, RefError
 from modhub.manifest import InputSpec
 from modhub.nets import Runner, channel_space, fuse_batch_norm
 from modhub.preprocessing import Preprocess
 from tests.digit_parents import INPUT, OPTIONS, digit_modules, digit_parent, digits, pixels_of
-from tests.pico import pico_network
+from tests.pico import PicoNet, pico_network
 
 
 def test_every_class_gets_a_module_that_answers_for_it() -> None:
@@ -141,6 +143,9 @@ def test_an_unknown_method_is_named() -> None:
             {"labels": ("a", "b", "c\n")},
             r"The label 'c\n' holds a control character or a lone surrogate.",
         ),
+        ({"name": "a\nb"}, r"The name 'a\nb' holds a control character or a lone surrogate."),
+        ({"license": "mit\x07"}, r"The licence 'mit\x07' holds a control character or a lone surrogate."),
+        ({"dataset": "a\tb"}, r"The data set 'a\tb' holds a control character or a lone surrogate."),
         (
             {"input": InputSpec(channels=3, height=9, width=8, mean=(0.5,) * 3, std=(0.2,) * 3)},
             "'pico' takes images of (3, 8, 8) (channels, height, width), but the input was described as "
@@ -154,6 +159,16 @@ def test_a_parent_must_make_sense(change: dict, message: str) -> None:
     with pytest.raises(ParentError) as caught:
         Parent.of(pico_network(), **given_)
     assert caught.value.message == message
+
+
+def test_a_label_that_cannot_be_a_folder_is_named_before_the_work() -> None:
+    def read(index: int) -> np.ndarray:
+        assert index == 0, "more is looked at than how large images are"
+        return np.zeros((8, 8, 3), np.uint8)
+
+    images = ImageSet("signs", "train", ["plus", "minus", "+"], np.arange(9) % 3, read)
+    with pytest.raises(RefError, match=r"The label '\+' has no letter or digit"):
+        modhub.decompose(PicoNet(), images)
 
 
 def test_weights_that_are_not_finite_are_refused() -> None:

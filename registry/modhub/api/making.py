@@ -26,7 +26,7 @@ from modhub.manifest import FORMS, InputSpec
 from modhub.measuring import measured, share_known
 from modhub.modules import Decomposition, ModuleSet
 from modhub.nets.sources import ParentSource, load_parent
-from modhub.refs import RepositoryId
+from modhub.refs import RepositoryId, slugs_of
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["DecomposeSettings", "apart", "decompose", "decompose_to", "open_parent", "write_standalone"]
@@ -84,7 +84,8 @@ def decompose(
 
     Raises `ParentError`, `NetworkImportError`, `DataError` (also for the form `standalone`, which a set on
     one trunk cannot have), `BudgetError` for a loss that is no fraction, `DeviceError`, `ManifestError` for
-    an input that makes no sense, and `MissingDependencyError`.
+    an input that makes no sense, `RefError` for a label without a letter or digit, and
+    `MissingDependencyError`.
     """
     if _form(settings) != "delta":
         raise DataError(
@@ -189,6 +190,8 @@ def _decomposed(
         whole = open_parent(parent, images, settings)
     seed = settings.get("seed", 0)
     only = settings.get("only")
+    # A label that cannot be a folder is named before the work.
+    slugs_of(only or whole.labels)
     options = DecomposeOptions(
         max_loss=settings.get("max_loss", 0.005),
         fit_images=settings.get("images_per_class", 300),

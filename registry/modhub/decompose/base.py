@@ -54,7 +54,8 @@ class Parent:
         """Check a network and split it at its head.
 
         Raises `ParentError` for weights that are not finite, labels that do not match the head (in number, or
-        because one stands twice) or are no line of text, and an input that is not the network's.
+        because one stands twice), an input that is not the network's, and labels or a name, licence or data
+        set that are no line of text.
         """
         for key, tensor in network.tensors.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -75,6 +76,12 @@ class Parent:
             raise ParentError(
                 f"The label {unfit[0]!a} holds a control character or a lone surrogate.",
                 hint="Rename the class's folder, or name the classes with --labels.",
+            )
+        said = {"name": name, "licence": license, "data set": dataset}
+        if odd := [what for what, text in said.items() if text is not None and not is_text(text)]:
+            raise ParentError(
+                f"The {odd[0]} {said[odd[0]]!a} holds a control character or a lone surrogate.",
+                hint="Say it otherwise with --name, --license or --dataset.",
             )
         expected = (input.channels, input.height, input.width)
         if tuple(trunk.graph.input_shape) != expected:
