@@ -505,6 +505,8 @@ def test_builds_that_are_none(modhub, arguments, message):
         ("compose", "-o", "x", "--max-loss", "lots"),
         ("compose",),
         ("decompose", "modhub:digits-plain", "--data", "digits", "-o", "x", "--mean", "red"),
+        ("decompose", "modhub:digits-plain", "--data", "digits", "-o", "x", "--seed", "-1"),
+        ("compose", "-o", "x", "--seed", str(2**32)),
         ("frobnicate",),
     ],
 )

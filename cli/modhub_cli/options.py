@@ -22,6 +22,7 @@ __all__ = [
     "multiple_option",
     "offline_option",
     "reporting",
+    "seed_option",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -69,6 +70,11 @@ def multiple_option(command: Command) -> Command:
         show_default=True,
         help="Under a budget keep multiples of so many channels; 8 runs faster in ONNX Runtime.",
     )(command)
+
+
+def seed_option(command: Command) -> Command:
+    """Adds --seed."""
+    return click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)(command)
 
 
 def offline_option(command: Command) -> Command:

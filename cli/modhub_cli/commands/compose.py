@@ -14,6 +14,7 @@ from modhub_cli.options import (
     multiple_option,
     offline_option,
     reporting,
+    seed_option,
 )
 from modhub_cli.output import Out, count, fraction, size
 
@@ -67,7 +68,7 @@ def loss(text: str) -> float:
 @click.option("--tune", metavar="DATA", help="Unlabelled images to tune the slim network with.")
 @click.option("--calibrate", metavar="DATA", help="A few labelled images per class to calibrate with.")
 @click.option("--reject", is_flag=True, help="Let it answer 'none of these'.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@seed_option
 @click.option("--force", is_flag=True, help="Replace what is in the target directory.")
 @device_option
 @hub_option

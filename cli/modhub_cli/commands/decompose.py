@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from modhub_cli.options import converted, data_options, device_option, iso_date, reporting
+from modhub_cli.options import converted, data_options, device_option, iso_date, reporting, seed_option
 from modhub_cli.output import Out, fraction, size
 
 __all__ = ["command"]
@@ -84,7 +84,7 @@ def _pair(text: str) -> tuple[str, str]:
 @click.option(
     "--images", type=click.IntRange(2), default=300, show_default=True, help="To look at, per class."
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@seed_option
 @click.option(
     "--date",
     callback=converted(iso_date),

@@ -13,6 +13,7 @@ from modhub_cli.options import (
     multiple_option,
     offline_option,
     reporting,
+    seed_option,
 )
 from modhub_cli.output import Out, fraction
 
@@ -48,7 +49,7 @@ def fractions(text: str) -> tuple[float, ...]:
     type=click.Path(path_type=Path, file_okay=False),
     help="For a page and JSON.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@seed_option
 @click.option("--force", is_flag=True, help="Replace what is in the target directory.")
 @device_option
 @hub_option

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from modhub_cli.options import converted, data_options, hub_option, iso_date, offline_option, reporting
+from modhub_cli.options import (
+    converted,
+    data_options,
+    hub_option,
+    iso_date,
+    offline_option,
+    reporting,
+    seed_option,
+)
 from modhub_cli.output import Out, fraction, size
 
 __all__ = ["command"]
@@ -19,7 +27,7 @@ __all__ = ["command"]
 @click.option(
     "-o", "--out", "target", required=True, type=click.Path(path_type=Path, file_okay=False), help="Where to."
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@seed_option
 @click.option(
     "--date",
     callback=converted(iso_date),
