@@ -23,6 +23,7 @@ from modhub.errors import BudgetError, CompositionError, DataError, IntegrityErr
 from modhub.evaluate import RestrictedParent, evaluate
 from modhub.nets import Runner
 from tests.digit_parents import digit_modules, digit_parent, digits, pixels_of
+from tests.pico import pico_set
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "schemas" / "build.schema.json").read_text())
 
@@ -218,6 +219,21 @@ def test_a_loss_is_met_on_images_that_had_no_say() -> None:
     costs = [each.trunk_passes[0].report.flops for each in (loose, strict)]
     assert costs[0] <= costs[1]
     assert costs[0] < loose.trunk_passes[0].report.parent_flops
+
+
+def test_the_search_for_a_loss_passes_over_what_cannot_be_reached() -> None:
+    """Nothing of this trunk can go in multiples of 6, so that no step of the search can be met."""
+    report = compose(parts_of(pico_set()), budget=Budget(max_loss=0.1, multiple=6)).trunk_passes[0].report
+    assert report.flops == report.parent_flops
+    with pytest.raises(BudgetError, match=r"No choice of channels meets flops=0\.9:"):
+        compose(parts_of(pico_set()), budget=Budget(flops=0.9, max_loss=0.1, multiple=6))
+
+
+def test_the_search_for_a_loss_tries_the_budget_itself() -> None:
+    budget = Budget(flops=0.15, max_loss=0.9)
+    tune = digits("14").subset(range(0, 200, 5))
+    report = compose(parts_of(digit_modules(), ["1", "4"]), budget=budget, tune=tune).trunk_passes[0].report
+    assert report.flops <= 0.15 * report.parent_flops
 
 
 def test_rejection_says_none_of_these() -> None:

@@ -138,7 +138,9 @@ class TrunkPlan:
         `max_loss` of the images it is not fitted on, so that the loss is at most that; the whole trunk when
         none does. Raises `BudgetError` when the whole trunk is too large."""
         goal = 0.0 if budget.max_loss is None else budget.max_loss
-        limits = [step for step in _STEPS if step <= (budget.flops or 1.0)]
+        self.mask(budget)
+        most = budget.flops or 1.0
+        limits = [*(step for step in _STEPS if step < most), *([most] if most < 1 else [])]
         best = self.whole
         measured: Tensor | None = None
         reference: Tensor | None = None
@@ -147,8 +149,13 @@ class TrunkPlan:
         while low < high:
             middle = (low + high) // 2
             limit = replace(budget, flops=limits[middle])
-            if material is None:
+            try:
                 mask = self.mask(limit)
+            except BudgetError:
+                # So small is none of its networks.
+                low = middle + 1
+                continue
+            if material is None:
                 measured, material = self._measured(mask, budget, tune, seed, reporter, imagination)
             if material is None or measured is None:
                 break
