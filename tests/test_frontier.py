@@ -7,7 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+import modhub
 from modhub.api.frontier import frontier_directory, frontier_page
 from modhub.compose import Budget, compose, parts_of
 from modhub.errors import BudgetError, StorageError
@@ -32,6 +35,15 @@ def test_points_fall_and_meet_their_budgets(measured: Frontier) -> None:
         assert set(point.latency) == {1, 128}
         assert all(share > 0 for share in point.latency.values())
     assert measured.smallest is None
+
+
+def test_a_trunk_without_weights_has_a_frontier() -> None:
+    torch.manual_seed(0)
+    images = digits("012", "test")
+    modules = modhub.decompose(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), images)
+    (point,) = frontier(parts_of(modules), budgets=(0.5,), data=images, control=False).points
+    assert (point.flops, point.params) == (0, 0)
+    assert point.agreement == 1
 
 
 def test_what_is_suggested_loses_at_most_a_point(measured: Frontier) -> None:

@@ -159,9 +159,9 @@ def frontier(
         found.append(
             FrontierPoint(
                 budget=limit,
-                flops=sum(each.flops for each in reports) / sum(each.parent_flops for each in reports),
-                params=_total(slim, "parameters") / _total(whole, "parameters"),
-                time=_total(slim, "time") / _total(whole, "time"),
+                flops=_share(sum(each.flops for each in reports), sum(each.parent_flops for each in reports)),
+                params=_share(_total(slim, "parameters"), _total(whole, "parameters")),
+                time=_share(_total(slim, "time"), _total(whole, "time")),
                 agreement=agreement,
                 top1=top1,
                 random_top1=random_top1,
@@ -238,6 +238,11 @@ class _Unseen:
     def _asked(self, classifier: ComposedClassifier) -> list[Tensor]:
         passes = zip(classifier.trunk_passes, self.images, strict=True)
         return [decisions(each, images) for each, images in passes]
+
+
+def _share(part: int, whole: int) -> float:
+    """0 of nothing: a trunk may have no weights."""
+    return part / max(whole, 1)
 
 
 def _total(classifier: ComposedClassifier, what: str) -> int:
