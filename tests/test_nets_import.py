@@ -236,6 +236,24 @@ def test_two_heads_on_one_base_have_one_trunk() -> None:
     assert one[0].graph.output == "base.4"
 
 
+@pytest.mark.parametrize(
+    "ending",
+    [lambda x: F.log_softmax(x, 1), lambda x: x.softmax(-1), nn.LogSoftmax(dim=1), nn.Softmax(dim=-1)],
+    ids=["log_softmax", "softmax", "LogSoftmax", "Softmax"],
+)
+def test_chances_at_the_end_are_taken_off(ending: Callable[[Tensor], Tensor]) -> None:
+    """Many a tutorial's model returns log-probabilities; modules are made of the logits before them."""
+    plain, ended = import_module(Headed(3), SHAPE), import_module(Headed(3, ending), SHAPE)
+    assert ended.graph.to_dict() == plain.graph.to_dict()
+    image = torch.rand(2, *SHAPE)
+    assert torch.equal(Runner(ended)(image), Runner(plain)(image))
+
+
+def test_a_softmax_inside_is_no_ending() -> None:
+    with pytest.raises(UnsupportedOperatorError, match="softmax"):
+        import_module(Headed(3, lambda x: 2 * x.softmax(1)), SHAPE)
+
+
 ENDINGS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "softmax-free": (
         torch.sigmoid,

@@ -1,8 +1,9 @@
 """From any `torch.nn.Module` to a graph: `torch.export`, then one allow-listed operator per ATen operator.
 
 What depends on weights alone (weight standardisation, layer scale reshaped) is computed here once; dropout is
-gone, since the exported module is in evaluation mode. Values are named by the layer that made them:
-`layer1.0.conv1`, or `layer1.0.add` for an operator in a layer's own `forward`.
+gone, since the exported module is in evaluation mode, and so is a softmax or log-softmax at the end: what
+stands before it are the logits. Values are named by the layer that made them: `layer1.0.conv1`, or
+`layer1.0.add` for an operator in a layer's own `forward`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager, redirect_stderr
 from typing import Any, TypeAlias
 
@@ -29,6 +30,13 @@ __all__ = ["import_module"]
 Place: TypeAlias = str | Tensor | list["Place"] | Any
 """What an exported value became: a value's name, a constant, or a list of these (chunk, split)."""
 
+Ending: TypeAlias = Callable[[Tensor], Tensor]
+"""What a model makes of its logits (batch, labels) before it returns them."""
+
+_CHANCES: Mapping[str, Ending] = {
+    "aten.softmax.int": lambda logits: logits.softmax(1),
+    "aten.log_softmax.int": lambda logits: logits.log_softmax(1),
+}
 ATTENTION = ("scaled_dot_product_attention", "multi_head_attention", "transformer_encoder")
 PRODUCTS = ("aten.matmul", "aten.bmm", "aten.einsum", "aten.baddbmm")
 
@@ -55,7 +63,7 @@ def import_module(module: nn.Module, input_shape: tuple[int, int, int], *, name:
         network = tidy(translation.network())
     except ManifestError as error:
         raise NetworkImportError(f"{name} cannot be data: {error.message}", hint=error.hint) from None
-    _check_same(module, network, name)
+    _check_same(module, network, translation.ending, name)
     return network
 
 
@@ -77,19 +85,23 @@ def _check_weights(module: nn.Module, name: str) -> None:
             )
 
 
-def _check_same(module: nn.Module, network: Network, name: str) -> None:
+def _check_same(module: nn.Module, network: Network, ending: Ending, name: str) -> None:
     """The data must be the model: one random image through both."""
+
+    def runner() -> nn.Module:
+        return _Ended(Runner(network), ending)
+
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(1, *network.graph.input_shape, generator=generator)
     first = next(module.parameters(), image)
     if first.dtype in (torch.float32, torch.float64):
         # Some networks amplify rounding; what is left in double precision is no rounding.
-        same = _agree(module, Runner(network), image.to(first.dtype), 1e-4) or _agree(
-            copy.deepcopy(module).double(), Runner(network).double(), image.double(), 1e-6
+        same = _agree(module, runner(), image.to(first.dtype), 1e-4) or _agree(
+            copy.deepcopy(module).double(), runner().double(), image.double(), 1e-6
         )
     else:
         # Half-precision parents are stored as float32, so their own rounding is allowed for.
-        same = _agree(module, Runner(network), image.to(first.dtype), 3e-2)
+        same = _agree(module, runner(), image.to(first.dtype), 3e-2)
     if not same:
         raise NetworkImportError(
             f"{name} as data answers otherwise than the model on a random image.",
@@ -97,7 +109,18 @@ def _check_same(module: nn.Module, network: Network, name: str) -> None:
         )
 
 
-def _agree(module: nn.Module, runner: Runner, image: Tensor, tolerance: float) -> bool:
+class _Ended(nn.Module):
+    """A network with what was taken off its end."""
+
+    def __init__(self, runner: Runner, ending: Ending) -> None:
+        super().__init__()
+        self.runner, self.ending = runner, ending
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.ending(self.runner(images))
+
+
+def _agree(module: nn.Module, runner: nn.Module, image: Tensor, tolerance: float) -> bool:
     """Whether the answers differ by less than `tolerance` of the largest logit (or of a hundredth)."""
     first = next(module.parameters(), image)
     was_training = module.training
@@ -175,6 +198,11 @@ class _Translation(Emitter):
         self.held: list[Tensor] = []
         self.shapes: dict[str, tuple[int, ...]] = {"input": input_shape}
         self.current: fx.Node | None = None
+        self.last = _last(program)
+
+    @property
+    def ending(self) -> Ending:
+        return (lambda logits: logits) if self.last is None else _CHANCES[str(self.last.target)]
 
     def network(self) -> Network:
         constants = self._constants()
@@ -182,6 +210,8 @@ class _Translation(Emitter):
         for node in self.program.graph.nodes:
             if node.op == "placeholder":
                 self.places[node] = constants.get(node.name, "input")
+            elif self.last is not None and node is self.last:
+                self.places[node] = self._place(node.args[0])
             elif node.op == "call_function":
                 self.current = node
                 self.places[node] = self._call(node)
@@ -342,6 +372,16 @@ class _Translation(Emitter):
                 raise ParentError(f"The constant '{name}' of the model holds values that are not finite.")
             self.tensors[name] = tensor.contiguous()
         return name
+
+
+def _last(program: torch.export.ExportedProgram) -> fx.Node | None:
+    """The softmax over the classes that a model ends with, if it does."""
+    (output,) = (node for node in program.graph.nodes if node.op == "output")
+    (returned,) = output.args
+    node = returned[0] if len(returned) == 1 else None
+    if not isinstance(node, fx.Node) or str(node.target) not in _CHANCES:
+        return None
+    return node if node.meta["val"].dim() == 2 and node.args[1] in (1, -1) else None
 
 
 def _leaves(items: list[Any], kind: type) -> list[Any]:
