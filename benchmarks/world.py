@@ -80,7 +80,7 @@ class World:
             dataset, split, source.labels, source.targets, lambda index: np.asarray(pixels[index])
         )
 
-    def _settings(self, name: str) -> dict[str, object]:
+    def settings(self, name: str) -> dict[str, object]:
         given = PARENTS[name]
         return {
             "weights": self.weights / f"{given.weights}.safetensors",
@@ -91,7 +91,7 @@ class World:
 
     def _parent(self, name: str) -> Parent:
         given = PARENTS[name]
-        return open_parent(given.architecture, self.images(given.dataset, "train"), self._settings(name))  # type: ignore[arg-type]
+        return open_parent(given.architecture, self.images(given.dataset, "train"), self.settings(name))  # type: ignore[arg-type]
 
     def _modules(self, name: str) -> ModuleSet:
         """Decomposed with default settings; how long that took stands in `seconds.json` beside it."""
@@ -100,7 +100,7 @@ class World:
             given = PARENTS[name]
             images = self.images(given.dataset, "train")
             start = time.perf_counter()
-            done = decompose_to(directory, given.architecture, images, **self._settings(name))  # type: ignore[arg-type]
+            done = decompose_to(directory, given.architecture, images, **self.settings(name))  # type: ignore[arg-type]
             done["wall"] = time.perf_counter() - start
             (self.out / "modules" / f"{name}.json").write_bytes(pretty_json(done))
         return read_artifact(directory)

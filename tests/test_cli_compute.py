@@ -517,6 +517,28 @@ def test_wrong_usage_exits_with_2(modhub, arguments):
     assert "Usage: modhub" in result.err
 
 
+def test_ctrl_c_waits_for_the_import_of_torch(tmp_path):
+    """Half-way through, torch's own code would abort the process."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(
+        "import os, signal, time\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        "time.sleep(0.2)\n"
+        "print('imported', flush=True)\n"
+    )
+    path = os.pathsep.join(str(each) for each in (tmp_path, ROOT / "registry", ROOT / "cli"))
+    arguments = ["decompose", "modhub:conv3", "--data", "digits", "-o", "x"]
+    done = subprocess.run(
+        [sys.executable, "-m", "modhub_cli.main", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (130, "imported\n"), done.stderr
+
+
 def test_what_an_interruption_breaks_is_told_as_one(monkeypatch, capsys):
     """An import that swallows Ctrl-C leaves half a module behind, and something else fails over it."""
     monkeypatch.setattr(sys, "argv", ["modhub", "info", "not a ref"])

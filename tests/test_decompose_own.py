@@ -1,33 +1,32 @@
-"""A method of somebody's own package, as docs/writing-a-method.md describes it."""
+"""A method of somebody's own, as docs/writing-a-method.md describes it."""
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
+
 import pytest
 import torch
 
 import modhub
-from modhub.compose import compose, parts_of
-from modhub.data import ImageSet, split_indices
-from modhub.decompose import METHODS, DecomposeOptions, Parent
-from modhub.decompose.base import aligned
-from modhub.decompose.calibration import Calibrator
-from modhub.decompose.channelling import head_tensors
-from modhub.decompose.held_out import HeldOut
-from modhub.errors import DataError
-from modhub.manifest import MethodInfo, Sizes
-from modhub.modules import Decomposition, ModuleDraft, ModuleSet
-from modhub.nets import Runner, channel_space, cost, slice_network
+from modhub.compose import Budget, compose, parts_of
+from modhub.data import ImageSet
+from modhub.decompose import METHODS, DecomposeOptions, Method, Parent, Workbench
+from modhub.errors import DataError, ModhubError
+from modhub.manifest import MethodInfo
+from modhub.modules import Decomposition, ModuleSet
+from modhub.nets import Runner
 from modhub.preprocessing import Preprocess
 from modhub.reporter import Reporter
 from tests.digit_parents import INPUT, digit_parent, digits, pixels_of
+
+ACTIVITY = Path(__file__).parents[1] / "benchmarks" / "activity.py"
 
 
 class FirstChannels:
     """Keeps the first `share` of every group's channels."""
 
     name = "first-channels"
-    paper = None
+    paper: str | None = None
 
     def __init__(self, share: float = 1.0) -> None:
         self.share = share
@@ -35,50 +34,12 @@ class FirstChannels:
     def decompose(
         self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
     ) -> Decomposition:
-        images = aligned(parent, images)
-        _, rest = split_indices(
-            images.targets, (options.fit_images, options.calibration_images), options.seed
-        )
-        held = HeldOut.read(images.subset(rest), parent, options)
-        runner = Runner(parent.head.join(parent.trunk))
-        with torch.inference_mode():
-            logits = torch.cat([runner(batch) for batch in held.images.split(100)]).double().numpy()
-        choosing = held.choosing
-        calibrator = Calibrator(
-            logits[choosing], held.targets[choosing], held.weights[choosing], held.sure[choosing]
-        )
-        space, whole = channel_space(parent.trunk), cost(parent.trunk)
-        mask = np.ones(space.slots, np.bool_)
-        for group in space.groups:
+        bench = Workbench(parent, images, options)
+        mask = bench.space.full_mask()
+        for group in bench.space.groups:
             if group.cuttable:
-                slots = np.arange(space.slots)[group.slots]
-                mask[slots[max(1, round(self.share * len(slots))) :]] = False
-        mask = space.close(mask)
-        part = cost(slice_network(parent.trunk, mask))
-        return Decomposition(
-            method=MethodInfo(name=self.name, parameters={"share": self.share}, paper=self.paper),
-            modules=tuple(
-                ModuleDraft(
-                    label=label,
-                    tensors={
-                        "mask": torch.from_numpy(mask.astype(np.uint8)),
-                        **head_tensors(parent.head, row),
-                    },
-                    calibration=calibrator.calibration(row),
-                    measurement=None,
-                    sizes=Sizes(
-                        kept_channels=int(mask.sum()),
-                        channels=space.slots,
-                        kept_parameters=part.parameters,
-                        parameters=whole.parameters,
-                        flops=part.flops,
-                        parent_flops=whole.flops,
-                    ),
-                )
-                for row, label in enumerate(parent.labels)
-            ),
-            statistics={"parent.weight": parent.head.weight, "parent.bias": parent.head.bias},
-        )
+                mask[group.start + max(1, round(self.share * group.size)) : group.start + group.size] = False
+        return bench.finished(self, [bench.draft(row, mask) for row in bench.rows], {"share": self.share})
 
 
 @pytest.fixture
@@ -86,12 +47,12 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, FirstChannels.name, FirstChannels())
 
 
-def made(**options: str) -> ModuleSet:
+def made(method: str | Method = FirstChannels.name, **options: str) -> ModuleSet:
     parent = digit_parent()
     return modhub.decompose(
         Runner(parent.head.join(parent.trunk)),
         digits("012345"),
-        method=FirstChannels.name,
+        method=method,
         method_options=options,
         mean=INPUT.mean,
         std=INPUT.std,
@@ -102,7 +63,8 @@ def made(**options: str) -> ModuleSet:
 @pytest.mark.usefixtures("registered")
 def test_a_method_of_ones_own_makes_modules_that_compose() -> None:
     modules, pixels = made(), pixels_of(digits("012345", "test"))[0]
-    assert modules.manifest.method == MethodInfo(name="first-channels", parameters={"share": 1.0}, paper=None)
+    said = {"share": 1.0, "fit_images": 50, "calibration_images": 100}
+    assert modules.manifest.method == MethodInfo(name="first-channels", parameters=said, paper=None)
     parent = digit_parent()
     with torch.inference_mode():
         logits = Runner(parent.head.join(parent.trunk))(Preprocess(INPUT)(pixels))
@@ -113,8 +75,61 @@ def test_a_method_of_ones_own_makes_modules_that_compose() -> None:
 @pytest.mark.usefixtures("registered")
 def test_its_options_are_arguments_of_its_constructor() -> None:
     modules = made(share="0.5")
-    assert modules.manifest.method.parameters == {"share": 0.5}
-    assert modules.modules[0].manifest.sizes.kept_channels < modules.modules[0].manifest.sizes.channels
+    assert modules.manifest.method.parameters["share"] == 0.5
+    sizes = modules.modules[0].manifest.sizes
+    assert sizes.kept_channels < sizes.channels
+    assert sizes.flops < 0.6 * sizes.parent_flops
     with pytest.raises(DataError) as caught:
         made(shares="0.5")
     assert str(caught.value) == "The method 'first-channels' has no option 'shares'. It has: share."
+
+
+def test_a_method_stands_in_a_file_of_ones_own() -> None:
+    method = f"{ACTIVITY}:Activity"
+    modules = made(method, share="0.75")
+    assert modules.manifest.method.name == "activity"
+    for module in modules.modules:
+        sizes, measured = module.manifest.sizes, module.manifest.measurement
+        assert 0.7 < sizes.kept_channels / sizes.channels < 0.8
+        assert measured is not None
+        assert measured.values["balanced_accuracy"] > 0.6
+    # What is gone differs from class to class, and the statistics meet a budget.
+    assert len({module.tensors["mask"].numpy().tobytes() for module in modules.modules}) > 1
+    (each,) = compose(parts_of(modules, ["1", "3"]), budget=Budget(flops=0.5)).trunk_passes
+    assert each.report.flops <= 0.5 * each.report.parent_flops
+    again = made(method, share="0.75")
+    assert [module.manifest for module in again.modules] == [module.manifest for module in modules.modules]
+
+
+def test_a_method_may_be_made_already() -> None:
+    assert made(FirstChannels(0.5)).manifest.method.parameters["share"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "called", "message"),
+    [
+        (None, "Mine", "The file '{path}' does not exist. A method is FILE.py:CLASS."),
+        ("class Mine: ...", "Yours", "'{path}' has no callable 'Yours'. It has Mine."),
+        (
+            "class Mine: name = 'mine'",
+            "Mine",
+            "'Mine' in '{path}' is no method. What it needs is in docs/writing-a-method.md.",
+        ),
+        ("1 / 0", "Mine", "'{path}' does not run: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_file_without_a_method_is_refused(
+    tmp_path: Path, text: str | None, called: str, message: str
+) -> None:
+    path = tmp_path / "own.py"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ModhubError) as caught:
+        made(f"{path}:{called}")
+    assert str(caught.value) == message.format(path=path)
+
+
+def test_the_page_shows_the_method_that_is_tested() -> None:
+    page = (ACTIVITY.parents[1] / "docs" / "writing-a-method.md").read_text(encoding="utf-8")
+    text = ACTIVITY.read_text(encoding="utf-8")
+    assert text[text.index("class Activity") :].strip() in page

@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 
@@ -96,6 +97,10 @@ def main() -> None:
 
     def noted(number: int, frame: FrameType | None) -> None:
         signals.append(number)
+        if _importing("torch"):
+            # An exception half-way through aborts the process, without a word and without cleaning up.
+            threading.Timer(0.05, signal.raise_signal, [number]).start()
+            return
         signal.default_int_handler(number, frame)
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -104,6 +109,10 @@ def main() -> None:
     # The work is done and told; Ctrl-C while Python takes itself down would only print a traceback.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
+
+
+def _importing(package: str) -> bool:
+    return bool(getattr(getattr(sys.modules.get(package), "__spec__", None), "_initializing", False))
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def _pair(text: str) -> tuple[str, str]:
     "--method",
     default="relevance",
     show_default=True,
-    help="relevance or concern; see docs/writing-a-method.md.",
+    help="relevance, concern, or FILE.py:CLASS (which runs that file); see docs/writing-a-method.md.",
 )
 @click.option("--method-option", "method_options", multiple=True, callback=converted(_pair), metavar="K=V")
 @click.option("--labels", help="The parent's classes in the order of its outputs: a,b,c or a file of lines.")

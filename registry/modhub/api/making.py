@@ -25,7 +25,7 @@ from modhub.files import check_vacant, confined
 from modhub.manifest import FORMS, InputSpec
 from modhub.measuring import measured, share_known
 from modhub.modules import Decomposition, ModuleSet
-from modhub.nets.sources import ParentSource, load_parent
+from modhub.nets.sources import ParentSource, callable_of, load_parent
 from modhub.refs import RepositoryId, slugs_of
 from modhub.reporter import SILENT, Reporter
 
@@ -51,7 +51,7 @@ class DecomposeSettings(TypedDict, total=False):
     split: str | None
     weights: Path | str | None
     arguments: Mapping[str, str]
-    method: str
+    method: str | Method
     method_options: Mapping[str, str]
     labels: Sequence[str] | None
     only: Sequence[str] | None
@@ -266,12 +266,20 @@ def _input_spec(known: InputSpec | None, images: ImageSet, settings: DecomposeSe
     )
 
 
-def _method(name: str, options: Mapping[str, str]) -> Method:
-    if name not in METHODS:
-        raise DataError(f"There is no method '{name}'.", hint=f"There are: {', '.join(sorted(METHODS))}.")
-    kind = type(METHODS[name])
-    if not options:
+def _method(name: str | Method, options: Mapping[str, str]) -> Method:
+    """A method by its name or as FILE.py:CLASS, made with `options`; or one that was made already."""
+    if not isinstance(name, str):
+        return name
+    path, colon, called = name.rpartition(":")
+    own = bool(colon) and path.endswith(".py")
+    if not own and name not in METHODS:
+        raise DataError(
+            f"There is no method '{name}'.",
+            hint=f"There are: {', '.join(sorted(METHODS))}; one of your own is FILE.py:CLASS.",
+        )
+    if not own and not options:
         return METHODS[name]
+    kind = callable_of(Path(path), called, "A method is FILE.py:CLASS.") if own else type(METHODS[name])
     known = inspect.signature(kind).parameters
     for key in options:
         if key not in known:
@@ -279,7 +287,12 @@ def _method(name: str, options: Mapping[str, str]) -> Method:
                 f"The method '{name}' has no option '{key}'.",
                 hint=f"It has: {', '.join(known) or 'none'}.",
             )
-    return kind(**{key: _value(text) for key, text in options.items()})
+    method: Method = kind(**{key: _value(text) for key, text in options.items()})
+    if own and not (callable(getattr(method, "decompose", None)) and isinstance(method.name, str)):
+        raise DataError(
+            f"'{called}' in '{path}' is no method.", hint="What it needs is in docs/writing-a-method.md."
+        )
+    return method
 
 
 def _value(text: str) -> str | int | float | bool:

@@ -8,11 +8,12 @@ from modhub.data import ImageSet
 from modhub.decompose.base import DecomposeOptions, Method, Parent
 from modhub.decompose.concern import Concern
 from modhub.decompose.relevance import Relevance
+from modhub.decompose.workbench import Workbench
 from modhub.errors import DataError
 from modhub.modules import Decomposition
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["METHODS", "DecomposeOptions", "Method", "Parent", "decompose"]
+__all__ = ["METHODS", "DecomposeOptions", "Method", "Parent", "Workbench", "decompose"]
 
 METHODS: dict[str, Method] = {method.name: method for method in (Relevance(), Concern())}
 

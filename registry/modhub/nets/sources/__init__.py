@@ -16,12 +16,12 @@ from pathlib import Path
 from modhub.errors import ParentError
 from modhub.nets.sources.base import Fetch, ParentSource, distinct_labels, parsed_arguments
 from modhub.nets.sources.builtin import builtin_parent
-from modhub.nets.sources.own import callable_parent, directory_parent, write_parent
+from modhub.nets.sources.own import callable_of, callable_parent, directory_parent, write_parent
 from modhub.nets.sources.repository import repository_parent
 from modhub.nets.sources.timm_models import timm_parent
 from modhub.nets.sources.torchvision_models import torchvision_parent
 
-__all__ = ["Fetch", "ParentSource", "distinct_labels", "load_parent", "write_parent"]
+__all__ = ["Fetch", "ParentSource", "callable_of", "distinct_labels", "load_parent", "write_parent"]
 
 GRAMMAR = (
     "A parent is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO[@REVISION], FILE.py:CALLABLE or a "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from modhub.nets.graph import Graph, Network
 from modhub.nets.sources.base import ParentSource
 from modhub.nets.sources.weights import fit_weights, load_weights
 
-__all__ = ["callable_parent", "directory_parent", "write_parent"]
+__all__ = ["callable_of", "callable_parent", "directory_parent", "write_parent"]
 
 GRAPH, WEIGHTS, ABOUT = "graph.json", "weights.safetensors", "parent.json"
 ABOUT_VERSION = 1
@@ -32,25 +32,7 @@ def callable_parent(
 
     Raises `ParentError` when the file, the callable or its result is not what it should be.
     """
-    if not path.is_file():
-        raise ParentError(f"The file '{path}' does not exist.", hint="A parent is FILE.py:CALLABLE.")
-    unique = f"_modhub_parent_{path.stem}"
-    spec = importlib.util.spec_from_file_location(unique, path)
-    if spec is None or spec.loader is None:
-        raise ParentError(f"'{path}' cannot be read as a Python file.")
-    code = importlib.util.module_from_spec(spec)
-    sys.modules[unique] = code
-    try:
-        spec.loader.exec_module(code)
-    except Exception as error:
-        raise ParentError(f"'{path}' does not run: {type(error).__name__}: {error}") from error
-    build = getattr(code, name, None)
-    if not callable(build):
-        known = [key for key, value in vars(code).items() if callable(value) and not key.startswith("_")]
-        own = [key for key in known if getattr(getattr(code, key), "__module__", unique) == unique]
-        raise ParentError(
-            f"'{path}' has no callable '{name}'.", hint=f"It has {', '.join(sorted(own)) or 'none'}."
-        )
+    build = callable_of(path, name, "A parent is FILE.py:CALLABLE.")
     try:
         inspect.signature(build).bind(**arguments)
         module = build(**arguments)
@@ -67,6 +49,33 @@ def callable_parent(
     if weights is not None:
         fit_weights(module, load_weights(weights), f"'{weights.name}'", name)
     return ParentSource(name=name, architecture=f"{path.name}:{name}", model=module.eval())
+
+
+def callable_of(path: Path, name: str, form: str) -> Callable[..., Any]:
+    """Runs the user's own Python file; the callable `name` in it. `form` is the hint where there is no file.
+
+    Raises `ParentError`.
+    """
+    if not path.is_file():
+        raise ParentError(f"The file '{path}' does not exist.", hint=form)
+    unique = f"_modhub_own_{path.stem}"
+    spec = importlib.util.spec_from_file_location(unique, path)
+    if spec is None or spec.loader is None:
+        raise ParentError(f"'{path}' cannot be read as a Python file.")
+    code = importlib.util.module_from_spec(spec)
+    sys.modules[unique] = code
+    try:
+        spec.loader.exec_module(code)
+    except Exception as error:
+        raise ParentError(f"'{path}' does not run: {type(error).__name__}: {error}") from error
+    found: object = getattr(code, name, None)
+    if not callable(found):
+        known = [key for key, value in vars(code).items() if callable(value) and not key.startswith("_")]
+        own = [key for key in known if getattr(getattr(code, key), "__module__", unique) == unique]
+        raise ParentError(
+            f"'{path}' has no callable '{name}'.", hint=f"It has {', '.join(sorted(own)) or 'none'}."
+        )
+    return found
 
 
 def write_parent(
