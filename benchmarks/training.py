@@ -87,7 +87,8 @@ def train(
 
 
 def trained(path: Path, build: Callable[[], nn.Module], fit: Callable[[nn.Module], object]) -> nn.Module:
-    """The module at `path` if an earlier run finished it, else a fresh one, fitted and kept there."""
+    """The module at `path` if an earlier run finished it, else a fresh one, fitted and kept there; then a
+    checkpoint of the same name goes."""
     module = build()
     if path.exists():
         module.load_state_dict(load_file(path))
@@ -97,6 +98,7 @@ def trained(path: Path, build: Callable[[], nn.Module], fit: Callable[[nn.Module
     scratch = path.with_suffix(".part")
     save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, scratch)
     scratch.replace(path)
+    path.with_suffix(".checkpoint").unlink(missing_ok=True)
     return module.eval()
 
 
