@@ -40,6 +40,8 @@ from tests.hub_server import TOKENS, Server, serving
 from tests.paper import write_paper_artifact
 
 NET = RepositoryId("lab", "net")
+# How the stock client sends a file by LFS is an older way of its HTTP library's.
+by_lfs = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 ANIMALS = {"cat": 0.9, "dog": 0.8, "great white shark": None}
 
 
@@ -418,6 +420,7 @@ def test_a_tampered_blob_is_refused_and_nothing_is_kept(
     catalog.pull(Ref.parse("lab/net/cat"))
 
 
+@by_lfs
 def test_a_push_brings_back_what_a_hub_has_lost(
     catalog: Catalog, artifact: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -434,6 +437,34 @@ def test_a_push_brings_back_what_a_hub_has_lost(
     assert done.sent == sum(file.size for file in tree.values())
     assert (catalog.hub.lost(NET, commit), store.lost(tree)) == (frozenset(), [])
     catalog.pull(Ref.parse("lab/net/cat"))
+
+
+@by_lfs
+def test_a_push_brings_back_what_only_an_older_release_has(
+    catalog: Catalog, artifact: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    first = release(catalog, artifact, "1.0.0")
+    # A small text and an empty file are no LFS files, and come back all the same.
+    newer = write_paper_artifact(tmp_path / "newer", ANIMALS, trunk="other")
+    (artifact / "notes.txt").write_text("old")
+    (artifact / "empty.txt").write_text("")
+    second = release(catalog, artifact, "1.1.0")
+    newest = release(catalog, newer, "2.0.0")
+    store = store_of(catalog, request)
+    trees = [store.tree(RepositoryKey.model(NET), commit) for commit in (first, second, newest)]
+    only = {path: file for path, file in trees[1].items() if file not in trees[2].values()}
+    assert {"notes.txt", "empty.txt", "trunk/graph.json"} <= set(only)
+    assert any(path.endswith(".safetensors") for path in only)
+    for file in only.values():
+        blob = store.blobs.path(file.sha256)
+        assert blob is not None
+        blob.unlink()
+    done = push(catalog, artifact, NET, Version("1.1.0"))
+    assert (done.existed, done.release.commit) == (True, second)
+    assert done.sent == sum(file.size for file in only.values())
+    assert [store.lost(tree) for tree in trees] == [[], [], []]
+    assert catalog.hub.commit_of(NET, "main") == newest
+    assert push(catalog, artifact, NET, Version("1.1.0")).sent == 0
 
 
 @pytest.mark.parametrize(

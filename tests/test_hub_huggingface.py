@@ -1,5 +1,6 @@
 """The adapter against answers no sound hub gives; what sound hubs do is in test_catalog.py."""
 
+import hashlib
 import io
 import json
 import socket
@@ -42,6 +43,9 @@ def answering(answer: Answer) -> Iterator[HuggingFaceHub]:
             answer(self)
 
         def do_POST(self) -> None:
+            answer(self)
+
+        def do_PUT(self) -> None:
             answer(self)
 
         def log_message(self, *_: object) -> None:
@@ -294,6 +298,22 @@ def test_large_files_go_by_lfs_and_the_client_is_left_as_it_was() -> None:
         ["header", "file", "lfsFile"],
     ]
     assert before == constants.HF_HUB_DISABLE_XET
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_an_upload_by_lfs_that_is_refused_is_named() -> None:
+    content = b"lost"
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if handler.command == "PUT":
+            reply(handler, 507, b"{}", X_Error_Message="The disk is full.")
+            return
+        upload = {"upload": {"href": f"http://{handler.headers['Host']}/upload"}}
+        lost = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "actions": upload}
+        reply(handler, 200, json.dumps({"transfer": "basic", "objects": [lost]}).encode())
+
+    with answering(answer) as hub, pytest.raises(HubError, match="failed with status 507: The disk is full"):
+        hub.restore(NET, [Add("a", content)])
 
 
 def telling(commit: object, files: list[object], body: bytes = b"evil\n") -> Answer:

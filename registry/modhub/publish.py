@@ -70,27 +70,29 @@ def push(
     except NotFoundError:
         catalog.hub.create_repository(repository, private=private, exist_ok=True)
     with reporter.step(f"push {repository} {version}", sum(map(_size, contents.values()))):
+        sent = 0
         for _ in range(_ATTEMPTS):
             existing = _existing_release(catalog, repository, version, contents)
-            head = catalog.hub.commit_of(repository, MAIN)
+            commit = head = existing.commit if existing else catalog.hub.commit_of(repository, MAIN)
             tree = catalog.hub.tree(repository, head)
-            changes = _lost(tree, catalog.hub.lost(repository, head), contents)
+            lost = _lost(tree, catalog.hub.lost(repository, head), contents)
+            if lost:
+                catalog.hub.restore(repository, lost, reporter=reporter)
+                sent += sum(one.size for one in lost)
             if existing is None:
-                changes += _changes(tree, contents)
-            commit = head
-            if changes:
-                try:
-                    commit = catalog.hub.commit(
-                        repository, changes, f"Release {version}", parent=head, reporter=reporter
-                    )
-                except StaleParentError:
-                    continue
-            if existing is None:
+                changes = _changes(tree, contents)
+                if changes:
+                    try:
+                        commit = catalog.hub.commit(
+                            repository, changes, f"Release {version}", parent=head, reporter=reporter
+                        )
+                    except StaleParentError:
+                        continue
                 try:
                     catalog.hub.create_tag(repository, tag, commit)
                 except ConflictError:
                     continue
-            sent = sum(change.size for change in changes if isinstance(change, Add))
+                sent += sum(change.size for change in changes if isinstance(change, Add))
             return Push(
                 repository=repository,
                 release=existing or Release(version, commit),
@@ -255,7 +257,7 @@ def _changes(tree: Mapping[str, FileEntry], contents: Mapping[str, bytes | Path]
 
 def _lost(
     tree: Mapping[str, FileEntry], lost: Collection[str], contents: Mapping[str, bytes | Path]
-) -> list[Change]:
+) -> list[Add]:
     """What brings contents back that a commit with `tree` names and its hub has `lost`."""
     return [
         Add(path, content)

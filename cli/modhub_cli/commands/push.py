@@ -55,7 +55,10 @@ def command(
 
     def human() -> None:
         if report["existed"]:
-            out.line(f"{report['repository']} {report['version']} is there already with these very files")
+            back = f"; {size(report['bytes'])} that the hub had lost are back" if report["bytes"] else ""
+            out.line(
+                f"{report['repository']} {report['version']} is there already with these very files{back}"
+            )
             return
         out.line(
             f"{report['repository']} {report['version']}: {report['modules']} modules, "

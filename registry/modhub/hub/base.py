@@ -115,7 +115,7 @@ class Hub(Protocol):
         """All files of a commit by path; the same for ever."""
 
     def lost(self, repository: RepositoryId, commit: str) -> frozenset[str]:
-        """Files of a commit of which the hub says that it lost their contents; sent again, they are whole."""
+        """Files of a commit of which the hub says that it lost their contents; `restore` brings them back."""
 
     def read(self, repository: RepositoryId, commit: str, path: str, *, limit: int = 16 << 20) -> bytes:
         """A small file's bytes. Raises `HubError` when it has more than `limit`."""
@@ -154,6 +154,9 @@ class Hub(Protocol):
 
         With `parent`, raises `StaleParentError` when the branch is no longer there.
         """
+
+    def restore(self, repository: RepositoryId, lost: Sequence[Add], *, reporter: Reporter = SILENT) -> None:
+        """Send contents that the hub has `lost` of files in any of its commits; no reference moves."""
 
     def create_tag(self, repository: RepositoryId, name: str, commit: str) -> None:
         """Raises `ConflictError` when the tag stands on another commit; on the same nothing happens."""

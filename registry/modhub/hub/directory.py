@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from modhub.errors import ConflictError, NotFoundError, StorageError
-from modhub.hub.base import MAIN, Change, FileEntry, Refs, RepositorySummary
+from modhub.hub.base import MAIN, Add, Change, FileEntry, Refs, RepositorySummary
+from modhub.hub.blobs import take_in
 from modhub.hub.disk import disk_errors
 from modhub.hub.index import Query
 from modhub.hub.records import RepositoryKey, Settings
@@ -122,6 +123,11 @@ class DirectoryHub:
     ) -> str:
         key = self._key(repository)
         return self._held.commit(key, changes, title=message, actor=_user(), parent=parent, ref=branch).id
+
+    def restore(self, repository: RepositoryId, lost: Sequence[Add], *, reporter: Reporter = SILENT) -> None:
+        for one in lost:
+            take_in(self._held.blobs, one.content)
+            reporter.advance(one.size)
 
     def create_tag(self, repository: RepositoryId, name: str, commit: str) -> None:
         key = self._key(repository)

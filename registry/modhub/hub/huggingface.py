@@ -276,23 +276,27 @@ class HuggingFaceHub:
                 folder = change.path not in tree
                 operations.append(CommitOperationDelete(change.path, is_folder=folder))
             else:
-                content = change.content
-                source = str(content) if isinstance(content, Path) else content
-                operations.append(CommitOperationAdd(change.path, source))
+                operations.append(_addition(change))
         added = [one for one in operations if isinstance(one, CommitOperationAdd)]
-        with self._errors(repository, branch), self._large_by_lfs(added):
+        large = [one for one in added if one.upload_info.size > LFS_FROM_BYTES]
+        with self._errors(repository, branch), self._by_lfs(large):
             info = self._api().create_commit(
                 str(repository), operations, commit_message=message, parent_commit=parent, revision=branch
             )
         reporter.advance(sum(change.size for change in changes if isinstance(change, Add)))
         return self._commit(info.oid)
 
+    def restore(self, repository: RepositoryId, lost: Sequence[Add], *, reporter: Reporter = SILENT) -> None:
+        added = [_addition(one) for one in lost]
+        with self._errors(repository), self._by_lfs(added):
+            self._api().preupload_lfs_files(str(repository), added)
+        reporter.advance(sum(one.size for one in lost))
+
     @contextmanager
-    def _large_by_lfs(self, added: Sequence[CommitOperationAdd]) -> Iterator[None]:
-        """Send large files by LFS to a hub without Xet; huggingface.co keeps the client's own way."""
-        large = [one for one in added if one.upload_info.size > LFS_FROM_BYTES]
+    def _by_lfs(self, added: Sequence[CommitOperationAdd]) -> Iterator[None]:
+        """Send these files by LFS to a hub without Xet; huggingface.co keeps the client's own way."""
         with _quiet():
-            if self.address == "hf" or not large:
+            if self.address == "hf" or not added:
                 yield
                 return
             from huggingface_hub import constants
@@ -301,7 +305,7 @@ class HuggingFaceHub:
                 before = constants.HF_HUB_DISABLE_XET
                 constants.HF_HUB_DISABLE_XET = True
                 try:
-                    for one in large:
+                    for one in added:
                         one._upload_mode = "lfs"
                     yield
                 finally:
@@ -325,10 +329,20 @@ class HuggingFaceHub:
         except ModhubError:
             raise
         except Exception as error:
-            mapped = _mapped(error, self._endpoint, repository, revision, path)
+            # The client wraps what went wrong with an upload by LFS.
+            cause = error.__cause__ if type(error) is RuntimeError else None
+            met = cause if isinstance(cause, Exception) else error
+            mapped = _mapped(met, self._endpoint, repository, revision, path)
             if mapped is None:
                 raise
             raise mapped from error
+
+
+def _addition(change: Add) -> CommitOperationAdd:
+    from huggingface_hub import CommitOperationAdd
+
+    content = change.content
+    return CommitOperationAdd(change.path, str(content) if isinstance(content, Path) else content)
 
 
 @contextmanager
