@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import os
+import re
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from modhub.hub.server.state import Options
 from tests.chromium import chromium
-from tests.hub_server import Server, serving
+from tests.hub_server import TOKENS, Server, serving
 from tests.hub_world import push
 
 DIGITS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -31,6 +34,35 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def browser() -> Iterator[Any]:
     with chromium(javascript=False) as browser:
         yield browser
+
+
+def test_every_page_leads_on_below_the_path_of_a_public_address(tmp_path: Path) -> None:
+    push(tmp_path, "lab/net", ("cat", "dog"))
+    with serving(tmp_path, Options(public_url="https://host/hub/")) as server:
+        form = f"token={TOKENS['reader']}".encode()
+        entered = server.ask("POST", "/login", body=form, headers={"Origin": "https://host"})
+        assert (entered.status, entered.headers["location"]) == (303, "/hub/")
+        cookie = entered.headers["set-cookie"]
+        assert "; Path=/hub;" in cookie
+        left = server.ask("POST", "/logout", headers={"Cookie": cookie})
+        assert left.headers["location"] == "/hub/"
+        assert "; Path=/hub;" in left.headers["set-cookie"]
+        waiting, seen = ["/hub/", "/hub/nothing", "/hub/login", "/hub/compose?q=cat"], set[str]()
+        while waiting:
+            asked = waiting.pop()
+            seen.add(asked)
+            # What the proxy does.
+            answer = server.ask("GET", asked.removeprefix("/hub"), headers={"Accept": "text/html, */*"})
+            assert (answer.status == 200) != (asked in ("/hub/nothing", "/hub/logout")), asked
+            if not answer.headers["content-type"].startswith("text/html"):
+                continue
+            for found in re.findall(r'(?:href|src|action)="([^"#][^"]*)"', answer.body.decode()):
+                assert found.startswith("/hub/"), (asked, found)
+                address = html.unescape(found)
+                if address not in seen and address not in waiting:
+                    waiting.append(address)
+        assert {"/hub/static/style.css", "/hub/lab/net", "/hub/lab/net/tree/main", "/hub/healthz"} <= seen
+        assert any(address.startswith("/hub/compose/modhub.toml?pick=") for address in seen)
 
 
 def see(browser: Any, server: Server, path: str, shot: str = "") -> str:

@@ -92,6 +92,11 @@ class Call:
             raise Fault(400, "The Host header is not a host.")
         return f"{self.request.url.scheme}://{host}"
 
+    @property
+    def below(self) -> str:
+        """The path of the public address; the proxy takes it off what is asked for here."""
+        return urlsplit(self.state.options.public_url).path.rstrip("/")
+
     # -- the repository ---------------------------------------------------------------------------------
 
     @property
@@ -149,8 +154,7 @@ class Call:
         git = ".git" if parts[place + 1].endswith(".git") else ""
         parts[place : place + 2] = [quote(record.id.namespace), quote(record.id.name) + git]
         query = self.request.scope["query_string"].decode("latin-1")
-        below = urlsplit(self.state.options.public_url).path.rstrip("/")
-        return Moved(below + "/".join(parts) + (f"?{query}" if query else ""))
+        return Moved(self.below + "/".join(parts) + (f"?{query}" if query else ""))
 
     def commit_of(self, record: RepositoryRecord, revision: str) -> str:
         """The commit a revision names. Raises `Fault` 404 with `RevisionNotFound`."""

@@ -44,7 +44,9 @@ def compose(call: Call) -> Response:
         call,
         "compose.html",
         title="Compose a classifier",
-        picks=[(pick, address("compose", pick=[one for one in picks if one != pick])) for pick in picks],
+        picks=[
+            (pick, address(call, "compose", pick=[one for one in picks if one != pick])) for pick in picks
+        ],
         all_picks=picks,
         searched=searched,
         found=_found(call, searched, picks) if searched else [],
@@ -52,7 +54,7 @@ def compose(call: Call) -> Response:
         resolution=resolution,
         estimate=estimate,
         toml=text if wants else "",
-        download=address("compose", "modhub.toml", pick=picks),
+        download=address(call, "compose", "modhub.toml", pick=picks),
     )
 
 
@@ -127,7 +129,7 @@ def _found(call: Call, label: str, picks: Sequence[str]) -> list[dict[str, objec
                         "kept": entry.kept_channels_fraction,
                         "license": manifest.license,
                         "picked": ref in picks,
-                        "add": address("compose", pick=[*picks, ref]),
+                        "add": address(call, "compose", pick=[*picks, ref]),
                     }
                 )
     return found

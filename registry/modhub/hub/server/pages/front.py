@@ -67,7 +67,7 @@ def front(call: Call) -> Response:
     def facet(name: str) -> list[tuple[str, int, str]]:
         others = replace(query, tags=[tag for tag in query.tags if not tag.startswith(f"{name}:")])
         found = _facets(call, name, others)
-        return [(value, count, address(**{**state, name: value})) for value, count in found]
+        return [(value, count, address(call, **{**state, name: value})) for value, count in found]
 
     return page(
         call,
@@ -78,14 +78,17 @@ def front(call: Call) -> Response:
         order=order,
         orders=ORDERS,
         chosen=chosen,
-        without={name: address(**{**state, name: ""}) for name in chosen},
+        without={name: address(call, **{**state, name: ""}) for name in chosen},
         facets=[(name, title, facet(name)) for name, title in FACETS],
-        rows=[_row(entry) for entry in entries[:PAGE]],
+        rows=[_row(call, entry) for entry in entries[:PAGE]],
         total=index.count(query),
         number=number,
-        previous=address(**state, page=str(number - 1)) if number > 1 else "",
-        following=address(**state, page=str(number + 1)) if len(entries) > PAGE else "",
-        kinds={"model": address(**{**state, "kind": ""}), "dataset": address(**{**state, "kind": "dataset"})},
+        previous=address(call, **state, page=str(number - 1)) if number > 1 else "",
+        following=address(call, **state, page=str(number + 1)) if len(entries) > PAGE else "",
+        kinds={
+            "model": address(call, **{**state, "kind": ""}),
+            "dataset": address(call, **{**state, "kind": "dataset"}),
+        },
     )
 
 
@@ -111,13 +114,13 @@ def _facet_value(name: str, value: str) -> str:
         return value
 
 
-def _row(entry: IndexEntry) -> dict[str, object]:
+def _row(call: Call, entry: IndexEntry) -> dict[str, object]:
     def tagged(prefix: str) -> list[str]:
         return [tag[len(prefix) :] for tag in entry.tags if tag.startswith(prefix)]
 
     return {
         "entry": entry,
-        "href": address("" if entry.kind == "model" else "datasets", entry.id.namespace, entry.id.name),
+        "href": address(call, "" if entry.kind == "model" else "datasets", entry.id.namespace, entry.id.name),
         "classes": tagged("class:"),
         "datasets": tagged("dataset:"),
         "licenses": tagged("license:"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -43,16 +44,11 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
-def address(*parts: str, **query: str | list[str]) -> str:
-    """A path on this server, every part quoted, and a query without its empty values."""
-    path = "/" + "/".join(quote(part, safe="") for part in parts if part)
+def address(call: Call, /, *parts: str, **query: str | list[str]) -> str:
+    """A path on this server as browsers ask for it: every part quoted, a query without its empty values."""
+    path = f"{call.below}/" + "/".join(quote(part, safe="") for part in parts if part)
     pairs = {name: value for name, value in query.items() if value}
     return path + (f"?{urlencode(pairs, doseq=True)}" if pairs else "")
-
-
-def under(here: Sequence[str], *parts: str, **query: str | list[str]) -> str:
-    """`address` below a repository's own parts."""
-    return address(*here, *parts, **query)
 
 
 _templates = Environment(
@@ -63,13 +59,22 @@ _templates = Environment(
     lstrip_blocks=True,
 )
 _templates.filters.update(bytes=readable_size, count=readable_count, percent=percent)
-_templates.globals.update(address=address, under=under)
 
 
 def page(call: Call, template: str, *, status: int = 200, **context: Any) -> Response:
     """The page `template`; every text in `context` is escaped unless it is `Markup`."""
+
+    def under(here: Sequence[str], *parts: str, **query: str | list[str]) -> str:
+        """`address` below a repository's own parts."""
+        return address(call, *here, *parts, **query)
+
     text = _templates.get_template(template).render(
-        principal=call.principal, host=call.base_url, read_only=call.state.options.read_only, **context
+        principal=call.principal,
+        host=call.base_url,
+        read_only=call.state.options.read_only,
+        address=partial(address, call),
+        under=under,
+        **context,
     )
     headers = {"Content-Security-Policy": POLICY, "Cache-Control": "private, no-cache", "Vary": "Cookie"}
     return Response(text, status, headers, "text/html; charset=utf-8")

@@ -55,7 +55,7 @@ def overview(call: Call) -> Response:
         here=here,
         commit=commit,
         revision=call.one("revision"),
-        card=card_html(shelf.card(record, commit), address(*here, "resolve", commit)),
+        card=card_html(shelf.card(record, commit), address(call, *here, "resolve", commit)),
         manifest=manifest,
         releases=shelf.releases(record),
         downloads=call.state.store.references.downloads(record.key),
@@ -85,7 +85,7 @@ def files(call: Call) -> Response:
             {
                 "name": place[-1],
                 "size": entry.size if isinstance(entry, TreeFile) else None,
-                "href": address(*here, "resolve" if is_file else "tree", revision, *place),
+                "href": address(call, *here, "resolve" if is_file else "tree", revision, *place),
                 "change": changes.get(path),
             }
         )
@@ -98,7 +98,7 @@ def files(call: Call) -> Response:
         here=here,
         revision=revision,
         folder=folder,
-        up=None if above is None else address(*here, "tree", revision, *above),
+        up=None if above is None else address(call, *here, "tree", revision, *above),
         rows=rows,
         left_out=max(0, len(listing) - FILES_LIMIT),
     )

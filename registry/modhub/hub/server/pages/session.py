@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 from modhub.errors import AccessError
 from modhub.hub.server.call import Call, form_fields
 from modhub.hub.server.faults import Fault
-from modhub.hub.server.pages.render import page
+from modhub.hub.server.pages.render import address, page
 from modhub.hub.server.routing import Routes
 from modhub.hub.server.state import SESSION_SECONDS
 
@@ -32,11 +32,12 @@ def log_in(call: Call) -> Response:
         session = call.state.new_session(fields.get("token", "").strip())
     except AccessError:
         return page(call, "login.html", status=401, title="Log in", trouble="This token opens nothing.")
-    response = RedirectResponse("/", 303)
+    response = RedirectResponse(address(call), 303)
     response.set_cookie(
         COOKIE,
         session,
         max_age=SESSION_SECONDS,
+        path=call.below or "/",
         httponly=True,
         samesite="lax",
         secure=call.base_url.startswith("https://"),
@@ -47,8 +48,8 @@ def log_in(call: Call) -> Response:
 @routes.post("/logout", body_limit=4096)
 def log_out(call: Call) -> Response:
     _refuse_other_sites(call)
-    response = RedirectResponse("/", 303)
-    response.delete_cookie(COOKIE)
+    response = RedirectResponse(address(call), 303)
+    response.delete_cookie(COOKIE, path=call.below or "/")
     return response
 
 
