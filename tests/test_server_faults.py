@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -61,6 +62,36 @@ def test_a_client_is_asked_for_contents_that_are_lost(tmp_path: Path) -> None:
         assert api.upload_folder(repo_id="lab/net", folder_path=tmp_path / "out").oid == before
         assert server.ask("GET", "/lab/net/resolve/main/weights.safetensors").status == 200
     assert fsck(Store(tmp_path / "hub")).findings == ()
+
+
+def test_a_disk_that_refuses_tells_clients_what_and_the_log_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with serving(tmp_path) as server:
+        server.ask("POST", "/api/repos/create", "alice", {"name": "net"})
+        assert server.commit("models/alice/net", {"a": b"1"}).status == 200
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            answer = server.commit("models/alice/net", {"a": b"2"})
+        said = "The hub's disk refuses (No space left on device). Whoever runs the hub finds more in its log."
+        assert (answer.status, answer.json()["error"], answer.headers["x-error-message"]) == (507, said, said)
+        assert f"'{tmp_path}/staging' cannot be used: No space left on device" in caplog.text
+        # Another error that names a file, and one of the disk's own.
+        refs = tmp_path / "repositories" / "model" / "alice" / "net" / "refs.json"
+        whole = refs.read_bytes()
+        refs.write_bytes(b"{")
+        answer = server.ask("GET", "/api/models/alice/net")
+        assert answer.json()["error"].startswith("'repositories/model/alice/net/refs.json' is not valid JSON")
+        refs.write_bytes(whole)
+        blob = Store(tmp_path).blobs.path(hashlib.sha256(b"1").hexdigest())
+        assert blob is not None
+        blob.unlink()
+        blob.mkdir()
+        answer = server.ask("GET", "/alice/net/resolve/main/a")
+        assert (answer.status, str(tmp_path) in answer.json()["error"]) == (500, False)
 
 
 def test_a_damaged_repository_keeps_no_other_out_of_lists(tmp_path: Path) -> None:

@@ -160,8 +160,9 @@ class _Exchange:
             known = fault_of(error)
             if known.status >= 500:
                 _log.error("%s %s", self.trace, error)
+            known.message = known.message.replace(f"{self.state.root}/", "")
             return self._refuse(known)
-        except (ClientDisconnect, OSError):
+        except ClientDisconnect:
             raise
         except Exception:
             _log.exception("%s the server failed", self.trace)

@@ -25,7 +25,6 @@ _STATUSES: tuple[tuple[type[ModhubError], int], ...] = (
     (IntegrityError, 422),
     (RefError, 400),
     (ManifestError, 400),
-    (StorageError, 507),
 )
 
 
@@ -50,7 +49,11 @@ class Fault(Exception):  # noqa: N818 - it is an answer
 
 
 def fault_of(error: ModhubError) -> Fault:
-    """The answer to an error of the library."""
+    """The answer to an error of the library. Of a disk it says what is wrong, but not where."""
+    if isinstance(error, StorageError):
+        cause = error.__cause__
+        why = f" ({cause.strerror})" if isinstance(cause, OSError) and cause.strerror else ""
+        return Fault(507, f"The hub's disk refuses{why}. Whoever runs the hub finds more in its log.")
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
     code = _CODES.get(getattr(error, "missing", ""), "") if isinstance(error, NotFoundError) else ""
     return Fault(status, str(error), code=code)

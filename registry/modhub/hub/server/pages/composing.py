@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from modhub.errors import ModhubError, RefError
 from modhub.hub.server.call import Call
+from modhub.hub.server.faults import fault_of
 from modhub.hub.server.pages.render import address, page
 from modhub.hub.server.routing import Routes
 from modhub.hub.server.shelf import Shelf, VisibleCatalogue
@@ -38,7 +39,7 @@ def compose(call: Call) -> Response:
             resolution = resolve(project, VisibleCatalogue(call.state.store, call.principal))
             estimate = _estimate(call, resolution)
         except ModhubError as error:
-            trouble = str(error)
+            trouble = fault_of(error).message
     searched = call.one("q")[:200].strip()
     return page(
         call,

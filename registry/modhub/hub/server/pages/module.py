@@ -10,7 +10,7 @@ from starlette.responses import Response
 from modhub.errors import ModhubError
 from modhub.hub.records import RepositoryRecord
 from modhub.hub.server.call import Call
-from modhub.hub.server.faults import Fault
+from modhub.hub.server.faults import Fault, fault_of
 from modhub.hub.server.pages.pictures import (
     calibration_picture,
     mask_picture,
@@ -48,7 +48,7 @@ def module(call: Call) -> Response:
         try:
             details = shelf.module(record, commit, entry)
         except ModhubError as error:
-            trouble = str(error)
+            trouble = fault_of(error).message
     return page(
         call,
         "module.html",
