@@ -109,14 +109,14 @@ def commit_body(
 
 
 @contextmanager
-def serving(root: Path, options: Options = DEFAULTS) -> Iterator[Server]:
+def serving(root: Path, options: Options = DEFAULTS, *, accounts: bool = True) -> Iterator[Server]:
     """The server in a thread of this process, with the accounts of `TOKENS`."""
-    accounts = Accounts(root)
-    if accounts.empty:
-        accounts.create_token("admin", role="admin", value=TOKENS["admin"])
-        accounts.create_token("alice", organisations=("lab",), value=TOKENS["alice"])
-        accounts.create_token("bob", value=TOKENS["bob"])
-        accounts.create_token("reader", organisations=("lab",), role="read", value=TOKENS["reader"])
+    if accounts and Accounts(root).empty:
+        made = Accounts(root)
+        made.create_token("admin", role="admin", value=TOKENS["admin"])
+        made.create_token("alice", organisations=("lab",), value=TOKENS["alice"])
+        made.create_token("bob", value=TOKENS["bob"])
+        made.create_token("reader", organisations=("lab",), role="read", value=TOKENS["reader"])
     listening = Listening(root, "127.0.0.1", 0, options)
     ready = threading.Event()
     thread = threading.Thread(target=listening.run, args=(lambda _: ready.set(),), daemon=True)

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from modhub.errors import (
 )
 from modhub.hub.base import git_oid
 from modhub.hub.changes import Add, Copy, Delete, Link, Put
+from modhub.hub.checking import fsck
 from modhub.hub.directory import DirectoryHub
 from modhub.hub.index import Query
 from modhub.hub.pulls import PullRequests
@@ -391,3 +393,24 @@ def test_a_place_that_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError, match="cannot be used"):
         Store(tmp_path / "file" / "hub")
+
+
+def test_an_index_that_no_disk_takes_is_held_in_memory(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.close()
+    for left in store.root.glob("index.sqlite*"):
+        left.unlink()
+    # What a read-only disk does, root or not.
+    (store.root / "index.sqlite").mkdir()
+    for left in (store.root / "locks").rglob("*.lock"):
+        left.unlink()
+        left.mkdir()
+    assert [entry.id for entry in store.index.search()] == [KEY.id]
+    assert fsck(store).findings == ()
+    with pytest.raises(StorageError, match="cannot be used"):
+        put(store, {"a": b"1"})
+    # Somebody else writes there; this one looks again after a while.
+    shutil.rmtree(store.root / "repositories" / KEY.path)
+    assert [entry.id for entry in store.index.search()] == [KEY.id]
+    monkeypatch.setattr("modhub.hub.index.MEMORY_SECONDS", 0.0)
+    assert store.index.search() == []
+    store.close()

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from modhub.hub.records import RepositoryKey
 from modhub.hub.server.accounts import Accounts
 from modhub.hub.store import Store
 from tests.hub_server import TOKENS, Server, serving
+from tests.hub_world import push
 
 KILLS = int(os.environ.get("MODHUB_KILLS", "25"))
 """How often the server is killed; the release is tried with 200."""
@@ -92,6 +94,64 @@ def test_a_disk_that_refuses_tells_clients_what_and_the_log_where(
         blob.mkdir()
         answer = server.ask("GET", "/alice/net/resolve/main/a")
         assert (answer.status, str(tmp_path) in answer.json()["error"]) == (500, False)
+
+
+CARD = "/lab/net/resolve/main/README.md"
+READS = """
+import sys
+from pathlib import Path
+from modhub.api.keeping import check
+from modhub.errors import StorageError
+from modhub.hub.base import Add
+from modhub.hub.directory import DirectoryHub
+from modhub.hub.server.launch import first_token
+from modhub.hub.server.state import Options
+from modhub.refs import RepositoryId
+from tests.hub_server import serving
+root = Path(sys.argv[1])
+net = RepositoryId.parse("lab/net")
+try:
+    DirectoryHub(root).commit(net, [Add("a", b"1")], "no")
+except StorageError as error:
+    print(error.message)
+print(first_token(root, read_only=True), check(root)["findings"])
+hub = DirectoryHub(root)
+print([str(one.id) for one in hub.find(["class:cat"])])
+with serving(root, Options(read_only=True), accounts=False) as server:
+    for path in ("/healthz", "/metrics", "/", "/api/models?search=net", "/api/models/lab/net", "/lab/net",
+                 "/lab/net/modules/cat", "/compose?q=cat", "/lab/net/resolve/main/README.md"):
+        answer = server.ask("GET", path, headers={"X-HF-Download-Counter": "1"})
+        print(path, answer.status, b"lab/net" in answer.body)
+"""
+
+
+def test_a_store_on_a_disk_that_may_only_be_read_is_read(tmp_path: Path) -> None:
+    push(tmp_path / "live", "lab/net", ("cat", "dog"))
+    store, hub = Store(tmp_path / "live"), tmp_path / "hub"
+    # A snapshot of a store in use, with a log beside its index and a writer at work.
+    store.index.mark(RepositoryKey.model("lab/net"))
+    shutil.copytree(store.root, hub)
+    store.close()
+    mount = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1"'
+    inside = ["unshare", "--mount", "sh", "-c", f'{mount} && exec "$2" -c "$3" "$1"', "sh", hub]
+    try:
+        subprocess.run([*inside, sys.executable, ""], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("nothing can be mounted here")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [*inside, sys.executable, READS], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        f"'{hub}/staging' cannot be used: Read-only file system.",
+        "None ()",
+        "['lab/net']",
+        "/healthz 200 False",
+        "/metrics 200 False",
+        *(f"{path} 200 True" for path in ("/", "/api/models?search=net", "/api/models/lab/net", "/lab/net")),
+        *(f"{path} 200 True" for path in ("/lab/net/modules/cat", "/compose?q=cat", CARD)),
+    ]
 
 
 def test_a_damaged_repository_keeps_no_other_out_of_lists(tmp_path: Path) -> None:

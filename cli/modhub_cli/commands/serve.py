@@ -70,7 +70,7 @@ def command(
         upstream=upstream,
         upstream_token=os.environ.get("HF_TOKEN") if upstream else None,
     )
-    value = first_token(folder)
+    value = first_token(folder, read_only=read_only)
     if value is not None:
         # Before anything can fail: nobody could get it afterwards.
         out.note(f"The admin token, shown this once: {value}")

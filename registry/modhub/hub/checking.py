@@ -78,7 +78,7 @@ class _Check:
             self.check_blobs()
         keys = list(self.store.repositories())
         for key in self.reporter.track(keys, "repositories", len(keys)):
-            with self.store.references.locked(key):
+            with self.store.references.locked(key, reading=not self.repair):
                 self.check_repository(key)
         behind = self.store.index.refresh()
         if behind:

@@ -26,14 +26,21 @@ def disk_errors(place: Path | str) -> Iterator[None]:
 
 
 @contextmanager
-def file_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
+def file_lock(path: Path, *, wait: bool = True, reading: bool = False) -> Iterator[bool]:
     """Hold the lock at `path` against all threads and processes; it falls with the process that holds it.
 
-    Yields False, without the lock, when somebody else has it and `wait` is false.
+    Yields False, without the lock, when somebody else has it and `wait` is false. Who is only `reading` does
+    without a lock where none can be made.
     """
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except StorageError:
+        if not reading:
+            raise
+        yield True
+        return
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

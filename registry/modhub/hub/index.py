@@ -2,6 +2,7 @@
 
 A writer marks a repository before it changes and takes the mark away after indexing it; a mark that a dead
 writer left is cleared by the next search. So the index never stays behind the files, whoever dies when.
+Where the disk takes no table, or is full, searches ask one in memory that looks at the files now and then.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from modhub.errors import HubError, ModhubError, StorageError
-from modhub.hub.disk import make_directory
+from modhub.hub.disk import disk_errors, make_directory
 from modhub.hub.records import RepositoryKey
 from modhub.refs import RepositoryId
 
@@ -46,6 +48,8 @@ CREATE INDEX IF NOT EXISTS tags_path ON tags (path);
 CREATE TABLE IF NOT EXISTS marks (path TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 VERSION = 1
+MEMORY_SECONDS = 60.0
+_UNWRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 Result = TypeVar("Result")
 
 
@@ -114,6 +118,9 @@ class Index:
         self._try_lock = try_lock
         self._local = threading.local()
         self._open_ones: list[sqlite3.Connection] = []
+        self._memory_lock = threading.Lock()
+        self._memory: sqlite3.Connection | None = None
+        self._memory_state = (0, 0.0)
 
     def search(
         self, query: Query = EVERYTHING, *, sort: str = "updated", limit: int = 100, offset: int = 0
@@ -170,7 +177,7 @@ class Index:
 
     def refresh(self) -> int:
         """Bring everything up to date with the files; how many entries were out of date."""
-        return self._run(self._refresh)
+        return self._read(self._refresh)
 
     def rebuild(self) -> int:
         """Make the index anew from the files; how many entries were read."""
@@ -188,6 +195,10 @@ class Index:
         while self._open_ones:
             self._open_ones.pop().close()
         self._local = threading.local()
+        with self._memory_lock:
+            if self._memory is not None:
+                self._memory.close()
+            self._memory = None
 
     def _refresh(self, connection: sqlite3.Connection) -> int:
         known = {
@@ -243,7 +254,26 @@ class Index:
             self._settle(connection)
             return connection.execute(select.format(where), (*wanted, *values)).fetchall()
 
-        return self._run(work)
+        return self._read(work)
+
+    def _read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        try:
+            return self._run(work)
+        except StorageError as error:
+            if not _is_unwritable(error.__cause__):
+                raise
+        with self._memory_lock:
+            return work(self._in_memory())
+
+    def _in_memory(self) -> sqlite3.Connection:
+        """A table of this process's own, up to date with the files as of a minute ago."""
+        number, refreshed = self._memory_state
+        if self._memory is None or number != os.getpid():
+            self._memory, refreshed = _prepared(sqlite3.connect(":memory:", check_same_thread=False)), 0.0
+        if not refreshed or time.monotonic() - refreshed > MEMORY_SECONDS:
+            self._refresh(self._memory)
+            self._memory_state = (os.getpid(), time.monotonic())
+        return self._memory
 
     def _run(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         for last in (False, True):
@@ -265,7 +295,7 @@ class Index:
         if connection is not None and self._local.state == (os.getpid(), _inode(self._path)):
             return connection
         make_directory(self._path.parent)
-        connection = self._connect()
+        connection = _prepared(sqlite3.connect(self._path, timeout=30, check_same_thread=False))
         self._open_ones.append(connection)
         self._local.connection, self._local.state = connection, (os.getpid(), _inode(self._path))
         fresh = connection.execute("SELECT value FROM meta WHERE name = 'filled'").fetchone() is None
@@ -275,31 +305,41 @@ class Index:
                 connection.execute("INSERT OR REPLACE INTO meta VALUES ('filled', '1')")
         return connection
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=30, check_same_thread=False)
-        connection.row_factory = sqlite3.Row
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT)")
-            found = connection.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
-            if found is not None and found[0] != str(VERSION):
-                connection.executescript(
-                    "DROP TABLE IF EXISTS repositories; DROP TABLE IF EXISTS tags;"
-                    "DROP TABLE IF EXISTS marks; DELETE FROM meta;"
-                )
-            connection.executescript(_TABLES)
-            with connection:
-                connection.execute("INSERT OR REPLACE INTO meta VALUES ('version', ?)", (str(VERSION),))
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
     def _drop(self) -> None:
         self.close()
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+        with disk_errors(self._path):
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+
+
+def _prepared(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """With the tables in it; closed where that fails."""
+    connection.row_factory = sqlite3.Row
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT)")
+        found = connection.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
+        if found is not None and found[0] != str(VERSION):
+            connection.executescript(
+                "DROP TABLE IF EXISTS repositories; DROP TABLE IF EXISTS tags;"
+                "DROP TABLE IF EXISTS marks; DELETE FROM meta;"
+            )
+        connection.executescript(_TABLES)
+        with connection:
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('version', ?)", (str(VERSION),))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _is_unwritable(cause: BaseException | None) -> bool:
+    """Whether it is the disk that refuses, and not a table that somebody else is writing to."""
+    if isinstance(cause, sqlite3.Error):
+        # The lower byte is the kind, what is above it says more.
+        return getattr(cause, "sqlite_errorcode", 0) & 0xFF in _UNWRITABLE
+    return isinstance(cause, OSError)
 
 
 def _inode(path: Path) -> int:

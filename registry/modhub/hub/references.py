@@ -59,8 +59,11 @@ class State:
 class References(Protocol):
     """Repositories and their references. Writers hold `locked` around read, decide, save."""
 
-    def locked(self, *keys: RepositoryKey) -> AbstractContextManager[None]:
-        """Keep every other writer of these repositories out, in all processes."""
+    def locked(self, *keys: RepositoryKey, reading: bool = False) -> AbstractContextManager[None]:
+        """Keep every other writer of these repositories out, in all processes.
+
+        Who is only `reading` gets in where nothing can be written, too.
+        """
 
     def all(self, kind: str | None = None) -> Iterator[RepositoryKey]:
         """Every repository, in order of its lower-case name."""
@@ -122,8 +125,9 @@ class FileReferences:
     def _folder(self, key: RepositoryKey) -> Path:
         return self._root / "repositories" / key.path
 
-    def locked(self, *keys: RepositoryKey) -> AbstractContextManager[None]:
-        return _Locks([self._root / "locks" / f"{path}.lock" for path in sorted({key.path for key in keys})])
+    def locked(self, *keys: RepositoryKey, reading: bool = False) -> AbstractContextManager[None]:
+        names = sorted({key.path for key in keys})
+        return _Locks([self._root / "locks" / f"{name}.lock" for name in names], reading)
 
     def all(self, kind: str | None = None) -> Iterator[RepositoryKey]:
         for one in KINDS if kind is None else (kind,):
@@ -286,14 +290,15 @@ class FileReferences:
 class _Locks:
     """Several file locks, taken in the order given and released together."""
 
-    def __init__(self, paths: list[Path]) -> None:
+    def __init__(self, paths: list[Path], reading: bool) -> None:
         self._paths = paths
+        self._reading = reading
         self._held: list[AbstractContextManager[bool]] = []
 
     def __enter__(self) -> None:
         try:
             for path in self._paths:
-                lock = file_lock(path)
+                lock = file_lock(path, reading=self._reading)
                 lock.__enter__()
                 self._held.append(lock)
         except BaseException:

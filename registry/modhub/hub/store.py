@@ -459,7 +459,7 @@ class Store:
     # Inside
 
     def _try_lock(self, key: RepositoryKey) -> AbstractContextManager[bool]:
-        return file_lock(self.root / "locks" / f"{key.path}.lock", wait=False)
+        return file_lock(self.root / "locks" / f"{key.path}.lock", wait=False, reading=True)
 
     def _touch_all(self, key: RepositoryKey) -> None:
         """Make all blobs of `key` look new: a `gc` at work may have been at its new name before it comes."""

@@ -25,6 +25,7 @@ from typing import Any
 from modhub.errors import AccessError, NotFoundError, RefError
 from modhub.files import parse_json, pretty_json, write_bytes
 from modhub.hub.audit import AuditLog
+from modhub.hub.disk import disk_errors
 from modhub.hub.server.principal import ANONYMOUS, ROLES, Principal
 from modhub.manifest.fields import Fields
 
@@ -245,8 +246,9 @@ class Accounts:
 
     @contextmanager
     def _changing(self) -> Iterator[Any]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield self._write

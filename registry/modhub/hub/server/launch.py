@@ -30,10 +30,18 @@ def store_root(root: Path | None, *, begin: bool = True) -> Path:
     return folder
 
 
-def first_token(root: Path) -> str | None:
-    """The value of an admin token made for a store that has no token yet; None when it has one."""
+def first_token(root: Path, *, read_only: bool = False) -> str | None:
+    """The value of an admin token made for a store that has no token yet; None when it has one.
+
+    Raises `StorageError` where it cannot be written, unless nobody is to change anything there.
+    """
     accounts = Accounts(root)
-    return accounts.create_token(FIRST_USER, role="admin")[1] if accounts.empty else None
+    try:
+        return accounts.create_token(FIRST_USER, role="admin")[1] if accounts.empty else None
+    except StorageError:
+        if not read_only:
+            raise
+        return None
 
 
 def serve(root: Path, *, host: str, port: int, options: Options, started: Callable[[str], None]) -> None:

@@ -57,9 +57,13 @@ def _secret(path: Path) -> bytes:
                 hint="Delete it: another is made, and who was logged in logs in again.",
             )
         return known
-    path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".secret.{os.getpid()}.{secrets.token_hex(4)}")
-    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError:
+        # A folder that may only be read: what is signed is good until the server ends.
+        return secrets.token_bytes(BYTES)
     try:
         os.write(handle, secrets.token_bytes(BYTES))
         os.fsync(handle)
