@@ -477,7 +477,8 @@ def test_one_damaged_file_takes_no_release_away(shop):
     lost = shop("pull", "lab/pets/dog", "-q")
     assert lost.code == 1
     assert lost.err == (
-        f"Error: The file contents {place.name} are missing in the store.\nRun: modhub fsck\n"
+        f"Error: The file contents {place.name} are missing in the store.\n"
+        "Push the same files again, or bring them back from a backup.\n"
     )
     other = shop("push", "zoo", "lab/pets", "--version", "1.0.0")
     assert other.code == 1

@@ -41,7 +41,9 @@ for _ in iter(sys.stdin.readline, ""):
 """
 
 
-def test_a_client_is_asked_for_contents_that_are_lost(tmp_path: Path) -> None:
+def test_a_client_is_asked_for_contents_that_are_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     from huggingface_hub import HfApi
 
     (tmp_path / "out").mkdir()
@@ -61,6 +63,8 @@ def test_a_client_is_asked_for_contents_that_are_lost(tmp_path: Path) -> None:
         lost = server.ask("GET", "/lab/net/resolve/main/weights.safetensors")
         assert (lost.status, lost.json()["error"].partition(" ")[0]) == (422, "The")
         assert "are missing in the store" in lost.json()["error"]
+        # No 5xx: stock clients would ask again for half a minute. The log has it all the same.
+        assert "are missing in the store" in caplog.text
         assert api.upload_folder(repo_id="lab/net", folder_path=tmp_path / "out").oid == before
         assert server.ask("GET", "/lab/net/resolve/main/weights.safetensors").status == 200
     assert fsck(Store(tmp_path / "hub")).findings == ()
@@ -81,6 +85,14 @@ def test_a_disk_that_refuses_tells_clients_what_and_the_log_where(
         said = "The hub's disk refuses (No space left on device). Whoever runs the hub finds more in its log."
         assert (answer.status, answer.json()["error"], answer.headers["x-error-message"]) == (507, said, said)
         assert f"'{tmp_path}/staging' cannot be used: No space left on device" in caplog.text
+        accounts = (tmp_path / "accounts.json").read_bytes()
+        (tmp_path / "accounts.json").write_bytes(accounts[:-9])
+        answer = server.ask("GET", "/api/whoami-v2", "alice")
+        assert (answer.status, answer.json()["error"].partition(" (")[0]) == (
+            500,
+            "'accounts.json' is not valid JSON",
+        )
+        (tmp_path / "accounts.json").write_bytes(accounts)
         # Another error that names a file, and one of the disk's own.
         refs = tmp_path / "repositories" / "model" / "alice" / "net" / "refs.json"
         whole = refs.read_bytes()

@@ -103,7 +103,8 @@ class FileBlobs:
             stream = self._at(sha256).open("rb")
         except FileNotFoundError:
             raise IntegrityError(
-                f"The file contents {sha256} are missing in the store.", hint="Run: modhub fsck"
+                f"The file contents {sha256} are missing in the store.",
+                hint="Push the same files again, or bring them back from a backup.",
             ) from None
         stream.seek(offset)
         return stream

@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from modhub.errors import AccessError, NotFoundError, RefError
+from modhub.errors import AccessError, HubError, ManifestError, NotFoundError, RefError, SchemaVersionError
 from modhub.files import parse_json, pretty_json, write_bytes
 from modhub.hub.audit import AuditLog
 from modhub.hub.disk import disk_errors
@@ -239,7 +239,12 @@ class Accounts:
         stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
         with self._lock:
             if stamp != self._seen:
-                self._state = _State.from_bytes(self.path.read_bytes(), str(self.path))
+                try:
+                    self._state = _State.from_bytes(self.path.read_bytes(), f"'{self.path}'")
+                except ManifestError as error:
+                    newer = isinstance(error, SchemaVersionError)
+                    hint = error.hint if newer else "Bring it back from a backup."
+                    raise HubError(error.message, hint=hint) from error
                 self._by_digest = {token.digest: token for token in self._state.tokens}
                 self._seen = stamp
             return self._state

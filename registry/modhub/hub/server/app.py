@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from modhub.errors import AccessError, ModhubError
+from modhub.errors import AccessError, IntegrityError, ManifestError, ModhubError
 from modhub.hub.server.body import read_body
 from modhub.hub.server.call import Call, Moved
 from modhub.hub.server.faults import Fault, fault_of, header_text
@@ -158,7 +158,11 @@ class _Exchange:
             return self._refuse(fault)
         except ModhubError as error:
             known = fault_of(error)
-            if known.status >= 500:
+            # Whoever only reads has sent nothing that could be wrong: it is the store's.
+            damaged = self.request.method in ("GET", "HEAD") and isinstance(
+                error, IntegrityError | ManifestError
+            )
+            if known.status >= 500 or damaged:
                 _log.error("%s %s", self.trace, error)
             known.message = known.message.replace(f"{self.state.root}/", "")
             return self._refuse(known)
