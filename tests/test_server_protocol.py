@@ -329,6 +329,15 @@ def test_downloads_are_counted_by_the_clients_mark(server: Server) -> None:
     assert count() == before + 1
 
 
+@pytest.mark.parametrize("who", [None, "alice"])
+@pytest.mark.parametrize(
+    "path", ["/api/spaces", "/api/collections", "/api/collections/alice/x", "/api/x/y/z"]
+)
+def test_what_the_api_does_not_have_is_no_repository(server: Server, path: str, who: str | None) -> None:
+    answer = server.ask("GET", path, who)
+    assert (answer.error, answer.json()["error"]) == ("404", "There is nothing at this address.")
+
+
 def test_a_download_that_cannot_be_counted_is_answered(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         server.ask("POST", "/api/repos/create", "alice", {"name": "net"})

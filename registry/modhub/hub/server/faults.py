@@ -15,7 +15,7 @@ from modhub.errors import (
     StorageError,
 )
 
-__all__ = ["Fault", "fault_of", "header_text"]
+__all__ = ["Fault", "fault_of", "header_text", "nothing_here"]
 
 _CODES = {"repository": "RepoNotFound", "revision": "RevisionNotFound", "file": "EntryNotFound"}
 _STATUSES: tuple[tuple[type[ModhubError], int], ...] = (
@@ -46,6 +46,11 @@ class Fault(Exception):  # noqa: N818 - it is an answer
         self.code = code
         self.headers = headers or {}
         self.body = body or {}
+
+
+def nothing_here(code: str = "") -> Fault:
+    """404 for an address that means nothing."""
+    return Fault(404, "There is nothing at this address.", code=code)
 
 
 def fault_of(error: ModhubError) -> Fault:

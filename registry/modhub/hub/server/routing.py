@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from starlette.responses import Response
 
-from modhub.hub.server.faults import Fault
+from modhub.hub.server.faults import Fault, nothing_here
 
 if TYPE_CHECKING:
     from modhub.hub.server.call import Call
@@ -109,7 +109,7 @@ class Router:
         if allowed:
             allowed |= {"HEAD"} if "GET" in allowed else set()
             raise Fault(405, f"{method} is not allowed here.", headers={"Allow": ", ".join(sorted(allowed))})
-        raise Fault(404, "There is nothing at this address.", code=_code_for(raw_path))
+        raise nothing_here(_code_for(raw_path))
 
 
 def _code_for(raw_path: str) -> str:

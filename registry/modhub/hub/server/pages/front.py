@@ -10,7 +10,7 @@ from starlette.responses import Response
 from modhub.errors import RefError
 from modhub.hub.index import IndexEntry, Query
 from modhub.hub.server.call import Call
-from modhub.hub.server.faults import Fault
+from modhub.hub.server.faults import nothing_here
 from modhub.hub.server.pages.render import address, page, static_file
 from modhub.hub.server.routing import Routes
 from modhub.refs import slug_of
@@ -36,7 +36,7 @@ def static(call: Call) -> Response:
     name = call.values["file"]
     content = static_file(name)
     if content is None:
-        raise Fault(404, "There is nothing at this address.")
+        raise nothing_here()
     media = _TYPES.get(name[name.rfind(".") :], "application/octet-stream")
     return Response(content, headers={"Cache-Control": "public, max-age=3600"}, media_type=media)
 

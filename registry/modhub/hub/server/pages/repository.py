@@ -7,7 +7,7 @@ from starlette.responses import Response
 from modhub.hub.records import RepositoryRecord
 from modhub.hub.server.api_files import missing_file
 from modhub.hub.server.call import Call
-from modhub.hub.server.faults import Fault
+from modhub.hub.server.faults import Fault, nothing_here
 from modhub.hub.server.pages.markdown import card_html
 from modhub.hub.server.pages.render import address, page
 from modhub.hub.server.principal import authorize
@@ -41,7 +41,13 @@ def may_read(call: Call, record: RepositoryRecord) -> bool:
 
 @routes.get(ONE)
 def overview(call: Call) -> Response:
-    record = call.repository("see")
+    try:
+        record = call.repository("see")
+    except Fault:
+        if call.values["namespace"] == "api" and not call.values["web"]:
+            # No page was meant, but something of the API that is not here.
+            raise nothing_here() from None
+        raise
     shelf = Shelf(call.state.store)
     commit = call.commit_of(record, call.one("revision", "main"))
     tree = call.state.store.tree(record.key, commit)
