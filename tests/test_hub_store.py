@@ -20,8 +20,9 @@ from modhub.hub.checking import fsck
 from modhub.hub.directory import DirectoryHub
 from modhub.hub.index import Query
 from modhub.hub.pulls import PullRequests
-from modhub.hub.records import RepositoryKey, Settings
+from modhub.hub.records import CommitRecord, RepositoryKey, Settings
 from modhub.hub.store import Store
+from modhub.hub.tree import Tree
 from modhub.refs import RepositoryId
 
 KEY = RepositoryKey.model("Lab/net")
@@ -393,6 +394,28 @@ def test_a_place_that_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError, match="cannot be used"):
         Store(tmp_path / "file" / "hub")
+
+
+def test_many_blobs_are_looked_for_in_one_reading_of_the_references(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        store.create_tag(KEY, f"v{number}", revision=put(store, {"a": b"\0%d" % number}))
+    digests = [hashlib.sha256(b"\0%d" % number).hexdigest() for number in range(10)]
+    read, real = [], Store.tree_of
+
+    def counted(self: Store, record: CommitRecord) -> Tree:
+        read.append(record.id)
+        return real(self, record)
+
+    monkeypatch.setattr(Store, "tree_of", counted)
+    found = store.find_blobs(KEY, [*digests, "no digest"])
+    assert {digest: file.sha256 for digest, file in found.items()} == {one: one for one in digests[:5]}
+    assert len(read) == len(set(read)) == 5
+    read.clear()
+    changes = [Link(f"l{number}", digests[number], 2) for number in range(5)]
+    store.commit(KEY, changes, title="t", actor="ann")
+    assert len(read) < 10
 
 
 def test_an_index_that_no_disk_takes_is_held_in_memory(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -311,18 +311,25 @@ class Store:
 
     def find_blob(self, key: RepositoryKey, sha256: str) -> TreeFile | None:
         """A blob that `key` may `Link`: noted as uploaded, or in a file of one of its references."""
-        if not is_sha256(sha256):
-            return None
-        blob = self.references.upload(key, sha256)
-        if blob is not None and self.blobs.size(sha256) == blob.size:
-            return _tree_file(blob)
-        for commit in set(self.refs(key).values()):
+        return self.find_blobs(key, [sha256]).get(sha256)
+
+    def find_blobs(self, key: RepositoryKey, digests: Iterable[str]) -> dict[str, TreeFile]:
+        """Those that `find_blob` finds. However many are wanted, every reference is read once."""
+        found: dict[str, TreeFile] = {}
+        wanted = {one for one in digests if is_sha256(one)}
+        for sha256 in wanted:
+            blob = self.references.upload(key, sha256)
+            if blob is not None and self.blobs.size(sha256) == blob.size:
+                found[sha256] = _tree_file(blob)
+        for commit in dict.fromkeys(self.refs(key).values()):
+            if len(found) == len(wanted):
+                break
             # A reference whose commit is lost stays, and is no reason to refuse what is sent.
             with suppress(IntegrityError, NotFoundError):
                 for file in self.tree_of(self.commit_record(key, commit)).values():
-                    if file.sha256 == sha256 and self.holds(file):
-                        return file
-        return None
+                    if file.sha256 in wanted and file.sha256 not in found and self.holds(file):
+                        found[file.sha256] = file
+        return found
 
     def commit(
         self,
@@ -358,13 +365,14 @@ class Store:
             before = self.commit_record(key, head)
             base = self.tree_of(before)
             put: dict[str, TreeFile] = {}
+            sent = self.find_blobs(key, [change.sha256 for change in changes if isinstance(change, Link)])
             for change in changes:
                 if isinstance(change, Add):
                     put[change.path] = added[change.path]
                 elif isinstance(change, Put):
                     put[change.path] = _tree_file(change.blob)
                 elif isinstance(change, Link):
-                    put[change.path] = self._linked(key, change)
+                    put[change.path] = _linked(sent.get(change.sha256), change)
                 elif isinstance(change, Copy):
                     put.update(self._copied(key, base, change))
             tree = base.changed(put, [change.path for change in changes if isinstance(change, Delete)])
@@ -476,15 +484,6 @@ class Store:
     def _take_in(self, change: Add) -> TreeFile:
         return _tree_file(take_in(self.blobs, change.content))
 
-    def _linked(self, key: RepositoryKey, change: Link) -> TreeFile:
-        found = self.find_blob(key, change.sha256)
-        if found is None or (change.size is not None and change.size != found.size):
-            raise IntegrityError(
-                f"The contents of '{change.path}' (sha256 {change.sha256[:12]}…) were never sent.",
-                hint="Send them before the commit.",
-            )
-        return found if change.lfs is None else replace(found, lfs=change.lfs)
-
     def _copied(self, key: RepositoryKey, base: Tree, change: Copy) -> dict[str, TreeFile]:
         tree = base if change.revision is None else self.tree(key, change.revision)
         if change.source in tree:
@@ -584,6 +583,15 @@ def full_ref(ref: str) -> str:
 
 def _tree_file(blob: Blob) -> TreeFile:
     return TreeFile(blob.sha256, blob.size, blob.oid, lfs=not blob.text or blob.size > LFS_FROM_BYTES)
+
+
+def _linked(found: TreeFile | None, change: Link) -> TreeFile:
+    if found is None or (change.size is not None and change.size != found.size):
+        raise IntegrityError(
+            f"The contents of '{change.path}' (sha256 {change.sha256[:12]}…) were never sent.",
+            hint="Send them before the commit.",
+        )
+    return found if change.lfs is None else replace(found, lfs=change.lfs)
 
 
 def _subject(key: RepositoryKey) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from modhub.hub.server.faults import Fault
 from modhub.hub.server.principal import missing_repository
 from modhub.hub.server.resolve import send_file
 from modhub.hub.server.routing import Routes
+from modhub.hub.tree import TreeFile
 from modhub.refs import is_sha256
 
 __all__ = ["routes"]
@@ -60,8 +62,10 @@ def batch(call: Call) -> Response:
     transfers = body.get("transfers")
     multipart = isinstance(transfers, list) and "multipart" in transfers
     answers, chosen = [], "basic"
+    oids = [one.get("oid") for one in objects if isinstance(one, dict)]
+    known = call.state.store.find_blobs(record.key, [oid for oid in oids if isinstance(oid, str)])
     for one in objects:
-        answer = _object(call, record, one, operation, multipart)
+        answer = _object(call, record, one, operation, multipart, known)
         answers.append(answer)
         if "chunk_size" in answer.get("actions", {}).get("upload", {}).get("header", {}):
             chosen = "multipart"
@@ -76,7 +80,12 @@ def _proposes(body: dict[str, Any]) -> bool:
 
 
 def _object(
-    call: Call, record: RepositoryRecord, one: object, operation: str, multipart: bool
+    call: Call,
+    record: RepositoryRecord,
+    one: object,
+    operation: str,
+    multipart: bool,
+    there: Mapping[str, TreeFile],
 ) -> dict[str, Any]:
     oid = one.get("oid") if isinstance(one, dict) else None
     size = one.get("size") if isinstance(one, dict) else None
@@ -84,8 +93,7 @@ def _object(
         message = "An object has an oid (sha256) and a size."
         return {"oid": str(oid)[:64], "size": 0, "error": {"code": 422, "message": message}}
     answer: dict[str, Any] = {"oid": oid, "size": size, "authenticated": True}
-    found = call.state.store.find_blob(record.key, oid)
-    known = None if found is None else found.size
+    known = there[oid].size if oid in there else None
     if operation == "download":
         if known is None:
             return {**answer, "error": {"code": 404, "message": "Object does not exist."}}
