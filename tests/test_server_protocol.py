@@ -329,6 +329,29 @@ def test_downloads_are_counted_by_the_clients_mark(server: Server) -> None:
     assert count() == before + 1
 
 
+def test_a_change_that_cannot_be_proposed_leaves_no_pull_request(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        server.ask("POST", "/api/repos/create", "alice", {"name": "net"})
+        old = server.ask("GET", "/api/models/alice/net").json()["sha"]
+        server.commit("models/alice/net", {"a": b"1"})
+        link = {"key": "lfsFile", "value": {"path": "b", "algo": "sha256", "oid": "0" * 64, "size": 1}}
+        gone = {"key": "deletedFile", "value": {"path": "nothing"}}
+        for line, parent, status in ((link, None, 422), (gone, None, 404), ({}, old, 412)):
+            lines = (line,) if line else ()
+            answer = server.commit(
+                "models/alice/net", {"c": b"2"}, "bob", parent=parent, lines=lines, query="?create_pr=1"
+            )
+            assert answer.status == status, answer.body
+        assert server.ask("GET", "/api/models/alice/net/discussions").json()["count"] == 0
+        assert "refs/pr/1" not in server.ask("GET", "/api/models/alice/net/refs?include_prs=1").body.decode()
+        made = server.commit("models/alice/net", {"c": b"2"}, "bob", query="?create_pr=1").json()
+        assert made["pullRequestUrl"].endswith("/alice/net/discussions/1")
+        assert server.ask("GET", "/alice/net/resolve/refs%2Fpr%2F1/c").body == b"2"
+        assert (
+            made["commitOid"] in server.ask("GET", "/api/models/alice/net/refs?include_prs=1").body.decode()
+        )
+
+
 @pytest.mark.parametrize("who", [None, "alice"])
 @pytest.mark.parametrize(
     "path", ["/api/spaces", "/api/collections", "/api/collections/alice/x", "/api/x/y/z"]

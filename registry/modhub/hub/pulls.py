@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from modhub.errors import ConflictError, NotFoundError
 from modhub.hub.base import MAIN
 from modhub.hub.records import CommitRecord, PullRequest, RepositoryKey, now
 from modhub.hub.references import State
-from modhub.hub.store import HEADS, Store
+from modhub.hub.store import HEADS, Store, StoreChange
 from modhub.hub.tree import Tree, TreeFile
 
 __all__ = ["PullRequests"]
@@ -26,23 +26,60 @@ class PullRequests:
     ) -> PullRequest:
         """A new one, its reference standing where the branch `target` stands."""
         with self._store.writing(key):
-            state = self._store.references.state(key)
-            base = self._store.resolve(key, HEADS + target)
-            pull = PullRequest(
-                number=1 + max((one.number for one in state.pulls), default=0),
+            pull, state = self._opened(key, title, description, actor, target)
+            self._audit(key, pull)
+            self._store.references.save_state(key, state)
+        return pull
+
+    def propose(
+        self,
+        key: RepositoryKey,
+        changes: Sequence[StoreChange],
+        *,
+        title: str,
+        description: str = "",
+        actor: str = "",
+        target: str = MAIN,
+        parent: str | None = None,
+    ) -> tuple[PullRequest, CommitRecord]:
+        """A new one with `changes` to `target` as its first commit, or neither: raises what `commit` does."""
+        changes = self._store.taken_in(key, changes)
+        with self._store.writing(key):
+            pull, state = self._opened(key, title, description, actor, target)
+            tree = self._store.changed(key, pull.base, changes, ref=target, parent=parent)
+            self._audit(key, pull)
+            made = self._store.append(
+                key,
+                state,
+                pull.ref,
+                (pull.base,),
+                tree,
                 title=title,
                 description=description,
-                author=actor,
-                created=now(),
-                target=target,
-                base=base,
+                actor=actor,
+                sent=changes,
             )
-            self._store.audit.append(
-                "open-pull-request", f"{key.kind}/{key.id}", actor, number=pull.number, title=title[:200]
-            )
-            refs = {**state.refs, pull.ref: base}
-            self._store.references.save_state(key, replace(state, refs=refs, pulls=(*state.pulls, pull)))
-        return pull
+        return pull, made
+
+    def _opened(
+        self, key: RepositoryKey, title: str, description: str, actor: str, target: str
+    ) -> tuple[PullRequest, State]:
+        """One more, and the state with it in."""
+        state = self._store.references.state(key)
+        pull = PullRequest(
+            number=1 + max((one.number for one in state.pulls), default=0),
+            title=title,
+            description=description,
+            author=actor,
+            created=now(),
+            target=target,
+            base=self._store.resolve(key, HEADS + target),
+        )
+        return pull, replace(state, refs={**state.refs, pull.ref: pull.base}, pulls=(*state.pulls, pull))
+
+    def _audit(self, key: RepositoryKey, pull: PullRequest) -> None:
+        subject, title = f"{key.kind}/{key.id}", pull.title[:200]
+        self._store.audit.append("open-pull-request", subject, pull.author, number=pull.number, title=title)
 
     def all(self, key: RepositoryKey) -> tuple[PullRequest, ...]:
         """Oldest first."""

@@ -349,40 +349,56 @@ class Store:
         `NotFoundError` for a deletion or copy of nothing, `IntegrityError` for paths no repository may have.
         """
         name = full_ref(ref)
-        for change in changes:
-            check_path(change.path if not isinstance(change, Delete) else change.path.rstrip("/"))
-        self.repository(key)
-        # Nobody waits while the bytes come in.
-        added = {change.path: self._take_in(change) for change in changes if isinstance(change, Add)}
+        changes = self.taken_in(key, changes)
         with self.writing(key):
             state = self.references.state(key)
             head = self._head(key, state, name)
-            if parent is not None and parent != head:
-                raise StaleParentError(
-                    f"The branch '{ref}' of '{key}' has moved on from {parent[:12]} to {head[:12]}.",
-                    hint="Read it again and repeat the change.",
-                )
-            before = self.commit_record(key, head)
-            base = self.tree_of(before)
-            put: dict[str, TreeFile] = {}
-            sent = self.find_blobs(key, [change.sha256 for change in changes if isinstance(change, Link)])
-            for change in changes:
-                if isinstance(change, Add):
-                    put[change.path] = added[change.path]
-                elif isinstance(change, Put):
-                    put[change.path] = _tree_file(change.blob)
-                elif isinstance(change, Link):
-                    put[change.path] = _linked(sent.get(change.sha256), change)
-                elif isinstance(change, Copy):
-                    put.update(self._copied(key, base, change))
-            tree = base.changed(put, [change.path for change in changes if isinstance(change, Delete)])
-            record = self.append(
-                key, state, name, (head,), tree, title=title, description=description, actor=actor
+            tree = self.changed(key, head, changes, ref=ref, parent=parent)
+            return self.append(
+                key,
+                state,
+                name,
+                (head,),
+                tree,
+                title=title,
+                description=description,
+                actor=actor,
+                sent=changes,
             )
-            for change in changes:
-                if isinstance(change, Link):
-                    self.references.forget_upload(key, change.sha256)
-        return record
+
+    def taken_in(self, key: RepositoryKey, changes: Sequence[StoreChange]) -> list[StoreChange]:
+        """`changes` for `changed`, their bytes in the store. Nobody waits while those come in."""
+        for change in changes:
+            check_path(change.path if not isinstance(change, Delete) else change.path.rstrip("/"))
+        self.repository(key)
+        return [
+            Put(change.path, take_in(self.blobs, change.content)) if isinstance(change, Add) else change
+            for change in changes
+        ]
+
+    def changed(
+        self, key: RepositoryKey, head: str, changes: Sequence[StoreChange], *, ref: str, parent: str | None
+    ) -> Tree:
+        """The files of `head`, the newest commit of `ref`, with `changes` that were `taken_in`.
+
+        Call it inside `writing`; raises what `commit` raises.
+        """
+        if parent is not None and parent != head:
+            raise StaleParentError(
+                f"The branch '{ref}' of '{key}' has moved on from {parent[:12]} to {head[:12]}.",
+                hint="Read it again and repeat the change.",
+            )
+        base = self.tree_of(self.commit_record(key, head))
+        sent = self.find_blobs(key, [change.sha256 for change in changes if isinstance(change, Link)])
+        put: dict[str, TreeFile] = {}
+        for change in changes:
+            if isinstance(change, Put):
+                put[change.path] = _tree_file(change.blob)
+            elif isinstance(change, Link):
+                put[change.path] = _linked(sent.get(change.sha256), change)
+            elif isinstance(change, Copy):
+                put.update(self._copied(key, base, change))
+        return base.changed(put, [change.path for change in changes if isinstance(change, Delete)])
 
     def copy_files(
         self, source: RepositoryKey, key: RepositoryKey, *, title: str, actor: str = ""
@@ -416,9 +432,11 @@ class Store:
         description: str = "",
         actor: str = "",
         after: int = 0,
+        sent: Sequence[StoreChange] = (),
     ) -> CommitRecord:
         """Write a commit of `tree` and move `ref` (a full name) of `state` to it. Call it inside `writing`.
 
+        What was uploaded for the changes `sent` is noted as in use, and no more as waiting for a commit.
         The last look at the blobs: what a `gc` took meanwhile is refused with `IntegrityError`.
         """
         old = self.tree_of(self.commit_record(key, parents[0])) if parents else Tree({})
@@ -449,6 +467,9 @@ class Store:
             title=title[:200],
         )
         self.references.save_state(key, replace(state, refs={**state.refs, ref: record.id}))
+        for change in sent:
+            if isinstance(change, Link):
+                self.references.forget_upload(key, change.sha256)
         return record
 
     @contextmanager
@@ -480,9 +501,6 @@ class Store:
                 needed.update(file.sha256 for file in self.tree_of(record).values())
         for sha256 in needed:
             self.blobs.touch(sha256)
-
-    def _take_in(self, change: Add) -> TreeFile:
-        return _tree_file(take_in(self.blobs, change.content))
 
     def _copied(self, key: RepositoryKey, base: Tree, change: Copy) -> dict[str, TreeFile]:
         tree = base if change.revision is None else self.tree(key, change.revision)

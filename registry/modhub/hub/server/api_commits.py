@@ -195,23 +195,33 @@ class _Commit:
             if parent not in (None, head):
                 raise Fault(412, STALE)
             return JSONResponse(self._answer(head))
-        ref, number = self._ref(title, description)
+        revision = "main" if call.values["revision"] == "HEAD" else call.values["revision"]
         try:
-            made = store.commit(
+            if not call.flag("create_pr"):
+                made = store.commit(
+                    record.key,
+                    self.changes,
+                    title=title,
+                    description=description,
+                    actor=call.actor,
+                    parent=parent,
+                    ref=_branch(revision),
+                )
+                return JSONResponse(self._answer(made.id))
+            call.commit_of(record, revision)
+            pull, made = PullRequests(store).propose(
                 record.key,
                 self.changes,
                 title=title,
                 description=description,
                 actor=call.actor,
                 parent=parent,
-                ref=ref,
+                target=revision,
             )
         except StaleParentError:
             raise Fault(412, STALE) from None
-        answer = self._answer(made.id)
-        if number is not None:
-            answer["pullRequestUrl"] = web_address(call.base_url, record, "discussions", str(number))
-        return JSONResponse(answer)
+        url = web_address(call.base_url, record, "discussions", str(pull.number))
+        return JSONResponse({**self._answer(made.id), "pullRequestUrl": url})
 
     def _head_if_unchanged(self) -> str | None:
         """The newest commit, when this one would add nothing to it: clients send such commits when all that
@@ -228,20 +238,12 @@ class _Commit:
         url = web_address(self.call.base_url, self.record, "commit", commit)
         return {"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""}
 
-    def _ref(self, title: str, description: str) -> tuple[str, int | None]:
-        revision = self.call.values["revision"]
-        revision = "main" if revision == "HEAD" else revision
-        if self.call.flag("create_pr"):
-            store = self.call.state.store
-            self.call.commit_of(self.record, revision)
-            pull = PullRequests(store).open(
-                self.record.key, title=title, description=description, actor=self.call.actor, target=revision
-            )
-            return pull.ref, pull.number
-        try:
-            return full_ref(revision), None
-        except RefError:
-            raise Fault(404, f"Invalid rev id: {revision[:100]}", code="RevisionNotFound") from None
+
+def _branch(revision: str) -> str:
+    try:
+        return full_ref(revision)
+    except RefError:
+        raise Fault(404, f"Invalid rev id: {revision[:100]}", code="RevisionNotFound") from None
 
 
 def _digest_of(change: StoreChange) -> str | None:
