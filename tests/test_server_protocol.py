@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
 
+from modhub.hub.server.serving import Listening
 from modhub.hub.server.state import Options
 from tests.hub_server import Server, commit_body, serving
 
@@ -327,6 +329,22 @@ def test_downloads_are_counted_by_the_clients_mark(server: Server) -> None:
     server.ask("HEAD", "/alice/net/resolve/main/README.md", headers={"X-HF-Download-Counter": "1"})
     server.ask("GET", "/alice/net/resolve/main/README.md", headers={"X-HF-Download-Counter": "1"})
     assert count() == before + 1
+
+
+def test_an_address_with_its_host_as_proxies_send_it(server: Server) -> None:
+    assert server.ask("GET", "http://hub.example/alice/net/resolve/main/dir/a%20b%23%3F.txt").body == b"text"
+    assert server.ask("GET", "http://hub.example").status == 200
+    assert server.ask("GET", "HTTP://hub.example/api/models/alice%2fnope?a=b").status == 404
+    page = server.ask("GET", "https://hub.example:81/api/models/alice/net/tree/main?recursive=1&limit=1")
+    # The scheme is the proxy's to tell, in X-Forwarded-Proto.
+    assert page.headers["link"].startswith("<http://hub.example:81/api/models/alice/net/tree/main?")
+    assert server.ask("GET", "http://you@host/api/models/alice/net/tree/main?limit=1").status == 400
+
+
+def test_no_host_is_shown_as_all(tmp_path: Path) -> None:
+    listening = Listening(tmp_path, "", 0)
+    with listening._listener:
+        assert re.fullmatch(r"http://0\.0\.0\.0:[0-9]+", listening.address)
 
 
 def test_a_change_that_cannot_be_proposed_leaves_no_pull_request(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, cast
+from urllib.parse import unquote
 
 import anyio
 import anyio.to_thread
@@ -59,7 +60,7 @@ class Application:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        await _Exchange(self, scope, receive, send).run()
+        await _Exchange(self, _with_path(scope), receive, send).run()
 
     async def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Run blocking work beside the event loop."""
@@ -263,6 +264,17 @@ class _Exchange:
 
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
+
+
+def _with_path(scope: Scope) -> Scope:
+    """The request with a path alone, as most clients send it, where a proxy wrote `GET http://host/path`."""
+    whole = re.match(rb"https?://([^/]*)(/?.*)\Z", scope["raw_path"], re.IGNORECASE | re.DOTALL)
+    if whole is None:
+        return scope
+    host, path = whole[1], whole[2] or b"/"
+    # What stands there counts, whatever Host says.
+    headers = [(b"host", host), *((name, value) for name, value in scope["headers"] if name != b"host")]
+    return {**scope, "raw_path": path, "path": unquote(path.decode("latin-1")), "headers": headers}
 
 
 def _wants_page(request: Request) -> bool:

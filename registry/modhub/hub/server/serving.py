@@ -82,8 +82,10 @@ class Listening:
                 f"The address {host}:{port} cannot be used: {error}.",
                 hint="Choose another with --host and --port.",
             ) from error
-        shown = f"[{host}]" if ":" in host else host
-        self.address = f"http://{shown}:{self._listener.getsockname()[1]}"
+        # No host means every one; it is shown as what it was taken for.
+        bound, taken = self._listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host or bound
+        self.address = f"http://{shown}:{taken}"
         self.app = create_app(root, options)
         http: Any = _PatientForAWhile
         config = uvicorn.Config(
