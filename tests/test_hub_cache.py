@@ -7,6 +7,7 @@ from typing import BinaryIO
 import pytest
 
 from modhub.errors import IntegrityError, OfflineError, StorageError
+from modhub.files import sha256_of_file
 from modhub.hub.base import FileEntry, Refs, git_oid
 from modhub.hub.cache import CACHE_VARIABLE, Cache, default_cache
 from modhub.refs import RepositoryId
@@ -86,6 +87,28 @@ def test_a_damaged_file_counts_as_missing(tmp_path: Path, damage: bytes) -> None
     path.write_bytes(damage)
     assert cache.find(ENTRY) is None
     assert cache.fetch(ENTRY, "'x'", Source()).read_bytes() == CONTENT
+
+
+def test_what_others_do_meanwhile_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache(tmp_path)
+    path = cache.fetch(ENTRY, "'x'", Source())
+    path.chmod(0o644)
+    path.write_bytes(CONTENT[:-1] + b"?")
+
+    def mended(damaged: Path) -> str:
+        digest = sha256_of_file(damaged)
+        damaged.unlink()
+        damaged.write_bytes(CONTENT)
+        return digest
+
+    with monkeypatch.context() as patch:
+        patch.setattr("modhub.hub.cache.sha256_of_file", mended)
+        assert cache.find(ENTRY) is None
+    assert cache.find(ENTRY) == path
+    with cache._partial(ENTRY, "'x'") as (_, part):
+        part.rename(path)
+        part.touch()
+    assert part.exists()
 
 
 def test_a_file_known_by_its_git_digest_only(tmp_path: Path) -> None:

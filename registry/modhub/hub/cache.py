@@ -52,7 +52,10 @@ class Cache:
     # Files
 
     def find(self, entry: FileEntry) -> Path | None:
-        """The verified local file, or None. A damaged one is removed and counts as missing."""
+        """The verified local file, or None. A damaged one counts as missing, and `fetch` replaces it.
+
+        It is not removed: another process may have put a whole one in its place meanwhile.
+        """
         sha256 = entry.sha256 or self._sha256_of(entry)
         if sha256 is None:
             return None
@@ -63,7 +66,6 @@ class Cache:
                     return path
             except (FileNotFoundError, NotADirectoryError):
                 return None
-            path.unlink(missing_ok=True)
         return None
 
     def fetch(self, entry: FileEntry, place: str, download: Fetch) -> Path:
@@ -146,18 +148,14 @@ class Cache:
             # Closing it writes what a full disk has refused before, and is refused again.
             with disk_errors(path), _Bounded(io.FileIO(handle, "r+"), entry.size, place) as stream:
                 fcntl.flock(handle, fcntl.LOCK_EX)
-                try:
-                    current = path.stat().st_ino == os.fstat(handle).st_ino
-                except FileNotFoundError:
-                    current = False
-                if not current:
+                if not _names(path, handle):
                     continue
                 try:
                     yield stream, path
                 finally:
-                    with suppress(FileNotFoundError):
-                        if path.stat().st_size == 0:
-                            path.unlink()
+                    # Once it is whole and gone from here, the name may be that of the next one's part.
+                    if _names(path, handle) and os.fstat(handle).st_size == 0:
+                        path.unlink()
                 return
 
     # What hubs said
@@ -270,6 +268,14 @@ def _entry(facts: object) -> FileEntry | None:
         case [int(size), None, str(oid)] if is_commit(oid):
             return FileEntry(size, None, oid)
     return None
+
+
+def _names(path: Path, handle: int) -> bool:
+    """Whether `path` is still the file that is open as `handle`."""
+    try:
+        return path.stat().st_ino == os.fstat(handle).st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _restart(stream: BinaryIO) -> int:
