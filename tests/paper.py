@@ -17,6 +17,7 @@ from modhub.manifest import (
     ParentInfo,
     Provenance,
     RepositoryManifest,
+    Sample,
     Sizes,
     TrunkInfo,
 )
@@ -38,8 +39,9 @@ def write_paper_artifact(
     trunk: str = "trunk",
     licence: str | None = "mit",
     dataset: str | None = "digits",
+    sample: Sample | None = None,
 ) -> Path:
-    """An artifact of `modules` (label → recall) with true digests."""
+    """An artifact of `modules` (label → recall) with true digests; without `sample` as older ones were."""
     parent = ParentInfo(
         name=f"parent of {trunk}",
         architecture="tiny",
@@ -59,6 +61,7 @@ def write_paper_artifact(
         parameters=250,
         flops=1000,
     )
+    images = sample or Sample(dataset="digits", split="calibration", positives=9, negatives=9)
     entries = []
     for label, recall in modules.items():
         slug = slug_of(label)
@@ -76,7 +79,11 @@ def write_paper_artifact(
             input=spec,
             calibration=Calibration(kind="platt", parameters={"scale": 1.0, "shift": 0.0}),
             measurement=Measurement(
-                dataset="digits", split="calibration", positives=9, negatives=9, values=metrics
+                dataset=images.dataset,
+                split=images.split,
+                positives=images.positives,
+                negatives=images.negatives,
+                values=metrics,
             ),
             sizes=Sizes(
                 kept_channels=4, channels=8, kept_parameters=100, parameters=250, flops=400, parent_flops=1000
@@ -96,6 +103,7 @@ def write_paper_artifact(
                 trunk=None,
                 kept_channels_fraction=0.5,
                 metrics=metrics,
+                sample=sample,
             )
         )
     whole = RepositoryManifest(

@@ -14,6 +14,7 @@ from modhub.manifest import (
     ModuleEntry,
     ParentInfo,
     RepositoryManifest,
+    Sample,
     TrunkInfo,
 )
 from modhub.refs import RepositoryId, parse_version, slug_of, version_of_tag
@@ -44,9 +45,13 @@ def trunk_info(name: str, *, repository: str | None = None, revision: str | None
 
 
 def manifest(
-    trunk: TrunkInfo, modules: Mapping[str, float | None], *, licence: str | None = "mit"
+    trunk: TrunkInfo,
+    modules: Mapping[str, float | None],
+    *,
+    licence: str | None = "mit",
+    sample: Sample | None = None,
 ) -> RepositoryManifest:
-    """A repository's manifest: label → recorded recall (None: not recorded)."""
+    """A repository's manifest: label → recorded recall (None: not recorded), of the images `sample`."""
     labels = tuple(modules)
     return RepositoryManifest(
         parent=ParentInfo(
@@ -76,6 +81,7 @@ def manifest(
                 trunk=None,
                 kept_channels_fraction=0.5,
                 metrics={} if recall is None else {"recall": recall},
+                sample=sample,
             )
             for label, recall in modules.items()
         ),
@@ -98,13 +104,14 @@ class Shelf:
         trunk: str = "",
         licence: str | None = "mit",
         yanked: str | None = None,
+        sample: Sample | None = None,
     ) -> Release:
         release = Release(
             None if version is None else parse_version(version),
             commit_id(f"{repository} {version}"),
             yanked,
         )
-        held = manifest(trunk_info(trunk or repository), modules, licence=licence)
+        held = manifest(trunk_info(trunk or repository), modules, licence=licence, sample=sample)
         self.stored.setdefault(RepositoryId.parse(repository), []).append((release, held))
         return release
 

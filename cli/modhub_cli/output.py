@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from modhub.reporter import Reporter
 
-__all__ = ["Out", "count", "fraction", "size"]
+__all__ = ["Out", "count", "fraction", "shown_to", "size"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +125,8 @@ def count(number: int) -> str:
 def fraction(value: float | None) -> str:
     """A fraction in per cent, or a dash."""
     return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def shown_to(sample: Mapping[str, Any] | None) -> str:
+    """The images that figures rest on: test, 100 of the class."""
+    return "–" if sample is None else f"{sample['split']}, {sample['positives']}"

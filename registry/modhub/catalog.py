@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packaging.version import Version
 
@@ -33,7 +34,10 @@ from modhub.manifest import (
     ModuleEntry,
     ModuleManifest,
     RepositoryManifest,
+    Sample,
     TrunkInfo,
+    at_least,
+    standing,
 )
 from modhub.refs import Ref, RepositoryId, is_text, pinned_versions, version_of_tag
 from modhub.reporter import SILENT, Reporter
@@ -50,8 +54,8 @@ CANDIDATES = 1000
 class ModuleHit:
     """A module that a search found, in the newest release of its repository.
 
-    `metrics` are fractions in [0, 1] as recorded when it was made; `bytes` counts its own two files, not the
-    trunk.
+    `metrics` are fractions in [0, 1] as recorded when it was made, on the images `sample` if that is said;
+    `bytes` counts its own two files, not the trunk.
     """
 
     repository: RepositoryId
@@ -59,6 +63,7 @@ class ModuleHit:
     label: str
     aliases: tuple[str, ...]
     metrics: Mapping[str, float]
+    sample: Sample | None
     license: str | None
     dataset: str | None
     architecture: str
@@ -70,6 +75,11 @@ class ModuleHit:
     def ref(self) -> str:
         """How to name it: `namespace/name/label`."""
         return f"{self.repository}/{self.label}"
+
+    @property
+    def at_least(self) -> float | None:
+        """The balanced accuracy it has in all likelihood: `modhub.manifest.standing`."""
+        return at_least(self.metrics, self.sample)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,11 +256,12 @@ class Catalog:
         limit: int = 100,
         reporter: Reporter = SILENT,
     ) -> list[ModuleHit]:
-        """Modules that answer to any of `labels` (all modules without any), the best recorded recall first.
+        """Modules that answer to any of `labels` (all modules without any), the best measured first.
 
-        `license`, `dataset` and `architecture` must match whatever their case; every word of `text` occurs in
-        the repository's name or tags. Repositories without a release are passed over, and so are those that
-        cannot be read; `reporter.warn` says how many, and why the first.
+        `modhub.manifest.standing` says which are the best. `license`, `dataset` and `architecture` must match
+        whatever their case; every word of `text` occurs in the repository's name or tags. Repositories
+        without a release are passed over, and so are those that cannot be read; `reporter.warn` says how
+        many, and why the first.
         """
         wanted = {"license": license, "dataset": dataset, "architecture": architecture}
         found: dict[tuple[RepositoryId, str], ModuleHit] = {}
@@ -266,17 +277,13 @@ class Catalog:
             number = "1 repository" if len(unread) == 1 else f"{len(unread)} repositories"
             reporter.warn(f"What cannot be read was passed over: {number}, the first because: {unread[0]}")
         order = {label.casefold(): place for place, label in enumerate(labels)}
-        hits = sorted(
-            found.values(),
-            key=lambda hit: (
-                min((order[name] for name in _names(hit) if name in order), default=0),
-                -hit.metrics.get("recall", -1.0),
-                -hit.downloads,
-                hit.repository,
-                hit.label,
-            ),
-        )
-        return hits[:limit]
+
+        def rank(hit: ModuleHit) -> tuple[Any, ...]:
+            unseen, bound = standing(hit.metrics, hit.sample)
+            asked = min((order[name] for name in _names(hit) if name in order), default=0)
+            return (asked, not unseen, -bound, -hit.downloads, hit.repository, hit.label)
+
+        return sorted(found.values(), key=rank)[:limit]
 
     def _candidates(self, labels: Sequence[str], text: str) -> Iterable[RepositorySummary]:
         found: dict[RepositoryId, RepositorySummary] = {}
@@ -312,6 +319,7 @@ class Catalog:
                 label=entry.label,
                 aliases=entry.aliases,
                 metrics=entry.metrics,
+                sample=entry.sample,
                 license=manifest.license,
                 dataset=manifest.parent.dataset,
                 architecture=manifest.parent.architecture,

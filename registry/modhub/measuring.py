@@ -86,7 +86,8 @@ def measured(
         }
         measurement = Measurement(
             dataset=images.name,
-            split=images.split,
+            # A folder without splits was said to hold images that the parent was not trained on.
+            split="test" if images.split == "all" else images.split,
             positives=int(positive.sum()),
             negatives=int((~positive).sum()),
             values=values,

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from modhub_cli.options import converted, data_options, device_option, iso_date, reporting, seed_option
-from modhub_cli.output import Out, fraction, size
+from modhub_cli.output import Out, fraction, shown_to, size
 
 __all__ = ["command"]
 
@@ -189,11 +189,13 @@ def command(
                 fraction(module["kept_channels_fraction"]),
                 fraction(module["recall"]),
                 fraction(module["precision"]),
+                shown_to(module["sample"]),
                 size(module["bytes"]),
             ]
             for module in made["modules"]
         ]
-        out.table(["module", "channels kept", "recall", "precision", "size"], rows, right=(1, 2, 3, 4))
+        columns = ["module", "channels kept", "recall", "precision", "measured on", "size"]
+        out.table(columns, rows, right=(1, 2, 3, 5))
         memory = f", at most {size(made['peak_bytes'])} of memory" if made["peak_bytes"] else ""
         out.line(
             f"{len(rows)} modules of {made['parent']} from {made['images']:,} images "
@@ -201,6 +203,11 @@ def command(
         )
 
     out.emit(made, human=human, quiet=[str(target)])
+    if measure is None and any(module["sample"] for module in made["modules"]):
+        out.note(
+            "These figures are of images kept aside while the modules were made; the parent may know "
+            "them by heart. --measure DATA takes others, and search puts modules measured so first."
+        )
     out.next(f"modhub push {target} NAMESPACE/NAME --version 1.0.0")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from modhub_cli.options import hub_option, offline_option, reporting
-from modhub_cli.output import Out, count, fraction, size
+from modhub_cli.output import Out, count, fraction, shown_to, size
 
 __all__ = ["command"]
 
@@ -17,6 +17,8 @@ __all__ = ["command"]
 @reporting
 def command(ref: str, hub: str | None, offline: bool, out: Out) -> None:
     """Show what a repository (namespace/name) or a module (namespace/name/label) says of itself.
+
+    'measured on' is the split and the number of images of the class that a module's figures rest on.
 
     Example: modhub info vision-lab/resnet20-cifar10/cat
     """
@@ -43,11 +45,15 @@ def command(ref: str, hub: str | None, offline: bool, out: Out) -> None:
                 fraction(module["kept_channels_fraction"]),
                 fraction(module["metrics"].get("recall")),
                 fraction(module["metrics"].get("precision")),
+                fraction(module["metrics"].get("balanced_accuracy")),
+                fraction(module["metrics"].get("parent_balanced_accuracy")),
+                shown_to(module["sample"]),
                 size(module["bytes"]),
             ]
             for module in told["modules"]
         ]
-        out.table(["module", "channels kept", "recall", "precision", "size"], rows, right=(1, 2, 3, 4))
+        columns = ["module", "channels kept", "recall", "precision", "balanced", "parent's", "measured on"]
+        out.table([*columns, "size"], rows, right=(1, 2, 3, 4, 5, 7))
         trunk = told["trunk"]
         if trunk is not None:
             out.line(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from modhub_cli.options import hub_option, offline_option, reporting
-from modhub_cli.output import Out, fraction
+from modhub_cli.output import Out, fraction, shown_to
 
 __all__ = ["command"]
 
@@ -31,7 +31,11 @@ def command(
     offline: bool,
     out: Out,
 ) -> None:
-    """Find modules that answer to any of the LABELs (default: all modules), the best recall first.
+    """Find modules that answer to any of the LABELs (default: all modules), the best first.
+
+    Those measured on a test split come before those measured on images that their parent was trained on. Then
+    counts what the balanced accuracy is at least, given how many images it was measured on. 'measured on' is
+    the split and the number of images of the class.
 
     Example: modhub search cat dog --license mit
     """
@@ -59,13 +63,16 @@ def command(
                 module["ref"],
                 module["version"] or "–",
                 fraction(module["recall"]),
-                fraction(module["kept_channels_fraction"]),
+                fraction(module["metrics"].get("balanced_accuracy")),
+                fraction(module["at_least"]),
+                shown_to(module["sample"]),
                 module["license"] or "–",
                 module["dataset"] or "–",
             ]
             for module in found
         ]
-        out.table(["module", "release", "recall", "channels", "licence", "data set"], rows, right=(2, 3))
+        columns = ["module", "release", "recall", "balanced", "at least", "measured on"]
+        out.table([*columns, "licence", "data set"], rows, right=(2, 3, 4))
 
     out.emit({"modules": found}, human=human, quiet=[module["ref"] for module in found])
     if found:

@@ -145,6 +145,7 @@ def decompose_to(
                 "bytes": entry.manifest.size + entry.tensors.size,
                 "recall": entry.metrics.get("recall"),
                 "precision": entry.metrics.get("precision"),
+                "sample": None if entry.sample is None else entry.sample.to_dict(),
             }
             for entry in entries
         ],

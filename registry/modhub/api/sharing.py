@@ -13,7 +13,7 @@ from modhub.api.projects import open_catalog
 from modhub.catalog import Catalog, ModuleHit, Pulled, yanked_warning
 from modhub.errors import RefError
 from modhub.files import check_vacant, confined, new_directory
-from modhub.manifest import MANIFEST_NAME, RepositoryManifest
+from modhub.manifest import MANIFEST_NAME, RepositoryManifest, at_least
 from modhub.project import Project
 from modhub.publish import push as publish
 from modhub.publish import unyank
@@ -166,6 +166,9 @@ def info(ref: str, *, hub: str | Catalog | None = None, offline: bool = False) -
     told = open_catalog(hub, offline=offline).details(Ref.parse(ref))
     manifest, trunk = told.manifest, told.manifest.trunk
     entries = [entry for entry in manifest.modules if told.module is None or entry.slug == told.module.slug]
+    samples = [entry.sample for entry in entries]
+    if told.module is not None and told.module.measurement is not None:
+        samples = [told.module.measurement.sample]
     return {
         "repository": str(told.repository),
         "version": None if told.release.version is None else str(told.release.version),
@@ -191,9 +194,11 @@ def info(ref: str, *, hub: str | Catalog | None = None, offline: bool = False) -
                 "form": entry.form,
                 "kept_channels_fraction": entry.kept_channels_fraction,
                 "metrics": dict(entry.metrics),
+                "sample": None if sample is None else sample.to_dict(),
+                "at_least": at_least(entry.metrics, sample),
                 "bytes": entry.manifest.size + entry.tensors.size,
             }
-            for entry in entries
+            for entry, sample in zip(entries, samples, strict=True)
         ],
         "module": None if told.module is None else told.module.to_dict(),
     }
@@ -280,6 +285,8 @@ def _hit(hit: ModuleHit) -> dict[str, Any]:
         "aliases": list(hit.aliases),
         "recall": hit.metrics.get("recall"),
         "metrics": dict(hit.metrics),
+        "sample": None if hit.sample is None else hit.sample.to_dict(),
+        "at_least": hit.at_least,
         "license": hit.license,
         "dataset": hit.dataset,
         "architecture": hit.architecture,

@@ -11,6 +11,7 @@ from modhub.manifest.parts import (
     MethodInfo,
     ParentInfo,
     Provenance,
+    Sample,
     Sizes,
     TrunkInfo,
 )
@@ -20,6 +21,7 @@ from modhub.manifest.repository import (
     ModuleEntry,
     RepositoryManifest,
 )
+from modhub.manifest.standing import at_least, standing
 
 __all__ = [
     "FORMS",
@@ -38,6 +40,9 @@ __all__ = [
     "ParentInfo",
     "Provenance",
     "RepositoryManifest",
+    "Sample",
     "Sizes",
     "TrunkInfo",
+    "at_least",
+    "standing",
 ]

@@ -22,6 +22,7 @@ __all__ = [
     "MethodInfo",
     "ParentInfo",
     "Provenance",
+    "Sample",
     "Sizes",
     "TrunkInfo",
     "answers_to",
@@ -30,6 +31,7 @@ __all__ = [
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 Scalar = str | int | float | bool | None
 _ANYWHERE = Path()
+_UNSEEN = frozenset(("test", "val", "valid", "validation"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +252,33 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """The images that figures rest on: so many of the class (`positives`) and of others."""
+
+    dataset: str
+    split: str
+    positives: int
+    negatives: int
+
+    @property
+    def unseen(self) -> bool:
+        """Whether they are of a split that parents are not trained on, as far as its name tells."""
+        return self.split.casefold() in _UNSEEN
+
+    @classmethod
+    def from_dict(cls, fields: Fields) -> Sample:
+        return cls(
+            dataset=fields.string("dataset"),
+            split=fields.string("split"),
+            positives=fields.integer("positives"),
+            negatives=fields.integer("negatives"),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """Figures measured on images that had no say in making the module.
 
@@ -261,6 +290,12 @@ class Measurement:
     positives: int
     negatives: int
     values: Mapping[str, float]
+
+    @property
+    def sample(self) -> Sample:
+        return Sample(
+            dataset=self.dataset, split=self.split, positives=self.positives, negatives=self.negatives
+        )
 
     @classmethod
     def from_dict(cls, fields: Fields) -> Measurement:

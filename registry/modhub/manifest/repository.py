@@ -11,7 +11,7 @@ from modhub.errors import IntegrityError, ManifestError, NotFoundError
 from modhub.files import parse_json, pretty_json
 from modhub.manifest.fields import Fields
 from modhub.manifest.module import FORMS, ModuleManifest
-from modhub.manifest.parts import FileInfo, InputSpec, MethodInfo, ParentInfo, TrunkInfo, answers_to
+from modhub.manifest.parts import FileInfo, InputSpec, MethodInfo, ParentInfo, Sample, TrunkInfo, answers_to
 
 __all__ = ["MANIFEST_NAME", "REPOSITORY_SCHEMA_VERSION", "ModuleEntry", "RepositoryManifest"]
 
@@ -24,7 +24,8 @@ class ModuleEntry:
     """One module as the repository's manifest lists it.
 
     `metrics` are the module's own measured fractions (recall, precision, …), empty when none were measured;
-    `trunk` is set only for a standalone module, whose trunk is its own.
+    `sample` are the images they rest on, None where that is not said; `trunk` is set only for a standalone
+    module, whose trunk is its own.
     """
 
     label: str
@@ -36,10 +37,11 @@ class ModuleEntry:
     trunk: TrunkInfo | None
     kept_channels_fraction: float
     metrics: Mapping[str, float]
+    sample: Sample | None = None
 
     @classmethod
     def from_dict(cls, fields: Fields) -> ModuleEntry:
-        trunk = fields.optional_child("trunk")
+        trunk, sample = fields.optional_child("trunk"), fields.optional_child("sample")
         return cls(
             label=fields.label("label"),
             slug=fields.slug("slug"),
@@ -50,6 +52,7 @@ class ModuleEntry:
             trunk=None if trunk is None else TrunkInfo.from_dict(trunk),
             kept_channels_fraction=fields.number("kept_channels_fraction", minimum=0, maximum=1),
             metrics=fields.number_map("metrics", minimum=0, maximum=1),
+            sample=None if sample is None else Sample.from_dict(sample),
         )
 
     @classmethod
@@ -65,10 +68,11 @@ class ModuleEntry:
             trunk=module.trunk if module.form == "standalone" else None,
             kept_channels_fraction=module.sizes.kept_channels_fraction,
             metrics={} if module.measurement is None else module.measurement.values,
+            sample=None if module.measurement is None else module.measurement.sample,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        entry: dict[str, Any] = {
             "label": self.label,
             "slug": self.slug,
             "aliases": list(self.aliases),
@@ -79,6 +83,9 @@ class ModuleEntry:
             "kept_channels_fraction": self.kept_channels_fraction,
             "metrics": dict(self.metrics),
         }
+        if self.sample is not None:
+            entry["sample"] = self.sample.to_dict()
+        return entry
 
     def answers_to(self, name: str) -> bool:
         """Whether `name` is this module's label, slug or one of its aliases (case does not matter)."""
@@ -153,11 +160,11 @@ class RepositoryManifest:
     def check(self, entry: ModuleEntry, module: ModuleManifest) -> None:
         """Compare everything that `entry` and this manifest say of a module with its own manifest.
 
-        Where a trunk's files stand may be said by one of them alone. Raises `IntegrityError` that names the
-        first thing in which they differ.
+        Where a trunk's files stand may be said by one of them alone, and the entry need not say what its
+        figures rest on. Raises `IntegrityError` that names the first thing in which they differ.
         """
         said, told = entry.to_dict(), ModuleEntry.of(module, entry.manifest).to_dict()
-        pairs = {key: (said[key], told[key]) for key in said if key != "trunk"}
+        pairs = {key: (said[key], told.get(key)) for key in said if key != "trunk"}
         for key in ("parent", "input", "method", "license"):
             pairs[key] = (getattr(self, key), getattr(module, key))
         pairs["trunk"] = (_anywhere(self.trunk_of(entry)), _anywhere(module.trunk))

@@ -9,7 +9,8 @@ The rules, in the order in which they decide:
 3. `Constraints` hold for every module: licence, recorded recall, and the number of trunks together.
 4. Repositories that wants name come first, by name; each takes what the lock had, else its newest release.
 5. Then bare labels, by label: the provider the lock had, else one whose trunk the composition has already,
-   else the best recorded recall; the newest release of a provider before its older ones.
+   else the best measured (see `modhub.manifest.standing`); the newest release of a provider before its
+   older ones.
 
 The answer is the first in that order that can be completed; it does not depend on the order of the wants.
 """

@@ -16,6 +16,7 @@ from typing import Any
 from resolvelib import AbstractProvider, BaseReporter, ResolutionImpossible, ResolutionTooDeep, Resolver
 
 from modhub.errors import ResolutionError
+from modhub.manifest import standing
 from modhub.project import Want
 from modhub.refs import RepositoryId
 from modhub.resolve.model import Preferences, Release, ResolvedModule
@@ -197,11 +198,13 @@ class _Provider(AbstractProvider[Follow, Path, int]):
             if step.repository is not None:
                 return (not locked, pick.age)
             (module,) = pick.modules
+            unseen, bound = standing(module.entry.metrics, module.entry.sample)
             return (
                 not (locked and self.prefer.providers.get(module.want.label) == pick.repository),
                 0 if pick.repository in path.releases else pick.age,
                 module.trunk.sha256 not in path.trunks,
-                -module.entry.metrics.get("recall", -1.0),
+                not unseen,
+                -bound,
                 pick.repository,
             )
 
