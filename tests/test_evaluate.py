@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from modhub.data import ImageSet
 from modhub.errors import DataError
-from modhub.evaluate import Rejection, RestrictedParent, VotingModules, compare, evaluate
+from modhub.evaluate import Evaluation, Rejection, RestrictedParent, VotingModules, compare, evaluate
 from modhub.manifest import InputSpec
 from modhub.refs import rows_of
 
@@ -153,18 +153,68 @@ def test_json() -> None:
     document = evaluate(Told(LABELS, SURE), shown([0, 1], [0, 0])).to_dict()
     assert json.loads(json.dumps(document)) == document
     assert {"top1", "top5", "count", "per_class", "left_out"} <= set(document)
-    assert document["per_class"]["cat"] == {"count": 2, "recall": 0.5, "precision": 1.0}
+    assert document["per_class"]["cat"] == {
+        "count": 2,
+        "recall": 0.5,
+        "precision": 1.0,
+        "f1": pytest.approx(2 / 3),
+    }
 
 
-def test_a_comparison_names_the_classes_that_got_worse() -> None:
-    images = shown([0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2])
-    before = evaluate(Told(LABELS, SURE), images)
-    after = evaluate(Told(LABELS, [SURE[1], SURE[1], SURE[2]]), images)
-    change = compare(before, after)
-    assert change.top1 == pytest.approx(-1 / 3)
-    assert change.recall == {"cat": -1.0, "dog": 0.0, "bird": 0.0}
-    assert change.worse == ("cat",)
-    assert compare(after, before).worse == ()
+def answered(targets: list[int], answers: list[int], labels: tuple[str, ...] = LABELS) -> Evaluation:
+    return evaluate(Told(labels, np.eye(len(labels)).tolist()), shown(answers, targets, labels))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "better", "worse"),
+    [
+        # Every second of 20 cats becomes a dog: that spoils cat's recall and dog's precision.
+        ([0] * 20 + [1] * 20, [0, 1] * 10 + [1] * 20, (), ("cat", "dog")),
+        ([0, 1] * 10 + [1] * 20, [0] * 20 + [1] * 20, ("cat", "dog"), ()),
+        # Two images more or less say nothing.
+        ([0] * 20 + [1] * 20, [1] * 2 + [0] * 18 + [1] * 20, (), ()),
+        # Recall was given for precision: eight cats lost, eight dogs no longer called cats.
+        ([0] * 20 + [0] * 8 + [1] * 12, [1] * 8 + [0] * 12 + [1] * 20, (), ()),
+    ],
+)
+def test_a_comparison_calls_classes_better_or_worse_beyond_noise(
+    before: list[int], after: list[int], better: tuple[str, ...], worse: tuple[str, ...]
+) -> None:
+    targets = [0] * 20 + [1] * 20
+    change = compare(answered(targets, before), answered(targets, after))
+    assert (change.better, change.worse) == (better, worse)
+    assert set(change.f1) == set(change.recall) == set(change.noise) == {"cat", "dog"}
+
+
+def test_a_comparison_shows_each_change() -> None:
+    targets = [0] * 20 + [1] * 20
+    change = compare(answered(targets, targets), answered(targets, [0, 1] * 10 + [1] * 20))
+    assert (change.top1, change.top5) == (-0.25, None)
+    assert change.recall == {"cat": -0.5, "dog": 0.0}
+    assert change.precision == {"cat": 0.0, "dog": pytest.approx(20 / 30 - 1)}
+    assert change.f1 == {"cat": pytest.approx(2 / 3 - 1), "dog": pytest.approx(0.8 - 1)}
+    assert 0.15 < change.top1_noise < 0.25
+    document = change.to_dict()
+    assert json.loads(json.dumps(document)) == document
+    assert {"top1", "top5", "recall", "worse", "better", "precision", "f1", "noise"} <= set(document)
+    same = compare(answered(targets, targets), answered(targets, targets))
+    assert (same.worse, same.better, same.top1_noise, same.noise["cat"]) == ((), (), 0.0, 0.0)
+    with pytest.raises(DataError, match="of different images"):
+        compare(answered([0], [0]), answered([0, 1], [0, 1]))
+
+
+def test_chance_is_rarely_called_better_or_worse() -> None:
+    """Two classifiers that err alike, on 300 images a time."""
+    dice = np.random.default_rng(0)
+    called = 0
+    for _ in range(100):
+        targets = dice.integers(0, 3, 300)
+        shared = np.where(dice.random(300) < 0.15, dice.integers(0, 3, 300), targets)
+        pair = [np.where(dice.random(300) < 0.1, dice.integers(0, 3, 300), shared) for _ in range(2)]
+        before, after = (answered(targets.tolist(), answers.tolist()) for answers in pair)
+        change = compare(before, after)
+        called += len(change.better) + len(change.worse)
+    assert 0 < called <= 15
 
 
 def test_a_restricted_parent_keeps_its_logits() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,6 +19,7 @@ from modhub.refs import rows_of
 from modhub.reporter import SILENT, Reporter
 
 __all__ = [
+    "Answers",
     "ClassScore",
     "Classifier",
     "Comparison",
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 _BINS = 15
+_DEVIATIONS = 1.96
+"""95 % of a normal distribution lie within."""
 _STRANGERS = 2000
 """Images of other classes that are shown to a classifier which may refuse them, or as many as it has of its
 own when these are more."""
@@ -64,6 +67,22 @@ class ClassScore:
     recall: float | None
     precision: float | None
 
+    @property
+    def f1(self) -> float | None:
+        """The harmonic mean of both, 0 where no answer names the class, None without images of it."""
+        if self.recall is None:
+            return None
+        precision = self.precision or 0.0
+        return 2 * self.recall * precision / (self.recall + precision) if self.recall else 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """For each image of a data set the row of its class and of the answer, −1 where it was left out."""
+
+    targets: NDArray[np.int64]
+    answers: NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejection:
@@ -82,7 +101,8 @@ class Evaluation:
     `top1` and `top5` are fractions in [0, 1], `top5` None below six labels. `confusion[i][j]` counts images
     of class i answered as class j, both in the order of `labels`. `ece` is the expected calibration error of
     the softmax of the scores over 15 equal bins (Guo et al. 2017, arXiv 1706.04599, §2). All of these are of
-    the best class, whether it was accepted or not; `rejection` is of classifiers that may refuse.
+    the best class, whether it was accepted or not; `rejection` is of classifiers that may refuse. `answers`
+    are of each image, for `compare`.
     """
 
     labels: tuple[str, ...]
@@ -96,6 +116,7 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...]
     ece: float
     rejection: Rejection | None = None
+    answers: Answers | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; scripts rely on top1, top5, count, per_class and left_out."""
@@ -109,7 +130,12 @@ class Evaluation:
             "top5": self.top5,
             "ece": self.ece,
             "per_class": {
-                label: {"count": score.count, "recall": score.recall, "precision": score.precision}
+                label: {
+                    "count": score.count,
+                    "recall": score.recall,
+                    "precision": score.precision,
+                    "f1": score.f1,
+                }
                 for label, score in self.per_class.items()
             },
             "confusion": [list(row) for row in self.confusion],
@@ -119,22 +145,42 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Differences after − before, in fractions: of top-1, and of recall for each class known to both.
+    """Differences after − before, in fractions: of top-1, and of recall, precision and F1 for each class
+    known to both.
 
-    `worse` are the classes whose recall fell, the worst first.
+    `top1_noise` and `noise`, of each class's F1, are how much a difference may be chance: with 95 % certainty
+    that of other images lies within. `worse` and `better` are the classes whose F1 fell or rose by more, the
+    most changed first.
     """
 
     top1: float
+    top1_noise: float
     top5: float | None
     recall: Mapping[str, float]
+    precision: Mapping[str, float]
+    f1: Mapping[str, float]
+    noise: Mapping[str, float]
 
     @property
     def worse(self) -> tuple[str, ...]:
-        fallen = [label for label, change in self.recall.items() if change < 0]
-        return tuple(sorted(fallen, key=lambda label: self.recall[label]))
+        return self._beyond_noise(-1)
+
+    @property
+    def better(self) -> tuple[str, ...]:
+        return self._beyond_noise(1)
+
+    def _beyond_noise(self, sign: int) -> tuple[str, ...]:
+        found = [label for label, change in self.f1.items() if sign * change > self.noise[label]]
+        return tuple(sorted(found, key=lambda label: -sign * self.f1[label]))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"top1": self.top1, "top5": self.top5, "recall": dict(self.recall), "worse": list(self.worse)}
+        """For JSON; scripts rely on top1, top5, recall, worse and better."""
+        found = {key: getattr(self, key) for key in self.__slots__}
+        return {
+            **{key: dict(each) if isinstance(each, Mapping) else each for key, each in found.items()},
+            "worse": list(self.worse),
+            "better": list(self.better),
+        }
 
 
 class RestrictedParent(nn.Module):
@@ -213,7 +259,7 @@ def evaluate(
         classifier.to(device)
     asked = _Asked(classifier, batch, device, reporter)
     scores, surplus = asked.about(images.subset(chosen), "evaluate")
-    found = _score(labels, images, scores, targets[chosen], len(images) - len(chosen))
+    found = _score(labels, images, scores, targets, chosen)
     if surplus is None:
         return found
     strangers = evenly_spaced(np.flatnonzero(targets < 0), max(len(chosen), _STRANGERS))
@@ -255,26 +301,78 @@ class _Asked:
 
 
 def compare(before: Evaluation, after: Evaluation) -> Comparison:
-    """What changed from `before` to `after`, for instance when a module was replaced."""
-    top5 = None if before.top5 is None or after.top5 is None else after.top5 - before.top5
-    return Comparison(top1=after.top1 - before.top1, top5=top5, recall=dict(_recall_changes(before, after)))
+    """What changed from `before` to `after`, both on the same images, when a module was replaced, say.
+
+    Images answered alike cancel out: what remains is told by those that only one of the two got right. Raises
+    `DataError` for evaluations on different images.
+    """
+    if len(_told(before).targets) != len(_told(after).targets):
+        raise DataError("These evaluations are of different images.", hint="Give both the same data.")
+
+    def changes(figure: str) -> dict[str, float]:
+        found = {}
+        for label, score in after.per_class.items():
+            if label in before.per_class:
+                was, now = getattr(before.per_class[label], figure), getattr(score, figure)
+                if was is not None and now is not None:
+                    found[label] = now - was
+        return found
+
+    f1 = changes("f1")
+    return Comparison(
+        top1=after.top1 - before.top1,
+        top1_noise=_noise(_top1_shares(before), _top1_shares(after)),
+        top5=None if before.top5 is None or after.top5 is None else after.top5 - before.top5,
+        recall=changes("recall"),
+        precision=changes("precision"),
+        f1=f1,
+        noise={label: _noise(_f1_shares(before, label), _f1_shares(after, label)) for label in f1},
+    )
 
 
-def _recall_changes(before: Evaluation, after: Evaluation) -> Iterator[tuple[str, float]]:
-    for label, score in after.per_class.items():
-        earlier = before.per_class.get(label)
-        if earlier is not None and earlier.recall is not None and score.recall is not None:
-            yield label, score.recall - earlier.recall
+def _noise(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
+    """How far a difference of two figures on the same images may be off, given each image's share in them.
+
+    The standard error of a sum of independent shares, and one image more, so that of few images at least six
+    have to agree, as in the sign test.
+    """
+    shares = after - before
+    return float(_DEVIATIONS * np.sqrt(np.square(shares).sum()) + np.abs(shares).max(initial=0.0))
+
+
+def _top1_shares(evaluation: Evaluation) -> NDArray[np.float64]:
+    """(images,): by how much the figure would be less without the image, to first order."""
+    told = _told(evaluation)
+    asked = told.targets >= 0
+    return np.where(asked, (told.answers == told.targets) - evaluation.top1, 0.0) / evaluation.count
+
+
+def _f1_shares(evaluation: Evaluation, label: str) -> NDArray[np.float64]:
+    """The same of F1 = 2 hits / (images of the class + answers naming it)."""
+    told, row = _told(evaluation), evaluation.labels.index(label)
+    own, named = told.targets == row, told.answers == row
+    both = own.astype(np.int64) + named
+    share: NDArray[np.float64] = 2 * (own & named) - (evaluation.per_class[label].f1 or 0.0) * both
+    return share / max(int(both.sum()), 1)
+
+
+def _told(evaluation: Evaluation) -> Answers:
+    if evaluation.answers is None:
+        raise DataError("An evaluation that was not made by evaluate() has no answers to compare.")
+    return evaluation.answers
 
 
 def _score(
     labels: tuple[str, ...],
     images: ImageSet,
     scores: NDArray[np.float32],
-    targets: NDArray[np.int64],
-    left_out: int,
+    whole: NDArray[np.int64],
+    chosen: NDArray[np.int64],
 ) -> Evaluation:
-    answers = scores.argmax(1)
+    """`scores` are of the images `chosen`, `whole` the classes of all."""
+    answers, targets = scores.argmax(1), whole[chosen]
+    answered = np.full(len(whole), -1, np.int64)
+    answered[chosen] = answers
     size = len(labels)
     confusion = np.bincount(targets * size + answers, minlength=size * size).reshape(size, size)
     right, count, named = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
@@ -285,7 +383,7 @@ def _score(
         dataset=images.name,
         split=images.split,
         count=len(targets),
-        left_out=left_out,
+        left_out=len(whole) - len(chosen),
         top1=float((answers == targets).mean()),
         top5=float((ahead < 5).mean()) if size > 5 else None,
         per_class={
@@ -298,6 +396,7 @@ def _score(
         },
         confusion=tuple(tuple(int(value) for value in row) for row in confusion),
         ece=_calibration_error(scores, answers == targets),
+        answers=Answers(whole, answered),
     )
 
 

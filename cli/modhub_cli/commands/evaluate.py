@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -11,6 +10,12 @@ from modhub_cli.options import data_options, device_option, reporting
 from modhub_cli.output import Out, fraction
 
 __all__ = ["command"]
+
+_FIGURES = {"recall": "recall", "precision": "precision", "f1": "F1"}
+
+
+def _points(value: float, sign: str = "") -> str:
+    return f"{sign}{100 * value:.1f}" if sign else f"{100 * value:+.1f}"
 
 
 @click.command("evaluate", short_help="Measure a build on labelled images.")
@@ -28,6 +33,10 @@ def command(build: Path, data: str, split: str | None, before: Path | None, devi
 
     A build that may answer 'none of these' is shown the others, too: how many of them does it accept?
 
+    With --before, changes are in percentage points. A class is called better or worse when its F1, the
+    harmonic mean of recall and precision, changed by more than the noise: what chance would stay within in
+    95 % of cases, told by the images that the two builds answer differently.
+
     Example: modhub evaluate build --data cifar10:data
     """
     from modhub.api.using import evaluate_build
@@ -37,18 +46,25 @@ def command(build: Path, data: str, split: str | None, before: Path | None, devi
     )
 
     def human() -> None:
-        changes: dict[str, Any] = report["change"]["recall"] if report.get("change") else {}
+        change = report.get("change")
+
+        def figure(name: str, label: str, value: float | None) -> list[str]:
+            """A column, and one beside it for the change."""
+            if change is None:
+                return [fraction(value)]
+            return [fraction(value), _points(change[name][label]) if label in change[name] else "–"]
+
         rows = [
             [
                 label,
                 str(score["count"]),
-                fraction(score["recall"]),
-                *([f"{100 * changes[label]:+.1f} pp" if label in changes else "–"] if before else []),
-                fraction(score["precision"]),
+                *(cell for name in _FIGURES for cell in figure(name, label, score[name])),
+                *([_points(change["noise"].get(label, 0.0), "± ")] if change else []),
             ]
             for label, score in report["per_class"].items()
         ]
-        columns = ["class", "images", "recall", *(["change"] if before else []), "precision"]
+        named = [column for name in _FIGURES.values() for column in ([name, "change"] if change else [name])]
+        columns = ["class", "images", *named, *(["noise"] if change else [])]
         out.table(columns, rows, right=range(1, len(columns)))
         top5 = "" if report["top5"] is None else f", top-5 {fraction(report['top5'])}"
         out.line(
@@ -63,11 +79,13 @@ def command(build: Path, data: str, split: str | None, before: Path | None, devi
                 "other classes"
             )
             out.line(f"accepted: {fraction(rejection['accepted'])} of the images of its classes{strangers}")
-        if report.get("change"):
-            worse = report["change"]["worse"]
+        if change is not None:
+            noise = 100 * change["top1_noise"]
+            named = [f"{word}: {', '.join(change[word])}" for word in ("better", "worse") if change[word]]
             out.line(
-                f"top-1 {100 * report['change']['top1']:+.2f} pp against {before}; "
-                + (f"worse: {', '.join(worse)}" if worse else "no class got worse")
+                f"top-1 {100 * change['top1']:+.2f} pp (noise ± {noise:.2f}) against {before}; "
+                + ("; ".join(named) or "no class got better or worse")
+                + " by F1 beyond its noise"
             )
 
     out.emit(report, human=human, quiet=[f"{report['top1']:.4f}"])
