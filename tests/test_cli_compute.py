@@ -376,6 +376,18 @@ def test_exported_file_runs_without_torch(home, modhub):
     assert np.allclose(list(one["probabilities"].values()), list(other["probabilities"].values()), atol=1e-3)
 
 
+def test_an_exported_file_is_evaluated_as_its_build_is(modhub):
+    modhub.good("export", "build", "--data", "digits", "-o", "build.onnx")
+    build = modhub.good("evaluate", "build", "--data", "digits", "--json").json
+    # 'two' answers to '2' here as well: the file carries the lock.
+    report = modhub.good("evaluate", "build.onnx", "--data", "digits", "--before", "build", "--json").json
+    assert report.pop("change")["top1"] == 0
+    assert report["ece"] == pytest.approx(build["ece"], abs=1e-3)
+    assert {**report, "ece": build["ece"]} == build
+    table = modhub.good("evaluate", "build", "--data", "digits", "--before", "build.onnx").out
+    assert table.endswith("top-1 +0.00 pp (noise ± 0.00) against build.onnx; no class got better or worse\n")
+
+
 def spoiled(home, change):
     tensors = load_file(home / "plain.safetensors")
     change(tensors)
@@ -483,7 +495,8 @@ def test_an_operator_outside_the_list_is_named(home, modhub):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("evaluate", "nowhere", "--data", "digits"), "Error: 'nowhere' holds no build.json.\n"),
+        (("evaluate", "nowhere", "--data", "digits"), "Error: 'nowhere' is no build.\n"),
+        (("evaluate", "nowhere.onnx", "--data", "digits"), "Error: There is no file 'nowhere.onnx'.\n"),
         (("predict", "nowhere", "x.png"), "Error: 'nowhere' is no build.\n"),
         (("replace", "build", "cow=lab/plain/0", "-o", "x"), "Error: 'build' has no class 'cow'.\n"),
         (("replace", "nowhere", "0=lab/plain/1", "-o", "x"), "Error: 'nowhere' holds no modhub.toml"),

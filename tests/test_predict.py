@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -181,6 +182,22 @@ def test_none_of_these_is_said_by_a_build_and_by_its_export(
     said = console("predict", "build", "pictures").out
     assert said.count("none of these") == labels.count(None)
     assert "Images of its parent's other classes accepted, when the module was made: " in said
+    counts = [
+        json.loads(console("evaluate", build, "--data", "digits", "--json").out)["rejection"]
+        for build in ("build", "build.onnx")
+    ]
+    assert 0 < counts[0]["accepted"] <= 1
+    assert counts[0] == counts[1]
+
+
+def test_evaluating_an_exported_file_says_what_is_missing(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    console = Console(home, monkeypatch, capsys)
+    result = console("evaluate", "build.onnx", "--data", "digits")
+    assert result.code == 1
+    assert "Running an ONNX file needs the package 'onnxruntime'" in result.err
 
 
 def test_photographs_do_not_pile_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,14 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from modhub.errors import ExportError, MissingDependencyError
+from modhub.errors import ExportError, ManifestError, MissingDependencyError
 
-__all__ = ["METADATA_KEY", "OUTPUTS", "OnnxClassifier", "fit"]
+__all__ = ["METADATA_KEY", "OUTPUTS", "OnnxClassifier", "fit", "is_exported"]
 
 METADATA_KEY = "modhub"
 OUTPUTS = ("scores", "acceptance")
 """The second one only of classifiers that may refuse."""
 Pixels = NDArray[np.uint8]
+
+
+def is_exported(path: Path) -> bool:
+    """Whether `path` is an exported file rather than a build. Raises `ManifestError` where it is neither."""
+    if path.suffix == ".onnx":
+        return True
+    if not path.is_dir():
+        raise ManifestError(
+            f"'{path}' is no build.",
+            hint="Name what 'modhub compose' wrote, or an .onnx file.",
+        )
+    return False
 
 
 class OnnxClassifier:
@@ -60,6 +72,11 @@ class OnnxClassifier:
                 f"'{path}' carries no labels, so modhub did not write it.",
                 hint="Write one with: modhub export DIR --format onnx",
             ) from None
+
+    @property
+    def reject(self) -> bool:
+        """Whether it may say "none of these"."""
+        return len(self._session.get_outputs()) > 1
 
     def outputs(self, images: Pixels) -> dict[str, NDArray[np.float32]]:
         """(batch, channels, *image_size) uint8 to `scores` (batch, labels) and, where the classifier may say

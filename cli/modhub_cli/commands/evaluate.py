@@ -19,17 +19,20 @@ def _points(value: float, sign: str = "") -> str:
 
 
 @click.command("evaluate", short_help="Measure a build on labelled images.")
-@click.argument("build", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("build", type=click.Path(path_type=Path))
 @data_options(split="test")
 @click.option(
     "--before",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Another build to compare with, class by class.",
+    type=click.Path(path_type=Path),
+    help="Another build or .onnx file to compare with, class by class.",
 )
 @device_option
 @reporting
 def command(build: Path, data: str, split: str | None, before: Path | None, device: str, out: Out) -> None:
     """Measure a build on the images whose class is one of its labels or aliases; the others are left out.
+
+    BUILD is a directory, or an .onnx file that `modhub export` wrote, which runs on the CPU and knows no
+    aliases, only what its modules are called in their repositories.
 
     A build that may answer 'none of these' is shown the others, too: how many of them does it accept?
 
@@ -85,7 +88,6 @@ def command(build: Path, data: str, split: str | None, before: Path | None, devi
             out.line(
                 f"top-1 {100 * change['top1']:+.2f} pp (noise ± {noise:.2f}) against {before}; "
                 + ("; ".join(named) or "no class got better or worse")
-                + " by F1 beyond its noise"
             )
 
     out.emit(report, human=human, quiet=[f"{report['top1']:.4f}"])

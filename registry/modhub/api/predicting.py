@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modhub.errors import DataError, ManifestError
+from modhub.errors import DataError
 from modhub.images import read_image
 from modhub.reporter import SILENT, Reporter
+from modhub.runtime import OnnxClassifier, is_exported
 
 __all__ = ["image_files", "predict"]
 
@@ -33,7 +34,7 @@ def predict(
     Where a build may say so, `false_accept` has by label which share of its parent's images of other classes
     it would accept, as measured when the module was made.
     """
-    answer, false_accept = _onnx(build) if build.suffix == ".onnx" else _build(build)
+    answer, false_accept = _onnx(build) if is_exported(build) else _build(build)
     found: list[dict[str, Any]] = []
     waiting: list[tuple[dict[str, Any], Pixels]] = []
 
@@ -78,11 +79,6 @@ def _is_image(file: Path) -> bool:
 
 
 def _build(directory: Path) -> tuple[Answering, dict[str, float] | None]:
-    if not directory.is_dir():
-        raise ManifestError(
-            f"'{directory}' is no build.",
-            hint="Name what 'modhub compose' wrote, or an .onnx file.",
-        )
     # Only a build needs torch.
     from modhub.api.using import load
 
@@ -95,8 +91,6 @@ def _build(directory: Path) -> tuple[Answering, dict[str, float] | None]:
 
 
 def _onnx(path: Path) -> tuple[Answering, dict[str, float] | None]:
-    from modhub.runtime import OnnxClassifier
-
     classifier = OnnxClassifier(path)
 
     def answer(images: list[Pixels]) -> list[Answer]:

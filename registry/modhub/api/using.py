@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from modhub.api.composing import build_manifests
 from modhub.compose import ComposedClassifier
 from modhub.data import ImageSet, open_data
 from modhub.devices import pick_device
+from modhub.errors import ExportError
 from modhub.evaluate import Classifier, Evaluation, compare
 from modhub.evaluate import evaluate as count
 from modhub.export import SUFFIXES, as_raw_batch, export_classifier, natural_size
-from modhub.lock import LOCK_NAME
+from modhub.lock import LOCK_NAME, Lock
 from modhub.reporter import SILENT, Reporter
+from modhub.runtime import OnnxClassifier, is_exported
 
 __all__ = ["evaluate", "evaluate_build", "export", "load"]
 
@@ -33,15 +37,19 @@ def evaluate(
     device: str = "auto",
     reporter: Reporter = SILENT,
 ) -> Evaluation:
-    """Measure a classifier, or a build by its directory, on the images of its classes.
+    """Measure a classifier, or a build by its directory or .onnx file, on the images of its classes.
 
-    A build's classes also answer to what their modules are called in their repositories, and to aliases.
-    `device` is auto, cpu or cuda: where a build runs; a classifier runs where it is.
+    A build's classes also answer to what their modules are called in their repositories, and to aliases; an
+    .onnx file does not know the latter. `device` is auto, cpu or cuda: where a build runs; a classifier runs
+    where it is, an .onnx file on the CPU.
     """
     images = open_data(data, split) if isinstance(data, str) else data
     if not isinstance(classifier, Path | str):
         return count(classifier, images, reporter=reporter)
     directory = Path(classifier)
+    if is_exported(directory):
+        exported = _Exported(OnnxClassifier(directory))
+        return count(exported, images, aliases=exported.aliases, reporter=reporter)
     loaded = load(directory)
     manifests = build_manifests(directory)
     aliases = {
@@ -49,6 +57,37 @@ def evaluate(
         for label, manifest in zip(loaded.labels, manifests, strict=False)
     }
     return count(loaded, images, aliases=aliases, device=pick_device(device), reporter=reporter)
+
+
+class _Exported:
+    """An exported classifier that takes tensors, as `modhub.evaluate` asks it."""
+
+    def __init__(self, classifier: OnnxClassifier) -> None:
+        self.classifier = classifier
+        self.labels = classifier.labels
+        self.reject = classifier.reject
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self._assess(images)[0]
+
+    def assess(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        scores, acceptance = self._assess(images)
+        if acceptance is None:
+            raise ExportError("This exported file never says none of these.")
+        return scores, acceptance
+
+    def _assess(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        scores, acceptance = self.classifier.assess(list(images.permute(0, 2, 3, 1).numpy()))
+        return torch.from_numpy(scores), None if acceptance is None else torch.from_numpy(acceptance)
+
+    @property
+    def aliases(self) -> dict[str, tuple[str, ...]]:
+        """What its modules are called in their repositories, where the file carries a lock."""
+        text = self.classifier.metadata.get("lock")
+        if not isinstance(text, str):
+            return {}
+        lock = Lock.from_bytes(text.encode(), "the exported file's lock")
+        return {module.want.label: (module.module,) for module in lock.modules}
 
 
 def evaluate_build(
@@ -60,7 +99,7 @@ def evaluate_build(
     device: str = "auto",
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
-    """`evaluate` for JSON; `change` says what got better or worse against the build `before`."""
+    """`evaluate` for JSON; `change` says what got better or worse against `before`, another build."""
     images = open_data(data, split)
     after = evaluate(build, images, device=device, reporter=reporter)
     report = after.to_dict()
