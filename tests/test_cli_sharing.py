@@ -60,6 +60,12 @@ def test_search(shop):
     assert shop.good("search", "unicorn").out == ""
     nothing = f"Nothing found on {shop.hub}.\nName another hub with --hub.\n"
     assert shop.good("search", "unicorn").err == nothing
+    near = shop.good("search", "catt", "dog")
+    assert near.err.startswith("There is no class 'catt'. Nearest: cat.\n")
+    assert "zoo/big/dog" in near.out
+    assert shop.good("search", "catt", "--json").json == {"modules": [], "nearest": {"catt": ["cat"]}}
+    # There are cats, but none under that licence.
+    assert shop.good("search", "cat", "--license", "gpl-3.0").err == nothing
     table = shop.good("search", "cat").out
     assert "lab/pets/cat" in table
     assert "80.0 %" in table

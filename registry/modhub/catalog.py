@@ -285,6 +285,17 @@ class Catalog:
 
         return sorted(found.values(), key=rank)[:limit]
 
+    def nearest(self, label: str) -> list[str]:
+        """Up to five classes that look like `label`; none when there is one of that name, or offline."""
+        prefix, wanted = "class:", class_tag(label)
+        tags = {
+            tag for summary in self._find() for tag in summary.tags if tag.startswith(prefix) and is_text(tag)
+        }
+        if wanted in tags:
+            return []
+        known = sorted(tag.removeprefix(prefix) for tag in tags)
+        return difflib.get_close_matches(wanted.removeprefix(prefix), known, n=5, cutoff=0.5)
+
     def _candidates(self, labels: Sequence[str], text: str) -> Iterable[RepositorySummary]:
         found: dict[RepositoryId, RepositorySummary] = {}
         for tags in [[class_tag(label)] for label in labels] or [[]]:

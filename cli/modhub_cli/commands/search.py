@@ -42,7 +42,7 @@ def command(
     from modhub.api.sharing import search
     from modhub.hub import open_hub
 
-    found = search(
+    answer = search(
         labels,
         license=licence,
         dataset=dataset,
@@ -52,9 +52,12 @@ def command(
         hub=hub,
         offline=offline,
         reporter=out.reporter(),
-    )["modules"]
+    )
+    found = answer["modules"]
 
     def human() -> None:
+        for label, names in answer["nearest"].items():
+            out.note(f"There is no class '{label}'. Nearest: {', '.join(names)}.")
         if not found:
             out.note(f"Nothing found on {open_hub(hub).address}.\nName another hub with --hub.")
             return
@@ -74,6 +77,6 @@ def command(
         columns = ["module", "release", "recall", "balanced", "at least", "measured on"]
         out.table([*columns, "licence", "data set"], rows, right=(2, 3, 4))
 
-    out.emit({"modules": found}, human=human, quiet=[module["ref"] for module in found])
+    out.emit(answer, human=human, quiet=[module["ref"] for module in found])
     if found:
         out.next(f"modhub pull {found[0]['ref']}", asks_hub=True)

@@ -18,7 +18,7 @@ from modhub.project import Project
 from modhub.publish import push as publish
 from modhub.publish import unyank
 from modhub.publish import yank as take_back
-from modhub.refs import Ref, RepositoryId, parse_version, pinned_versions
+from modhub.refs import Ref, RepositoryId, parse_version, pinned_versions, slug_of
 from modhub.reporter import SILENT, Reporter
 from modhub.resolve import Release, resolve
 
@@ -147,10 +147,13 @@ def search(
 ) -> dict[str, Any]:
     """Modules that answer to any of `labels`; without any, the modules of all repositories.
 
+    `nearest` has for each label that no class on the hub is called the names that look like it.
     `reporter.warn` says how many repositories cannot be read.
     """
-    hits = open_catalog(hub, offline=offline).search(
-        [labels] if isinstance(labels, str) else labels,
+    labels = [labels] if isinstance(labels, str) else labels
+    catalog = open_catalog(hub, offline=offline)
+    hits = catalog.search(
+        labels,
         license=license,
         dataset=dataset,
         architecture=architecture,
@@ -158,7 +161,12 @@ def search(
         limit=limit,
         reporter=reporter,
     )
-    return {"modules": [_hit(hit) for hit in hits]}
+    found = {name.casefold() for hit in hits for name in (hit.label, slug_of(hit.label), *hit.aliases)}
+    near = {label: catalog.nearest(label) for label in labels if label.casefold() not in found}
+    return {
+        "modules": [_hit(hit) for hit in hits],
+        "nearest": {label: names for label, names in near.items() if names},
+    }
 
 
 def info(ref: str, *, hub: str | Catalog | None = None, offline: bool = False) -> dict[str, Any]:
