@@ -11,6 +11,7 @@ import yaml
 
 from modhub.card import card, class_tag, tags_of
 from modhub.errors import RefError
+from modhub.hub.server.pages.render import readable_size
 from modhub.manifest import RepositoryManifest
 from modhub.refs import slug_of
 from tests.pico import pico_set
@@ -93,9 +94,48 @@ def test_the_page(manifest: RepositoryManifest) -> None:
     )
     assert "\nmodhub pull lab/pico/cat\n" in page
     assert "\nmodhub add 'lab/pico/aquarium fish'\n" in page
-    size = manifest.modules[2].tensors.size
-    assert f"\n| aquarium fish | aquarium fish (pico) | 93% | {size} B | delta | 0.800 | 0.900 |\n" in page
-    assert page.endswith("\nMeasured on 30 images of these classes: pets (train).\n")
+    assert (
+        "\n| class | recall | precision | channels kept | size |\n| --- | ---: | ---: | ---: | ---: |\n"
+        in page
+    )
+    entry = manifest.modules[2]
+    size = readable_size(entry.manifest.size + entry.tensors.size)
+    assert f"\n| aquarium fish, also aquarium fish (pico) | 90.0 % | 80.0 % | 92.9 % | {size} |\n" in page
+    assert page.endswith(
+        "\nMeasured on 30 images of these classes: pets (train).\n"
+        "The parent may have been trained on them: then the figures flatter.\n"
+    )
+
+
+def test_the_table_has_what_helps_to_choose(manifest: RepositoryManifest) -> None:
+    figures = {
+        "recall": 0.99,
+        "precision": 0.5,
+        "parent_recall": 1.0,
+        "balanced_accuracy": 0.875,
+        "parent_balanced_accuracy": 0.9,
+        "false_accept": 0.3,
+    }
+    measured = dataclasses.replace(manifest.modules[0], metrics=figures, form="standalone", aliases=())
+    bare = dataclasses.replace(manifest.modules[1], metrics={}, aliases=())
+    page = card(dataclasses.replace(manifest, modules=(measured, bare)))
+    assert (
+        "\n| class | recall | precision | balanced accuracy | of the whole parent | channels kept | size |\n"
+        in page
+    )
+    assert "\n| cat (standalone) | 99.0 % | 50.0 % | 87.5 % | 90.0 % | 92.9 % | " in page
+    assert "\n| dog | – | – | – | – | 92.9 % | " in page
+
+
+@pytest.mark.parametrize("count", [0, 999, 1000, 52_345, 999_999, 5_000_000, 7_123_456_789, 10**13])
+def test_sizes_are_written_as_on_a_hubs_pages(manifest: RepositoryManifest, count: int) -> None:
+    entry = manifest.modules[0]
+    large = dataclasses.replace(
+        entry,
+        manifest=dataclasses.replace(entry.manifest, size=0),
+        tensors=dataclasses.replace(entry.tensors, size=count),
+    )
+    assert f" {readable_size(count)} |\n" in card(dataclasses.replace(manifest, modules=(large,)))
 
 
 def test_text_from_manifests_stays_text(manifest: RepositoryManifest) -> None:
@@ -104,7 +144,7 @@ def test_text_from_manifests_stays_text(manifest: RepositoryManifest) -> None:
     )
     text = card(dataclasses.replace(manifest, modules=(evil,)))
     assert "<script>" not in text.replace("\\<script\\>", "")
-    assert "| a\\|b\\</td\\> \\<script\\>\\[x\\](javascript:1) |" in text
+    assert "| a\\|b\\</td\\> \\<script\\>\\[x\\](javascript:1), also --- tags: \\[evil\\] |" in text
     assert "class:tags-evil" in front(text)["tags"]  # type: ignore[operator]
     assert "evil" not in front(text)
 

@@ -30,6 +30,13 @@ _KNOWN_LICENSES = frozenset(
     """,
     )
 )
+_COLUMNS = {
+    "recall": "recall",
+    "precision": "precision",
+    "balanced_accuracy": "balanced accuracy",
+    "parent_balanced_accuracy": "of the whole parent",
+}
+"""What helps to choose, by name of the figure; `modules/*/module.json` have the others."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z")
 
 
@@ -104,19 +111,16 @@ def _page(manifest: RepositoryManifest, modules: Sequence[ModuleManifest], repos
                 f"{_size(manifest.trunk.weights.size)}",
             )
         )
-    measured = {module.slug: module.measurement for module in modules}
-    columns = sorted({name for entry in manifest.modules for name in entry.metrics})
-    header = ["class", "also known as", "kept channels", "size", "form", *columns]
-    rows = [header, ["---"] * len(header)]
+    columns = {name: header for name, header in _COLUMNS.items() if _known(manifest, name)}
+    header = ["class", *columns.values(), "channels kept", "size"]
+    rows = [header, ["---", *["---:"] * (len(header) - 1)]]
     for entry in manifest.modules:
         rows.append(
             [
-                _cell(entry.label),
-                _cell(", ".join(entry.aliases)),
-                f"{entry.kept_channels_fraction:.0%}",
-                _size(entry.tensors.size),
-                entry.form,
-                *(_fraction(entry, column) for column in columns),
+                _cell(_names(entry)),
+                *(_percent(entry.metrics.get(name)) for name in columns),
+                _percent(entry.kept_channels_fraction),
+                _size(entry.manifest.size + entry.tensors.size),
             ]
         )
     lines = [
@@ -142,11 +146,14 @@ def _page(manifest: RepositoryManifest, modules: Sequence[ModuleManifest], repos
         "",
         *(f"| {' | '.join(row)} |" for row in rows),
     ]
+    measured = {module.slug: module.measurement for module in modules}
     found = [value for value in (measured.get(entry.slug) for entry in manifest.modules) if value is not None]
     if found:
         images = sum(value.positives for value in found)
         where = sorted({f"{value.dataset} ({value.split})" for value in found})
         lines += ["", f"Measured on {images:,} images of these classes: {_cell(', '.join(where))}."]
+        if not all(value.sample.unseen for value in found):
+            lines.append("The parent may have been trained on them: then the figures flatter.")
     return "\n".join(lines) + "\n"
 
 
@@ -156,16 +163,27 @@ def _input(manifest: RepositoryManifest) -> str:
     return f"{spec.height} × {spec.width} {colour}; raw images of any size are fitted"
 
 
-def _fraction(entry: ModuleEntry, name: str) -> str:
-    value: float | None = entry.metrics.get(name)
-    return "" if value is None else f"{value:.3f}"
+def _known(manifest: RepositoryManifest, name: str) -> bool:
+    return any(name in entry.metrics for entry in manifest.modules)
+
+
+def _names(entry: ModuleEntry) -> str:
+    also = f", also {', '.join(entry.aliases)}" if entry.aliases else ""
+    return f"{entry.label}{also}{'' if entry.form == 'delta' else f' ({entry.form})'}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def _size(count: int) -> str:
-    for unit, limit in (("B", 1000), ("kB", 1000**2), ("MB", 1000**3)):
-        if count < limit:
-            return f"{count / (limit / 1000):.3g} {unit}"
-    return f"{count / 1000**3:.3g} GB"
+    """As a hub's pages write it."""
+    value = float(count)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"
 
 
 def _cell(text: str) -> str:
