@@ -15,7 +15,8 @@ _FIGURES = {"recall": "recall", "precision": "precision", "f1": "F1"}
 
 
 def _points(value: float, sign: str = "") -> str:
-    return f"{sign}{100 * value:.1f}" if sign else f"{100 * value:+.1f}"
+    # No change is +0.0, from whichever side it was rounded.
+    return f"{sign}{100 * value:.1f}" if sign else f"{round(100 * value, 1) + 0.0:+.1f}"
 
 
 @click.command("evaluate", short_help="Measure a build on labelled images.")
