@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import modhub
-from modhub.api.making import decompose_to, write_standalone
+from modhub.api.making import decompose, decompose_to, write_standalone
 from modhub.artifact import read_artifact, read_manifest
 from modhub.compose import compose, parts_of
 from modhub.data import open_data
@@ -46,6 +46,16 @@ def test_figures_come_from_the_images_given_to_measure(delta: Path) -> None:
         assert measurement.values["parent_recall"] >= 0.8
         assert measurement.values["recall"] >= 0.6
         assert 0.8 <= measurement.values["balanced_accuracy"] <= 1
+
+
+def test_a_single_module_is_measured_among_all_classes_of_its_parent() -> None:
+    made = decompose(trained(), "digits", measure="digits", only=["3"], **SETTINGS)
+    (module,) = made.modules
+    assert module.manifest.measurement is not None
+    values = module.manifest.measurement.values
+    # Among the classes of the set alone every image were a 3: recall 1, precision 0.1.
+    assert 0.6 <= values["recall"] <= 1
+    assert values["precision"] >= 0.6
 
 
 def test_measuring_needs_images_of_every_class(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,14 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from modhub.compose import TrunkPass, parts_of
-from modhub.compose.plans import plans
+from modhub.compose.plans import plans, positioned
 from modhub.data import ImageSet
 from modhub.decompose import Parent
 from modhub.decompose.base import DecomposeOptions, aligned, wanted_rows
 from modhub.decompose.calibration import balanced_accuracy
+from modhub.decompose.compensation import cut
+from modhub.decompose.statistics import margins
 from modhub.manifest import Measurement
 from modhub.modules import Decomposition, ModuleSet
-from modhub.nets import Runner
+from modhub.nets import Runner, channel_space
 from modhub.preprocessing import Preprocess
 from modhub.reporter import SILENT, Reporter
 
@@ -52,9 +55,10 @@ def measured(
 ) -> Decomposition:
     """`decomposition` with every module's figures measured on `images`, `per_class` of each class at most.
 
-    `modules` are its drafts assembled. `recall` and `precision` are the class's among all classes of the set
-    when the trunk is cut to this one module; `balanced_accuracy` is that of its log-odds being positive;
-    `parent_…` are the whole parent's on the same images. Raises `DataError` when a module's class has none.
+    `modules` are its drafts assembled. `recall` and `precision` are the class's among all the parent's
+    classes when the trunk is cut to this one module; `balanced_accuracy` is that of its log-odds being
+    positive; `parent_…` are the whole parent's on the same images. Raises `DataError` when a module's class
+    has none.
     """
     labels = [draft.label for draft in decomposition.modules]
     sample = aligned(parent, images, labels, minimum=1).sample(per_class, seed)
@@ -63,16 +67,29 @@ def measured(
     logits = _answers(_whole(parent), batches)
     parts = parts_of(modules)
     (plan,) = plans(parts)
-    rows = [parent.labels.index(part.name) for part in plan.parts]
+    names = [part.name for part in plan.parts]
+    dense = positioned(plan.trunk, plan.parts)
+    # As in `TrunkPlan.compile`, but here the set may lack classes whose rows have a say in the answers.
+    space = plan.space if dense is plan.trunk else channel_space(dense)
+    statistics = plan.statistics() if dense is plan.trunk else None
     drafts = []
     for draft in reporter.track(decomposition.modules, f"measure on {images.name}"):
         row = parent.labels.index(draft.label)
-        one = plan.compile(plan.space.close(draft.tensors["mask"].bool().numpy()))
-        margins = _answers(nn.Sequential(one, _Margins(one)), batches)
+        mask = plan.space.close(draft.tensors["mask"].bool().numpy())
+        one = plan.compile(mask)
+        folded = cut(
+            dense,
+            mask,
+            space,
+            None if mask.all() else statistics,
+            parent.head.weight,
+            parent.head.bias,
+        )[1:]
+        found = _answers(nn.Sequential(one, _Scores(one, *folded, parent.head.tail)), batches)
+        own, answers = found[:, names.index(draft.label)], found[:, len(names) :].argmax(1).numpy()
         positive = targets == row
-        answers = np.asarray(rows)[margins.argmax(1).numpy()]
         slope, intercept = (draft.calibration.parameters[name] for name in ("slope", "intercept"))
-        alone = slope * margins[:, rows.index(row)].double().numpy() + intercept > 0
+        alone = slope * own.double().numpy() + intercept > 0
         margin = logits[:, row] - (logits.sum(1) - logits[:, row]) / max(logits.shape[1] - 1, 1)
         parent_alone = slope * margin.double().numpy() + intercept > 0
         named = answers == row
@@ -96,16 +113,18 @@ def measured(
     return dataclasses.replace(decomposition, modules=tuple(drafts))
 
 
-class _Margins(nn.Module):
-    """Features to the margins of all classes of a compiled trunk's only head."""
+class _Scores(nn.Module):
+    """Features to the margins of the classes of a compiled trunk's only head, and then the logits of all."""
 
-    def __init__(self, compiled: TrunkPass) -> None:
+    def __init__(self, compiled: TrunkPass, weight: Tensor, bias: Tensor, tail: Sequence[str]) -> None:
         super().__init__()
-        self.head = compiled.heads[0]
+        self.head, self.tail = compiled.heads[0], tail
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        margins: Tensor = self.head.margins(features)
-        return margins
+        logits = margins(features, self.get_buffer("weight"), self.get_buffer("bias"), self.tail)
+        return torch.cat([self.head.margins(features), logits], 1)
 
 
 def _whole(parent: Parent) -> nn.Module:

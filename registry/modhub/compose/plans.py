@@ -48,7 +48,7 @@ from modhub.positions import position_masks, unite_positions
 from modhub.preprocessing import Preprocess
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["TrunkPlan", "decisions", "plans"]
+__all__ = ["TrunkPlan", "decisions", "plans", "positioned"]
 
 _STEPS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _HELD = 4
@@ -321,7 +321,7 @@ class TrunkPlan:
         With `material` the slim network is fitted to its parent's answers on it.
         """
         space = self.space
-        dense = _positioned(self.trunk, self.parts)
+        dense = positioned(self.trunk, self.parts)
         if dense is not self.trunk:
             # Channel slots survive position masks; only the values' names change.
             space = channel_space(dense)
@@ -395,7 +395,7 @@ def _margins(each: TrunkPass, images: Tensor, network: Network | None = None) ->
     return torch.cat([each - each.mean(1, keepdim=True) if each.shape[1] > 1 else each for each in found], 1)
 
 
-def _positioned(trunk: Network, parts: Sequence[Part]) -> Network:
+def positioned(trunk: Network, parts: Sequence[Part]) -> Network:
     """The trunk with position masks united: a position is alive where any module keeps it."""
     masks = unite_positions([position_masks(part.module.tensors) for part in parts])
     return mask_positions(trunk, masks) if masks else trunk
