@@ -34,8 +34,8 @@ def command(
     """Find modules that answer to any of the LABELs (default: all modules), the best first.
 
     Those measured on a test split come before those measured on images that their parent was trained on. Then
-    counts what the balanced accuracy is at least, given how many images it was measured on. 'measured on' is
-    the split and the number of images of the class.
+    counts 'balanced ≥', what the balanced accuracy is at least, given how many images it was measured on.
+    'measured on' is the split and the number of images of the class.
 
     Example: modhub search cat dog --license mit
     """
@@ -66,7 +66,6 @@ def command(
                 module["ref"],
                 module["version"] or "–",
                 fraction(module["recall"]),
-                fraction(module["metrics"].get("balanced_accuracy")),
                 fraction(module["at_least"]),
                 shown_to(module["sample"]),
                 module["license"] or "–",
@@ -74,8 +73,8 @@ def command(
             ]
             for module in found
         ]
-        columns = ["module", "release", "recall", "balanced", "at least", "measured on"]
-        out.table([*columns, "licence", "data set"], rows, right=(2, 3, 4))
+        columns = ["module", "release", "recall", "balanced ≥", "measured on"]
+        out.table([*columns, "licence", "data set"], rows, right=(2, 3))
 
     out.emit(answer, human=human, quiet=[module["ref"] for module in found])
     if found:
