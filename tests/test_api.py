@@ -14,7 +14,9 @@ from modhub.api.composing import compose_project
 from modhub.api.making import apart, decompose_to, open_parent
 from modhub.api.projects import add_modules, create_project, lock_project
 from modhub.artifact import write_artifact
+from modhub.compose import Budget, compose, parts_of
 from modhub.data import as_batch, open_data
+from modhub.decompose.teaching import teach
 from modhub.errors import BudgetError, CompositionError, DataError, IntegrityError, RefError
 from modhub.nets import Runner
 from modhub.nets.architectures import ARCHITECTURES
@@ -78,21 +80,31 @@ def test_modules_are_shown_in_a_line():
     assert re.fullmatch(r"<ClassModule '\d' of '[^']+'>", repr(modules.modules[0]))
 
 
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 6, 3), nn.Linear(6, 10)
+
+    def forward(self, images):
+        return self.last(self.first(images).relu().mean((2, 3)))
+
+
 def test_a_module_of_torch_is_a_parent(here):
-    class Small(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.last = nn.Conv2d(1, 6, 3), nn.Linear(6, 10)
-
-        def forward(self, images):
-            return self.last(self.first(images).relu().mean((2, 3)))
-
     torch.manual_seed(0)
     modules = modhub.decompose(Small(), "digits", images_per_class=20, name="small", only=["3", "7"])
     assert [entry.label for entry in modules.manifest.modules] == ["3", "7"]
     assert modules.manifest.parent.architecture == "Small"
     assert modules.manifest.input.channels == 1
     assert (modules.manifest.input.height, modules.manifest.input.width) == (8, 8)
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_nothing_minds_that_gradients_are_switched_off(off):
+    modules, images = digit_modules(), open_data("digits").only(["8"]).sample(10, 0)
+    with off():
+        modhub.decompose(Small().requires_grad_(False), "digits", images_per_class=4, only=["3"])
+        taught = teach(modules, "8", images)
+        compose(parts_of(taught), budget=Budget(flops=0.9))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
+import torch
 from torch import nn
 
 from modhub.api.projects import open_catalog
@@ -81,6 +82,7 @@ def decompose(
     The `settings`, `DecomposeSettings` says more of them: `license`, `labels`, `only`, `name`, `dataset`,
     `input_size`, `mean`, `std`, `weights`, `arguments`, `split`, `measure`, `method`, `method_options`,
     `max_loss`, `images_per_class`, `examined`, `seed`, `date`, `device`, `form`, `resume`, `reporter`.
+    Where gradients are switched off they are on again for as long as this takes.
 
     Raises `ParentError`, `NetworkImportError`, `DataError` (also for the form `standalone`, which a set on
     one trunk cannot have), `BudgetError` for a loss that is no fraction, `DeviceError`, `ManifestError` for
@@ -176,6 +178,8 @@ def _form(settings: DecomposeSettings) -> str:
     return form
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def _decomposed(
     parent: str | nn.Module, data: str | ImageSet, settings: DecomposeSettings
 ) -> tuple[ModuleSet, Decomposition]:

@@ -57,6 +57,8 @@ _DRAWN = 60
 _PAPER = "R. A. Fisher, The use of multiple measurements in taxonomic problems, 1936"
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def teach(
     modules: ModuleSet,
     label: str,
