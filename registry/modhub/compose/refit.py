@@ -191,12 +191,22 @@ def _fitted(
         count += len(patches)
     square, product = square / count, product / count
     bias = tensors.get("bias", torch.zeros(len(rows), device=device))
-    before = torch.cat([rows, bias[:, None]], 1).double()
-    pull = RIDGE * square.diagonal() + 1e-7
+    rows, bias = _solved(square, product, rows, bias, RIDGE)
+    return {"weight": rows.reshape(weight.shape), "bias": bias}
+
+
+def _solved(
+    square: Tensor, product: Tensor, weight: Tensor, bias: Tensor, ridge: float
+) -> tuple[Tensor, Tensor]:
+    """The rows (rows, inputs) and bias that solve the normal equations `square` (inputs + 1, inputs + 1) and
+    `product` (inputs + 1, rows), pulled to what they were; the last input is the constant 1. It changes
+    `square`, which may be large."""
+    pull = ridge * square.diagonal() + 1e-7
     pull[-1] = 1e-9
+    before = torch.cat([weight, bias[:, None]], 1).double()
     square.diagonal().add_(pull)
     solved = torch.linalg.solve(square, product + pull[:, None] * before.T).T.float()
-    return {"weight": solved[:, :-1].reshape(weight.shape).contiguous(), "bias": solved[:, -1].contiguous()}
+    return solved[:, :-1].contiguous(), solved[:, -1].contiguous()
 
 
 def _samples(
@@ -223,9 +233,4 @@ def refit_head(weight: Tensor, bias: Tensor, goal: Tensor, features: Tensor) -> 
     inputs = torch.cat([features, torch.ones_like(features[:, :1])], 1).double()
     square = inputs.T @ inputs / len(inputs)
     product = inputs.T @ goal.double() / len(inputs)
-    pull = _HEAD_RIDGE * square.diagonal() + 1e-7
-    pull[-1] = 1e-9
-    before = torch.cat([weight, bias[:, None]], 1).double()
-    square.diagonal().add_(pull)
-    solved = torch.linalg.solve(square, product + pull[:, None] * before.T).T.float()
-    return solved[:, :-1].contiguous(), solved[:, -1].contiguous()
+    return _solved(square, product, weight, bias, _HEAD_RIDGE)
