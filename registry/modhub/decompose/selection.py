@@ -237,6 +237,7 @@ class _Value:
 def _group_order(
     group: ChannelGroup, statistics: ClassStatistics, space: ChannelSpace
 ) -> tuple[NDArray[np.int64], Array]:
+    """All slots of a group, and the charge at which each goes."""
     values = [
         value
         for name, moments in statistics.moments.items()
@@ -244,7 +245,6 @@ def _group_order(
     ]
     if group.size > _EXACT or any(value.precision.ndim == 1 for value in values):
         return _by_first_charge(group, values)
-    """All slots of a group, and the charge at which each goes."""
     charges = np.zeros(group.size)
     order = np.zeros(group.size, np.int64)
     paid = np.zeros(group.size)
