@@ -205,7 +205,7 @@ def test_what_is_left_of_a_branch_is_its_mean() -> None:
     mask = plan.space.full_mask()
     mask[branch.slots] = False
     weight = torch.zeros(1, plan.trunk.graph.shapes[plan.trunk.graph.output][0])
-    sliced, _, _ = cut(plan.trunk, mask, plan.space, plan.statistics(), weight, torch.zeros(1))
+    sliced, _, _ = cut(plan.trunk, mask, plan.space, plan.statistics, weight, torch.zeros(1))
     images = Preprocess(INPUT)(next(digits("13").batches(80))[0])
     with torch.inference_mode():
         seen = Runner(plan.trunk).observe(images, [branch.sum, branch.other])
@@ -233,7 +233,7 @@ def test_constants_go_where_a_fit_takes_them_over() -> None:
 
 def test_the_order_ends_with_every_branch_gone() -> None:
     plan = deep_plan()
-    statistics = plan.statistics()
+    statistics = plan.statistics
     assert statistics is not None
     removal = removal_order(statistics, plan.space, slot_costs(plan.trunk, plan.space), branches=True)
     every = sorted(int(slot) for branch in plan.space.branches for slot in branch.slots)

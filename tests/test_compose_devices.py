@@ -29,7 +29,7 @@ def test_refitting_stays_on_the_device_of_its_images() -> None:
     (plan,) = plans(parts_of(digit_modules(), ["1", "4"]))
     mask = plan.mask(Budget(flops=0.4))
     head = digit_parent().head
-    slim, weight, _ = cut(plan.trunk, mask, plan.space, plan.statistics(), head.weight, head.bias)
+    slim, weight, _ = cut(plan.trunk, mask, plan.space, plan.statistics, head.weight, head.bias)
     dense, slim = fuse_batch_norm(plan.trunk), fuse_batch_norm(slim)
     # Every operator here refuses tensors of two devices.
     with FakeTensorMode(allow_non_fake_inputs=False):

@@ -42,7 +42,7 @@ def _cut(fraction: float) -> tuple[Network, Network, Mask]:
     (plan,) = plans(parts_of(digit_modules(), ["1", "4"]))
     mask = plan.mask(Budget(flops=fraction))
     head = digit_parent().head
-    slim, _, _ = cut(plan.trunk, mask, plan.space, plan.statistics(), head.weight, head.bias)
+    slim, _, _ = cut(plan.trunk, mask, plan.space, plan.statistics, head.weight, head.bias)
     return fuse_batch_norm(plan.trunk), fuse_batch_norm(slim), mask
 
 
@@ -142,7 +142,7 @@ def test_distillation_brings_a_network_nearer_to_its_parent_on_other_images() ->
     rows, own = _heads(mask)
     slim, _, _ = refit_network(dense, slim, plan.space, mask, _inputs("train"))
     material = Material.of_images(digits("14"), INPUT, plan.trunk, 0)
-    statistics = plan.statistics()
+    statistics = plan.statistics
     assert statistics is not None
     lessons, sensitivity = material.transfer, statistics.sensitivity
     trained = distilled(dense, slim, plan.space, mask, rows, own, lessons, material.judged, sensitivity)
@@ -184,7 +184,7 @@ def test_what_is_matched_are_the_inputs_of_layers_and_the_features_before_they_a
     (plan,) = plans(parts_of(digit_modules(), ["1", "4"]))
     graph = plan.trunk.graph
     found = watched(graph, plan.space)
-    statistics = plan.statistics()
+    statistics = plan.statistics
     assert statistics is not None
     assert set(found.values()) == set(statistics.sensitivity)
     (last,) = (name for name, known in found.items() if known == graph.output)

@@ -24,7 +24,7 @@ class Budget:
 
     `max_loss` is the recall, in fractions, that the classes may lose on average. Every group of channels that
     is cut keeps a multiple of `multiple`: many engines compute multiples of 8 faster than numbers below.
-    Raises `BudgetError` for a fraction outside (0, 1] or a multiple below 1.
+    Raises `BudgetError` for a fraction outside (0, 1], a loss outside [0, 1) or a multiple below 1.
     """
 
     flops: float | None = None

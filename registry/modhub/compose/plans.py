@@ -97,6 +97,7 @@ class TrunkPlan:
     def space(self) -> ChannelSpace:
         return channel_space(self.trunk)
 
+    @cached_property
     def statistics(self) -> ClassStatistics | None:
         """Pooled over the modules; None when one of them carries none."""
         found = self.class_statistics()
@@ -112,12 +113,9 @@ class TrunkPlan:
         known = [each for each in found if each is not None]
         return known if len(known) == len(found) else None
 
-    def mask(self, budget: Budget | None, control: int | None = None, images: Tensor | None = None) -> Mask:
-        """The union of the modules' masks, or what `budget` buys for the set.
-
-        `control` draws what goes at random. With `images` (images, channels, height, width), normalised, a
-        budget of time asks what whole residual branches are worth. Raises `BudgetError`.
-        """
+    def mask(self, budget: Budget | None, control: int | None = None) -> Mask:
+        """The union of the modules' masks, or what `budget` buys for the set; `control` draws what goes at
+        random. Raises `BudgetError`."""
         if budget is None or all(getattr(budget, kind) is None for kind in KINDS):
             return self.space.union(mask_of(part) for part in self.parts)
         if control is not None:
@@ -156,7 +154,7 @@ class TrunkPlan:
                 low = middle + 1
                 continue
             if material is None:
-                measured, material = self._measured(mask, budget, tune, seed, reporter, imagination)
+                measured, material = self._measured(mask, tune, seed, reporter, imagination)
             if material is None or measured is None:
                 break
             mask = self.chosen(limit, material, seed)
@@ -184,7 +182,7 @@ class TrunkPlan:
     def removal(self) -> Removal:
         """The order in which channels can go for this set of classes."""
         space, costs = self.space, slot_costs(self.trunk, self.space)
-        statistics = self.statistics()
+        statistics = self.statistics
         if statistics is not None:
             return removal_order(statistics, space, costs, branches=True)
         return relevance_order(
@@ -201,7 +199,7 @@ class TrunkPlan:
         Raises `BudgetError`.
         """
         mask = self.mask(budget)
-        if budget.time is None or mask.all() or self.statistics() is None:
+        if budget.time is None or mask.all() or self.statistics is None:
             return mask
         order = branch_order(
             self.whole.trunk.network,
@@ -245,13 +243,12 @@ class TrunkPlan:
     def _measured(
         self,
         mask: Mask,
-        budget: Budget,
         tune: ImageSet | None,
         seed: int,
         reporter: Reporter,
         imagination: Imagination,
     ) -> tuple[Tensor | None, Material | None]:
-        """The same, and before it normalised images that it does not hold."""
+        """What to fit a slim network on, and before it normalised images that it does not hold."""
         if not self._fits(mask):
             return None, None
         if tune is not None:
@@ -327,7 +324,7 @@ class TrunkPlan:
             space = channel_space(dense)
         tensors = [head_tensors(head) for head in self.heads]
         rows, bias, sizes = stacked(tensors)
-        statistics = self.statistics() if dense is self.trunk and not mask.all() else None
+        statistics = self.statistics if dense is self.trunk and not mask.all() else None
         sliced, weight, fitted_bias = cut(dense, mask, space, statistics, rows, bias)
         network = fuse_batch_norm(sliced)
         if material is not None:
@@ -379,7 +376,7 @@ def decisions(each: TrunkPass, images: Tensor) -> Tensor:
         for head in each.heads:
             margin = head.margins(features)
             if head.classes == 1:
-                found.append((head.field("slope") * margin + head.field("intercept") > 0).long()[:, 0])
+                found.append((head.log_odds(margin) > 0).long()[:, 0])
             else:
                 found.append(margin.argmax(1))
     return torch.stack(found, 1)
