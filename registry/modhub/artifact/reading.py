@@ -92,8 +92,8 @@ def read_trunk(info: TrunkInfo, locate: Locate) -> tuple[Network, dict[str, Tens
             f"{info.graph.path} and {info.weights.path} are not the trunk that the manifest names.",
             hint="Pull the repository again.",
         )
-    shape = graph.shapes[graph.output]
-    if (shape[0] if len(shape) == 3 else shape[-1]) != info.features:
+    if graph.features != info.features:
+        shape = graph.shapes[graph.output]
         raise IntegrityError(
             f"The trunk in {info.graph.path} gives values of shape {list(shape)}; the "
             f"manifest says {info.features} features.",

@@ -247,8 +247,7 @@ def _known(modules: ModuleSet, label: str) -> tuple[list[ClassStatistics], Paren
             f"The head of '{about.name}' is applied at every position of its features.",
             hint="Teach on a parent whose last layer is linear.",
         )
-    features = modules.trunk.graph.shapes[modules.trunk.graph.output][-1]
-    if weight.shape != (len(about.labels), features) or bias.shape != weight.shape[:1]:
+    if weight.shape != (len(about.labels), modules.trunk.graph.features) or bias.shape != weight.shape[:1]:
         raise IntegrityError(f"The head that the trunk of '{about.name}' carries does not fit it.")
     parent = Parent(
         name=about.name,

@@ -120,6 +120,12 @@ class Graph:
                 readers[name].append(node)
         return MappingProxyType({name: tuple(nodes) for name, nodes in readers.items()})
 
+    @property
+    def features(self) -> int:
+        """How many channels the output has: what a head on this graph reads at each position."""
+        shape = self.shapes[self.output]
+        return shape[0] if len(shape) == 3 else shape[-1]
+
     def tensor_specs(self, node: Node) -> Mapping[str, TensorSpec]:
         """Role -> the shape and type that this node's tensor must have."""
         return OPERATORS[node.op].tensors(node.attributes, [self.shapes[name] for name in node.inputs])

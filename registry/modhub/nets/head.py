@@ -42,7 +42,7 @@ class Head:
         weight = self.weight if weight is None else weight
         bias = self.bias if bias is None else bias
         shape = trunk.graph.shapes[trunk.graph.output]
-        features = shape[-1] if len(shape) == 1 else shape[0]
+        features = trunk.graph.features
         if weight.shape[1] != features or bias.shape != weight.shape[:1]:
             raise ParentError(
                 f"A head of weight {list(weight.shape)} and bias {list(bias.shape)} does not fit a trunk "
