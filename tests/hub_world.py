@@ -49,7 +49,7 @@ def repository_files(
     }
 
     def info(path: str) -> FileInfo:
-        return FileInfo(path=path, sha256=sha256_of_bytes(files[path]), size=len(files[path]))
+        return FileInfo.of(path, files[path])
 
     trunk = TrunkInfo(
         sha256=sha256_of_bytes(files["trunk/weights.safetensors"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from modhub.files import pretty_json, sha256_of_bytes
+from modhub.files import pretty_json
 from modhub.manifest import (
     Calibration,
     FileInfo,
@@ -29,7 +29,7 @@ def put(directory: Path, path: str, content: bytes) -> FileInfo:
     place = directory / path
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(content)
-    return FileInfo(path=path, sha256=sha256_of_bytes(content), size=len(content))
+    return FileInfo.of(path, content)
 
 
 def write_paper_artifact(

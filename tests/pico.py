@@ -84,9 +84,9 @@ def pico_set(labels: Sequence[str] = LABELS) -> ModuleSet:
     price = cost(trunk)
     trunk_info = TrunkInfo(
         sha256=trunk.sha256,
-        graph=file_info("trunk/graph.json", graph),
-        weights=file_info(f"{stem}.safetensors", weights),
-        statistics=file_info(f"{stem}.statistics.safetensors", tensor_bytes(statistics)),
+        graph=FileInfo.of("trunk/graph.json", graph),
+        weights=FileInfo.of(f"{stem}.safetensors", weights),
+        statistics=FileInfo.of(f"{stem}.statistics.safetensors", tensor_bytes(statistics)),
         features=6,
         parameters=price.parameters,
         flops=price.flops,
@@ -104,10 +104,6 @@ def pico_set(labels: Sequence[str] = LABELS) -> ModuleSet:
     return ModuleSet(manifest, trunk, statistics, modules)
 
 
-def file_info(path: str, content: bytes) -> FileInfo:
-    return FileInfo(path=path, sha256=sha256_of_bytes(content), size=len(content))
-
-
 def entry_of(module: ClassModule) -> ModuleEntry:
     manifest = module.manifest
     return ModuleEntry(
@@ -115,7 +111,7 @@ def entry_of(module: ClassModule) -> ModuleEntry:
         slug=manifest.slug,
         aliases=manifest.aliases,
         form=manifest.form,
-        manifest=file_info(f"modules/{manifest.slug}/module.json", manifest.to_bytes()),
+        manifest=FileInfo.of(f"modules/{manifest.slug}/module.json", manifest.to_bytes()),
         tensors=manifest.tensors,
         trunk=None,
         kept_channels_fraction=manifest.sizes.kept_channels_fraction,
@@ -164,7 +160,7 @@ def _module(
             flops=price.flops - 1,
             parent_flops=price.flops,
         ),
-        tensors=file_info(f"modules/{slug}/module.safetensors", tensor_bytes(tensors)),
+        tensors=FileInfo.of(f"modules/{slug}/module.safetensors", tensor_bytes(tensors)),
         provenance=Provenance(tool="modhub", tool_version="0.1.0", seed=0, date=None, environment={}),
         license=parent.license,
     )

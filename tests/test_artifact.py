@@ -20,7 +20,7 @@ from modhub.files import pretty_json
 from modhub.manifest import FileInfo, RepositoryManifest
 from modhub.modules import ClassModule, ModuleSet, tensor_bytes
 from modhub.refs import slugs_of
-from tests.pico import entry_of, file_info, pico_set
+from tests.pico import entry_of, pico_set
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_only_the_wanted_modules_are_needed(written: Path) -> None:
 
 def test_files_may_lie_anywhere(tmp_path: Path, modules: ModuleSet) -> None:
     for content in artifact_files(modules).values():
-        info = file_info("", content)
+        info = FileInfo.of("", content)
         (tmp_path / info.sha256).write_bytes(content)
     (found,) = read_modules(modules.manifest, lambda info: tmp_path / info.sha256, ["dog"])
     assert found.modules[0].label == "dog"
@@ -243,7 +243,7 @@ def test_a_directory_that_is_no_artifact(tmp_path: Path) -> None:
 def with_tensors(modules: ModuleSet, tensors: dict[str, torch.Tensor]) -> ModuleSet:
     """A set that lies consistently: its only module has these tensors and the digest of them."""
     first = modules.modules[0]
-    info = file_info(first.manifest.tensors.path, tensor_bytes(tensors))
+    info = FileInfo.of(first.manifest.tensors.path, tensor_bytes(tensors))
     module = ClassModule(dataclasses.replace(first.manifest, tensors=info), tensors)
     manifest = dataclasses.replace(modules.manifest, modules=(entry_of(module),))
     return ModuleSet(manifest, modules.trunk, modules.statistics, (module,))

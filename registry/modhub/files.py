@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,6 +28,7 @@ __all__ = [
     "sha256_of_bytes",
     "sha256_of_file",
     "write_bytes",
+    "write_files",
     "write_text",
 ]
 
@@ -132,6 +133,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` of UTF-8 text."""
     write_bytes(path, text.encode())
+
+
+def write_files(root: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files by their paths below `root`, a directory that nobody reads yet (see `new_directory`).
+
+    Raises `IntegrityError` for a path that leaves it.
+    """
+    for path, content in contents.items():
+        file = confined(root, path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
 
 
 def check_vacant(path: Path, *, replace: bool = False) -> None:

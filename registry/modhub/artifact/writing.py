@@ -8,7 +8,7 @@ from pathlib import Path
 from modhub.artifact.tensorfile import parse_tensors
 from modhub.card import CARD_NAME, card
 from modhub.errors import IntegrityError
-from modhub.files import confined, new_directory, pretty_json, sha256_of_bytes
+from modhub.files import new_directory, pretty_json, sha256_of_bytes, write_files
 from modhub.manifest import MANIFEST_NAME, FileInfo, ModuleManifest, RepositoryManifest
 from modhub.modules import ModuleSet, tensor_bytes
 
@@ -68,8 +68,5 @@ def write_artifact(
     target = Path(directory)
     files = artifact_files(modules, *others)
     with new_directory(target, replace=replace) as scratch:
-        for path, content in files.items():
-            file = confined(scratch, path)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
+        write_files(scratch, files)
     return target

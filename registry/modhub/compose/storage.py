@@ -10,7 +10,6 @@ README.md
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from modhub.artifact import parse_tensors
 from modhub.compose.classifier import ComposedClassifier, TrunkPass, TrunkReport
 from modhub.compose.heads import CALIBRATION_FIELDS, DENSITY_FIELDS, HeadTensors, JoinedHead
 from modhub.errors import IntegrityError, ManifestError
-from modhub.files import confined, new_directory, parse_json, pretty_json, sha256_of_bytes
+from modhub.files import confined, new_directory, parse_json, pretty_json, sha256_of_bytes, write_files
 from modhub.manifest import Fields, FileInfo, InputSpec
 from modhub.modules import tensor_bytes
 from modhub.nets import TAIL_STEPS, Graph, Network
@@ -49,8 +48,8 @@ def save_build(classifier: ComposedClassifier, directory: Path, *, replace: bool
             {
                 **each.report.to_dict(),
                 "input": each.spec.to_dict(),
-                "graph": _info(graph, files[graph]),
-                "weights": _info(weights, files[weights]),
+                "graph": FileInfo.of(graph, files[graph]).to_dict(),
+                "weights": FileInfo.of(weights, files[weights]).to_dict(),
                 "heads": described,
             }
         )
@@ -60,15 +59,12 @@ def save_build(classifier: ComposedClassifier, directory: Path, *, replace: bool
         "schema_version": BUILD_SCHEMA_VERSION,
         "labels": list(classifier.labels),
         "reject": classifier.reject,
-        "heads": _info(_HEADS, files[_HEADS]),
+        "heads": FileInfo.of(_HEADS, files[_HEADS]).to_dict(),
         "passes": passes,
     }
     files[BUILD_NAME] = pretty_json(build)
     with new_directory(directory, replace=replace) as scratch:
-        for path, content in files.items():
-            target = confined(scratch, path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
+        write_files(scratch, files)
     return directory
 
 
@@ -110,14 +106,12 @@ def _pass(directory: Path, fields: Fields, number: int, held: dict[str, Tensor])
     spec = InputSpec.from_dict(fields.child("input"))
     if tuple(graph.input_shape) != (spec.channels, spec.height, spec.width):
         raise IntegrityError(f"The input of '{place}' is not the one that {fields.place} describes.")
-    shape = graph.shapes[graph.output]
-    features = shape[-1] if len(shape) == 1 else shape[0]
     heads = []
     for position, head in enumerate(fields.children("heads", minimum=1)):
         prefix = f"{number}.{position}."
         own = {name.removeprefix(prefix): t for name, t in held.items() if name.startswith(prefix)}
         tail = head.strings("tail")
-        _check_head(own, head.integer("classes", minimum=1), features, tail, head.place)
+        _check_head(own, head.integer("classes", minimum=1), graph.features, tail, head.place)
         heads.append(JoinedHead(HeadTensors.from_dict(own), tail))
     report = TrunkReport(
         parent=fields.string("parent"),
@@ -153,10 +147,6 @@ def _check_head(
             raise IntegrityError(f"The tensor '{name}' of {place} is missing or not {list(shape)}.")
     if set(tensors) - set(expected) or set(tail) - set(TAIL_STEPS):
         raise IntegrityError(f"{place} holds tensors or steps that this modhub does not know.")
-
-
-def _info(path: str, content: bytes) -> dict[str, Any]:
-    return FileInfo(path=path, sha256=sha256_of_bytes(content), size=len(content)).to_dict()
 
 
 def _tensors(directory: Path, info: FileInfo) -> dict[str, Tensor]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from modhub import __version__
 from modhub.decompose.base import Parent
-from modhub.files import pretty_json, sha256_of_bytes
+from modhub.files import pretty_json
 from modhub.manifest import (
     FileInfo,
     ModuleEntry,
@@ -19,10 +20,10 @@ from modhub.manifest import (
     TrunkInfo,
 )
 from modhub.modules import ClassModule, Decomposition, ModuleSet, tensor_bytes
-from modhub.nets import cost
+from modhub.nets import Network, cost
 from modhub.refs import slugs_of
 
-__all__ = ["assemble"]
+__all__ = ["assemble", "trunk_info"]
 
 
 def assemble(
@@ -40,7 +41,7 @@ def assemble(
     `aliases` and `ontology` are by label. `date` is ISO 8601; `environment` says with which versions it was
     made (None: torch's).
     """
-    trunk = _trunk_info(parent, decomposition)
+    trunk = trunk_info(parent.trunk, decomposition.statistics, "trunk", parent.trunk.sha256)
     about = ParentInfo(
         name=parent.name,
         architecture=parent.architecture,
@@ -59,7 +60,7 @@ def assemble(
     slugs = slugs_of(draft.label for draft in decomposition.modules)
     modules, entries = [], []
     for draft, slug in zip(decomposition.modules, slugs, strict=True):
-        tensors = _info(f"modules/{slug}/module.safetensors", tensor_bytes(draft.tensors))
+        tensors = FileInfo.of(f"modules/{slug}/module.safetensors", tensor_bytes(draft.tensors))
         manifest = ModuleManifest(
             label=draft.label,
             slug=slug,
@@ -78,7 +79,9 @@ def assemble(
             license=parent.license,
         )
         modules.append(ClassModule(manifest, draft.tensors))
-        entries.append(ModuleEntry.of(manifest, _info(f"modules/{slug}/module.json", manifest.to_bytes())))
+        entries.append(
+            ModuleEntry.of(manifest, FileInfo.of(f"modules/{slug}/module.json", manifest.to_bytes()))
+        )
     whole = RepositoryManifest(
         parent=about,
         trunk=trunk,
@@ -90,23 +93,18 @@ def assemble(
     return ModuleSet(whole, parent.trunk, decomposition.statistics, tuple(modules))
 
 
-def _trunk_info(parent: Parent, decomposition: Decomposition) -> TrunkInfo:
-    trunk, price = parent.trunk, cost(parent.trunk)
-    statistics = None
-    if decomposition.statistics:
-        statistics = _info(
-            f"trunk/{trunk.sha256}.statistics.safetensors", tensor_bytes(decomposition.statistics)
-        )
+def trunk_info(trunk: Network, statistics: Mapping[str, Tensor], directory: str, name: str) -> TrunkInfo:
+    """What manifests say of a trunk whose files stand in `directory`, its tensors under `name`."""
+    price = cost(trunk)
+    place = f"{directory}/{name}"
     return TrunkInfo(
         sha256=trunk.sha256,
-        graph=_info("trunk/graph.json", pretty_json(trunk.graph.to_dict())),
-        weights=_info(f"trunk/{trunk.sha256}.safetensors", tensor_bytes(trunk.tensors)),
-        statistics=statistics,
-        features=int(parent.head.weight.shape[1]),
+        graph=FileInfo.of(f"{directory}/graph.json", pretty_json(trunk.graph.to_dict())),
+        weights=FileInfo.of(f"{place}.safetensors", tensor_bytes(trunk.tensors)),
+        statistics=FileInfo.of(f"{place}.statistics.safetensors", tensor_bytes(statistics))
+        if statistics
+        else None,
+        features=trunk.graph.features,
         parameters=price.parameters,
         flops=price.flops,
     )
-
-
-def _info(path: str, content: bytes) -> FileInfo:
-    return FileInfo(path=path, sha256=sha256_of_bytes(content), size=len(content))

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import torch
 
+from modhub.decompose.assembling import trunk_info
 from modhub.decompose.compensation import cut
 from modhub.decompose.statistics import read_statistics
-from modhub.files import pretty_json, sha256_of_bytes
-from modhub.manifest import FileInfo, ModuleEntry, RepositoryManifest, TrunkInfo
+from modhub.manifest import FileInfo, ModuleEntry, RepositoryManifest
 from modhub.modules import ClassModule, ModuleSet, tensor_bytes
-from modhub.nets import Network, channel_space, cost, mask_positions
+from modhub.nets import channel_space, mask_positions
 from modhub.positions import position_masks
 
 __all__ = ["standalone"]
@@ -44,14 +44,14 @@ def standalone(modules: ModuleSet, name: str) -> ModuleSet:
         **{name: tensors[name] for name in ("head.tail",) if name in tensors},
     }
     manifest = module.manifest
-    info = _trunk_info(trunk, shared, weight.shape[1], f"modules/{manifest.slug}")
+    place = f"modules/{manifest.slug}"
     manifest = replace(
         manifest,
         form="standalone",
-        trunk=info,
-        tensors=_info(f"modules/{manifest.slug}/module.safetensors", tensor_bytes(own)),
+        trunk=trunk_info(trunk, shared, place, "trunk"),
+        tensors=FileInfo.of(f"{place}/module.safetensors", tensor_bytes(own)),
     )
-    entry = ModuleEntry.of(manifest, _info(f"modules/{manifest.slug}/module.json", manifest.to_bytes()))
+    entry = ModuleEntry.of(manifest, FileInfo.of(f"{place}/module.json", manifest.to_bytes()))
     repository = RepositoryManifest(
         parent=manifest.parent,
         trunk=None,
@@ -61,21 +61,3 @@ def standalone(modules: ModuleSet, name: str) -> ModuleSet:
         modules=(entry,),
     )
     return ModuleSet(repository, trunk, shared, (ClassModule(manifest, own),))
-
-
-def _trunk_info(trunk: Network, shared: dict[str, torch.Tensor], features: int, directory: str) -> TrunkInfo:
-    price = cost(trunk)
-    statistics = _info(f"{directory}/trunk.statistics.safetensors", tensor_bytes(shared)) if shared else None
-    return TrunkInfo(
-        sha256=trunk.sha256,
-        graph=_info(f"{directory}/graph.json", pretty_json(trunk.graph.to_dict())),
-        weights=_info(f"{directory}/trunk.safetensors", tensor_bytes(trunk.tensors)),
-        statistics=statistics,
-        features=features,
-        parameters=price.parameters,
-        flops=price.flops,
-    )
-
-
-def _info(path: str, content: bytes) -> FileInfo:
-    return FileInfo(path=path, sha256=sha256_of_bytes(content), size=len(content))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modhub.errors import ManifestError, RefError
-from modhub.files import confined
+from modhub.files import confined, sha256_of_bytes
 from modhub.manifest.fields import Fields
 from modhub.refs import RepositoryId
 
@@ -41,6 +41,11 @@ class FileInfo:
     path: str
     sha256: str
     size: int
+
+    @classmethod
+    def of(cls, path: str, content: bytes) -> FileInfo:
+        """The file `path` of a repository with this content."""
+        return cls(path=path, sha256=sha256_of_bytes(content), size=len(content))
 
     @classmethod
     def from_dict(cls, fields: Fields) -> FileInfo:
