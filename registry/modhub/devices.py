@@ -25,7 +25,7 @@ def pick_device(text: str = "auto") -> torch.device:
         raise DeviceError(f"'{text}' is not a device.", hint="There are: auto, cpu, cuda.")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if text == "cpu" or (text == "auto" and not count):
-        return torch.device("cpu")
+        return CPU
     # torchrun numbers the processes of a machine; each takes a device of its own while there are enough.
     turn = int(os.environ.get("LOCAL_RANK", "0")) % max(count, 1)
     number = int(text.partition(":")[2] or turn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -12,14 +12,15 @@ import numpy as np
 import torch
 
 from modhub.data import ImageSet
+from modhub.devices import CPU
 from modhub.errors import BudgetError, DataError, ParentError
-from modhub.manifest import InputSpec
+from modhub.manifest import InputSpec, Sizes
 from modhub.modules import Decomposition
-from modhub.nets import Head, Network, split_head
+from modhub.nets import Cost, Head, Mask, Network, split_head
 from modhub.refs import is_text
 from modhub.reporter import Reporter
 
-__all__ = ["DecomposeOptions", "Method", "Parent", "aligned", "classes_seen", "wanted_rows"]
+__all__ = ["DecomposeOptions", "Method", "Parent", "aligned", "classes_seen", "sizes_of", "wanted_rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +124,7 @@ class DecomposeOptions:
     batch: int = 100
     labels: tuple[str, ...] | None = None
     examined: int | None = None
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: torch.device = CPU
     resume: Path | None = None
 
     def __post_init__(self) -> None:
@@ -165,6 +166,18 @@ def wanted_rows(parent: Parent, options: DecomposeOptions) -> list[int]:
             hint=f"Its classes are: {', '.join(parent.labels[:20])}.",
         )
     return [row for row, label in enumerate(parent.labels) if not options.labels or label in options.labels]
+
+
+def sizes_of(mask: Mask, kept: Cost, whole: Cost) -> Sizes:
+    """What a module keeps: the slots of `mask`, and the costs of its network and of the whole trunk."""
+    return Sizes(
+        kept_channels=int(mask.sum()),
+        channels=len(mask),
+        kept_parameters=kept.parameters,
+        parameters=whole.parameters,
+        flops=kept.flops,
+        parent_flops=whole.flops,
+    )
 
 
 def classes_seen(parent: Parent, images: ImageSet) -> dict[str, int]:

@@ -33,13 +33,14 @@ from torch import Tensor
 
 from modhub.data import ImageSet, split_indices
 from modhub.decompose.backtracking import serving_positions
-from modhub.decompose.base import DecomposeOptions, Parent, aligned, classes_seen, wanted_rows
+from modhub.decompose.base import DecomposeOptions, Parent, aligned, classes_seen, sizes_of, wanted_rows
 from modhub.decompose.calibration import Calibrator, balanced_accuracy
 from modhub.decompose.channelling import channelled_head
 from modhub.decompose.held_out import HeldOut, normalised
 from modhub.decompose.statistics import margins
+from modhub.devices import CPU
 from modhub.errors import DataError, ParentError
-from modhub.manifest import Calibration, Measurement, MethodInfo, Sizes
+from modhub.manifest import Calibration, Measurement, MethodInfo
 from modhub.modules import Decomposition, ModuleDraft
 from modhub.nets import (
     ChannelSpace,
@@ -137,7 +138,6 @@ class Concern:
                 masks = {value: mask & serving.get(value, mask) for value, mask in masks.items()}
             mask = kept_channels(space, masks)
             sliced = slice_network(mask_positions(parent.trunk, masks), mask)
-            size = cost(sliced)
             calibration = scores.calibrator.calibration(row)
             drafts.append(
                 ModuleDraft(
@@ -152,14 +152,7 @@ class Concern:
                     measurement=scores.measure(
                         row, mask_positions(parent.trunk, masks), calibration, images.name, images.split
                     ),
-                    sizes=Sizes(
-                        kept_channels=int(mask.sum()),
-                        channels=space.slots,
-                        kept_parameters=size.parameters,
-                        parameters=whole.parameters,
-                        flops=size.flops,
-                        parent_flops=whole.flops,
-                    ),
+                    sizes=sizes_of(mask, cost(sliced), whole),
                 )
             )
         return Decomposition(
@@ -222,7 +215,7 @@ def observe_fired(
     preprocess: Preprocess,
     batch: int,
     reporter: Reporter,
-    device: torch.device | None = None,
+    device: torch.device = CPU,
 ) -> Fired:
     """One pass over all of `images`, whose targets count as the parent's labels.
 
@@ -230,7 +223,7 @@ def observe_fired(
     """
     rows = set(wanted)
     names = tuple(values)
-    runner = Runner(parent.trunk).to(device or torch.device("cpu"))
+    runner = Runner(parent.trunk).to(device)
     own: dict[int, dict[str, Tensor]] = {}
     sample: dict[int, dict[str, Tensor]] = {}
     shapes = parent.trunk.graph.shapes

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from modhub.data import ImageSet, split_indices
-from modhub.decompose.base import DecomposeOptions, Parent, aligned, classes_seen, wanted_rows
+from modhub.decompose.base import DecomposeOptions, Parent, aligned, classes_seen, sizes_of, wanted_rows
 from modhub.decompose.channelling import head_tensors
 from modhub.decompose.compensation import cut
 from modhub.decompose.examining import Examiner, parent_logits
@@ -49,7 +49,6 @@ from modhub.manifest import Calibration, Measurement, MethodInfo, Sizes
 from modhub.manifest.fields import Fields
 from modhub.modules import Decomposition, ModuleDraft
 from modhub.nets import Mask, channel_space, cost, slice_network, weightless
-from modhub.preprocessing import Preprocess
 from modhub.reporter import Reporter
 
 __all__ = ["Relevance"]
@@ -125,7 +124,6 @@ class _Work:
         self.place = f"{images.name}/{images.split}"
         self.fit, self.held = images.subset(fit), images.subset(held)
         self.space = channel_space(parent.trunk)
-        self.preprocess = Preprocess(parent.input)
         self.whole = cost(parent.trunk)
         self.shapes = weightless(parent.trunk)
         self.costs = slot_costs(parent.trunk, self.space)
@@ -233,8 +231,13 @@ class _Work:
             removal = self._order(row, self.seen.statistics(row, covariances=not self.quick))
             count = int(np.searchsorted(removal.price * scale, price, side="right"))
             mask = mask_after(removal, count, self.space)
-            size = cost(slice_network(self.shapes, mask, space=self.space))
-            return self._chosen(mask, calibration, None, size.parameters, size.flops, None)
+            return _Choice(
+                mask=mask,
+                calibration=calibration,
+                measurement=None,
+                sizes=sizes_of(mask, cost(slice_network(self.shapes, mask, space=self.space)), self.whole),
+                price=None,
+            )
         statistics = self.seen.statistics(row)
         removal = self._order(row, statistics)
         count = examiner.longest(row, statistics, removal, calibration)
@@ -242,34 +245,18 @@ class _Work:
         sliced, weight, bias = cut(
             parent.trunk, mask, self.space, statistics, parent.head.weight, parent.head.bias
         )
-        size = cost(sliced)
-        measurement = examiner.measure(row, sliced, weight, bias, calibration, self.place)
-        paid = float(removal.price[count - 1] * scale) if count else 0.0
-        return self._chosen(mask, calibration, measurement, size.parameters, size.flops, paid)
+        return _Choice(
+            mask=mask,
+            calibration=calibration,
+            measurement=examiner.measure(row, sliced, weight, bias, calibration, self.place),
+            sizes=sizes_of(mask, cost(sliced), self.whole),
+            price=float(removal.price[count - 1] * scale) if count else 0.0,
+        )
 
     def _order(self, row: int, statistics: ClassStatistics) -> Removal:
         if not self.quick:
             return removal_order(statistics, self.space, self.costs)
         return self.orders.order(self.seen.deviations(row), statistics.sensitivity)
-
-    def _chosen(
-        self,
-        mask: Mask,
-        calibration: Calibration,
-        measurement: Measurement | None,
-        parameters: int,
-        flops: int,
-        price: float | None,
-    ) -> _Choice:
-        sizes = Sizes(
-            kept_channels=int(mask.sum()),
-            channels=self.space.slots,
-            kept_parameters=parameters,
-            parameters=self.whole.parameters,
-            flops=flops,
-            parent_flops=self.whole.flops,
-        )
-        return _Choice(mask=mask, calibration=calibration, measurement=measurement, sizes=sizes, price=price)
 
     def _draft(self, row: int, choice: _Choice) -> ModuleDraft:
         statistics = self.seen.statistics(row, covariances=False)

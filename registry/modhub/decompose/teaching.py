@@ -25,7 +25,7 @@ from torch import Tensor
 from modhub.data import ImageSet
 from modhub.decompose.assembling import assemble
 from modhub.decompose.augment import augmented
-from modhub.decompose.base import Parent
+from modhub.decompose.base import Parent, sizes_of
 from modhub.decompose.calibration import PLAIN_WEIGHT, fit_calibration
 from modhub.decompose.compensation import cut
 from modhub.decompose.held_out import normalised
@@ -39,7 +39,7 @@ from modhub.decompose.statistics import (
     statistics_tensors,
 )
 from modhub.errors import CompositionError, DataError, IntegrityError
-from modhub.manifest import Calibration, MethodInfo, Sizes
+from modhub.manifest import Calibration, MethodInfo
 from modhub.modules import ClassModule, Decomposition, ModuleDraft, ModuleSet
 from modhub.nets import Head, Runner, channel_space, cost
 from modhub.preprocessing import Preprocess
@@ -98,7 +98,6 @@ def teach(
     kept = float(np.mean([module.manifest.sizes.kept_channels_fraction for module in modules.modules]))
     mask = mask_after(removal, min(round((1 - kept) * space.slots), len(removal.slots)), space)
     sliced, _, _ = cut(parent.trunk, mask, space, statistics, *head)
-    whole, part = cost(parent.trunk), cost(sliced)
     relevance = importance(statistics, space)
     own = sum(len(each.mean) * (len(each.mean) - 1) // 2 for each in statistics.moments.values())
     draft = ModuleDraft(
@@ -112,14 +111,7 @@ def teach(
         },
         calibration=_calibration(modules.modules[0], known, parent, head, plain, harder),
         measurement=None,
-        sizes=Sizes(
-            kept_channels=int(mask.sum()),
-            channels=space.slots,
-            kept_parameters=part.parameters,
-            parameters=whole.parameters,
-            flops=part.flops,
-            parent_flops=whole.flops,
-        ),
+        sizes=sizes_of(mask, cost(sliced), cost(parent.trunk)),
     )
     done = Decomposition(
         method=MethodInfo(name="teach", parameters={"images": len(images)}, paper=_PAPER),
