@@ -15,10 +15,9 @@ from modhub.compose.plans import plans, positioned
 from modhub.data import ImageSet
 from modhub.decompose import Parent
 from modhub.decompose.base import DecomposeOptions, aligned, wanted_rows
-from modhub.decompose.calibration import balanced_accuracy
 from modhub.decompose.compensation import cut
+from modhub.decompose.figures import Answers, measurement
 from modhub.decompose.statistics import margins
-from modhub.manifest import Measurement
 from modhub.modules import Decomposition, ModuleSet
 from modhub.nets import Runner, channel_space
 from modhub.preprocessing import Preprocess
@@ -87,29 +86,16 @@ def measured(
         )[1:]
         found = _answers(nn.Sequential(one, _Scores(one, *folded, parent.head.tail)), batches)
         own, answers = found[:, names.index(draft.label)], found[:, len(names) :].argmax(1).numpy()
-        positive = targets == row
-        slope, intercept = (draft.calibration.parameters[name] for name in ("slope", "intercept"))
-        alone = slope * own.double().numpy() + intercept > 0
-        margin = logits[:, row] - (logits.sum(1) - logits[:, row]) / max(logits.shape[1] - 1, 1)
-        parent_alone = slope * margin.double().numpy() + intercept > 0
-        named = answers == row
-        values = {
-            "recall": float(named[positive].mean()),
-            "precision": float(positive[named].mean()) if named.any() else 0.0,
-            "parent_recall": float((logits.argmax(1).numpy() == row)[positive].mean()),
-            "balanced_accuracy": balanced_accuracy(alone, positive),
-            "parent_balanced_accuracy": balanced_accuracy(parent_alone, positive),
-            "false_accept": draft.calibration.parameters["false_accept"],
-        }
-        measurement = Measurement(
+        figures = measurement(
+            Answers(answers == row, own.double().numpy()),
+            Answers.of(logits, row),
+            targets == row,
+            draft.calibration,
             dataset=images.name,
             # A folder without splits was said to hold images that the parent was not trained on.
             split="test" if images.split == "all" else images.split,
-            positives=int(positive.sum()),
-            negatives=int((~positive).sum()),
-            values=values,
         )
-        drafts.append(dataclasses.replace(draft, measurement=measurement))
+        drafts.append(dataclasses.replace(draft, measurement=figures))
     return dataclasses.replace(decomposition, modules=tuple(drafts))
 
 

@@ -28,14 +28,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from modhub.data import ImageSet, split_indices
 from modhub.decompose.backtracking import serving_positions
 from modhub.decompose.base import DecomposeOptions, Parent, aligned, classes_seen, sizes_of, wanted_rows
-from modhub.decompose.calibration import Calibrator, balanced_accuracy
 from modhub.decompose.channelling import channelled_head
+from modhub.decompose.figures import Answers, measurement
 from modhub.decompose.held_out import HeldOut, normalised
 from modhub.decompose.statistics import margins
 from modhub.devices import CPU
@@ -322,13 +321,7 @@ class _Scores:
     def __init__(self, parent: Parent, held: HeldOut) -> None:
         self.parent, self.held = parent, held
         self.logits = self._logits(parent.trunk, held.images.split(100))
-        choosing = held.choosing
-        self.calibrator = Calibrator(
-            self.logits.double().numpy()[choosing],
-            held.targets[choosing],
-            held.weights[choosing],
-            held.sure[choosing],
-        )
+        self.calibrator = held.calibrator(self.logits)
 
     def measure(
         self, row: int, trunk: Network, calibration: Calibration, dataset: str, split: str
@@ -336,44 +329,19 @@ class _Scores:
         """On images no choice has seen: the class's row among the parent's, all on the module's trunk."""
         measured = np.flatnonzero(self.held.measuring)
         positive = self.held.targets[measured] == row
-        if len(set(positive.tolist())) < 2:
+        if positive.all() or not positive.any():
             # None of the class was left to measure on, or nothing else.
             return None
-        logits, expected = (
-            self._logits(trunk, torch.split(self.held.images[measured], 100)),
-            self.logits[measured],
-        )
-        answers = logits.argmax(1).numpy() == row
-        values = {
-            "recall": float(answers[positive].mean()),
-            "precision": float(positive[answers].mean()) if answers.any() else 0.0,
-            "parent_recall": float((expected.argmax(1).numpy() == row)[positive].mean()),
-            "balanced_accuracy": self._balanced(logits, row, calibration, positive),
-            "parent_balanced_accuracy": self._balanced(expected, row, calibration, positive),
-            "false_accept": calibration.parameters["false_accept"],
-        }
-        return Measurement(
+        return measurement(
+            Answers.of(self._logits(trunk, torch.split(self.held.images[measured], 100)), row),
+            Answers.of(self.logits[measured], row),
+            positive,
+            calibration,
             dataset=dataset,
             split=split,
-            positives=int(positive.sum()),
-            negatives=int((~positive).sum()),
-            values=values,
         )
-
-    def _balanced(
-        self, logits: Tensor, row: int, calibration: Calibration, positive: NDArray[np.bool_]
-    ) -> float:
-        fitted = calibration.parameters
-        accepted = fitted["slope"] * _margin(logits, row) + fitted["intercept"] > 0
-        return balanced_accuracy(accepted, positive)
 
     def _logits(self, trunk: Network, batches: Iterable[Tensor]) -> Tensor:
         runner, head = Runner(trunk), self.parent.head
         with torch.inference_mode():
             return torch.cat([margins(runner(batch), head.weight, head.bias, head.tail) for batch in batches])
-
-
-def _margin(logits: Tensor, row: int) -> NDArray[np.float64]:
-    """z_row − mean of the other logits, (batch,)."""
-    others = (logits.sum(1) - logits[:, row]) / max(logits.shape[1] - 1, 1)
-    return np.asarray((logits[:, row] - others).double().numpy())

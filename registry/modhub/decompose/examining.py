@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modhub.decompose.base import DecomposeOptions, Parent
-from modhub.decompose.calibration import Calibrator, balanced_accuracy
+from modhub.decompose.calibration import balanced_accuracy
 from modhub.decompose.channelling import channelled_head
 from modhub.decompose.compensation import cut
+from modhub.decompose.figures import Answers, accepted, margin_of, measurement
 from modhub.decompose.held_out import HeldOut
 from modhub.decompose.rows import Rows
 from modhub.decompose.selection import Removal, mask_after
@@ -19,7 +20,7 @@ from modhub.decompose.workers import Workers
 from modhub.manifest import Calibration, Measurement
 from modhub.nets import ChannelSpace, Network, Runner, fuse_batch_norm
 
-__all__ = ["Examiner", "accepted", "parent_logits"]
+__all__ = ["Examiner", "parent_logits"]
 
 _NEGATIVES = 200
 _MEASURED = 400
@@ -51,14 +52,7 @@ class Examiner:
         self, parent: Parent, space: ChannelSpace, held: HeldOut, logits: Tensor, options: DecomposeOptions
     ) -> None:
         self.parent, self.space, self.held, self.logits, self.options = parent, space, held, logits, options
-        self.totals = logits.sum(1)
-        self.choosing = held.choosing
-        self.calibrator = Calibrator(
-            logits.double().numpy()[self.choosing],
-            held.targets[self.choosing],
-            held.weights[self.choosing],
-            held.sure[self.choosing],
-        )
+        self.calibrator = held.calibrator(logits)
 
     def calibration(self, row: int) -> Calibration:
         """Of the class's margin, on the images that choices look at."""
@@ -75,7 +69,7 @@ class Examiner:
         chosen = held.examination(row, _NEGATIVES, self.options.seed)
         positive = held.targets[chosen] == row
         weight, bias = channelled_head(parent.head.weight, parent.head.bias, row)
-        whole = _margin(self.logits, self.totals, row)[chosen]
+        whole = margin_of(self.logits[chosen], row)
         goal = balanced_accuracy(accepted(whole, calibration), positive) - self.options.max_loss
         limit = _MOVED * float(whole.var())
         fewest, most = 0, len(removal.slots)
@@ -103,30 +97,20 @@ class Examiner:
         drawn, and count for all in the precision.
         """
         measured, share = self._measured(row)
-        if len(set((self.held.targets[measured] == row).tolist())) < 2:
+        positive = self.held.targets[measured] == row
+        if positive.all() or not positive.any():
             # None of the class was left to measure on, or nothing else.
             return None
         logits = self._logits(sliced, weight, bias, self.held.images[measured])
-        positive = self.held.targets[measured] == row
-        own = self.logits[measured]
-        answers, expected = logits.argmax(1).numpy() == row, own.argmax(1).numpy() == row
-        right, wrong = float((answers & positive).sum()), float((answers & ~positive).sum()) / share
-        margin, parent_margin = _margin(logits, logits.sum(1), row), _margin(own, own.sum(1), row)
-        values = {
-            "recall": float(answers[positive].mean()),
-            "precision": right / (right + wrong) if right + wrong else 0.0,
-            "parent_recall": float(expected[positive].mean()),
-            "balanced_accuracy": balanced_accuracy(accepted(margin, calibration), positive),
-            "parent_balanced_accuracy": balanced_accuracy(accepted(parent_margin, calibration), positive),
-            "false_accept": calibration.parameters["false_accept"],
-        }
-        name, _, split = place.rpartition("/")
-        return Measurement(
-            dataset=name,
+        dataset, _, split = place.rpartition("/")
+        return measurement(
+            Answers.of(logits, row),
+            Answers.of(self.logits[measured], row),
+            positive,
+            calibration,
+            dataset=dataset,
             split=split,
-            positives=int(positive.sum()),
-            negatives=int((~positive).sum()),
-            values=values,
+            share=share,
         )
 
     def _measured(self, row: int) -> tuple[NDArray[np.int64], float]:
@@ -148,16 +132,3 @@ class Examiner:
                 for batch in torch.split(images, self.options.batch)
             ]
         return torch.cat(found)
-
-
-def accepted(margin: NDArray[np.float64], calibration: Calibration) -> NDArray[np.bool_]:
-    """Whether a module alone says yes."""
-    parameters = calibration.parameters
-    return np.asarray(parameters["slope"] * margin + parameters["intercept"] > 0)
-
-
-def _margin(logits: Tensor, totals: Tensor, row: int) -> NDArray[np.float64]:
-    """z_row − mean of the other logits, (batch,); `totals` are the sums of the logits."""
-    others = max(logits.shape[1] - 1, 1)
-    margin = logits[:, row] - (totals - logits[:, row]) / others
-    return np.asarray(margin.double().numpy())

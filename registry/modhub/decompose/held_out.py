@@ -13,7 +13,7 @@ from torch import Tensor
 from modhub.data import ImageSet, evenly_spaced
 from modhub.decompose.augment import augmented, mirrored
 from modhub.decompose.base import DecomposeOptions, Parent
-from modhub.decompose.calibration import PLAIN_WEIGHT
+from modhub.decompose.calibration import PLAIN_WEIGHT, Calibrator
 from modhub.decompose.rows import Rows
 from modhub.decompose.statistics import margins
 from modhub.nets import Runner, fuse_batch_norm
@@ -93,6 +93,16 @@ class HeldOut:
         half = len(self.targets) // 2
         copies = np.concatenate([np.zeros(half, np.bool_), self.measuring[:half]])
         return np.asarray(~(self.measuring | copies))
+
+    def calibrator(self, logits: Tensor) -> Calibrator:
+        """Of the parent, by its `logits` (images, labels) of all these images, on the choosing ones."""
+        choosing = self.choosing
+        return Calibrator(
+            logits.double().numpy()[choosing],
+            self.targets[choosing],
+            self.weights[choosing],
+            self.sure[choosing],
+        )
 
     def examination(self, label: int, negatives: int, seed: int) -> NDArray[np.int64]:
         """Indices of the choosing images of `label`, and of at most `negatives` others, drawn with `seed`."""
