@@ -70,7 +70,7 @@ def measured(
     dense = positioned(plan.trunk, plan.parts)
     # As in `TrunkPlan.compile`, but here the set may lack classes whose rows have a say in the answers.
     space = plan.space if dense is plan.trunk else channel_space(dense)
-    statistics = plan.statistics() if dense is plan.trunk else None
+    statistics = plan.statistics if dense is plan.trunk else None
     drafts = []
     for draft in reporter.track(decomposition.modules, f"measure on {images.name}"):
         row = parent.labels.index(draft.label)

@@ -31,6 +31,7 @@ __all__ = [
     "is_text",
     "parse_version",
     "pinned_versions",
+    "repeated",
     "rows_of",
     "slug_of",
     "slugs_of",
@@ -127,6 +128,11 @@ def slugs_of(labels: Iterable[str]) -> tuple[str, ...]:
             candidate = slug_of(f"{slug[:80]} {count}")
         taken[candidate] = None
     return tuple(taken)
+
+
+def repeated(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of `names` that stand there more than once, in their order."""
+    return tuple(name for name, count in Counter(names).items() if count > 1)
 
 
 def rows_of(

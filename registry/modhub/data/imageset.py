@@ -60,21 +60,23 @@ class ImageSet:
 
     def only(self, labels: Sequence[str]) -> ImageSet:
         """The images of `labels`; targets count in the order given. Raises `DataError` for an unknown one."""
-        if missing := [label for label in labels if label not in self.labels]:
+        places = {label: place for place, label in enumerate(self.labels)}
+        if missing := [label for label in labels if label not in places]:
             raise DataError(
                 f"The data set '{self.name}' has no class '{missing[0]}'.",
                 hint=f"Its {len(self.labels)} classes include: {', '.join(self.labels[:20])}.",
             )
-        position = {self.labels.index(label): number for number, label in enumerate(labels)}
-        chosen = np.flatnonzero(np.isin(self.targets, list(position)))
-        part = self.subset(chosen)
-        targets = np.array([position[int(target)] for target in part.targets], dtype=np.int64)
-        return ImageSet(self.name, self.split, labels, targets, part._read)
+        number = np.full(len(self.labels), -1, np.int64)
+        number[[places[label] for label in labels]] = np.arange(len(labels))
+        targets = number[self.targets]
+        chosen = np.flatnonzero(targets >= 0)
+        return ImageSet(self.name, self.split, labels, targets[chosen], self.subset(chosen)._read)
 
     def relabelled(self, labels: Sequence[str]) -> ImageSet:
         """The same images, targets counted in `labels`, which hold all of its own and perhaps more."""
-        position = np.array([labels.index(label) for label in self.labels], np.int64)
-        return ImageSet(self.name, self.split, labels, position[self.targets], self._read)
+        places = {label: place for place, label in enumerate(labels)}
+        number = np.array([places[label] for label in self.labels], np.int64)
+        return ImageSet(self.name, self.split, labels, number[self.targets], self._read)
 
     def sample(self, per_class: int, seed: int) -> ImageSet:
         """At most `per_class` images of each class, drawn with `seed`; see `split_indices`."""

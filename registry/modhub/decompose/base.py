@@ -17,7 +17,7 @@ from modhub.errors import BudgetError, DataError, ParentError
 from modhub.manifest import InputSpec, Sizes
 from modhub.modules import Decomposition
 from modhub.nets import Cost, Head, Mask, Network, split_head
-from modhub.refs import is_text
+from modhub.refs import is_text, repeated
 from modhub.reporter import Reporter
 
 __all__ = ["DecomposeOptions", "Method", "Parent", "aligned", "classes_seen", "sizes_of", "wanted_rows"]
@@ -71,8 +71,8 @@ class Parent:
                 f"'{name}' answers with {rows} classes, but {len(labels)} labels were given.",
                 hint="Give one label per row of its last layer, in that order, with --labels.",
             )
-        if repeated := {label for label in labels if list(labels).count(label) > 1}:
-            raise ParentError(f"The label '{min(repeated)}' stands twice.", hint="Give every class its own.")
+        if twice := repeated(labels):
+            raise ParentError(f"The label '{min(twice)}' stands twice.", hint="Give every class its own.")
         if unfit := [label for label in labels if not is_text(label)]:
             raise ParentError(
                 f"The label {unfit[0]!a} holds a control character or a lone surrogate.",
@@ -165,7 +165,8 @@ def wanted_rows(parent: Parent, options: DecomposeOptions) -> list[int]:
             f"'{parent.name}' has no class '{min(unknown)}'.",
             hint=f"Its classes are: {', '.join(parent.labels[:20])}.",
         )
-    return [row for row, label in enumerate(parent.labels) if not options.labels or label in options.labels]
+    wanted = set(options.labels or parent.labels)
+    return [row for row, label in enumerate(parent.labels) if label in wanted]
 
 
 def sizes_of(mask: Mask, kept: Cost, whole: Cost) -> Sizes:
@@ -195,8 +196,9 @@ def aligned(
     `DataError` when a needed class has fewer than `minimum` images, or when there is no other.
     """
     needed = parent.labels if needed is None else needed
-    if missing := sorted(set(needed) - set(images.labels)):
-        there = [label for label in parent.labels if label in images.labels]
+    given, known = set(images.labels), set(parent.labels)
+    if missing := sorted(set(needed) - given):
+        there = [label for label in parent.labels if label in given]
         hint = f"Its classes are: {', '.join(images.labels[:10])}; name the parent's with --labels."
         if len(there) > 1:
             hint = f"Make modules of what is there with: --only {shlex.quote(','.join(there[:10]))}"
@@ -205,12 +207,13 @@ def aligned(
             + (f" (and lacks {len(missing) - 1} more of its classes)." if len(missing) > 1 else "."),
             hint=hint,
         )
-    own = images.only([label for label in images.labels if label in parent.labels]).relabelled(parent.labels)
+    own = images.only([label for label in images.labels if label in known]).relabelled(parent.labels)
     counts = own.counts()
+    images_of = dict(zip(parent.labels, counts.tolist(), strict=True))
     for label in needed:
-        if (count := int(counts[parent.labels.index(label)])) < minimum:
+        if images_of[label] < minimum:
             raise DataError(
-                f"The data set '{images.name}' has {count} images of '{label}'; "
+                f"The data set '{images.name}' has {images_of[label]} images of '{label}'; "
                 f"at least {minimum} are needed.",
                 hint="Add images of that class.",
             )

@@ -77,7 +77,8 @@ class Observations:
     def observe(self) -> None:
         """The pass over the images, or what an interrupted run has left of it."""
         observer = self.observer
-        chunks = chunks_of(self.wanted, self.fit.counts().tolist(), self.options.batch)
+        counts = self.fit.counts()
+        chunks = chunks_of(self.wanted, counts.tolist(), self.options.batch)
         done = self._restored(len(chunks))
         every = 1 if self.own else -(-len(chunks) // _SAVES)
         unsaved: dict[str, dict[str, Tensor]] = {}
@@ -88,7 +89,7 @@ class Observations:
                     unsaved[f"classes-{number}"] = self._seen(rows, observer.observe(rows, turn))
                     if (number + 1) % every == 0 or number + 1 == len(chunks):
                         self._save(unsaved, number + 1)
-                turn += -(-int(sum(self.fit.counts()[rows])) // self.options.batch)
+                turn += -(-int(counts[rows].sum()) // self.options.batch)
                 self.reporter.advance(len(rows))
         if not self.own:
             self.workers.sum(observer.pooled.second.values())

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from modhub.errors import ManifestError, RefError, SchemaVersionError
-from modhub.refs import is_sha256, is_text, slug_of
+from modhub.refs import is_sha256, is_text, repeated, slug_of
 
 __all__ = ["Fields"]
 
@@ -62,8 +62,8 @@ class Fields:
         texts = self.strings(key)
         for position, text in enumerate(texts):
             _label(text, f"'{key}[{position}]' in {self.place}")
-            if text in texts[:position]:
-                raise ManifestError(f"'{key}' in {self.place} lists '{text}' twice.")
+        if twice := repeated(texts):
+            raise ManifestError(f"'{key}' in {self.place} lists '{twice[0]}' twice.")
         if not texts:
             raise ManifestError(f"'{key}' in {self.place} lists 0; it should be 1 or more.")
         return texts

@@ -12,6 +12,7 @@ from modhub.files import parse_json, pretty_json
 from modhub.manifest.fields import Fields
 from modhub.manifest.module import FORMS, ModuleManifest
 from modhub.manifest.parts import FileInfo, InputSpec, MethodInfo, ParentInfo, Sample, TrunkInfo, answers_to
+from modhub.refs import repeated
 
 __all__ = ["MANIFEST_NAME", "REPOSITORY_SCHEMA_VERSION", "ModuleEntry", "RepositoryManifest"]
 
@@ -122,9 +123,8 @@ class RepositoryManifest:
         )
         if not manifest.modules:
             raise ManifestError(f"{fields.place} lists no module.", hint="Make some with: modhub decompose")
-        slugs = [entry.slug for entry in manifest.modules]
-        if repeated := {slug for slug in slugs if slugs.count(slug) > 1}:
-            raise ManifestError(f"{fields.place} lists the module '{min(repeated)}' twice.")
+        if twice := repeated(entry.slug for entry in manifest.modules):
+            raise ManifestError(f"{fields.place} lists the module '{min(twice)}' twice.")
         for entry in manifest.modules:
             if entry.trunk is None and manifest.trunk is None:
                 raise ManifestError(f"The module '{entry.slug}' in {fields.place} has no trunk.")
