@@ -13,10 +13,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from modhub.errors import DataError
 
-__all__ = ["PIXEL_LIMIT", "read_image"]
+__all__ = ["PIXEL_LIMIT", "looks_like_image", "read_image"]
 
 PIXEL_LIMIT = 100_000_000
 """More pixels than this are not decoded: a small file can ask for gigabytes."""
+
+_SUFFIXES = frozenset(
+    (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)
 
 _BROKEN = (
     OSError,
@@ -30,6 +34,11 @@ _BROKEN = (
     struct.error,
     zlib.error,
 )
+
+
+def looks_like_image(path: Path) -> bool:
+    """Whether a file found in a folder is taken for an image, by its name; hidden ones are not."""
+    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

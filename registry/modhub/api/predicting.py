@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modhub.errors import DataError
-from modhub.images import read_image
+from modhub.images import looks_like_image, read_image
 from modhub.reporter import SILENT, Reporter
 from modhub.runtime import OnnxClassifier, is_exported
 
 __all__ = ["image_files", "predict"]
 
-_SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 Pixels = NDArray[np.uint8]
 Answer = tuple[str | None, dict[str, float]]
 Answering = Callable[[list[Pixels]], list[Answer]]
@@ -66,16 +65,12 @@ def image_files(paths: Iterable[Path]) -> Iterator[Path]:
     """Files as they are; folders as the images below them, by name."""
     for path in paths:
         if path.is_dir():
-            below = sorted(file for file in path.rglob("*") if _is_image(file))
+            below = sorted(file for file in path.rglob("*") if looks_like_image(file) and not file.is_dir())
             if not below:
                 raise DataError(f"The folder '{path}' holds no image.", hint="Name image files or a folder.")
             yield from below
         else:
             yield path
-
-
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and not file.is_dir()
 
 
 def _build(directory: Path) -> tuple[Answering, dict[str, float] | None]:

@@ -43,7 +43,7 @@ def evaluate(
     .onnx file does not know the latter. `device` is auto, cpu or cuda: where a build runs; a classifier runs
     where it is, an .onnx file on the CPU.
     """
-    images = open_data(data, split) if isinstance(data, str) else data
+    images = open_data(data, split)
     if not isinstance(classifier, Path | str):
         return count(classifier, images, reporter=reporter)
     directory = Path(classifier)

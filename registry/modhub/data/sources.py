@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from modhub.data.imageset import ImageSet, split_indices
 from modhub.errors import DataError, MissingDependencyError
-from modhub.images import read_image
+from modhub.images import looks_like_image, read_image
 
 __all__ = ["DATA_GRAMMAR", "SPLITS", "open_data"]
 
@@ -21,31 +21,32 @@ DATA_GRAMMAR = (
     "digits, imagefolder:DIR, or one of cifar10, cifar100, mnist, fashion-mnist, kmnist and svhn with :ROOT"
 )
 
-_SUFFIXES = frozenset(
-    (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp", ".avif", ".jp2")
-)
 _SPLIT_FOLDERS = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
 _DIGITS_SEED = 0
 
 
-def open_data(text: str, split: str | None = None) -> ImageSet:
-    """The images `text` names. `split` is train (also when None) or test, for digits also calibration.
+def open_data(data: str | ImageSet, split: str | None = None) -> ImageSet:
+    """The images `data` names. `split` is train (also when None) or test, for digits also calibration.
+
+    An image set stays what it is, whatever the split.
 
     A folder is taken as it is unless it holds split folders such as `train` and `test`. Images are read when
     looked at, except torchvision's own sets, which it keeps in memory. Raises `DataError` for text outside
     `DATA_GRAMMAR`, a missing root or an empty folder.
     """
-    kind, colon, place = text.partition(":")
+    if isinstance(data, ImageSet):
+        return data
+    kind, colon, place = data.partition(":")
     wanted = split or "train"
     if wanted not in SPLITS:
         raise DataError(f"There is no split '{wanted}'.", hint="Use train or test.")
     if kind == "digits" and not colon:
         return _digits(wanted)
     if wanted == "calibration":
-        raise DataError(f"'{text}' has no calibration split.", hint="Use train or test.")
+        raise DataError(f"'{data}' has no calibration split.", hint="Use train or test.")
     opener = _folder if kind == "imagefolder" else _TORCHVISION.get(kind)
     if opener is None or not place:
-        raise DataError(f"'{text}' is not a data set.", hint=f"Write {DATA_GRAMMAR}.")
+        raise DataError(f"'{data}' is not a data set.", hint=f"Write {DATA_GRAMMAR}.")
     root = Path(place).expanduser()
     if not root.is_dir():
         found = "is a file, not a folder" if root.exists() else "does not exist"
@@ -113,7 +114,7 @@ def _subfolders(root: Path) -> list[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return looks_like_image(path) and path.is_file()
 
 
 def _torchvision(kind: str, dataset: str, layout: str) -> Callable[[Path, str], ImageSet]:
