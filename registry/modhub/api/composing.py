@@ -11,14 +11,14 @@ import torch
 
 from modhub.api.projects import current_lock, lock_project, open_catalog, parse_item, read_lock, read_project
 from modhub.api.projects import resolve_project as resolve_lock
-from modhub.artifact import read_manifest, read_modules
+from modhub.artifact import read_modules, read_sets
 from modhub.catalog import Catalog
 from modhub.compose import KINDS, Budget, ComposedClassifier, Part, parts_of
 from modhub.compose import compose as compile_parts
 from modhub.data import ImageSet, open_data
 from modhub.devices import pick_device
 from modhub.errors import BudgetError, CompositionError, IntegrityError, ManifestError
-from modhub.files import confined, new_directory, parse_json, pretty_json
+from modhub.files import new_directory, parse_json, pretty_json
 from modhub.lock import LOCK_NAME, Lock, LockedModule
 from modhub.manifest import MANIFEST_NAME, Fields, FileInfo, ModuleEntry, ModuleManifest, RepositoryManifest
 from modhub.project import PROJECT_NAME, Project, Want, add_want, remove_want
@@ -145,7 +145,7 @@ def locked_parts(
     No lock is written. Errors as for `compose`.
     """
     if isinstance(modules, Path) and _is_artifact(modules):
-        return _parts_of_artifact(modules)
+        return [part for each in read_sets(modules) for part in parts_of(each)]
     catalog = open_catalog(hub, offline=offline)
     if isinstance(modules, Path):
         lock = read_lock(modules)
@@ -159,13 +159,6 @@ def locked_parts(
 
 def _is_artifact(directory: Path) -> bool:
     return (directory / MANIFEST_NAME).is_file() and not (directory / PROJECT_NAME).exists()
-
-
-def _parts_of_artifact(directory: Path) -> list[Part]:
-    sets = read_modules(
-        read_manifest(directory), lambda info: confined(directory, info.path), place=f"'{directory}'"
-    )
-    return [part for each in sets for part in parts_of(each)]
 
 
 def compose_project(
@@ -319,7 +312,7 @@ def _build(
 
 
 def _opened(data: ImageSet | str | None) -> ImageSet | None:
-    return open_data(data, "train") if isinstance(data, str) else data
+    return None if data is None else open_data(data, "train")
 
 
 def parts_of_lock(lock: Lock, catalog: Catalog, reporter: Reporter = SILENT) -> list[Part]:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from modhub.api.projects import open_catalog
-from modhub.artifact import read_manifest, read_modules, write_artifact
+from modhub.artifact import read_sets, write_artifact
 from modhub.data import ImageSet, open_data
 from modhub.decompose import METHODS, DecomposeOptions, Method, Parent
 from modhub.decompose.assembling import assemble
@@ -22,11 +22,11 @@ from modhub.decompose.standalone import standalone
 from modhub.decompose.workers import Workers
 from modhub.devices import peak_memory, pick_device
 from modhub.errors import DataError
-from modhub.files import check_vacant, confined
+from modhub.files import check_vacant
 from modhub.manifest import FORMS, InputSpec
 from modhub.measuring import measured, share_known
 from modhub.modules import Decomposition, ModuleSet
-from modhub.nets.sources import ParentSource, callable_of, load_parent
+from modhub.nets.sources import ParentSource, callable_of, load_parent, parsed_arguments
 from modhub.refs import RepositoryId, slugs_of
 from modhub.reporter import SILENT, Reporter
 
@@ -161,11 +161,9 @@ def apart(modules: ModuleSet) -> list[ModuleSet]:
 
 def write_standalone(source: Path, target: Path) -> None:
     """The artifact in `source` with every module standing alone, as a new directory `target`."""
-    manifest = read_manifest(source)
-    sets = read_modules(manifest, lambda info: confined(source, info.path), place=f"'{source}'")
     alone = [
         one
-        for each in sets
+        for each in read_sets(source)
         for one in ([each] if each.modules[0].manifest.form == "standalone" else apart(each))
     ]
     write_artifact(target, *alone)
@@ -184,7 +182,7 @@ def _decomposed(
     parent: str | nn.Module, data: str | ImageSet, settings: DecomposeSettings
 ) -> tuple[ModuleSet, Decomposition]:
     reporter = settings.get("reporter", SILENT)
-    images = open_data(data, settings.get("split")) if isinstance(data, str) else data
+    images = open_data(data, settings.get("split"))
     if np.count_nonzero(counts := images.counts()) < 2:
         raise DataError(
             f"The data set '{images.name}' has images of one class only, "
@@ -215,8 +213,7 @@ def _decomposed(
     done = method.decompose(whole, images, options, reporter)
     modules = assemble(whole, done, seed=seed, date=settings.get("date"))
     if (unseen := settings.get("measure")) is not None and Workers.here().first:
-        test = open_data(unseen, "test") if isinstance(unseen, str) else unseen
-        done = measured(whole, modules, done, test, seed=seed, reporter=reporter)
+        done = measured(whole, modules, done, open_data(unseen, "test"), seed=seed, reporter=reporter)
         modules = assemble(whole, done, seed=seed, date=settings.get("date"))
     return modules, done
 
@@ -292,23 +289,12 @@ def _method(name: str | Method, options: Mapping[str, str]) -> Method:
                 f"The method '{name}' has no option '{key}'.",
                 hint=f"It has: {', '.join(known) or 'none'}.",
             )
-    method: Method = kind(**{key: _value(text) for key, text in options.items()})
+    method: Method = kind(**parsed_arguments(options))
     if own and not (callable(getattr(method, "decompose", None)) and isinstance(method.name, str)):
         raise DataError(
             f"'{called}' in '{path}' is no method.", hint="What it needs is in docs/writing-a-method.md."
         )
     return method
-
-
-def _value(text: str) -> str | int | float | bool:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _fetch(repository: str, revision: str | None, filename: str) -> Path:

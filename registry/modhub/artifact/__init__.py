@@ -1,6 +1,6 @@
 """Class modules on disk: (manifest, tensors) ↔ files."""
 
-from modhub.artifact.reading import Locate, read_artifact, read_manifest, read_modules, read_trunk
+from modhub.artifact.reading import Locate, read_artifact, read_manifest, read_modules, read_sets, read_trunk
 from modhub.artifact.tensorfile import parse_tensors
 from modhub.artifact.writing import artifact_files, write_artifact
 
@@ -11,6 +11,7 @@ __all__ = [
     "read_artifact",
     "read_manifest",
     "read_modules",
+    "read_sets",
     "read_trunk",
     "write_artifact",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -24,7 +25,7 @@ from modhub.modules import ClassModule, ModuleSet
 from modhub.nets.channels import channel_space
 from modhub.nets.graph import Graph, Network
 
-__all__ = ["Locate", "read_artifact", "read_manifest", "read_modules", "read_trunk"]
+__all__ = ["Locate", "read_artifact", "read_manifest", "read_modules", "read_sets", "read_trunk"]
 
 Locate: TypeAlias = Callable[[FileInfo], Path]
 """Where the file with this path and digest lies on this machine."""
@@ -40,15 +41,21 @@ def read_artifact(directory: Path | str, labels: Sequence[str] | None = None) ->
     `SchemaVersionError` when a newer modhub wrote it, `NotFoundError` for an unknown label, and
     `IntegrityError`, naming the file, for one that is missing, truncated or altered.
     """
-    root = Path(directory)
-    manifest = read_manifest(root)
-    sets = read_modules(manifest, lambda info: confined(root, info.path), labels, place=f"'{root}'")
+    sets = read_sets(directory, labels)
     if len(sets) != 1:
         raise ManifestError(
-            f"The modules wanted from '{root}' stand on {len(sets)} trunks.",
+            f"The modules wanted from '{directory}' stand on {len(sets)} trunks.",
             hint="Name the label of one module.",
         )
     return sets[0]
+
+
+def read_sets(directory: Path | str, labels: Sequence[str] | None = None) -> tuple[ModuleSet, ...]:
+    """`read_artifact` for modules on any number of trunks: one set for each (see `read_modules`)."""
+    root = Path(directory)
+    return read_modules(
+        read_manifest(root), lambda info: confined(root, info.path), labels, place=f"'{root}'"
+    )
 
 
 def read_manifest(directory: Path) -> RepositoryManifest:
@@ -108,14 +115,8 @@ def _read_group(manifest: RepositoryManifest, entries: tuple[ModuleEntry, ...], 
     info = manifest.trunk_of(entries[0])
     trunk, statistics = read_trunk(info, locate)
     slots = channel_space(trunk).slots
-    part = RepositoryManifest(
-        parent=manifest.parent,
-        trunk=manifest.trunk if manifest.trunk is not None and manifest.trunk.sha256 == info.sha256 else None,
-        input=manifest.input,
-        method=manifest.method,
-        license=manifest.license,
-        modules=entries,
-    )
+    shared = manifest.trunk if manifest.trunk is not None and manifest.trunk.sha256 == info.sha256 else None
+    part = replace(manifest, trunk=shared, modules=entries)
     modules = tuple(_read_module(entry, info, trunk, slots, locate) for entry in entries)
     return ModuleSet(part, trunk, statistics, modules)
 

@@ -21,7 +21,15 @@ from modhub.nets.sources.repository import repository_parent
 from modhub.nets.sources.timm_models import timm_parent
 from modhub.nets.sources.torchvision_models import torchvision_parent
 
-__all__ = ["Fetch", "ParentSource", "callable_of", "distinct_labels", "load_parent", "write_parent"]
+__all__ = [
+    "Fetch",
+    "ParentSource",
+    "callable_of",
+    "distinct_labels",
+    "load_parent",
+    "parsed_arguments",
+    "write_parent",
+]
 
 GRAMMAR = (
     "A parent is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO[@REVISION], FILE.py:CALLABLE or a "
@@ -38,9 +46,8 @@ def load_parent(
 ) -> ParentSource:
     """The classifier that a parent string names, with what its own metadata says about labels and input.
 
-    `weights` is a safetensors file, `arguments` what `--arg k=v` said, `fetch` gets
-    files for `hf:` and `timm:`. Raises
-    `ParentError`; `OfflineError` when weights would have to be downloaded and cannot be;
+    `weights` is a safetensors file, `arguments` what `--arg k=v` said, `fetch` gets files for `hf:` and
+    `timm:`. Raises `ParentError`; `OfflineError` when weights would have to be downloaded and cannot be;
     `MissingDependencyError` when timm or transformers is needed and not there.
     """
     kind, _, name = source.partition(":")

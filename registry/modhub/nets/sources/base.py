@@ -70,7 +70,7 @@ def distinct_labels(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def parsed_arguments(arguments: Mapping[str, str]) -> dict[str, Any]:
-    """`--arg k=v` values as Python values: integers, decimals, true, false and none; else text."""
+    """`--arg` or `--method-option` k=v as Python values: integers, decimals, true, false, none; else text."""
     return {key: _parsed(text) for key, text in arguments.items()}
 
 
