@@ -14,7 +14,7 @@ from typing import Any
 
 from packaging.version import Version
 
-from modhub.card import class_tag
+from modhub.card import CARD_NAME, class_tag
 from modhub.errors import (
     HubError,
     IntegrityError,
@@ -46,8 +46,8 @@ from modhub.resolve.model import Release
 __all__ = ["YANKED_NAME", "Catalog", "Details", "ModuleHit", "Pulled", "PulledModule", "yanked_warning"]
 
 YANKED_NAME = "yanked.json"
-CARD_NAME = "README.md"
 CANDIDATES = 1000
+"""Repositories that a search looks into, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

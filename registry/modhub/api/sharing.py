@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from modhub.api.projects import open_catalog
 from modhub.catalog import Catalog, ModuleHit, Pulled, yanked_warning
 from modhub.errors import RefError
 from modhub.files import check_vacant, confined, new_directory
-from modhub.manifest import MANIFEST_NAME, RepositoryManifest, at_least
+from modhub.manifest import MANIFEST_NAME, at_least
 from modhub.project import Project
 from modhub.publish import push as publish
 from modhub.publish import unyank
@@ -266,15 +267,7 @@ def _written(modules: Path | str | ModuleSet) -> Iterator[Path]:
 
 def _copy(pulled: Pulled, out: Path, *, replace: bool) -> None:
     """A directory of what was pulled, with a manifest that lists just that."""
-    manifest = pulled.manifest
-    part = RepositoryManifest(
-        parent=manifest.parent,
-        trunk=manifest.trunk,
-        input=manifest.input,
-        method=manifest.method,
-        license=manifest.license,
-        modules=tuple(module.entry for module in pulled.modules),
-    )
+    part = dataclasses.replace(pulled.manifest, modules=tuple(module.entry for module in pulled.modules))
     with new_directory(out, replace=replace) as scratch:
         for path, local in pulled.files.items():
             if path != MANIFEST_NAME:
