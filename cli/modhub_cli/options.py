@@ -13,16 +13,21 @@ import click
 from modhub_cli.output import Out
 
 __all__ = [
+    "calibrate_option",
     "converted",
     "data_options",
+    "date_option",
     "device_option",
     "directory",
+    "force_option",
     "hub_option",
-    "iso_date",
     "multiple_option",
     "offline_option",
     "reporting",
+    "root_option",
     "seed_option",
+    "target_option",
+    "tune_option",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -40,48 +45,43 @@ def reporting(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def hub_option(command: Command) -> Command:
-    """Adds --hub."""
-    return click.option(
-        "--hub",
-        envvar="MODHUB_HUB",
-        metavar="HUB",
-        help="A directory, an http(s):// endpoint, or 'hf'. Default: MODHUB_HUB, else your own directory.",
-    )(command)
-
-
-def device_option(command: Command) -> Command:
-    """Adds --device."""
-    return click.option(
-        "--device",
-        default="auto",
-        show_default=True,
-        metavar="auto|cpu|cuda",
-        help="Where to compute; auto is CUDA where there is one.",
-    )(command)
-
-
-def multiple_option(command: Command) -> Command:
-    """Adds --multiple."""
-    return click.option(
-        "--multiple",
-        type=click.IntRange(1, 64),
-        default=1,
-        show_default=True,
-        help="Under a budget keep multiples of so many channels; 8 runs faster in ONNX Runtime.",
-    )(command)
-
-
-def seed_option(command: Command) -> Command:
-    """Adds --seed."""
-    return click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)(command)
-
-
-def offline_option(command: Command) -> Command:
-    """Adds --offline."""
-    return click.option(
-        "--offline", is_flag=True, envvar="MODHUB_OFFLINE", help="Use only what was pulled before."
-    )(command)
+hub_option = click.option(
+    "--hub",
+    envvar="MODHUB_HUB",
+    metavar="HUB",
+    help="A directory, an http(s):// endpoint, or 'hf'. Default: MODHUB_HUB, else your own directory.",
+)
+offline_option = click.option(
+    "--offline", is_flag=True, envvar="MODHUB_OFFLINE", help="Use only what was pulled before."
+)
+directory = click.Path(path_type=Path, file_okay=False)
+root_option = click.option(
+    "--root",
+    type=directory,
+    envvar="MODHUB_ROOT",
+    help="The store's folder. Default: your own directory hub.",
+)
+target_option = click.option("-o", "--out", "target", required=True, type=directory, help="Where to.")
+force_option = click.option("--force", is_flag=True, help="Replace what is in the target directory.")
+seed_option = click.option("--seed", type=int, default=0, show_default=True)
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda",
+    help="Where to compute; auto is CUDA where there is one.",
+)
+multiple_option = click.option(
+    "--multiple",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Under a budget keep multiples of so many channels; 8 runs faster in ONNX Runtime.",
+)
+tune_option = click.option("--tune", metavar="DATA", help="Unlabelled images to tune each slim network with.")
+calibrate_option = click.option(
+    "--calibrate", metavar="DATA", help="A few labelled images per class to calibrate with."
+)
 
 
 def data_options(*, split: str) -> Callable[[Command], Command]:
@@ -104,7 +104,7 @@ def data_options(*, split: str) -> Callable[[Command], Command]:
     return add
 
 
-def iso_date(text: str) -> str:
+def _iso_date(text: str) -> str:
     """2026-11-26, or with a time; as it was written."""
     try:
         datetime.fromisoformat(text)
@@ -129,4 +129,8 @@ def converted(
     return convert
 
 
-directory = click.Path(path_type=Path, file_okay=False)
+date_option = click.option(
+    "--date",
+    callback=converted(_iso_date),
+    help="ISO 8601, written into the manifests. Default: none, so that equal inputs give equal bytes.",
+)

@@ -51,14 +51,13 @@ class Out:
         columns: Sequence[str],
         rows: Iterable[Sequence[str]],
         *,
-        title: str = "",
         right: Sequence[int] = (),
     ) -> None:
         """A table for people; columns in `right` are numbers."""
         from rich import box
         from rich.table import Table
 
-        table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for position, column in enumerate(columns):
             table.add_column(column, justify="right" if position in right else "left", overflow="fold")
         for row in rows:

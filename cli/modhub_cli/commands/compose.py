@@ -8,13 +8,17 @@ from typing import Any
 import click
 
 from modhub_cli.options import (
+    calibrate_option,
     converted,
     device_option,
+    force_option,
     hub_option,
     multiple_option,
     offline_option,
     reporting,
     seed_option,
+    target_option,
+    tune_option,
 )
 from modhub_cli.output import Out, count, fraction, size
 
@@ -48,9 +52,7 @@ def loss(text: str) -> float:
 
 @click.command("compose", short_help="Compile the modules into one runnable classifier.")
 @click.argument("project", required=False, type=click.Path(path_type=Path), metavar="[modhub.toml]")
-@click.option(
-    "-o", "--out", "target", required=True, type=click.Path(path_type=Path, file_okay=False), help="Where to."
-)
+@target_option
 @click.option(
     "--locked",
     is_flag=True,
@@ -65,11 +67,11 @@ def loss(text: str) -> float:
 )
 @click.option("--max-loss", callback=converted(loss), help="The most accuracy to give up for speed: 0.5pp.")
 @multiple_option
-@click.option("--tune", metavar="DATA", help="Unlabelled images to tune the slim network with.")
-@click.option("--calibrate", metavar="DATA", help="A few labelled images per class to calibrate with.")
+@tune_option
+@calibrate_option
 @click.option("--reject", is_flag=True, help="Let it answer 'none of these'.")
 @seed_option
-@click.option("--force", is_flag=True, help="Replace what is in the target directory.")
+@force_option
 @device_option
 @hub_option
 @offline_option

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import click
 
-from modhub_cli.options import converted, data_options, device_option, iso_date, reporting, seed_option
+from modhub_cli.options import (
+    converted,
+    data_options,
+    date_option,
+    device_option,
+    force_option,
+    reporting,
+    seed_option,
+    target_option,
+)
 from modhub_cli.output import Out, fraction, shown_to, size
 
 __all__ = ["command"]
@@ -41,9 +50,7 @@ def _pair(text: str) -> tuple[str, str]:
 @click.command("decompose", short_help="Decompose a trained CNN classifier into class modules.")
 @click.argument("parent")
 @data_options(split="train")
-@click.option(
-    "-o", "--out", "target", required=True, type=click.Path(path_type=Path, file_okay=False), help="Where to."
-)
+@target_option
 @click.option("--weights", type=click.Path(path_type=Path, dir_okay=False), help="A .safetensors file.")
 @click.option(
     "--arg",
@@ -85,11 +92,7 @@ def _pair(text: str) -> tuple[str, str]:
     "--images", type=click.IntRange(2), default=300, show_default=True, help="To look at, per class."
 )
 @seed_option
-@click.option(
-    "--date",
-    callback=converted(iso_date),
-    help="ISO 8601, written into the manifests. Default: none, so that equal inputs give equal bytes.",
-)
+@date_option
 @click.option(
     "--measure",
     metavar="DATA",
@@ -110,7 +113,7 @@ def _pair(text: str) -> tuple[str, str]:
     "network has many classes.",
 )
 @device_option
-@click.option("--force", is_flag=True, help="Replace what is in the target directory.")
+@force_option
 @reporting
 def command(
     parent: str,

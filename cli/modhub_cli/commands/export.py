@@ -21,7 +21,7 @@ __all__ = ["command"]
     "-o", "--out", "target", type=click.Path(path_type=Path), help="Default: BUILD with the suffix."
 )
 @click.option("--data", metavar="DATA", help="Images to check the file on. Default: synthetic ones.")
-@click.option("--image-size", type=click.IntRange(1), multiple=False, help="Side of the raw images it takes.")
+@click.option("--image-size", type=click.IntRange(1), help="Side of the raw images it takes.")
 @reporting
 def command(
     build: Path, kind: str, target: Path | None, data: str | None, image_size: int | None, out: Out

@@ -9,11 +9,14 @@ import click
 from modhub_cli.options import (
     converted,
     device_option,
+    directory,
+    force_option,
     hub_option,
     multiple_option,
     offline_option,
     reporting,
     seed_option,
+    tune_option,
 )
 from modhub_cli.output import Out, fraction
 
@@ -39,18 +42,12 @@ def fractions(text: str) -> tuple[float, ...]:
     "--budgets", callback=converted(fractions), metavar="A,B,…", help="Fractions. Default: 0.9 down to 0.3."
 )
 @click.option("--kind", type=click.Choice(["flops", "params", "time"]), default="flops", show_default=True)
-@click.option("--tune", metavar="DATA", help="Unlabelled images to tune each network with.")
+@tune_option
 @multiple_option
 @click.option("--no-random", is_flag=True, help="Leave out the random channels beside each network.")
-@click.option(
-    "-o",
-    "--out",
-    "target",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="For a page and JSON.",
-)
+@click.option("-o", "--out", "target", type=directory, help="For a page and JSON.")
 @seed_option
-@click.option("--force", is_flag=True, help="Replace what is in the target directory.")
+@force_option
 @device_option
 @hub_option
 @offline_option

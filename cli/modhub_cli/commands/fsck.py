@@ -7,16 +7,14 @@ from pathlib import Path
 
 import click
 
-from modhub_cli.options import directory, reporting
+from modhub_cli.options import reporting, root_option
 from modhub_cli.output import Out, size
 
 __all__ = ["command"]
 
 
 @click.command("fsck", short_help="Check every blob, manifest and reference of a hub.")
-@click.option(
-    "--root", type=directory, envvar="MODHUB_ROOT", help="The store's folder. Default: your own hub."
-)
+@root_option
 @click.option("--quick", is_flag=True, help="Check sizes, not digests.")
 @click.option("--repair", is_flag=True, help="Mend what can be mended; what cannot is left as it is.")
 @reporting

@@ -6,16 +6,14 @@ from pathlib import Path
 
 import click
 
-from modhub_cli.options import directory, reporting
+from modhub_cli.options import reporting, root_option
 from modhub_cli.output import Out, size
 
 __all__ = ["command"]
 
 
 @click.command("gc", short_help="Remove what nothing on a hub names any more.")
-@click.option(
-    "--root", type=directory, envvar="MODHUB_ROOT", help="The store's folder. Default: your own hub."
-)
+@root_option
 @click.option("--grace", type=click.FloatRange(0), default=24.0, show_default=True, help="Hours to keep it.")
 @click.option("--dry-run", is_flag=True, help="Only count.")
 @reporting

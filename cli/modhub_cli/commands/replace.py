@@ -7,21 +7,29 @@ from pathlib import Path
 import click
 
 from modhub_cli.commands.compose import show_build
-from modhub_cli.options import device_option, hub_option, offline_option, reporting
+from modhub_cli.options import (
+    calibrate_option,
+    device_option,
+    directory,
+    force_option,
+    hub_option,
+    offline_option,
+    reporting,
+    target_option,
+    tune_option,
+)
 from modhub_cli.output import Out
 
 __all__ = ["command"]
 
 
 @click.command("replace", short_help="Swap modules of a build for others.")
-@click.argument("build", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("build", type=directory)
 @click.argument("items", metavar="LABEL=REF…", nargs=-1, required=True)
-@click.option(
-    "-o", "--out", "target", required=True, type=click.Path(path_type=Path, file_okay=False), help="Where to."
-)
-@click.option("--tune", metavar="DATA", help="Unlabelled images to tune the slim network with.")
-@click.option("--calibrate", metavar="DATA", help="A few labelled images per class to calibrate with.")
-@click.option("--force", is_flag=True, help="Replace what is in the target directory.")
+@target_option
+@tune_option
+@calibrate_option
+@force_option
 @device_option
 @hub_option
 @offline_option

@@ -8,19 +8,14 @@ from pathlib import Path
 
 import click
 
-from modhub_cli.options import directory
+from modhub_cli.options import root_option
 from modhub_cli.output import Out
 
 __all__ = ["command"]
 
 
 @click.command("serve", short_help="Run a hub for others.")
-@click.option(
-    "--root",
-    type=directory,
-    envvar="MODHUB_ROOT",
-    help="The store's folder. Default: your own directory hub.",
-)
+@root_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."

@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 
 from modhub_cli.options import (
-    converted,
     data_options,
+    date_option,
+    force_option,
     hub_option,
-    iso_date,
     offline_option,
     reporting,
     seed_option,
+    target_option,
 )
 from modhub_cli.output import Out, fraction, size
 
@@ -24,16 +25,10 @@ __all__ = ["command"]
 @click.argument("label")
 @click.option("--on", required=True, metavar="REPO|DIR", help="The modules whose parent is taught.")
 @data_options(split="train")
-@click.option(
-    "-o", "--out", "target", required=True, type=click.Path(path_type=Path, file_okay=False), help="Where to."
-)
+@target_option
 @seed_option
-@click.option(
-    "--date",
-    callback=converted(iso_date),
-    help="ISO 8601, for the manifest. Default: none; equal inputs then give equal bytes.",
-)
-@click.option("--force", is_flag=True, help="Replace what is in the target directory.")
+@date_option
+@force_option
 @hub_option
 @offline_option
 @reporting

@@ -6,17 +6,10 @@ from pathlib import Path
 
 import click
 
-from modhub_cli.options import directory, reporting
+from modhub_cli.options import reporting, root_option
 from modhub_cli.output import Out
 
 __all__ = ["command"]
-
-_root = click.option(
-    "--root",
-    type=directory,
-    envvar="MODHUB_ROOT",
-    help="The store's folder. Default: your own directory hub.",
-)
 
 
 @click.group("token", short_help="Say who may use your hub.")
@@ -28,7 +21,7 @@ def command() -> None:
 
 
 @command.command("create", short_help="Make a token.")
-@_root
+@root_option
 @click.option("--user", required=True, metavar="NAME", help="Whom it speaks for.")
 @click.option(
     "--org", "organisations", multiple=True, metavar="NAME", help="An organisation the user belongs to."
@@ -71,7 +64,7 @@ def create(
 
 
 @command.command("list", short_help="Show the tokens.")
-@_root
+@root_option
 @reporting
 def show(root: Path | None, out: Out) -> None:
     """Show all tokens, without the tokens themselves.
@@ -100,7 +93,7 @@ def show(root: Path | None, out: Out) -> None:
 
 @command.command("revoke", short_help="Close a token for good.")
 @click.argument("token", metavar="ID|TOKEN")
-@_root
+@root_option
 @reporting
 def revoke(token: str, root: Path | None, out: Out) -> None:
     """Close the token with this id (see 'modhub token list'), or this token itself. It works at once.
