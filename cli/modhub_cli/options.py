@@ -63,7 +63,7 @@ root_option = click.option(
 )
 target_option = click.option("-o", "--out", "target", required=True, type=directory, help="Where to.")
 force_option = click.option("--force", is_flag=True, help="Replace what is in the target directory.")
-seed_option = click.option("--seed", type=int, default=0, show_default=True)
+seed_option = click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 device_option = click.option(
     "--device",
     default="auto",
@@ -91,8 +91,9 @@ def data_options(*, split: str) -> Callable[[Command], Command]:
         command = click.option(
             "--split",
             type=click.Choice(["train", "calibration", "test"]),
-            default=None,
-            help=f"Which part of DATA. Default: {split}.",
+            default=split,
+            show_default=True,
+            help="Which part of DATA.",
         )(command)
         return click.option(
             "--data",

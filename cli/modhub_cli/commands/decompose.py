@@ -118,7 +118,7 @@ def _pair(text: str) -> tuple[str, str]:
 def command(
     parent: str,
     data: str,
-    split: str | None,
+    split: str,
     target: Path,
     weights: Path | None,
     arguments: tuple[tuple[str, str], ...],

@@ -29,7 +29,7 @@ def _points(value: float, sign: str = "") -> str:
 )
 @device_option
 @reporting
-def command(build: Path, data: str, split: str | None, before: Path | None, device: str, out: Out) -> None:
+def command(build: Path, data: str, split: str, before: Path | None, device: str, out: Out) -> None:
     """Measure a build on the images whose class is one of its labels or aliases; the others are left out.
 
     BUILD is a directory, or an .onnx file that `modhub export` wrote, which runs on the CPU and knows no
@@ -45,9 +45,7 @@ def command(build: Path, data: str, split: str | None, before: Path | None, devi
     """
     from modhub.api.using import evaluate_build
 
-    report = evaluate_build(
-        build, data, split=split or "test", before=before, device=device, reporter=out.reporter()
-    )
+    report = evaluate_build(build, data, split=split, before=before, device=device, reporter=out.reporter())
 
     def human() -> None:
         change = report.get("change")

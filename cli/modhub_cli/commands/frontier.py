@@ -37,7 +37,13 @@ def fractions(text: str) -> tuple[float, ...]:
 @click.command("frontier", short_help="What smaller networks would cost and keep, at a row of budgets.")
 @click.argument("project", required=False, type=click.Path(path_type=Path), metavar="[modhub.toml]")
 @click.option("--data", metavar="DATA", help="Labelled images to measure on; nothing is chosen by them.")
-@click.option("--split", type=click.Choice(["train", "calibration", "test"]), help="Default: test.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "calibration", "test"]),
+    default="test",
+    show_default=True,
+    help="Which part of DATA.",
+)
 @click.option(
     "--budgets", callback=converted(fractions), metavar="A,B,…", help="Fractions. Default: 0.9 down to 0.3."
 )
@@ -55,7 +61,7 @@ def fractions(text: str) -> tuple[float, ...]:
 def command(
     project: Path | None,
     data: str | None,
-    split: str | None,
+    split: str,
     budgets: tuple[float, ...] | None,
     kind: str,
     tune: str | None,
@@ -84,7 +90,7 @@ def command(
         found = frontier(
             project or Path(),
             data=data,
-            split=split or "test",
+            split=split,
             budgets=budgets or BUDGETS,
             kind=kind,
             tune=tune,
