@@ -47,7 +47,6 @@ class Call:
     args: list[Any]
     kwargs: Mapping[str, Any]
     shape: Shape
-    overload: str
 
     def get(self, position: int, name: str, default: Any = None) -> Any:
         if position < len(self.args):
@@ -120,7 +119,7 @@ def _conv2d(e: Emitter, c: Call) -> str:
 def _convolution(e: Emitter, c: Call) -> str:
     if c.args[6] or any(c.args[7]):
         raise NoEquivalentError("that is transposed")
-    return _conv2d(e, Call([*c.args[:6], c.args[8]], {}, c.shape, c.overload))
+    return _conv2d(e, Call([*c.args[:6], c.args[8]], {}, c.shape))
 
 
 def _linear(e: Emitter, c: Call) -> str:
@@ -196,7 +195,7 @@ def _arithmetic(sign: float, op: str) -> Callable[[Emitter, Call], str]:
         if isinstance(left, str) and isinstance(right, str):
             if factor != 1:
                 right = e.emit("scale_shift", [right], e.shape(right), {"scale": factor, "shift": 0.0})
-            left, right = (_expanded(e, value, len(c.shape)) for value in (left, right))
+            left, right = (_of_rank(e, value, len(c.shape)) for value in (left, right))
             return e.emit(op, [left, right], c.shape)
         if isinstance(left, str):
             return _with_constant(e, op, left, right, 1.0, factor, c.shape)
@@ -230,12 +229,11 @@ def _with_constant(e: Emitter, op: str, value: str, other: Any, own: float, sign
     return e.emit(f"{op}_constant", [value], shape, {"shape": tuple(held.shape)}, {"value": held.float()})
 
 
-def _expanded(e: Emitter, value: str, rank: int) -> str:
-    """Leading dimensions of size 1, so that two values have the same rank."""
-    shape = e.shape(value)
-    if len(shape) == rank:
-        return value
-    raise NoEquivalentError(f"of values of {len(shape)} and {rank} dimensions")
+def _of_rank(e: Emitter, value: str, rank: int) -> str:
+    """The value itself; graphs have no operator that gives it more dimensions."""
+    if (found := len(e.shape(value))) != rank:
+        raise NoEquivalentError(f"of values of {found} and {rank} dimensions")
+    return value
 
 
 def _divide(e: Emitter, c: Call) -> str:
@@ -243,7 +241,7 @@ def _divide(e: Emitter, c: Call) -> str:
     if c.kwargs.get("rounding_mode"):
         raise NoEquivalentError("with rounding")
     if isinstance(other, str):
-        left, right = (_expanded(e, value, len(c.shape)) for value in (c.value, other))
+        left, right = (_of_rank(e, value, len(c.shape)) for value in (c.value, other))
         return e.emit("divide", [left, right], c.shape)
     inverse = 1 / other.float() if isinstance(other, Tensor) else 1 / other
     return _with_constant(e, "multiply", c.value, inverse, 1.0, 1.0, c.shape)
@@ -255,8 +253,8 @@ def _addcmul(e: Emitter, c: Call) -> str:
         raise NoEquivalentError("with a factor")
     if not isinstance(one, str) and not isinstance(two, str):
         raise NoEquivalentError("of two constants")
-    product = _arithmetic(1, "multiply")(e, Call([one, two], {}, c.shape, "Tensor"))
-    return _arithmetic(1, "add")(e, Call([base, product], {}, c.shape, "Tensor"))
+    product = _arithmetic(1, "multiply")(e, Call([one, two], {}, c.shape))
+    return _arithmetic(1, "add")(e, Call([base, product], {}, c.shape))
 
 
 def _negative(e: Emitter, c: Call) -> str:
@@ -264,7 +262,7 @@ def _negative(e: Emitter, c: Call) -> str:
 
 
 def _rsub(e: Emitter, c: Call) -> str:
-    return _arithmetic(-1, "add")(e, Call([c.args[1], c.args[0]], c.kwargs, c.shape, c.overload))
+    return _arithmetic(-1, "add")(e, Call([c.args[1], c.args[0]], c.kwargs, c.shape))
 
 
 def _concat(e: Emitter, c: Call) -> str:
@@ -356,7 +354,7 @@ def _transpose(e: Emitter, c: Call) -> str:
     order = list(range(len(c.shape) + 1))
     one, two = (dim % len(order) for dim in c.args[1:3])
     order[one], order[two] = order[two], order[one]
-    return _permute(e, Call([c.value, order], {}, c.shape, ""))
+    return _permute(e, Call([c.value, order], {}, c.shape))
 
 
 def _padded(
@@ -440,7 +438,7 @@ def _split(e: Emitter, c: Call) -> list[str]:
 def _chunk(e: Emitter, c: Call) -> list[str]:
     dim = _dim(c.get(2, "dim", 0), e.shape(c.value))
     size = -(-e.shape(c.value)[dim] // c.args[1])
-    return _split(e, Call([c.value, size, dim + 1], {}, c.shape, ""))
+    return _split(e, Call([c.value, size, dim + 1], {}, c.shape))
 
 
 def _upsample(e: Emitter, c: Call) -> str:
@@ -471,7 +469,7 @@ READERS: Mapping[str, Callable[[Emitter, Call], Any]] = {
     "channel_shuffle": _shuffle,
     "chunk": _chunk,
     "clamp": _clamp,
-    "clamp_min": lambda e, c: _clamp(e, Call([c.args[0], c.args[1], None], {}, c.shape, "")),
+    "clamp_min": lambda e, c: _clamp(e, Call([c.args[0], c.args[1], None], {}, c.shape)),
     "clone": _alias,
     "concat": _concat,
     "constant_pad_nd": lambda e, c: _pad_as(e, c, "constant", c.get(2, "value", 0)),

@@ -260,11 +260,11 @@ class _Translation(Emitter):
             return node.meta["val"]
         if not any(item in self.shapes for item in _leaves([*args, *kwargs.values()], str)):
             return self._constant(node, args, kwargs)
-        packet, _, overload = target.partition(".")
+        packet = target.partition(".")[0]
         reader = READERS.get(packet.rstrip("_") if packet.rstrip("_") in READERS else packet)
         if reader is None:
             raise UnsupportedOperatorError(f"aten.{packet}", self.layer(node))
-        call = Call(args, kwargs, self._shape(node), overload)
+        call = Call(args, kwargs, self._shape(node))
         try:
             place = reader(self, call)
         except NoEquivalentError as error:

@@ -283,7 +283,8 @@ def mask_positions(network: Network, masks: Mapping[str, Tensor]) -> Network:
     """The network with values set to zero where their mask is False, for all that read them.
 
     Value name -> boolean tensor of the value's shape without the batch, or of size 1 where all are alike.
-    The masked value is called `NAME.mask`. Raises `ManifestError` for a mask of the wrong shape.
+    The masked value is called `NAME.mask`. Raises `ManifestError` for a mask of the wrong shape, and
+    `CompositionError` for one of a value that the network does not have.
     """
     graph = network.graph
     if unknown := set(masks) - set(graph.shapes):
