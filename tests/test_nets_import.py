@@ -38,6 +38,8 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "arithmetic": lambda x: (2 - x) / 4 + x * 3 - 1,
     "difference": lambda x: x - F.relu(x),
     "scaled sum": lambda x: torch.add(x, F.relu(x), alpha=0.5),
+    "scaled constant": lambda x: torch.add(x, torch.arange(4.0).view(1, 4, 1, 1), alpha=0.5),
+    "scaled value": lambda x: torch.sub(torch.arange(4.0).view(1, 4, 1, 1), x, alpha=0.5),
     "negative": lambda x: -x,
     "in place": lambda x: x.relu_().mul_(2).add_(1) + x,
     "chunk": lambda x: torch.cat([x.chunk(2, 1)[1], x.chunk(2, 1)[0]], 1),

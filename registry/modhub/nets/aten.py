@@ -225,7 +225,8 @@ def _with_constant(e: Emitter, op: str, value: str, other: Any, own: float, sign
         held = other.reshape(*[1] * (len(shape) - other.dim()), *other.shape)
     if e.shape(value) != shape:
         raise NoEquivalentError("with a constant that is larger than the value")
-    held = held if op == "multiply" else (held if sign == 1 else -held)
+    if op == "add":
+        held = sign * held
     return e.emit(f"{op}_constant", [value], shape, {"shape": tuple(held.shape)}, {"value": held.float()})
 
 
