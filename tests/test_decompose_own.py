@@ -115,7 +115,11 @@ def test_a_method_may_be_made_already() -> None:
             "Mine",
             "'Mine' in '{path}' is no method. What it needs is in docs/writing-a-method.md.",
         ),
-        ("1 / 0", "Mine", "'{path}' does not run: ZeroDivisionError: division by zero"),
+        (
+            "1 / 0",
+            "Mine",
+            "'{path}' does not run: ZeroDivisionError: division by zero. Try it with: python {path}",
+        ),
     ],
 )
 def test_a_file_without_a_method_is_refused(

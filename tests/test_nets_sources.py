@@ -195,8 +195,13 @@ def test_own_code(own: Path) -> None:
     ("name", "arguments", "message"),
     [
         ("built", {}, "'{}' has no callable 'built'. It has broken, build, number."),
-        ("number", {}, "number in '{}' returns a int; it should return a torch.nn.Module."),
-        ("broken", {}, "broken in '{}' failed: KeyError: 'x'"),
+        (
+            "number",
+            {},
+            "number in '{}' returns a int; it should return a torch.nn.Module. Name a class of modules, or a "
+            "function that builds one.",
+        ),
+        ("broken", {}, "broken in '{}' failed: KeyError: 'x'. Check --arg, and the file."),
         (
             "build",
             {"depth": "2"},
@@ -329,7 +334,8 @@ def test_a_transformers_repository(tmp_path: Path) -> None:
 REPOSITORIES: dict[str, tuple[dict[str, Any] | None, str]] = {
     "no classifier": (
         None,
-        "'a/net' has no config.json, so it is no image classifier of timm or transformers.",
+        "'a/net' has no config.json, so it is no image classifier of timm or transformers. Choose a "
+        "repository of the task image-classification.",
     ),
     "pickles only": (
         {"architecture": "resnet10t"},

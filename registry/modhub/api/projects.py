@@ -272,4 +272,6 @@ def _text_of(directory: Path) -> str:
             f"There is no {path.name} in '{path.parent}'.", hint="Begin one with: modhub init"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise StorageError(f"'{path}' cannot be read: {error}.") from None
+        raise StorageError(
+            f"'{path}' cannot be read: {error}.", hint="Check that it is UTF-8 text that you may read."
+        ) from None

@@ -67,7 +67,7 @@ def read_manifest(directory: Path) -> RepositoryManifest:
             hint="Name a directory written by 'modhub decompose' or 'modhub pull'.",
         )
     if path.stat().st_size > _MANIFEST_LIMIT:
-        raise ManifestError(f"'{path}' is too large for a manifest.")
+        raise ManifestError(f"'{path}' is too large for a manifest.", hint="Pull or decompose it again.")
     return RepositoryManifest.from_bytes(path.read_bytes(), str(path))
 
 

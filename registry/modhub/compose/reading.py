@@ -27,7 +27,9 @@ def relevance_of(part: Part, space: ChannelSpace) -> np.ndarray[tuple[int], np.d
     """(slots,) how much each channel matters to the module; its mask when it does not say."""
     found = part.module.tensors.get("relevance", part.module.tensors["mask"]).double().numpy()
     if found.shape != (space.slots,):
-        raise IntegrityError(f"The relevance of '{part.name}' does not fit its trunk.")
+        raise IntegrityError(
+            f"The relevance of '{part.name}' does not fit its trunk.", hint="Pull or decompose it again."
+        )
     return np.asarray(found, np.float64)
 
 

@@ -28,6 +28,7 @@ __all__ = ["BUILD_NAME", "BUILD_SCHEMA_VERSION", "load_build", "save_build"]
 BUILD_NAME = "build.json"
 BUILD_SCHEMA_VERSION = 1
 _HEADS = "heads.safetensors"
+_AGAIN = "Compose it again."
 
 
 def save_build(classifier: ComposedClassifier, directory: Path, *, replace: bool = False) -> Path:
@@ -93,7 +94,7 @@ def load_build(directory: Path) -> ComposedClassifier:
     ):
         raise IntegrityError(
             f"The labels in '{path}' do not match the {classes} classes of its heads.",
-            hint="Compose it again.",
+            hint=_AGAIN,
         )
     return ComposedClassifier(labels, passes, order, reject=fields.boolean("reject"))
 
@@ -105,7 +106,9 @@ def _pass(directory: Path, fields: Fields, number: int, held: dict[str, Tensor])
     network = Network(graph, _tensors(directory, FileInfo.from_dict(fields.child("weights"))))
     spec = InputSpec.from_dict(fields.child("input"))
     if tuple(graph.input_shape) != (spec.channels, spec.height, spec.width):
-        raise IntegrityError(f"The input of '{place}' is not the one that {fields.place} describes.")
+        raise IntegrityError(
+            f"The input of '{place}' is not the one that {fields.place} describes.", hint=_AGAIN
+        )
     heads = []
     for position, head in enumerate(fields.children("heads", minimum=1)):
         prefix = f"{number}.{position}."
@@ -144,9 +147,14 @@ def _check_head(
         }
     for name, shape in expected.items():
         if name not in tensors or tuple(tensors[name].shape) != shape or tensors[name].dtype != torch.float32:
-            raise IntegrityError(f"The tensor '{name}' of {place} is missing or not {list(shape)}.")
+            raise IntegrityError(
+                f"The tensor '{name}' of {place} is missing or not {list(shape)}.", hint=_AGAIN
+            )
     if set(tensors) - set(expected) or set(tail) - set(TAIL_STEPS):
-        raise IntegrityError(f"{place} holds tensors or steps that this modhub does not know.")
+        raise IntegrityError(
+            f"{place} holds tensors or steps that this modhub does not know.",
+            hint="Upgrade it with: pip install --upgrade modhub",
+        )
 
 
 def _tensors(directory: Path, info: FileInfo) -> dict[str, Tensor]:
@@ -156,17 +164,17 @@ def _tensors(directory: Path, info: FileInfo) -> dict[str, Tensor]:
 def _verified(directory: Path, info: FileInfo) -> bytes:
     path = confined(directory, info.path)
     if not path.is_file():
-        raise IntegrityError(f"The file '{path}' is missing.", hint="Compose it again.")
+        raise IntegrityError(f"The file '{path}' is missing.", hint=_AGAIN)
     if path.stat().st_size != info.size:
         raise IntegrityError(
             f"The file '{path}' has {path.stat().st_size:,} bytes; {info.size:,} were written.",
-            hint="Compose it again.",
+            hint=_AGAIN,
         )
     content = path.read_bytes()
     if sha256_of_bytes(content) != info.sha256:
         raise IntegrityError(
             f"The file '{path}' does not have the digest that {BUILD_NAME} promises.",
-            hint="Compose it again.",
+            hint=_AGAIN,
         )
     return content
 

@@ -240,7 +240,10 @@ def _known(modules: ModuleSet, label: str) -> tuple[list[ClassStatistics], Paren
             hint="Teach on a parent whose last layer is linear.",
         )
     if weight.shape != (len(about.labels), modules.trunk.graph.features) or bias.shape != weight.shape[:1]:
-        raise IntegrityError(f"The head that the trunk of '{about.name}' carries does not fit it.")
+        raise IntegrityError(
+            f"The head that the trunk of '{about.name}' carries does not fit it.",
+            hint="Pull or decompose it again.",
+        )
     parent = Parent(
         name=about.name,
         architecture=about.architecture,

@@ -70,7 +70,10 @@ def split_head(network: Network) -> tuple[Network, Head]:
             return _split_at(network, node, tuple(reversed(tail)))
         tail.extend(_tail_steps(node, graph))
         value = node.inputs[0]
-    raise ParentError("The model has no layer whose outputs are the classes.")
+    raise ParentError(
+        "The model has no layer whose outputs are the classes.",
+        hint="A parent ends in a linear layer or a 1×1 convolution with one row of weights per class.",
+    )
 
 
 def _split_at(network: Network, node: Node, tail: tuple[str, ...]) -> tuple[Network, Head]:
@@ -79,12 +82,14 @@ def _split_at(network: Network, node: Node, tail: tuple[str, ...]) -> tuple[Netw
     if node.op == "conv2d" and dict(a) != _pointwise(a["in_channels"], a["out_channels"]):
         raise ParentError(
             f"The classes come out of '{node.name}', a convolution that is not 1×1; no row of its weights is "
-            "a class."
+            "a class.",
+            hint="Let the model end in a linear layer or a 1×1 convolution.",
         )
     if len(graph.shapes[node.inputs[0]]) == 2 or len(graph.shapes[graph.output]) != 1:
         raise ParentError(
             f"The model's output has the shape {list(graph.shapes[graph.output])} per image; a classifier "
-            "gives one logit per class."
+            "gives one logit per class.",
+            hint="Let the model return (batch, classes).",
         )
     tensors = network.of(node)
     weight = tensors["weight"].flatten(1)

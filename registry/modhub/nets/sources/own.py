@@ -41,10 +41,13 @@ def callable_parent(
             f"{name} in '{path}' cannot be called like this: {error}.", hint="Check --arg."
         ) from error
     except Exception as error:
-        raise ParentError(f"{name} in '{path}' failed: {type(error).__name__}: {error}") from error
+        raise ParentError(
+            f"{name} in '{path}' failed: {type(error).__name__}: {error}.", hint="Check --arg, and the file."
+        ) from error
     if not isinstance(module, nn.Module):
         raise ParentError(
-            f"{name} in '{path}' returns a {type(module).__name__}; it should return a torch.nn.Module."
+            f"{name} in '{path}' returns a {type(module).__name__}; it should return a torch.nn.Module.",
+            hint="Name a class of modules, or a function that builds one.",
         )
     if weights is not None:
         fit_weights(module, load_weights(weights), f"'{weights.name}'", name)
@@ -61,13 +64,15 @@ def callable_of(path: Path, name: str, form: str) -> Callable[..., Any]:
     unique = f"_modhub_own_{path.stem}"
     spec = importlib.util.spec_from_file_location(unique, path)
     if spec is None or spec.loader is None:
-        raise ParentError(f"'{path}' cannot be read as a Python file.")
+        raise ParentError(f"'{path}' cannot be read as a Python file.", hint=form)
     code = importlib.util.module_from_spec(spec)
     sys.modules[unique] = code
     try:
         spec.loader.exec_module(code)
     except Exception as error:
-        raise ParentError(f"'{path}' does not run: {type(error).__name__}: {error}") from error
+        raise ParentError(
+            f"'{path}' does not run: {type(error).__name__}: {error}.", hint=f"Try it with: python {path}"
+        ) from error
     found: object = getattr(code, name, None)
     if not callable(found):
         known = [key for key, value in vars(code).items() if callable(value) and not key.startswith("_")]

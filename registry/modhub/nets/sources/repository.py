@@ -68,7 +68,8 @@ def _parent(repository: str, pinned: str | None, fetch: Fetch) -> ParentSource:
     config = _json(fetch, repository, pinned, "config.json")
     if config is None:
         raise ParentError(
-            f"'{repository}' has no config.json, so it is no image classifier of timm or transformers."
+            f"'{repository}' has no config.json, so it is no image classifier of timm or transformers.",
+            hint="Choose a repository of the task image-classification.",
         )
     tensors = _weights(fetch, repository, pinned)
     license_name = _license(fetch, repository, pinned)
@@ -146,7 +147,10 @@ def _transformers(
         model = transformers.AutoModelForImageClassification.from_config(described)
     except (ValueError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ParentError(f"transformers cannot build '{repository}' ({kind}): {reason}") from None
+        raise ParentError(
+            f"transformers cannot build '{repository}' ({kind}): {reason}",
+            hint="A newer transformers may know it: pip install --upgrade transformers",
+        ) from None
     fit_weights(model, tensors, f"{WEIGHTS} of '{repository}'", kind)
     labels = [str(described.id2label[index]) for index in range(len(described.id2label))]
     return ParentSource(
