@@ -18,6 +18,7 @@ from modhub.compose import Budget, ComposedClassifier, Part, compose, parts_of
 from modhub.compose.compiler import joined
 from modhub.compose.plans import plans
 from modhub.compose.synthetic import dead_leaves
+from modhub.compose.tuning import apart
 from modhub.data import ImageSet
 from modhub.errors import BudgetError, CompositionError, DataError, IntegrityError, ManifestError
 from modhub.evaluate import RestrictedParent, evaluate
@@ -213,12 +214,18 @@ def test_chosen_channels_beat_random_ones_before_any_refit() -> None:
 
 
 def test_a_loss_is_met_on_images_that_had_no_say() -> None:
-    parts, tune = parts_of(digit_modules(), ["1", "4"]), digits("14")
+    parts, tune = parts_of(digit_modules(), ["1", "4"]), digits("14").sample(50, 0)
     loose = compose(parts, budget=Budget(max_loss=0.1), tune=tune)
     strict = compose(parts, budget=Budget(max_loss=0.0), tune=tune)
     costs = [each.trunk_passes[0].report.flops for each in (loose, strict)]
     assert costs[0] <= costs[1]
     assert costs[0] < loose.trunk_passes[0].report.parent_flops
+    held, _ = pixels_of(tune.subset(apart(len(tune), 4)[0]))
+    with torch.inference_mode():
+        wanted = compose(parts, budget=Budget(flops=1.0)).margins(held).argmax(1)
+        lost = [float((each.margins(held).argmax(1) != wanted).float().mean()) for each in (loose, strict)]
+    assert lost[0] <= 0.1
+    assert lost[1] == 0
 
 
 def test_the_search_for_a_loss_passes_over_what_cannot_be_reached() -> None:

@@ -179,7 +179,7 @@ def test_the_control_leaves_out_branches_at_random() -> None:
 
 
 def test_a_loss_and_a_time() -> None:
-    found = compose(deep_parts(), budget=Budget(time=0.8, max_loss=0.1), tune=digits("0123"))
+    found = compose(deep_parts(), budget=Budget(time=0.8, max_loss=0.1), tune=digits("0123").sample(30, 0))
     assert price(found).time <= 0.8
     assert evaluate(found, digits("13", "test")).top1 > 0.85
 
