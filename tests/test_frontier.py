@@ -16,6 +16,7 @@ from modhub.compose import Budget, compose, parts_of
 from modhub.errors import BudgetError, StorageError
 from modhub.evaluate import evaluate
 from modhub.frontiers import Frontier, frontier
+from modhub.reporter import Lines
 from modhub.timing import side_by_side
 from tests.digit_parents import digit_modules, digits
 
@@ -68,6 +69,26 @@ def test_accuracies_are_those_of_evaluate(measured: Frontier) -> None:
     last = measured.points[-1]
     assert (last.top1, last.random_top1) == (slim.top1, twin.top1)
     assert abs(last.agreement - 1) >= abs(whole.top1 - slim.top1) - 1e-9
+
+
+def test_every_finished_budget_is_told(measured: Frontier) -> None:
+    told: list[str] = []
+    reporter = Lines(told.append, told.append)
+    found = frontier(
+        parts_of(digit_modules(), ["0", "1", "3"]),
+        budgets=(0.8, 0.5, 0.0001),
+        control=False,
+        reporter=reporter,
+    )
+    assert [line for line in told if "=" in line] == [
+        *(f"flops={point.budget:g}: {point}" for point in found.points),
+        found.smallest,
+    ]
+    stages = ("imagine images", "measure budgets", "refit layers", "distil", "take times")
+    assert {
+        "  " * told_at + f"{stage} …" for stage, told_at in zip(stages, (0, 0, 2, 2, 1), strict=True)
+    } <= set(told)
+    assert str(measured.points[0]).startswith(f"{100 * measured.points[0].flops:.1f} % of the multiply-adds")
 
 
 def test_without_images_only_agreement_is_told() -> None:

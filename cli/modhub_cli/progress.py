@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from modhub.reporter import Reporter
+from modhub.reporter import Lines, Reporter
 
 __all__ = ["progress_reporter"]
 
@@ -19,32 +19,12 @@ def progress_reporter(mode: str) -> Reporter:
     """For the mode of an `Out`: bars on a terminal, sentences elsewhere, nothing but warnings when quiet."""
     if mode == "quiet":
         return _Warnings()
-    return _Bars() if sys.stderr.isatty() else _Lines()
+    return _Bars() if sys.stderr.isatty() else Lines(_say, _warn)
 
 
 class _Warnings(Reporter):
     def warn(self, text: str) -> None:
-        click.echo(f"{click.style('Warning:', fg='yellow')} {text}", err=True)
-
-
-class _Lines(_Warnings):
-    """One line per outermost step, so that a log stays readable."""
-
-    def __init__(self) -> None:
-        self._depth = 0
-
-    @contextmanager
-    def step(self, title: str, total: int | None = None) -> Iterator[None]:
-        if self._depth == 0:
-            click.echo(f"{title} …", err=True)
-        self._depth += 1
-        try:
-            yield
-        finally:
-            self._depth -= 1
-
-    def note(self, text: str) -> None:
-        click.echo(text, err=True)
+        _warn(text)
 
 
 class _Bars(_Warnings):
@@ -85,4 +65,12 @@ class _Bars(_Warnings):
         if self._progress is not None:
             self._progress.console.print(text, markup=False, highlight=False)
         else:
-            click.echo(text, err=True)
+            _say(text)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _warn(text: str) -> None:
+    _say(f"{click.style('Warning:', fg='yellow')} {text}")

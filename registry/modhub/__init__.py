@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from modhub.api.teaching import teach
     from modhub.api.using import evaluate, export, load
     from modhub.compose import Budget, ComposedClassifier
+    from modhub.reporter import Reporter, progress
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Budget",
     "ComposedClassifier",
+    "Reporter",
     "__version__",
     "compose",
     "decompose",
@@ -38,6 +40,7 @@ __all__ = [
     "frontier",
     "info",
     "load",
+    "progress",
     "pull",
     "push",
     "replace",
@@ -50,6 +53,7 @@ __all__ = [
 _HOMES = {
     "Budget": "modhub.compose",
     "ComposedClassifier": "modhub.compose",
+    "Reporter": "modhub.reporter",
     "compose": "modhub.api.composing",
     "decompose": "modhub.api.making",
     "evaluate": "modhub.api.using",
@@ -57,6 +61,7 @@ _HOMES = {
     "frontier": "modhub.api.frontier",
     "info": "modhub.api.sharing",
     "load": "modhub.api.using",
+    "progress": "modhub.reporter",
     "pull": "modhub.api.sharing",
     "push": "modhub.api.sharing",
     "replace": "modhub.api.composing",

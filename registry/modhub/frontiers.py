@@ -55,6 +55,11 @@ class FrontierPoint:
     def to_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
 
+    def __str__(self) -> str:
+        shares = {"agrees": self.agreement, "top-1": self.top1, "random channels": self.random_top1}
+        told = [f"{name} {100 * share:.1f} %" for name, share in shares.items() if share is not None]
+        return f"{100 * self.flops:.1f} % of the multiply-adds, {', '.join(told)}; took {self.seconds:.0f} s"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frontier:
@@ -122,7 +127,7 @@ def frontier(
     judge = (
         _Unseen(parts, whole, Imagination(seed + 1, device), reporter)
         if data is None
-        else _Labelled(whole, data)
+        else _Labelled(whole, data, reporter)
     )
     found: list[FrontierPoint] = []
     failed: str | None = None
@@ -139,6 +144,7 @@ def frontier(
                 control=random,
                 imagination=imagination,
                 device=device,
+                reporter=reporter,
             )
 
         start = time.perf_counter()
@@ -148,13 +154,16 @@ def frontier(
             if not found:
                 raise
             failed = str(error)
+            reporter.note(failed)
             break
         seconds = time.perf_counter() - start
         agreement, top1 = judge(slim)
         random_top1: float | None = None
         if control and isinstance(judge, _Labelled):
-            twin = build(seed)
-            random_top1 = judge(twin)[1]
+            with reporter.step("random channels"):
+                random_top1 = judge(build(seed))[1]
+        with reporter.step("take times"):
+            latency = _latency(slim, whole)
         reports = [each.report for each in slim.trunk_passes]
         found.append(
             FrontierPoint(
@@ -165,10 +174,11 @@ def frontier(
                 agreement=agreement,
                 top1=top1,
                 random_top1=random_top1,
-                latency=_latency(slim, whole),
+                latency=latency,
                 seconds=seconds,
             )
         )
+        reporter.note(f"{kind}={limit:g}: {found[-1]}")
     return Frontier(
         kind=kind,
         labels=whole.labels,
@@ -182,8 +192,8 @@ def frontier(
 class _Labelled:
     """Judges by labelled images: agreement with the whole trunks, and accuracy over two classes or more."""
 
-    def __init__(self, whole: ComposedClassifier, images: ImageSet) -> None:
-        self.images = images
+    def __init__(self, whole: ComposedClassifier, images: ImageSet, reporter: Reporter) -> None:
+        self.images, self.reporter = images, reporter
         self.answers, self.top1, self.count = self._asked(whole)
 
     def __call__(self, classifier: ComposedClassifier) -> tuple[float, float | None]:
@@ -192,7 +202,7 @@ class _Labelled:
 
     def _asked(self, classifier: ComposedClassifier) -> tuple[Tensor, float | None, int]:
         noted = _Noting(classifier)
-        found = evaluate(noted, self.images)
+        found = evaluate(noted, self.images, reporter=self.reporter)
         return torch.cat(noted.answers), found.top1 if len(noted.labels) > 1 else None, found.count
 
 

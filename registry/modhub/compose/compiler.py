@@ -56,14 +56,16 @@ def compose(
         if budget is not None and budget.max_loss is not None:
             passes.append(plan.compile_to_loss(budget, tune, seed, reporter, imagination))
             continue
-        mask = plan.mask(budget, control)
+        with reporter.step("choose channels"):
+            mask = plan.mask(budget, control)
         material = plan.material(mask, budget, tune, seed, reporter, imagination)
         if budget is not None and material is not None and control is None:
-            mask = plan.chosen(budget, material, seed)
+            mask = plan.chosen(budget, material, seed, reporter)
         passes.append(plan.compile(mask, material, seed=seed, reporter=reporter))
     classifier = joined(wanted, planned, passes, reject=reject)
     if calibrate is not None:
-        adjust(classifier, calibrate, aliases={part.name: part.aliases for part in wanted}, seed=seed)
+        with reporter.step("calibrate"):
+            adjust(classifier, calibrate, aliases={part.name: part.aliases for part in wanted}, seed=seed)
     return classifier
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -43,15 +44,14 @@ class Imagination:
         alone = len(wishes) == 1 and next(iter(wishes.values())).row is None
         wanted = _ALL if alone else min(-(-_ALL // len(wishes)), _MOST)
         count = max(_FEWEST, min(wanted, _affordable(trunk, len(wishes))))
-        found = []
-        for id_, wish in wishes.items():
-            if (id_, count) not in self._held:
+        new = {id_: wish for id_, wish in wishes.items() if (id_, count) not in self._held}
+        with reporter.step("imagine images", STEPS * len(new)) if new else nullcontext():
+            for id_, wish in new.items():
                 seed = self.seed * 1_000_003 + int(id_[:8], 16)
                 self._held[id_, count] = imagined_images(
                     trunk, spec, wish, count, seed, reporter, device=self.device
                 )
-            found.append(self._held[id_, count])
-        return torch.stack(found, 1).flatten(0, 1)
+        return torch.stack([self._held[id_, count] for id_ in wishes], 1).flatten(0, 1)
 
 
 def _affordable(trunk: Network, wishes: int) -> int:

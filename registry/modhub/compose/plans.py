@@ -157,7 +157,7 @@ class TrunkPlan:
                 measured, material = self._measured(mask, tune, seed, reporter, imagination)
             if material is None or measured is None:
                 break
-            mask = self.chosen(limit, material, seed)
+            mask = self.chosen(limit, material, seed, reporter)
             if reference is None:
                 reference = decisions(self.whole, measured)
             found = self.compile(mask, material, seed=seed, reporter=reporter)
@@ -189,7 +189,7 @@ class TrunkPlan:
             np.sum([relevance_of(part, space) for part in self.parts], axis=0), space, costs
         )
 
-    def chosen(self, budget: Budget, material: Material, seed: int) -> Mask:
+    def chosen(self, budget: Budget, material: Material, seed: int, reporter: Reporter = SILENT) -> Mask:
         """`mask`, and where time is limited with as many residual branches gone as it takes.
 
         A thin layer takes nearly the time of a wide one, so time is saved by fewer layers. Channels and
@@ -201,6 +201,10 @@ class TrunkPlan:
         mask = self.mask(budget)
         if budget.time is None or mask.all() or self.statistics is None:
             return mask
+        with reporter.step("choose layers"):
+            return self._shallower(mask, budget, material, seed)
+
+    def _shallower(self, mask: Mask, budget: Budget, material: Material, seed: int) -> Mask:
         order = branch_order(
             self.whole.trunk.network,
             material.images,
@@ -234,7 +238,8 @@ class TrunkPlan:
         if not self._fits(mask):
             return None
         if tune is not None:
-            return self._of_images(tune, seed)
+            with reporter.step("prepare images"):
+                return self._of_images(tune, seed)
         if budget is None:
             return None
         images = self._imagined(reporter, imagination)
@@ -353,7 +358,8 @@ class TrunkPlan:
         ]
         found = TrunkPass(network, self.spec, heads, self._report(sliced, mask))
         if material is not None and material.others is not None:
-            recalibrate(found, self.whole, material.others)
+            with reporter.step("recalibrate"):
+                recalibrate(found, self.whole, material.others)
         return found
 
     def _report(self, sliced: Network, mask: Mask) -> TrunkReport:

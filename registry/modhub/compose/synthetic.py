@@ -92,7 +92,7 @@ def imagined_images(
 ) -> Tensor:
     """Normalised images (count, channels, height, width) on the CPU, computed on `device`.
 
-    Takes `STEPS` passes forward and back.
+    Takes `STEPS` passes forward and back, and advances by as many.
     """
     preprocess = Preprocess(spec)
     leaves = preprocess(dead_leaves(count, spec.height, spec.width, seed))
@@ -108,26 +108,25 @@ def imagined_images(
     runner = Runner(trunk).to(device)
     optimiser = torch.optim.Adam([images], _RATE)
     draw = np.random.default_rng([seed, 1])
-    with reporter.step("imagine images", STEPS):
-        for step in range(STEPS):
-            optimiser.zero_grad()
-            down, right = (int(shift) for shift in draw.integers(-2, 3, 2))
-            seen = torch.roll(images, (down, right), (2, 3))
-            seen = seen.flip(3) if step % 2 else seen
-            found = runner.observe(seen, [*goals, trunk.graph.output])
-            features = found.pop(trunk.graph.output)
-            samples = {name: by_channel(value, space.axis(name)) for name, value in found.items()}
-            loss = _mismatch(samples, goals) * (10 / max(len(goals), 1))
-            if row is not None:
-                features = features.mean((2, 3)) if features.dim() == 4 else features
-                loss = loss + 0.2 * F.softplus(-(features @ row + wish.bias)).mean()
-            rough = (images[:, :, 1:] - images[:, :, :-1]).square().mean()
-            rough = rough + (images[..., 1:] - images[..., :-1]).square().mean()
-            torch.autograd.backward([loss + 0.02 * rough])
-            optimiser.step()
-            with torch.no_grad():
-                images.copy_(torch.minimum(torch.maximum(images, low), high))
-            reporter.advance()
+    for step in range(STEPS):
+        optimiser.zero_grad()
+        down, right = (int(shift) for shift in draw.integers(-2, 3, 2))
+        seen = torch.roll(images, (down, right), (2, 3))
+        seen = seen.flip(3) if step % 2 else seen
+        found = runner.observe(seen, [*goals, trunk.graph.output])
+        features = found.pop(trunk.graph.output)
+        samples = {name: by_channel(value, space.axis(name)) for name, value in found.items()}
+        loss = _mismatch(samples, goals) * (10 / max(len(goals), 1))
+        if row is not None:
+            features = features.mean((2, 3)) if features.dim() == 4 else features
+            loss = loss + 0.2 * F.softplus(-(features @ row + wish.bias)).mean()
+        rough = (images[:, :, 1:] - images[:, :, :-1]).square().mean()
+        rough = rough + (images[..., 1:] - images[..., :-1]).square().mean()
+        torch.autograd.backward([loss + 0.02 * rough])
+        optimiser.step()
+        with torch.no_grad():
+            images.copy_(torch.minimum(torch.maximum(images, low), high))
+        reporter.advance()
     imagined: Tensor = images.detach().cpu()
     return imagined
 
