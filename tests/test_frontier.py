@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from modhub.api.frontier import frontier_directory, frontier_page
 from modhub.compose import Budget, compose, parts_of
 from modhub.errors import BudgetError, StorageError
 from modhub.evaluate import evaluate
-from modhub.frontiers import Frontier, frontier
+from modhub.frontiers import NOISY_NOTE, Frontier, frontier
 from modhub.reporter import Lines
-from modhub.timing import side_by_side
+from modhub.timing import Ratio, side_by_side, time_ratio
 from tests.digit_parents import digit_modules, digits
 
 
@@ -35,6 +36,7 @@ def test_points_fall_and_meet_their_budgets(measured: Frontier) -> None:
         assert 0 < point.time < 1
         assert set(point.latency) == {1, 128}
         assert all(share > 0 for share in point.latency.values())
+        assert set(point.to_dict()["latency_spread"]) == {1, 128}
     assert measured.smallest is None
 
 
@@ -127,6 +129,58 @@ def test_page_and_json_appear_together(tmp_path: Path, measured: Frontier) -> No
     assert "http" not in page.replace("http://www.w3.org", "")
     with pytest.raises(StorageError), frontier_directory(tmp_path / "trade"):
         pytest.fail("found out after the work")
+
+
+def test_noisy_times_are_marked(measured: Frontier) -> None:
+    calm, loud = (
+        replace(
+            measured,
+            points=tuple(
+                replace(point, latency={1: 0.5}, latency_spread={1: spread}) for point in measured.points
+            ),
+        )
+        for spread in (0.04, 0.2)
+    )
+    assert [point.shown_latency(1) for point in calm.points] == ["0.50", "0.50"]
+    assert [point.shown_latency(1) for point in loud.points] == ["0.50 ± 0.20", "0.50 ± 0.20"]
+    assert NOISY_NOTE not in frontier_page(calm)
+    assert NOISY_NOTE in frontier_page(loud)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "value", "spread"),
+    [
+        ((0.5, 0.6, 0.52), 0.52, 0.05),
+        ((0.5, 0.5, 3.0, 0.5, 0.1), 0.5, 0.0),
+        ((0.3, 1.0, 0.4, 1.1, 0.9), 0.9, 0.3),
+    ],
+)
+def test_a_ratio_of_rounds(rounds: tuple[float, ...], value: float, spread: float) -> None:
+    found = Ratio.of(rounds)
+    assert (found.value, found.spread) == pytest.approx((value, spread))
+
+
+def test_times_are_taken_again_while_they_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounds have three turns, after one to warm up; the clock is the test's own."""
+    now = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+
+    def worked(factors: list[float]) -> tuple[float, int]:
+        turns: list[float] = []
+
+        def take(seconds: float) -> None:
+            nonlocal now
+            now += seconds
+
+        def ours() -> None:
+            turns.append(factors[min(len(turns), len(factors) - 1)])
+            take(0.01 * turns[-1])
+
+        return time_ratio(ours, lambda: take(0.01), 0.0).value, (len(turns) - 1) // 3
+
+    assert worked([0.3, *[0.3] * 3, 1.0]) == (pytest.approx(1), 5)
+    assert worked([1.0, *[1.0, 1.0, 3.0] * 9]) == (pytest.approx(1), 3)
+    assert worked([1.0, *[1.0] * 3, *[2.0] * 3] * 9)[1] == 9
 
 
 def test_side_by_side_takes_turns() -> None:

@@ -21,13 +21,15 @@ from modhub.evaluate import evaluate
 from modhub.export import natural_size
 from modhub.nets import cost, fuse_batch_norm
 from modhub.reporter import SILENT, Reporter
-from modhub.timing import side_by_side
+from modhub.timing import Ratio, time_ratio
 
-__all__ = ["BUDGETS", "Frontier", "FrontierPoint", "frontier"]
+__all__ = ["BUDGETS", "NOISY_NOTE", "Frontier", "FrontierPoint", "frontier"]
 
 BUDGETS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 _BATCHES = (1, 128)
 _SECONDS = 2.0
+_NOISY = 0.1
+NOISY_NOTE = "± marks times that differed from round to round: other work kept the machine busy."
 _NUMBERS = 128 * 3 * 64 * 64
 """A timed batch holds at most this many numbers."""
 
@@ -39,7 +41,8 @@ class FrontierPoint:
 
     `agreement` is the share of images on which it decides as the whole trunks do; `top1` its accuracy on
     labelled images and `random_top1` that of random channels of the same budget, refitted in the same way:
-    None where not measured. `seconds` is what composing it took.
+    None where not measured. `seconds` is what composing it took. `latency_spread` is how far a latency may be
+    off, by batch size: half of what its rounds differed by.
     """
 
     budget: float
@@ -50,7 +53,17 @@ class FrontierPoint:
     top1: float | None
     random_top1: float | None
     latency: dict[int, float]
+    latency_spread: dict[int, float]
     seconds: float
+
+    def noisy(self, batch: int) -> bool:
+        """Whether other work on the machine hides what the latency is, to a tenth of it."""
+        return self.latency_spread[batch] > _NOISY * self.latency[batch]
+
+    def shown_latency(self, batch: int) -> str:
+        """0.52, or with what it may be off where that is much: 0.52 ± 0.20."""
+        shown = f"{self.latency[batch]:.2f}"
+        return f"{shown} ± {self.latency_spread[batch]:.2f}" if self.noisy(batch) else shown
 
     def to_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
@@ -74,6 +87,11 @@ class Frontier:
     restricted_top1: float | None
     points: tuple[FrontierPoint, ...]
     smallest: str | None
+
+    @property
+    def noisy(self) -> bool:
+        """Whether any latency is."""
+        return any(point.noisy(batch) for point in self.points for batch in point.latency)
 
     @property
     def suggested(self) -> FrontierPoint:
@@ -174,7 +192,8 @@ def frontier(
                 agreement=agreement,
                 top1=top1,
                 random_top1=random_top1,
-                latency=latency,
+                latency={batch: ratio.value for batch, ratio in latency.items()},
+                latency_spread={batch: ratio.spread for batch, ratio in latency.items()},
                 seconds=seconds,
             )
         )
@@ -259,7 +278,7 @@ def _total(classifier: ComposedClassifier, what: str) -> int:
     return sum(getattr(cost(each.trunk.network), what) for each in classifier.trunk_passes)
 
 
-def _latency(slim: ComposedClassifier, whole: ComposedClassifier) -> dict[int, float]:
+def _latency(slim: ComposedClassifier, whole: ComposedClassifier) -> dict[int, Ratio]:
     """Wall-clock time as a fraction of the whole trunks', by batch size, on noise of the natural size."""
     height, width = natural_size([each.spec for each in whole.trunk_passes])
     found = {}
@@ -267,7 +286,6 @@ def _latency(slim: ComposedClassifier, whole: ComposedClassifier) -> dict[int, f
         batch = max(1, min(batch, _NUMBERS // (3 * height * width)))
         images = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8)
         with torch.inference_mode():
-            works = [functools.partial(classifier, images) for classifier in (slim, whole)]
-            ours, theirs = side_by_side(works, _SECONDS)
-        found[batch] = ours / theirs
+            ours, theirs = (functools.partial(classifier, images) for classifier in (slim, whole))
+            found[batch] = time_ratio(ours, theirs, _SECONDS)
     return found

@@ -81,10 +81,12 @@ def command(
     channels. Without DATA the share of synthetic images on which a network decides as the whole one does is
     all that can be said. Nothing is built: take the budget you like to 'modhub compose --budget'.
 
+    Times are the network's over the whole one's, taken turn about, and again where other work disturbs them.
+
     Example: modhub frontier --data cifar10:data --budgets 0.8,0.6,0.4 -o trade
     """
     from modhub.api.frontier import frontier, frontier_directory
-    from modhub.frontiers import BUDGETS
+    from modhub.frontiers import BUDGETS, NOISY_NOTE
 
     with frontier_directory(target, replace=force) as write:
         found = frontier(
@@ -110,7 +112,7 @@ def command(
             [
                 f"{kind}={point.budget:g}",
                 *map(fraction, (point.flops, point.params, point.agreement, point.top1, point.random_top1)),
-                *(f"{point.latency[batch]:.2f}" for batch in batches),
+                *map(point.shown_latency, batches),
             ]
             for point in found.points
         ]
@@ -120,6 +122,8 @@ def command(
             out.line(f"agreement with the whole network, on {found.images:,} synthetic images")
         else:
             out.line(f"restricted logits {fraction(found.restricted_top1)}, on {found.images:,} images")
+        if found.noisy:
+            out.line(NOISY_NOTE)
         if found.smallest is not None:
             out.line(found.smallest)
         if target is not None:

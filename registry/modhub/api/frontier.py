@@ -13,7 +13,7 @@ from modhub.charts import STYLE, line_chart
 from modhub.data import ImageSet, open_data
 from modhub.devices import pick_device
 from modhub.files import new_directory, pretty_json
-from modhub.frontiers import BUDGETS, Frontier
+from modhub.frontiers import BUDGETS, NOISY_NOTE, Frontier
 from modhub.frontiers import frontier as measure
 from modhub.reporter import SILENT, Reporter
 
@@ -104,14 +104,15 @@ def frontier_page(found: Frontier) -> str:
         [
             f"{found.kind}={point.budget:g}",
             *map(_percent, (point.flops, point.params, point.agreement, point.top1, point.random_top1)),
-            *(f"{point.latency[batch]:.2f}" for batch in batches),
+            *map(point.shown_latency, batches),
         ]
         for point in found.points
     ]
     table = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     chart = line_chart(lines, x_title=f"{share} of the whole parents", y_title=y_title)
-    note = "" if found.smallest is None else f"<p>{escape(found.smallest)}</p>"
+    notes = [NOISY_NOTE if found.noisy else None, found.smallest]
+    note = "".join(f"<p>{escape(text)}</p>" for text in notes if text is not None)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f"<title>What {escape(labels)} cost</title><style>{STYLE}</style></head><body>"
