@@ -57,6 +57,20 @@ def test_a_fifth_class(modhub):
     assert sum(old) / 4 > 0.8
 
 
+def test_what_it_takes_from_known_classes_is_told(modhub):
+    arguments = ("teach", "7", "--on", "lab/plain", "--data", "sevens", "-o", "against")
+    guessed = modhub.good(*arguments, "--json")
+    assert set(guessed.json["takes"]) == set("0123")
+    assert guessed.json["takes_measured"] is None
+    told = modhub.good(*arguments, "--force", "--against", "digits")
+    assert "images it takes where all known classes are composed / one alone (counted on " in told.out
+    counted = modhub.good(*arguments, "--force", "--against", "digits", "--json").json["takes_measured"]
+    assert (counted["dataset"], counted["split"]) == ("digits", "test")
+    assert set(counted["classes"]) == set("0123")
+    much = [name for name, each in counted["classes"].items() if max(each.values()) > 0.05]
+    assert ("'7' would take images of" in told.err) == bool(much)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

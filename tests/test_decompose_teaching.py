@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from modhub.artifact import read_artifact, write_artifact
-from modhub.compose import compose, parts_of
+from modhub.compose import Budget, compose, parts_of
+from modhub.compose.taking import taken, taken_of_images
 from modhub.decompose.statistics import Moments
 from modhub.decompose.teaching import steadied, teach
 from modhub.errors import CompositionError, DataError
@@ -29,6 +30,35 @@ def test_a_taught_class_stands_beside_the_known_ones() -> None:
     # The old classes hardly suffer.
     old = np.mean([score.recall or 0.0 for score in before.per_class.values()])
     assert np.mean(recalls[:-1]) > old - 0.06
+
+
+def test_what_is_taken_from_known_classes_is_what_a_composition_takes() -> None:
+    known, (taught,) = parts_of(digit_modules()), parts_of(_taught())
+    test = digits("012345", "test")
+    counted, count = taken_of_images(known, taught, test)
+    assert count == len(test)
+    pixels, targets = pixels_of(test)
+    for parts, which in ((known, "share"), (known[3:4], "alone")):
+        with torch.inference_mode():
+            scores = compose([*parts, taught], budget=Budget(flops=1.0))(pixels)
+        right = scores[:, :-1].argmax(1).numpy() == (targets if which == "share" else 0)
+        lost = right & (scores.argmax(1).numpy() == len(parts))
+        for part in parts:
+            expected = lost[targets == known.index(part)].mean()
+            assert getattr(counted[part.name], which) == pytest.approx(float(expected))
+
+
+def test_what_is_taken_is_guessed_without_images() -> None:
+    known = parts_of(digit_modules())
+    (near,), (far,) = (
+        parts_of(_taught("7")),
+        parts_of(teach(digit_modules(), "zero", digits("0").subset(range(40)))),
+    )
+    guessed = taken(known, far)
+    assert next(iter(guessed)) == "0", "who looks like a known class takes its images"
+    assert guessed["0"].share > 0.2 > taken(known, near)["0"].share
+    assert taken(known, near) == taken(known, near)
+    assert all(each.alone is not None and 0 <= each.share <= 1 for each in guessed.values())
 
 
 def test_more_images_do_not_harm() -> None:

@@ -20,12 +20,18 @@ from modhub_cli.output import Out, fraction, size
 
 __all__ = ["command"]
 
+_NAMED = 5
+
 
 @click.command("teach", short_help="Make a module for a class the parent never knew.")
 @click.argument("label")
 @click.option("--on", required=True, metavar="REPO|DIR", help="The modules whose parent is taught.")
 @data_options(split="train")
 @target_option
+@click.option(
+    "--against", metavar="DATA", help="Labelled images of known classes, to count what it takes from them."
+)
+@click.option("--against-split", type=click.Choice(["train", "calibration", "test"]), help="Default: test.")
 @seed_option
 @date_option
 @force_option
@@ -38,6 +44,8 @@ def command(
     data: str,
     split: str,
     target: Path,
+    against: str | None,
+    against_split: str | None,
     seed: int,
     date: str | None,
     force: bool,
@@ -48,7 +56,8 @@ def command(
     """Make a module for LABEL from a few dozen images, on the trunk of a parent that never knew it.
 
     DATA is a folder of images of that class (or a data set that has it). The module pushes, pulls and
-    composes like any other; the parent's own classes stay as they are.
+    composes like any other; the parent's own classes stay as they are. How many of their images it would take
+    from them is guessed from what their modules say, or counted on --against.
 
     Example: modhub teach zebra --on vision-lab/resnet20-cifar10 --data zebra-images -o out/zebra
     """
@@ -63,6 +72,8 @@ def command(
         seed=seed,
         date=date,
         replace=force,
+        against=against,
+        against_split=against_split or "test",
         hub=hub,
         offline=offline,
         reporter=out.reporter(),
@@ -73,6 +84,17 @@ def command(
             f"'{made['label']}' taught to {made['parent']} from {made['images']} images: "
             f"{fraction(made['kept_channels_fraction'])} of the channels, {size(made['bytes'])}: {target}"
         )
+
+        counted = made["takes_measured"]
+        takes = made["takes"] if counted is None else counted["classes"]
+        if takes:
+            how = "a guess" if counted is None else f"counted on {counted['images']:,} images"
+            named = ", ".join(
+                f"{name} {fraction(each['share'])}"
+                + ("" if each["alone"] is None else f" / {fraction(each['alone'])}")
+                for name, each in list(takes.items())[:_NAMED]
+            )
+            out.line(f"images it takes where all known classes are composed / one alone ({how}): {named}")
 
     out.emit(made, human=human, quiet=[str(target)])
     out.next(f"modhub push {target} NAMESPACE/NAME --version 1.0.0")

@@ -11,6 +11,8 @@ from modhub.api.predicting import image_files
 from modhub.api.projects import open_catalog
 from modhub.artifact import read_artifact, read_modules, write_artifact
 from modhub.catalog import Catalog
+from modhub.compose import parts_of
+from modhub.compose.taking import Taken, taken, taken_of_images
 from modhub.data import ImageSet, open_data, read_image
 from modhub.decompose.teaching import teach as taught
 from modhub.errors import CompositionError
@@ -21,6 +23,10 @@ from modhub.refs import Ref
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["images_of_class", "teach", "teach_to"]
+
+_MUCH = 0.05
+"""A known class that may lose more of its images is told of."""
+_NAMED = 5
 
 
 def teach(
@@ -55,16 +61,30 @@ def teach_to(
     seed: int = 0,
     date: str | None = None,
     replace: bool = False,
+    against: str | None = None,
+    against_split: str = "test",
     hub: str | Catalog | None = None,
     offline: bool = False,
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
-    """`teach`, written to `directory`, which appears whole or not at all; what was made, for JSON."""
+    """`teach`, written to `directory`, which appears whole or not at all; what was made, for JSON.
+
+    `takes` says by known class which share of its images the new class would take (see
+    `modhub.compose.taking`), and `takes_measured` the same on `against`, labelled images of known classes;
+    `reporter.warn` tells of large ones.
+    """
     check_vacant(directory, replace=replace)
     images = images_of_class(data, label, split)
-    made = teach(label, on, images, seed=seed, date=date, hub=hub, offline=offline, reporter=reporter)
+    judges = None if against is None else open_data(against, against_split)
+    modules = _modules(on, hub, offline, reporter)
+    made = taught(modules, label, images, seed=seed, date=date, reporter=reporter)
+    known, (new,) = parts_of(modules), parts_of(made)
+    with reporter.step("compare with known classes"):
+        guessed = taken(known, new, seed=seed)
+        measured, count = (None, 0) if judges is None else taken_of_images(known, new, judges)
     write_artifact(directory, made, replace=replace)
     (entry,) = made.manifest.modules
+    _warn(label, guessed if measured is None else measured, reporter)
     return {
         "path": str(directory),
         "label": entry.label,
@@ -72,7 +92,27 @@ def teach_to(
         "images": len(images),
         "kept_channels_fraction": entry.kept_channels_fraction,
         "bytes": entry.manifest.size + entry.tensors.size,
+        "takes": {name: each.to_dict() for name, each in guessed.items()},
+        "takes_measured": None
+        if judges is None or measured is None
+        else {
+            "dataset": judges.name,
+            "split": judges.split,
+            "images": count,
+            "classes": {name: each.to_dict() for name, each in measured.items()},
+        },
     }
+
+
+def _warn(label: str, takes: dict[str, Taken], reporter: Reporter) -> None:
+    hit = {name: each for name, each in takes.items() if each.most > _MUCH}
+    if hit:
+        named = ", ".join(f"{name} {each.most:.0%}" for name, each in list(hit.items())[:_NAMED])
+        more = f", and of {len(hit) - _NAMED} more" if len(hit) > _NAMED else ""
+        reporter.warn(
+            f"Composed with few other classes, '{label}' would take images of {named}{more}. The more of its "
+            "parent's classes are composed, the fewer; 'modhub compose --calibrate' gives a few back."
+        )
 
 
 def images_of_class(data: str, label: str, split: str = "train") -> ImageSet:

@@ -102,7 +102,10 @@ class TrunkPass(nn.Module):
 
     def answers(self, images: Tensor) -> list[HeadAnswer]:
         """One per head."""
-        features = self(images)
+        return self.answers_to(self(images))
+
+    def answers_to(self, features: Tensor) -> list[HeadAnswer]:
+        """The same for what the trunk says of images."""
         margins = [head.margins(features) for head in self.heads]
         scaled = [head.scaled(margin) for head, margin in zip(self.heads, margins, strict=True)]
         moved = shifts([head.density for head in self.heads], scaled, features)
