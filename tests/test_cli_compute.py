@@ -560,15 +560,17 @@ def test_what_an_interruption_breaks_is_told_as_one(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "target"),
+    ("arguments", "target", "number"),
     [
-        ((*decompose_arguments("residual"), "-o", "stopped"), "stopped"),
-        (("push", "plain", "lab/stopped", "--version", "1.0.0"), "hub/nothing"),
-        (("compose", "work", "-o", "stopped"), "stopped"),
+        ((*decompose_arguments("residual"), "-o", "stopped"), "stopped", signal.SIGINT),
+        (("push", "plain", "lab/stopped", "--version", "1.0.0"), "hub/nothing", signal.SIGINT),
+        (("compose", "work", "-o", "stopped"), "stopped", signal.SIGINT),
+        (("compose", "work", "-o", "stopped", "--budget", "flops=0.5"), "stopped", signal.SIGTERM),
+        (("compose", "work", "-o", "stopped", "--budget", "flops=0.5"), "stopped", signal.SIGHUP),
     ],
-    ids=["decompose", "push", "compose"],
+    ids=["decompose", "push", "compose", "compose-term", "compose-hup"],
 )
-def test_ctrl_c_leaves_nothing(home, modhub, arguments, target):
+def test_stopping_leaves_nothing(home, modhub, arguments, target, number):
     """Stopped at several moments: either all is there, or nothing."""
     modhub.go(home)
     environment = {
@@ -584,9 +586,9 @@ def test_ctrl_c_leaves_nothing(home, modhub, arguments, target):
             env=environment,
         )
         time.sleep(delay)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=60)
-        assert process.returncode in (0, 130, -signal.SIGINT), err
+        assert process.returncode in ((0, 130, -number) if number == signal.SIGINT else (0, -number)), err
         assert "Traceback" not in err or delay < 1, err
         if process.returncode != 0 and (home / target).exists():
             # Stopped between the last rename and the end of the process: then all of it is there.

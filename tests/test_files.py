@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -31,6 +32,49 @@ def test_a_directory_is_replaced_and_nothing_is_left_beside_it(
         raise KeyError
     assert [path.name for path in tmp_path.iterdir()] == ["build"]
     assert (tmp_path / "build" / "what").read_text() == "newer"
+
+
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+from modhub.files import new_directory
+
+with new_directory(Path(sys.argv[1])) as scratch:
+    (scratch / "what").write_text("half")
+    print(scratch, flush=True)
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_run_left_is_removed_and_what_a_living_one_fills_is_not(tmp_path: Path) -> None:
+    target = tmp_path / "build"
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", STOPPED, str(target)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={"PYTHONPATH": ":".join(sys.path)},
+        )
+        for _ in range(3)
+    ]
+    scratches = []
+    for run in runs:
+        assert run.stdout is not None
+        scratches.append(Path(run.stdout.readline().strip()))
+    dead, young, living = scratches
+    other = tmp_path / ".build.more.abcdefgh.part"
+    other.mkdir()
+    for run in runs[:2]:
+        run.communicate("")
+    for old in (dead, living, other):
+        os.utime(old, (0, 0))
+    build(target, "new")
+    assert {path.name for path in tmp_path.iterdir()} == {"build", young.name, living.name, other.name}
+    assert (living / "what").read_text() == "half"
+    runs[2].communicate("")
+    assert [run.returncode for run in runs] == [-signal.SIGKILL] * 3
 
 
 KILLED = """

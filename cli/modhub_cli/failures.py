@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 import click
 
-__all__ = ["DEBUG_VARIABLE", "report"]
+__all__ = ["DEBUG_VARIABLE", "INTERRUPTED", "report"]
 
 DEBUG_VARIABLE = "MODHUB_DEBUG"
+INTERRUPTED = 130
 
 
 def report(error: BaseException) -> int:
@@ -45,7 +46,7 @@ def _click(error: BaseException) -> int:
 
 def _interrupted(_: BaseException) -> int:
     _say("Stopped. Nothing was left half-written.")
-    return 130
+    return INTERRUPTED
 
 
 def _broken_pipe(_: BaseException) -> int:

@@ -12,7 +12,7 @@ from types import FrameType
 
 import click
 
-from modhub_cli.failures import report
+from modhub_cli.failures import INTERRUPTED, report
 
 __all__ = ["COMMANDS", "cli", "main", "run"]
 
@@ -90,8 +90,13 @@ def run(interrupted: Callable[[], bool] = lambda: False) -> int:
 
 
 def main() -> None:
-    """The console script: `run`, then the end of the process."""
+    """The console script: `run`, then the end of the process.
+
+    SIGTERM and SIGHUP, as a timeout or a closed terminal sends them, stop the work as Ctrl-C does; what was
+    begun is cleared away, and then the process ends by that signal (for a shell: 143, 129).
+    """
     signals: list[int] = []
+    stopped: list[int] = []
     # The client of the Hub tells of each new try; one sentence at the end is enough.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
@@ -100,12 +105,21 @@ def main() -> None:
         if _importing("torch"):
             # An exception half-way through aborts the process, without a word and without cleaning up.
             threading.Timer(0.05, signal.raise_signal, [number]).start()
-            return
-        signal.default_int_handler(number, frame)
+        elif number == signal.SIGINT or not stopped:
+            # A second one must not stop the clearing away; who presses Ctrl-C twice may.
+            stopped.append(number)
+            signal.default_int_handler(number, frame)
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, noted)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, noted)
     code = run(lambda: bool(signals))
+    if signals and signals[0] != signal.SIGINT and code == INTERRUPTED:
+        sys.stdout.flush()
+        signal.signal(signals[0], signal.SIG_DFL)
+        signal.raise_signal(signals[0])
     # The work is done and told; Ctrl-C while Python takes itself down would only print a traceback.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)

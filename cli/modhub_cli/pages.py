@@ -38,7 +38,9 @@ def index_page() -> str:
     lines = [
         "# The commands",
         "",
-        "Data on stdout, talk on stderr. Exit codes: 0 done, 1 a clear error, 2 wrong usage, 130 stopped.",
+        "Data on stdout, talk on stderr. Exit codes: 0 done, 1 a clear error, 2 wrong usage, 130 stopped by",
+        "Ctrl-C (143 by SIGTERM, 129 by SIGHUP). A stopped command clears away what it had begun; what one",
+        "that was killed left beside its target is removed by the next that writes there.",
         "`--json` prints one JSON document, `--quiet` only what a script would read.",
         "",
         "Equal runs print equal documents, but for times and memory (`seconds`, `elapsed_seconds` and",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -33,6 +36,8 @@ __all__ = [
 ]
 
 CHUNK = 1 << 20
+_FRESH = 60.0
+"""Seconds that a new directory may stay unlocked."""
 # From <fcntl.h> and <linux/fs.h>.
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -162,15 +167,19 @@ def check_vacant(path: Path, *, replace: bool = False) -> None:
 def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """A fresh directory to fill, moved to `path` when the block ends well and removed when it does not.
 
+    It is locked as long as its process lives: what killed ones left for the same `path` is removed.
+
     On Linux `path` names the old or the new directory whenever this ends, elsewhere there is a moment without
     either. Raises `StorageError` when `path` exists and is neither empty nor to be replaced.
     """
     check_vacant(path, replace=replace)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
         scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
     except OSError as error:
         raise _refused(path, error) from error
+    lock = _locked(scratch)
     try:
         scratch.chmod(0o777 & ~_umask())
         yield scratch
@@ -179,6 +188,38 @@ def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
         raise _refused(path, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what processes that are gone began for `path`: nobody locks it, and it is not new."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}\.part")
+    for other in path.parent.iterdir():
+        if not name.fullmatch(other.name) or other.is_symlink():
+            continue
+        lock = _locked(other)
+        if lock is None:
+            continue
+        try:
+            if time.time() - os.fstat(lock).st_mtime > _FRESH:
+                shutil.rmtree(other, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+
+def _locked(directory: Path) -> int | None:
+    """A handle that locks `directory` until it is closed; None when another holds it, or none can be had."""
+    try:
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def _swap(scratch: Path, path: Path) -> None:
