@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import socket
 from pathlib import Path
@@ -118,6 +119,25 @@ def test_pull_bare_label_and_directory(shop):
     assert (report["files"], report["modules"]) == (5, 1)
     # what was pulled can be pushed elsewhere
     shop.good("push", "here", "me/cat", "--version", "0.1")
+
+
+def test_cache_says_how_large_it_is_and_prunes(shop):
+    shop.good("pull", "lab/pets/cat")
+    kept = shop.good("cache", "--json").json
+    assert kept["files"] > 2
+    assert kept["bytes"] > 1000
+    assert kept["removed"] is None
+    assert f"{kept['files']} files, " in shop.good("cache").out
+    assert shop.good("cache", "-q").out == f"{kept['bytes']}\n"
+    assert shop.good("cache", "--prune", "1", "--json").json["removed"] == {"files": 0, "bytes": 0}
+    for path in Path(kept["path"]).glob("files/*/*"):
+        os.utime(path, (0, 0))
+    counted = shop.good("cache", "--prune", "1", "--dry-run").out
+    assert counted.startswith(f"{kept['files']} files (")
+    assert "would be removed" in counted
+    assert shop.good("cache", "--prune", "1", "--json").json["files"] == 0
+    shop.good("pull", "lab/pets/cat")
+    assert shop("cache", "--dry-run").code == 2
 
 
 def test_info_versions_yank(shop):

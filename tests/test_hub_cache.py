@@ -1,4 +1,6 @@
+import fcntl
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 from modhub.errors import IntegrityError, OfflineError, StorageError
 from modhub.files import sha256_of_file
 from modhub.hub.base import FileEntry, Refs, git_oid
-from modhub.hub.cache import CACHE_VARIABLE, Cache, default_cache
+from modhub.hub.cache import CACHE_VARIABLE, Cache, Held, default_cache
 from modhub.refs import RepositoryId
 
 CONTENT = bytes(range(256)) * 400
@@ -41,6 +43,30 @@ def test_a_file_is_fetched_once(tmp_path: Path) -> None:
     assert cache.fetch(ENTRY, "'x'", source) == cache.find(ENTRY) == path
     assert source.offsets == [0]
     assert list((tmp_path / "partial").iterdir()) == []
+
+
+def test_what_was_not_used_for_long_is_pruned(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    entries = [FileEntry(size, hashlib.sha256(CONTENT[:size]).hexdigest()) for size in (10, 20, 30, 40)]
+    paths = [cache.fetch(entry, "'x'", Source(CONTENT[: entry.size])) for entry in entries]
+    with pytest.raises(OfflineError):
+        cache.fetch(ENTRY, "'x'", Source(breaks_after=1000))
+    old, asked, _, locked = paths
+    for path in (old, asked, locked, next((tmp_path / "partial").iterdir())):
+        os.utime(path, (0, 0))
+    assert cache.find(entries[1]) == asked
+    assert cache.held() == Held(5, 1100)
+    with locked.open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_SH)
+        assert cache.prune(3600, dry_run=True) == Held(2, 1010)
+        assert cache.held() == Held(5, 1100)
+        assert cache.prune(3600) == Held(2, 1010)
+    assert [path.exists() for path in paths] == [False, True, True, True]
+    assert cache.prune(3600) == Held(1, 40)
+    assert cache.held() == Held(2, 50)
+    assert cache.find(entries[0]) is None
+    assert cache.fetch(entries[0], "'x'", Source(CONTENT[:10])) == old
+    assert Cache(tmp_path / "nothing").prune(0) == Held(0, 0)
 
 
 def test_an_interrupted_download_goes_on_where_it_ended(tmp_path: Path) -> None:

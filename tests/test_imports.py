@@ -150,6 +150,7 @@ def shop(tmp_path_factory):
         ("versions", "lab/pets"),
         ("pull", "lab/pets/cat"),
         ("verify", "pets"),
+        ("cache",),
         ("init", "work"),
         ("lock", "--help"),
         ("diff", "pets", "lab/pets"),

@@ -19,7 +19,7 @@ __all__ = ["COMMANDS", "cli", "main", "run"]
 SECTIONS = {
     "Start": ("demo",),
     "Make modules": ("decompose", "teach"),
-    "Share them": ("push", "pull", "search", "info", "versions", "yank", "verify"),
+    "Share them": ("push", "pull", "search", "info", "versions", "yank", "verify", "cache"),
     "Say what you want": ("init", "add", "remove", "lock", "tree"),
     "Build a classifier": ("frontier", "compose", "replace"),
     "Use it": ("predict", "evaluate", "diff", "export"),

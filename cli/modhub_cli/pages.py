@@ -52,7 +52,7 @@ def index_page() -> str:
         "|---|---|",
         "| `MODHUB_HUB` | the hub, where no `--hub` names one; else the user's own directory "
         "(Linux: `~/.local/share/modhub/hub`) |",
-        "| `MODHUB_CACHE` | where pulled files are kept (Linux: `~/.cache/modhub`); it may be emptied |",
+        "| `MODHUB_CACHE` | where pulled files are kept (Linux: `~/.cache/modhub`; see `modhub cache`) |",
         "| `MODHUB_OFFLINE` | 1: as `--offline` |",
         "| `MODHUB_ROOT` | the store of `serve`, `token`, `gc` and `fsck`, where no `--root` names one |",
         "| `HF_TOKEN` | the token for a hub with accounts |",

@@ -1,4 +1,4 @@
-"""Looking after a directory hub or a server's store. Imports no torch."""
+"""Looking after a directory hub, a server's store, or the cache. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 from modhub.errors import StorageError
 from modhub.hub import default_hub
+from modhub.hub.cache import Cache
 from modhub.hub.checking import fsck
 from modhub.hub.collecting import gc
 from modhub.hub.store import Store
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["check", "collect"]
+__all__ = ["check", "collect", "look_at_cache"]
 
 
 def collect(
@@ -29,6 +30,16 @@ def check(
     """Check a store; `findings` each with `place`, `problem` and `repaired`. `deep` reads every byte."""
     report = fsck(_store(root), deep=deep, repair=repair, reporter=reporter)
     return {**asdict(report), "clean": report.clean}
+
+
+def look_at_cache(
+    root: Path | None = None, *, prune_days: float | None = None, dry_run: bool = False
+) -> dict[str, Any]:
+    """How large the cache is (`root`: `MODHUB_CACHE`, else the user's own), once what nobody used for
+    `prune_days` is `removed`; None removes nothing. With `dry_run` it is only counted."""
+    cache = Cache(root)
+    removed = None if prune_days is None else asdict(cache.prune(prune_days * 86_400, dry_run=dry_run))
+    return {"path": str(cache.root), **asdict(cache.held()), "removed": removed, "dry_run": dry_run}
 
 
 def _store(root: Path | None) -> Store:

@@ -5,7 +5,8 @@
     <root>/partial/<digest>       downloads under way or interrupted; the next attempt goes on where one ended
     <root>/hubs/<hub>/<repository>/…    what a hub said last of its references and trees, for working offline
 
-Size and digest are checked after every download and again every time a file is handed out. Digests and
+Size and digest are checked after every download and again every time a file is handed out; its modification
+time says when that was last, and `prune` removes what was not for long. Digests and
 commits are somebody else's words: none becomes part of a path before it proved to be hex digits.
 """
 
@@ -15,8 +16,10 @@ import fcntl
 import hashlib
 import io
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -31,7 +34,7 @@ from modhub.refs import RepositoryId, is_commit, is_sha256
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["CACHE_VARIABLE", "Cache", "default_cache"]
+__all__ = ["CACHE_VARIABLE", "Cache", "Held", "default_cache"]
 
 CACHE_VARIABLE = "MODHUB_CACHE"
 Fetch = Callable[[BinaryIO, int], None]
@@ -41,6 +44,14 @@ def default_cache() -> Path:
     """`MODHUB_CACHE`, or the user's own cache folder for modhub."""
     given = os.environ.get(CACHE_VARIABLE)
     return Path(given).expanduser() if given else Path(platformdirs.user_cache_dir("modhub"))
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How many files, and their bytes."""
+
+    files: int
+    bytes: int
 
 
 class Cache:
@@ -62,8 +73,13 @@ class Cache:
         path = self._at(sha256)
         with disk_errors(path):
             try:
-                if path.stat().st_size == entry.size and sha256_of_file(path) == sha256:
-                    return path
+                with path.open("rb") as stream:
+                    # `prune` removes nothing that is locked, or was touched.
+                    with suppress(OSError):
+                        fcntl.flock(stream, fcntl.LOCK_SH)
+                    if path.stat().st_size == entry.size and sha256_of_file(path) == sha256:
+                        _touch(path)
+                        return path
             except (FileNotFoundError, NotADirectoryError):
                 return None
         return None
@@ -157,6 +173,31 @@ class Cache:
                     if _names(path, handle) and os.fstat(handle).st_size == 0:
                         path.unlink()
                 return
+
+    # Room
+
+    def held(self) -> Held:
+        """What is kept now, parts of interrupted downloads among it."""
+        sizes = [_size(path) for path in self._kept()]
+        return Held(len(sizes), sum(sizes))
+
+    def prune(self, seconds: float, *, dry_run: bool = False) -> Held:
+        """Remove what nobody asked for in so many `seconds`; what went, or would.
+
+        May run beside others: what is being fetched or checked stays, and what was handed out in that time.
+        """
+        before = time.time() - seconds
+        gone: list[int] = []
+        with disk_errors(self.root):
+            for path in self._kept():
+                size = _size(path)
+                if _unused(path, before, remove=not dry_run):
+                    gone.append(size)
+        return Held(len(gone), sum(gone))
+
+    def _kept(self) -> Iterator[Path]:
+        yield from self.root.glob("files/*/*")
+        yield from self.root.glob("partial/*")
 
     # What hubs said
 
@@ -276,6 +317,37 @@ def _names(path: Path, handle: int) -> bool:
         return path.stat().st_ino == os.fstat(handle).st_ino
     except FileNotFoundError:
         return False
+
+
+def _touch(path: Path) -> None:
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        # Another user's cache, or one on a disk that cannot be written, is read all the same.
+        return
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _unused(path: Path, before: float, *, remove: bool) -> bool:
+    """Whether a file was last touched `before` and nobody has it locked; and then it is removed."""
+    with suppress(FileNotFoundError), path.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        if _names(path, stream.fileno()) and os.fstat(stream.fileno()).st_mtime < before:
+            if remove:
+                path.unlink(missing_ok=True)
+            return True
+    return False
 
 
 def _restart(stream: BinaryIO) -> int:
