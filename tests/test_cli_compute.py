@@ -354,6 +354,13 @@ def test_predict_goes_on_past_bad_files(home, modhub):
     assert alone.out == ""
 
 
+def test_predict_knows_devices(home, modhub):
+    picture = home / "one.png"
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(picture)
+    assert modhub("predict", "build", picture, "--device", "cpu").code == 0
+    assert "'tpu' is not a device." in modhub("predict", "build", picture, "--device", "tpu").err
+
+
 WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = None  # importing it fails

@@ -76,3 +76,12 @@ def test_evaluation_counts_the_same() -> None:
     here, there = evaluate(classifier, images), evaluate(classifier, images, device=DEVICE)
     assert there.confusion == here.confusion
     assert there.top1 == pytest.approx(here.top1)
+
+
+def test_predictions_are_the_same() -> None:
+    classifier = compose(parts_of(digit_modules(), ["1", "4"]))
+    images = pixels_of(digits("14", "test"))[0][:20]
+    here = classifier.predict(images)
+    there = classifier.to(DEVICE).predict(images)
+    assert [one.label for one in there] == [one.label for one in here]
+    assert [one.acceptance for one in there] == pytest.approx([one.acceptance for one in here], abs=1e-2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from modhub_cli.options import reporting
+from modhub_cli.options import device_option, reporting
 from modhub_cli.output import Out, fraction
 
 __all__ = ["command"]
@@ -28,8 +28,9 @@ def _passing(rates: dict[str, float]) -> str:
 @click.argument("build", type=click.Path(path_type=Path))
 @click.argument("images", metavar="IMAGE…", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes shown per image.")
+@device_option
 @reporting
-def command(build: Path, images: tuple[Path, ...], top: int, out: Out) -> None:
+def command(build: Path, images: tuple[Path, ...], top: int, device: str, out: Out) -> None:
     """Classify images with a build, or with an .onnx file that `modhub export` wrote (then without torch).
 
     IMAGE may be a folder. A file that cannot be read as an image is reported and passed over; the exit code
@@ -39,7 +40,7 @@ def command(build: Path, images: tuple[Path, ...], top: int, out: Out) -> None:
     """
     from modhub.api.predicting import predict
 
-    report = predict(build, images, top=top, reporter=out.reporter())
+    report = predict(build, images, top=top, device=device, reporter=out.reporter())
     answers = [entry for entry in report["images"] if "error" not in entry]
 
     def human() -> None:

@@ -25,15 +25,22 @@ _WAITING = 256 << 20
 
 
 def predict(
-    build: Path, images: Iterable[Path], *, top: int = 3, batch: int = 64, reporter: Reporter = SILENT
+    build: Path,
+    images: Iterable[Path],
+    *,
+    top: int = 3,
+    batch: int = 64,
+    device: str = "auto",
+    reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
     """Classify files and folders of files: the best `label` and the `top` probabilities, or an `error`, each.
 
     A file that cannot be read as an image is reported and passed over. `label` is None for "none of these".
     Where a build may say so, `false_accept` has by label which share of its parent's images of other classes
-    it would accept, as measured when the module was made.
+    it would accept, as measured when the module was made. `device` is auto, cpu or cuda: where a build
+    runs; an .onnx file runs on the CPU.
     """
-    answer, false_accept = _onnx(build) if is_exported(build) else _build(build)
+    answer, false_accept = _onnx(build) if is_exported(build) else _build(build, device)
     found: list[dict[str, Any]] = []
     waiting: list[tuple[dict[str, Any], Pixels]] = []
 
@@ -73,11 +80,12 @@ def image_files(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
 
 
-def _build(directory: Path) -> tuple[Answering, dict[str, float] | None]:
+def _build(directory: Path, device: str) -> tuple[Answering, dict[str, float] | None]:
     # Only a build needs torch.
     from modhub.api.using import load
+    from modhub.devices import pick_device
 
-    classifier = load(directory)
+    classifier = load(directory).to(pick_device(device))
 
     def answer(images: list[Pixels]) -> list[Answer]:
         return [(one.label, _chances(one.scores)) for one in classifier.predict(images)]

@@ -182,7 +182,8 @@ class ComposedClassifier(nn.Module):
         return scores.sigmoid() if len(self.labels) == 1 else scores.softmax(1)
 
     def predict(self, images: Tensor | Sequence[NDArray[np.uint8]], batch: int = 64) -> list[Prediction]:
-        """One prediction per image; images of any sizes may be given as uint8 (height, width, 1 or 3)."""
+        """One prediction per image, wherever images and classifier are; images of any sizes may be given as
+        uint8 (height, width, 1 or 3)."""
         batches = (
             list(torch.split(images, batch))
             if isinstance(images, Tensor)
@@ -191,7 +192,7 @@ class ComposedClassifier(nn.Module):
         found: list[Prediction] = []
         with torch.inference_mode():
             for part in batches:
-                scores, acceptance = self.assess(part)
+                scores, acceptance = self.assess(part.to(self.order.device))
                 for row, chances, accepted in zip(
                     scores.tolist(), self.probabilities(scores).tolist(), acceptance.tolist(), strict=True
                 ):
