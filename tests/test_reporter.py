@@ -25,15 +25,15 @@ def test_stages_are_told_once_and_then_rarely() -> None:
     told = _Told()
     with told.reporter.step("budgets", 3):
         for number in range(3):
-            with told.reporter.step("distil", 4):
-                for _ in range(4):
+            with told.reporter.step("distil", 5):
+                for _ in range(5):
                     told.time += 4
                     told.reporter.advance()
             told.reporter.note(f"found {number}")
             told.reporter.advance()
     assert told.lines == [
-        *("budgets …", "  distil …", "budgets 0/3 › distil 4/4", "found 0"),
-        *("budgets 1/3 › distil 4/4", "found 1", "budgets 2/3 › distil 4/4", "found 2"),
+        *("budgets …", "  distil …", "budgets 0/3 › distil 4/5", "found 0"),
+        *("budgets 1/3 › distil 4/5", "found 1", "budgets 2/3 › distil 4/5", "found 2"),
     ]
 
 

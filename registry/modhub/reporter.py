@@ -99,8 +99,10 @@ class Lines(Reporter):
 
     def advance(self, amount: int = 1) -> None:
         if self._open:
-            self._open[-1].done += amount
-            self._remind()
+            step = self._open[-1]
+            step.done += amount
+            if step.total is None or step.done < step.total:
+                self._remind()
 
     def note(self, text: str) -> None:
         self._last = self._clock()
