@@ -140,6 +140,21 @@ def test_edits_at_the_same_time_are_all_kept(modhub, monkeypatch, edit):
             "Bring it up to date with: modhub lock\n",
         ),
         (
+            [("add", "lab/pets"), ("lock",), ("remove", "dog"), ("tree",)],
+            "Error: modhub.lock does not belong to modhub.toml as it stands: it has 'dog', which is no "
+            "longer wanted.\nBring it up to date with: modhub lock\n",
+        ),
+        (
+            [("add", "cat=lab/pets/cat"), ("lock",), ("remove", "cat"), ("add", "cat"), ("tree",)],
+            "Error: modhub.lock does not belong to modhub.toml as it stands: it has 'cat = lab/pets/cat' "
+            "where 'cat = *' is wanted.\nBring it up to date with: modhub lock\n",
+        ),
+        (
+            [("add", "lab/pets"), ("lock",), ("remove", "cat"), ("add", "lab/pets/cat"), ("tree",)],
+            "Error: modhub.lock does not belong to modhub.toml as it stands: the constraints or the order of "
+            "the modules changed.\nBring it up to date with: modhub lock\n",
+        ),
+        (
             [("init",)],
             "Error: 'modhub.toml' exists already.\nAdd modules to it with: modhub add LABEL=REF\n",
         ),

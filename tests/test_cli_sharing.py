@@ -359,6 +359,20 @@ GRAMMAR = "A ref is namespace/name[/label][>=1.2,<2 | @revision], or a bare labe
             "Choose another directory, remove it, or replace it: --force, or replace=True from Python.\n",
         ),
         (
+            ("diff", "lab/pets", "hub"),
+            "Error: 'hub' holds neither modhub.lock nor modhub.json.\n"
+            "Name a build, a project, a directory of modules, or a ref.\n",
+        ),
+        (
+            ("verify", "hub"),
+            "Error: 'hub' holds neither modhub.json nor build.json.\n"
+            "Name a ref, or a directory that 'modhub decompose', 'pull --out' or 'compose' wrote.\n",
+        ),
+        (
+            ("diff", "cat", "lab/pets"),
+            "Error: 'cat' names no repository.\nLook for one with: modhub search cat\n",
+        ),
+        (
             ("search", "--hub", "ftp://x"),
             "Error: 'ftp://x' is not a hub.\nUse a directory, an http:// or https:// address, or hf.\n",
         ),

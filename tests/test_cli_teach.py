@@ -74,7 +74,7 @@ def test_what_it_takes_from_known_classes_is_told(modhub):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("3", "--on", "lab/plain", "--data", "sevens"), "3"),
+        (("3", "--on", "lab/plain", "--data", "sevens"), "knows the class '3' already."),
         (("7", "--on", "lab/nothing", "--data", "sevens"), "There is no repository 'lab/nothing'."),
         (("7", "--on", "lab/plain", "--data", "none"), "The folder 'none' holds no image."),
         (("7", "--on", "lab/plain", "--data", "nowhere"), "'nowhere' is not a data set."),

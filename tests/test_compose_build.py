@@ -323,6 +323,17 @@ def test_a_damaged_build_is_refused(tmp_path: Path, name: str, damage: str) -> N
         ComposedClassifier.load(tmp_path / "build")
 
 
+def test_a_calibration_of_a_later_kind_is_refused() -> None:
+    (part,) = parts_of(pico_set(), ["cat"])
+    manifest = part.module.manifest
+    later = dataclasses.replace(manifest, calibration=dataclasses.replace(manifest.calibration, kind="later"))
+    with pytest.raises(CompositionError) as caught:
+        compose([dataclasses.replace(part, module=dataclasses.replace(part.module, manifest=later))])
+    assert str(caught.value) == (
+        "The module 'cat' is calibrated in a way this modhub does not know, 'later'. Upgrade modhub."
+    )
+
+
 def test_a_directory_without_a_build_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"holds no build\.json"):
         ComposedClassifier.load(tmp_path)

@@ -16,7 +16,7 @@ SHAPE = (4, 8, 8)
 
 
 class Called(nn.Module):
-    """A function of the image between two convolutions."""
+    """A convolution, and a function of what it makes."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -276,6 +276,44 @@ def test_no_head(case: str) -> None:
     with pytest.raises(ParentError) as caught:
         split_head(import_module(Headed(3, ending), SHAPE))
     assert str(caught.value) == message
+
+
+HEADLESS: dict[str, tuple[nn.Module, str]] = {
+    "nothing but an activation": (
+        nn.ReLU(),
+        "The model has no layer whose outputs are the classes. A parent ends in a linear layer or a 1×1 "
+        "convolution with one row of weights per class.",
+    ),
+    "a wide convolution": (
+        nn.Sequential(nn.Conv2d(4, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        "The classes come out of '0', a convolution that is not 1×1; no row of its weights is a class. Let "
+        "the model end in a linear layer or a 1×1 convolution.",
+    ),
+    "an answer for every position": (
+        nn.Conv2d(4, 3, 1),
+        "The model's output has the shape [3, 8, 8] per image; a classifier gives one logit per class. Let "
+        "the model return (batch, classes).",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HEADLESS)
+def test_no_layer_makes_the_classes(case: str) -> None:
+    module, message = HEADLESS[case]
+    with pytest.raises(ParentError) as caught:
+        split_head(import_module(module, SHAPE))
+    assert str(caught.value) == message
+
+
+def test_a_parent_in_half_precision_is_stored_in_single() -> None:
+    torch.manual_seed(0)
+    module = Called(F.relu).eval().bfloat16()
+    network = import_module(module, SHAPE)
+    assert {tensor.dtype for tensor in network.tensors.values()} == {torch.float32}
+    images = torch.rand(3, *SHAPE).bfloat16()
+    with torch.no_grad():
+        wanted = module(images).float()
+        torch.testing.assert_close(Runner(network)(images.float()), wanted, atol=0.02, rtol=0.02)
 
 
 def test_a_head_that_does_not_fit() -> None:
