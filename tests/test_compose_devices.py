@@ -35,10 +35,11 @@ def test_refitting_stays_on_the_device_of_its_images() -> None:
     with FakeTensorMode(allow_non_fake_inputs=False):
         images = torch.empty(60, *plan.trunk.graph.input_shape, device=CUDA)
         whole, less = claimed(dense), claimed(slim)
-        fitted, goal, features = refit_network(whole, less, plan.space, mask, images)
+        fitted, goal = refit_network(whole, less, plan.space, mask, images)
+        features = torch.empty(60, weight.shape[1], device=CUDA)
         rows = torch.empty(2, weight.shape[1], device=CUDA), torch.empty(2, device=CUDA)
         found = refit_head(*rows, torch.empty(60, 2, device=CUDA), features)
-    places = {tensor.device.type for tensor in (*fitted.tensors.values(), goal, features, *found)}
+    places = {tensor.device.type for tensor in (*fitted.tensors.values(), goal, *found)}
     assert places == {"cuda"}
 
 

@@ -186,7 +186,7 @@ def _statistics(batches: int = 1) -> tuple[ClassStatistics, Parent]:
     images = digits("012345")
     own = images.subset(np.flatnonzero(images.targets == 3)[:60])
     space = channel_space(parent.trunk)
-    found, _ = observe(
+    found = observe(
         Runner(parent.trunk),
         (Preprocess(INPUT)(pixels) for pixels, _ in own.batches(60 // batches)),
         space,

@@ -79,7 +79,7 @@ def test_a_class_observed_among_others_is_as_if_alone(
     together.head = Head(parent.head.weight, parent.head.bias, tail)
     for row, found in zip([4, 1, 3], together.observe([4, 1, 3]), strict=True):
         own = together.images.subset(np.flatnonzero(together.images.targets == row))
-        alone, _ = observe(
+        alone = observe(
             Runner(parent.trunk),
             (Preprocess(INPUT)(pixels) for pixels, _ in own.batches(20)),
             space,

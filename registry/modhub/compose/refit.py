@@ -10,6 +10,7 @@ form of its §3.2.) No labels are needed.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,8 +72,8 @@ def refit_network(
     *,
     seed: int = 0,
     reporter: Reporter = SILENT,
-) -> tuple[Network, Tensor, Tensor]:
-    """`slim` with new weights, and the features that the whole and the new network give for `images`.
+) -> tuple[Network, Tensor]:
+    """`slim` with new weights, and the features that the whole network gives for `images`.
 
     `dense` is the whole trunk and `slim` the same trunk cut to `mask`, both with batch-norms fused; `images`
     (images, channels, height, width) are normalised and on the device of both. Some values of all images are
@@ -81,13 +82,8 @@ def refit_network(
     graph = slim.graph
     batches = list(torch.split(images, _BATCH))
     goals = _goals(graph, _touched(dense, slim), dense.graph)
-    wanted: dict[str, int] = {}
-    others: dict[str, int] = {}
-    for goal in goals.values():
-        wanted[goal.value] = wanted.get(goal.value, 0) + 1
-        if goal.other is not None:
-            others[goal.other] = others.get(goal.other, 0) + 1
-    whole, cut = _Walk(dense, batches, wanted), _Walk(slim, batches, others)
+    whole = _Walk(dense, batches, Counter(goal.value for goal in goals.values()))
+    cut = _Walk(slim, batches, Counter(goal.other for goal in goals.values() if goal.other is not None))
     ahead = iter(dense.graph.nodes)
     reached = {dense.graph.input}
     draw = np.random.default_rng(seed)
@@ -123,11 +119,11 @@ def refit_network(
             cut.run(node, tensors)
             reporter.advance()
         advance_to(dense.graph.output)
-        features = torch.cat(whole.held[dense.graph.output]), torch.cat(cut.held[graph.output])
+        features = torch.cat(whole.held[dense.graph.output])
     network = slim
     for name, tensors in refitted.items():
         network = network.with_tensors(name, **{role: each.clone() for role, each in tensors.items()})
-    return network, features[0].clone(), features[1].clone()
+    return network, features.clone()
 
 
 def _touched(dense: Network, slim: Network) -> set[str]:

@@ -160,7 +160,7 @@ def tuned(
     dense, slim, images = dense.to(device), slim.to(device), material.images.to(device)
     rows = rows[0].to(device), rows[1].to(device)
     own = head[0].to(device), head[1].to(device)
-    network, goal, _ = refit_network(dense, slim, space, mask, images, seed=seed, reporter=reporter)
+    network, goal = refit_network(dense, slim, space, mask, images, seed=seed, reporter=reporter)
     judged = material.judged.to(device)
     network = distilled(
         dense, network, space, mask, rows, own, material.transfer, judged, sensitivity, reporter=reporter

@@ -116,11 +116,11 @@ def observe(
     space: ChannelSpace,
     head: tuple[Tensor, Tensor],
     tail: Sequence[str] = (),
-) -> tuple[ClassStatistics, Tensor]:
-    """One pass over normalised images of one class; also their features (images, features), on the CPU.
+) -> ClassStatistics:
+    """One pass over normalised images of one class.
 
     `head` is the class's channelled one, weight (2, features) and bias (2,); the margin is the difference of
-    its rows. Features with positions come back averaged over them.
+    its rows.
     """
     graph = runner.network.graph
     values = observed_values(graph, space)
@@ -129,7 +129,6 @@ def observe(
     slope: dict[str, Array] = {}
     samples = dict.fromkeys(values, 0)
     images = 0
-    features: list[Tensor] = []
     for batch in batches:
         wanted = dict.fromkeys((*values, graph.output))
         found = runner.observe(batch.requires_grad_(), wanted)
@@ -147,8 +146,6 @@ def observe(
             _add(second, name, flat.square().sum(0) if wide else flat.T @ flat)
             _add(slope, name, steep.square().sum(0))
             samples[name] += len(flat)
-        last = found[graph.output].detach()
-        features.append(last.mean((2, 3)) if last.dim() == 4 else last)
     moments = {}
     for name in values:
         mean = first[name] / samples[name]
@@ -156,7 +153,7 @@ def observe(
         spread = square - (mean * mean if square.ndim == 1 else np.outer(mean, mean))
         moments[name] = Moments(mean, spread)
     sensitivity = {name: slope[name] / images for name in values}
-    return ClassStatistics(moments, sensitivity), torch.cat(features)
+    return ClassStatistics(moments, sensitivity)
 
 
 def by_channel(value: Tensor, axis: int = 0) -> Tensor:

@@ -90,7 +90,7 @@ def teach(
     weight, bias = taught_head(moments, rows, plain, seed)
     head = _head(parent.head, weight, bias)
     with reporter.step("find its channels"):
-        seen, _ = observe(runner, normalised(images, preprocess, 50), space, head)
+        seen = observe(runner, normalised(images, preprocess, 50), space, head)
     value = parent.trunk.graph.output
     calm = steadied(seen.moments[value], moments, len(images))
     statistics = ClassStatistics({**seen.moments, value: calm}, seen.sensitivity)
