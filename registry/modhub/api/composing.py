@@ -9,8 +9,16 @@ from typing import Any
 
 import torch
 
-from modhub.api.projects import current_lock, lock_project, open_catalog, parse_item, read_lock, read_project
-from modhub.api.projects import resolve_project as resolve_lock
+from modhub.api.projects import (
+    current_lock,
+    lock_project,
+    open_catalog,
+    parse_item,
+    project_text,
+    read_lock,
+    read_project,
+    resolve_project,
+)
 from modhub.artifact import read_modules, read_sets
 from modhub.catalog import Catalog
 from modhub.compose import KINDS, Budget, ComposedClassifier, Part, parts_of
@@ -151,9 +159,9 @@ def locked_parts(
         lock = read_lock(modules)
         project = read_project(modules)
         if lock is None or not lock.fulfils(project):
-            lock = resolve_lock(project, catalog, keep=lock, reporter=reporter)
+            lock = resolve_project(project, catalog, keep=lock, reporter=reporter)
     else:
-        lock = resolve_lock(Project.of(modules), catalog, reporter=reporter)
+        lock = resolve_project(Project.of(modules), catalog, reporter=reporter)
     return parts_of_lock(lock, catalog, reporter)
 
 
@@ -192,11 +200,10 @@ def compose_project(
         lock = read_lock(project)
         if lock is None or not lock.fulfils(read_project(project)):
             lock = lock_project(project, hub=hub, offline=offline, reporter=reporter).lock
-    text = (project if project.suffix == ".toml" else project / PROJECT_NAME).read_text(encoding="utf-8")
     options = BuildOptions(**(budgets or {}), max_loss=max_loss, multiple=multiple, reject=reject, seed=seed)
     return _build(
         lock,
-        text,
+        project_text(project),
         target,
         options,
         open_catalog(hub, offline=offline),
@@ -242,7 +249,7 @@ def replace(
     catalog = open_catalog(hub, offline=offline)
     old = Lock.from_bytes((build / LOCK_NAME).read_bytes(), str(build / LOCK_NAME))
     options = BuildOptions.read(build / OPTIONS_NAME)
-    lock = resolve_lock(Project.from_toml(text), catalog, keep=old, reporter=reporter)
+    lock = resolve_project(Project.from_toml(text), catalog, keep=old, reporter=reporter)
     return _build(
         lock,
         text,

@@ -30,6 +30,7 @@ __all__ = [
     "lock_project",
     "open_catalog",
     "parse_item",
+    "project_text",
     "read_lock",
     "read_project",
     "remove_modules",
@@ -116,7 +117,7 @@ def remove_modules(directory: Path, labels: Iterable[str]) -> None:
 
 def read_project(directory: Path) -> Project:
     """The project of `directory`, or of a `modhub.toml` by its path."""
-    return Project.from_toml(_text_of(directory), str(_project_path(directory)))
+    return Project.from_toml(project_text(directory), str(_project_path(directory)))
 
 
 def read_lock(directory: Path) -> Lock | None:
@@ -248,7 +249,7 @@ def _held(directory: Path) -> Iterator[str]:
     """
     path = _project_path(directory)
     while True:
-        _text_of(directory)
+        project_text(directory)
         with disk_errors(path):
             handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -257,13 +258,14 @@ def _held(directory: Path) -> Iterator[str]:
                 # A write puts another file in its place: who waited for the lock may hold it on the old one.
                 current = os.path.samestat(os.fstat(handle), path.stat())
             if current:
-                yield _text_of(directory)
+                yield project_text(directory)
                 return
         finally:
             os.close(handle)
 
 
-def _text_of(directory: Path) -> str:
+def project_text(directory: Path) -> str:
+    """`modhub.toml` of `directory`, or by its path, as it stands. Raises `StorageError`."""
     path = _project_path(directory)
     try:
         return path.read_text(encoding="utf-8")
