@@ -15,7 +15,7 @@ from modhub.compose.budget import Price, mask_within
 from modhub.compose.depth import branch_order, evenly
 from modhub.compose.imagining import Imagination
 from modhub.compose.orders import random_removal
-from modhub.compose.plans import TrunkPlan, plans
+from modhub.compose.plans import Fitting, TrunkPlan, plans
 from modhub.decompose import DecomposeOptions, Parent, decompose
 from modhub.decompose.assembling import assemble
 from modhub.decompose.compensation import cut
@@ -35,7 +35,6 @@ from modhub.nets import (
     without_constants,
 )
 from modhub.preprocessing import Preprocess
-from modhub.reporter import SILENT
 from tests.digit_parents import INPUT, digits
 from tests.test_nets_branches import trunk_of
 
@@ -269,6 +268,6 @@ def test_synthetic_images_are_enough() -> None:
     """`chosen` refits networks of several depths on what modules carry alone, and takes one of them."""
     plan = deep_plan()
     budget = Budget(time=0.7)
-    material = plan.material(plan.mask(budget), budget, None, 0, SILENT, Imagination())
+    material = plan.material(plan.mask(budget), budget, Fitting(None, Imagination()))
     assert material is not None
     assert plan.space.gone(plan.chosen(budget, material, 0))

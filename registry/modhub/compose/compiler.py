@@ -11,7 +11,7 @@ from modhub.compose.budget import Budget
 from modhub.compose.classifier import ComposedClassifier, TrunkPass
 from modhub.compose.imagining import Imagination
 from modhub.compose.parts import Part, distinct_parts
-from modhub.compose.plans import TrunkPlan, plans
+from modhub.compose.plans import Fitting, TrunkPlan, plans
 from modhub.data import ImageSet
 from modhub.devices import CPU
 from modhub.reporter import SILENT, Reporter
@@ -50,15 +50,15 @@ def compose(
     """
     wanted = distinct_parts(parts)
     planned = plans(wanted, device)
-    imagination = imagination or Imagination(seed, device)
+    fitting = Fitting(tune, imagination or Imagination(seed, device), seed, reporter)
     passes = []
     for plan in reporter.track(planned, "compile trunks", len(planned)):
         if budget is not None and budget.max_loss is not None:
-            passes.append(plan.compile_to_loss(budget, tune, seed, reporter, imagination))
+            passes.append(plan.compile_to_loss(budget, fitting))
             continue
         with reporter.step("choose channels"):
             mask = plan.mask(budget, control)
-        material = plan.material(mask, budget, tune, seed, reporter, imagination)
+        material = plan.material(mask, budget, fitting)
         if budget is not None and material is not None and control is None:
             mask = plan.chosen(budget, material, seed, reporter)
         passes.append(plan.compile(mask, material, seed=seed, reporter=reporter))

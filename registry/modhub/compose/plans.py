@@ -48,7 +48,7 @@ from modhub.positions import position_masks, unite_positions
 from modhub.preprocessing import Preprocess
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["TrunkPlan", "decisions", "plans", "positioned"]
+__all__ = ["Fitting", "TrunkPlan", "decisions", "plans", "positioned"]
 
 _STEPS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _HELD = 4
@@ -72,6 +72,16 @@ def plans(parts: Sequence[Part], device: torch.device = CPU) -> list[TrunkPlan]:
         trunk = part.module.manifest.trunk.sha256, part.module.manifest.input
         groups.setdefault(trunk, {}).setdefault(part.head, []).append(part)
     return [TrunkPlan(tuple(tuple(head) for head in heads.values()), device) for heads in groups.values()]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """What slim networks are fitted on: the images of `tune`, or where it is None those of `imagination`."""
+
+    tune: ImageSet | None
+    imagination: Imagination
+    seed: int = 0
+    reporter: Reporter = SILENT
 
 
 @dataclass(frozen=True)
@@ -124,14 +134,7 @@ class TrunkPlan:
             removal = self.removal
         return mask_within(self.trunk, self.space, removal, budget)
 
-    def compile_to_loss(
-        self,
-        budget: Budget,
-        tune: ImageSet | None,
-        seed: int,
-        reporter: Reporter,
-        imagination: Imagination,
-    ) -> TrunkPass:
+    def compile_to_loss(self, budget: Budget, fitting: Fitting) -> TrunkPass:
         """The smallest network of a row of budgets that answers otherwise than the whole one for at most
         `max_loss` of the images it is not fitted on, so that the loss is at most that; the whole trunk when
         none does. Raises `BudgetError` when the whole trunk is too large."""
@@ -154,13 +157,13 @@ class TrunkPlan:
                 low = middle + 1
                 continue
             if material is None:
-                measured, material = self._measured(mask, tune, seed, reporter, imagination)
+                measured, material = self._measured(mask, fitting)
             if material is None or measured is None:
                 break
-            mask = self.chosen(limit, material, seed, reporter)
+            mask = self.chosen(limit, material, fitting.seed, fitting.reporter)
             if reference is None:
                 reference = decisions(self.whole, measured)
-            found = self.compile(mask, material, seed=seed, reporter=reporter)
+            found = self.compile(mask, material, seed=fitting.seed, reporter=fitting.reporter)
             if float((decisions(found, measured) != reference).float().mean()) <= goal:
                 best, high = found, middle
             else:
@@ -225,44 +228,30 @@ class TrunkPlan:
                 break
         return mask
 
-    def material(
-        self,
-        mask: Mask,
-        budget: Budget | None,
-        tune: ImageSet | None,
-        seed: int,
-        reporter: Reporter,
-        imagination: Imagination,
-    ) -> Material | None:
+    def material(self, mask: Mask, budget: Budget | None, fitting: Fitting) -> Material | None:
         """What to fit a slim network on: the caller's images, or synthetic ones under a budget."""
         if not self._fits(mask):
             return None
-        if tune is not None:
-            with reporter.step("prepare images"):
-                return self._of_images(tune, seed)
+        if fitting.tune is not None:
+            with fitting.reporter.step("prepare images"):
+                return self._of_images(fitting.tune, fitting.seed)
         if budget is None:
             return None
-        images = self._imagined(reporter, imagination)
-        return None if images is None else Material.of_imagination(images, seed)
+        images = self._imagined(fitting)
+        return None if images is None else Material.of_imagination(images, fitting.seed)
 
-    def _measured(
-        self,
-        mask: Mask,
-        tune: ImageSet | None,
-        seed: int,
-        reporter: Reporter,
-        imagination: Imagination,
-    ) -> tuple[Tensor | None, Material | None]:
+    def _measured(self, mask: Mask, fitting: Fitting) -> tuple[Tensor | None, Material | None]:
         """What to fit a slim network on, and before it normalised images that it does not hold."""
         if not self._fits(mask):
             return None, None
+        tune, seed = fitting.tune, fitting.seed
         if tune is not None:
             held, fitted = apart(len(tune), _HELD)
             if not len(fitted):
                 return None, None
             measured = tune.subset(held[: room(self.trunk)])
             return normalised(measured, Preprocess(self.spec)), self._of_images(tune.subset(fitted), seed)
-        images = self._imagined(reporter, imagination)
+        images = self._imagined(fitting)
         if images is None:
             return None, None
         held, fitted = apart(len(images), _HELD)
@@ -276,12 +265,13 @@ class TrunkPlan:
         alone = any(len(head) == 1 for head in self.heads)
         return Material.of_images(tune, self.spec, self.trunk, seed, self._wanted_in if alone else None)
 
-    def _imagined(self, reporter: Reporter, imagination: Imagination) -> Tensor | None:
+    def _imagined(self, fitting: Fitting) -> Tensor | None:
         """Normalised synthetic images; None when a module carries no statistics."""
         wishes = self.wishes()
         if not wishes:
             return None
-        return imagination.images(fuse_batch_norm(self.trunk), self.spec, wishes, reporter)
+        trunk = fuse_batch_norm(self.trunk)
+        return fitting.imagination.images(trunk, self.spec, wishes, fitting.reporter)
 
     def _wanted_in(self, images: ImageSet) -> NDArray[np.bool_]:
         """(images,) whether the whole network says yes for some class that answers alone."""
