@@ -187,6 +187,12 @@ def test_refused(case: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
+def test_layers_stay_in_the_mode_they_are_in() -> None:
+    module = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4).eval(), nn.Dropout())
+    assert "batch_norm" in [node.op for node in import_module(module, SHAPE).graph.nodes]
+    assert [each.training for each in module.modules()] == [True, True, False, True]
+
+
 def test_wrong_input_size() -> None:
     with pytest.raises(NetworkImportError, match=r"net does not run on images of shape \[3, 8, 8\]: "):
         import_module(Called(F.relu), (3, 8, 8), name="net")

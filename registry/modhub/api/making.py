@@ -222,7 +222,7 @@ def open_parent(parent: str | nn.Module, images: ImageSet, settings: DecomposeSe
     """The parent as trunk, head, labels and input; what nothing says is taken from the images."""
     if isinstance(parent, nn.Module):
         kind = type(parent).__name__
-        source = ParentSource(name=kind.lower(), architecture=kind, model=parent.eval())
+        source = ParentSource(name=kind.lower(), architecture=kind, model=parent)
     else:
         weights = settings.get("weights")
         source = load_parent(

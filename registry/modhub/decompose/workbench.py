@@ -70,8 +70,7 @@ class Workbench:
         head = channelled_head(self.parent.head.weight, self.parent.head.bias, row)
         on_device = (each.to(self.options.device) for each in batches)
         weight, bias = (each.to(self.options.device) for each in head)
-        found, _ = observe(runner, on_device, self.space, (weight, bias), self.parent.head.tail)
-        return found
+        return observe(runner, on_device, self.space, (weight, bias), self.parent.head.tail)
 
     def draft(self, row: int, mask: Mask, statistics: ClassStatistics | None = None) -> ModuleDraft:
         """The module of one class that keeps the slots of `mask` (slots,) and what must stay with them.

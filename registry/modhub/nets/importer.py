@@ -12,7 +12,7 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from typing import Any, TypeAlias
 
@@ -44,7 +44,7 @@ PRODUCTS = ("aten.matmul", "aten.bmm", "aten.einsum", "aten.baddbmm")
 def import_module(module: nn.Module, input_shape: tuple[int, int, int], *, name: str = "") -> Network:
     """The network of `module` for images of `input_shape` (channels, height, width), as data.
 
-    The module is put into evaluation mode and is not changed otherwise. `name` stands in messages.
+    The module is in evaluation mode for as long as this takes, and is not changed. `name` stands in messages.
 
     Raises `UnsupportedOperatorError` for an operator outside the allow-list, `ParentError` for weights that
     are not finite, and `NetworkImportError` for everything else that stands in the way: a forward that
@@ -123,14 +123,9 @@ class _Ended(nn.Module):
 def _agree(module: nn.Module, runner: nn.Module, image: Tensor, tolerance: float) -> bool:
     """Whether the answers differ by less than `tolerance` of the largest logit (or of a hundredth)."""
     first = next(module.parameters(), image)
-    was_training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            wanted = module(image.to(first.device)).double().cpu()
-            found = runner(image.to(next(runner.parameters(), image).dtype)).double()
-    finally:
-        module.train(was_training)
+    with _evaluating(module), torch.no_grad():
+        wanted = module(image.to(first.device)).double().cpu()
+        found = runner(image.to(next(runner.parameters(), image).dtype)).double()
     if wanted.shape != found.shape:
         return False
     return float((wanted - found).abs().max()) <= tolerance * (1e-2 + float(wanted.abs().max()))
@@ -142,16 +137,12 @@ def _exported(
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     example = torch.zeros(2, *input_shape, device=device, dtype=dtype)
-    was_training = module.training
-    module.eval()
     try:
-        with _quiet(), torch.no_grad():
+        with _evaluating(module), _quiet(), torch.no_grad():
             batch = torch.export.Dim("batch", min=1, max=1 << 20)
             return torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
     except Exception as error:
         raise NetworkImportError(_why(error, name, input_shape), hint=_HINT) from error
-    finally:
-        module.train(was_training)
 
 
 _HINT = "The forward should be a fixed sequence of layers on one image batch (batch, channel, height, width)."
@@ -168,7 +159,19 @@ def _why(error: Exception, name: str, input_shape: tuple[int, int, int]) -> str:
 
 
 @contextmanager
-def _quiet() -> Any:
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards each layer is in the mode in which it was."""
+    modes = [(each, each.training) for each in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for each, training in modes:
+            each.training = training
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
     """`torch.export` logs and warns about much that is no news to the caller."""
     logger = logging.getLogger("torch")
     level = logger.level
