@@ -145,6 +145,17 @@ def test_scores_are_those_of_an_assessment(labels: list[str]) -> None:
         assert torch.equal(classifier(pixels), classifier.assess(pixels)[0])
 
 
+def test_images_of_any_sizes_are_answered_in_their_order() -> None:
+    classifier = compose(parts_of(digit_modules(), ["1", "3"]))
+    draw = np.random.default_rng(0)
+    images = [draw.integers(0, 256, (8 + size, 8, 1), np.uint8) for size in (0, 3, 0, 5, 3, 0, 0)]
+    together = classifier.predict(images, batch=5)
+    for one, image in zip(together, images, strict=True):
+        (alone,) = classifier.predict([image])
+        assert one.label == alone.label
+        assert one.scores == pytest.approx(alone.scores, abs=1e-4)
+
+
 def test_one_module_alone_answers_with_log_odds() -> None:
     classifier = compose(parts_of(digit_modules(), ["3"]))
     pixels, targets = pixels_of(digits("012345", "test"))

@@ -9,7 +9,7 @@ all classes of a head, so it never changes their order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from modhub.compose.heads import JoinedHead
 from modhub.compose.worlds import shifts
-from modhub.data import as_batch
+from modhub.data import alike
 from modhub.manifest import InputSpec
 from modhub.nets import Network, Runner
 from modhub.preprocessing import Preprocess
@@ -184,23 +184,23 @@ class ComposedClassifier(nn.Module):
     def predict(self, images: Tensor | Sequence[NDArray[np.uint8]], batch: int = 64) -> list[Prediction]:
         """One prediction per image, wherever images and classifier are; images of any sizes may be given as
         uint8 (height, width, 1 or 3)."""
-        batches = (
-            list(torch.split(images, batch))
-            if isinstance(images, Tensor)
-            else [as_batch([image]) for image in images]
-        )
-        found: list[Prediction] = []
+        found: dict[int, Prediction] = {}
+        for start in range(0, len(images), batch):
+            part = images[start : start + batch]
+            groups = [(part, np.arange(len(part)))] if isinstance(part, Tensor) else alike(part)
+            for pixels, positions in groups:
+                said = self._predictions(pixels.to(self.order.device))
+                found.update(zip((start + positions).tolist(), said, strict=True))
+        return [found[number] for number in range(len(found))]
+
+    def _predictions(self, images: Tensor) -> Iterator[Prediction]:
         with torch.inference_mode():
-            for part in batches:
-                scores, acceptance = self.assess(part.to(self.order.device))
-                for row, chances, accepted in zip(
-                    scores.tolist(), self.probabilities(scores).tolist(), acceptance.tolist(), strict=True
-                ):
-                    best = int(np.argmax(row))
-                    label = None if self.reject and accepted < 0 else self.labels[best]
-                    named = dict(zip(self.labels, row, strict=True))
-                    found.append(Prediction(label, chances[best], named, accepted))
-        return found
+            scores, acceptance = self.assess(images)
+            rows = scores.tolist(), self.probabilities(scores).tolist(), acceptance.tolist()
+        for row, chances, accepted in zip(*rows, strict=True):
+            best = int(np.argmax(row))
+            label = None if self.reject and accepted < 0 else self.labels[best]
+            yield Prediction(label, chances[best], dict(zip(self.labels, row, strict=True)), accepted)
 
     @property
     def trunk_passes(self) -> list[TrunkPass]:

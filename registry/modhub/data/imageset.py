@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from modhub.errors import DataError
 
-__all__ = ["ImageSet", "as_batch", "evenly_spaced", "split_indices"]
+__all__ = ["ImageSet", "alike", "as_batch", "evenly_spaced", "split_indices"]
 
 Pixels = NDArray[np.uint8]
 Indices = NDArray[np.int64]
@@ -90,12 +90,18 @@ class ImageSet:
         """
         for start in range(0, len(self), size):
             indices = np.arange(start, min(start + size, len(self)))
-            images = self.images(indices)
-            shapes: dict[tuple[int, ...], list[int]] = {}
-            for position, image in enumerate(images):
-                shapes.setdefault(image.shape, []).append(position)
-            for positions in shapes.values():
-                yield as_batch([images[p] for p in positions]), indices[positions]
+            for pixels, positions in alike(self.images(indices)):
+                yield pixels, indices[positions]
+
+
+def alike(images: Sequence[Pixels]) -> Iterator[tuple[torch.Tensor, Indices]]:
+    """Images (height, width, channel) of any shapes, those of one together: uint8 (batch, channel, height,
+    width), with their positions."""
+    shapes: dict[tuple[int, ...], list[int]] = {}
+    for position, image in enumerate(images):
+        shapes.setdefault(image.shape, []).append(position)
+    for positions in shapes.values():
+        yield as_batch([images[position] for position in positions]), np.array(positions, np.int64)
 
 
 def as_batch(images: Sequence[Pixels]) -> torch.Tensor:
