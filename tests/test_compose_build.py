@@ -145,6 +145,15 @@ def test_scores_are_those_of_an_assessment(labels: list[str]) -> None:
         assert torch.equal(classifier(pixels), classifier.assess(pixels)[0])
 
 
+def test_what_is_fitted_elsewhere_is_saved(tmp_path: Path) -> None:
+    """Moving a module to another device or type copies its buffers."""
+    classifier = compose(parts_of(digit_modules(), ["1", "3"])).double()
+    (head,) = classifier.trunk_passes[0].heads
+    head.adjustment.copy_(torch.tensor([2.0, 0.5]))
+    (again,) = ComposedClassifier.load(classifier.save(tmp_path / "build")).trunk_passes[0].heads
+    assert torch.equal(again.adjustment, torch.tensor([2.0, 0.5]))
+
+
 def test_images_of_any_sizes_are_answered_in_their_order() -> None:
     classifier = compose(parts_of(digit_modules(), ["1", "3"]))
     draw = np.random.default_rng(0)

@@ -94,7 +94,6 @@ class JoinedHead(nn.Module):
         self.register_buffer("rows", rows)
         self.register_buffer("row_bias", bias)
         self.register_buffer("calibration", tensors.calibration)
-        # The same storage: what is fitted is what is saved.
         self.register_buffer("adjustment", tensors.adjustment)
         gate = torch.zeros(self.classes) if tensors.gate is None else tensors.gate
         self.register_buffer("gate", gate)
@@ -113,6 +112,17 @@ class JoinedHead(nn.Module):
         """Take `gate` (classes,), and keep it where it is saved from."""
         self.gate.copy_(gate)
         self.tensors = replace(self.tensors, gate=self.gate)
+
+    @property
+    def kept(self) -> HeadTensors:
+        """What it is made of, with what was fitted since, wherever that was: float32, on the CPU."""
+        gate = None if self.tensors.gate is None else self.gate.float().cpu()
+        return replace(
+            self.tensors,
+            calibration=self.calibration.float().cpu(),
+            adjustment=self.adjustment.float().cpu(),
+            gate=gate,
+        )
 
     @property
     def density(self) -> Density | None:

@@ -34,7 +34,7 @@ _AGAIN = "Compose it again."
 def save_build(classifier: ComposedClassifier, directory: Path, *, replace: bool = False) -> Path:
     """Write `directory`, whole or not at all; equal classifiers give equal bytes. Raises `StorageError`."""
     files: dict[str, bytes] = {}
-    heads: dict[str, Tensor] = {"order": classifier.order}
+    heads: dict[str, Tensor] = {"order": classifier.order.cpu()}
     passes = []
     for number, each in enumerate(classifier.trunk_passes):
         network = each.trunk.network
@@ -43,7 +43,7 @@ def save_build(classifier: ComposedClassifier, directory: Path, *, replace: bool
         files[weights] = tensor_bytes(network.tensors)
         described = []
         for place, head in enumerate(each.heads):
-            heads.update({f"{number}.{place}.{name}": t for name, t in head.tensors.to_dict().items()})
+            heads.update({f"{number}.{place}.{name}": t for name, t in head.kept.to_dict().items()})
             described.append({"classes": head.classes, "tail": list(head.tail)})
         passes.append(
             {
