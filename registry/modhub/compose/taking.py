@@ -20,7 +20,6 @@ from modhub.compose.classifier import TrunkPass
 from modhub.compose.parts import Part
 from modhub.compose.plans import plans
 from modhub.data import ImageSet
-from modhub.decompose.statistics import Moments
 from modhub.refs import rows_of
 
 __all__ = ["Taken", "taken", "taken_of_images"]
@@ -58,7 +57,7 @@ def taken(known: Sequence[Part], taught: Part, *, seed: int = 0) -> dict[str, Ta
     value = plan.trunk.graph.output
     draw = np.random.default_rng([seed, 3])
     features = {
-        part.name: _drawn(each.moments[value], draw)
+        part.name: torch.from_numpy(each.moments[value].drawn(_DRAWN, draw)).float()
         for part, each in zip(plan.parts, statistics, strict=True)
     }
     return _taken(known, taught, features, soft=True)
@@ -122,14 +121,3 @@ def _shares(
 def _scores(each: TrunkPass, features: Tensor) -> Tensor:
     with torch.inference_mode():
         return torch.cat([answer.scores() for answer in each.answers_to(features)], 1)
-
-
-def _drawn(moments: Moments, draw: np.random.Generator) -> Tensor:
-    noise = draw.normal(size=(_DRAWN, len(moments.mean)))
-    if moments.covariance.ndim == 1:
-        found = noise * np.sqrt(moments.covariance.clip(0))
-    else:
-        floor = 1e-3 * max(float(moments.variance.mean()), 1e-12)
-        solid = moments.covariance + floor * np.eye(len(moments.mean))
-        found = noise @ np.linalg.cholesky(solid).T
-    return torch.from_numpy(moments.mean + found).float()

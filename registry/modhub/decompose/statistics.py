@@ -61,6 +61,14 @@ class Moments:
     def variance(self) -> Array:
         return self.covariance if self.covariance.ndim == 1 else np.diagonal(self.covariance)
 
+    def drawn(self, count: int, draw: np.random.Generator) -> Array:
+        """(count, channels) draws from the normal distribution with these moments."""
+        noise = draw.normal(size=(count, len(self.mean)))
+        if self.covariance.ndim == 1:
+            return np.asarray(self.mean + noise * np.sqrt(self.covariance.clip(0)))
+        values, vectors = np.linalg.eigh(self.covariance)
+        return np.asarray(self.mean + (noise * np.sqrt(values.clip(0))) @ vectors.T)
+
 
 @dataclass(frozen=True, slots=True)
 class ClassStatistics:

@@ -191,7 +191,7 @@ def _offset(
         others = values @ rows[0].T + rows[1]
         return np.asarray(values @ new[0] + new[1] - others.max(1))
 
-    others = np.stack([np.sort(lead(_drawn(each, draw))) for each in known])
+    others = np.stack([np.sort(lead(each.drawn(_DRAWN, draw))) for each in known])
     own = np.sort(lead(features))
     candidates = -np.concatenate([own, others.ravel()])
     scale = max(float(own.std()), 1e-9) / 4
@@ -200,14 +200,6 @@ def _offset(
     missed = _soft(-(own[:, None] + best) / scale).mean(0)
     taken = sum(_soft((each[:, None] + best) / scale).mean(0) for each in others)
     return float(best[int(np.argmin(missed + taken))])
-
-
-def _drawn(moments: Moments, draw: np.random.Generator) -> NDArray[np.float64]:
-    noise = draw.normal(size=(_DRAWN, len(moments.mean)))
-    if moments.covariance.ndim == 1:
-        return np.asarray(moments.mean + noise * np.sqrt(moments.covariance.clip(0)))
-    values, vectors = np.linalg.eigh(moments.covariance)
-    return np.asarray(moments.mean + (noise * np.sqrt(values.clip(0))) @ vectors.T)
 
 
 def _soft(values: NDArray[np.float64]) -> NDArray[np.float64]:
