@@ -184,6 +184,12 @@ def none_of_these(
         values = {key: auroc(*scores) for key, scores in found.items()}
         values["false_accept"] = float((found["acceptance"][1] >= 0).double().mean())
         values["accepted"] = float((found["acceptance"][0] >= 0).double().mean())
+        if size is not None:
+            rest = [label for label in parent.labels if label not in labels]
+            siblings = world.images(dataset, "test").only(rest).sample(max(2000 // len(rest), 1), 0)
+            with torch.inference_mode():
+                said = torch.cat([classifier.assess(pixels)[1] for pixels, _ in siblings.batches(200)])
+            values["siblings"] = float((said >= 0).double().mean())
         return values
 
     every = [
@@ -202,6 +208,7 @@ def none_of_these(
         f"{mean['acceptance']:.3f} (maximum softmax probability {mean['msp']:.3f}, energy "
         f"{mean['energy']:.3f}{tried}; {len(known)} sets); at the threshold {100 * mean['accepted']:.0f} % "
         f"of its own and {100 * mean['false_accept']:.0f} % of the others are accepted"
+        + (f", and {100 * mean['siblings']:.1f} % of its parent's other classes" if size is not None else "")
     )
     return Row(what, name, "≥ .90", text, mean["acceptance"] >= 0.9)
 

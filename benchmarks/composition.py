@@ -179,7 +179,9 @@ def alone_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> l
         if found is not None:
             text = (
                 f"{found['loss']:.2f} pp at {100 * found['flops']:.0f} % FLOPs, "
-                f"{100 * found['params']:.0f} % of the parameters ({found['sets']:.0f} classes)"
+                f"{100 * found['params']:.0f} % of the parameters ({found['sets']:.0f} classes): "
+                f"{100 * found['accuracy']:.2f} %; the parent's largest logit {100 * found['argmax']:.2f} %, "
+                f"its log-odds {100 * found['whole']:.2f} %"
             )
         met = None if found is None else found["loss"] <= 1
         rows.append(

@@ -25,7 +25,7 @@ from modhub.artifact import read_artifact
 from modhub.compose import Budget, ComposedClassifier, Part, compose, parts_of
 from modhub.compose.compiler import joined
 from modhub.compose.plans import plans
-from modhub.decompose.calibration import balanced_accuracy
+from modhub.decompose.calibration import balanced_accuracy, log_odds
 from modhub.files import parse_json, pretty_json
 from subsets import class_sets, flops_share
 from world import PARENTS, World
@@ -96,11 +96,10 @@ def of_one(world: World, name: str, part: Part) -> dict[str, float]:
     share = flops_share(classifier)
     logits, _ = world.test_logits(name)
     row = world.parent(name).labels.index(part.name)
-    margin = logits[:, row] - (logits.sum(1) - logits[:, row]) / max(logits.shape[1] - 1, 1)
-    numbers = part.module.manifest.calibration.parameters
+    whole = log_odds(logits.double().numpy(), row, part.module.manifest.calibration)
     return {
         "accuracy": says(classifier),
-        "parent": balanced_accuracy((numbers["slope"] * margin + numbers["intercept"]).numpy() > 0, positive),
+        "parent": balanced_accuracy(whole > 0, positive),
         "random": says(random_channels([part], share, 0)) if share < 1 else says(classifier),
         "flops": share,
     }

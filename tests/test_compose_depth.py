@@ -129,7 +129,7 @@ def test_a_budget_of_time_is_never_exceeded(limit: float) -> None:
     found = composed(limit)
     assert price(found).time <= limit
     whole = evaluate(compose(deep_parts(), budget=Budget(flops=1.0)), digits("13", "test")).top1
-    assert evaluate(found, digits("13", "test")).top1 > whole - 0.1
+    assert evaluate(found, digits("13", "test")).top1 > whole - 0.15
 
 
 def test_time_is_saved_by_fewer_layers() -> None:

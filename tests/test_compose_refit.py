@@ -13,7 +13,7 @@ from modhub.compose import Budget, compose, parts_of
 from modhub.compose.distilling import distilled, watched
 from modhub.compose.heads import CALIBRATION_FIELDS, HeadTensors, JoinedHead
 from modhub.compose.plans import plans
-from modhub.compose.recalibrating import recalibrated
+from modhub.compose.recalibrating import Compared, recalibrated
 from modhub.compose.refit import refit_head, refit_network
 from modhub.compose.synthetic import dead_leaves
 from modhub.compose.transfer import Imagined, Pictures
@@ -272,9 +272,10 @@ def test_recalibration_undoes_what_a_slim_network_does_to_all_margins(
     calibration = torch.tensor([[numbers.get(name, -1.6)] * classes for name in CALIBRATION_FIELDS])
     whole = torch.from_numpy(sides).float()
     slim = stretch * whole + shift
+    said = [Compared(each.double().numpy(), each.double().numpy()) for each in (whole, slim)]
     before, after = (
         JoinedHead(HeadTensors(*(torch.zeros(classes, 2), torch.zeros(classes)) * 2, each, torch.ones(2)))
-        for each in (calibration, recalibrated(calibration, whole, slim, torch.ones(400)))
+        for each in (calibration, recalibrated(calibration, *said, torch.ones(400)))
     )
     if classes == 1:
         assert torch.allclose(after.log_odds(slim), before.log_odds(whole), atol=0.02)

@@ -20,6 +20,7 @@ from modhub.decompose.selection import mask_after, removal_order, slot_costs
 from modhub.decompose.statistics import (
     ClassStatistics,
     Moments,
+    margin_of,
     observe,
     pool,
     read_statistics,
@@ -190,7 +191,7 @@ def _statistics(batches: int = 1) -> tuple[ClassStatistics, Parent]:
         Runner(parent.trunk),
         (Preprocess(INPUT)(pixels) for pixels, _ in own.batches(60 // batches)),
         space,
-        channelled_head(parent.head.weight, parent.head.bias, 3),
+        margin_of(channelled_head(parent.head.weight, parent.head.bias, 3)),
     )
     return found, parent
 
@@ -282,8 +283,9 @@ def test_bars_let_ninety_five_of_a_hundred_images_pass(seed: int, sizes: list[in
     margins = draw.normal(0, 1, (len(targets), len(sizes)))
     margins[np.arange(len(targets)), targets] += 2 + targets
     weights = draw.uniform(0.5, 1.5, len(targets))
-    bars = fit_bars(margins, targets, weights)
-    for bar, values in ((bars.one, margins[np.arange(len(targets)), targets]), (bars.all, margins.max(1))):
+    own, largest = margins[np.arange(len(targets)), targets], margins.max(1)
+    bars = fit_bars(own, largest, targets, weights)
+    for bar, values in ((bars.one, own), (bars.all, largest)):
         passing = [
             np.average(values[targets == row] >= bar, weights=weights[targets == row])
             for row in range(len(sizes))

@@ -128,7 +128,7 @@ def test_a_module_is_shown_in_pictures(server: Server, browser: Any) -> None:
     assert len(labels) == 3
     assert labels[0].endswith("channels kept (54.7 %)") or "of 600 channels kept" in labels[0]
     assert labels[1] == "Shared channels of 10 modules"
-    assert labels[2].startswith("Calibration: probability one half at a margin of 0.714")
+    assert labels[2].startswith("Calibration: probability one half at margin 0.714")
     assert len(browser.find_elements("css selector", "svg.overlap rect.share")) == 100
     assert 'modhub.compose(["lab/resnet20-cifar10/cat"]' in text
 

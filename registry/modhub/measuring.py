@@ -15,6 +15,7 @@ from modhub.compose.plans import plans, positioned
 from modhub.data import ImageSet
 from modhub.decompose import Parent
 from modhub.decompose.base import DecomposeOptions, aligned, wanted_rows
+from modhub.decompose.calibration import BY_ODDS
 from modhub.decompose.compensation import cut
 from modhub.decompose.figures import Answers, measurement
 from modhub.decompose.statistics import margins
@@ -85,10 +86,14 @@ def measured(
             parent.head.bias,
         )[1:]
         found = _answers(nn.Sequential(one, _Scores(one, *folded, parent.head.tail)), batches)
-        own, answers = found[:, names.index(draft.label)], found[:, len(names) :].argmax(1).numpy()
+        said = Answers.of(found[:, len(names) :], row, draft.calibration)
+        if draft.calibration.kind != BY_ODDS:
+            numbers = draft.calibration.parameters
+            own = numbers["slope"] * found[:, names.index(draft.label)] + numbers["intercept"]
+            said = dataclasses.replace(said, accepted=own.numpy() > 0)
         figures = measurement(
-            Answers(answers == row, own.double().numpy()),
-            Answers.of(logits, row),
+            said,
+            Answers.of(logits, row, draft.calibration),
             targets == row,
             draft.calibration,
             dataset=images.name,

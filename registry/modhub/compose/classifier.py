@@ -52,7 +52,7 @@ class TrunkReport:
 class Prediction:
     """`label` is None for "none of these"; `probability` is the best class's, in [0, 1]; `scores` by label.
 
-    `acceptance` is how far the best class's scaled margin is above its parent's threshold.
+    `acceptance` is how far the best class's evidence is above its parent's threshold.
     """
 
     label: str | None
@@ -64,11 +64,20 @@ class Prediction:
 @dataclass(frozen=True, slots=True)
 class HeadAnswer:
     """What one head says of a batch: `margin` (batch, classes); `shift` (batch, 1), what the other heads on
-    its trunk leave to it."""
+    its trunk leave to it; `rest` (batch, 1), what speaks for classes of its parent that are not composed."""
 
     head: JoinedHead
     margin: Tensor
     shift: Tensor
+    rest: Tensor | None = None
+
+    def log_odds(self) -> Tensor:
+        """(batch, classes): each class against the rest of its parent's world."""
+        return self.head.log_odds(self.margin, self.rest)
+
+    def surplus(self) -> Tensor:
+        """(batch, classes): how far each class is above its parent's threshold."""
+        return self.head.surplus(self.margin, self.rest)
 
     def scores(self, adjustment: Tensor | None = None, gate: Tensor | None = None) -> Tensor:
         """(batch, classes), with the head's own `adjustment` (2,) and `gate` (classes,) by default."""
@@ -110,7 +119,7 @@ class TrunkPass(nn.Module):
         scaled = [head.scaled(margin) for head, margin in zip(self.heads, margins, strict=True)]
         moved = shifts([head.density for head in self.heads], scaled, features)
         return [
-            HeadAnswer(head, margin, shift)
+            HeadAnswer(head, margin, shift, head.rest(features))
             for head, margin, shift in zip(self.heads, margins, moved, strict=True)
         ]
 
@@ -143,18 +152,18 @@ class ComposedClassifier(nn.Module):
         return [answer for each in self.trunk_passes for answer in each.answers(images)]
 
     def assess(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (batch, labels), and (batch,) how far the best class's scaled margin is above its parent's
+        """Scores (batch, labels), and (batch,) how far the best class's evidence is above its parent's
         threshold: below 0 it is none of these."""
         found = self.answers(images)
         scores = self._scores(found)
-        surplus = torch.cat([answer.head.surplus(answer.margin) for answer in found], 1)
+        surplus = torch.cat([answer.surplus() for answer in found], 1)
         best = scores.argmax(1, keepdim=True)
         return scores[:, self.order], surplus.gather(1, best)[:, 0]
 
     def _scores(self, answers: Sequence[HeadAnswer]) -> Tensor:
         """(batch, labels) in the order of passes and heads."""
         if len(self.labels) == 1:
-            return answers[0].head.log_odds(answers[0].margin)
+            return answers[0].log_odds()
         return torch.cat([answer.scores() for answer in answers], 1)
 
     @property

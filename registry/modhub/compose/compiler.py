@@ -59,8 +59,10 @@ def compose(
         with reporter.step("choose channels"):
             mask = plan.mask(budget, control)
         material = plan.material(mask, budget, fitting)
-        if budget is not None and material is not None and control is None:
-            mask = plan.chosen(budget, material, seed, reporter)
+        if material is not None:
+            plan = plan.seeing(material, reporter)
+            if budget is not None and control is None:
+                mask = plan.chosen(budget, material, seed, reporter)
         passes.append(plan.compile(mask, material, seed=seed, reporter=reporter))
     classifier = joined(wanted, planned, passes, reject=reject)
     if calibrate is not None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modhub.compose.worlds import Density
@@ -22,6 +23,8 @@ CALIBRATION_FIELDS = (
     "threshold",
 )
 DENSITY_FIELDS = tuple(Density.__slots__)
+_LEAST = 1e-6
+"""No class has a larger share of the softmax than 1 less this, so that its odds are a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,9 @@ class HeadTensors:
     and 0 until labelled images change them. `gate` (classes,): how much each scaled margin adds to all
     scores of this head, which labelled images decide; None without them. `false_accept` (classes,): the share
     of the parent's images of other classes that are above the class's threshold; None where modules do not
-    say. `density` where several heads share a trunk.
+    say. `density` where several heads share a trunk. `siblings` (siblings, features) and `sibling_bias`
+    (siblings,) give the margins of the parent's classes that are not composed; None where there are none, or
+    the modules' calibrations do not go by them (`modhub.decompose.calibration`).
     """
 
     rows: Tensor
@@ -45,6 +50,8 @@ class HeadTensors:
     gate: Tensor | None = None
     false_accept: Tensor | None = None
     density: Density | None = None
+    siblings: Tensor | None = None
+    sibling_bias: Tensor | None = None
 
     def to_dict(self) -> dict[str, Tensor]:
         """What is known, the density's tensors beside the others."""
@@ -64,6 +71,8 @@ class HeadTensors:
             gate=tensors.get("gate"),
             false_accept=tensors.get("false_accept"),
             density=Density.from_dict(tensors) if "means" in tensors else None,
+            siblings=tensors.get("siblings"),
+            sibling_bias=tensors.get("sibling_bias"),
         )
 
 
@@ -99,6 +108,9 @@ class JoinedHead(nn.Module):
         self.register_buffer("gate", gate)
         for name in DENSITY_FIELDS if tensors.density is not None else ():
             self.register_buffer(name, getattr(tensors.density, name))
+        if tensors.siblings is not None:
+            self.register_buffer("siblings", tensors.siblings)
+            self.register_buffer("sibling_bias", tensors.sibling_bias)
 
     @property
     def classes(self) -> int:
@@ -150,15 +162,40 @@ class JoinedHead(nn.Module):
         """(batch, classes): margins at the parent's temperature, which makes them comparable."""
         return self.field("temperature").mean() * margin
 
-    def log_odds(self, margin: Tensor) -> Tensor:
-        """(batch, classes): each class against the rest of its parent's world."""
-        return self.field("slope") * margin + self.field("intercept")
+    def rest(self, features: Tensor) -> Tensor | None:
+        """(batch, 1): log Σ exp of the scaled margins of the parent's classes that are not composed."""
+        if self.tensors.siblings is None:
+            return None
+        margin = features @ self.get_buffer("siblings").T + self.get_buffer("sibling_bias")
+        return self.scaled(margin).logsumexp(1, keepdim=True)
 
-    def surplus(self, margin: Tensor) -> Tensor:
-        """(batch, classes): how far scaled margins are above what an image of these classes should reach.
+    def odds(self, margin: Tensor, rest: Tensor | None = None) -> Tensor:
+        """(batch, classes): what log-odds are a line of; the odds of the parent's softmax where `rest` is
+        known, else the margin."""
+        if rest is None:
+            return margin
+        scaled = self.scaled(margin)
+        if self.classes == 1:
+            return scaled - rest
+        share = torch.cat([scaled, rest], 1).log_softmax(1)[:, :-1].clamp(max=-_LEAST)
+        return share - torch.log(-torch.expm1(share))
+
+    def log_odds(self, margin: Tensor, rest: Tensor | None = None) -> Tensor:
+        """(batch, classes): each class against the rest of its parent's world."""
+        return self.field("slope") * self.odds(margin, rest) + self.field("intercept")
+
+    def evidence(self, margin: Tensor, rest: Tensor | None = None) -> Tensor:
+        """(batch, classes): the margin, less what says that the image is of none of these classes."""
+        if rest is None:
+            return margin
+        claimed = self.scaled(margin).logsumexp(1, keepdim=True)
+        return margin + F.logsigmoid(claimed - rest) / self.field("temperature").mean()
+
+    def surplus(self, margin: Tensor, rest: Tensor | None = None) -> Tensor:
+        """(batch, classes): how far scaled evidence is above what an image of these classes should reach.
 
         What classes give as their thresholds is one number where nothing was removed; slim networks move each
         class's margins a little, and their mean is taken (`modhub.decompose.calibration.Bars`).
         """
         bars = self.field("margin_mean") + self.field("threshold") * self.field("margin_std")
-        return self.scaled(margin - bars.mean())
+        return self.scaled(self.evidence(margin, rest) - bars.mean())

@@ -14,21 +14,21 @@ from torch import Tensor
 
 from modhub.compose.budget import KINDS, Budget, mask_within
 from modhub.compose.classifier import TrunkPass, TrunkReport
-from modhub.compose.depth import branch_order, distance
+from modhub.compose.depth import branch_order, distance, evenly
 from modhub.compose.heads import JoinedHead
 from modhub.compose.imagining import Imagination
 from modhub.compose.orders import begun, random_removal, relevance_order
 from modhub.compose.parts import Part
-from modhub.compose.reading import head_tensors, mask_of, relevance_of, stacked, unstacked
+from modhub.compose.reading import StackedRows, head_tensors, mask_of, relevance_of
 from modhub.compose.recalibrating import recalibrate
 from modhub.compose.synthetic import Wish
-from modhub.compose.tuning import Material, apart, normalised, room, tuned
+from modhub.compose.tuning import Material, apart, normalised, room, seen_at_most, tuned
 from modhub.compose.worlds import worlds
 from modhub.data import ImageSet
 from modhub.decompose.channelling import tail_of
 from modhub.decompose.compensation import cut
 from modhub.decompose.selection import Removal, removal_order, slot_costs
-from modhub.decompose.statistics import ClassStatistics, pooled_statistics, read_statistics
+from modhub.decompose.statistics import ClassStatistics, observe, pooled_statistics, read_statistics
 from modhub.devices import CPU
 from modhub.errors import BudgetError
 from modhub.files import sha256_of_bytes
@@ -90,6 +90,8 @@ class TrunkPlan:
 
     heads: tuple[tuple[Part, ...], ...]
     device: torch.device = CPU
+    seen: ClassStatistics | None = None
+    """Statistics of the caller's images, in place of those that the modules carry."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -110,6 +112,8 @@ class TrunkPlan:
     @cached_property
     def statistics(self) -> ClassStatistics | None:
         """Pooled over the modules; None when one of them carries none."""
+        if self.seen is not None:
+            return self.seen
         found = self.class_statistics()
         return None if found is None else pooled_statistics(found)
 
@@ -122,6 +126,26 @@ class TrunkPlan:
         ]
         known = [each for each in found if each is not None]
         return known if len(known) == len(found) else None
+
+    def seeing(self, material: Material, reporter: Reporter = SILENT) -> TrunkPlan:
+        """The plan that chooses channels by what the caller's images say, where one class answers alone.
+
+        A module carries what its own class's images do to the trunk. A class among others of its parent needs
+        no more; one that says yes or no hangs as much on what the others look like.
+        """
+        if not material.both_sides or len(self.parts) != 1 or self.statistics is None:
+            return self
+        (head,) = self.whole.heads
+        runner = Runner(fuse_batch_norm(self.trunk)).to(self.device)
+
+        def answer(features: Tensor) -> Tensor:
+            on_head = features.to(head.calibration.device)
+            return head.odds(head.margins(on_head), head.rest(on_head))[:, 0]
+
+        with reporter.step("look at images"):
+            images = evenly(material.images, seen_at_most(self.trunk))
+            batches = (batch.to(self.device) for batch in torch.split(images, _BATCH))
+            return replace(self, seen=observe(runner, batches, self.space, answer))
 
     def mask(self, budget: Budget | None, control: int | None = None) -> Mask:
         """The union of the modules' masks, or what `budget` buys for the set; `control` draws what goes at
@@ -147,6 +171,7 @@ class TrunkPlan:
         reference: Tensor | None = None
         material: Material | None = None
         low, high = 0, len(limits)
+        plan = self
         while low < high:
             middle = (low + high) // 2
             limit = replace(budget, flops=limits[middle])
@@ -160,10 +185,11 @@ class TrunkPlan:
                 measured, material = self._measured(mask, fitting)
             if material is None or measured is None:
                 break
-            mask = self.chosen(limit, material, fitting.seed, fitting.reporter)
             if reference is None:
                 reference = decisions(self.whole, measured)
-            found = self.compile(mask, material, seed=fitting.seed, reporter=fitting.reporter)
+                plan = self.seeing(material, fitting.reporter)
+            mask = plan.chosen(limit, material, fitting.seed, fitting.reporter)
+            found = plan.compile(mask, material, seed=fitting.seed, reporter=fitting.reporter)
             if float((decisions(found, measured) != reference).float().mean()) <= goal:
                 best, high = found, middle
             else:
@@ -317,10 +343,9 @@ class TrunkPlan:
         if dense is not self.trunk:
             # Channel slots survive position masks; only the values' names change.
             space = channel_space(dense)
-        tensors = [head_tensors(head) for head in self.heads]
-        rows, bias, sizes = stacked(tensors)
+        rows = StackedRows.of([head_tensors(head) for head in self.heads])
         statistics = self.statistics if dense is self.trunk and not mask.all() else None
-        sliced, weight, fitted_bias = cut(dense, mask, space, statistics, rows, bias)
+        sliced, weight, fitted_bias = cut(dense, mask, space, statistics, rows.weight, rows.bias)
         network = fuse_batch_norm(sliced)
         if material is not None:
             network = without_constants(network, space, mask)
@@ -329,8 +354,9 @@ class TrunkPlan:
                 network,
                 space,
                 mask,
-                (rows, bias),
+                (rows.weight, rows.bias),
                 (weight, fitted_bias),
+                rows.matched,
                 material,
                 None if statistics is None else statistics.sensitivity,
                 seed=seed,
@@ -340,7 +366,7 @@ class TrunkPlan:
         heads = [
             JoinedHead(replace(fitted, density=world), tail_of(head[0].module.tensors))
             for fitted, head, world in zip(
-                unstacked(tensors, weight, fitted_bias, sizes),
+                rows.fitted(weight, fitted_bias),
                 self.heads,
                 worlds(self.heads, mask),
                 strict=True,
@@ -369,12 +395,11 @@ def decisions(each: TrunkPass, images: Tensor) -> Tensor:
     with torch.inference_mode():
         features = torch.cat([each.trunk(batch) for batch in torch.split(images, _BATCH)])
         found = []
-        for head in each.heads:
-            margin = head.margins(features)
-            if head.classes == 1:
-                found.append((head.log_odds(margin) > 0).long()[:, 0])
+        for answer in each.answers_to(features):
+            if answer.head.classes == 1:
+                found.append((answer.log_odds() > 0).long()[:, 0])
             else:
-                found.append(margin.argmax(1))
+                found.append(answer.margin.argmax(1))
     return torch.stack(found, 1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor
 
 from modhub.compose.heads import CALIBRATION_FIELDS, HeadTensors
 from modhub.compose.parts import Part
-from modhub.decompose.calibration import KIND
+from modhub.decompose.calibration import BY_MARGIN, BY_ODDS
 from modhub.errors import CompositionError, IntegrityError
 from modhub.nets import ChannelSpace, Mask
 
-__all__ = ["head_tensors", "mask_of", "relevance_of", "stacked", "unstacked"]
+__all__ = ["StackedRows", "head_tensors", "mask_of", "relevance_of"]
 
 
 def mask_of(part: Part) -> Mask:
@@ -50,7 +51,7 @@ def head_tensors(head: Sequence[Part]) -> HeadTensors:
     numbers = []
     for part in head:
         calibration = part.module.manifest.calibration
-        if calibration.kind != KIND:
+        if calibration.kind not in (BY_MARGIN, BY_ODDS):
             raise CompositionError(
                 f"The module '{part.name}' is calibrated in a way this modhub does not know, "
                 f"'{calibration.kind}'.",
@@ -58,6 +59,7 @@ def head_tensors(head: Sequence[Part]) -> HeadTensors:
             )
         numbers.append([calibration.parameters.get(name, _DEFAULTS[name]) for name in CALIBRATION_FIELDS])
         numbers[-1][_THRESHOLD] = _threshold(part, len(head))
+    siblings, sibling_bias = _siblings(head) or (None, None)
     rates = [part.module.manifest.calibration.parameters.get("false_accept") for part in head]
     return HeadTensors(
         rows=weights[:, 0],
@@ -67,7 +69,29 @@ def head_tensors(head: Sequence[Part]) -> HeadTensors:
         calibration=torch.tensor(numbers, dtype=torch.float32).T.contiguous(),
         adjustment=torch.tensor([1.0, 0.0]),
         false_accept=None if None in rates else torch.tensor(rates, dtype=torch.float32),
+        siblings=siblings,
+        sibling_bias=sibling_bias,
     )
+
+
+def _siblings(head: Sequence[Part]) -> tuple[Tensor, Tensor] | None:
+    """(siblings, features) and (siblings,): the margins of the parent's classes that are not composed."""
+    if any(part.module.manifest.calibration.kind != BY_ODDS for part in head):
+        return None
+    about, features = head[0].module.manifest.parent, head[0].trunk.graph.features
+    weight, bias = (head[0].statistics.get(f"parent.{name}") for name in ("weight", "bias"))
+    if weight is None or bias is None or weight.shape != (len(about.labels), features):
+        raise IntegrityError(
+            f"The head of '{about.name}' is missing from the statistics of its trunk, or does not fit it.",
+            hint="Pull or decompose it again.",
+        )
+    composed = {part.module.label for part in head}
+    others = [row for row, label in enumerate(about.labels) if label not in composed]
+    if not others:
+        return None
+    # z_j minus the mean of the other logits, as for every class.
+    stretch = len(weight) / (len(weight) - 1)
+    return stretch * (weight - weight.mean(0))[others], stretch * (bias - bias.mean())[others]
 
 
 def _threshold(part: Part, classes: int) -> float:
@@ -88,28 +112,45 @@ _DEFAULTS = {
     for name in CALIBRATION_FIELDS
 }
 _THRESHOLD = CALIBRATION_FIELDS.index("threshold")
-_STACKED = (("rows", "row_bias"), ("rest", "rest_bias"))
+_STACKED = (("rows", "row_bias"), ("rest", "rest_bias"), ("siblings", "sibling_bias"))
 
 
-def stacked(heads: Sequence[HeadTensors]) -> tuple[Tensor, Tensor, list[int]]:
-    """Every weighted row of every head in one matrix, so that all are cut and folded at once."""
-    weights, biases = [], []
-    for head in heads:
-        for weight, bias in _STACKED:
-            weights.append(getattr(head, weight))
-            biases.append(getattr(head, bias))
-    return torch.cat(weights), torch.cat(biases), [len(weight) for weight in weights]
+@dataclass(frozen=True, slots=True)
+class StackedRows:
+    """Every weighted row of every head in one matrix, so that all are cut and folded at once.
 
+    `weight` (rows, features), `bias` (rows,). `matched` are the rows that slim networks are distilled on:
+    those of the composed classes. To match siblings, too, which are fitted by least squares, was worse in
+    trials.
+    """
 
-def unstacked(
-    heads: Sequence[HeadTensors], weight: Tensor, bias: Tensor, sizes: Sequence[int]
-) -> list[HeadTensors]:
-    """The heads again, with the rows of `weight` (rows, features) and `bias` (rows,), `sizes` at a time."""
-    weights, biases = iter(torch.split(weight, list(sizes))), iter(torch.split(bias, list(sizes)))
-    fitted = []
-    for head in heads:
-        tensors = head.to_dict()
-        for name, name_of_bias in _STACKED:
-            tensors[name], tensors[name_of_bias] = next(weights).clone(), next(biases).clone()
-        fitted.append(HeadTensors.from_dict(tensors))
-    return fitted
+    heads: tuple[HeadTensors, ...]
+    weight: Tensor
+    bias: Tensor
+    matched: Tensor
+
+    @classmethod
+    def of(cls, heads: Sequence[HeadTensors]) -> StackedRows:
+        weights, biases, matched = [], [], []
+        for head in heads:
+            for weight, bias in _STACKED:
+                if getattr(head, weight) is not None:
+                    weights.append(getattr(head, weight))
+                    biases.append(getattr(head, bias))
+                    matched.append(torch.full((len(weights[-1]),), weight != "siblings"))
+        return cls(
+            tuple(heads), torch.cat(weights), torch.cat(biases), torch.nonzero(torch.cat(matched))[:, 0]
+        )
+
+    def fitted(self, weight: Tensor, bias: Tensor) -> list[HeadTensors]:
+        """The heads again, with the rows of `weight` (rows, features) and `bias` (rows,)."""
+        found, start = [], 0
+        for head in self.heads:
+            tensors = head.to_dict()
+            for name, name_of_bias in _STACKED:
+                if name in tensors:
+                    rows = slice(start, start + len(tensors[name]))
+                    tensors[name], tensors[name_of_bias] = weight[rows].clone(), bias[rows].clone()
+                    start = rows.stop
+            found.append(HeadTensors.from_dict(tensors))
+        return found

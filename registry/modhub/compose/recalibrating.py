@@ -10,18 +10,21 @@ weight: of plain training images a parent is far surer than it will be.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modhub.compose.classifier import TrunkPass
+from modhub.compose.classifier import HeadAnswer, TrunkPass
 from modhub.compose.heads import CALIBRATION_FIELDS
 from modhub.data import ImageSet
 from modhub.decompose.augment import augmented
 from modhub.decompose.calibration import PLAIN_WEIGHT, fit_log_odds
 
-__all__ = ["recalibrate", "recalibrated"]
+__all__ = ["Compared", "recalibrate", "recalibrated"]
 
 _BATCH = 50
 _FEWEST = 10
@@ -31,34 +34,51 @@ _PLACE = {name: number for number, name in enumerate(CALIBRATION_FIELDS)}
 
 def recalibrate(slim: TrunkPass, whole: TrunkPass, images: ImageSet) -> None:
     """Fit the calibrations of `slim` in place, to what `whole` with the same heads says of `images`."""
-    said: list[list[Tensor]] = []
+    said: list[list[HeadAnswer]] = []
     weights: list[Tensor] = []
     with torch.inference_mode():
         for number, (pixels, _) in enumerate(images.batches(_BATCH)):
             for weight, seen in ((PLAIN_WEIGHT, pixels), (1 - PLAIN_WEIGHT, augmented(pixels, number))):
-                answers = [each.answers(seen) for each in (slim, whole)]
-                said.append([answer.margin for found in answers for answer in found])
+                said.append([*slim.answers(seen), *whole.answers(seen)])
                 weights.append(torch.full((len(pixels),), weight))
-    margins = [torch.cat(parts) for parts in zip(*said, strict=True)]
+        compared = [Compared.of(parts) for parts in zip(*said, strict=True)]
     count = len(slim.heads)
     for number, head in enumerate(slim.heads):
-        numbers = recalibrated(head.calibration, margins[count + number], margins[number], torch.cat(weights))
+        numbers = recalibrated(
+            head.calibration, compared[count + number], compared[number], torch.cat(weights)
+        )
         head.calibration.copy_(numbers)
 
 
-def recalibrated(numbers: Tensor, whole: Tensor, slim: Tensor, weights: Tensor) -> Tensor:
-    """`numbers` (fields, classes) for the margins `slim` (images, classes) of the slim network, given the
-    parent's, `whole`, of the same images; `weights` (images,) say how much each counts."""
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a head's numbers are compared with, (images, classes) each: `evidence` with thresholds; `odds`,
+    which log-odds are a line of."""
+
+    evidence: NDArray[np.float64]
+    odds: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, answers: Sequence[HeadAnswer]) -> Compared:
+        """From one head's answers to some batches."""
+        evidence = [each.head.evidence(each.margin, each.rest) for each in answers]
+        odds = [each.head.odds(each.margin, each.rest) for each in answers]
+        return cls(*(torch.cat(each).double().cpu().numpy() for each in (evidence, odds)))
+
+
+def recalibrated(numbers: Tensor, whole: Compared, slim: Compared, weights: Tensor) -> Tensor:
+    """`numbers` (fields, classes) for what the slim network says of some images, given what the `whole` one
+    says of them; `weights` (images,) say how much each counts."""
     calibration = numbers.clone()
     share = weights.double().numpy()
     for row in range(numbers.shape[1]):
         own = dict(zip(CALIBRATION_FIELDS, numbers[:, row].tolist(), strict=True))
-        before, after = (each[:, row].double().cpu().numpy() for each in (whole, slim))
+        before, after = whole.odds[:, row], slim.odds[:, row]
         odds = own["slope"] * before + own["intercept"]
         yes = odds > 0
         if yes.sum() >= _FEWEST:
             (mean, deviation), (old_mean, old_deviation) = (
-                _moments(each[yes], share[yes]) for each in (after, before)
+                _moments(each.evidence[yes, row], share[yes]) for each in (slim, whole)
             )
             stretch = deviation / max(old_deviation, 1e-9)
             away = own["margin_mean"] - old_mean

@@ -138,6 +138,9 @@ def _check_head(
         "adjustment": (2,),
     }
     expected |= {name: (classes,) for name in ("gate", "false_accept") if name in tensors}
+    if "siblings" in tensors:
+        siblings = tuple(tensors["siblings"].shape[:1])
+        expected |= {"siblings": (*siblings, features), "sibling_bias": siblings}
     if any(name in tensors for name in DENSITY_FIELDS):
         own = "whitening" in tensors and tensors["whitening"].shape[:1] == (classes,)
         expected |= {

@@ -26,7 +26,7 @@ from modhub.nets import ChannelSpace, Mask, Network, Runner, cost
 from modhub.preprocessing import Preprocess
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["Material", "apart", "normalised", "room", "tuned"]
+__all__ = ["Material", "apart", "normalised", "room", "seen_at_most", "tuned"]
 
 _LIVE = 400 << 20
 """Bytes that one value of all images may take."""
@@ -40,6 +40,8 @@ _KEPT = 5
 _CHECKED = 1000
 _CHECK_WORK = 4e10
 """Multiply-adds of the whole trunk that recalibrating may take."""
+_SEEN_WORK = 4e11
+"""Multiply-adds that one pass over these images may take."""
 _JUDGES = (5, 100)
 """Of this many images that layers are refitted on one judges distillation, and so many at most."""
 _BATCH = 50
@@ -51,13 +53,15 @@ class Material:
 
     Layers are refitted on `images`, normalised; `transfer` is what the network is distilled on, and `judged`
     are those of the images that it does not hold. `others` were not fitted on at all, to recalibrate on; None
-    when there were too few.
+    when there were too few. `both_sides` says that images were chosen for a class that answers alone, some of
+    it and some of others.
     """
 
     images: Tensor
     transfer: TransferSet
     judged: Tensor
     others: ImageSet | None = None
+    both_sides: bool = False
 
     @classmethod
     def of_images(
@@ -98,6 +102,7 @@ class Material:
             Pictures(images.subset(used[learned]), preprocess, seed, weights),
             whole[torch.from_numpy(judges)],
             images.subset(kept) if len(kept) else None,
+            says_yes is not None,
         )
 
     @classmethod
@@ -144,6 +149,7 @@ def tuned(
     mask: Mask,
     rows: tuple[Tensor, Tensor],
     head: tuple[Tensor, Tensor],
+    matched: Tensor,
     material: Material,
     sensitivity: Mapping[str, NDArray[np.float64]] | None = None,
     *,
@@ -153,7 +159,8 @@ def tuned(
 ) -> tuple[Network, tuple[Tensor, Tensor]]:
     """The slim network and its head, fitted to what `dense` with `rows` (rows, features) and their bias say.
 
-    `head` is the slim network's own, on its own features; `sensitivity` is what the modules say of every
+    `head` is the slim network's own, on its own features; the rows `matched` are what distillation goes by;
+    `sensitivity` is what the modules say of every
     value (see `distilled`). Networks have their batch-norms fused. All is computed on `device`; what comes in
     and goes out is on the CPU.
     """
@@ -161,9 +168,18 @@ def tuned(
     rows = rows[0].to(device), rows[1].to(device)
     own = head[0].to(device), head[1].to(device)
     network, goal = refit_network(dense, slim, space, mask, images, seed=seed, reporter=reporter)
-    judged = material.judged.to(device)
+    wanted, answering = ((each[0][matched], each[1][matched]) for each in (rows, own))
     network = distilled(
-        dense, network, space, mask, rows, own, material.transfer, judged, sensitivity, reporter=reporter
+        dense,
+        network,
+        space,
+        mask,
+        wanted,
+        answering,
+        material.transfer,
+        material.judged.to(device),
+        sensitivity,
+        reporter=reporter,
     )
     if goal.dim() != 2:
         return network.to(CPU), head
@@ -190,6 +206,11 @@ def _alike(
 def _judges(count: int) -> NDArray[np.int64]:
     every, most = _JUDGES
     return evenly_spaced(apart(count, every)[0] if count > 1 else np.zeros(0, np.int64), most)
+
+
+def seen_at_most(trunk: Network) -> int:
+    """How many images a trunk is asked about again to choose channels for a class that answers alone."""
+    return max(10, int(min(_MOST * (1 + _COPIES), _SEEN_WORK / max(cost(trunk).flops, 1))))
 
 
 def _checks(trunk: Network) -> int:

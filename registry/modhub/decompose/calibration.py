@@ -5,13 +5,24 @@ What is fitted here is fitted once, when the module is made, on its own parent's
 - `temperature` τ, common to all modules of a parent: softmax(τ · margins) is calibrated over its classes
   (Guo et al. 2017, arXiv 1706.04599, §4.2; τ is the inverse of its T, on margins instead of logits). Scaled
   so, margins compare across parents too;
-- `slope`, `intercept`: slope · margin + intercept is the log-odds of the class against the rest of its
-  parent's world at even prior odds (Platt 1999, with his soft targets);
-- `margin_mean`, `margin_std`, over the class's own images: the evidence of an image is its margin in standard
-  deviations from their mean;
-- `threshold`, `threshold_all`: evidence below which an image is none of the classes, where one class or all
-  of the parent's are composed; the margins they stand for are common to the parent (`Bars`);
+- `slope`, `intercept`: slope · o + intercept is the log-odds of the class against the rest of its parent's
+  world at even prior odds (Platt 1999, with his soft targets). With M = τ · margins of all K classes of the
+  parent, o is M_c − log Σ_{j ≠ c} exp M_j, the odds that its softmax gives: a margin knows the mean of the
+  other classes and not which of them an image resembles;
+- `margin_mean`, `margin_std`, `odds_mean`, `odds_std`: margin and o over the class's own images;
+- `threshold`, `threshold_all`: below which evidence an image is none of the classes, where one class or all
+  of the parent's are composed. The evidence of a set S of classes is
+
+      e = largest margin in S + (1/τ) · log P(S | x),      P(S | x) = Σ_{c in S} softmax(M)_c
+
+  The margin tells what no class of the parent resembles, P(S | x) what another of its classes does. The two
+  numbers are deviations from `margin_mean` in units of `margin_std`; the evidence they stand for is common to
+  the parent (`Bars`);
 - `false_accept`: the share of the parent's images of other classes whose evidence is above `threshold`.
+
+This is the kind `odds`, for composers that know the whole head. Where they do not, because the head is
+applied at every place of its features or the class was taught, the kind is `margin`: o is the margin, and so
+is the evidence.
 """
 
 from __future__ import annotations
@@ -27,7 +38,8 @@ from modhub.manifest import Calibration
 
 __all__ = [
     "ACCEPTED",
-    "KIND",
+    "BY_MARGIN",
+    "BY_ODDS",
     "PLAIN_WEIGHT",
     "Bars",
     "Calibrator",
@@ -36,11 +48,13 @@ __all__ = [
     "fit_calibration",
     "fit_log_odds",
     "fit_temperature",
+    "log_odds",
     "platt",
 ]
 
 Array: TypeAlias = NDArray[np.float64]
-KIND = "margin"
+BY_MARGIN, BY_ODDS = "margin", "odds"
+"""The kinds of calibration."""
 ACCEPTED = 0.95
 """Share of a parent's own images that its thresholds accept."""
 PLAIN_WEIGHT = 0.75
@@ -95,7 +109,7 @@ def fit_log_odds(margin: Array, share: Array, chance: Array) -> tuple[float, flo
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """Margins that 95 % of images exceed: `one` with that of their own class, `all` with the largest one.
+    """Evidence that 95 % of images exceed: `one` where their class is alone, `all` where all are composed.
 
     One bar for all classes of a parent tells strange images from known ones better than one for each: what a
     class is less sure of, it is less sure of in strange images, too, and takes more of them for its own.
@@ -107,28 +121,48 @@ class Bars:
 
 class Calibrator:
     """Calibrates the classes of a parent from its `logits` (images, labels) on images that nothing was fitted
-    on; `targets` (images,) are positions among the labels. The bars are fitted with the weights `sure`."""
+    on; `targets` (images,) are positions among the labels. The bars are fitted with the weights `sure`.
 
-    def __init__(self, logits: Array, targets: NDArray[np.int64], weights: Array, sure: Array) -> None:
+    `odds` says that composers will know the whole head.
+    """
+
+    def __init__(
+        self, logits: Array, targets: NDArray[np.int64], weights: Array, sure: Array, *, odds: bool
+    ) -> None:
         self.targets, self.weights = targets, weights
         others = max(logits.shape[1] - 1, 1)
         self.margins = logits - (logits.sum(1, keepdims=True) - logits) / others
         self.temperature = fit_temperature(logits, targets, weights) * others / (others + 1)
-        self.bars = fit_bars(self.margins, targets, sure)
+        self.evidence = self.margins
+        if odds:
+            shares = _log_softmax(self.temperature * self.margins)
+            self.evidence = self.margins + shares / self.temperature
+        self.odds = odds
+        own = self.evidence[np.arange(len(targets)), targets]
+        self.bars = fit_bars(own, self.margins.max(1), targets, sure)
 
     def calibration(self, row: int) -> Calibration:
         """Of the class in that row of the parent's head."""
         return fit_calibration(
-            self.margins[:, row], self.targets == row, self.weights, self.temperature, self.bars
+            self.margins[:, row],
+            self.targets == row,
+            self.weights,
+            self.temperature,
+            self.bars,
+            odds=_odds(self.temperature * self.margins, row) if self.odds else None,
+            evidence=self.evidence[:, row],
         )
 
+    def slope(self, row: int) -> float:
+        """Of log-odds that are a line of the margin."""
+        return platt(self.margins[:, row], self.targets == row, self.weights)[0]
 
-def fit_bars(margins: Array, targets: NDArray[np.int64], weights: Array) -> Bars:
-    """From margins (images, classes) on images whose classes are `targets`; every class counts the same."""
-    counts = np.bincount(targets, weights, margins.shape[1])
-    shares = weights / counts[targets]
-    own = margins[np.arange(len(targets)), targets]
-    return Bars(_quantile(own, shares), _quantile(margins.max(1), shares))
+
+def fit_bars(own: Array, largest: Array, targets: NDArray[np.int64], weights: Array) -> Bars:
+    """From evidence (images,): with the `own` class of each image alone, and where all are composed; every
+    class counts the same."""
+    shares = weights / np.bincount(targets, weights)[targets]
+    return Bars(_quantile(own, shares), _quantile(largest, shares))
 
 
 def fit_calibration(
@@ -137,32 +171,69 @@ def fit_calibration(
     weights: Array,
     temperature: float,
     bars: Bars | None = None,
+    *,
+    odds: Array | None = None,
+    evidence: Array | None = None,
 ) -> Calibration:
     """The calibration of one class from its margins (images,) on images of all classes.
 
-    Without the `bars` of its parent the class has one to itself.
+    Without the `bars` of its parent the class has one to itself. `odds` and `evidence` (images,) are those of
+    the kind `odds`; without them margins take their places.
     """
-    slope, intercept = platt(margin, positive, weights)
+    by, evidence = (margin if each is None else each for each in (odds, evidence))
+    slope, intercept = platt(by, positive, weights)
     own = weights[positive] / weights[positive].sum()
-    mean = float((own * margin[positive]).sum())
-    deviation = max(float(np.sqrt((own * (margin[positive] - mean) ** 2).sum())), 1e-6)
+    mean, deviation = _moments(margin[positive], own)
     if bars is None:
-        bar = _quantile(margin[positive], own)
+        bar = _quantile(evidence[positive], own)
         bars = Bars(bar, bar)
-    false_accept = float(np.average(margin[~positive] > bars.one, weights=weights[~positive]))
-    return Calibration(
-        kind=KIND,
-        parameters={
-            "temperature": temperature,
-            "slope": slope,
-            "intercept": intercept,
-            "margin_mean": mean,
-            "margin_std": deviation,
-            "threshold": (bars.one - mean) / deviation,
-            "threshold_all": (bars.all - mean) / deviation,
-            "false_accept": false_accept,
-        },
-    )
+    false_accept = float(np.average(evidence[~positive] > bars.one, weights=weights[~positive]))
+    parameters = {
+        "temperature": temperature,
+        "slope": slope,
+        "intercept": intercept,
+        "margin_mean": mean,
+        "margin_std": deviation,
+        "threshold": (bars.one - mean) / deviation,
+        "threshold_all": (bars.all - mean) / deviation,
+        "false_accept": false_accept,
+    }
+    if odds is None:
+        return Calibration(kind=BY_MARGIN, parameters=parameters)
+    mean, deviation = _moments(odds[positive], own)
+    return Calibration(kind=BY_ODDS, parameters={**parameters, "odds_mean": mean, "odds_std": deviation})
+
+
+def log_odds(logits: Array, row: int, calibration: Calibration) -> Array:
+    """(images,) of the class in `row` of logits (images, labels), against the rest of its parent's world."""
+    others = max(logits.shape[1] - 1, 1)
+    numbers = calibration.parameters
+    if calibration.kind == BY_ODDS:
+        by = _odds(numbers["temperature"] * (others + 1) / others * logits, row)
+    else:
+        by = logits[:, row] - (logits.sum(1) - logits[:, row]) / others
+    return np.asarray(numbers["slope"] * by + numbers["intercept"])
+
+
+def _odds(scaled: Array, row: int) -> Array:
+    """(images,) o of the class in `row` of scaled margins or logits (images, labels)."""
+    return np.asarray(scaled[:, row] - _log_sum_exp(np.delete(scaled, row, 1))[:, 0])
+
+
+def _log_softmax(scaled: Array) -> Array:
+    return np.asarray(scaled - _log_sum_exp(scaled))
+
+
+def _log_sum_exp(values: Array) -> Array:
+    """(images, 1)"""
+    top = values.max(1, keepdims=True)
+    return np.asarray(top + np.log(np.exp(values - top).sum(1, keepdims=True)))
+
+
+def _moments(values: Array, share: Array) -> tuple[float, float]:
+    """Mean and standard deviation; `share` sums to 1."""
+    mean = float((share * values).sum())
+    return mean, max(float(np.sqrt((share * (values - mean) ** 2).sum())), 1e-6)
 
 
 def _quantile(values: Array, weights: Array) -> float:

@@ -321,7 +321,7 @@ class _Scores:
     def __init__(self, parent: Parent, held: HeldOut) -> None:
         self.parent, self.held = parent, held
         self.logits = self._logits(parent.trunk, held.images.split(100))
-        self.calibrator = held.calibrator(self.logits)
+        self.calibrator = held.calibrator(parent, self.logits)
 
     def measure(
         self, row: int, trunk: Network, calibration: Calibration, dataset: str, split: str
@@ -333,8 +333,8 @@ class _Scores:
             # None of the class was left to measure on, or nothing else.
             return None
         return measurement(
-            Answers.of(self._logits(trunk, torch.split(self.held.images[measured], 100)), row),
-            Answers.of(self.logits[measured], row),
+            Answers.of(self._logits(trunk, torch.split(self.held.images[measured], 100)), row, calibration),
+            Answers.of(self.logits[measured], row, calibration),
             positive,
             calibration,
             dataset=dataset,

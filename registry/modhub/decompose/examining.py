@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modhub.decompose.base import DecomposeOptions, Parent
-from modhub.decompose.calibration import balanced_accuracy
+from modhub.decompose.calibration import BY_ODDS, balanced_accuracy, log_odds
 from modhub.decompose.channelling import channelled_head
 from modhub.decompose.compensation import cut
-from modhub.decompose.figures import Answers, accepted, margin_of, measurement
+from modhub.decompose.figures import Answers, margin_of, measurement
 from modhub.decompose.held_out import HeldOut
 from modhub.decompose.rows import Rows
 from modhub.decompose.selection import Removal, mask_after
@@ -52,10 +52,10 @@ class Examiner:
         self, parent: Parent, space: ChannelSpace, held: HeldOut, logits: Tensor, options: DecomposeOptions
     ) -> None:
         self.parent, self.space, self.held, self.logits, self.options = parent, space, held, logits, options
-        self.calibrator = held.calibrator(logits)
+        self.calibrator = held.calibrator(parent, logits)
 
     def calibration(self, row: int) -> Calibration:
-        """Of the class's margin, on the images that choices look at."""
+        """Of the class, on the images that choices look at."""
         return self.calibrator.calibration(row)
 
     def longest(
@@ -68,25 +68,34 @@ class Examiner:
         parent, held = self.parent, self.held
         chosen = held.examination(row, _NEGATIVES, self.options.seed)
         positive = held.targets[chosen] == row
-        weight, bias = channelled_head(parent.head.weight, parent.head.bias, row)
+        head, place = self._asked(row, calibration)
         whole = margin_of(self.logits[chosen], row)
-        goal = balanced_accuracy(accepted(whole, calibration), positive) - self.options.max_loss
+        sure = log_odds(self.logits[chosen].double().numpy(), row, calibration) > 0
+        goal = balanced_accuracy(sure, positive) - self.options.max_loss
         limit = _MOVED * float(whole.var())
         fewest, most = 0, len(removal.slots)
         for _ in range(_HALVINGS):
             count = (fewest + most + 1) // 2
             mask = mask_after(removal, count, self.space)
-            sliced, *rows = cut(parent.trunk, mask, self.space, statistics, weight, bias)
-            scores = self._logits(sliced, rows[0], rows[1], held.images[chosen]).double().numpy()
-            margin = scores[:, 0] - scores[:, 1]
-            moved = float(np.square(margin - whole).mean())
-            if moved <= limit and balanced_accuracy(accepted(margin, calibration), positive) >= goal:
+            sliced = cut(parent.trunk, mask, self.space, statistics, *head)
+            logits = self._logits(*sliced, held.images[chosen])
+            moved = float(np.square(margin_of(logits, place) - whole).mean())
+            sure = log_odds(logits.double().numpy(), place, calibration) > 0
+            if moved <= limit and balanced_accuracy(sure, positive) >= goal:
                 fewest = count
             else:
                 most = count - 1
             if fewest >= most:
                 break
         return fewest
+
+    def _asked(self, row: int, calibration: Calibration) -> tuple[tuple[Tensor, Tensor], int]:
+        """The head that the log-odds of a class hang on, and in which of its rows the class is: the whole
+        one, or the class's row and the mean of the others."""
+        head = self.parent.head
+        if calibration.kind == BY_ODDS:
+            return (head.weight, head.bias), row
+        return channelled_head(head.weight, head.bias, row), 0
 
     def measure(
         self, row: int, sliced: Network, weight: Tensor, bias: Tensor, calibration: Calibration, place: str
@@ -104,8 +113,8 @@ class Examiner:
         logits = self._logits(sliced, weight, bias, self.held.images[measured])
         dataset, _, split = place.rpartition("/")
         return measurement(
-            Answers.of(logits, row),
-            Answers.of(self.logits[measured], row),
+            Answers.of(logits, row, calibration),
+            Answers.of(self.logits[measured], row, calibration),
             positive,
             calibration,
             dataset=dataset,

@@ -8,35 +8,31 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modhub.decompose.calibration import balanced_accuracy
+from modhub.decompose.calibration import balanced_accuracy, log_odds
 from modhub.manifest import Calibration, Measurement
 
-__all__ = ["Answers", "accepted", "margin_of", "measurement"]
+__all__ = ["Answers", "margin_of", "measurement"]
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What was said of one class, (images,) each: whether it came first of all classes, and its margin."""
+    """What was said of one class, (images,) each: whether it came first of all classes, and whether a module
+    alone says yes."""
 
     named: NDArray[np.bool_]
-    margin: NDArray[np.float64]
+    accepted: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, logits: Tensor, row: int) -> Answers:
+    def of(cls, logits: Tensor, row: int, calibration: Calibration) -> Answers:
         """Of the class in row `row` of logits (images, labels) on the CPU."""
-        return cls(logits.argmax(1).numpy() == row, margin_of(logits, row))
+        odds = log_odds(logits.double().numpy(), row, calibration)
+        return cls(logits.argmax(1).numpy() == row, odds > 0)
 
 
 def margin_of(logits: Tensor, row: int) -> NDArray[np.float64]:
     """(images,) the logit of `row` minus the mean of the others, from logits (images, labels) on the CPU."""
     others = (logits.sum(1) - logits[:, row]) / max(logits.shape[1] - 1, 1)
     return np.asarray((logits[:, row] - others).double().numpy())
-
-
-def accepted(margin: NDArray[np.float64], calibration: Calibration) -> NDArray[np.bool_]:
-    """(images,) whether a module alone says yes."""
-    parameters = calibration.parameters
-    return np.asarray(parameters["slope"] * margin + parameters["intercept"] > 0)
 
 
 def measurement(
@@ -64,8 +60,8 @@ def measurement(
             "recall": float(module.named[positive].mean()),
             "precision": right / (right + wrong) if right + wrong else 0.0,
             "parent_recall": float(parent.named[positive].mean()),
-            "balanced_accuracy": balanced_accuracy(accepted(module.margin, calibration), positive),
-            "parent_balanced_accuracy": balanced_accuracy(accepted(parent.margin, calibration), positive),
+            "balanced_accuracy": balanced_accuracy(module.accepted, positive),
+            "parent_balanced_accuracy": balanced_accuracy(parent.accepted, positive),
             "false_accept": calibration.parameters["false_accept"],
         },
     )

@@ -94,7 +94,7 @@ class HeldOut:
         copies = np.concatenate([np.zeros(half, np.bool_), self.measuring[:half]])
         return np.asarray(~(self.measuring | copies))
 
-    def calibrator(self, logits: Tensor) -> Calibrator:
+    def calibrator(self, parent: Parent, logits: Tensor) -> Calibrator:
         """Of the parent, by its `logits` (images, labels) of all these images, on the choosing ones."""
         choosing = self.choosing
         return Calibrator(
@@ -102,6 +102,8 @@ class HeldOut:
             self.targets[choosing],
             self.weights[choosing],
             self.sure[choosing],
+            # At every place of its features a whole head would cost as much as a layer.
+            odds=not parent.head.tail and len(parent.labels) > 1,
         )
 
     def examination(self, label: int, negatives: int, seed: int) -> NDArray[np.int64]:

@@ -226,7 +226,7 @@ class _Work:
         parent, examiner = self.parent, self.examiner
         calibration = examiner.calibration(row)
         # The slope turns a squared error of the margin into one of log-odds, which compares between classes.
-        scale = calibration.parameters["slope"] ** 2
+        scale = examiner.calibrator.slope(row) ** 2
         if price is not None:
             removal = self._order(row, self.seen.statistics(row, covariances=not self.quick))
             count = int(np.searchsorted(removal.price * scale, price, side="right"))

@@ -10,7 +10,7 @@ grow with the number of images.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -30,6 +30,7 @@ __all__ = [
     "by_channel",
     "compensable_sites",
     "correlation_tensors",
+    "margin_of",
     "margins",
     "observe",
     "observed_values",
@@ -118,17 +119,27 @@ def margins(features: Tensor, weight: Tensor, bias: Tensor, tail: Sequence[str] 
     return scores.flatten(1) if scores.dim() == 4 else scores
 
 
+def margin_of(head: tuple[Tensor, Tensor], tail: Sequence[str] = ()) -> Callable[[Tensor], Tensor]:
+    """Features to the margin (batch,) of a class by its channelled head, weight (2, features) and bias (2,):
+    the difference of its rows."""
+
+    def margin(features: Tensor) -> Tensor:
+        scores = margins(features, *head, tail)
+        return scores[:, 0] - scores[:, 1]
+
+    return margin
+
+
 def observe(
     runner: Runner,
     batches: Iterable[Tensor],
     space: ChannelSpace,
-    head: tuple[Tensor, Tensor],
-    tail: Sequence[str] = (),
+    answer: Callable[[Tensor], Tensor],
 ) -> ClassStatistics:
-    """One pass over normalised images of one class.
+    """One pass over normalised images, of one class most often.
 
-    `head` is the class's channelled one, weight (2, features) and bias (2,); the margin is the difference of
-    its rows.
+    `answer` makes of features (batch, …) the numbers (batch,) whose slopes are the sensitivity: the class's
+    margin, see `margin_of`.
     """
     graph = runner.network.graph
     values = observed_values(graph, space)
@@ -140,9 +151,8 @@ def observe(
     for batch in batches:
         wanted = dict.fromkeys((*values, graph.output))
         found = runner.observe(batch.requires_grad_(), wanted)
-        scores = margins(found[graph.output], *head, tail)
         ordered = list(wanted)
-        slopes = torch.autograd.grad((scores[:, 0] - scores[:, 1]).sum(), [found[name] for name in ordered])
+        slopes = torch.autograd.grad(answer(found[graph.output]).sum(), [found[name] for name in ordered])
         images += len(batch)
         for name, gradient in zip(ordered, slopes, strict=True):
             if name not in samples:

@@ -22,7 +22,13 @@ from modhub.decompose.compensation import cut
 from modhub.decompose.examining import Examiner, parent_logits
 from modhub.decompose.held_out import HeldOut, normalised
 from modhub.decompose.selection import importance
-from modhub.decompose.statistics import CORRELATION_LIMIT, ClassStatistics, observe, statistics_tensors
+from modhub.decompose.statistics import (
+    CORRELATION_LIMIT,
+    ClassStatistics,
+    margin_of,
+    observe,
+    statistics_tensors,
+)
 from modhub.decompose.workers import Workers
 from modhub.manifest import MethodInfo, Sizes
 from modhub.modules import Decomposition, ModuleDraft
@@ -70,7 +76,7 @@ class Workbench:
         head = channelled_head(self.parent.head.weight, self.parent.head.bias, row)
         on_device = (each.to(self.options.device) for each in batches)
         weight, bias = (each.to(self.options.device) for each in head)
-        return observe(runner, on_device, self.space, (weight, bias), self.parent.head.tail)
+        return observe(runner, on_device, self.space, margin_of((weight, bias), self.parent.head.tail))
 
     def draft(self, row: int, mask: Mask, statistics: ClassStatistics | None = None) -> ModuleDraft:
         """The module of one class that keeps the slots of `mask` (slots,) and what must stay with them.

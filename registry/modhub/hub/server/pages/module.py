@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from markupsafe import Markup
 from starlette.responses import Response
 
@@ -22,7 +20,7 @@ from modhub.hub.server.pages.repository import may_read, parts_of
 from modhub.hub.server.routing import Routes
 from modhub.hub.server.shelf import Shelf
 from modhub.hub.tree import Tree
-from modhub.manifest import ModuleEntry, RepositoryManifest
+from modhub.manifest import Calibration, ModuleEntry, RepositoryManifest
 
 __all__ = ["routes"]
 
@@ -64,7 +62,7 @@ def module(call: Call) -> Response:
         trouble=trouble,
         readable=readable,
         ref=f"{record.id}/{entry.label}",
-        calibration=None if details is None else _calibration(details.calibration.parameters),
+        calibration=None if details is None else _calibration(details.calibration),
         **(_pictures(shelf, record, commit, manifest, entry) if readable else {"mask": None, "matrix": None}),
     )
 
@@ -96,10 +94,14 @@ def _pictures(
     return {"mask": mask_picture(own), "matrix": matrix}
 
 
-def _calibration(parameters: Mapping[str, float]) -> Markup | None:
-    """Only where the manifest says what the curve needs."""
-    wanted = ("slope", "intercept", "margin_mean", "margin_std")
+def _calibration(calibration: Calibration) -> dict[str, object] | None:
+    """The picture and what it is drawn over; only where the manifest says what the curve needs."""
+    parameters = calibration.parameters
+    over = "odds" if "odds_mean" in parameters else "margin"
+    wanted = ("slope", "intercept", f"{over}_mean", f"{over}_std")
     if any(name not in parameters for name in wanted):
         return None
     slope, intercept, mean, deviation = (parameters[name] for name in wanted)
-    return calibration_picture(slope, intercept, mean, deviation) if slope > 0 and deviation >= 0 else None
+    if slope <= 0 or deviation < 0:
+        return None
+    return {"picture": calibration_picture(slope, intercept, mean, deviation, over=over), "over": over}

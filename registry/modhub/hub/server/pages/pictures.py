@@ -70,9 +70,12 @@ def overlap_picture(labels: Sequence[str], shares: NDArray[np.float64], own: int
     return _svg("overlap", size, size, f"Shared channels of {count} modules", "".join(parts))
 
 
-def calibration_picture(slope: float, intercept: float, mean: float, deviation: float) -> Markup:
+def calibration_picture(
+    slope: float, intercept: float, mean: float, deviation: float, *, over: str = "margin"
+) -> Markup:
     """The probability that an image is of the class (against the rest of its parent's world, even odds) over
-    the margin; the band is where the margins of the class's own images lie (mean ± one deviation)."""
+    its margin or its odds in the parent's softmax; the band is where those of the class's own images lie
+    (mean ± one deviation)."""
     width, height, pad = 460, 240, 34
     middle = -intercept / slope if slope else 0.0
     reach = max(abs(mean - middle) + 2 * deviation, 6 / slope if slope > 0 else 1.0, 1e-6)
@@ -103,7 +106,7 @@ def calibration_picture(slope: float, intercept: float, mean: float, deviation: 
         f'<text x="{(left + right) / 2:.1f}" y="{pad - 8}" text-anchor="middle">its own images</text>',
     ]
     title = (
-        f"Calibration: probability one half at a margin of {middle:.3g}; its own images have margins of "
+        f"Calibration: probability one half at {over} {middle:.3g}; its own images have "
         f"{mean:.3g} ± {deviation:.3g}"
     )
     return _svg("calibration", width, height, title, "".join(parts))
