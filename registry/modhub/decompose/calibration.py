@@ -21,8 +21,8 @@ What is fitted here is fitted once, when the module is made, on its own parent's
 - `false_accept`: the share of the parent's images of other classes whose evidence is above `threshold`.
 
 This is the kind `odds`, for composers that know the whole head. Where they do not, because the head is
-applied at every place of its features or the class was taught, the kind is `margin`: o is the margin, and so
-is the evidence.
+applied at every place of its features, the kind is `margin`: o is the margin, and so is the evidence. A class
+that was taught is one more than its parent's K, and has thresholds of its own.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ __all__ = [
     "fit_log_odds",
     "fit_temperature",
     "log_odds",
+    "odds_among",
     "platt",
 ]
 
@@ -135,8 +136,7 @@ class Calibrator:
         self.temperature = fit_temperature(logits, targets, weights) * others / (others + 1)
         self.evidence = self.margins
         if odds:
-            shares = _log_softmax(self.temperature * self.margins)
-            self.evidence = self.margins + shares / self.temperature
+            self.evidence = self.margins + _log_softmax(self.temperature * self.margins) / self.temperature
         self.odds = odds
         own = self.evidence[np.arange(len(targets)), targets]
         self.bars = fit_bars(own, self.margins.max(1), targets, sure)
@@ -149,7 +149,7 @@ class Calibrator:
             self.weights,
             self.temperature,
             self.bars,
-            odds=_odds(self.temperature * self.margins, row) if self.odds else None,
+            odds=odds_among(self.margins, row, self.temperature)[0] if self.odds else None,
             evidence=self.evidence[:, row],
         )
 
@@ -202,6 +202,12 @@ def fit_calibration(
         return Calibration(kind=BY_MARGIN, parameters=parameters)
     mean, deviation = _moments(odds[positive], own)
     return Calibration(kind=BY_ODDS, parameters={**parameters, "odds_mean": mean, "odds_std": deviation})
+
+
+def odds_among(margins: Array, row: int, temperature: float) -> tuple[Array, Array]:
+    """o and evidence, (images,) each, of the class in `row` of margins (images, classes), composed alone."""
+    scaled = temperature * margins
+    return _odds(scaled, row), margins[:, row] + _log_softmax(scaled)[:, row] / temperature
 
 
 def log_odds(logits: Array, row: int, calibration: Calibration) -> Array:

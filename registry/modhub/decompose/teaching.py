@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from modhub.data import ImageSet
 from modhub.decompose.assembling import assemble
 from modhub.decompose.augment import augmented
 from modhub.decompose.base import Parent, sizes_of
-from modhub.decompose.calibration import PLAIN_WEIGHT, fit_calibration
+from modhub.decompose.calibration import PLAIN_WEIGHT, fit_calibration, odds_among
 from modhub.decompose.compensation import cut
 from modhub.decompose.held_out import normalised
 from modhub.decompose.selection import importance, mask_after, removal_order, slot_costs
@@ -53,8 +52,8 @@ SHRINKAGE = 0.05
 """Share of the within-class covariance that is replaced by its diagonal."""
 _STEADY = 20
 """As many images does the mean covariance of the known classes count for in that of a new one."""
-_QUANTILES = 20
 _DRAWN = 60
+"""Features of each known class that stand for its images."""
 _PAPER = "R. A. Fisher, The use of multiple measurements in taxonomic problems, 1936"
 
 
@@ -110,7 +109,7 @@ def teach(
             "head.bias": head[1],
             **statistics_tensors(statistics, correlations=own <= CORRELATION_LIMIT),
         },
-        calibration=_calibration(modules.modules[0], known, parent, head, plain, harder),
+        calibration=_calibration(modules.modules[0], known, parent, head, plain, harder, seed),
         measurement=None,
         sizes=sizes_of(mask, cost(sliced), cost(parent.trunk)),
     )
@@ -273,25 +272,20 @@ def _calibration(
     head: tuple[Tensor, Tensor],
     plain: NDArray[np.float64],
     harder: NDArray[np.float64],
+    seed: int,
 ) -> Calibration:
-    """Positives are the images and their copies; negatives the known classes' margins, normal by moments."""
-    weight = (head[0][0] - head[0][1]).double().numpy()
-    bias = float(head[1][0] - head[1][1])
-    normal = NormalDist()
-    steps = np.array([normal.inv_cdf((step + 0.5) / _QUANTILES) for step in range(_QUANTILES)])
-    negatives = []
-    for statistics in known:
-        moments = statistics.moments[parent.trunk.graph.output]
-        variance = (
-            weight @ moments.covariance @ weight
-            if moments.covariance.ndim == 2
-            else (weight**2 * moments.covariance).sum()
-        )
-        negatives.append(weight @ moments.mean + bias + steps * np.sqrt(max(float(variance), 0.0)))
-    margin = np.concatenate([plain @ weight + bias, harder @ weight + bias, *negatives])
+    """Positives are the images and their copies; negatives are drawn from the known classes' moments."""
+    value, draw = parent.trunk.graph.output, np.random.default_rng([seed, 4])
+    negatives = [statistics.moments[value].drawn(_DRAWN, draw) for statistics in known]
+    features = np.concatenate([plain, harder, *negatives])
+    margin = features @ (head[0][0] - head[0][1]).double().numpy() + float(head[1][0] - head[1][1])
+    logits = features @ parent.head.weight.double().numpy().T + parent.head.bias.double().numpy()
+    others = max(logits.shape[1] - 1, 1)
+    siblings = logits - (logits.sum(1, keepdims=True) - logits) / others
     positive = np.arange(len(margin)) < len(plain) + len(harder)
     weights = np.ones(len(margin))
     weights[: len(plain)] = PLAIN_WEIGHT
     weights[len(plain) : len(plain) + len(harder)] = 1 - PLAIN_WEIGHT
     temperature = sibling.manifest.calibration.parameters.get("temperature", 1.0)
-    return fit_calibration(margin, positive, weights, temperature)
+    odds, evidence = odds_among(np.column_stack([margin, siblings]), 0, temperature)
+    return fit_calibration(margin, positive, weights, temperature, odds=odds, evidence=evidence)
