@@ -307,6 +307,21 @@ def test_evaluate_counts_what_it_knows(modhub):
     assert "left out" in modhub.good("evaluate", "build", "--data", "digits").out
 
 
+def test_a_build_of_one_class_says_yes_or_no(modhub):
+    Path("alone").mkdir()
+    Path("alone/modhub.toml").write_text('[composition]\nname = "alone"\n\n[modules]\n0 = "lab/plain/0"\n')
+    modhub.good("compose", "alone", "-o", "zero", "-q")
+    report = modhub.good("evaluate", "zero", "--data", "digits", "--json").json
+    said = report["yes_no"]
+    assert (report["count"], report["left_out"], said["others"]) == (340, 0, 306)
+    assert report["top1"] == pytest.approx((said["recall"] + 1 - said["false_yes"]) / 2)
+    assert report["top1"] > 0.8
+    told = modhub.good("evaluate", "zero", "--data", "digits", "--before", "zero").out
+    assert "it says yes to" in told
+    assert "of 306 of other classes; balanced accuracy" in told
+    assert "balanced accuracy +0.00 pp" in told
+
+
 def test_evaluate_takes_a_folder_with_one_class(home, modhub):
     folder = home / "zeros" / "0"
     folder.mkdir(parents=True)

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from modhub.data import ImageSet
 from modhub.errors import DataError
-from modhub.evaluate import Evaluation, Rejection, RestrictedParent, VotingModules, compare, evaluate
+from modhub.evaluate import (
+    ClassScore,
+    Evaluation,
+    Rejection,
+    RestrictedParent,
+    VotingModules,
+    YesNo,
+    compare,
+    evaluate,
+)
 from modhub.manifest import InputSpec
 from modhub.refs import rows_of
 
@@ -184,6 +193,54 @@ def test_a_comparison_calls_classes_better_or_worse_beyond_noise(
     change = compare(answered(targets, before), answered(targets, after))
     assert (change.better, change.worse) == (better, worse)
     assert set(change.f1) == set(change.recall) == set(change.noise) == {"cat", "dog"}
+
+
+def yes_or_no(targets: list[int], answers: list[int], size: float = 3.0) -> Evaluation:
+    """Of a classifier that knows cats only; answer 0 is yes."""
+    return evaluate(Told(("cat",), [[size], [-size]]), shown(answers, targets))
+
+
+def test_a_single_class_says_yes_or_no_to_all_images() -> None:
+    found = yes_or_no([0, 0, 0, 0, 1, 2, 1, 2], [0, 0, 0, 1, 0, 1, 1, 1])
+    assert found.yes_no == YesNo(recall=0.75, false_yes=0.25, others=4)
+    assert (found.top1, found.count, found.left_out) == (0.75, 8, 0)
+    assert found.confusion == ((3, 1), (1, 3))
+    assert found.per_class == {"cat": ClassScore(count=4, recall=0.75, precision=0.75)}
+    assert found.ece == pytest.approx(1 / (1 + np.exp(-3.0)) - 0.75)
+    assert json.loads(json.dumps(found.to_dict()))["yes_no"] == {
+        "recall": 0.75,
+        "false_yes": 0.25,
+        "others": 4,
+    }
+    # Nine times as many others change nothing but precision.
+    many = yes_or_no([0] * 4 + [1] * 36, [0, 0, 0, 1] + [0] * 9 + [1] * 27)
+    assert (many.top1, many.ece) == (pytest.approx(found.top1), pytest.approx(found.ece))
+    assert many.per_class["cat"].precision == pytest.approx(3 / 12)
+
+
+def test_a_single_class_without_images_of_others() -> None:
+    found = yes_or_no([0, 0], [0, 1])
+    assert found.yes_no == YesNo(recall=0.5, false_yes=None, others=0)
+    assert (found.top1, found.per_class["cat"].precision) == (0.5, 1.0)
+
+
+def test_refusals_of_a_single_class_are_counted() -> None:
+    wary = Wary(("cat",), [[3.0], [1.0]], reject=True)
+    assert evaluate(wary, shown([0, 1, 0, 1], [0, 0, 1, 2])).rejection == Rejection(
+        accepted=0.5, false_accept=0.5, strangers=2
+    )
+
+
+def test_yes_and_no_are_compared_by_balanced_accuracy() -> None:
+    targets = [0] * 20 + [1] * 60
+    right = [0] * 20 + [1] * 60
+    change = compare(yes_or_no(targets, right), yes_or_no(targets, [0, 1] * 10 + [1] * 60))
+    assert (change.top1, change.worse) == (-0.25, ("cat",))
+    assert 0.1 < change.top1_noise < 0.25
+    # Ten cats are half of all cats, ten others a sixth of the others.
+    other = compare(yes_or_no(targets, right), yes_or_no(targets, [0] * 20 + [0] * 10 + [1] * 50))
+    assert other.top1 == pytest.approx(-1 / 12)
+    assert other.top1_noise < change.top1_noise
 
 
 def test_a_comparison_shows_each_change() -> None:

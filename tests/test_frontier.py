@@ -103,10 +103,17 @@ def test_without_images_only_agreement_is_told() -> None:
     assert "no accuracy without labelled ones" in frontier_page(found)
 
 
-def test_one_class_alone_has_agreement_and_no_accuracy() -> None:
-    found = frontier(parts_of(digit_modules(), ["0"]), budgets=(1.0,), data=digits("0123", "test"))
-    assert found.restricted_top1 is None
-    assert found.points[0].agreement == 1.0
+def test_one_class_alone_is_judged_by_its_balanced_accuracy() -> None:
+    images = digits("0123", "test")
+    found = frontier(parts_of(digit_modules(), ["0"]), budgets=(1.0, 0.4), data=images)
+    whole, slim = found.points
+    assert found.images == len(images)
+    assert found.restricted_top1 == whole.top1
+    assert whole.agreement == 1.0
+    assert slim.top1 is not None
+    assert found.restricted_top1 is not None
+    assert 0.5 < slim.top1 <= found.restricted_top1 + 0.05
+    assert slim.random_top1 is not None
 
 
 def test_what_cannot_be_met_is_said() -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "Rejection",
     "RestrictedParent",
     "VotingModules",
+    "YesNo",
     "compare",
     "evaluate",
 ]
@@ -78,7 +79,10 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answers:
-    """For each image of a data set the row of its class and of the answer, −1 where it was left out."""
+    """For each image of a data set the row of its class and of the answer, −1 where it was left out.
+
+    Of a classifier with one label row 0 is its class or yes, row 1 another class or no.
+    """
 
     targets: NDArray[np.int64]
     answers: NDArray[np.int64]
@@ -95,6 +99,21 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class YesNo:
+    """What a classifier with one label says: yes to shares `recall` of its class's images, and `false_yes` of
+    `others` images of other classes; None where there were none."""
+
+    recall: float
+    false_yes: float | None
+    others: int
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean of the shares of right answers to either side, as if yes and no were as frequent."""
+        return self.recall if self.false_yes is None else (self.recall + 1 - self.false_yes) / 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """What a classifier answered on `count` images of its classes; `left_out` images were of other classes.
 
@@ -103,6 +122,10 @@ class Evaluation:
     the softmax of the scores over 15 equal bins (Guo et al. 2017, arXiv 1706.04599, §2). All of these are of
     the best class, whether it was accepted or not; `rejection` is of classifiers that may refuse. `answers`
     are of each image, for `compare`.
+
+    A classifier with one label says yes or no, so it is asked about all images: `yes_no` is what it said,
+    `top1` its balanced accuracy, `confusion` counts images of the class and others (rows) answered yes and no
+    (columns), and in `ece` both sides weigh the same.
     """
 
     labels: tuple[str, ...]
@@ -116,6 +139,7 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...]
     ece: float
     rejection: Rejection | None = None
+    yes_no: YesNo | None = None
     answers: Answers | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -140,6 +164,7 @@ class Evaluation:
             },
             "confusion": [list(row) for row in self.confusion],
             "rejection": None if self.rejection is None else asdict(self.rejection),
+            "yes_no": None if self.yes_no is None else asdict(self.yes_no),
         }
 
 
@@ -239,7 +264,8 @@ def evaluate(
     device: torch.device | None = None,
     reporter: Reporter = SILENT,
 ) -> Evaluation:
-    """Let `classifier` answer every image whose class is one of its labels or their `aliases`.
+    """Let `classifier` answer every image whose class is one of its labels or their `aliases`; with one label
+    it says yes or no to all images.
 
     Case and separators do not count (`Aquarium fish` is `aquarium_fish`) unless they tell classes apart. A
     classifier that is a `Module` is moved to `device`, if one is given, and gets its images there. One that
@@ -258,6 +284,8 @@ def evaluate(
     if device is not None and isinstance(classifier, nn.Module):
         classifier.to(device)
     asked = _Asked(classifier, batch, device, reporter)
+    if len(labels) == 1:
+        return _yes_no(labels[0], images, targets, asked)
     scores, surplus = asked.about(images.subset(chosen), "evaluate")
     found = _score(labels, images, scores, targets, chosen)
     if surplus is None:
@@ -343,8 +371,14 @@ def _noise(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
 def _top1_shares(evaluation: Evaluation) -> NDArray[np.float64]:
     """(images,): by how much the figure would be less without the image, to first order."""
     told = _told(evaluation)
-    asked = told.targets >= 0
-    return np.where(asked, (told.answers == told.targets) - evaluation.top1, 0.0) / evaluation.count
+    right = told.answers == told.targets
+    if evaluation.yes_no is None:
+        return np.where(told.targets >= 0, right - evaluation.top1, 0.0) / evaluation.count
+    shares = np.zeros(len(right))
+    sides = [side for side in (told.targets == 0, told.targets == 1) if side.any()]
+    for side in sides:
+        shares[side] = (right[side] - right[side].mean()) / (len(sides) * side.sum())
+    return shares
 
 
 def _f1_shares(evaluation: Evaluation, label: str) -> NDArray[np.float64]:
@@ -400,9 +434,55 @@ def _score(
     )
 
 
+def _yes_no(label: str, images: ImageSet, targets: NDArray[np.int64], asked: _Asked) -> Evaluation:
+    """Of a classifier with one label; `targets` are 0 for images of its class."""
+    scores, surplus = asked.about(images, "evaluate")
+    own, yes = targets == 0, scores[:, 0] > 0
+    others = int((~own).sum())
+    said = YesNo(
+        recall=float(yes[own].mean()), false_yes=float(yes[~own].mean()) if others else None, others=others
+    )
+    confusion = np.bincount(2 * ~own + ~yes, minlength=4).reshape(2, 2)
+    sides = np.where(own, 1 / own.sum(), 1 / max(others, 1))
+    rejection = None
+    if surplus is not None:
+        accepted = surplus >= 0
+        rejection = Rejection(
+            accepted=float(accepted[own].mean()),
+            false_accept=float(accepted[~own].mean()) if others else None,
+            strangers=others,
+        )
+    return Evaluation(
+        labels=(label,),
+        dataset=images.name,
+        split=images.split,
+        count=len(images),
+        left_out=0,
+        top1=said.balanced_accuracy,
+        top5=None,
+        per_class={
+            label: ClassScore(
+                count=int(own.sum()),
+                recall=said.recall,
+                precision=float(own[yes].mean()) if yes.any() else None,
+            )
+        },
+        confusion=tuple(tuple(int(value) for value in row) for row in confusion),
+        ece=_gap(1 / (1 + np.exp(-np.abs(scores[:, 0].astype(np.float64)))), yes == own, sides),
+        rejection=rejection,
+        yes_no=said,
+        answers=Answers((~own).astype(np.int64), (~yes).astype(np.int64)),
+    )
+
+
 def _calibration_error(scores: NDArray[np.float32], right: NDArray[np.bool_]) -> float:
     exponents = np.exp(scores.astype(np.float64) - scores.max(1, keepdims=True))
     confidence = (exponents / exponents.sum(1, keepdims=True)).max(1)
+    return _gap(confidence, right, np.ones(len(right)))
+
+
+def _gap(confidence: NDArray[np.float64], right: NDArray[np.bool_], weights: NDArray[np.float64]) -> float:
+    """How far answers are from being right as often as they are sure, over bins of `confidence`."""
     bins = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
-    gaps = np.bincount(bins, weights=confidence - right, minlength=_BINS)
-    return float(np.abs(gaps).sum() / len(right))
+    gaps = np.bincount(bins, weights=weights * (confidence - right), minlength=_BINS)
+    return float(np.abs(gaps).sum() / weights.sum())

@@ -76,7 +76,8 @@ class FrontierPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frontier:
-    """`points` by falling budget; `restricted_top1` is the accuracy of the whole trunks' restricted logits.
+    """`points` by falling budget; `restricted_top1` is the accuracy of the whole trunks' restricted logits,
+    of a single class the balanced accuracy of its whole trunk's yes or no.
 
     `smallest` says which budget could not be met, and why; None when all could.
     """
@@ -209,7 +210,8 @@ def frontier(
 
 
 class _Labelled:
-    """Judges by labelled images: agreement with the whole trunks, and accuracy over two classes or more."""
+    """Judges by labelled images: agreement with the whole trunks, and accuracy; a single class's is balanced,
+    and beside that of the whole trunk's own yes or no."""
 
     def __init__(self, whole: ComposedClassifier, images: ImageSet, reporter: Reporter) -> None:
         self.images, self.reporter = images, reporter
@@ -222,7 +224,7 @@ class _Labelled:
     def _asked(self, classifier: ComposedClassifier) -> tuple[Tensor, float | None, int]:
         noted = _Noting(classifier)
         found = evaluate(noted, self.images, reporter=self.reporter)
-        return torch.cat(noted.answers), found.top1 if len(noted.labels) > 1 else None, found.count
+        return torch.cat(noted.answers), found.top1, found.count
 
 
 class _Noting:

@@ -35,7 +35,9 @@ def command(build: Path, data: str, split: str, before: Path | None, device: str
     BUILD is a directory, or an .onnx file that `modhub export` wrote, which runs on the CPU and knows no
     aliases, only what its modules are called in their repositories.
 
-    A build that may answer 'none of these' is shown the others, too: how many of them does it accept?
+    A build with one class says yes or no: it is asked about all images, and the figure is its balanced
+    accuracy, the mean of its right answers to either side. One that may answer 'none of these' is shown
+    images of other classes, too: how many of them does it accept?
 
     With --before, changes are in percentage points. A class is called better or worse when its F1, the
     harmonic mean of recall and precision, changed by more than the noise: what chance would stay within in
@@ -68,11 +70,23 @@ def command(build: Path, data: str, split: str, before: Path | None, device: str
         named = [column for name in _FIGURES.values() for column in ([name, "change"] if change else [name])]
         columns = ["class", "images", *named, *(["noise"] if change else [])]
         out.table(columns, rows, right=range(1, len(columns)))
-        top5 = "" if report["top5"] is None else f", top-5 {fraction(report['top5'])}"
-        out.line(
-            f"top-1 {fraction(report['top1'])}{top5}, calibration error {fraction(report['ece'])} "
-            f"on {report['count']:,} images ({report['left_out']:,} of other classes left out)"
-        )
+        calibration = f"calibration error {fraction(report['ece'])}"
+        if (said := report["yes_no"]) is not None:
+            to_others = (
+                ""
+                if said["false_yes"] is None
+                else f" and to {fraction(said['false_yes'])} of {said['others']:,} of other classes"
+            )
+            out.line(
+                f"it says yes to {fraction(said['recall'])} of the images of its class{to_others}; "
+                f"balanced accuracy {fraction(report['top1'])}, {calibration}"
+            )
+        else:
+            top5 = "" if report["top5"] is None else f", top-5 {fraction(report['top5'])}"
+            out.line(
+                f"top-1 {fraction(report['top1'])}{top5}, {calibration} "
+                f"on {report['count']:,} images ({report['left_out']:,} of other classes left out)"
+            )
         if (rejection := report["rejection"]) is not None:
             strangers = (
                 ""
@@ -82,10 +96,11 @@ def command(build: Path, data: str, split: str, before: Path | None, device: str
             )
             out.line(f"accepted: {fraction(rejection['accepted'])} of the images of its classes{strangers}")
         if change is not None:
+            figure_name = "top-1" if said is None else "balanced accuracy"
             noise = 100 * change["top1_noise"]
             named = [f"{word}: {', '.join(change[word])}" for word in ("better", "worse") if change[word]]
             out.line(
-                f"top-1 {100 * change['top1']:+.2f} pp (noise ± {noise:.2f}) against {before}; "
+                f"{figure_name} {100 * change['top1']:+.2f} pp (noise ± {noise:.2f}) against {before}; "
                 + ("; ".join(named) or "no class got better or worse")
             )
 
