@@ -251,6 +251,14 @@ def test_the_values_of_an_image_take_their_floats() -> None:
     assert value_bytes(graph) == 4 * sum(value.numel() for value in values.values())
 
 
+@given(every=st.integers(2, 6), turns=st.integers(1, 10), rounds=st.integers(1, 9))
+def test_of_images_in_turns_as_many_of_every_kind_are_set_apart(every: int, turns: int, rounds: int) -> None:
+    count = turns * every * rounds
+    held, others = apart(count, every, turns)
+    assert sorted([*held.tolist(), *others.tolist()]) == list(range(count))
+    assert np.bincount(held % turns, minlength=turns).tolist() == [rounds] * turns
+
+
 def test_one_image_in_so_many_is_set_apart() -> None:
     held, others = apart(9, 4)
     assert (held.tolist(), others.tolist()) == ([0, 4, 8], [1, 2, 3, 5, 6, 7])

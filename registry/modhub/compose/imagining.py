@@ -41,7 +41,7 @@ class Imagination:
 
         `trunk` has its batch-norms fused; `wishes` go by sha256 ids that name the trunk, too.
         """
-        alone = len(wishes) == 1 and next(iter(wishes.values())).row is None
+        alone = len(wishes) == 1 and next(iter(wishes.values())).rows is None
         wanted = _ALL if alone else min(-(-_ALL // len(wishes)), _MOST)
         count = max(_FEWEST, min(wanted, _affordable(trunk, len(wishes))))
         new = {id_: wish for id_, wish in wishes.items() if (id_, count) not in self._held}

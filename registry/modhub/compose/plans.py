@@ -91,7 +91,7 @@ class TrunkPlan:
     heads: tuple[tuple[Part, ...], ...]
     device: torch.device = CPU
     seen: ClassStatistics | None = None
-    """Statistics of the caller's images, in place of those that the modules carry."""
+    """Statistics of images to fit on, in place of those that the modules carry."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -128,7 +128,7 @@ class TrunkPlan:
         return known if len(known) == len(found) else None
 
     def seeing(self, material: Material, reporter: Reporter = SILENT) -> TrunkPlan:
-        """The plan that chooses channels by what the caller's images say, where one class answers alone.
+        """The plan that chooses channels by what the images say, where one class answers alone.
 
         A module carries what its own class's images do to the trunk. A class among others of its parent needs
         no more; one that says yes or no hangs as much on what the others look like.
@@ -264,7 +264,7 @@ class TrunkPlan:
         if budget is None:
             return None
         images = self._imagined(fitting)
-        return None if images is None else Material.of_imagination(images, fitting.seed)
+        return None if images is None else self._of_imagination(images, fitting.seed)
 
     def _measured(self, mask: Mask, fitting: Fitting) -> tuple[Tensor | None, Material | None]:
         """What to fit a slim network on, and before it normalised images that it does not hold."""
@@ -280,8 +280,8 @@ class TrunkPlan:
         images = self._imagined(fitting)
         if images is None:
             return None, None
-        held, fitted = apart(len(images), _HELD)
-        return images[held], Material.of_imagination(images[fitted], seed)
+        held, fitted = apart(len(images), _HELD, len(self.wishes()))
+        return images[held], self._of_imagination(images[fitted], seed)
 
     def _fits(self, mask: Mask) -> bool:
         """Whether a network cut to `mask` can be fitted at all."""
@@ -290,6 +290,11 @@ class TrunkPlan:
     def _of_images(self, tune: ImageSet, seed: int) -> Material:
         alone = any(len(head) == 1 for head in self.heads)
         return Material.of_images(tune, self.spec, self.trunk, seed, self._wanted_in if alone else None)
+
+    def _of_imagination(self, images: Tensor, seed: int) -> Material:
+        wishes = len(self.wishes())
+        # A class that answers alone has a second wish, for images of others.
+        return Material.of_imagination(images, seed, wishes, both_sides=wishes > len(self.parts))
 
     def _imagined(self, fitting: Fitting) -> Tensor | None:
         """Normalised synthetic images; None when a module carries no statistics."""
@@ -320,11 +325,17 @@ class TrunkPlan:
             return {sha256_of_bytes("".join(ids).encode()): Wish(pooled_statistics(found))}
         tensors = [head_tensors(head) for head in self.heads]
         rows = torch.cat([head.rows - head.rest for head in tensors])
-        bias = torch.cat([head.row_bias - head.rest_bias for head in tensors]).tolist()
-        return {
-            sha256_of_bytes(id_.encode()): Wish(*each)
-            for id_, each in zip(ids, zip(found, rows, bias, strict=True), strict=True)
+        bias = torch.cat([head.row_bias - head.rest_bias for head in tensors])
+        wishes = {
+            sha256_of_bytes(id_.encode()): Wish(each, rows[place : place + 1], bias[place : place + 1])
+            for place, (id_, each) in enumerate(zip(ids, found, strict=True))
         }
+        siblings, sibling_bias = tensors[0].siblings, tensors[0].sibling_bias
+        if len(ids) == 1 and siblings is not None and sibling_bias is not None:
+            # A class that says yes or no must have seen what it says no to.
+            others = Wish(_early(found[0]), siblings, sibling_bias)
+            wishes[sha256_of_bytes(f"{ids[0]} others".encode())] = others
+        return wishes
 
     def compile(
         self,
@@ -375,7 +386,7 @@ class TrunkPlan:
         found = TrunkPass(network, self.spec, heads, self._report(sliced, mask))
         if material is not None and material.others is not None:
             with reporter.step("recalibrate"):
-                recalibrate(found, self.whole, material.others)
+                recalibrate(found, self.whole, material.checks(self.whole.preprocess))
         return found
 
     def _report(self, sliced: Network, mask: Mask) -> TrunkReport:
@@ -388,6 +399,15 @@ class TrunkPlan:
             flops=part.flops,
             parent_flops=whole.flops,
         )
+
+
+def _early(statistics: ClassStatistics) -> ClassStatistics:
+    """Of the first half of the values: what images of any class do alike."""
+    names = list(statistics.moments)[: len(statistics.moments) // 2]
+    return ClassStatistics(
+        {name: statistics.moments[name] for name in names},
+        {name: statistics.sensitivity[name] for name in names},
+    )
 
 
 def decisions(each: TrunkPass, images: Tensor) -> Tensor:

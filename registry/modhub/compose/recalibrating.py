@@ -4,13 +4,12 @@ Ranking classes does not mind. A single class that answers yes or no does, and s
 compare a margin with fixed numbers. So these numbers are fitted again, to what the parent says of the same
 images: its log-odds as soft labels (Platt 1999, on both sides alike), and the mean and spread of the margins
 of images that it calls its own. The images must be others than those that the network was fitted on, whose
-margins are not drawn together as much. As in every calibration harder copies of them have a quarter of the
-weight: of plain training images a parent is far surer than it will be.
+margins are not drawn together as much.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,27 +19,24 @@ from torch import Tensor
 
 from modhub.compose.classifier import HeadAnswer, TrunkPass
 from modhub.compose.heads import CALIBRATION_FIELDS
-from modhub.data import ImageSet
-from modhub.decompose.augment import augmented
-from modhub.decompose.calibration import PLAIN_WEIGHT, fit_log_odds
+from modhub.decompose.calibration import fit_log_odds
 
 __all__ = ["Compared", "recalibrate", "recalibrated"]
 
-_BATCH = 50
 _FEWEST = 10
 """Images on a side; with fewer nothing is fitted."""
 _PLACE = {name: number for number, name in enumerate(CALIBRATION_FIELDS)}
 
 
-def recalibrate(slim: TrunkPass, whole: TrunkPass, images: ImageSet) -> None:
-    """Fit the calibrations of `slim` in place, to what `whole` with the same heads says of `images`."""
+def recalibrate(slim: TrunkPass, whole: TrunkPass, images: Iterable[tuple[Tensor, float]]) -> None:
+    """Fit the calibrations of `slim` in place, to what `whole` with the same heads says of `images`: batches
+    of normalised ones, and how much each of them counts."""
     said: list[list[HeadAnswer]] = []
     weights: list[Tensor] = []
     with torch.inference_mode():
-        for number, (pixels, _) in enumerate(images.batches(_BATCH)):
-            for weight, seen in ((PLAIN_WEIGHT, pixels), (1 - PLAIN_WEIGHT, augmented(pixels, number))):
-                said.append([*slim.answers(seen), *whole.answers(seen)])
-                weights.append(torch.full((len(pixels),), weight))
+        for batch, weight in images:
+            said.append([a for each in (slim, whole) for a in each.answers_to(each.trunk(batch))])
+            weights.append(torch.full((len(batch),), weight))
         compared = [Compared.of(parts) for parts in zip(*said, strict=True)]
     count = len(slim.heads)
     for number, head in enumerate(slim.heads):

@@ -71,13 +71,13 @@ def _leaves(height: int, width: int, draw: np.random.Generator) -> NDArray[np.fl
 class Wish:
     """What images of one class, or of a set of classes, should do to a trunk.
 
-    `statistics` are moments of the trunk's values. `row` (features,) and `bias` are a margin that should be
-    positive; none for a set of classes.
+    `statistics` are moments of the trunk's values. `rows` (margins, features) and `bias` (margins,) give
+    margins, of which each image should have one that is positive, in turns; None for a set of classes.
     """
 
     statistics: ClassStatistics
-    row: Tensor | None = None
-    bias: float = 0.0
+    rows: Tensor | None = None
+    bias: Tensor | None = None
 
 
 def imagined_images(
@@ -104,7 +104,7 @@ def imagined_images(
     }
     space = channel_space(trunk)
     low, high = _ends(spec, device)
-    row = None if wish.row is None else wish.row.to(device)
+    rows, bias = (None if each is None else each.to(device) for each in (wish.rows, wish.bias))
     runner = Runner(trunk).to(device)
     optimiser = torch.optim.Adam([images], _RATE)
     draw = np.random.default_rng([seed, 1])
@@ -117,9 +117,11 @@ def imagined_images(
         features = found.pop(trunk.graph.output)
         samples = {name: by_channel(value, space.axis(name)) for name, value in found.items()}
         loss = _mismatch(samples, goals) * (10 / max(len(goals), 1))
-        if row is not None:
+        if rows is not None and bias is not None:
             features = features.mean((2, 3)) if features.dim() == 4 else features
-            loss = loss + 0.2 * F.softplus(-(features @ row + wish.bias)).mean()
+            turn = torch.arange(count, device=device) % len(rows)
+            margin = (features * rows[turn]).sum(1) + bias[turn]
+            loss = loss + 0.2 * F.softplus(-margin).mean()
         rough = (images[:, :, 1:] - images[:, :, :-1]).square().mean()
         rough = rough + (images[..., 1:] - images[..., :-1]).square().mean()
         torch.autograd.backward([loss + 0.02 * rough])

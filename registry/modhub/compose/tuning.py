@@ -6,7 +6,7 @@ The parent is the teacher; labels are not looked at.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from modhub.compose.refit import refit_head, refit_network
 from modhub.compose.transfer import Imagined, Pictures, TransferSet
 from modhub.data import ImageSet, evenly_spaced, split_indices
 from modhub.decompose.augment import augmented
+from modhub.decompose.calibration import PLAIN_WEIGHT
 from modhub.devices import CPU
 from modhub.manifest import InputSpec
 from modhub.nets import ChannelSpace, Mask, Network, Runner, cost
@@ -60,8 +61,22 @@ class Material:
     images: Tensor
     transfer: TransferSet
     judged: Tensor
-    others: ImageSet | None = None
+    others: ImageSet | Tensor | None = None
     both_sides: bool = False
+
+    def checks(self, preprocess: Preprocess) -> Iterator[tuple[Tensor, float]]:
+        """Batches of the `others`, normalised, and how much each of these counts.
+
+        Harder copies of real ones have a quarter of the weight, as in every calibration: of plain training
+        images a parent is far surer than it will be.
+        """
+        if isinstance(self.others, Tensor):
+            for batch in torch.split(self.others, _BATCH):
+                yield batch, 1.0
+        elif self.others is not None:
+            for number, (pixels, _) in enumerate(self.others.batches(_BATCH)):
+                yield preprocess(pixels), PLAIN_WEIGHT
+                yield preprocess(augmented(pixels, number)), 1 - PLAIN_WEIGHT
 
     @classmethod
     def of_images(
@@ -106,12 +121,19 @@ class Material:
         )
 
     @classmethod
-    def of_imagination(cls, images: Tensor, seed: int) -> Material:
-        """From normalised synthetic images."""
-        judges = torch.from_numpy(_judges(len(images)))
+    def of_imagination(
+        cls, images: Tensor, seed: int, turns: int = 1, *, both_sides: bool = False
+    ) -> Material:
+        """From normalised synthetic images, of so many kinds in turns; with `both_sides` some are kept to
+        recalibrate on."""
+        others = None
+        if both_sides:
+            kept, used = apart(len(images), _KEPT, turns)
+            images, others = images[used], images[kept]
+        judges = torch.from_numpy(_judges(len(images), turns))
         learned = torch.ones(len(images), dtype=torch.bool)
         learned[judges] = False
-        return cls(images, Imagined(images[learned], seed), images[judges])
+        return cls(images, Imagined(images[learned], seed), images[judges], others, both_sides)
 
     def without_lessons(self, most: int) -> Material:
         """At most `most` of the images to refit on, and nothing else."""
@@ -136,10 +158,13 @@ def normalised(images: ImageSet, preprocess: Preprocess, *, seed: int | None = N
     return torch.cat(found).clone()
 
 
-def apart(count: int, every: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of one image in `every`, to measure on, and of the others."""
+def apart(count: int, every: int, turns: int = 1) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of one image in `every`, to measure on, and of the others; with images of so many kinds in
+    `turns`, of every kind as many."""
     place = np.arange(count)
-    return place[place % every == 0], place[place % every != 0]
+    # Where one in so many would always be of the same kinds, a whole round is taken.
+    held = (place if math.gcd(every, turns) == 1 else place // turns) % every == 0
+    return place[held], place[~held]
 
 
 def tuned(
@@ -203,9 +228,9 @@ def _alike(
     return np.sort(fit), chances
 
 
-def _judges(count: int) -> NDArray[np.int64]:
+def _judges(count: int, turns: int = 1) -> NDArray[np.int64]:
     every, most = _JUDGES
-    return evenly_spaced(apart(count, every)[0] if count > 1 else np.zeros(0, np.int64), most)
+    return evenly_spaced(apart(count, every, turns)[0] if count > 1 else np.zeros(0, np.int64), most)
 
 
 def seen_at_most(trunk: Network) -> int:
