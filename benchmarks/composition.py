@@ -174,20 +174,31 @@ def alone_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> l
             images = subsets.tuning_images(world, name, world.parent(name).labels, TUNE_IMAGES)
             return compose(parts, budget=budget, tune=images)
 
+        target = "≤ 1 pp at ≤ 35 % FLOPs"
         found = subsets.alone(world, ledger, name, 0.35, build)
-        text = "not measured yet"
-        if found is not None:
-            text = (
-                f"{found['loss']:.2f} pp at {100 * found['flops']:.0f} % FLOPs, "
-                f"{100 * found['params']:.0f} % of the parameters ({found['sets']:.0f} classes): "
-                f"{100 * found['accuracy']:.2f} %; the parent's largest logit {100 * found['argmax']:.2f} %, "
-                f"its log-odds {100 * found['whole']:.2f} %"
-            )
-        met = None if found is None else found["loss"] <= 1
-        rows.append(
-            Row("one module alone, tuned: balanced accuracy", name, "≤ 1 pp at ≤ 35 % FLOPs", text, met)
-        )
+        rows.append(alone_row("one module alone, tuned: balanced accuracy", name, target, found, 1.0))
+        for budget, what, kind, untuned in (
+            (0.7, "no data", "alone-none", no_data(world)),
+            (0.5, "no data", "alone-none", no_data(world)),
+            (0.5, "no data, random channels", "alone-random", random_channels(world)),
+        ):
+            found = subsets.alone(world, ledger, name, budget, untuned, kind=kind)
+            rows.append(alone_row(f"one module alone, {what}, {budget:g}", name, "reported", found, None))
     return rows
+
+
+def alone_row(what: str, name: str, target: str, found: dict[str, float] | None, most: float | None) -> Row:
+    """Losses in pp of balanced accuracy; `most` is what may be lost against the parent's own answer."""
+    if found is None:
+        return Row(what, name, target, "not measured yet", None)
+    losses = {key: 100 * (found[key] - found["accuracy"]) for key in ("argmax", "whole")}
+    text = (
+        f"{100 * found['accuracy']:.2f} % at {100 * found['flops']:.0f} % FLOPs, "
+        f"{100 * found['params']:.0f} % of the parameters ({found['sets']:.0f} classes): "
+        f"{losses['argmax']:.2f} pp behind the parent's largest logit, {losses['whole']:.2f} pp behind its "
+        "calibrated log-odds"
+    )
+    return Row(what, name, target, text, None if most is None else losses["argmax"] <= most)
 
 
 def across_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:

@@ -115,11 +115,13 @@ def alone(
     name: str,
     budget: float,
     build: Callable[[list[Part], Budget], ComposedClassifier],
+    *,
+    kind: str = "alone",
 ) -> dict[str, float] | None:
     """One module against all other classes: balanced accuracy of its log-odds > 0, mean over the classes.
 
-    The parent's own one-against-rest answer is its argmax being the class; a harder baseline are the whole
-    parent's log-odds > 0, calibrated as the module's. The better of the two is what counts, for each class.
+    The parent's own one-against-rest answer is its `argmax` being the class; a harder baseline are the
+    `whole` parent's log-odds > 0, calibrated as the module's.
     """
     dataset, labels = PARENTS[name].dataset, world.parent(name).labels
     logits, _targets = world.test_logits(name)
@@ -144,14 +146,13 @@ def alone(
                 "flops": report.flops / report.parent_flops,
             }
 
-        value = ledger.measure(f"alone/{name}/{budget:g}/{label}", work)
+        value = ledger.measure(f"{kind}/{name}/{budget:g}/{label}", work)
         if value is not None:
             found.append(value)
     if not found:
         return None
     mean = {key: float(np.mean([value[key] for value in found])) for key in found[0]}
-    best = float(np.mean([max(value["argmax"], value["whole"]) for value in found]))
-    return {**mean, "loss": 100 * (best - mean["accuracy"]), "sets": len(found)}
+    return {**mean, "sets": len(found)}
 
 
 def calibration_error(scores: torch.Tensor, targets: torch.Tensor, bins: int = 15) -> float:
