@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ledger import Ledger, Row
-from modhub.api.making import decompose_to
+from modhub.api.making import DecomposeSettings, decompose_to
 from modhub.artifact import read_artifact
 from modhub.compose import ComposedClassifier, Part, compose, parts_of
 from modhub.data import ImageSet, split_indices
@@ -92,10 +92,7 @@ def _parts(world: World, half: str) -> list[Part]:
             directory,
             _network(world, half),
             _split(world)[0].only(labels),
-            name=f"small-{half}",
-            labels=labels,
-            mean=mean,
-            std=std,
+            DecomposeSettings(name=f"small-{half}", labels=labels, mean=mean, std=std),
         )
     return parts_of(read_artifact(directory))
 

@@ -12,6 +12,7 @@ way. Test images measure only. DIR keeps every measurement: run it again to go o
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,8 +46,7 @@ def decomposed(world: World, name: str, method: str) -> tuple[list[Part], dict[s
             directory,
             given.architecture,
             world.images(given.dataset, "train"),
-            method=method,
-            **world.settings(name),
+            dataclasses.replace(world.settings(name), method=method),
         )
         (directory.parent / f"{called}.json").write_bytes(pretty_json(done))
     done = parse_json((directory.parent / f"{called}.json").read_bytes(), f"{called}.json")

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ledger import Ledger, Row
-from modhub.api.making import decompose_to
+from modhub.api.making import DecomposeSettings, decompose_to
 from modhub.artifact import read_artifact
 from modhub.compose import Budget, Part, compose, parts_of
 from modhub.preprocessing import Preprocess
@@ -138,10 +138,7 @@ def _parts(world: World, device: torch.device, recipe: Recipe, labels: Sequence[
             directory,
             _network(world, device, recipe),
             world.images("cifar10", "train"),
-            name=PARENT.lower(),
-            mean=mean,
-            std=std,
-            device=str(device),
+            DecomposeSettings(name=PARENT.lower(), mean=mean, std=std, device=str(device)),
         )
     return parts_of(read_artifact(directory), labels)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from modhub.api.making import decompose_to, open_parent
+from modhub.api.making import DecomposeSettings, decompose_to, open_parent
 from modhub.artifact import read_artifact
 from modhub.compose import ComposedClassifier, Part, parts_of
 from modhub.compose.imagining import Imagination
@@ -80,18 +80,18 @@ class World:
             dataset, split, source.labels, source.targets, lambda index: np.asarray(pixels[index])
         )
 
-    def settings(self, name: str) -> dict[str, object]:
+    def settings(self, name: str) -> DecomposeSettings:
         given = PARENTS[name]
-        return {
-            "weights": self.weights / f"{given.weights}.safetensors",
-            "mean": given.mean,
-            "std": given.std,
-            "name": given.weights.replace("_", "-"),
-        }
+        return DecomposeSettings(
+            weights=self.weights / f"{given.weights}.safetensors",
+            mean=given.mean,
+            std=given.std,
+            name=given.weights.replace("_", "-"),
+        )
 
     def _parent(self, name: str) -> Parent:
         given = PARENTS[name]
-        return open_parent(given.architecture, self.images(given.dataset, "train"), self.settings(name))  # type: ignore[arg-type]
+        return open_parent(given.architecture, self.images(given.dataset, "train"), self.settings(name))
 
     def _modules(self, name: str) -> ModuleSet:
         """Decomposed with default settings; how long that took stands in `seconds.json` beside it."""
@@ -100,7 +100,7 @@ class World:
             given = PARENTS[name]
             images = self.images(given.dataset, "train")
             start = time.perf_counter()
-            done = decompose_to(directory, given.architecture, images, **self.settings(name))  # type: ignore[arg-type]
+            done = decompose_to(directory, given.architecture, images, self.settings(name))
             done["wall"] = time.perf_counter() - start
             (self.out / "modules" / f"{name}.json").write_bytes(pretty_json(done))
         return read_artifact(directory)

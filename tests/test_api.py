@@ -1,5 +1,7 @@
 """The library as a user imports it; the README's Python runs as it stands."""
 
+import dataclasses
+import inspect
 import json
 import re
 from pathlib import Path
@@ -11,7 +13,7 @@ from torch import nn
 
 import modhub
 from modhub.api.composing import compose_project
-from modhub.api.making import apart, decompose_to, open_parent
+from modhub.api.making import DecomposeSettings, apart, decompose_to, open_parent
 from modhub.api.projects import add_modules, create_project, lock_project
 from modhub.artifact import write_artifact
 from modhub.compose import Budget, compose, parts_of
@@ -65,7 +67,7 @@ def test_all_modules_together_are_the_parent(here):
     modhub.push(modules, "me/digits", version="1.0.0")
     classifier = modhub.compose([f"me/digits/{digit}" for digit in range(10)])
     found = modhub.evaluate(classifier, "digits")
-    settings = {"weights": "digits.safetensors"}
+    settings = DecomposeSettings(weights="digits.safetensors")
     parent = open_parent("modhub:digits-plain", open_data("digits"), settings)
     whole = Runner(parent.head.join(parent.trunk))
     test = open_data("digits", "test")
@@ -141,13 +143,6 @@ def test_a_lock_that_its_modules_contradict_is_refused(here, change, message):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"form": "zzz"}, DataError, "There is no form 'zzz'. There are: delta, standalone."),
-        (
-            {"form": "standalone"},
-            DataError,
-            "A set of modules in memory stands on one trunk, so that none of them is standalone. "
-            "Write them apart with: modhub decompose --form standalone",
-        ),
         (
             {"images_per_class": 0},
             DataError,
@@ -164,8 +159,24 @@ def test_settings_that_cannot_be_met_are_refused(here, settings, error, message)
     with pytest.raises(error) as caught:
         modhub.decompose("modhub:digits-plain", "digits", weights="digits.safetensors", **settings)
     assert str(caught.value) == message
-    with pytest.raises(DataError, match=r"^There is no form 'zzz'\."):
-        decompose_to(here / "out", "modhub:digits-plain", "digits", weights="digits.safetensors", form="zzz")
+
+
+def test_a_form_that_there_is_not_is_refused(here):
+    with pytest.raises(DataError) as caught:
+        decompose_to(here / "out", "modhub:digits-plain", "digits", DecomposeSettings(), form="zzz")
+    assert str(caught.value) == "There is no form 'zzz'. There are: delta, standalone."
+
+
+def test_what_decompose_takes_are_the_settings():
+    own = inspect.signature(modhub.decompose).parameters
+    keywords = {name: each for name, each in own.items() if each.kind is each.KEYWORD_ONLY}
+    fields = {field.name: field for field in dataclasses.fields(DecomposeSettings)}
+    assert list(keywords) == [*fields, "reporter"]
+    for name, field in fields.items():
+        # A keyword's default must not be one that can change.
+        default = field.default if field.default is not dataclasses.MISSING else None
+        assert keywords[name].default == default
+        assert f"`{name}`" in modhub.decompose.__doc__
 
 
 def test_one_ref_is_a_string_and_so_is_a_path(here):

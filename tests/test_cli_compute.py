@@ -80,7 +80,7 @@ def decompose_arguments(name):
         ",".join(LABELS[name]),
         "--license",
         "mit",
-        "--images",
+        "--images-per-class",
         "40",
     )
 

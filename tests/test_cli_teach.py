@@ -22,7 +22,7 @@ def home(tmp_path_factory):
             "digits",
             "--labels",
             "0,1,2,3",
-            "--images",
+            "--images-per-class",
             "60",
         )
         done = console.process("decompose", "modhub:digits-plain", *arguments, "-o", "plain", "-q")

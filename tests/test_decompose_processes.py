@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from modhub.api.making import decompose_to
+from modhub.api.making import DecomposeSettings, decompose_to
 from modhub.data import ImageSet
 from modhub.decompose.saving import Savings
 from modhub.errors import StorageError
@@ -46,7 +46,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(shop: Path, target: str, *more: str) -> list[str]:
     return [
         f"{shop}/net.py:net",
-        *("--data", "digits", "--labels", "0,1,2,3,4,5", "--input-size", "1x8x8", "--images", "60"),
+        *("--data", "digits", "--labels", "0,1,2,3,4,5", "--input-size", "1x8x8", "--images-per-class", "60"),
         *("-o", str(shop / target), *more),
     ]
 
@@ -194,15 +194,15 @@ def test_finished_work_is_not_done_again(tmp_path: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         model = DigitNet(6, 12).eval()
-    settings = {"input_size": (8, 8), "images_per_class": 20, "device": "cpu"}
+    settings = DecomposeSettings(input_size=(8, 8), images_per_class=20, device="cpu")
     reporter = _Interrupting(3)
     with pytest.raises(KeyboardInterrupt):
-        decompose_to(tmp_path / "out", model, counted, reporter=reporter, **settings)
+        decompose_to(tmp_path / "out", model, counted, settings, reporter=reporter)
     (said,) = reporter.said
     assert said.startswith(f"What was found so far is kept in '{tmp_path}/.out.resume'")
     first = len(read)
     read.clear()
-    decompose_to(tmp_path / "out", model, counted, **settings)
+    decompose_to(tmp_path / "out", model, counted, settings)
     assert first - len(read) == 6 * 5, "what is held out is read again, what was fitted is not"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

@@ -89,7 +89,11 @@ def _pair(text: str) -> tuple[str, str]:
     help="The balanced accuracy that a module alone may lose, as a fraction.",
 )
 @click.option(
-    "--images", type=click.IntRange(2), default=300, show_default=True, help="To look at, per class."
+    "--images-per-class",
+    type=click.IntRange(2),
+    default=300,
+    show_default=True,
+    help="How many have a say in what is kept, at most.",
 )
 @seed_option
 @date_option
@@ -107,7 +111,6 @@ def _pair(text: str) -> tuple[str, str]:
 )
 @click.option(
     "--examine",
-    "examined",
     type=click.IntRange(1),
     help="Check the loss of so many classes only; the others follow them. Default: all, or 16 where a large "
     "network has many classes.",
@@ -133,12 +136,12 @@ def command(
     licence: str | None,
     dataset: str | None,
     max_loss: float,
-    images: int,
+    images_per_class: int,
     seed: int,
     date: str | None,
     measure: str | None,
     form: str,
-    examined: int | None,
+    examine: int | None,
     device: str,
     force: bool,
     out: Out,
@@ -154,12 +157,9 @@ def command(
 
     Example: modhub decompose modhub:resnet20 --weights r20.safetensors --data cifar10:data -o out/r20
     """
-    from modhub.api.making import decompose_to
+    from modhub.api.making import DecomposeSettings, decompose_to
 
-    made = decompose_to(
-        target,
-        parent,
-        data,
+    settings = DecomposeSettings(
         split=split,
         weights=weights,
         arguments=dict(arguments),
@@ -174,16 +174,14 @@ def command(
         license=licence,
         dataset=dataset,
         max_loss=max_loss,
-        images_per_class=images,
+        images_per_class=images_per_class,
         seed=seed,
         date=date,
         measure=measure,
-        form=form,
-        examined=examined,
+        examine=examine,
         device=device,
-        replace=force,
-        reporter=out.reporter(),
     )
+    made = decompose_to(target, parent, data, settings, form=form, replace=force, reporter=out.reporter())
 
     def human() -> None:
         rows = [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,96 +39,154 @@ _DOUBTFUL = 0.5
 """A parent that knows less of the images is more likely described wrongly than that bad."""
 
 
-class DecomposeSettings(TypedDict, total=False):
-    """What can be said about a parent and how it is to be decomposed; everything has a default.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecomposeSettings:
+    """What can be said about a parent and how it is to be decomposed: the keywords of `decompose`."""
 
-    `weights` is a safetensors file, `arguments` are for a `FILE.py:CALLABLE`, `labels` the classes in
-    the order of its outputs, `only` those wanted. `input_size` is ([channels,] height, width); `mean` and
-    `std` are per channel, of values in [0, 1]. `max_loss` is a fraction of balanced accuracy,
-    `images_per_class` how many are looked at. `date` is ISO 8601 and goes into the manifests. `measure` are
-    images that had no say in the parent's training: the recorded figures come from them instead of training
-    images kept aside. `form` is `delta` or, when written to a directory, `standalone`. `device` is `auto`,
-    `cpu` or `cuda`. `examined` and `resume` are those of `DecomposeOptions`.
-    """
-
-    split: str | None
-    weights: Path | str | None
-    arguments: Mapping[str, str]
-    method: str | Method
-    method_options: Mapping[str, str]
-    labels: Sequence[str] | None
-    only: Sequence[str] | None
-    name: str | None
-    input_size: tuple[int, ...] | None
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
-    license: str | None
-    dataset: str | None
-    max_loss: float
-    images_per_class: int
-    seed: int
-    date: str | None
-    form: str
-    measure: str | ImageSet | None
-    device: str
-    examined: int | None
-    resume: Path | None
-    reporter: Reporter
+    split: str | None = None
+    weights: Path | str | None = None
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    method: str | Method = "relevance"
+    method_options: Mapping[str, str] = field(default_factory=dict)
+    labels: Sequence[str] | None = None
+    only: Sequence[str] | None = None
+    name: str | None = None
+    input_size: tuple[int, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    license: str | None = None
+    dataset: str | None = None
+    max_loss: float = 0.005
+    images_per_class: int = 300
+    seed: int = 0
+    date: str | None = None
+    measure: str | ImageSet | None = None
+    examine: int | None = None
+    device: str = "auto"
+    resume: Path | None = None
 
 
 def decompose(
-    parent: str | nn.Module, data: str | ImageSet, **settings: Unpack[DecomposeSettings]
+    parent: str | nn.Module,
+    data: str | ImageSet,
+    *,
+    split: str | None = None,
+    weights: Path | str | None = None,
+    arguments: Mapping[str, str] | None = None,
+    method: str | Method = "relevance",
+    method_options: Mapping[str, str] | None = None,
+    labels: Sequence[str] | None = None,
+    only: Sequence[str] | None = None,
+    name: str | None = None,
+    input_size: tuple[int, ...] | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    license: str | None = None,  # noqa: A002 - the manifest's own word
+    dataset: str | None = None,
+    max_loss: float = 0.005,
+    images_per_class: int = 300,
+    seed: int = 0,
+    date: str | None = None,
+    measure: str | ImageSet | None = None,
+    examine: int | None = None,
+    device: str = "auto",
+    resume: Path | None = None,
+    reporter: Reporter = SILENT,
 ) -> ModuleSet:
     """Decompose a parent string or a module into class modules, by images of its classes.
 
-    The `settings`, `DecomposeSettings` says more of them: `license`, `labels`, `only`, `name`, `dataset`,
-    `input_size`, `mean`, `std`, `weights`, `arguments`, `split`, `measure`, `method`, `method_options`,
-    `max_loss`, `images_per_class`, `examined`, `seed`, `date`, `device`, `form`, `resume`, `reporter`.
-    Where gradients are switched off they are on again for as long as this takes.
+    The keywords are the options of `modhub decompose`. What is None is taken from the parent, then from the
+    images, or has no say.
 
-    Raises `ParentError`, `NetworkImportError`, `DataError` (also for the form `standalone`, which a set on
-    one trunk cannot have), `BudgetError` for a loss that is no fraction, `DeviceError`, `ManifestError` for
-    an input that makes no sense, `RefError` for a label without a letter or digit, and
-    `MissingDependencyError`.
+    Images: `split` is which part of `data` is looked at (None: train). `images_per_class` of each class at
+    most have a say in what is kept; others are kept aside to check it. `measure` are images that had no say
+    in the parent's training: the recorded figures come from them (of a string: from their test split) instead
+    of from those kept aside.
+
+    Parent: `weights` is a safetensors file, `arguments` are for a `FILE.py:CALLABLE`. `labels` are its
+    classes in the order of its outputs, `only` those to make modules of. `input_size` is ([channels,] height,
+    width) in pixels; `mean` and `std` are per channel, of values in [0, 1]. `name`, `license` (an SPDX id)
+    and `dataset` (what it was trained on) go into the manifests, and so does `date` (ISO 8601).
+
+    Choice: `method` is relevance, concern, `FILE.py:CLASS` or a method that was made already;
+    `method_options` are arguments of its constructor as text. `max_loss` is the balanced accuracy, in
+    fractions, that a module alone may lose. `examine` is for how many classes at most that loss is checked on
+    images; the others follow them (None: all, but few where a large network has many classes). `seed` draws
+    the images.
+
+    Work: `device` is auto, cpu or cuda. `resume` is a folder for nothing else, in which an interrupted call
+    keeps what it has found, and looks for it. Where gradients are switched off they are on again for as long
+    as this takes.
+
+    Raises `ParentError`, `NetworkImportError`, `DataError`, `BudgetError` for a loss that is no fraction,
+    `DeviceError`, `ManifestError` for an input that makes no sense, `RefError` for a label without a letter
+    or digit, and `MissingDependencyError`.
     """
-    if _form(settings) != "delta":
-        raise DataError(
-            "A set of modules in memory stands on one trunk, so that none of them is standalone.",
-            hint="Write them apart with: modhub decompose --form standalone",
-        )
-    return _decomposed(parent, data, settings)[0]
+    settings = DecomposeSettings(
+        split=split,
+        weights=weights,
+        arguments=arguments or {},
+        method=method,
+        method_options=method_options or {},
+        labels=labels,
+        only=only,
+        name=name,
+        input_size=input_size,
+        mean=mean,
+        std=std,
+        license=license,
+        dataset=dataset,
+        max_loss=max_loss,
+        images_per_class=images_per_class,
+        seed=seed,
+        date=date,
+        measure=measure,
+        examine=examine,
+        device=device,
+        resume=resume,
+    )
+    return _decomposed(parent, data, settings, reporter)[0]
 
 
 def decompose_to(
     directory: Path,
     parent: str | nn.Module,
     data: str | ImageSet,
+    settings: DecomposeSettings,
     *,
+    form: str = "delta",
     replace: bool = False,
-    **settings: Unpack[DecomposeSettings],
+    reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
     """`decompose`, written to `directory`, which appears whole or not at all; what was made, for JSON.
 
-    When it is interrupted, what was found so far stays in a hidden folder beside `directory`, and the same
-    call goes on from there. Several processes started by torchrun share the work; the first one writes.
+    `form` is `delta`, modules on the trunk they share, or `standalone`, each on a trunk of its own.
+
+    When it is interrupted, what was found so far stays in `settings.resume`, and the same call goes on from
+    there. By default that is a hidden folder beside `directory`, which goes when all is done. Several
+    processes started by torchrun share the work; the first one writes.
+
+    Raises `DataError` for a form that there is not, `StorageError`, and what `decompose` raises.
     """
-    started, form = time.perf_counter(), _form(settings)
+    started = time.perf_counter()
+    if form not in FORMS:
+        raise DataError(f"There is no form '{form}'.", hint=f"There are: {', '.join(FORMS)}.")
     check_vacant(directory, replace=replace)
     place = directory.resolve()
-    resume = settings.setdefault("resume", place.parent / f".{place.name}.resume")
+    resume = settings.resume or place.parent / f".{place.name}.resume"
     workers = Workers.here()
     try:
-        modules, done = _decomposed(parent, data, settings)
+        modules, done = _decomposed(parent, data, dataclasses.replace(settings, resume=resume), reporter)
         sets = apart(modules) if form == "standalone" else [modules]
         if workers.first:
             write_artifact(directory, *sets, replace=replace)
     except KeyboardInterrupt:
-        if resume is not None and resume.is_dir():
-            settings.get("reporter", SILENT).note(
+        if resume.is_dir():
+            reporter.note(
                 f"What was found so far is kept in '{resume}': the same command goes on from there."
             )
         raise
-    if resume is not None and workers.first:
+    if workers.first and settings.resume is None:
         shutil.rmtree(resume, ignore_errors=True)
     peak = max(workers.gather(peak_memory() or 0))
     entries = [entry for each in sets for entry in each.manifest.modules]
@@ -138,7 +198,7 @@ def decompose_to(
         "elapsed_seconds": time.perf_counter() - started,
         "images": done.images,
         "peak_bytes": peak or None,
-        "device": str(pick_device(settings.get("device", "auto"))),
+        "device": str(pick_device(settings.device)),
         "processes": workers.size,
         "modules": [
             {
@@ -169,20 +229,12 @@ def write_standalone(source: Path, target: Path) -> None:
     write_artifact(target, *alone)
 
 
-def _form(settings: DecomposeSettings) -> str:
-    form = settings.get("form", "delta")
-    if form not in FORMS:
-        raise DataError(f"There is no form '{form}'.", hint=f"There are: {', '.join(FORMS)}.")
-    return form
-
-
 @torch.inference_mode(False)
 @torch.enable_grad()
 def _decomposed(
-    parent: str | nn.Module, data: str | ImageSet, settings: DecomposeSettings
+    parent: str | nn.Module, data: str | ImageSet, settings: DecomposeSettings, reporter: Reporter
 ) -> tuple[ModuleSet, Decomposition]:
-    reporter = settings.get("reporter", SILENT)
-    images = open_data(data, settings.get("split"))
+    images = open_data(data, settings.split)
     if np.count_nonzero(counts := images.counts()) < 2:
         raise DataError(
             f"The data set '{images.name}' has images of one class only, "
@@ -191,30 +243,29 @@ def _decomposed(
         )
     with reporter.step("import the parent"):
         whole = open_parent(parent, images, settings)
-    seed = settings.get("seed", 0)
-    only = settings.get("only")
+    seed, only = settings.seed, settings.only
     # A label that cannot be a folder is named before the work.
     slugs_of(only or whole.labels)
     options = DecomposeOptions(
-        max_loss=settings.get("max_loss", 0.005),
-        fit_images=settings.get("images_per_class", 300),
+        max_loss=settings.max_loss,
+        fit_images=settings.images_per_class,
         seed=seed,
         labels=None if only is None else tuple(only),
-        examined=settings.get("examined"),
-        device=pick_device(settings.get("device", "auto")),
-        resume=settings.get("resume"),
+        examined=settings.examine,
+        device=pick_device(settings.device),
+        resume=settings.resume,
     )
-    method = _method(settings.get("method", "relevance"), settings.get("method_options", {}))
+    method = _method(settings.method, settings.method_options)
     if Workers.here().first and (known := share_known(whole, images, options)) < _DOUBTFUL:
         reporter.warn(
             f"'{whole.name}' knows {known:.0%} of the images. If it should know more, check --mean, --std, "
             "--input-size and the order of --labels."
         )
     done = method.decompose(whole, images, options, reporter)
-    modules = assemble(whole, done, seed=seed, date=settings.get("date"))
-    if (unseen := settings.get("measure")) is not None and Workers.here().first:
+    modules = assemble(whole, done, seed=seed, date=settings.date)
+    if (unseen := settings.measure) is not None and Workers.here().first:
         done = measured(whole, modules, done, open_data(unseen, "test"), seed=seed, reporter=reporter)
-        modules = assemble(whole, done, seed=seed, date=settings.get("date"))
+        modules = assemble(whole, done, seed=seed, date=settings.date)
     return modules, done
 
 
@@ -224,27 +275,27 @@ def open_parent(parent: str | nn.Module, images: ImageSet, settings: DecomposeSe
         kind = type(parent).__name__
         source = ParentSource(name=kind.lower(), architecture=kind, model=parent)
     else:
-        weights = settings.get("weights")
+        weights = settings.weights
         source = load_parent(
             parent,
             weights=None if weights is None else Path(weights),
-            arguments=settings.get("arguments", {}),
+            arguments=settings.arguments,
             fetch=_fetch,
         )
     spec = _input_spec(source.input, images, settings)
     return Parent.of(
         source.network(spec),
-        name=settings.get("name") or source.name,
+        name=settings.name or source.name,
         architecture=source.architecture,
-        labels=settings.get("labels") or source.labels or images.labels,
+        labels=settings.labels or source.labels or images.labels,
         input=spec,
-        license=settings.get("license") or source.license,
-        dataset=settings.get("dataset") or source.dataset or images.name,
+        license=settings.license or source.license,
+        dataset=settings.dataset or source.dataset or images.name,
     )
 
 
 def _input_spec(known: InputSpec | None, images: ImageSet, settings: DecomposeSettings) -> InputSpec:
-    size, mean, std = settings.get("input_size"), settings.get("mean"), settings.get("std")
+    size, mean, std = settings.input_size, settings.mean, settings.std
     if known is None:
         height, width, channels = np.asarray(images.images([0])[0]).shape
         known = InputSpec(

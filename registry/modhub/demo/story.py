@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from modhub.api.composing import compose_project, parts_of_lock, replace
-from modhub.api.making import decompose_to
+from modhub.api.making import DecomposeSettings, decompose_to
 from modhub.api.projects import add_modules, create_project, lock_project
 from modhub.api.sharing import pull, push, search
 from modhub.api.using import load
@@ -170,10 +170,9 @@ class _Teller:
                 self.root / "modules" / name,
                 f"modhub:digits-{name}",
                 "digits",
-                weights=self.weights(name),
-                labels=labels,
-                name=name,
-                license="bsd-3-clause",
+                DecomposeSettings(
+                    weights=self.weights(name), labels=labels, name=name, license="bsd-3-clause"
+                ),
                 reporter=self.reporter,
             )
             sizes += [module["bytes"] for module in made["modules"]]
