@@ -102,7 +102,7 @@ def test_an_existing_directory_is_kept_unless_replaced(written: Path, modules: M
     with pytest.raises(StorageError, match="exists already"):
         write_artifact(written, modules)
     assert (written / "mine.txt").exists()
-    write_artifact(written, modules, replace=True)
+    write_artifact(written, modules, force=True)
     assert not (written / "mine.txt").exists()
     assert read_artifact(written).manifest == modules.manifest
 

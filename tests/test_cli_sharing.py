@@ -356,7 +356,7 @@ GRAMMAR = "A ref is namespace/name[/label][>=1.2,<2 | @revision], or a bare labe
         (
             ("pull", "lab/pets", "-o", "zoo"),
             "Error: 'zoo' exists already.\n"
-            "Choose another directory, remove it, or replace it: --force, or replace=True from Python.\n",
+            "Choose another directory, remove it, or replace it: --force, or force=True from Python.\n",
         ),
         (
             ("diff", "lab/pets", "hub"),

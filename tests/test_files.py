@@ -12,7 +12,7 @@ from modhub.files import new_directory
 
 
 def build(path: Path, content: str) -> None:
-    with new_directory(path, replace=True) as scratch:
+    with new_directory(path, force=True) as scratch:
         (scratch / "what").write_text(content)
 
 
@@ -28,7 +28,7 @@ def test_a_directory_is_replaced_and_nothing_is_left_beside_it(
         assert (tmp_path / "build" / "what").read_text() == content
     with pytest.raises(StorageError, match="exists already"), new_directory(tmp_path / "build"):
         pass
-    with pytest.raises(KeyError), new_directory(tmp_path / "build", replace=True):
+    with pytest.raises(KeyError), new_directory(tmp_path / "build", force=True):
         raise KeyError
     assert [path.name for path in tmp_path.iterdir()] == ["build"]
     assert (tmp_path / "build" / "what").read_text() == "newer"
@@ -91,7 +91,7 @@ def and_die(act):
 os.replace = and_die(os.replace)
 # With both names exchanged at once, removing the old directory is all that is left to be killed in.
 shutil.rmtree = die
-with files.new_directory(Path(sys.argv[1]), replace=True) as scratch:
+with files.new_directory(Path(sys.argv[1]), force=True) as scratch:
     (scratch / "what").write_text("new")
 """
 

@@ -151,28 +151,28 @@ def write_files(root: Path, contents: Mapping[str, bytes]) -> None:
         file.write_bytes(content)
 
 
-def check_vacant(path: Path, *, replace: bool = False) -> None:
-    """Raises `StorageError` when `path` is a file, or a folder that is not empty and not to be replaced.
+def check_vacant(path: Path, *, force: bool = False) -> None:
+    """Raises `StorageError` when `path` is a file, or a folder that is not empty and there is no `force`.
 
-    Ask it before long work, not after.
+    `force`: what is in the folder may be replaced. Ask it before long work, not after.
     """
-    if path.exists() and not (path.is_dir() and (replace or not any(path.iterdir()))):
+    if path.exists() and not (path.is_dir() and (force or not any(path.iterdir()))):
         raise StorageError(
             f"'{path}' exists already.",
-            hint="Choose another directory, remove it, or replace it: --force, or replace=True from Python.",
+            hint="Choose another directory, remove it, or replace it: --force, or force=True from Python.",
         )
 
 
 @contextmanager
-def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
+def new_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
     """A fresh directory to fill, moved to `path` when the block ends well and removed when it does not.
 
     It is locked as long as its process lives: what killed ones left for the same `path` is removed.
 
     On Linux `path` names the old or the new directory whenever this ends, elsewhere there is a moment without
-    either. Raises `StorageError` when `path` exists and is neither empty nor to be replaced.
+    either. Raises `StorageError` for what `check_vacant` refuses.
     """
-    check_vacant(path, replace=replace)
+    check_vacant(path, force=force)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)

@@ -112,7 +112,7 @@ def command(
         calibrate=calibrate,
         reject=reject,
         seed=seed,
-        replace_target=force,
+        force=force,
         device=device,
         hub=hub,
         offline=offline,

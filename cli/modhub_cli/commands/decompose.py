@@ -181,7 +181,7 @@ def command(
         examine=examine,
         device=device,
     )
-    made = decompose_to(target, parent, data, settings, form=form, replace=force, reporter=out.reporter())
+    made = decompose_to(target, parent, data, settings, form=form, force=force, reporter=out.reporter())
 
     def human() -> None:
         rows = [

@@ -37,7 +37,7 @@ def command(target: Path, force: bool, out: Out) -> None:
 
     again = (target / REPORT_NAME).is_file()
     story = Story()
-    with new_directory(target, replace=force or again) as root:
+    with new_directory(target, force=force or again) as root:
         for number, step in enumerate(tell(root, story, out.reporter()), 1):
             if out.mode == "human":
                 out.line(f"{click.style(f'{number}. {step.title}.', bold=True)} {step.sentence}")

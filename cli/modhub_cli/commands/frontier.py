@@ -88,7 +88,7 @@ def command(
     from modhub.api.frontier import frontier, frontier_directory
     from modhub.frontiers import BUDGETS, NOISY_NOTE
 
-    with frontier_directory(target, replace=force) as write:
+    with frontier_directory(target, force=force) as write:
         found = frontier(
             project or Path(),
             data=data,

@@ -32,7 +32,7 @@ def command(
     """
     from modhub.api.sharing import pull
 
-    pulled = pull(refs, out=target, replace=force, hub=hub, offline=offline, reporter=out.reporter())
+    pulled = pull(refs, out=target, force=force, hub=hub, offline=offline, reporter=out.reporter())
 
     def human() -> None:
         for module in pulled["modules"]:

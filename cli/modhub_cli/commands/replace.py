@@ -56,7 +56,7 @@ def command(
         build,
         items,
         target,
-        replace_target=force,
+        force=force,
         tune=tune,
         calibrate=calibrate,
         device=device,

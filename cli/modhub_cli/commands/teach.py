@@ -71,7 +71,7 @@ def command(
         split=split,
         seed=seed,
         date=date,
-        replace=force,
+        force=force,
         against=against,
         against_split=against_split or "test",
         hub=hub,

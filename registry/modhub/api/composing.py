@@ -182,7 +182,7 @@ def compose_project(
     reject: bool = False,
     seed: int = 0,
     device: str = "auto",
-    replace_target: bool = False,
+    force: bool = False,
     hub: str | Catalog | None = None,
     offline: bool = False,
     reporter: Reporter = SILENT,
@@ -210,7 +210,7 @@ def compose_project(
         tune=tune,
         calibrate=calibrate,
         device=place,
-        replace_target=replace_target,
+        force=force,
         reporter=reporter,
     )
 
@@ -223,7 +223,7 @@ def replace(
     tune: str | None = None,
     calibrate: str | None = None,
     device: str = "auto",
-    replace_target: bool = False,
+    force: bool = False,
     hub: str | Catalog | None = None,
     offline: bool = False,
     reporter: Reporter = SILENT,
@@ -259,7 +259,7 @@ def replace(
         tune=tune,
         calibrate=calibrate,
         device=place,
-        replace_target=replace_target,
+        force=force,
         reporter=reporter,
     )
 
@@ -289,10 +289,10 @@ def _build(
     tune: str | None,
     calibrate: str | None,
     device: torch.device,
-    replace_target: bool,
+    force: bool,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    with new_directory(target, replace=replace_target) as scratch:
+    with new_directory(target, force=force) as scratch:
         parts = parts_of_lock(lock, catalog, reporter)
         classifier = compile_parts(
             parts,

@@ -58,7 +58,7 @@ def frontier(
 
 @contextmanager
 def frontier_directory(
-    directory: Path | None, *, replace: bool = False
+    directory: Path | None, *, force: bool = False
 ) -> Iterator[Callable[[Frontier], None]]:
     """What writes `frontier.json` and `frontier.html` into `directory`, whole or not at all; None: nothing.
 
@@ -67,7 +67,7 @@ def frontier_directory(
     if directory is None:
         yield lambda _: None
         return
-    with new_directory(directory, replace=replace) as scratch:
+    with new_directory(directory, force=force) as scratch:
 
         def write(found: Frontier) -> None:
             (scratch / "frontier.json").write_bytes(pretty_json(found.to_dict()))

@@ -155,7 +155,7 @@ def decompose_to(
     settings: DecomposeSettings,
     *,
     form: str = "delta",
-    replace: bool = False,
+    force: bool = False,
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
     """`decompose`, written to `directory`, which appears whole or not at all; what was made, for JSON.
@@ -171,7 +171,7 @@ def decompose_to(
     started = time.perf_counter()
     if form not in FORMS:
         raise DataError(f"There is no form '{form}'.", hint=f"There are: {', '.join(FORMS)}.")
-    check_vacant(directory, replace=replace)
+    check_vacant(directory, force=force)
     place = directory.resolve()
     resume = settings.resume or place.parent / f".{place.name}.resume"
     workers = Workers.here()
@@ -179,7 +179,7 @@ def decompose_to(
         modules, done = _decomposed(parent, data, dataclasses.replace(settings, resume=resume), reporter)
         sets = apart(modules) if form == "standalone" else [modules]
         if workers.first:
-            write_artifact(directory, *sets, replace=replace)
+            write_artifact(directory, *sets, force=force)
     except KeyboardInterrupt:
         if resume.is_dir():
             reporter.note(

@@ -60,7 +60,7 @@ def pull(
     refs: str | Iterable[str],
     *,
     out: Path | str | None = None,
-    replace: bool = False,
+    force: bool = False,
     hub: str | Catalog | None = None,
     offline: bool = False,
     reporter: Reporter = SILENT,
@@ -69,11 +69,11 @@ def pull(
 
     Raises `RefError`, also when `out` is given for modules of several repositories, `HubError`,
     `ResolutionError` for a bare label, `ManifestError` and `IntegrityError` for files that are not what they
-    should be, and `StorageError` when something is there that `replace` does not allow to go.
+    should be, and `StorageError` when something is there and there is no `force`.
     """
     if out is not None:
         out = Path(out)
-        check_vacant(out, replace=replace)
+        check_vacant(out, force=force)
     wanted = [Ref.parse(ref) for ref in ([refs] if isinstance(refs, str) else refs)]
     pulled = pull_refs(open_catalog(hub, offline=offline), wanted, reporter)
     if out is not None:
@@ -82,7 +82,7 @@ def pull(
                 f"One directory cannot hold modules of {len(pulled)} repositories.",
                 hint="Pull them one by one, or without --out into the cache.",
             )
-        _copy(pulled[0], out, replace=replace)
+        _copy(pulled[0], out, force=force)
     modules = [
         {
             "label": module.entry.label,
@@ -265,10 +265,10 @@ def _written(modules: Path | str | ModuleSet) -> Iterator[Path]:
         yield write_artifact(Path(scratch) / "modules", modules)
 
 
-def _copy(pulled: Pulled, out: Path, *, replace: bool) -> None:
+def _copy(pulled: Pulled, out: Path, *, force: bool) -> None:
     """A directory of what was pulled, with a manifest that lists just that."""
     part = dataclasses.replace(pulled.manifest, modules=tuple(module.entry for module in pulled.modules))
-    with new_directory(out, replace=replace) as scratch:
+    with new_directory(out, force=force) as scratch:
         for path, local in pulled.files.items():
             if path != MANIFEST_NAME:
                 place = confined(scratch, path)

@@ -60,7 +60,7 @@ def teach_to(
     split: str = "train",
     seed: int = 0,
     date: str | None = None,
-    replace: bool = False,
+    force: bool = False,
     against: str | None = None,
     against_split: str = "test",
     hub: str | Catalog | None = None,
@@ -73,7 +73,7 @@ def teach_to(
     `modhub.compose.taking`), and `takes_measured` the same on `against`, labelled images of known classes;
     `reporter.warn` tells of large ones.
     """
-    check_vacant(directory, replace=replace)
+    check_vacant(directory, force=force)
     images = images_of_class(data, label, split)
     judges = None if against is None else open_data(against, against_split)
     modules = _modules(on, hub, offline, reporter)
@@ -82,7 +82,7 @@ def teach_to(
     with reporter.step("compare with known classes"):
         guessed = taken(known, new, seed=seed)
         measured, count = (None, 0) if judges is None else taken_of_images(known, new, judges)
-    write_artifact(directory, made, replace=replace)
+    write_artifact(directory, made, force=force)
     (entry,) = made.manifest.modules
     _warn(label, guessed if measured is None else measured, reporter)
     return {

@@ -59,14 +59,14 @@ def artifact_files(modules: ModuleSet, *others: ModuleSet) -> dict[str, bytes]:
 
 
 def write_artifact(
-    directory: Path | str, modules: ModuleSet, *others: ModuleSet, replace: bool = False
+    directory: Path | str, modules: ModuleSet, *others: ModuleSet, force: bool = False
 ) -> Path:
     """Write every file of `artifact_files` into a new `directory`, which appears whole or not at all.
 
-    Raises `StorageError` when it exists and is not to be replaced, or cannot be written.
+    Raises `StorageError` when something is in it and there is no `force`, or when it cannot be written.
     """
     target = Path(directory)
     files = artifact_files(modules, *others)
-    with new_directory(target, replace=replace) as scratch:
+    with new_directory(target, force=force) as scratch:
         write_files(scratch, files)
     return target

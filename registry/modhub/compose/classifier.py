@@ -223,11 +223,11 @@ class ComposedClassifier(nn.Module):
             "trunks": [each.report.to_dict() for each in self.trunk_passes],
         }
 
-    def save(self, directory: Path | str, *, replace: bool = False) -> Path:
+    def save(self, directory: Path | str, *, force: bool = False) -> Path:
         """Write a build directory, whole or not at all. Raises `StorageError`."""
         from modhub.compose.storage import save_build
 
-        return save_build(self, Path(directory), replace=replace)
+        return save_build(self, Path(directory), force=force)
 
     @classmethod
     def load(cls, directory: Path | str) -> ComposedClassifier:

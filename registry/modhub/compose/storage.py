@@ -31,7 +31,7 @@ _HEADS = "heads.safetensors"
 _AGAIN = "Compose it again."
 
 
-def save_build(classifier: ComposedClassifier, directory: Path, *, replace: bool = False) -> Path:
+def save_build(classifier: ComposedClassifier, directory: Path, *, force: bool = False) -> Path:
     """Write `directory`, whole or not at all; equal classifiers give equal bytes. Raises `StorageError`."""
     files: dict[str, bytes] = {}
     heads: dict[str, Tensor] = {"order": classifier.order.cpu()}
@@ -64,7 +64,7 @@ def save_build(classifier: ComposedClassifier, directory: Path, *, replace: bool
         "passes": passes,
     }
     files[BUILD_NAME] = pretty_json(build)
-    with new_directory(directory, replace=replace) as scratch:
+    with new_directory(directory, force=force) as scratch:
         write_files(scratch, files)
     return directory
 
