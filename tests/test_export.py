@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from modhub.api.using import export
 from modhub.compose import compose, parts_of
 from modhub.errors import ExportError
 from modhub.export import FORMATS, SUFFIXES, as_raw_batch, export_classifier, natural_size
@@ -90,6 +91,26 @@ def test_a_classifier_that_may_refuse_is_exported_with_what_it_goes_by(form: str
         assert 0 < (found < 0).mean() < 1
     elif form == "pt2":
         assert len(torch.export.load(path).module()(images[:2])) == 2
+
+
+def test_a_classifier_in_memory_is_exported_as_its_build_is(tmp_path: Path) -> None:
+    classifier = compose(parts_of(digit_modules(), ["3", "5"])).train()
+    report = export(classifier, tmp_path / "digits.pt2", format="pt2")
+    assert report["path"] == str(tmp_path / "digits.pt2")
+    assert classifier.training, "what was given is left as it is"
+    export(classifier.save(tmp_path / "build"), format="pt2")
+    pixels = pixels_of(digits("35", "test"))[0].expand(-1, 3, -1, -1)
+    one, other = (torch.export.load(tmp_path / f"{name}.pt2").module() for name in ("digits", "build"))
+    assert torch.equal(one(pixels), other(pixels))
+
+
+def test_a_classifier_in_memory_needs_a_target() -> None:
+    with pytest.raises(ExportError) as caught:
+        export(compose(parts_of(digit_modules(), ["3", "5"])))
+    assert str(caught.value) == (
+        "A classifier in memory has no name that its file could bear. "
+        'Say where to: modhub.export(classifier, "pets.onnx").'
+    )
 
 
 def test_predicting_with_onnx_imports_no_torch(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def evaluate_build(
 
 
 def export(
-    build: Path | str,
+    classifier: ComposedClassifier | Path | str,
     target: Path | str | None = None,
     *,
     format: str = "onnx",  # noqa: A002 - the command line's word
@@ -119,13 +120,28 @@ def export(
     image_size: int | None = None,
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
-    """Write a build as one file, checked on images of `data` (None: noise) against PyTorch.
+    """Write a classifier, or a build by its directory, as one file, checked against PyTorch on images.
 
-    Raises `ExportError`, `ManifestError`, `IntegrityError`, `DataError`, `StorageError` and
-    `MissingDependencyError`.
+    `target` is by default the build's name with the format's suffix, beside it; a classifier in memory needs
+    one, and is left as it is, on its device. Only a build's file carries its lock. `data` are the images
+    (None: noise), `image_size` is the side in pixels of what the file takes (None: what the trunks can use).
+
+    Raises `ExportError`, also for a classifier in memory without a `target`, `ManifestError`,
+    `IntegrityError`, `DataError`, `StorageError` and `MissingDependencyError`.
     """
-    build = Path(build)
-    classifier = load(build)
+    lock: Path | None = None
+    if isinstance(classifier, Path | str):
+        build = Path(classifier)
+        lock, target = build / LOCK_NAME, target or build.with_name(build.name + SUFFIXES.get(format, ""))
+        classifier = load(build)
+    elif not target:
+        raise ExportError(
+            "A classifier in memory has no name that its file could bear.",
+            hint='Say where to: modhub.export(classifier, "pets.onnx").',
+        )
+    else:
+        # What is exported is switched to answering, on the CPU: the caller's own stays as it is.
+        classifier = copy.deepcopy(classifier).cpu()
     specs = [each.spec for each in classifier.trunk_passes]
     size = natural_size(specs) if image_size is None else (image_size, image_size)
     if data is None:
@@ -135,14 +151,13 @@ def export(
         images = open_data(data, "test")
         chosen = np.linspace(0, len(images) - 1, min(16, len(images))).astype(int)
         pictures = images.images(int(index) for index in chosen)
-    lock = build / LOCK_NAME
     report = export_classifier(
         classifier,
         classifier.labels,
-        Path(target) if target else build.with_name(build.name + SUFFIXES.get(format, "")),
+        Path(target),
         format=format,
         images=as_raw_batch(pictures, size),
-        metadata={"lock": lock.read_text(encoding="utf-8")} if lock.is_file() else None,
+        metadata={"lock": lock.read_text(encoding="utf-8")} if lock is not None and lock.is_file() else None,
         reporter=reporter,
     )
     return report.to_dict()
