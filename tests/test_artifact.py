@@ -196,12 +196,12 @@ def edited(written: Path, change: Callable[[dict[str, Any]], None]) -> None:
         (
             lambda d: d["trunk"]["weights"].update(path="../../etc/passwd"),
             IntegrityError,
-            "The path '../../etc/passwd' does not stay inside its repository.",
+            "The path '../../etc/passwd' does not stay inside its repository. Pull or decompose it again.",
         ),
         (
             lambda d: d["trunk"]["graph"].update(path="/etc/passwd"),
             IntegrityError,
-            "The path '/etc/passwd' does not stay inside its repository.",
+            "The path '/etc/passwd' does not stay inside its repository. Pull or decompose it again.",
         ),
         (
             lambda d: d["modules"][0].update(label="tiger"),

@@ -144,7 +144,8 @@ def changed(lock, change):
         (
             lambda v: v["modules"][1].update(commit="main"),
             ManifestError,
-            "'commit' in 'modules[1]' in modhub.lock is not a commit id (40 hex digits).",
+            "'commit' in 'modules[1]' in modhub.lock is not a commit id (40 hex digits). "
+            "Write the lock again with: modhub lock",
         ),
         (
             lambda v: v["modules"][1].update(version="one"),
@@ -154,12 +155,13 @@ def changed(lock, change):
         (
             lambda v: v["modules"][0]["files"][0].update(path="../x"),
             ModhubError,
-            "The path '../x' does not stay inside its repository.",
+            "The path '../x' does not stay inside its repository. Write the lock again with: modhub lock",
         ),
         (
             lambda v: v["modules"][0]["files"][0].update(size=-1),
             ManifestError,
-            "'size' in 'files[0]' in 'modules[0]' in modhub.lock is -1; it should be 0 to 9007199254740992.",
+            "'size' in 'files[0]' in 'modules[0]' in modhub.lock is -1; it should be 0 to 9007199254740992. "
+            "Write the lock again with: modhub lock",
         ),
         (
             lambda v: v["trunks"].pop(),

@@ -110,8 +110,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     ),
     "a name for the terminal": (
         lambda place: place["nodes"][0].update(name="\x1b[2J"),
-        "'name' in 'nodes[0]' in graph.json holds a control character or a lone surrogate: '\\x1b[2J'. "
-        "Write it as one line of text.",
+        "'name' in 'nodes[0]' in graph.json holds a control character or a lone surrogate: '\\x1b[2J'.",
     ),
     "wrong channels": (attribute("in_channels", 4), "The node 'conv' (conv2d) reads 4 channels, not 3."),
     "groups that do not divide": (

@@ -48,7 +48,7 @@ def test_reads_every_form():
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("[modules]", ManifestError, "modhub.toml has no 'composition'."),
+        ("[modules]", ManifestError, "modhub.toml has no 'composition'. Mend it there."),
         (
             '[composition]\nname="a"\n[modules]\ncat="x/y/cat"\ncat="x/y/cat"',
             ManifestError,
@@ -69,7 +69,7 @@ def test_reads_every_form():
         (
             '[composition]\nname="a"\n[modules]\n[constraints]\nmin-recall=80',
             ManifestError,
-            "'min-recall' in 'constraints' in modhub.toml is 80; it should be 0 to 1.",
+            "'min-recall' in 'constraints' in modhub.toml is 80; it should be 0 to 1. Mend it there.",
         ),
         (
             '[composition]\nname="a"\ntoken="hf_x"\n[modules]',

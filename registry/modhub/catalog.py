@@ -48,6 +48,7 @@ __all__ = ["YANKED_NAME", "Catalog", "Details", "ModuleHit", "Pulled", "PulledMo
 YANKED_NAME = "yanked.json"
 CANDIDATES = 1000
 """Repositories that a search looks into, at most."""
+_PUBLISHED = "Take another release, or tell who published it."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +203,7 @@ class Catalog:
             raise ManifestError(
                 f"'{repository}' at {commit[:12]} has no {MANIFEST_NAME}.", hint="It holds no modules."
             ) from error
-        return RepositoryManifest.from_bytes(content, place)
+        return RepositoryManifest.from_bytes(content, place, hint=_PUBLISHED)
 
     def details(self, ref: Ref, reporter: Reporter = SILENT) -> Details:
         """The release `ref` means and, if it names a label, that module's manifest."""
@@ -213,7 +214,9 @@ class Catalog:
         if ref.label is not None:
             entry = manifest.module(ref.label, f"'{repository}'")
             path = self.fetch(repository, release.commit, entry.manifest, reporter)
-            module = ModuleManifest.from_bytes(path.read_bytes(), f"{entry.manifest.path} of '{repository}'")
+            module = ModuleManifest.from_bytes(
+                path.read_bytes(), f"{entry.manifest.path} of '{repository}'", hint=_PUBLISHED
+            )
         card = ""
         if CARD_NAME in self.files.tree(repository, release.commit):
             card = self.files.read(repository, release.commit, CARD_NAME, limit=4 << 20).decode(
@@ -451,7 +454,9 @@ def read_yanked(content: bytes, place: str) -> dict[Version, str]:
     if not isinstance(document, dict) or not all(
         isinstance(reason, str) and is_text(reason) for reason in document.values()
     ):
-        raise ManifestError(f"{place} should map versions to reasons, each one line of text.")
+        raise ManifestError(
+            f"{place} should map versions to reasons, each one line of text.", hint=_PUBLISHED
+        )
     found = ((version_of_tag(f"v{text}"), reason) for text, reason in document.items())
     return {version: reason for version, reason in found if version is not None}
 

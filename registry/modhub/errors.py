@@ -29,6 +29,9 @@ empty). The command line prints both and exits with 1; a library user reads `str
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 __all__ = [
     "AccessError",
     "BudgetError",
@@ -52,6 +55,7 @@ __all__ = [
     "StaleParentError",
     "StorageError",
     "UnsupportedOperatorError",
+    "hinting",
 ]
 
 
@@ -68,6 +72,20 @@ class ModhubError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}" if self.hint else self.message
+
+
+@contextmanager
+def hinting(hint: str) -> Iterator[None]:
+    """Every `ModhubError` that leaves the block without a hint bears this one. A decorator, too.
+
+    What checks a value cannot know where it came from; whoever reads a file knows how to get another.
+    """
+    try:
+        yield
+    except ModhubError as error:
+        if not error.hint:
+            error.hint = hint
+        raise
 
 
 class RefError(ModhubError):

@@ -12,7 +12,7 @@ from typing import Any
 
 from packaging.version import Version
 
-from modhub.errors import ManifestError
+from modhub.errors import ManifestError, hinting
 from modhub.files import parse_json, pretty_json
 from modhub.manifest import FileInfo
 from modhub.manifest.fields import Fields
@@ -24,6 +24,7 @@ __all__ = ["LOCK_NAME", "LOCK_SCHEMA_VERSION", "Lock", "LockedModule", "LockedTr
 
 LOCK_NAME = "modhub.lock"
 LOCK_SCHEMA_VERSION = 1
+_AGAIN = "Write the lock again with: modhub lock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +109,16 @@ class Lock:
     trunks: tuple[LockedTrunk, ...]
 
     @classmethod
-    def from_bytes(cls, content: bytes, place: str = LOCK_NAME) -> Lock:
-        """Read and check the file. Raises `ManifestError` or `SchemaVersionError` naming the place."""
-        fields = Fields(parse_json(content, place), place)
+    def from_bytes(cls, content: bytes, place: str = LOCK_NAME, *, hint: str = _AGAIN) -> Lock:
+        """Read and check the file; `hint` says how to get another.
+
+        Raises `ManifestError`, `SchemaVersionError`, `IntegrityError` or `RefError`.
+        """
+        with hinting(hint):
+            return cls.from_dict(Fields(parse_json(content, place), place))
+
+    @classmethod
+    def from_dict(cls, fields: Fields) -> Lock:
         fields.check_version(LOCK_SCHEMA_VERSION)
         lock = cls(
             constraints=Constraints.from_dict(fields.child("constraints")),
@@ -121,8 +129,8 @@ class Lock:
         for module in lock.modules:
             if module.trunk not in known:
                 raise ManifestError(
-                    f"The module '{module.want.label}' in {place} stands on a trunk that it does not list.",
-                    hint="Write the lock again with: modhub lock",
+                    f"The module '{module.want.label}' in {fields.place} stands on a trunk that it does "
+                    "not list."
                 )
         return lock
 

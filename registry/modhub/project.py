@@ -26,7 +26,7 @@ from typing import Any
 
 import tomlkit
 
-from modhub.errors import CompositionError, ManifestError, RefError
+from modhub.errors import CompositionError, ManifestError, RefError, hinting
 from modhub.manifest.fields import Fields
 from modhub.refs import Ref
 
@@ -151,6 +151,7 @@ class Project:
         return cls(name, tuple(Want.of(Ref.parse(text)) for text in modules))
 
     @classmethod
+    @hinting("Mend it there.")
     def from_toml(cls, text: str, place: str = PROJECT_NAME) -> Project:
         """Read and check the file. Raises `ManifestError` naming the place; unknown keys are mistakes."""
         try:
@@ -168,10 +169,10 @@ class Project:
         _known(fields, ("composition", "modules", "constraints"))
         composition = fields.child("composition")
         _known(composition, ("name",))
-        constraints = fields.optional_child("constraints")
+        constraints, modules = fields.optional_child("constraints"), fields.optional_child("modules")
         return cls(
             composition.string("name", limit=200, lines=True),
-            tuple(_want(fields.child("modules"), label) for label in document.get("modules", {})),
+            () if modules is None else tuple(_want(modules, label) for label in modules.value),
             Constraints() if constraints is None else Constraints.from_dict(constraints),
         )
 

@@ -25,7 +25,7 @@ from modhub.compose import KINDS, Budget, ComposedClassifier, Part, parts_of
 from modhub.compose import compose as compile_parts
 from modhub.data import ImageSet, open_data
 from modhub.devices import pick_device
-from modhub.errors import BudgetError, CompositionError, IntegrityError, ManifestError
+from modhub.errors import BudgetError, CompositionError, IntegrityError, ManifestError, hinting
 from modhub.files import new_directory, parse_json, pretty_json
 from modhub.lock import LOCK_NAME, Lock, LockedModule
 from modhub.manifest import MANIFEST_NAME, Fields, FileInfo, ModuleEntry, ModuleManifest, RepositoryManifest
@@ -45,6 +45,7 @@ __all__ = [
 
 OPTIONS_NAME = "options.json"
 OPTIONS_SCHEMA_VERSION = 1
+_AGAIN = "Compose it again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,7 @@ class BuildOptions:
     seed: int = 0
 
     @classmethod
+    @hinting(_AGAIN)
     def read(cls, path: Path) -> BuildOptions:
         """Read and check the file. Raises `ManifestError` or `SchemaVersionError` naming it."""
         fields = Fields(parse_json(path.read_bytes(), str(path)), str(path))
@@ -81,7 +83,7 @@ class BuildOptions:
         try:
             _ = options.budget
         except BudgetError as error:
-            raise ManifestError(f"{path}: {error.message}", hint="Compose it again.") from None
+            raise ManifestError(f"{path}: {error.message}") from None
         return options
 
     def to_dict(self) -> dict[str, Any]:
@@ -247,7 +249,7 @@ def replace(
             raise CompositionError(f"'{item}' names no class.", hint="Write LABEL=namespace/name/label.")
         text = _with(text, want, build)
     catalog = open_catalog(hub, offline=offline)
-    old = Lock.from_bytes((build / LOCK_NAME).read_bytes(), str(build / LOCK_NAME))
+    old = Lock.from_bytes((build / LOCK_NAME).read_bytes(), str(build / LOCK_NAME), hint=_AGAIN)
     options = BuildOptions.read(build / OPTIONS_NAME)
     lock = resolve_project(Project.from_toml(text), catalog, keep=old, reporter=reporter)
     return _build(
@@ -397,4 +399,4 @@ def _read_group(group: list[LockedModule], locate: Callable[[FileInfo], Path]) -
 def build_manifests(build: Path) -> list[ModuleManifest]:
     """The manifests of the modules a build was made of, in the order of its labels; empty when unknown."""
     paths = sorted((build / "modules").glob("*.json"), key=lambda path: int(path.stem))
-    return [ModuleManifest.from_bytes(path.read_bytes(), str(path)) for path in paths]
+    return [ModuleManifest.from_bytes(path.read_bytes(), str(path), hint=_AGAIN) for path in paths]

@@ -87,7 +87,7 @@ class _Exported:
         text = self.classifier.metadata.get("lock")
         if not isinstance(text, str):
             return {}
-        lock = Lock.from_bytes(text.encode(), "the exported file's lock")
+        lock = Lock.from_bytes(text.encode(), "the exported file's lock", hint="Export it again.")
         return {module.want.label: (module.module,) for module in lock.modules}
 
 

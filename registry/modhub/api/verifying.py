@@ -13,6 +13,7 @@ from modhub.errors import IntegrityError, NotFoundError
 from modhub.files import confined, sha256_of_file
 from modhub.lock import LOCK_NAME, Lock
 from modhub.manifest import (
+    AGAIN,
     MANIFEST_NAME,
     FileInfo,
     ModuleEntry,
@@ -65,7 +66,7 @@ def _verify_artifact(directory: Path, reporter: Reporter) -> dict[str, int]:
     manifest = RepositoryManifest.from_bytes(path.read_bytes(), f"'{path}'")
     files = list(_files_of(manifest))
     for file in reporter.track(files, "verify"):
-        _check(confined(directory, file.path), file, "Pull or decompose it again.")
+        _check(confined(directory, file.path), file, AGAIN)
     _check_entries(
         manifest, [(entry, confined(directory, entry.manifest.path)) for entry in manifest.modules]
     )
@@ -95,7 +96,7 @@ def _verify_origin(directory: Path, classifier: ComposedClassifier) -> int:
         if not (directory / name).is_file():
             raise IntegrityError(f"'{directory / name}' is missing.", hint=_AGAIN)
     path = directory / LOCK_NAME
-    lock = Lock.from_bytes(path.read_bytes(), str(path))
+    lock = Lock.from_bytes(path.read_bytes(), str(path), hint=_AGAIN)
     if not lock.fulfils(read_project(directory)):
         raise IntegrityError(f"'{path}' is not the lock of the {PROJECT_NAME} beside it.", hint=_AGAIN)
     if tuple(module.want.label for module in lock.modules) != classifier.labels:
@@ -108,7 +109,7 @@ def _verify_origin(directory: Path, classifier: ComposedClassifier) -> int:
     for number, module in enumerate(lock.modules):
         place = directory / "modules" / f"{number}.json"
         _check(place, module.files[0], _AGAIN)
-        about = ModuleManifest.from_bytes(place.read_bytes(), str(place))
+        about = ModuleManifest.from_bytes(place.read_bytes(), str(place), hint=_AGAIN)
         said = (about.label, about.trunk.sha256, (about.tensors,))
         if said != (module.module, module.trunk, module.files[1:]):
             raise IntegrityError(f"'{place}' does not say what {LOCK_NAME} says.", hint=_AGAIN)

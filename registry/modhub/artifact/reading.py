@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from modhub.artifact.tensorfile import parse_tensors
-from modhub.errors import IntegrityError, ManifestError
+from modhub.errors import IntegrityError, ManifestError, hinting
 from modhub.files import confined, parse_json, sha256_of_bytes
 from modhub.manifest import (
+    AGAIN,
     MANIFEST_NAME,
     FileInfo,
     ModuleEntry,
@@ -67,7 +68,7 @@ def read_manifest(directory: Path) -> RepositoryManifest:
             hint="Name a directory written by 'modhub decompose' or 'modhub pull'.",
         )
     if path.stat().st_size > _MANIFEST_LIMIT:
-        raise ManifestError(f"'{path}' is too large for a manifest.", hint="Pull or decompose it again.")
+        raise ManifestError(f"'{path}' is too large for a manifest.", hint=AGAIN)
     return RepositoryManifest.from_bytes(path.read_bytes(), str(path))
 
 
@@ -90,6 +91,7 @@ def read_modules(
     return tuple(_read_group(manifest, tuple(group.values()), locate) for group in groups.values())
 
 
+@hinting(AGAIN)
 def read_trunk(info: TrunkInfo, locate: Locate) -> tuple[Network, dict[str, Tensor]]:
     """A trunk and its pooled statistics (empty when it has none)."""
     graph = Graph.from_dict(parse_json(_content(info.graph, locate), info.graph.path), info.graph.path)
@@ -156,18 +158,18 @@ def _check_tensors(tensors: dict[str, Tensor], trunk: Network, slots: int, featu
             if value not in trunk.graph.shapes:
                 raise IntegrityError(
                     f"The tensor '{name}' in {place} speaks of no value of its trunk.",
-                    hint="Pull or decompose it again.",
+                    hint=AGAIN,
                 )
             wanted[name] = (torch.uint8, tuple(trunk.graph.shapes[value]))
     for name, (dtype, shape) in wanted.items():
         tensor = tensors.get(name)
         if tensor is None:
-            raise IntegrityError(f"{place} lacks the tensor '{name}'.", hint="Pull or decompose it again.")
+            raise IntegrityError(f"{place} lacks the tensor '{name}'.", hint=AGAIN)
         if tensor.dtype != dtype or tuple(tensor.shape) != shape:
             raise IntegrityError(
                 f"The tensor '{name}' in {place} is {_described(tensor.dtype, tensor.shape)}; its trunk asks "
                 f"for {_described(dtype, shape)}.",
-                hint="Pull or decompose it again.",
+                hint=AGAIN,
             )
 
 
@@ -182,9 +184,7 @@ def _content(info: FileInfo, locate: Locate) -> bytes:
             )
         content = path.read_bytes()
     except OSError as error:
-        raise IntegrityError(
-            f"{info.path} cannot be read: {error.strerror or error}.", hint="Pull or decompose it again."
-        ) from None
+        raise IntegrityError(f"{info.path} cannot be read: {error.strerror or error}.", hint=AGAIN) from None
     if sha256_of_bytes(content) != info.sha256:
         raise IntegrityError(
             f"{info.path} is not what its manifest promises: its sha256 differs.",

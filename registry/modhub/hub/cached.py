@@ -108,6 +108,7 @@ class CachedHub:
         entry = self.tree(repository, commit).get(path)
         if entry is not None and entry.size > limit:
             raise ManifestError(
-                f"'{path}' in '{repository}' has {entry.size:,} bytes; {limit:,} are read at most."
+                f"'{path}' in '{repository}' has {entry.size:,} bytes; {limit:,} are read at most.",
+                hint="Take another release, or tell who published it.",
             )
         return self.fetch(repository, commit, path, expected=entry).read_bytes()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from modhub.errors import IntegrityError, RefError
+from modhub.errors import IntegrityError, RefError, hinting
 from modhub.files import canonical_json, parse_json
 from modhub.manifest.fields import Fields
 from modhub.refs import RepositoryId
@@ -126,10 +126,11 @@ class CommitRecord:
         return canonical_json({name: getattr(self, name) for name in self.__slots__})
 
     @classmethod
+    @hinting("Run: modhub fsck --repair")
     def from_bytes(cls, content: bytes, commit: str) -> CommitRecord:
         """Raises `IntegrityError` when the bytes are not `commit`."""
         if hashlib.sha256(content).hexdigest()[:40] != commit:
-            raise IntegrityError(f"The commit {commit} is damaged on disk.", hint="Run: modhub fsck --repair")
+            raise IntegrityError(f"The commit {commit} is damaged on disk.")
         fields = Fields(parse_json(content, f"commit {commit}"), f"commit {commit}")
         return cls(
             parents=fields.strings("parents"),

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from modhub.errors import IntegrityError, NotFoundError
+from modhub.errors import IntegrityError, NotFoundError, hinting
 from modhub.files import canonical_json, parse_json
 from modhub.hub.base import FileEntry
 from modhub.hub.paths import collision_key
@@ -78,6 +78,7 @@ class Tree(Mapping[str, TreeFile]):
         )
 
     @classmethod
+    @hinting("Run: modhub fsck --repair")
     def from_bytes(cls, content: bytes) -> Tree:
         rows = parse_json(content, "a list of files", limit=1 << 30)
         try:

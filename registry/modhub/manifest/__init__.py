@@ -1,6 +1,6 @@
 """What every file of an artifact says, as frozen values."""
 
-from modhub.manifest.fields import Fields
+from modhub.manifest.fields import AGAIN, Fields
 from modhub.manifest.module import FORMS, MODULE_SCHEMA_VERSION, ModuleManifest
 from modhub.manifest.parts import (
     INTERPOLATIONS,
@@ -24,6 +24,7 @@ from modhub.manifest.repository import (
 from modhub.manifest.standing import at_least, standing
 
 __all__ = [
+    "AGAIN",
     "FORMS",
     "INTERPOLATIONS",
     "MANIFEST_NAME",

@@ -10,7 +10,10 @@ from typing import Any
 from modhub.errors import ManifestError, RefError, SchemaVersionError
 from modhub.refs import is_sha256, is_text, repeated, slug_of
 
-__all__ = ["Fields"]
+__all__ = ["AGAIN", "Fields"]
+
+AGAIN = "Pull or decompose it again."
+"""What helps against a damaged artifact."""
 
 _KINDS = {
     str: "a string",
@@ -27,6 +30,8 @@ class Fields:
 
     Unknown keys are ignored: a later modhub may add some without a new schema version. Strings are one line
     without control characters and lone surrogates, since they end up on terminals and in file names.
+
+    What to do about a mistake is for the reader of the whole file to say, with `modhub.errors.hinting`.
     """
 
     def __init__(self, value: Any, place: str) -> None:
@@ -214,10 +219,7 @@ def _label(text: str, place: str) -> str:
 
 def _text(text: str, place: str) -> str:
     if not is_text(text):
-        raise ManifestError(
-            f"{place} holds a control character or a lone surrogate: {_named(text)}.",
-            hint="Write it as one line of text.",
-        )
+        raise ManifestError(f"{place} holds a control character or a lone surrogate: {_named(text)}.")
     return text
 
 

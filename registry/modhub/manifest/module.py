@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from modhub.errors import hinting
 from modhub.files import parse_json, pretty_json
-from modhub.manifest.fields import Fields
+from modhub.manifest.fields import AGAIN, Fields
 from modhub.manifest.parts import (
     Calibration,
     FileInfo,
@@ -53,9 +54,13 @@ class ModuleManifest:
     license: str | None
 
     @classmethod
-    def from_bytes(cls, content: bytes, place: str = "module.json") -> ModuleManifest:
-        """Read and check the file. Raises `ManifestError` or `SchemaVersionError` naming the place."""
-        return cls.from_dict(Fields(parse_json(content, place), place))
+    def from_bytes(cls, content: bytes, place: str = "module.json", *, hint: str = AGAIN) -> ModuleManifest:
+        """Read and check the file; `hint` says how to get another.
+
+        Raises `ManifestError`, `SchemaVersionError` or `IntegrityError` naming the place.
+        """
+        with hinting(hint):
+            return cls.from_dict(Fields(parse_json(content, place), place))
 
     @classmethod
     def from_dict(cls, fields: Fields) -> ModuleManifest:

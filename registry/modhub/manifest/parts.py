@@ -102,17 +102,25 @@ class InputSpec:
         resize = (
             None if fields.value.get("resize") is None else fields.integer("resize", minimum=1, maximum=8192)
         )
-        return cls(
-            channels=channels,
-            height=fields.integer("height", minimum=1, maximum=8192),
-            width=fields.integer("width", minimum=1, maximum=8192),
-            mean=fields.numbers("mean"),
-            std=fields.numbers("std"),
-            value_range=(low_high[0], low_high[1]),
-            resize=resize,
-            crop=fields.boolean("crop"),
-            interpolation=fields.choice("interpolation", INTERPOLATIONS),
-        )
+        height = fields.integer("height", minimum=1, maximum=8192)
+        width = fields.integer("width", minimum=1, maximum=8192)
+        mean, std = fields.numbers("mean"), fields.numbers("std")
+        crop, interpolation = fields.boolean("crop"), fields.choice("interpolation", INTERPOLATIONS)
+        try:
+            return cls(
+                channels=channels,
+                height=height,
+                width=width,
+                mean=mean,
+                std=std,
+                value_range=(low_high[0], low_high[1]),
+                resize=resize,
+                crop=crop,
+                interpolation=interpolation,
+            )
+        except ManifestError as error:
+            # Its hint is for who describes a parent, not for who reads of one.
+            raise ManifestError(f"{fields.place} makes no sense: {error.message}") from None
 
     def to_dict(self) -> dict[str, Any]:
         return {

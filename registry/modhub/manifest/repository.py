@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from modhub.errors import IntegrityError, ManifestError, NotFoundError
+from modhub.errors import IntegrityError, ManifestError, NotFoundError, hinting
 from modhub.files import parse_json, pretty_json
-from modhub.manifest.fields import Fields
+from modhub.manifest.fields import AGAIN, Fields
 from modhub.manifest.module import FORMS, ModuleManifest
 from modhub.manifest.parts import FileInfo, InputSpec, MethodInfo, ParentInfo, Sample, TrunkInfo, answers_to
 from modhub.refs import repeated
@@ -105,9 +105,15 @@ class RepositoryManifest:
     modules: tuple[ModuleEntry, ...]
 
     @classmethod
-    def from_bytes(cls, content: bytes, place: str = MANIFEST_NAME) -> RepositoryManifest:
-        """Read and check the file. Raises `ManifestError` or `SchemaVersionError` naming the place."""
-        return cls.from_dict(Fields(parse_json(content, place), place))
+    def from_bytes(
+        cls, content: bytes, place: str = MANIFEST_NAME, *, hint: str = AGAIN
+    ) -> RepositoryManifest:
+        """Read and check the file; `hint` says how to get another.
+
+        Raises `ManifestError`, `SchemaVersionError` or `IntegrityError` naming the place.
+        """
+        with hinting(hint):
+            return cls.from_dict(Fields(parse_json(content, place), place))
 
     @classmethod
     def from_dict(cls, fields: Fields) -> RepositoryManifest:
@@ -172,14 +178,14 @@ class RepositoryManifest:
             if mine != its:
                 raise IntegrityError(
                     f"{entry.manifest.path} does not say the same as {MANIFEST_NAME}: '{key}' differs.",
-                    hint="Pull or decompose it again.",
+                    hint=AGAIN,
                 )
 
     def trunk_of(self, entry: ModuleEntry) -> TrunkInfo:
         """The trunk `entry` stands on: its own, or the repository's."""
         trunk = entry.trunk or self.trunk
         if trunk is None:
-            raise ManifestError(f"The module '{entry.slug}' has no trunk.")
+            raise ManifestError(f"The module '{entry.slug}' has no trunk.", hint=AGAIN)
         return trunk
 
 

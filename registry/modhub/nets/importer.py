@@ -62,7 +62,10 @@ def import_module(module: nn.Module, input_shape: tuple[int, int, int], *, name:
     try:
         network = tidy(translation.network())
     except ManifestError as error:
-        raise NetworkImportError(f"{name} cannot be data: {error.message}", hint=error.hint) from None
+        raise NetworkImportError(
+            f"{name} cannot be data: {error.message}",
+            hint=error.hint or "Try smaller images; docs/architectures.md says what can be stored.",
+        ) from None
     _check_same(module, network, translation.ending, name)
     return network
 

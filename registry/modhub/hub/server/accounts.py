@@ -22,7 +22,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from modhub.errors import AccessError, HubError, ManifestError, NotFoundError, RefError, SchemaVersionError
+from modhub.errors import (
+    AccessError,
+    HubError,
+    ManifestError,
+    NotFoundError,
+    RefError,
+    SchemaVersionError,
+    hinting,
+)
 from modhub.files import parse_json, pretty_json, write_bytes
 from modhub.hub.audit import AuditLog
 from modhub.hub.disk import disk_errors
@@ -103,6 +111,7 @@ class _State:
         return pretty_json(document)
 
     @classmethod
+    @hinting("Put an older copy in its place, or remove it and make users and tokens anew.")
     def from_bytes(cls, content: bytes, place: str) -> _State:
         fields = Fields(parse_json(content, place), place)
         fields.check_version(_VERSION)

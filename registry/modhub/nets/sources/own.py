@@ -12,7 +12,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import nn
 
-from modhub.errors import IntegrityError, ParentError
+from modhub.errors import IntegrityError, ParentError, hinting
 from modhub.files import new_directory, parse_json, pretty_json, write_bytes
 from modhub.manifest import Fields, InputSpec
 from modhub.nets.graph import Graph, Network
@@ -115,6 +115,7 @@ def write_parent(
         write_bytes(scratch / ABOUT, pretty_json(about))
 
 
+@hinting("Write it again from the trained network.")
 def directory_parent(directory: Path) -> ParentSource:
     """What `write_parent` wrote. Raises `ParentError`, `ManifestError` or `IntegrityError`."""
     for name in (GRAPH, WEIGHTS, ABOUT):

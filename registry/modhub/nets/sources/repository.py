@@ -233,7 +233,9 @@ def _json(fetch: Fetch, repository: str, revision: str | None, name: str) -> dic
         return None
     value = parse_json(path.read_bytes(), f"{name} of '{repository}'")
     if not isinstance(value, dict):
-        raise ParentError(f"{name} of '{repository}' is not an object.")
+        raise ParentError(
+            f"{name} of '{repository}' is not an object.", hint="Take another repository or revision."
+        )
     return value
 
 
