@@ -10,7 +10,7 @@ import torch
 import modhub
 from modhub.compose import Budget, compose, parts_of
 from modhub.data import ImageSet
-from modhub.decompose import METHODS, DecomposeOptions, Method, Parent, Workbench
+from modhub.decompose import METHODS, DecomposeOptions, Method, Parent, Workbench, method_of
 from modhub.errors import DataError, ModhubError
 from modhub.manifest import MethodInfo
 from modhub.modules import Decomposition, ModuleSet
@@ -44,7 +44,7 @@ class FirstChannels:
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(METHODS, FirstChannels.name, FirstChannels())
+    monkeypatch.setitem(METHODS, FirstChannels.name, FirstChannels)
 
 
 def made(method: str | Method = FirstChannels.name, **options: str) -> ModuleSet:
@@ -99,6 +99,12 @@ def test_a_method_stands_in_a_file_of_ones_own() -> None:
     assert each.report.flops <= 0.5 * each.report.parent_flops
     again = made(method, share="0.75")
     assert [module.manifest for module in again.modules] == [module.manifest for module in modules.modules]
+
+
+def test_every_method_bears_the_name_it_is_found_by() -> None:
+    for name in METHODS:
+        assert method_of(name).name == name
+        assert method_of(name) is not method_of(name), "nobody shares what another may change"
 
 
 def test_a_method_may_be_made_already() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from torch import nn
 from modhub.api.projects import open_catalog
 from modhub.artifact import read_sets, write_artifact
 from modhub.data import ImageSet, open_data
-from modhub.decompose import METHODS, DecomposeOptions, Method, Parent
+from modhub.decompose import DecomposeOptions, Method, Parent, method_of
 from modhub.decompose.assembling import assemble
 from modhub.decompose.standalone import standalone
 from modhub.decompose.workers import Workers
@@ -28,7 +27,7 @@ from modhub.files import check_vacant
 from modhub.manifest import FORMS, InputSpec
 from modhub.measuring import measured, share_known
 from modhub.modules import Decomposition, ModuleSet
-from modhub.nets.sources import ParentSource, callable_of, load_parent, parsed_arguments
+from modhub.nets.sources import ParentSource, load_parent
 from modhub.refs import RepositoryId, slugs_of
 from modhub.reporter import SILENT, Reporter
 
@@ -255,7 +254,7 @@ def _decomposed(
         device=pick_device(settings.device),
         resume=settings.resume,
     )
-    method = _method(settings.method, settings.method_options)
+    method = method_of(settings.method, settings.method_options)
     if Workers.here().first and (known := share_known(whole, images, options)) < _DOUBTFUL:
         reporter.warn(
             f"'{whole.name}' knows {known:.0%} of the images. If it should know more, check --mean, --std, "
@@ -317,35 +316,6 @@ def _input_spec(known: InputSpec | None, images: ImageSet, settings: DecomposeSe
         crop=known.crop and size is None,
         interpolation=known.interpolation,
     )
-
-
-def _method(name: str | Method, options: Mapping[str, str]) -> Method:
-    """A method by its name or as FILE.py:CLASS, made with `options`; or one that was made already."""
-    if not isinstance(name, str):
-        return name
-    path, colon, called = name.rpartition(":")
-    own = bool(colon) and path.endswith(".py")
-    if not own and name not in METHODS:
-        raise DataError(
-            f"There is no method '{name}'.",
-            hint=f"There are: {', '.join(sorted(METHODS))}; one of your own is FILE.py:CLASS.",
-        )
-    if not own and not options:
-        return METHODS[name]
-    kind = callable_of(Path(path), called, "A method is FILE.py:CLASS.") if own else type(METHODS[name])
-    known = inspect.signature(kind).parameters
-    for key in options:
-        if key not in known:
-            raise DataError(
-                f"The method '{name}' has no option '{key}'.",
-                hint=f"It has: {', '.join(known) or 'none'}.",
-            )
-    method: Method = kind(**parsed_arguments(options))
-    if own and not (callable(getattr(method, "decompose", None)) and isinstance(method.name, str)):
-        raise DataError(
-            f"'{called}' in '{path}' is no method.", hint="What it needs is in docs/writing-a-method.md."
-        )
-    return method
 
 
 def _fetch(repository: str, revision: str | None, filename: str) -> Path:

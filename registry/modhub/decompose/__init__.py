@@ -6,16 +6,12 @@ import torch
 
 from modhub.data import ImageSet
 from modhub.decompose.base import DecomposeOptions, Method, Parent
-from modhub.decompose.concern import Concern
-from modhub.decompose.relevance import Relevance
+from modhub.decompose.methods import METHODS, method_of
 from modhub.decompose.workbench import Workbench
-from modhub.errors import DataError
 from modhub.modules import Decomposition
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["METHODS", "DecomposeOptions", "Method", "Parent", "Workbench", "decompose"]
-
-METHODS: dict[str, Method] = {method.name: method for method in (Relevance(), Concern())}
+__all__ = ["METHODS", "DecomposeOptions", "Method", "Parent", "Workbench", "decompose", "method_of"]
 
 
 @torch.inference_mode(False)
@@ -24,7 +20,7 @@ def decompose(
     parent: Parent,
     images: ImageSet,
     *,
-    method: str = "relevance",
+    method: str | Method = "relevance",
     options: DecomposeOptions | None = None,
     reporter: Reporter = SILENT,
 ) -> Decomposition:
@@ -32,6 +28,4 @@ def decompose(
 
     The same parent, images, method and options give the same drafts.
     """
-    if method not in METHODS:
-        raise DataError(f"There is no method '{method}'.", hint=f"There are: {', '.join(sorted(METHODS))}.")
-    return METHODS[method].decompose(parent, images, options or DecomposeOptions(), reporter)
+    return method_of(method).decompose(parent, images, options or DecomposeOptions(), reporter)
