@@ -94,6 +94,17 @@ def test_channels_that_do_not_fit() -> None:
     )
 
 
+@pytest.mark.parametrize("channels", [0, 2, 4])
+def test_images_are_grey_or_rgb(channels: int) -> None:
+    numbers = (0.5,) * channels
+    with pytest.raises(ManifestError) as caught:
+        dataclasses.replace(GREY, channels=channels, mean=numbers, std=numbers)
+    assert str(caught.value) == (
+        f"The input has {channels} channels; an image is grey (1) or RGB (3). "
+        "Check --input-size, --mean and --std."
+    )
+
+
 @pytest.mark.parametrize("change", [{"mean": (float("inf"),)}, {"std": (float("nan"),)}])
 def test_numbers_that_are_not_finite(change: dict[str, tuple[float]]) -> None:
     with pytest.raises(ManifestError, match="A mean or standard deviation of the input is not a finite"):

@@ -52,6 +52,16 @@ RANGES: list[tuple[str, tuple[str | int, ...], Any, str]] = [
         for slug in ("../../x", "..", "a/b", "a b")
     ),
     ("modhub.json", ("modules",), [], "modhub.json lists no module."),
+    *(
+        (
+            path,
+            ("input", "channels"),
+            count,
+            f"The input has {count} channels; an image is grey (1) or RGB (3).",
+        )
+        for path in ("modhub.json", "modules/cat/module.json")
+        for count in (0, 2, 4)
+    ),
     (
         "modules/cat/module.json",
         ("label",),

@@ -97,6 +97,8 @@ WRONG: list[tuple[str, tuple[str | int, ...], Any]] = [
     ("modhub.json", ("modules", 0, "manifest", "path"), "/up"),
     ("modhub.json", ("modules", 0, "tensors", "sha256"), "beef"),
     ("modhub.json", ("input", "std", 0), 0),
+    ("modhub.json", ("input", "channels"), 2),
+    ("modhub.json", ("input", "channels"), 4),
     ("modhub.json", ("trunk", "features"), 0),
     ("modhub.json", ("modules", 0, "label"), "cat\x1b[2J"),
     ("modhub.json", ("trunk", "repository"), "../../x"),

@@ -68,7 +68,7 @@ class Preprocess(nn.Module):
         if (found, wanted) == (3, 1):
             return (values * self.luma).sum(1, keepdim=True)
         raise DataError(
-            f"The images have {found} channels; this network takes 1 or {max(3, wanted)}.",
+            f"The images have {found} channels; this network takes 1 or 3.",
             hint="Give grey or RGB images.",
         )
 

@@ -79,6 +79,11 @@ class InputSpec:
     interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise ManifestError(
+                f"The input has {self.channels} channels; an image is grey (1) or RGB (3).",
+                hint="Check --input-size, --mean and --std.",
+            )
         if len(self.mean) != self.channels or len(self.std) != self.channels:
             raise ManifestError(
                 f"The input has {self.channels} channels, but {len(self.mean)} means and {len(self.std)} "
@@ -98,7 +103,7 @@ class InputSpec:
         low_high = fields.numbers("value_range")
         if len(low_high) != 2 or low_high[0] >= low_high[1]:
             raise ManifestError(f"'value_range' in {fields.place} should be two rising numbers.")
-        channels = fields.integer("channels", minimum=1, maximum=4)
+        channels = fields.integer("channels")
         resize = (
             None if fields.value.get("resize") is None else fields.integer("resize", minimum=1, maximum=8192)
         )
