@@ -65,7 +65,11 @@ def loss(text: str) -> float:
     multiple=True,
     help="flops=0.4, params=0.2, time=0.5 (estimated; whole blocks may go).",
 )
-@click.option("--max-loss", callback=converted(loss), help="The most accuracy to give up for speed: 0.5pp.")
+@click.option(
+    "--max-loss",
+    callback=converted(loss),
+    help="The share of decisions that may change for speed, the most accuracy to lose: 0.5pp.",
+)
 @multiple_option
 @tune_option
 @calibrate_option

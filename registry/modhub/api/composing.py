@@ -52,8 +52,7 @@ _AGAIN = "Compose it again."
 class BuildOptions:
     """`options.json` of a build: what it was composed with, so that `replace` can do the same again.
 
-    `flops`, `params` and `time` are budgets and `max_loss` a loss, all fractions; None where there is no
-    limit. `multiple` is what kept channels come in multiples of.
+    `flops`, `params`, `time`, `max_loss` and `multiple` are those of a `Budget`; None: there is no limit.
     """
 
     flops: float | None = None

@@ -22,8 +22,9 @@ class Budget:
     `time` is estimated (`modhub.nets.Cost.time`): an operator costs some, however few channels it has, so
     that whole residual branches go where they say little.
 
-    `max_loss` is the recall, in fractions, that the classes may lose on average. Every group of channels that
-    is cut keeps a multiple of `multiple`: many engines compute multiples of 8 faster than numbers below.
+    `max_loss` is the share of images, of those that a slim trunk was not fitted on, that it may decide
+    otherwise than the whole one; their accuracy falls by that share at most. Every group of channels that is
+    cut keeps a multiple of `multiple`: many engines compute multiples of 8 faster than numbers below.
     Raises `BudgetError` for a fraction outside (0, 1], a loss outside [0, 1) or a multiple below 1.
     """
 
