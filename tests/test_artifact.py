@@ -205,14 +205,27 @@ def edited(written: Path, change: Callable[[dict[str, Any]], None]) -> None:
         ),
         (
             lambda d: d["modules"][0].update(label="tiger"),
-            ManifestError,
-            "modules/cat/module.json does not say the same as modhub.json. Pull the repository again.",
+            IntegrityError,
+            "modules/cat/module.json does not say the same as modhub.json: 'label' differs. Pull or "
+            "decompose it again.",
+        ),
+        (
+            lambda d: d["modules"][0]["metrics"].update(recall=1.0),
+            IntegrityError,
+            "modules/cat/module.json does not say the same as modhub.json: 'metrics' differs. Pull or "
+            "decompose it again.",
+        ),
+        (
+            lambda d: d.update(license="apache-2.0"),
+            IntegrityError,
+            "modules/cat/module.json does not say the same as modhub.json: 'license' differs. Pull or "
+            "decompose it again.",
         ),
         (
             lambda d: d["trunk"].update(features=7),
             IntegrityError,
-            "The trunk in trunk/graph.json gives values of shape [6]; the manifest says 7 features. Pull the "
-            "repository again.",
+            "The trunk in trunk/graph.json gives values of shape [6]; the manifest says 7 features. Pull or "
+            "decompose it again.",
         ),
         (
             lambda d: d["modules"][0].update(slug="../cat"),
@@ -220,7 +233,7 @@ def edited(written: Path, change: Callable[[dict[str, Any]], None]) -> None:
             None,
         ),
     ],
-    ids=["newer", "escaping path", "absolute path", "other label", "features", "slug"],
+    ids=["newer", "escaping path", "absolute path", "other label", "recall", "licence", "features", "slug"],
 )
 def test_a_manifest_that_lies(
     written: Path, change: Callable[[dict[str, Any]], None], error: type[Exception], message: str | None

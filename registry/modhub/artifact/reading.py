@@ -40,7 +40,8 @@ def read_artifact(directory: Path | str, labels: Sequence[str] | None = None) ->
 
     Raises `ManifestError` when it holds no readable manifest or the modules stand on several trunks,
     `SchemaVersionError` when a newer modhub wrote it, `NotFoundError` for an unknown label, and
-    `IntegrityError`, naming the file, for one that is missing, truncated or altered.
+    `IntegrityError`, naming the file, for one that is missing, truncated, altered or says otherwise than
+    the manifest.
     """
     sets = read_sets(directory, labels)
     if len(sets) != 1:
@@ -99,14 +100,14 @@ def read_trunk(info: TrunkInfo, locate: Locate) -> tuple[Network, dict[str, Tens
     if trunk.sha256 != info.sha256:
         raise IntegrityError(
             f"{info.graph.path} and {info.weights.path} are not the trunk that the manifest names.",
-            hint="Pull the repository again.",
+            hint=AGAIN,
         )
     if graph.features != info.features:
         shape = graph.shapes[graph.output]
         raise IntegrityError(
             f"The trunk in {info.graph.path} gives values of shape {list(shape)}; the "
             f"manifest says {info.features} features.",
-            hint="Pull the repository again.",
+            hint=AGAIN,
         )
     if info.statistics is None:
         return trunk, {}
@@ -119,28 +120,17 @@ def _read_group(manifest: RepositoryManifest, entries: tuple[ModuleEntry, ...], 
     slots = channel_space(trunk).slots
     shared = manifest.trunk if manifest.trunk is not None and manifest.trunk.sha256 == info.sha256 else None
     part = replace(manifest, trunk=shared, modules=entries)
-    modules = tuple(_read_module(entry, info, trunk, slots, locate) for entry in entries)
+    modules = tuple(_read_module(manifest, entry, trunk, slots, locate) for entry in entries)
     return ModuleSet(part, trunk, statistics, modules)
 
 
 def _read_module(
-    entry: ModuleEntry, info: TrunkInfo, trunk: Network, slots: int, locate: Locate
+    whole: RepositoryManifest, entry: ModuleEntry, trunk: Network, slots: int, locate: Locate
 ) -> ClassModule:
-    place = entry.manifest.path
-    manifest = ModuleManifest.from_bytes(_content(entry.manifest, locate), place)
-    agreed = (
-        manifest.slug == entry.slug
-        and manifest.label == entry.label
-        and manifest.form == entry.form
-        and manifest.tensors == entry.tensors
-        and manifest.trunk.sha256 == info.sha256
-    )
-    if not agreed:
-        raise ManifestError(
-            f"{place} does not say the same as {MANIFEST_NAME}.", hint="Pull the repository again."
-        )
+    manifest = ModuleManifest.from_bytes(_content(entry.manifest, locate), entry.manifest.path)
+    whole.check(entry, manifest)
     tensors = parse_tensors(_content(entry.tensors, locate), entry.tensors.path)
-    _check_tensors(tensors, trunk, slots, info.features, entry.tensors.path)
+    _check_tensors(tensors, trunk, slots, manifest.trunk.features, entry.tensors.path)
     return ClassModule(manifest, tensors)
 
 
