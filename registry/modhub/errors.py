@@ -73,6 +73,15 @@ class ModhubError(Exception):
     def __str__(self) -> str:
         return f"{self.message} {self.hint}" if self.hint else self.message
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Subclasses are made of other things than `args`; what they keep goes along as it is.
+        return _remade, (type(self), self.args), self.__dict__
+
+
+def _remade(kind: type[ModhubError], args: tuple[object, ...]) -> ModhubError:
+    """A `ModhubError` from another process, before its attributes."""
+    return kind.__new__(kind, *args)
+
 
 @contextmanager
 def hinting(hint: str) -> Iterator[None]:
