@@ -75,7 +75,7 @@ def test_evidence_falls_as_other_classes_of_the_parent_claim_an_image(composed: 
     share = scaled.double().softmax(1)[:, composed].sum(1)
     (answer,) = classifier.answers(pixels)
     best = answer.margin.max(1).values.double()
-    found = head.evidence(answer.margin, answer.rest).max(1).values.double()
+    found = head.evidence(answer.margin, answer.against).max(1).values.double()
     expected = best + share.log() / float(head.field("temperature")[0])
     assert torch.allclose(found, expected, atol=1e-3, rtol=1e-3)
     assert bool((found <= best).all())
@@ -87,7 +87,7 @@ def test_odds_between_several_classes_are_those_of_the_softmax_and_stay_numbers(
     pixels, _ = pixels_of(digits("012345", "test"))
     (answer,) = classifier.answers(pixels)
     share = _scaled(pixels, head).double().softmax(1)[:, [1, 4]].clamp(max=1 - 1e-6)
-    found = head.odds(answer.margin, answer.rest)
+    found = head.odds(answer.margin, answer.against)
     unsure = (share < 0.999) & (share > 1e-6)
     assert torch.allclose(found.double()[unsure], torch.logit(share)[unsure], atol=2e-2)
     assert bool(torch.isfinite(found).all())
@@ -100,11 +100,11 @@ def test_the_parents_other_classes_are_refused_better_than_by_margins() -> None:
     classifier = compose(_whole(["3", "5"]), reject=True)
     head = _head(classifier)
     rates = []
-    for rest in (True, False):
+    for told in (True, False):
         found = []
         for pixels in (own, others):
             (answer,) = classifier.answers(pixels)
-            found.append(head.evidence(answer.margin, answer.rest if rest else None).max(1).values)
+            found.append(head.evidence(answer.margin, answer.against if told else None).max(1).values)
         rates.append(float((found[1] >= torch.quantile(found[0], 0.05)).float().mean()))
     assert rates[0] < rates[1]
     accepted = [float((classifier.assess(pixels)[1] >= 0).float().mean()) for pixels in (own, others)]
@@ -115,7 +115,7 @@ def test_the_parents_other_classes_are_refused_better_than_by_margins() -> None:
 def test_all_classes_of_a_parent_have_no_siblings() -> None:
     head = _head(compose(_whole(list("012345"))))
     assert head.tensors.siblings is None
-    assert head.rest(torch.zeros(1, head.features)) is None
+    assert head.against(torch.zeros(1, head.features)) is None
 
 
 def test_a_class_that_cut_channels_speak_of_keeps_its_siblings() -> None:

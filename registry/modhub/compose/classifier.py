@@ -64,20 +64,20 @@ class Prediction:
 @dataclass(frozen=True, slots=True)
 class HeadAnswer:
     """What one head says of a batch: `margin` (batch, classes); `shift` (batch, 1), what the other heads on
-    its trunk leave to it; `rest` (batch, 1), what speaks for classes of its parent that are not composed."""
+    its trunk leave to it; `against` (batch, 1), what speaks for its parent's classes that are not composed."""
 
     head: JoinedHead
     margin: Tensor
     shift: Tensor
-    rest: Tensor | None = None
+    against: Tensor | None = None
 
     def log_odds(self) -> Tensor:
         """(batch, classes): each class against the rest of its parent's world."""
-        return self.head.log_odds(self.margin, self.rest)
+        return self.head.log_odds(self.margin, self.against)
 
     def surplus(self) -> Tensor:
         """(batch, classes): how far each class is above its parent's threshold."""
-        return self.head.surplus(self.margin, self.rest)
+        return self.head.surplus(self.margin, self.against)
 
     def scores(self, adjustment: Tensor | None = None, gate: Tensor | None = None) -> Tensor:
         """(batch, classes), with the head's own `adjustment` (2,) and `gate` (classes,) by default."""
@@ -119,7 +119,7 @@ class TrunkPass(nn.Module):
         scaled = [head.scaled(margin) for head, margin in zip(self.heads, margins, strict=True)]
         moved = shifts([head.density for head in self.heads], scaled, features)
         return [
-            HeadAnswer(head, margin, shift, head.rest(features))
+            HeadAnswer(head, margin, shift, head.against(features))
             for head, margin, shift in zip(self.heads, margins, moved, strict=True)
         ]
 

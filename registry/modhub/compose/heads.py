@@ -162,40 +162,40 @@ class JoinedHead(nn.Module):
         """(batch, classes): margins at the parent's temperature, which makes them comparable."""
         return self.field("temperature").mean() * margin
 
-    def rest(self, features: Tensor) -> Tensor | None:
+    def against(self, features: Tensor) -> Tensor | None:
         """(batch, 1): log Σ exp of the scaled margins of the parent's classes that are not composed."""
         if self.tensors.siblings is None:
             return None
         margin = features @ self.get_buffer("siblings").T + self.get_buffer("sibling_bias")
         return self.scaled(margin).logsumexp(1, keepdim=True)
 
-    def odds(self, margin: Tensor, rest: Tensor | None = None) -> Tensor:
-        """(batch, classes): what log-odds are a line of; the odds of the parent's softmax where `rest` is
+    def odds(self, margin: Tensor, against: Tensor | None = None) -> Tensor:
+        """(batch, classes): what log-odds are a line of; the odds of the parent's softmax where `against` is
         known, else the margin."""
-        if rest is None:
+        if against is None:
             return margin
         scaled = self.scaled(margin)
         if self.classes == 1:
-            return scaled - rest
-        share = torch.cat([scaled, rest], 1).log_softmax(1)[:, :-1].clamp(max=-_LEAST)
+            return scaled - against
+        share = torch.cat([scaled, against], 1).log_softmax(1)[:, :-1].clamp(max=-_LEAST)
         return share - torch.log(-torch.expm1(share))
 
-    def log_odds(self, margin: Tensor, rest: Tensor | None = None) -> Tensor:
+    def log_odds(self, margin: Tensor, against: Tensor | None = None) -> Tensor:
         """(batch, classes): each class against the rest of its parent's world."""
-        return self.field("slope") * self.odds(margin, rest) + self.field("intercept")
+        return self.field("slope") * self.odds(margin, against) + self.field("intercept")
 
-    def evidence(self, margin: Tensor, rest: Tensor | None = None) -> Tensor:
+    def evidence(self, margin: Tensor, against: Tensor | None = None) -> Tensor:
         """(batch, classes): the margin, less what says that the image is of none of these classes."""
-        if rest is None:
+        if against is None:
             return margin
         claimed = self.scaled(margin).logsumexp(1, keepdim=True)
-        return margin + F.logsigmoid(claimed - rest) / self.field("temperature").mean()
+        return margin + F.logsigmoid(claimed - against) / self.field("temperature").mean()
 
-    def surplus(self, margin: Tensor, rest: Tensor | None = None) -> Tensor:
+    def surplus(self, margin: Tensor, against: Tensor | None = None) -> Tensor:
         """(batch, classes): how far scaled evidence is above what an image of these classes should reach.
 
         What classes give as their thresholds is one number where nothing was removed; slim networks move each
         class's margins a little, and their mean is taken (`modhub.decompose.calibration.Bars`).
         """
         bars = self.field("margin_mean") + self.field("threshold") * self.field("margin_std")
-        return self.scaled(self.evidence(margin, rest) - bars.mean())
+        return self.scaled(self.evidence(margin, against) - bars.mean())

@@ -140,7 +140,7 @@ class TrunkPlan:
 
         def answer(features: Tensor) -> Tensor:
             on_head = features.to(head.calibration.device)
-            return head.odds(head.margins(on_head), head.rest(on_head))[:, 0]
+            return head.odds(head.margins(on_head), head.against(on_head))[:, 0]
 
         with reporter.step("look at images"):
             images = evenly(material.images, seen_at_most(self.trunk))

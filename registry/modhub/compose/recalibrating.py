@@ -57,8 +57,8 @@ class Compared:
     @classmethod
     def of(cls, answers: Sequence[HeadAnswer]) -> Compared:
         """From one head's answers to some batches."""
-        evidence = [each.head.evidence(each.margin, each.rest) for each in answers]
-        odds = [each.head.odds(each.margin, each.rest) for each in answers]
+        evidence = [each.head.evidence(each.margin, each.against) for each in answers]
+        odds = [each.head.odds(each.margin, each.against) for each in answers]
         return cls(*(torch.cat(each).double().cpu().numpy() for each in (evidence, odds)))
 
 
