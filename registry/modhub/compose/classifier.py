@@ -64,7 +64,7 @@ class Prediction:
 @dataclass(frozen=True, slots=True)
 class HeadAnswer:
     """What one head says of a batch: `margin` (batch, classes); `shift` (batch, 1), what the other heads on
-    its trunk leave to it; `against` (batch, 1), what speaks for its parent's classes that are not composed."""
+    its trunk leave to it; `against` (batch, 1), what speaks for its parent's classes that are left out."""
 
     head: JoinedHead
     margin: Tensor

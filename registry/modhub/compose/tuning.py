@@ -90,10 +90,11 @@ class Material:
         """`says_yes` is for a class that answers alone: what its parent says of images. As far as there are
         enough, those it says yes and no to are fitted on alike."""
         most = room(trunk)
-        chances = None
+        chances, both_sides = None, False
         if says_yes is not None:
             images = images.sample(max(_ASKED * most // max(len(images.labels), 1), 1), seed)
             said = says_yes(images)
+            both_sides = bool(said.any() and not said.all())
             kept, used = split_indices(said, (len(images), (_KEPT - 1) * len(images)), seed)
             fit, chances = _alike(used, said, most, seed)
         elif len(images) <= most:
@@ -117,7 +118,7 @@ class Material:
             Pictures(images.subset(used[learned]), preprocess, seed, weights),
             whole[torch.from_numpy(judges)],
             images.subset(kept) if len(kept) else None,
-            says_yes is not None,
+            both_sides,
         )
 
     @classmethod
