@@ -18,6 +18,8 @@ from torch import Tensor
 
 from modhub.compose import Budget, ComposedClassifier, Part, compose, parts_of
 from modhub.compose.heads import JoinedHead
+from modhub.compose.imagining import Imagination
+from modhub.compose.plans import Fitting, plans
 from modhub.compose.storage import load_build
 from modhub.decompose.calibration import Calibrator, balanced_accuracy, log_odds
 from modhub.errors import IntegrityError
@@ -127,6 +129,46 @@ def test_a_class_that_cut_channels_speak_of_keeps_its_siblings() -> None:
     assert head.tensors.siblings.shape == (5, head.features)
     pixels, targets = pixels_of(digits("012345", "test"))
     assert balanced_accuracy((classifier(pixels)[:, 0] > 0).numpy(), targets == 3) > 0.9
+
+
+@pytest.mark.parametrize("label", ["0", "3"])
+def test_without_data_a_class_alone_has_seen_what_it_says_no_to(label: str) -> None:
+    """Its images are imagined, and others that its siblings claim; so yes and no keep their level."""
+    parts = parts_of(digit_modules(), [label])
+    (plan,) = plans(parts)
+    own, others = plan.wishes().values()
+    assert others.rows is not None
+    assert len(others.rows) == 5
+    assert set(others.statistics.moments) < set(own.statistics.moments)
+    classifier = compose(parts, budget=Budget(flops=0.6))
+    (trunk,) = classifier.trunk_passes
+    assert trunk.report.flops <= 0.6 * trunk.report.parent_flops
+    pixels, targets = pixels_of(digits("012345", "test"))
+    found = balanced_accuracy((classifier(pixels)[:, 0] > 0).numpy(), targets == int(label))
+    assert found > 0.8
+
+
+def test_channels_of_a_class_alone_are_chosen_by_what_images_say() -> None:
+    parts = parts_of(digit_modules(), ["3"])
+    (plan,) = plans(parts)
+    images = digits("012345")
+    mask = plan.mask(Budget(flops=0.6))
+    material = plan.material(mask, Budget(flops=0.6), Fitting(images, Imagination()))
+    assert material is not None
+    assert material.both_sides
+    seen = plan.seeing(material)
+    assert seen.statistics is not None
+    assert plan.statistics is not None
+    assert set(seen.statistics.moments) == set(plan.statistics.moments)
+    assert not np.array_equal(seen.removal.slots, plan.removal.slots)
+    # Images of one side say nothing of the other, and several classes are told by their own images.
+    one_sided = plan.material(mask, None, Fitting(images.only(["3"]), Imagination()))
+    assert one_sided is not None
+    assert plan.seeing(one_sided) is plan
+    (pair,) = plans(parts_of(digit_modules(), ["3", "5"]))
+    both = pair.material(mask, None, Fitting(images, Imagination()))
+    assert both is not None
+    assert pair.seeing(both) is pair
 
 
 def test_a_build_keeps_its_siblings(tmp_path: Path) -> None:
