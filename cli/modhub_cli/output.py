@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from modhub.reporter import Reporter
 
-__all__ = ["Out", "count", "fraction", "shown_to", "size"]
+__all__ = ["Out", "count", "fraction", "many", "shown_to", "size"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +119,11 @@ def count(number: int) -> str:
             break
         value, unit = value / 1000, larger
     return f"{value:.0f}" if not unit else f"{value:.1f}{unit}"
+
+
+def many(number: int, one: str, more: str) -> str:
+    """A number with its noun: 1 class, 3 classes."""
+    return f"{number:,} {one if number == 1 else more}"
 
 
 def fraction(value: float | None) -> str:

@@ -20,7 +20,7 @@ from modhub_cli.options import (
     target_option,
     tune_option,
 )
-from modhub_cli.output import Out, count, fraction, size
+from modhub_cli.output import Out, count, fraction, many, size
 
 __all__ = ["budget", "command", "loss", "show_build"]
 
@@ -138,8 +138,7 @@ def show_build(out: Out, report: dict[str, Any], target: Path) -> None:
         for trunk in report["trunks"]
     ]
     out.table(["parent", "channels kept", "parameters kept", "multiply-adds"], rows, right=(1, 2, 3))
-    passes = report["passes"]
     out.line(
-        f"{len(report['labels'])} classes in {passes} pass{'es' if passes != 1 else ''} per image, "
-        f"{size(report['bytes'])}: {target}"
+        f"{many(len(report['labels']), 'class', 'classes')} in {many(report['passes'], 'pass', 'passes')} "
+        f"per image, {size(report['bytes'])}: {target}"
     )

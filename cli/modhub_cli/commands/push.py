@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from modhub_cli.options import hub_option, reporting
-from modhub_cli.output import Out, size
+from modhub_cli.output import Out, many, size
 
 __all__ = ["command"]
 
@@ -61,7 +61,7 @@ def command(
             )
             return
         out.line(
-            f"{report['repository']} {report['version']}: {report['modules']} modules, "
+            f"{report['repository']} {report['version']}: {many(report['modules'], 'module', 'modules')}, "
             f"{size(report['bytes'])}, commit {report['commit'][:12]} on {report['hub']}"
         )
 
