@@ -58,6 +58,7 @@ BY_MARGIN, BY_ODDS = "margin", "odds"
 """The kinds of calibration."""
 ACCEPTED = 0.95
 """Share of a parent's own images that its thresholds accept."""
+_LEAST = 1e-12
 PLAIN_WEIGHT = 0.75
 """Weight of plain training images in every fit; harder copies of them have the rest."""
 
@@ -134,23 +135,26 @@ class Calibrator:
         others = max(logits.shape[1] - 1, 1)
         self.margins = logits - (logits.sum(1, keepdims=True) - logits) / others
         self.temperature = fit_temperature(logits, targets, weights) * others / (others + 1)
-        self.evidence = self.margins
-        if odds:
-            self.evidence = self.margins + _log_softmax(self.temperature * self.margins) / self.temperature
-        self.odds = odds
-        own = self.evidence[np.arange(len(targets)), targets]
+        self.total = _log_sum_exp(self.temperature * self.margins) if odds else None
+        own = self.margins[np.arange(len(targets)), targets]
+        if self.total is not None:
+            own = _among(own, self.total, self.temperature)[1]
         self.bars = fit_bars(own, self.margins.max(1), targets, sure)
 
     def calibration(self, row: int) -> Calibration:
         """Of the class in that row of the parent's head."""
+        margin = self.margins[:, row]
+        odds, evidence = None, None
+        if self.total is not None:
+            odds, evidence = _among(margin, self.total, self.temperature)
         return fit_calibration(
-            self.margins[:, row],
+            margin,
             self.targets == row,
             self.weights,
             self.temperature,
             self.bars,
-            odds=odds_among(self.margins, row, self.temperature)[0] if self.odds else None,
-            evidence=self.evidence[:, row],
+            odds=odds,
+            evidence=evidence,
         )
 
     def slope(self, row: int) -> float:
@@ -206,8 +210,7 @@ def fit_calibration(
 
 def odds_among(margins: Array, row: int, temperature: float) -> tuple[Array, Array]:
     """o and evidence, (images,) each, of the class in `row` of margins (images, classes), composed alone."""
-    scaled = temperature * margins
-    return _odds(scaled, row), margins[:, row] + _log_softmax(scaled)[:, row] / temperature
+    return _among(margins[:, row], _log_sum_exp(temperature * margins), temperature)
 
 
 def log_odds(logits: Array, row: int, calibration: Calibration) -> Array:
@@ -215,25 +218,25 @@ def log_odds(logits: Array, row: int, calibration: Calibration) -> Array:
     others = max(logits.shape[1] - 1, 1)
     numbers = calibration.parameters
     if calibration.kind == BY_ODDS:
-        by = _odds(numbers["temperature"] * (others + 1) / others * logits, row)
+        scaled = numbers["temperature"] * (others + 1) / others * logits
+        by, _ = _among(scaled[:, row], _log_sum_exp(scaled), 1.0)
     else:
         by = logits[:, row] - (logits.sum(1) - logits[:, row]) / others
     return np.asarray(numbers["slope"] * by + numbers["intercept"])
 
 
-def _odds(scaled: Array, row: int) -> Array:
-    """(images,) o of the class in `row` of scaled margins or logits (images, labels)."""
-    return np.asarray(scaled[:, row] - _log_sum_exp(np.delete(scaled, row, 1))[:, 0])
-
-
-def _log_softmax(scaled: Array) -> Array:
-    return np.asarray(scaled - _log_sum_exp(scaled))
+def _among(margin: Array, total: Array, temperature: float) -> tuple[Array, Array]:
+    """o and evidence, (images,) each, of a class composed alone from its margins (images,); `total` (images,)
+    is log Σ exp of the scaled margins of all classes."""
+    # A share of 1 would have no odds.
+    share = np.minimum(temperature * margin - total, -_LEAST)
+    return share - np.log(-np.expm1(share)), margin + share / temperature
 
 
 def _log_sum_exp(values: Array) -> Array:
-    """(images, 1)"""
-    top = values.max(1, keepdims=True)
-    return np.asarray(top + np.log(np.exp(values - top).sum(1, keepdims=True)))
+    """(images,) of values (images, labels)."""
+    top = values.max(1)
+    return np.asarray(top + np.log(np.exp(values - top[:, None]).sum(1)))
 
 
 def _moments(values: Array, share: Array) -> tuple[float, float]:
