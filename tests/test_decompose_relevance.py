@@ -20,7 +20,7 @@ from modhub.decompose.selection import mask_after, removal_order, slot_costs
 from modhub.decompose.statistics import (
     ClassStatistics,
     Moments,
-    margin_of,
+    channelled_margin,
     observe,
     pool,
     read_statistics,
@@ -191,7 +191,7 @@ def _statistics(batches: int = 1) -> tuple[ClassStatistics, Parent]:
         Runner(parent.trunk),
         (Preprocess(INPUT)(pixels) for pixels, _ in own.batches(60 // batches)),
         space,
-        margin_of(channelled_head(parent.head.weight, parent.head.bias, 3)),
+        channelled_margin(channelled_head(parent.head.weight, parent.head.bias, 3)),
     )
     return found, parent
 

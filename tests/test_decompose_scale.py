@@ -16,7 +16,7 @@ from modhub.decompose.held_out import HeldOut
 from modhub.decompose.rows import Rows
 from modhub.decompose.selection import QuickOrder, order_work, removal_order, slot_costs
 from modhub.decompose.statistics import (
-    margin_of,
+    channelled_margin,
     observe,
     observed_values,
     pooled_statistics,
@@ -84,7 +84,7 @@ def test_a_class_observed_among_others_is_as_if_alone(
             Runner(parent.trunk),
             (Preprocess(INPUT)(pixels) for pixels, _ in own.batches(20)),
             space,
-            margin_of(channelled_head(parent.head.weight, parent.head.bias, row), tail),
+            channelled_margin(channelled_head(parent.head.weight, parent.head.bias, row), tail),
         )
         for name, moments in alone.moments.items():
             np.testing.assert_allclose(found.moments[name].mean, moments.mean, rtol=1e-5, atol=1e-6)

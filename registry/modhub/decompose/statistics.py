@@ -28,9 +28,9 @@ __all__ = [
     "ClassStatistics",
     "Moments",
     "by_channel",
+    "channelled_margin",
     "compensable_sites",
     "correlation_tensors",
-    "margin_of",
     "margins",
     "observe",
     "observed_values",
@@ -119,7 +119,7 @@ def margins(features: Tensor, weight: Tensor, bias: Tensor, tail: Sequence[str] 
     return scores.flatten(1) if scores.dim() == 4 else scores
 
 
-def margin_of(head: tuple[Tensor, Tensor], tail: Sequence[str] = ()) -> Callable[[Tensor], Tensor]:
+def channelled_margin(head: tuple[Tensor, Tensor], tail: Sequence[str] = ()) -> Callable[[Tensor], Tensor]:
     """Features to the margin (batch,) of a class by its channelled head, weight (2, features) and bias (2,):
     the difference of its rows."""
 
@@ -139,7 +139,7 @@ def observe(
     """One pass over normalised images, of one class most often.
 
     `answer` makes of features (batch, …) the numbers (batch,) whose slopes are the sensitivity: the class's
-    margin, see `margin_of`.
+    margin, see `channelled_margin`.
     """
     graph = runner.network.graph
     values = observed_values(graph, space)

@@ -33,7 +33,7 @@ from modhub.decompose.statistics import (
     CORRELATION_LIMIT,
     ClassStatistics,
     Moments,
-    margin_of,
+    channelled_margin,
     observe,
     read_statistics,
     statistics_tensors,
@@ -90,7 +90,7 @@ def teach(
     weight, bias = taught_head(moments, rows, plain, seed)
     head = _head(parent.head, weight, bias)
     with reporter.step("find its channels"):
-        seen = observe(runner, normalised(images, preprocess, 50), space, margin_of(head))
+        seen = observe(runner, normalised(images, preprocess, 50), space, channelled_margin(head))
     value = parent.trunk.graph.output
     calm = steadied(seen.moments[value], moments, len(images))
     statistics = ClassStatistics({**seen.moments, value: calm}, seen.sensitivity)

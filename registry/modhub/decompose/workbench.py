@@ -25,7 +25,7 @@ from modhub.decompose.selection import importance
 from modhub.decompose.statistics import (
     CORRELATION_LIMIT,
     ClassStatistics,
-    margin_of,
+    channelled_margin,
     observe,
     statistics_tensors,
 )
@@ -75,8 +75,8 @@ class Workbench:
         batches = normalised(self.own(row), self._preprocess, self.options.batch)
         head = channelled_head(self.parent.head.weight, self.parent.head.bias, row)
         on_device = (each.to(self.options.device) for each in batches)
-        weight, bias = (each.to(self.options.device) for each in head)
-        return observe(runner, on_device, self.space, margin_of((weight, bias), self.parent.head.tail))
+        placed = head[0].to(self.options.device), head[1].to(self.options.device)
+        return observe(runner, on_device, self.space, channelled_margin(placed, self.parent.head.tail))
 
     def draft(self, row: int, mask: Mask, statistics: ClassStatistics | None = None) -> ModuleDraft:
         """The module of one class that keeps the slots of `mask` (slots,) and what must stay with them.
