@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import modhub
+from modhub import push
 from modhub_cli.main import COMMANDS
 from tests.console import Console
 from tests.paper import write_paper_artifact
@@ -136,6 +137,7 @@ finally:
 def shop(tmp_path_factory):
     home = tmp_path_factory.mktemp("shop")
     write_paper_artifact(home / "pets", {"cat": 0.8, "dog": 0.7})
+    push(home / "pets", "lab/pets", version="1.0.0", hub=str(home / "hub"))
     return home
 
 
