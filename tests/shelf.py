@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -137,6 +138,11 @@ class Shelf:
             for repository, pairs in self.stored.items()
             if any(entry.answers_to(label) for _, held in pairs for entry in held.modules)
         ]
+
+    def nearest(self, label: str) -> Sequence[str]:
+        held = (manifest for pairs in self.stored.values() for _, manifest in pairs)
+        known = {entry.label for one in held for entry in one.modules}
+        return difflib.get_close_matches(label, sorted(known))
 
     def _of(self, repository: RepositoryId) -> list[tuple[Release, RepositoryManifest]]:
         # As on a hub, case does not matter.

@@ -319,6 +319,19 @@ GRAMMAR = "A ref is namespace/name[/label][>=1.2,<2 | @revision], or a bare labe
             "See what there is with: modhub search\n",
         ),
         (
+            ("pull", "lab/pets/cat", "dgo"),
+            "Error: No repository on this hub has a class 'dgo'.\nNearest: dog.\n",
+        ),
+        (
+            ("verify", "catt"),
+            "Error: No repository on this hub has a class 'catt'.\nNearest: cat.\n",
+        ),
+        (
+            ("pull", "cat>=3"),
+            "Error: No provider of 'cat = >=3' will do: lab/pets has no release that matches '>=3'.\n"
+            "Allow other releases, or name a repository.\n",
+        ),
+        (
             ("push", "zoo", "lab/pets", "--version", "1.0.0"),
             "Error: Release 1.0.0 of 'lab/pets' exists with other files.\n"
             "Releases never change; push the next version: --version 1.0.1\n",

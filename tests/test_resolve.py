@@ -15,7 +15,10 @@ from tests.shelf import Shelf, digest
 
 def picks(shelf, modules, prefer=None, **constraints):
     resolution = resolve(
-        Project("t", Project.of(modules).wants, Constraints(**constraints)), shelf, prefer=prefer
+        Project("t", Project.of(modules).wants, Constraints(**constraints)),
+        shelf,
+        prefer=prefer,
+        nearest=shelf.nearest,
     )
     return {module.want.label: f"{module.repository} {module.release}" for module in resolution.modules}
 
@@ -185,6 +188,12 @@ def test_lock_is_kept_until_it_may_not_be(shelf):
             {},
             NotFoundError,
             "There is no class 'dig' in lab/r20 2.0.0. Nearest there: dog.",
+        ),
+        (
+            ["lion", "dgo"],
+            {},
+            NotFoundError,
+            "No repository on this hub has a class 'dgo'. Nearest: dog.",
         ),
         (
             ["unicorn"],

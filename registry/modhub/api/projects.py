@@ -150,7 +150,9 @@ def resolve_project(
         raise CompositionError(
             f"The composition '{project.name}' has no modules.", hint="Add one with: modhub add LABEL=REF"
         )
-    resolution = resolve(project, catalog, prefer=None if keep is None else keep.preferences)
+    resolution = resolve(
+        project, catalog, prefer=None if keep is None else keep.preferences, nearest=catalog.nearest
+    )
     for text in dict.fromkeys(
         yanked_warning(module.repository, module.release)
         for module in resolution.modules

@@ -104,7 +104,8 @@ def pull(
 def pull_refs(catalog: Catalog, refs: Sequence[Ref], reporter: Reporter = SILENT) -> list[Pulled]:
     """One `Pulled` per repository and release; bare labels are resolved first, as in a composition."""
     bare = [ref for ref in refs if ref.repository is None]
-    chosen = resolve(Project.of([str(ref) for ref in bare]), catalog).modules if bare else ()
+    wants = Project.of([str(ref) for ref in bare])
+    chosen = resolve(wants, catalog, nearest=catalog.nearest).modules if bare else ()
     wanted: dict[tuple[RepositoryId, Release], list[str] | None] = {}
     for module in chosen:
         labels = wanted.setdefault((module.repository, module.release), [])

@@ -17,7 +17,7 @@ The answer is the first in that order that can be completed; it does not depend 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from modhub.project import Project, Want
 from modhub.resolve.explain import explain
@@ -28,8 +28,16 @@ from modhub.resolve.universe import Universe
 __all__ = ["Catalogue", "Preferences", "Release", "Resolution", "ResolvedModule", "resolve"]
 
 
-def resolve(project: Project, catalogue: Catalogue, *, prefer: Preferences | None = None) -> Resolution:
+def resolve(
+    project: Project,
+    catalogue: Catalogue,
+    *,
+    prefer: Preferences | None = None,
+    nearest: Callable[[str], Sequence[str]] = lambda _: (),
+) -> Resolution:
     """Pick a release for every repository and a provider for every bare label.
+
+    `nearest` is asked which classes look like a bare label that nobody provides, for the error's hint.
 
     Raises `NotFoundError` for a repository, version or class that does not exist, and `ResolutionError` when
     what exists cannot stand together; the message names the wants that disagree. A repository that a want
@@ -44,6 +52,6 @@ def resolve(project: Project, catalogue: Catalogue, *, prefer: Preferences | Non
     while found is not None and universe.rule_out(found):
         found = solve(project.wants, project.constraints.max_trunks)
     if found is None:
-        raise explain(project, universe, solve)
+        raise explain(project, universe, solve, nearest)
     by_label = {module.want.label: module for module in found}
     return Resolution(tuple(by_label[want.label] for want in project.wants))

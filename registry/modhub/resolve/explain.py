@@ -13,16 +13,17 @@ from modhub.resolve.universe import Universe
 __all__ = ["explain"]
 
 Solve = Callable[[Sequence[Want], int | None], tuple[ResolvedModule, ...] | None]
+Nearest = Callable[[str], Sequence[str]]
 
 
-def explain(project: Project, universe: Universe, solve: Solve) -> ModhubError:
+def explain(project: Project, universe: Universe, solve: Solve, nearest: Nearest) -> ModhubError:
     """The error for a project that `solve(wants, max_trunks)` could not fulfil.
 
     A want that fails by itself is named alone; otherwise wants are dropped one by one while the rest still
     fails, which leaves a smallest set that disagrees.
     """
     for want in project.wants:
-        alone = _alone(want, universe)
+        alone = _alone(want, universe, nearest)
         if alone is not None:
             return alone
     limit = project.constraints.max_trunks
@@ -37,10 +38,10 @@ def explain(project: Project, universe: Universe, solve: Solve) -> ModhubError:
     return _disagreement(core, universe)
 
 
-def _alone(want: Want, universe: Universe) -> ModhubError | None:
+def _alone(want: Want, universe: Universe, nearest: Nearest) -> ModhubError | None:
     """What is wrong with `want` whatever stands beside it."""
     if want.ref.repository is None:
-        return _without_provider(want, universe)
+        return _without_provider(want, universe, nearest)
     repository = want.ref.repository
     allowed = universe.allowed(repository, [want.ref])
     if not allowed:
@@ -79,7 +80,7 @@ def _without_release(want: Want, repository: RepositoryId, universe: Universe) -
     return NotFoundError(f"{repository} has no release that {wanted}.", hint=hint)
 
 
-def _without_provider(want: Want, universe: Universe) -> ModhubError | None:
+def _without_provider(want: Want, universe: Universe, nearest: Nearest) -> ModhubError | None:
     label = want.ref.label or want.label
     reasons = list(universe.unreadable(label))
     for repository in universe.providers(label):
@@ -92,12 +93,15 @@ def _without_provider(want: Want, universe: Universe) -> ModhubError | None:
                 return None
             reasons.append(found)
     if all(f"has no class '{label}'" in reason for reason in reasons):
+        near = nearest(label)
         return NotFoundError(
-            f"No repository on this hub has a class '{label}'.", hint="See what there is with: modhub search"
+            f"No repository on this hub has a class '{label}'.",
+            hint=f"Nearest: {', '.join(near)}." if near else "See what there is with: modhub search",
+            missing="class",
         )
     return ResolutionError(
         f"No provider of '{want}' will do: {_listed(reasons, '; ')}.",
-        hint="Relax [constraints] in modhub.toml, or name a repository.",
+        hint=f"{_relaxed(universe)}, or name a repository.",
     )
 
 
@@ -137,6 +141,11 @@ def _fitting(want: Want, repository: RepositoryId, universe: Universe) -> list[R
         for release in universe.allowed(repository, [want.ref])
         if isinstance(universe.module(want, repository, release), ResolvedModule)
     ]
+
+
+def _relaxed(universe: Universe) -> str:
+    """What could be less strict: `[constraints]` where there are some, else what the ref itself asks for."""
+    return "Relax [constraints] in modhub.toml" if universe.constraints.to_dict() else "Allow other releases"
 
 
 def _constraints(universe: Universe) -> str:
