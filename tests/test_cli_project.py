@@ -195,6 +195,27 @@ def test_constraints(modhub):
     )
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("version", "one"), ("ref", "a/b/c/d"), ("repository", "pets"), ("files", [{"path": "../x"}])],
+)
+def test_a_lock_edited_by_hand_is_named_and_written_anew(modhub, key, value):
+    modhub.good("add", "lab/pets/cat")
+    modhub.good("lock")
+    whole = Path("modhub.lock").read_bytes()
+    document = json.loads(whole)
+    if key == "files":
+        value = [{**document["modules"][0]["files"][0], **value[0]}]
+    document["modules"][0][key] = value
+    Path("modhub.lock").write_text(json.dumps(document))
+    told = modhub("tree", "-q")
+    assert told.code == 1
+    assert told.err.startswith("Error: modhub.lock is damaged: ")
+    assert told.err.endswith("\nWrite the lock again with: modhub lock\n")
+    modhub.good("lock", "-q")
+    assert Path("modhub.lock").read_bytes() == whole
+
+
 def test_a_damaged_lock_is_written_anew(modhub):
     modhub.good("add", "lab/pets/cat")
     modhub.good("lock")

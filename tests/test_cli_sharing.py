@@ -165,6 +165,12 @@ def test_info_versions_yank(shop):
     assert shop("pull", "lab/pets/cat").code == 0
 
 
+def test_a_release_is_called_as_it_was_pushed(shop):
+    for arguments in (("--reason", "wrong"), ("--undo",)):
+        told = shop.good("yank", "lab/pets==1.0", *arguments, "--json").json
+        assert told["version"] == "1.0.0"
+
+
 def test_diff(shop):
     report = shop.good("diff", "lab/pets", "zoo/big", "--json").json
     assert report["added"] == ["great white shark"]

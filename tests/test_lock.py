@@ -5,7 +5,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from modhub.errors import ManifestError, ModhubError, SchemaVersionError
+from modhub.errors import ManifestError, SchemaVersionError
 from modhub.files import pretty_json
 from modhub.lock import Lock, lock_of
 from modhub.manifest import FileInfo
@@ -149,13 +149,14 @@ def changed(lock, change):
         ),
         (
             lambda v: v["modules"][1].update(version="one"),
-            ModhubError,
-            "'one' is not a version. Write it as in PEP 440, for instance 1.2.0 or 2.0rc1.",
+            ManifestError,
+            "modhub.lock is damaged: 'one' is not a version. Write the lock again with: modhub lock",
         ),
         (
             lambda v: v["modules"][0]["files"][0].update(path="../x"),
-            ModhubError,
-            "The path '../x' does not stay inside its repository. Write the lock again with: modhub lock",
+            ManifestError,
+            "modhub.lock is damaged: The path '../x' does not stay inside its repository. "
+            "Write the lock again with: modhub lock",
         ),
         (
             lambda v: v["modules"][0]["files"][0].update(size=-1),

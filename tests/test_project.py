@@ -84,14 +84,15 @@ def test_reads_every_form():
         ),
         (
             '[composition]\nname="a"\n[modules]\ncat="a/b/c/d"',
-            RefError,
-            "'a/b/c/d' is not a ref: it has 4 parts. A ref is namespace/name[/label][>=1.2,<2 | @revision], "
-            "or a bare label such as 'cat'.",
+            ManifestError,
+            "'cat' in 'modules' in modhub.toml: 'a/b/c/d' is not a ref: it has 4 parts. "
+            "A ref is namespace/name[/label][>=1.2,<2 | @revision], or a bare label such as 'cat'.",
         ),
         (
             '[composition]\nname="a"\n[modules]\n"a/b"="*"',
-            RefError,
-            "'a/b' is not a label. A label has none of / @ < > = ! ~ in it.",
+            ManifestError,
+            "'a/b' in 'modules' in modhub.toml: 'a/b' is not a label. "
+            "A label has none of / @ < > = ! ~ in it.",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 from packaging.version import Version
 
-from modhub.errors import ManifestError, hinting
+from modhub.errors import IntegrityError, ManifestError, RefError, hinting
 from modhub.files import parse_json, pretty_json
 from modhub.manifest import FileInfo
 from modhub.manifest.fields import Fields
@@ -112,10 +112,14 @@ class Lock:
     def from_bytes(cls, content: bytes, place: str = LOCK_NAME, *, hint: str = _AGAIN) -> Lock:
         """Read and check the file; `hint` says how to get another.
 
-        Raises `ManifestError`, `SchemaVersionError`, `IntegrityError` or `RefError`.
+        Raises `ManifestError` (`SchemaVersionError` when a newer modhub wrote it) naming `place`.
         """
         with hinting(hint):
-            return cls.from_dict(Fields(parse_json(content, place), place))
+            try:
+                return cls.from_dict(Fields(parse_json(content, place), place))
+            except (IntegrityError, RefError) as error:
+                # What cannot be a ref or a path says so of itself, not of the file it stands in.
+                raise ManifestError(f"{place} is damaged: {error.message}") from None
 
     @classmethod
     def from_dict(cls, fields: Fields) -> Lock:

@@ -217,7 +217,10 @@ def _want(modules: Fields, label: str) -> Want:
             f"'{label}' in {modules.place} should be a ref, not {value!r}.",
             hint='Write it in quotes, for instance "namespace/name/label>=1", or "*".',
         )
-    return Want.parse(label, value)
+    try:
+        return Want.parse(label, value)
+    except RefError as error:
+        raise ManifestError(f"'{label}' in {modules.place}: {error.message}", hint=error.hint) from None
 
 
 def _known(fields: Fields, keys: tuple[str, ...]) -> None:

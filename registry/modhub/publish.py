@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packaging.version import Version
@@ -131,8 +131,10 @@ def _change_yanked(
             raise NotFoundError(
                 f"'{repository}' has no release {version}.", hint=f"Releases: {known}.", missing="revision"
             )
-        if releases[version].yanked == reason:
-            return releases[version]
+        # As the release is written: 1.0 is 1.0.0.
+        release = replace(releases[version], yanked=reason)
+        if release == releases[version]:
+            return release
         head = catalog.hub.commit_of(repository, MAIN)
         reasons: dict[Version, str] = {}
         if YANKED_NAME in catalog.hub.tree(repository, head):
@@ -147,7 +149,7 @@ def _change_yanked(
             catalog.hub.commit(repository, [Add(YANKED_NAME, pretty_json(document))], title, parent=head)
         except StaleParentError:
             continue
-        return Release(version, releases[version].commit, reason)
+        return release
     raise ConflictError(f"'{repository}' kept changing.", hint="Try again later.")
 
 

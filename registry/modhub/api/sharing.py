@@ -247,7 +247,7 @@ def yank(
         release = take_back(catalog, parsed.repository, version, reason or before or "")
     return {
         "repository": str(parsed.repository),
-        "version": str(version),
+        "version": str(release.version),
         "yanked": release.yanked,
         "before": before,
     }
