@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import click
 
+from modhub_cli.output import styled
+
 __all__ = ["DEBUG_VARIABLE", "INTERRUPTED", "report"]
 
 DEBUG_VARIABLE = "MODHUB_DEBUG"
@@ -26,6 +28,9 @@ def report(error: BaseException) -> int:
 
 
 def _exit(error: BaseException) -> int:
+    if isinstance(error.__context__, BrokenPipeError):
+        # click makes a silent exit with 1 of it.
+        return _broken_pipe(error)
     code = getattr(error, "exit_code", None)
     if code is None:
         code = getattr(error, "code", 0)
@@ -82,7 +87,7 @@ def _other(error: BaseException) -> int:
 
 
 def _say(message: str, hint: str = "") -> None:
-    click.echo(click.style("Error: ", fg="red", bold=True) + message, err=True)
+    click.echo(styled("Error: ", fg="red", bold=True) + message, err=True)
     if hint:
         click.echo(hint, err=True)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 import click
@@ -74,6 +76,13 @@ def cli() -> None:
 
     Begin with: modhub demo
     """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        from modhub.errors import StorageError
+
+        # Some libraries abort the process for it when they are imported.
+        raise StorageError("The current directory is gone.", hint="Change to one that is there.") from None
 
 
 def run(interrupted: Callable[[], bool] = lambda: False) -> int:
@@ -99,6 +108,10 @@ def main() -> None:
     stopped: list[int] = []
     # The client of the Hub tells of each new try; one sentence at the end is enough.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # The name of a file may be no text; it is printed as the bytes that it is, for scripts to use.
+        utf8 = sys.stdout.encoding.lower() in ("utf-8", "utf8")
+        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "replace")
 
     def noted(number: int, frame: FrameType | None) -> None:
         signals.append(number)

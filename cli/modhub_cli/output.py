@@ -7,6 +7,7 @@ keys that scripts can rely on, or with `--quiet` only the lines that a script wo
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from modhub.reporter import Reporter
 
-__all__ = ["Out", "count", "fraction", "many", "shown_to", "size"]
+__all__ = ["Out", "count", "fraction", "many", "shown_to", "size", "styled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,9 @@ class Out:
     ) -> None:
         """Print a result once: `value` as JSON, or what `human` prints, or the `quiet` lines."""
         if self.mode == "json":
-            click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+            text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+            # The name of a file may be no text: what UTF-8 has no bytes for is written as JSON's own escape.
+            click.echo(text.encode("utf-8", "backslashreplace").decode())
         elif self.mode == "quiet":
             for line in quiet:
                 click.echo(line)
@@ -53,23 +56,32 @@ class Out:
         *,
         right: Sequence[int] = (),
     ) -> None:
-        """A table for people; columns in `right` are numbers."""
+        """A table for people; columns in `right` are numbers. The first is what they copy: it stays whole."""
         from rich import box
         from rich.table import Table
 
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for position, column in enumerate(columns):
-            table.add_column(column, justify="right" if position in right else "left", overflow="fold")
+            table.add_column(
+                column,
+                justify="right" if position in right else "left",
+                overflow="fold",
+                no_wrap=position == 0,
+            )
         for row in rows:
             table.add_row(*row)
-        self.console().print(table)
+        console = self.console()
+        with console.capture() as captured:
+            console.print(table)
+        # Unlike rich, click knows what to do with a stdout that is closed, a broken pipe or plain ASCII.
+        click.echo(captured.get(), nl=False)
 
     def facts(self, items: Mapping[str, str]) -> None:
         """Names and values, one a line; empty values are left out."""
         shown = {name: text for name, text in items.items() if text}
         width = max((len(name) for name in shown), default=0)
         for name, text in shown.items():
-            self.line(f"{click.style(name.ljust(width), dim=True)}  {text}")
+            self.line(f"{styled(name.ljust(width), dim=True)}  {text}")
 
     def line(self, text: str = "") -> None:
         """A line of data for people."""
@@ -85,13 +97,13 @@ class Out:
         context = click.get_current_context(silent=True)
         if asks_hub and context and context.get_parameter_source("hub") is ParameterSource.COMMANDLINE:
             command += f" --hub {shlex.quote(context.params['hub'])}"
-        self.note(f"{click.style('next:', dim=True)} {command}")
+        self.note(f"{styled('next:', dim=True)} {command}")
 
     def console(self) -> Console:
         """Rich's console on stdout; markup is off, since labels may hold brackets."""
         from rich.console import Console
 
-        width = None if sys.stdout.isatty() else 110
+        width = None if sys.stdout is not None and sys.stdout.isatty() else 110
         return Console(file=sys.stdout, markup=False, highlight=False, width=width, emoji=False)
 
     def reporter(self) -> Reporter:
@@ -99,6 +111,11 @@ class Out:
         from modhub_cli.progress import progress_reporter
 
         return progress_reporter(self.mode)
+
+
+def styled(text: str, **style: Any) -> str:
+    """`click.style`, unless NO_COLOR says otherwise."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, **style)
 
 
 def size(count: int) -> str:

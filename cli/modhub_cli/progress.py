@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from modhub.reporter import Lines, Reporter
+from modhub_cli.output import styled
 
 __all__ = ["progress_reporter"]
 
@@ -73,4 +74,4 @@ def _say(text: str) -> None:
 
 
 def _warn(text: str) -> None:
-    _say(f"{click.style('Warning:', fg='yellow')} {text}")
+    _say(f"{styled('Warning:', fg='yellow')} {text}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def command(
         reporter=out.reporter(),
     )
     out.emit(report, human=lambda: show_build(out, report, target), quiet=[str(target)])
-    out.next(f"modhub predict {target} IMAGE")
+    out.next(f"modhub predict {shlex.quote(str(target))} IMAGE")
 
 
 def show_build(out: Out, report: dict[str, Any], target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -209,7 +210,7 @@ def command(
             "These figures are of images kept aside while the modules were made; the parent may know "
             "them by heart. --measure DATA takes others, and search puts modules measured so first."
         )
-    out.next(f"modhub push {target} NAMESPACE/NAME --version 1.0.0")
+    out.next(f"modhub push {shlex.quote(str(target))} NAMESPACE/NAME --version 1.0.0")
 
 
 def _names(text: str | None) -> list[str] | None:

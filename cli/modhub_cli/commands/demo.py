@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from modhub_cli.options import reporting
-from modhub_cli.output import Out
+from modhub_cli.output import Out, styled
 
 __all__ = ["command"]
 
@@ -40,9 +40,9 @@ def command(target: Path, force: bool, out: Out) -> None:
     with new_directory(target, force=force or again) as root:
         for number, step in enumerate(tell(root, story, out.reporter()), 1):
             if out.mode == "human":
-                out.line(f"{click.style(f'{number}. {step.title}.', bold=True)} {step.sentence}")
+                out.line(f"{styled(f'{number}. {step.title}.', bold=True)} {step.sentence}")
                 for line in step.commands:
-                    out.line(click.style(f"   $ {line}", dim=True))
+                    out.line(styled(f"   $ {line}", dim=True))
         write_report(root / REPORT_NAME, story)
     path = target / REPORT_NAME
 

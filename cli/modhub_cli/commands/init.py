@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -25,4 +26,5 @@ def command(directory: Path | None, name: str | None, out: Out) -> None:
 
     path = create_project(directory or Path(), name)
     out.emit({"path": str(path)}, human=lambda: out.line(str(path)), quiet=[str(path)])
-    out.next(f"{f'cd {directory} && ' if directory else ''}modhub add LABEL=REF")
+    there = f"cd {shlex.quote(str(directory))} && " if directory else ""
+    out.next(f"{there}modhub add LABEL=REF")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -65,4 +66,4 @@ def command(
         reporter=out.reporter(),
     )
     out.emit(report, human=lambda: show_build(out, report, target), quiet=[str(target)])
-    out.next(f"modhub evaluate {target} --data DATA --before {build}")
+    out.next(f"modhub evaluate {shlex.quote(str(target))} --data DATA --before {shlex.quote(str(build))}")

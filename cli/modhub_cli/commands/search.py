@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
 from modhub_cli.options import hub_option, offline_option, reporting
@@ -78,4 +80,4 @@ def command(
 
     out.emit(answer, human=human, quiet=[module["ref"] for module in found])
     if found:
-        out.next(f"modhub pull {found[0]['ref']}", asks_hub=True)
+        out.next(f"modhub pull {shlex.quote(found[0]['ref'])}", asks_hub=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -97,4 +98,4 @@ def command(
             out.line(f"images it takes where all known classes are composed / one alone ({how}): {named}")
 
     out.emit(made, human=human, quiet=[str(target)])
-    out.next(f"modhub push {target} NAMESPACE/NAME --version 1.0.0")
+    out.next(f"modhub push {shlex.quote(str(target))} NAMESPACE/NAME --version 1.0.0")

@@ -18,7 +18,7 @@ from modhub.hub import open_hub
 from modhub.hub.disk import disk_errors
 from modhub.lock import LOCK_NAME, Lock, LockedModule, lock_of
 from modhub.project import PROJECT_NAME, Project, Want, add_want, new_project, remove_want
-from modhub.refs import Ref
+from modhub.refs import Ref, is_text
 from modhub.reporter import SILENT, Reporter
 from modhub.resolve import resolve
 
@@ -60,11 +60,17 @@ class LockReport:
 
 
 def create_project(directory: Path, name: str | None = None) -> Path:
-    """Write a fresh `modhub.toml` into `directory`. Raises `StorageError` when there is one."""
+    """Write a fresh `modhub.toml` into `directory`. Raises `StorageError` when there is one.
+
+    `name` is by default the directory's. Raises `CompositionError` for one that is no line of text.
+    """
     path = directory / PROJECT_NAME
     if path.exists():
         raise StorageError(f"'{path}' exists already.", hint="Add modules to it with: modhub add LABEL=REF")
-    write_text(path, new_project(name or directory.resolve().name))
+    name = name or directory.resolve().name
+    if not is_text(name):
+        raise CompositionError(f"{name!a} is no name that a file can hold.", hint="Give another with --name.")
+    write_text(path, new_project(name))
     return path
 
 
