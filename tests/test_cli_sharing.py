@@ -165,6 +165,11 @@ def test_info_versions_yank(shop):
     assert shop("pull", "lab/pets/cat").code == 0
 
 
+def test_a_bare_label_that_is_named_twice_is_pulled_once(shop):
+    pulled = shop.good("pull", "cat", "Cat", "lab/pets/cat", "--json").json
+    assert [module["label"] for module in pulled["modules"]] == ["cat"]
+
+
 def test_a_release_is_called_as_it_was_pushed(shop):
     for arguments in (("--reason", "wrong"), ("--undo",)):
         told = shop.good("yank", "lab/pets==1.0", *arguments, "--json").json

@@ -28,9 +28,6 @@ def report(error: BaseException) -> int:
 
 
 def _exit(error: BaseException) -> int:
-    if isinstance(error.__context__, BrokenPipeError):
-        # click makes a silent exit with 1 of it.
-        return _broken_pipe(error)
     code = getattr(error, "exit_code", None)
     if code is None:
         code = getattr(error, "code", 0)

@@ -103,8 +103,9 @@ def pull(
 
 def pull_refs(catalog: Catalog, refs: Sequence[Ref], reporter: Reporter = SILENT) -> list[Pulled]:
     """One `Pulled` per repository and release; bare labels are resolved first, as in a composition."""
-    bare = [ref for ref in refs if ref.repository is None]
-    wants = Project.of([str(ref) for ref in bare])
+    # Named twice is wanted once, as it is with whole refs.
+    bare = {str(ref).casefold(): str(ref) for ref in refs if ref.repository is None}
+    wants = Project.of(bare.values())
     chosen = resolve(wants, catalog, nearest=catalog.nearest).modules if bare else ()
     wanted: dict[tuple[RepositoryId, Release], list[str] | None] = {}
     for module in chosen:
