@@ -149,10 +149,19 @@ def few_shot(world: World, classes: Sequence[tuple[str, str]], shots: int, seed:
 
 
 def none_of_these(
-    world: World, ledger: Ledger, name: str, foreign: str, size: int | None = None, sets: int = 10
+    world: World,
+    ledger: Ledger,
+    name: str,
+    foreign: str,
+    size: int | None = None,
+    sets: int = 10,
+    *,
+    flops: float | None = None,
+    told: bool = True,
 ) -> Row:
     """AUROC of the acceptance of classifiers of `size` classes (None: of all), images of these classes
-    against another set's; the mean over `sets` of them.
+    against another set's; the mean over `sets` of them. With `flops` they are cut without data, `told` that
+    they will have to say no or not.
 
     Beside it, on the parent's logits of the same classes: the maximal softmax probability (Hendrycks & Gimpel
     2017) and the energy score (Liu et al. 2020); of all classes also a mixture that was tried.
@@ -161,7 +170,9 @@ def none_of_these(
     chosen = [parent.labels] if size is None else class_sets(parent.labels, size, sets)
 
     def work(labels: tuple[str, ...]) -> dict[str, float]:
-        classifier = compose(world.parts(name, labels), reject=True)
+        budget = None if flops is None else Budget(flops=flops)
+        parts = world.parts(name, labels)
+        classifier = compose(parts, budget=budget, reject=told, imagination=world.imagination)
         rows = torch.tensor([parent.labels.index(label) for label in labels])
         own = world.images(dataset, "test").only(list(labels))
         own = own.sample(max(2000 // len(parent.labels), 2000 // len(labels) // 2), 0)
@@ -182,6 +193,8 @@ def none_of_these(
             found["energy"].append(stacked.logsumexp(1))
             found["mixed"].append(torch.cat(both))
         values = {key: auroc(*scores) for key, scores in found.items()}
+        if flops is not None:
+            values["accuracy"] = world.accuracy(classifier, dataset)
         values["false_accept"] = float((found["acceptance"][1] >= 0).double().mean())
         values["accepted"] = float((found["acceptance"][0] >= 0).double().mean())
         if size is not None:
@@ -192,14 +205,17 @@ def none_of_these(
             values["siblings"] = float((said >= 0).double().mean())
         return values
 
+    kind = "reject" if flops is None else f"reject-{flops:g}{'' if told else '-untold'}"
     every = [
         ledger.measure(
-            f"reject/{name}/{foreign}/{'+'.join(labels) if size else 'all'}", partial(work, labels)
+            f"{kind}/{name}/{foreign}/{'+'.join(labels) if size else 'all'}", partial(work, labels)
         )
         for labels in chosen
     ]
     known = [value for value in every if value is not None]
     what = f"AUROC of “none of these”, {foreign} images, {size or 'all'} of {len(parent.labels)} classes"
+    if flops is not None:
+        what += f", {100 * flops:.0f} % FLOPs, no data" + ("" if told else ", not told of --reject")
     if not known:
         return Row(what, name, "≥ .90", "not measured yet", None)
     mean = {key: float(np.mean([value[key] for value in known])) for key in known[0]}
@@ -208,6 +224,7 @@ def none_of_these(
         f"{mean['acceptance']:.3f} (maximum softmax probability {mean['msp']:.3f}, energy "
         f"{mean['energy']:.3f}{tried}; {len(known)} sets); at the threshold {100 * mean['accepted']:.0f} % "
         f"of its own and {100 * mean['false_accept']:.0f} % of the others are accepted"
+        + ("" if flops is None else f"; {100 * mean['accuracy']:.2f} % right")
         + (f", and {100 * mean['siblings']:.1f} % of its parent's other classes" if size is not None else "")
     )
     return Row(what, name, "≥ .90", text, mean["acceptance"] >= 0.9)

@@ -221,6 +221,11 @@ def strange_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) ->
         for names, foreign in ((MAIN, "cifar100"), (("C100-R20",), "cifar10"))
         for name in chosen(arguments, names)
         for size in (2, 5, None)
+    ] + [
+        across.none_of_these(world, ledger, name, "cifar100", 2, 4, flops=flops, told=told)
+        for name in chosen(arguments, MAIN)
+        for flops in (0.7, 0.5)
+        for told in (True, False)
     ]
 
 

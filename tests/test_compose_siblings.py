@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,52 @@ def test_channels_of_a_class_alone_are_chosen_by_what_images_say() -> None:
     both = pair.material(mask, None, Fitting(images, Imagination()))
     assert both is not None
     assert pair.seeing(both) is pair
+
+
+def test_sets_that_may_say_no_have_images_of_siblings_imagined() -> None:
+    def others_of(labels: str, *, reject: bool) -> dict[str, int]:
+        (plan,) = plans(parts_of(digit_modules(), list(labels)), reject=reject)
+        wishes = plan.wishes()
+        assert len(wishes) == len(labels) + sum(wish.others for wish in wishes.values())
+        return {id_: len(wish.rows) for id_, wish in wishes.items() if wish.others and wish.rows is not None}
+
+    assert others_of("35", reject=False) == {}
+    assert list(others_of("35", reject=True).values()) == [4, 4]
+    assert others_of("012345", reject=True) == {}
+    # Of other sets other siblings are left.
+    assert not others_of("35", reject=True).keys() & others_of("345", reject=True).keys()
+
+
+def test_many_classes_that_may_say_no_have_one_wish_for_their_siblings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys.modules[plans.__module__], "_OWN", 1)
+    (plan,) = plans(parts_of(digit_modules(), ["3", "5"]), reject=True)
+    assert [wish.others for wish in plan.wishes().values()] == [False, True]
+
+
+def test_a_set_cut_without_data_refuses_its_siblings_better_when_it_knows_that_it_may() -> None:
+    own, others = (pixels_of(digits(labels, "test"))[0] for labels in ("35", "0124"))
+    errors = []
+    for reject in (False, True):
+        parts = parts_of(digit_modules(), ["3", "5"])
+        classifier = compose(parts, budget=Budget(flops=0.5), reject=reject)
+        accepted = [float((classifier.assess(pixels)[1] >= 0).float().mean()) for pixels in (own, others)]
+        errors.append((1 - accepted[0] + accepted[1]) / 2)
+    assert errors[1] < errors[0]
+    assert errors[1] < 0.15
+
+
+def test_tuning_images_of_both_sides_are_drawn_alike_where_no_is_an_answer() -> None:
+    images = digits("012345")
+    parts = parts_of(digit_modules(), ["3", "5"])
+    sides = []
+    for reject in (False, True):
+        (plan,) = plans(parts, reject=reject)
+        material = plan.material(plan.mask(Budget(flops=0.6)), None, Fitting(images, Imagination()))
+        assert material is not None
+        sides.append(material.both_sides)
+    assert sides == [False, True]
 
 
 def test_a_build_keeps_its_siblings(tmp_path: Path) -> None:
