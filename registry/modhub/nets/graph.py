@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -205,9 +205,11 @@ class Network:
         """A copy in which these roles of one node hold other numbers; a role it lacked is added."""
         node = self.graph.node[node_name]
         names = {role: f"{node_name}.{role}" for role in tensors} | dict(node.tensors)
-        changed = Node(node.name, node.op, node.inputs, node.attributes, names)
-        nodes = tuple(changed if each is node else each for each in self.graph.nodes)
-        graph = Graph(self.graph.input, self.graph.input_shape, nodes, self.graph.output)
+        graph = self.graph
+        if names != node.tensors:
+            changed = replace(node, tensors=names)
+            nodes = tuple(changed if each is node else each for each in graph.nodes)
+            graph = Graph(graph.input, graph.input_shape, nodes, graph.output)
         return Network(graph, {**self.tensors, **{names[role]: tensor for role, tensor in tensors.items()}})
 
     def parameters(self) -> Iterator[Tensor]:
