@@ -174,7 +174,7 @@ class Network:
             for role, spec in self.graph.tensor_specs(node).items():
                 name = node.tensors.get(role)
                 if name is not None:
-                    _check_tensor(self.tensors.get(name), spec, name, node, self.graph)
+                    _check_tensor(self.tensors.get(name), spec, name, node)
                 elif not spec.optional:
                     raise IntegrityError(f"{_place(node)} has no '{role}' tensor.")
             if extra := set(node.tensors) - set(self.graph.tensor_specs(node)):
@@ -247,7 +247,7 @@ def _bounded(shape: Shape, place: str) -> Shape:
     return shape
 
 
-def _check_tensor(tensor: Tensor | None, spec: TensorSpec, name: str, node: Node, graph: Graph) -> None:
+def _check_tensor(tensor: Tensor | None, spec: TensorSpec, name: str, node: Node) -> None:
     if tensor is None:
         raise IntegrityError(f"{_place(node)} needs the tensor '{name}', which is missing.")
     if tuple(tensor.shape) != spec.shape or tensor.dtype != spec.dtype:
@@ -255,10 +255,8 @@ def _check_tensor(tensor: Tensor | None, spec: TensorSpec, name: str, node: Node
             f"The tensor '{name}' is {_described(tensor.shape, tensor.dtype)}; {_place(node)[0].lower()}"
             f"{_place(node)[1:]} needs {_described(spec.shape, spec.dtype)}."
         )
-    if spec.dtype is torch.int64 and tensor.numel():
-        size = graph.shapes[node.inputs[0]][node.attributes["dim"]]
-        if int(tensor.min()) < 0 or int(tensor.max()) >= size:
-            raise IntegrityError(f"The tensor '{name}' points outside the {size} channels it selects from.")
+    if spec.dtype is torch.int64 and not bool(((tensor >= 0) & (tensor < spec.below)).all()):
+        raise IntegrityError(f"The tensor '{name}' points outside the {spec.below} channels it selects from.")
 
 
 def _described(shape: tuple[int, ...] | torch.Size, dtype: torch.dtype) -> str:

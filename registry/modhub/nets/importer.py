@@ -37,6 +37,7 @@ _CHANCES: Mapping[str, Ending] = {
     "aten.softmax.int": lambda logits: logits.softmax(1),
     "aten.log_softmax.int": lambda logits: logits.log_softmax(1),
 }
+_WRAPPERS = ("wrap_with_autocast", "wrap_with_set_grad_enabled", "tag_activation_checkpoint")
 ATTENTION = ("scaled_dot_product_attention", "multi_head_attention", "transformer_encoder")
 PRODUCTS = ("aten.matmul", "aten.bmm", "aten.einsum", "aten.baddbmm")
 
@@ -72,7 +73,9 @@ def import_module(module: nn.Module, input_shape: tuple[int, int, int], *, name:
 
 def _attends(program: torch.export.ExportedProgram) -> bool:
     """Attention by name, or spelled out: a softmax beside products of values."""
-    targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    parts = [part for part in program.graph_module.modules() if isinstance(part, fx.GraphModule)]
+    nodes = [node for part in parts for node in part.graph.nodes]
+    targets = {str(node.target) for node in nodes if node.op == "call_function"}
     named = any(word in target for target in targets for word in ATTENTION)
     spelled = any(target.startswith(PRODUCTS) for target in targets)
     return named or (spelled and any(target.startswith("aten.softmax") for target in targets))
@@ -211,20 +214,40 @@ class _Translation(Emitter):
         return (lambda logits: logits) if self.last is None else _CHANCES[str(self.last.target)]
 
     def network(self) -> Network:
-        constants = self._constants()
-        output = ""
-        for node in self.program.graph.nodes:
+        constants, graph = self._constants(), self.program.graph
+        self._walk(graph, [constants.get(node.name, "input") for node in graph.find_nodes(op="placeholder")])
+        (output,) = graph.find_nodes(op="output")
+        return Network(
+            Graph("input", self.input_shape, tuple(self.nodes), self._output(output)), self.tensors
+        )
+
+    def _walk(self, graph: fx.Graph, inputs: list[Place]) -> None:
+        """Give every node of the graph its place, the placeholders those of `inputs`."""
+        waiting = iter(inputs)
+        for node in graph.nodes:
             if node.op == "placeholder":
-                self.places[node] = constants.get(node.name, "input")
+                self.places[node] = next(waiting)
             elif self.last is not None and node is self.last:
                 self.places[node] = self._place(node.args[0])
             elif node.op == "call_function":
                 self.current = node
-                self.places[node] = self._call(node)
-            elif node.op == "output":
-                output = self._output(node)
-        graph = Graph("input", self.input_shape, tuple(self.nodes), output)
-        return Network(graph, self.tensors)
+                self.places[node] = self._part_of_its_own(node) or self._call(node)
+
+    def _part_of_its_own(self, node: fx.Node) -> list[Place] | None:
+        """What a part of the forward returns that runs in a context such as `torch.autocast`; None for any
+        other node."""
+        kind = str(node.target)
+        if kind not in _WRAPPERS:
+            return None
+        at = next(at for at, each in enumerate(node.args) if getattr(each, "op", "") == "get_attr")
+        settings, (part, *inputs) = node.args[:at], node.args[at:]
+        if kind == "wrap_with_autocast" and settings[2]:
+            number = str(settings[1]).removeprefix("torch.")
+            raise UnsupportedOperatorError(f"autocast to {number}", self.layer(node))
+        graph = getattr(node.graph.owning_module, str(part.target)).graph  # type: ignore[union-attr]
+        self._walk(graph, [self._place(each) for each in inputs])
+        (output,) = graph.find_nodes(op="output")
+        return [self._place(each) for each in output.args[0]]
 
     def _constants(self) -> Mapping[str, Tensor]:
         signature = self.program.graph_signature
@@ -264,9 +287,11 @@ class _Translation(Emitter):
             return self._part(node, args[0], args[1])
         if isinstance(node.meta.get("val"), torch.SymInt | int):
             return node.meta["val"]
+        packet = target.partition(".")[0]
+        if packet.startswith("_assert"):
+            return None
         if not any(item in self.shapes for item in _leaves([*args, *kwargs.values()], str)):
             return self._constant(node, args, kwargs)
-        packet = target.partition(".")[0]
         reader = READERS.get(packet.rstrip("_") if packet.rstrip("_") in READERS else packet)
         if reader is None:
             raise UnsupportedOperatorError(f"aten.{packet}", self.layer(node))
@@ -296,8 +321,6 @@ class _Translation(Emitter):
         kwargs = {key: value for key, value in kwargs.items() if key != "device"}
         if _leaves([*args, *kwargs.values()], torch.SymInt) or not callable(node.target):
             raise UnsupportedOperatorError(str(node.target), self.layer(node))
-        if str(node.target).startswith("aten._assert"):
-            return None
         with torch.no_grad():
             result = node.target(*args, **kwargs)
         if isinstance(result, Tensor):
