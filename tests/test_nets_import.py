@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -263,6 +264,22 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], type[ModhubError], str]] = {
         "Called returns a dict; a classifier returns one tensor, the logits. Wrap the model so that it "
         "returns its logits alone.",
     ),
+    "an output of its own kind": (
+        lambda: Called(lambda x: SimpleNamespace(logits=x)),  # type: ignore[arg-type, return-value]
+        NetworkImportError,
+        "net returns a SimpleNamespace; a classifier returns one tensor, the logits. Wrap the model so that "
+        "it returns its logits alone.",
+    ),
+    "weights without numbers": (
+        lambda: Called(F.relu).to("meta"),
+        ParentError,
+        "The weight 'row' of net holds no numbers. Load its weights first.",
+    ),
+    "weights not made yet": (
+        lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(3)),
+        ParentError,
+        "The weight '1.weight' of net holds no numbers. Load its weights first.",
+    ),
     "weights that are no numbers": (
         nan,
         ParentError,
@@ -291,6 +308,25 @@ def test_layers_stay_in_the_mode_they_are_in() -> None:
     module = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4).eval(), nn.Dropout())
     assert "batch_norm" in [node.op for node in import_module(module, SHAPE).graph.nodes]
     assert [each.training for each in module.modules()] == [True, True, False, True]
+
+
+@pytest.mark.parametrize("wrapper", [nn.DataParallel, partial(torch.compile, backend="eager")])
+def test_wrappers_are_taken_off(wrapper: Callable[[nn.Module], nn.Module]) -> None:
+    module = Called(F.relu)
+    wrapped = import_module(wrapper(module), SHAPE)
+    assert wrapped.sha256 == import_module(module, SHAPE).sha256
+
+
+def test_weights_packed_beside_the_state_dict_are_no_crash() -> None:
+    """Quantised layers keep other things than tensors there."""
+    packed = Called(F.relu)
+    packed.register_module("extra", Packed())
+    assert import_module(packed, SHAPE).tensors
+
+
+class Packed(nn.Module):
+    def get_extra_state(self) -> object:
+        return "packed"
 
 
 def test_wrong_input_size() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
@@ -51,6 +52,7 @@ def import_module(module: nn.Module, input_shape: tuple[int, int, int], *, name:
     are not finite, and `NetworkImportError` for everything else that stands in the way: a forward that
     branches on its data, a transformer, an output that is not one tensor.
     """
+    module = _bare(module)
     name = name or type(module).__name__
     _check_weights(module, name)
     program = _exported(module, input_shape, name)
@@ -71,6 +73,17 @@ def import_module(module: nn.Module, input_shape: tuple[int, int, int], *, name:
     return network
 
 
+def _bare(module: nn.Module) -> nn.Module:
+    """What `torch.compile` and the wrappers for several processors wrap."""
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+            module = inner
+        else:
+            return module
+
+
 def _attends(program: torch.export.ExportedProgram) -> bool:
     """Attention by name, or spelled out: a softmax beside products of values."""
     parts = [part for part in program.graph_module.modules() if isinstance(part, fx.GraphModule)]
@@ -83,6 +96,13 @@ def _attends(program: torch.export.ExportedProgram) -> bool:
 
 def _check_weights(module: nn.Module, name: str) -> None:
     for key, tensor in module.state_dict().items():
+        # Quantised layers keep other things there, too.
+        if not isinstance(tensor, Tensor):
+            continue
+        if tensor.is_meta or nn.parameter.is_lazy(tensor):
+            raise ParentError(
+                f"The weight '{key}' of {name} holds no numbers.", hint="Load its weights first."
+            )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             count = int((~torch.isfinite(tensor)).sum())
             raise ParentError(
@@ -148,9 +168,15 @@ def _exported(
             batch = torch.export.Dim("batch", min=1, max=1 << 20)
             return torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
     except Exception as error:
+        if kind := re.match(r"Found <class '(?:.*\.)?(\w+)'> in output", str(error)):
+            raise NetworkImportError(
+                f"{name} returns a {kind[1]}; a classifier returns one tensor, the logits.",
+                hint=_LOGITS_ALONE,
+            ) from error
         raise NetworkImportError(_why(error, name, input_shape), hint=_HINT) from error
 
 
+_LOGITS_ALONE = "Wrap the model so that it returns its logits alone."
 _HINT = "The forward should be a fixed sequence of layers on one image batch (batch, channel, height, width)."
 
 
@@ -274,7 +300,7 @@ class _Translation(Emitter):
             found = f"{len(places)} values" if len(places) != 1 or form is None else f"a {form.__name__}"
             raise NetworkImportError(
                 f"{type(self.module).__name__} returns {found}; a classifier returns one tensor, the logits.",
-                hint="Wrap the model so that it returns its logits alone.",
+                hint=_LOGITS_ALONE,
             )
         return places[0]
 
