@@ -10,12 +10,13 @@ from torch import Tensor
 
 from modhub.nets import OPERATORS, Graph, Network, Node
 
-POINTWISE = ("relu", "silu", "sigmoid", "hardswish", "gelu", "scale_shift", "clamp", "leaky_relu")
+POINTWISE = ("relu", "silu", "sigmoid", "hardswish", "gelu", "scale_shift", "clamp", "leaky_relu", "softplus")
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "gelu": {"approximate": "none"},
     "scale_shift": {"scale": 0.5, "shift": 0.25},
     "clamp": {"low": 0.1, "high": 2.0},
     "leaky_relu": {"slope": 0.1},
+    "softplus": {"beta": 1.0, "threshold": 20.0},
 }
 STEPS = (
     "conv",
@@ -29,6 +30,10 @@ STEPS = (
     "channel_shuffle",
     "pad_channels",
     "squeeze",
+    "neighbours",
+    "split",
+    "places",
+    "larger",
     "norm",
     "response",
     "pool",
@@ -51,7 +56,7 @@ class _Builder:
         node = self.graph.nodes[-1]
         roles = {}
         for role, spec in self.graph.tensor_specs(node).items():
-            if spec.optional and role == "bias" and len(self.nodes) % 2:
+            if role == "index" or (spec.optional and role == "bias" and len(self.nodes) % 2):
                 continue
             tensor = torch.randn(spec.shape, generator=self.generator) * 0.5
             self.tensors[f"{name}.{role}"] = tensor.abs() + 0.5 if role == "var" else tensor
@@ -116,6 +121,20 @@ def networks(draw: st.DrawFn) -> Network:
                 pooled = build.add("mean", value, dims=(1, 2), keep=True)
                 gate = build.add("sigmoid", build.conv(pooled, channels, kernel=1))
                 made = build.add("multiply", value, gate)
+            case "neighbours":
+                row = build.add(
+                    "reshape", build.add("mean", value, dims=(1, 2), keep=False), shape=(1, channels)
+                )
+                gate = build.add("sigmoid", build.add("channel_conv1d", row, kernel=3))
+                made = build.add("multiply", value, build.add("reshape", gate, shape=(channels, 1, 1)))
+            case "split" if even:
+                parts = build.add("reshape", value, shape=(2, channels // 2, 6, 6))
+                shares = build.add("softmax", parts, dim=0)
+                made = build.add("mean", build.add("multiply", parts, shares), dims=(0,), keep=False)
+            case "places":
+                made = build.add("multiply", value, build.add("largest", value, dims=(0,), keep=True))
+            case "larger":
+                made = build.add("maximum", value, draw(st.sampled_from(others)))
             case "response":
                 lengths = build.add("norm", value, dims=(1, 2), keep=True)
                 mean = build.add("mean", lengths, dims=(0,), keep=True)

@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torchvision import models
@@ -120,6 +121,92 @@ def convnext() -> nn.Module:
     )
 
 
+class EfficientAttention(nn.Module):
+    """Wang et al. 2020, arXiv 1910.03151: a convolution over the channels' means."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 1, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.conv(x.mean((2, 3)).unsqueeze(1)).sigmoid()
+        return x * gate.view(-1, x.shape[1], 1, 1)
+
+
+class BlockAttention(nn.Module):
+    """CBAM (Woo et al. 2018, arXiv 1807.06521): channels, then positions, by their means and maxima."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.shared = nn.Sequential(nn.Conv2d(channels, 4, 1), nn.ReLU(), nn.Conv2d(4, channels, 1))
+        self.conv = nn.Conv2d(2, 1, 7, padding=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        largest = self.shared(torch.amax(x, (2, 3), keepdim=True))
+        x = x * torch.sigmoid(self.shared(x.mean((2, 3), keepdim=True)) + largest)
+        places = torch.cat([x.mean(1, keepdim=True), x.max(1, keepdim=True)[0]], 1)
+        out: Tensor = x * torch.sigmoid(self.conv(places))
+        return out
+
+
+class SelectiveKernel(nn.Module):
+    """Li et al. 2019, arXiv 1903.06586: two paths, weighted for each channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.paths = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, padding=reach, dilation=reach) for reach in (1, 2)
+        )
+        self.fuse = nn.Sequential(nn.Conv2d(channels, 4, 1), nn.ReLU(), nn.Conv2d(4, 2 * channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        paths = torch.stack([path(x) for path in self.paths], 1)
+        chosen = self.fuse(paths.sum(1).mean((2, 3), keepdim=True))
+        out: Tensor = (paths * chosen.view(-1, 2, x.shape[1], 1, 1).softmax(1)).sum(1)
+        return out
+
+
+class InstanceAndBatchNorm(nn.Module):
+    """IBN-Net (Pan et al. 2018, arXiv 1807.09441): half of the channels are normalised per image."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.instance = nn.InstanceNorm2d(channels // 2, affine=True)
+        self.batch = nn.BatchNorm2d(channels // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, two = x.chunk(2, 1)
+        return torch.cat([self.instance(one), self.batch(two)], 1)
+
+
+class LargerHalf(nn.Module):
+    """Max-feature-map (Wu et al. 2015, arXiv 1511.02683)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.max(*x.chunk(2, 1))
+
+
+class Pyramid(nn.Module):
+    """Two scales added after enlarging one (Lin et al. 2016, arXiv 1612.03144), pooled by the mean of powers
+    (Radenović et al. 2017, arXiv 1711.02512)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(channels, channels, 3, 2, 1)
+        self.side, self.out = nn.Conv2d(channels, 8, 1), nn.Conv2d(channels, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        small = self.out(F.softplus(self.down(x)))
+        x = self.side(x) + F.interpolate(small, scale_factor=2, mode="bilinear")
+        return F.adaptive_avg_pool2d(x.clamp(min=1e-6).pow(3), 1).pow(1 / 3)
+
+
+def between(*layers: nn.Module, channels: int = 8) -> Callable[[], nn.Module]:
+    """A stem of 8 channels, `layers`, and the end."""
+    stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
+    return lambda: Ending(nn.Sequential(stem, *layers), channels)
+
+
 FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "alexnet": alexnet,
     "vgg": partial(vgg, False),
@@ -140,6 +227,12 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "regnet_x": partial(regnet_, None),
     "regnet_y": partial(regnet_, 0.25),
     "convnext": convnext,
+    "eca": between(EfficientAttention(), nn.Conv2d(8, 8, 3), nn.SELU(), EfficientAttention()),
+    "cbam": between(BlockAttention(8), nn.Conv2d(8, 8, 3)),
+    "sknet": between(SelectiveKernel(8), nn.Conv2d(8, 8, 3)),
+    "ibn": between(InstanceAndBatchNorm(8), nn.Conv2d(8, 12, 3), nn.ReLU(), channels=12),
+    "lightcnn": between(nn.Conv2d(8, 12, 3), LargerHalf(), channels=6),
+    "pyramid": between(Pyramid(8)),
 }
 
 

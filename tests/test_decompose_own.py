@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ import modhub
 from modhub.compose import Budget, compose, parts_of
 from modhub.data import ImageSet
 from modhub.decompose import METHODS, DecomposeOptions, Method, Parent, Workbench, method_of
-from modhub.errors import DataError, ModhubError
+from modhub.errors import CompositionError, DataError, ModhubError
 from modhub.manifest import MethodInfo
 from modhub.modules import Decomposition, ModuleSet
 from modhub.nets import Runner
@@ -137,6 +139,63 @@ def test_a_file_without_a_method_is_refused(
     with pytest.raises(ModhubError) as caught:
         made(f"{path}:{called}")
     assert str(caught.value) == message.format(path=path)
+
+
+class Spoiling(FirstChannels):
+    """Makes a good decomposition, and puts another tensor into its first module."""
+
+    name = "spoiling"
+
+    def __init__(self, key: str, tensor: torch.Tensor) -> None:
+        super().__init__()
+        self.key, self.tensor = key, tensor
+
+    def decompose(
+        self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
+    ) -> Decomposition:
+        done = super().decompose(parent, images, options, reporter)
+        first, *others = done.modules
+        spoilt = replace(first, tensors={**first.tensors, self.key: self.tensor})
+        return replace(done, modules=(spoilt, *others))
+
+
+@pytest.mark.parametrize(
+    ("key", "tensor", "message"),
+    [
+        (
+            "mask",
+            torch.ones(3, dtype=torch.uint8),
+            "made '0' with (3,) as 'mask'; its parent asks for (49,).",
+        ),
+        (
+            "head.bias",
+            torch.full((2,), torch.nan),
+            "made '0' with numbers in 'head.bias' that are not finite.",
+        ),
+    ],
+)
+def test_modules_that_no_composer_could_use_are_not_made(
+    key: str, tensor: torch.Tensor, message: str
+) -> None:
+    with pytest.raises(CompositionError) as caught:
+        made(Spoiling(key, tensor))
+    assert str(caught.value) == (
+        f"The method 'spoiling' {message} What a module needs is in docs/writing-a-method.md."
+    )
+
+
+def test_a_mask_is_made_of_yes_and_no() -> None:
+    with pytest.raises(CompositionError, match="The mask of '0' holds values that are not numbers"):
+        made(Unsure())
+
+
+class Unsure(FirstChannels):
+    def decompose(
+        self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
+    ) -> Decomposition:
+        bench = Workbench(parent, images, options)
+        mask = np.full(bench.space.slots, np.nan)
+        return bench.finished(self, [bench.draft(row, mask) for row in bench.rows], {})  # type: ignore[arg-type]
 
 
 def test_the_page_shows_the_method_that_is_tested() -> None:

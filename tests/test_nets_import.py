@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from modhub.errors import ModhubError, NetworkImportError, ParentError, UnsupportedOperatorError
 from modhub.nets import ARCHITECTURES, Runner, import_module, split_head
@@ -61,6 +64,32 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "grouped norm": lambda x: F.group_norm(x, 2),
     "dropped": lambda x: F.dropout2d(F.dropout(x, 0.5, False), 0.5, False),
     "flattened": lambda x: F.linear(x.flatten(1), torch.ones(2, 256)),
+    "selu": F.selu,
+    "celu": lambda x: F.celu(x, 0.5),
+    "softplus": lambda x: x * torch.tanh(F.softplus(x, 1.5)),
+    "powers": lambda x: (x**2 + 1).sqrt() + (x.square() + 1).rsqrt() + 1 / (x**2 + 1).reciprocal(),
+    "pooled by powers": lambda x: F.avg_pool2d(x.clamp(min=1e-6).pow(torch.tensor([3.0])), 8).pow(1 / 3),
+    "instance norm": F.instance_norm,
+    "running instance norm": lambda x: F.instance_norm(
+        x, torch.full((4,), 0.1), torch.full((4,), 2.0), use_input_stats=False
+    ),
+    "largest of all": lambda x: x.amax((2, 3), keepdim=True) + x.max(2, keepdim=True)[0],
+    "larger": lambda x: torch.max(*x.chunk(2, 1)) + torch.maximum(x[:, :2], torch.full((2, 1, 1), 0.1)),
+    "spatial attention": lambda x: x * torch.stack([x.mean(1), x.max(1)[0]], 1).sum(1, True).sigmoid(),
+    "sum": lambda x: x * x.sum((2, 3), keepdim=True) + x.sum(1).unsqueeze(1),
+    "per image": lambda x: (x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True),
+    "variance": lambda x: x.var(1, unbiased=False, keepdim=True) + torch.var(x, dim=(2, 3), keepdim=True),
+    "channel attention": lambda x: (
+        x
+        * F.conv1d(x.mean((2, 3)).unsqueeze(1), torch.tensor([[[0.5, 1, 2]]]), torch.ones(1), padding=1).view(
+            -1, 4, 1, 1
+        )
+    ),
+    "split attention": lambda x: (x.view(-1, 2, 2, 8, 8) * x.view(-1, 2, 2, 8, 8).softmax(1)).sum(1),
+    "unbound": lambda x: torch.stack(x.unbind(1)[::-1], 1),
+    "padded for a maximum": lambda x: F.max_pool2d(F.pad(x, (1, 0, 1, 0), value=-torch.inf), 3, 2),
+    "bilinear": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
+    "bilinear corners": lambda x: F.interpolate(x, size=(13, 5), mode="bilinear", align_corners=True),
     "expanded": lambda x: x * x.mean((2, 3)).view(-1, 4, 1, 1).expand_as(x),
 }
 
@@ -85,6 +114,46 @@ class Branching(Called):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
         return x * 2 if x.sum() > 0 else x
+
+
+class Wrapped(nn.Module):
+    """Part of the forward inside a context, or computed again for the backward pass."""
+
+    def __init__(self, wrapping: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]) -> None:
+        super().__init__()
+        self.wrapping = wrapping
+        self.inner = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU())
+        self.outer = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.outer(self.wrapping(self.inner, x))
+        return out
+
+
+def autocast(function: Callable[[Tensor], Tensor], x: Tensor, enabled: bool = False) -> Tensor:
+    with torch.autocast("cpu", enabled=enabled):
+        return function(x)
+
+
+def graded(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    with torch.enable_grad():
+        return autocast(function, x)
+
+
+def checkpointed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    out: Tensor = checkpoint(function, x, use_reentrant=False)
+    return out
+
+
+@pytest.mark.parametrize("wrapping", [autocast, graded, checkpointed])
+def test_a_forward_in_parts(wrapping: Callable[..., Tensor]) -> None:
+    torch.manual_seed(0)
+    module = Wrapped(wrapping).eval()
+    images = torch.randn(3, *SHAPE)
+    network = import_module(module, SHAPE)
+    assert {node.op for node in network.graph.nodes} <= {"conv2d", "relu"}
+    with torch.no_grad():
+        assert torch.allclose(Runner(network)(images), module(images), atol=1e-5)
 
 
 class Attending(nn.Module):
@@ -129,6 +198,26 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], type[ModhubError], str]] = {
         "The operator 'aten.pad with mode 'circular'' in layer 'stage.1' is not one that modhub can store as "
         "data. Rewrite that layer with the operators listed in docs/architectures.md.",
     ),
+    "a convolution over positions": (
+        lambda: Nested(lambda x: F.conv1d(x.flatten(2), torch.ones(2, 4, 3))),
+        UnsupportedOperatorError,
+        "The operator 'aten.conv1d that is not over one row of channels, of which it keeps the number' in "
+        "layer 'stage.1' is not one that modhub can store as data. Rewrite that layer with the operators "
+        "listed in docs/architectures.md.",
+    ),
+    "a fraction of a pixel": (
+        lambda: Nested(lambda x: F.interpolate(x, scale_factor=1.3, mode="bilinear")),
+        UnsupportedOperatorError,
+        "The operator 'aten.upsample_bilinear2d by a factor that leaves a fraction of a pixel' in layer "
+        "'stage.1' is not one that modhub can store as data. Rewrite that layer with the operators listed in "
+        "docs/architectures.md.",
+    ),
+    "a power for each channel": (
+        lambda: Nested(lambda x: x.relu().pow(torch.arange(4.0).view(4, 1, 1))),
+        UnsupportedOperatorError,
+        "The operator 'aten.pow to a power that is not one number' in layer 'stage.1' is not one that modhub "
+        "can store as data. Rewrite that layer with the operators listed in docs/architectures.md.",
+    ),
     "across the batch": (
         lambda: Called(lambda x: x - x.mean(0, keepdim=True)),
         UnsupportedOperatorError,
@@ -144,6 +233,18 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], type[ModhubError], str]] = {
         lambda: Called(lambda x: x.reshape(2, -1)),
         NetworkImportError,
         f"The forward of net works for one batch size only. {FIXED}",
+    ),
+    "half precision in parts": (
+        lambda: Called(partial(autocast, torch.relu, enabled=True)),
+        UnsupportedOperatorError,
+        "The operator 'autocast to bfloat16' at the top level of the model is not one that modhub can store "
+        "as data. Rewrite that layer with the operators listed in docs/architectures.md.",
+    ),
+    "spread": (
+        lambda: Nested(lambda x: x.mean((2, 3), keepdim=True).expand_as(x).reshape(-1, 256)),
+        UnsupportedOperatorError,
+        "The operator 'aten.reshape of a value that was spread' in layer 'stage.1' is not one that modhub "
+        "can store as data. Rewrite that layer with the operators listed in docs/architectures.md.",
     ),
     "a transformer": (
         Attending,
@@ -162,6 +263,22 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], type[ModhubError], str]] = {
         NetworkImportError,
         "Called returns a dict; a classifier returns one tensor, the logits. Wrap the model so that it "
         "returns its logits alone.",
+    ),
+    "an output of its own kind": (
+        lambda: Called(lambda x: SimpleNamespace(logits=x)),  # type: ignore[arg-type, return-value]
+        NetworkImportError,
+        "net returns a SimpleNamespace; a classifier returns one tensor, the logits. Wrap the model so that "
+        "it returns its logits alone.",
+    ),
+    "weights without numbers": (
+        lambda: Called(F.relu).to("meta"),
+        ParentError,
+        "The weight 'row' of net holds no numbers. Load its weights first.",
+    ),
+    "weights not made yet": (
+        lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(3)),
+        ParentError,
+        "The weight '1.weight' of net holds no numbers. Load its weights first.",
     ),
     "weights that are no numbers": (
         nan,
@@ -191,6 +308,25 @@ def test_layers_stay_in_the_mode_they_are_in() -> None:
     module = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4).eval(), nn.Dropout())
     assert "batch_norm" in [node.op for node in import_module(module, SHAPE).graph.nodes]
     assert [each.training for each in module.modules()] == [True, True, False, True]
+
+
+@pytest.mark.parametrize("wrapper", [nn.DataParallel, partial(torch.compile, backend="eager")])
+def test_wrappers_are_taken_off(wrapper: Callable[[nn.Module], nn.Module]) -> None:
+    module = Called(F.relu)
+    wrapped = import_module(wrapper(module), SHAPE)
+    assert wrapped.sha256 == import_module(module, SHAPE).sha256
+
+
+def test_weights_packed_beside_the_state_dict_are_no_crash() -> None:
+    """Quantised layers keep other things than tensors there."""
+    packed = Called(F.relu)
+    packed.register_module("extra", Packed())
+    assert import_module(packed, SHAPE).tensors
+
+
+class Packed(nn.Module):
+    def get_extra_state(self) -> object:
+        return "packed"
 
 
 def test_wrong_input_size() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from modhub import __version__
 from modhub.decompose.base import Parent
+from modhub.errors import CompositionError
 from modhub.files import pretty_json
 from modhub.manifest import (
     FileInfo,
@@ -19,8 +20,8 @@ from modhub.manifest import (
     RepositoryManifest,
     TrunkInfo,
 )
-from modhub.modules import ClassModule, Decomposition, ModuleSet, tensor_bytes
-from modhub.nets import Network, cost
+from modhub.modules import ClassModule, Decomposition, ModuleDraft, ModuleSet, tensor_bytes
+from modhub.nets import Network, channel_space, cost
 from modhub.refs import slugs_of
 
 __all__ = ["assemble", "trunk_info"]
@@ -39,8 +40,11 @@ def assemble(
     """Every manifest, path and digest of `decomposition`: the same inputs give the same bytes.
 
     `aliases` and `ontology` are by label. `date` is ISO 8601; `environment` says with which versions it was
-    made (None: torch's).
+    made (None: torch's). Raises `CompositionError` for a draft that no composer could use.
     """
+    slots = channel_space(parent.trunk).slots
+    for draft in decomposition.modules:
+        _check_draft(draft, slots, parent.trunk.graph.features, decomposition.method.name)
     trunk = trunk_info(parent.trunk, decomposition.statistics, "trunk", parent.trunk.sha256)
     about = ParentInfo(
         name=parent.name,
@@ -91,6 +95,28 @@ def assemble(
         modules=tuple(entries),
     )
     return ModuleSet(whole, parent.trunk, decomposition.statistics, tuple(modules))
+
+
+def _check_draft(draft: ModuleDraft, slots: int, features: int, method: str) -> None:
+    """A method may be anyone's: what would only fail when it is composed fails here."""
+    wanted = {"mask": (slots,), "head.weight": (2, features), "head.bias": (2,)}
+    for key, shape in wanted.items():
+        found = tuple(draft.tensors[key].shape) if key in draft.tensors else None
+        if found != shape:
+            raise CompositionError(
+                f"The method '{method}' made '{draft.label}' with {found or 'no tensor'} as '{key}'; its "
+                f"parent asks for {shape}.",
+                hint=_HINT,
+            )
+    for key, tensor in draft.tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise CompositionError(
+                f"The method '{method}' made '{draft.label}' with numbers in '{key}' that are not finite.",
+                hint=_HINT,
+            )
+
+
+_HINT = "What a module needs is in docs/writing-a-method.md."
 
 
 def trunk_info(trunk: Network, statistics: Mapping[str, Tensor], directory: str, name: str) -> TrunkInfo:

@@ -30,6 +30,7 @@ from modhub.decompose.statistics import (
     statistics_tensors,
 )
 from modhub.decompose.workers import Workers
+from modhub.errors import CompositionError
 from modhub.manifest import MethodInfo, Sizes
 from modhub.modules import Decomposition, ModuleDraft
 from modhub.nets import Mask, Runner, channel_space, cost
@@ -82,8 +83,13 @@ class Workbench:
         """The module of one class that keeps the slots of `mask` (slots,) and what must stay with them.
 
         Calibrated on what the parent answers, and measured with the channels gone; with `statistics` they are
-        made up for, and the module carries them.
+        made up for, and the module carries them. Raises `CompositionError` for a mask that does not fit.
         """
+        if np.isnan(np.asarray(mask, np.float64)).any():
+            raise CompositionError(
+                f"The mask of '{self.parent.labels[row]}' holds values that are not numbers.",
+                hint="A mask is True where a slot is kept.",
+            )
         mask = self.space.close(np.asarray(mask, np.bool_))
         parent = self.parent
         sliced, weight, bias = cut(

@@ -14,6 +14,10 @@ from modhub.nets.operators import Shape
 
 __all__ = ["IN_PLACE", "READERS", "Call", "Emitter", "NoEquivalentError"]
 
+_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+"""Klambauer et al. 2017, arXiv 1706.02515, equation 14."""
+_HUGE = 1e30
+"""What stands for infinity in a graph."""
 IN_PLACE: frozenset[str] = frozenset({"copy_"})
 
 
@@ -122,6 +126,21 @@ def _convolution(e: Emitter, c: Call) -> str:
     return _conv2d(e, Call([*c.args[:6], c.args[8]], {}, c.shape))
 
 
+def _conv1d(e: Emitter, c: Call) -> str:
+    """Over the channels of one row, as efficient channel attention does."""
+    weight = _tensor(c.args[1], "weight")
+    row = len(c.shape) == 2 and e.shape(c.value) == c.shape and c.shape[0] == 1
+    plain = all(_single(c.get(at, name, 1)) == 1 for at, name in ((3, "stride"), (5, "dilation")))
+    if weight is None or not row or not plain or weight.shape[2] % 2 == 0:
+        raise NoEquivalentError("that is not over one row of channels, of which it keeps the number")
+    tensors = {"weight": weight.flatten(), "bias": _tensor(c.get(2, "bias"), "bias")}
+    return e.emit("channel_conv1d", [c.value], c.shape, {"kernel": weight.shape[2]}, tensors)
+
+
+def _single(value: Any) -> Any:
+    return value if isinstance(value, int) else value[0]
+
+
 def _linear(e: Emitter, c: Call) -> str:
     weight = _tensor(c.args[1], "weight")
     if weight is None or weight.dim() != 2:
@@ -145,6 +164,13 @@ def _group_norm(e: Emitter, c: Call) -> str:
     return e.emit("group_norm", [c.value], c.shape, attributes, tensors)
 
 
+def _instance_norm(e: Emitter, c: Call) -> str:
+    """A group norm of groups of one channel; with running statistics a batch norm."""
+    if not c.args[5]:
+        return _batch_norm(e, c)
+    return _group_norm(e, Call([c.value, c.shape[0], *c.args[1:3], c.args[7]], {}, c.shape))
+
+
 def _layer_norm(e: Emitter, c: Call) -> str:
     shape = tuple(c.args[1])
     tensors = {"weight": _tensor(c.get(2, "weight"), "weight"), "bias": _tensor(c.get(3, "bias"), "bias")}
@@ -159,7 +185,7 @@ def _hardtanh(e: Emitter, c: Call) -> str:
 
 def _clamp(e: Emitter, c: Call) -> str:
     low, high = c.get(1, "min"), c.get(2, "max")
-    bounds = {"low": -1e30 if low is None else low, "high": 1e30 if high is None else high}
+    bounds = {"low": -_HUGE if low is None else low, "high": _HUGE if high is None else high}
     return e.emit("clamp", [c.value], c.shape, bounds)
 
 
@@ -170,7 +196,33 @@ def _leaky_relu(e: Emitter, c: Call) -> str:
 def _elu(e: Emitter, c: Call) -> str:
     if c.get(2, "scale", 1) != 1 or c.get(3, "input_scale", 1) != 1:
         raise NoEquivalentError("with a scale")
-    return e.emit("elu", [c.value], c.shape, {"alpha": c.get(1, "alpha", 1.0)})
+    return _scaled_elu(e, c, c.get(1, "alpha", 1.0))
+
+
+def _scaled_elu(e: Emitter, c: Call, alpha: float, before: float = 1.0, after: float = 1.0) -> str:
+    """after · elu(before · value)."""
+    scaled = _with_constant(e, "multiply", c.value, before, 1.0, 1.0, c.shape)
+    bent = e.emit("elu", [scaled], c.shape, {"alpha": alpha})
+    return _with_constant(e, "multiply", bent, after, 1.0, 1.0, c.shape)
+
+
+def _celu(e: Emitter, c: Call) -> str:
+    alpha = c.get(1, "alpha", 1.0)
+    return _scaled_elu(e, c, 1.0, 1 / alpha, alpha)
+
+
+def _softplus(e: Emitter, c: Call) -> str:
+    attributes = {"beta": c.get(1, "beta", 1), "threshold": c.get(2, "threshold", 20)}
+    return e.emit("softplus", [c.value], c.shape, attributes)
+
+
+def _power(e: Emitter, c: Call) -> str:
+    exponent = c.args[1]
+    if isinstance(exponent, Tensor) and exponent.numel() == 1:
+        exponent = float(exponent)
+    if not isinstance(exponent, int | float):
+        raise NoEquivalentError("to a power that is not one number")
+    return e.emit("power", [c.value], c.shape, {"exponent": exponent})
 
 
 def _gelu(e: Emitter, c: Call) -> str:
@@ -275,6 +327,13 @@ def _concat(e: Emitter, c: Call) -> str:
     return e.emit("concat", values, c.shape, {"dim": _dim(c.get(1, "dim", 0), c.shape)})
 
 
+def _stack(e: Emitter, c: Call) -> str:
+    dim = _dim(c.get(1, "dim", 0), c.shape)
+    one = (*c.shape[:dim], 1, *c.shape[dim + 1 :])
+    parts = [e.emit("reshape", [value], one, {"shape": one}) for value in c.args[0]]
+    return _concat(e, Call([parts, dim + 1], {}, c.shape))
+
+
 def _dim(dim: int, shape: Shape) -> int:
     """A dimension with the batch counted -> without it."""
     dim = dim + len(shape) + 1 if dim < 0 else dim
@@ -318,22 +377,75 @@ def _adaptive(op: str) -> Callable[[Emitter, Call], str]:
     return read
 
 
-def _mean(e: Emitter, c: Call) -> str:
-    shape = e.shape(c.value)
-    dims = c.get(1, "dim")
+def _dims(dims: Any, shape: Shape) -> tuple[int, ...]:
     if dims is None:
         raise NoEquivalentError("across the batch")
-    dims = tuple(sorted(_dim(dim, shape) for dim in ([dims] if isinstance(dims, int) else dims)))
-    return e.emit("mean", [c.value], c.shape, {"dims": dims, "keep": bool(c.get(2, "keepdim", False))})
+    return tuple(sorted(_dim(dim, shape) for dim in ([dims] if isinstance(dims, int) else dims)))
+
+
+def _over_dims(op: str, e: Emitter, c: Call) -> str:
+    dims, keep = _dims(c.get(1, "dim"), e.shape(c.value)), bool(c.get(2, "keepdim", False))
+    if keep or len(c.shape) < 2:
+        return e.emit(op, [c.value], c.shape, {"dims": dims, "keep": keep})
+    # Dropped in a step of its own: of several dimensions left, none would count what was one channel.
+    kept = tuple(1 if dim in dims else extent for dim, extent in enumerate(e.shape(c.value)))
+    value = e.emit(op, [c.value], kept, {"dims": dims, "keep": True})
+    return e.emit("reshape", [value], c.shape, {"shape": c.shape})
+
+
+def _sum(e: Emitter, c: Call) -> str:
+    shape = e.shape(c.value)
+    count = math.prod(shape[dim] for dim in _dims(c.get(1, "dim"), shape))
+    return _with_constant(e, "multiply", _over_dims("mean", e, c), count, 1.0, 1.0, c.shape)
+
+
+def _max(e: Emitter, c: Call) -> str:
+    """The largest along a dimension, or of two values."""
+    other = c.get(1, "dim")
+    if isinstance(other, str):
+        left, right = (_of_rank(e, value, len(c.shape)) for value in (c.value, other))
+        return e.emit("maximum", [left, right], c.shape)
+    if isinstance(other, Tensor):
+        above = _with_constant(e, "add", c.value, other, 1.0, -1.0, c.shape)
+        return _with_constant(e, "add", e.emit("relu", [above], c.shape), other, 1.0, 1.0, c.shape)
+    return _over_dims("largest", e, c)
+
+
+def _variance(e: Emitter, c: Call) -> str:
+    shape = e.shape(c.value)
+    dims, keep = _dims(c.get(1, "dim"), shape), c.get(3, "keepdim", False)
+    count = math.prod(shape[dim] for dim in dims)
+    correction = c.kwargs.get("correction", float(c.get(2, "unbiased", True)))
+    if correction >= count:
+        raise NoEquivalentError("of a single number")
+    one = tuple(1 if dim in dims else extent for dim, extent in enumerate(shape))
+    mean = e.emit("mean", [c.value], one, {"dims": dims, "keep": True})
+    centred = _arithmetic(-1, "add")(e, Call([c.value, mean], {}, shape))
+    square = e.emit("power", [centred], shape, {"exponent": 2})
+    inner = [dim + 1 for dim in dims]
+    found = _over_dims("mean", e, Call([square, inner, keep], {}, c.shape))
+    return _with_constant(e, "multiply", found, count / (count - correction), 1.0, 1.0, c.shape)
+
+
+def _deviation(e: Emitter, c: Call) -> str:
+    return e.emit("power", [_variance(e, c)], c.shape, {"exponent": 0.5})
+
+
+def _softmax(e: Emitter, c: Call) -> str:
+    if len(c.shape) == 1:
+        raise NoEquivalentError("of all features")
+    return e.emit("softmax", [c.value], c.shape, {"dim": _dim(c.args[1], c.shape)})
+
+
+def _mean(e: Emitter, c: Call) -> str:
+    return _over_dims("mean", e, c)
 
 
 def _norm(e: Emitter, c: Call) -> str:
     if c.get(1, "ord", 2) != 2 or c.get(2, "dim") is None:
         raise NoEquivalentError("of another order than 2")
-    shape = e.shape(c.value)
-    dims = c.get(2, "dim")
-    where = tuple(sorted(_dim(dim, shape) for dim in ([dims] if isinstance(dims, int) else dims)))
-    return e.emit("norm", [c.value], c.shape, {"dims": where, "keep": bool(c.get(3, "keepdim", False))})
+    dims = _dims(c.get(2, "dim"), e.shape(c.value))
+    return e.emit("norm", [c.value], c.shape, {"dims": dims, "keep": bool(c.get(3, "keepdim", False))})
 
 
 def _reshape(e: Emitter, c: Call) -> str:
@@ -341,6 +453,8 @@ def _reshape(e: Emitter, c: Call) -> str:
         return c.value
     if not c.shape:
         raise NoEquivalentError("to a single number per image")
+    if math.prod(e.shape(c.value)) != math.prod(c.shape):
+        raise NoEquivalentError("of a value that was spread")
     return e.emit("reshape", [c.value], c.shape, {"shape": c.shape})
 
 
@@ -391,7 +505,7 @@ def _pad_as(e: Emitter, c: Call, mode: str, filling: float | None) -> str:
         before[dim], after[dim] = max(low, 0), max(high, 0)
     if not any(before) and not any(after):
         return value
-    return _padded(e, value, tuple(before), tuple(after), mode, float(filling or 0.0))
+    return _padded(e, value, tuple(before), tuple(after), mode, max(float(filling or 0.0), -_HUGE))
 
 
 def _sliced(e: Emitter, value: str, dim: int, start: int, stop: int, step: int) -> str:
@@ -442,8 +556,22 @@ def _chunk(e: Emitter, c: Call) -> list[str]:
     return _split(e, Call([c.value, size, dim + 1], {}, c.shape))
 
 
-def _upsample(e: Emitter, c: Call) -> str:
-    return e.emit("upsample_nearest2d", [c.value], c.shape, {"size": c.shape[1:]})
+def _unbind(e: Emitter, c: Call) -> list[str]:
+    shape = e.shape(c.value)
+    dim = _dim(c.get(1, "dim", 0), shape)
+    return [_select(e, Call([c.value, dim + 1, index], {}, c.shape)) for index in range(shape[dim])]
+
+
+def _upsample(op: str) -> Callable[[Emitter, Call], str]:
+    def read(e: Emitter, c: Call) -> str:
+        _, *extents = e.shape(c.value)
+        for extent, scale, wanted in zip(extents, c.args[-1] or (), c.shape[1:], strict=False):
+            if extent * scale != wanted:
+                raise NoEquivalentError("by a factor that leaves a fraction of a pixel")
+        corners = {} if op == "upsample_nearest2d" else {"align_corners": bool(c.args[2])}
+        return e.emit(op, [c.value], c.shape, {"size": c.shape[1:], **corners})
+
+    return read
 
 
 def _shuffle(e: Emitter, c: Call) -> str:
@@ -464,9 +592,11 @@ READERS: Mapping[str, Callable[[Emitter, Call], Any]] = {
     "addcmul": _addcmul,
     "alias": _alias,
     "alpha_dropout": _alias,
+    "amax": _max,
     "avg_pool2d": _avg_pool,
     "batch_norm": _batch_norm,
     "cat": _concat,
+    "celu": _celu,
     "channel_shuffle": _shuffle,
     "chunk": _chunk,
     "clamp": _clamp,
@@ -475,6 +605,7 @@ READERS: Mapping[str, Callable[[Emitter, Call], Any]] = {
     "concat": _concat,
     "constant_pad_nd": lambda e, c: _pad_as(e, c, "constant", c.get(2, "value", 0)),
     "contiguous": _alias,
+    "conv1d": _conv1d,
     "conv2d": _conv2d,
     "convolution": _convolution,
     "detach": _alias,
@@ -490,36 +621,53 @@ READERS: Mapping[str, Callable[[Emitter, Call], Any]] = {
     "hardsigmoid": _plain("hardsigmoid"),
     "hardswish": _plain("hardswish"),
     "hardtanh": _hardtanh,
+    "instance_norm": _instance_norm,
     "layer_norm": _layer_norm,
     "leaky_relu": _leaky_relu,
     "linear": _linear,
     "linalg_vector_norm": _norm,
+    "max": _max,
     "max_pool2d": _max_pool,
+    "maximum": _max,
     "mean": _mean,
     "mish": _plain("mish"),
     "mul": _arithmetic(1, "multiply"),
     "neg": _negative,
     "pad": _pad,
     "permute": _permute,
+    "pow": _power,
     "prelu": _prelu,
+    "reciprocal": _plain("power", exponent=-1.0),
     "relu": _plain("relu"),
     "relu6": _plain("clamp", low=0.0, high=6.0),
     "reshape": _reshape,
+    "rsqrt": _plain("power", exponent=-0.5),
     "rsub": _rsub,
     "select": _select,
+    "selu": lambda e, c: _scaled_elu(e, c, _SELU_ALPHA, after=_SELU_SCALE),
     "sigmoid": _plain("sigmoid"),
     "silu": _plain("silu"),
     "slice": _slice,
+    "softmax": _softmax,
+    "softplus": _softplus,
     "split": _split,
     "split_with_sizes": _split,
+    "sqrt": _plain("power", exponent=0.5),
+    "square": _plain("power", exponent=2.0),
     "squeeze": _reshape,
+    "stack": _stack,
+    "std": _deviation,
     "sub": _arithmetic(-1, "add"),
+    "sum": _sum,
     "tanh": _plain("tanh"),
     "to": _to,
     "transpose": _transpose,
+    "unbind": _unbind,
     "unflatten": _reshape,
     "unsqueeze": _reshape,
-    "upsample_nearest2d": _upsample,
+    "upsample_bilinear2d": _upsample("upsample_bilinear2d"),
+    "upsample_nearest2d": _upsample("upsample_nearest2d"),
+    "var": _variance,
     "view": _reshape,
 }
 """ATen operator -> its reader; in-place forms have the same reader."""

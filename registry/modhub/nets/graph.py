@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -174,7 +174,7 @@ class Network:
             for role, spec in self.graph.tensor_specs(node).items():
                 name = node.tensors.get(role)
                 if name is not None:
-                    _check_tensor(self.tensors.get(name), spec, name, node, self.graph)
+                    _check_tensor(self.tensors.get(name), spec, name, node)
                 elif not spec.optional:
                     raise IntegrityError(f"{_place(node)} has no '{role}' tensor.")
             if extra := set(node.tensors) - set(self.graph.tensor_specs(node)):
@@ -205,9 +205,11 @@ class Network:
         """A copy in which these roles of one node hold other numbers; a role it lacked is added."""
         node = self.graph.node[node_name]
         names = {role: f"{node_name}.{role}" for role in tensors} | dict(node.tensors)
-        changed = Node(node.name, node.op, node.inputs, node.attributes, names)
-        nodes = tuple(changed if each is node else each for each in self.graph.nodes)
-        graph = Graph(self.graph.input, self.graph.input_shape, nodes, self.graph.output)
+        graph = self.graph
+        if names != node.tensors:
+            changed = replace(node, tensors=names)
+            nodes = tuple(changed if each is node else each for each in graph.nodes)
+            graph = Graph(graph.input, graph.input_shape, nodes, graph.output)
         return Network(graph, {**self.tensors, **{names[role]: tensor for role, tensor in tensors.items()}})
 
     def parameters(self) -> Iterator[Tensor]:
@@ -245,7 +247,7 @@ def _bounded(shape: Shape, place: str) -> Shape:
     return shape
 
 
-def _check_tensor(tensor: Tensor | None, spec: TensorSpec, name: str, node: Node, graph: Graph) -> None:
+def _check_tensor(tensor: Tensor | None, spec: TensorSpec, name: str, node: Node) -> None:
     if tensor is None:
         raise IntegrityError(f"{_place(node)} needs the tensor '{name}', which is missing.")
     if tuple(tensor.shape) != spec.shape or tensor.dtype != spec.dtype:
@@ -253,10 +255,8 @@ def _check_tensor(tensor: Tensor | None, spec: TensorSpec, name: str, node: Node
             f"The tensor '{name}' is {_described(tensor.shape, tensor.dtype)}; {_place(node)[0].lower()}"
             f"{_place(node)[1:]} needs {_described(spec.shape, spec.dtype)}."
         )
-    if spec.dtype is torch.int64 and tensor.numel():
-        size = graph.shapes[node.inputs[0]][node.attributes["dim"]]
-        if int(tensor.min()) < 0 or int(tensor.max()) >= size:
-            raise IntegrityError(f"The tensor '{name}' points outside the {size} channels it selects from.")
+    if spec.dtype is torch.int64 and not bool(((tensor >= 0) & (tensor < spec.below)).all()):
+        raise IntegrityError(f"The tensor '{name}' points outside the {spec.below} channels it selects from.")
 
 
 def _described(shape: tuple[int, ...] | torch.Size, dtype: torch.dtype) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
@@ -37,6 +38,7 @@ _CHANCES: Mapping[str, Ending] = {
     "aten.softmax.int": lambda logits: logits.softmax(1),
     "aten.log_softmax.int": lambda logits: logits.log_softmax(1),
 }
+_WRAPPERS = ("wrap_with_autocast", "wrap_with_set_grad_enabled", "tag_activation_checkpoint")
 ATTENTION = ("scaled_dot_product_attention", "multi_head_attention", "transformer_encoder")
 PRODUCTS = ("aten.matmul", "aten.bmm", "aten.einsum", "aten.baddbmm")
 
@@ -50,6 +52,7 @@ def import_module(module: nn.Module, input_shape: tuple[int, int, int], *, name:
     are not finite, and `NetworkImportError` for everything else that stands in the way: a forward that
     branches on its data, a transformer, an output that is not one tensor.
     """
+    module = _bare(module)
     name = name or type(module).__name__
     _check_weights(module, name)
     program = _exported(module, input_shape, name)
@@ -70,9 +73,22 @@ def import_module(module: nn.Module, input_shape: tuple[int, int, int], *, name:
     return network
 
 
+def _bare(module: nn.Module) -> nn.Module:
+    """What `torch.compile` and the wrappers for several processors wrap."""
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+            module = inner
+        else:
+            return module
+
+
 def _attends(program: torch.export.ExportedProgram) -> bool:
     """Attention by name, or spelled out: a softmax beside products of values."""
-    targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    parts = [part for part in program.graph_module.modules() if isinstance(part, fx.GraphModule)]
+    nodes = [node for part in parts for node in part.graph.nodes]
+    targets = {str(node.target) for node in nodes if node.op == "call_function"}
     named = any(word in target for target in targets for word in ATTENTION)
     spelled = any(target.startswith(PRODUCTS) for target in targets)
     return named or (spelled and any(target.startswith("aten.softmax") for target in targets))
@@ -80,6 +96,13 @@ def _attends(program: torch.export.ExportedProgram) -> bool:
 
 def _check_weights(module: nn.Module, name: str) -> None:
     for key, tensor in module.state_dict().items():
+        # Quantised layers keep other things there, too.
+        if not isinstance(tensor, Tensor):
+            continue
+        if tensor.is_meta or nn.parameter.is_lazy(tensor):
+            raise ParentError(
+                f"The weight '{key}' of {name} holds no numbers.", hint="Load its weights first."
+            )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             count = int((~torch.isfinite(tensor)).sum())
             raise ParentError(
@@ -145,9 +168,15 @@ def _exported(
             batch = torch.export.Dim("batch", min=1, max=1 << 20)
             return torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
     except Exception as error:
+        if kind := re.match(r"Found <class '(?:.*\.)?(\w+)'> in output", str(error)):
+            raise NetworkImportError(
+                f"{name} returns a {kind[1]}; a classifier returns one tensor, the logits.",
+                hint=_LOGITS_ALONE,
+            ) from error
         raise NetworkImportError(_why(error, name, input_shape), hint=_HINT) from error
 
 
+_LOGITS_ALONE = "Wrap the model so that it returns its logits alone."
 _HINT = "The forward should be a fixed sequence of layers on one image batch (batch, channel, height, width)."
 
 
@@ -211,20 +240,40 @@ class _Translation(Emitter):
         return (lambda logits: logits) if self.last is None else _CHANCES[str(self.last.target)]
 
     def network(self) -> Network:
-        constants = self._constants()
-        output = ""
-        for node in self.program.graph.nodes:
+        constants, graph = self._constants(), self.program.graph
+        self._walk(graph, [constants.get(node.name, "input") for node in graph.find_nodes(op="placeholder")])
+        (output,) = graph.find_nodes(op="output")
+        return Network(
+            Graph("input", self.input_shape, tuple(self.nodes), self._output(output)), self.tensors
+        )
+
+    def _walk(self, graph: fx.Graph, inputs: list[Place]) -> None:
+        """Give every node of the graph its place, the placeholders those of `inputs`."""
+        waiting = iter(inputs)
+        for node in graph.nodes:
             if node.op == "placeholder":
-                self.places[node] = constants.get(node.name, "input")
+                self.places[node] = next(waiting)
             elif self.last is not None and node is self.last:
                 self.places[node] = self._place(node.args[0])
             elif node.op == "call_function":
                 self.current = node
-                self.places[node] = self._call(node)
-            elif node.op == "output":
-                output = self._output(node)
-        graph = Graph("input", self.input_shape, tuple(self.nodes), output)
-        return Network(graph, self.tensors)
+                self.places[node] = self._part_of_its_own(node) or self._call(node)
+
+    def _part_of_its_own(self, node: fx.Node) -> list[Place] | None:
+        """What a part of the forward returns that runs in a context such as `torch.autocast`; None for any
+        other node."""
+        kind = str(node.target)
+        if kind not in _WRAPPERS:
+            return None
+        at = next(at for at, each in enumerate(node.args) if getattr(each, "op", "") == "get_attr")
+        settings, (part, *inputs) = node.args[:at], node.args[at:]
+        if kind == "wrap_with_autocast" and settings[2]:
+            number = str(settings[1]).removeprefix("torch.")
+            raise UnsupportedOperatorError(f"autocast to {number}", self.layer(node))
+        graph = getattr(node.graph.owning_module, str(part.target)).graph  # type: ignore[union-attr]
+        self._walk(graph, [self._place(each) for each in inputs])
+        (output,) = graph.find_nodes(op="output")
+        return [self._place(each) for each in output.args[0]]
 
     def _constants(self) -> Mapping[str, Tensor]:
         signature = self.program.graph_signature
@@ -251,7 +300,7 @@ class _Translation(Emitter):
             found = f"{len(places)} values" if len(places) != 1 or form is None else f"a {form.__name__}"
             raise NetworkImportError(
                 f"{type(self.module).__name__} returns {found}; a classifier returns one tensor, the logits.",
-                hint="Wrap the model so that it returns its logits alone.",
+                hint=_LOGITS_ALONE,
             )
         return places[0]
 
@@ -264,9 +313,11 @@ class _Translation(Emitter):
             return self._part(node, args[0], args[1])
         if isinstance(node.meta.get("val"), torch.SymInt | int):
             return node.meta["val"]
+        packet = target.partition(".")[0]
+        if packet.startswith("_assert"):
+            return None
         if not any(item in self.shapes for item in _leaves([*args, *kwargs.values()], str)):
             return self._constant(node, args, kwargs)
-        packet = target.partition(".")[0]
         reader = READERS.get(packet.rstrip("_") if packet.rstrip("_") in READERS else packet)
         if reader is None:
             raise UnsupportedOperatorError(f"aten.{packet}", self.layer(node))
@@ -296,8 +347,6 @@ class _Translation(Emitter):
         kwargs = {key: value for key, value in kwargs.items() if key != "device"}
         if _leaves([*args, *kwargs.values()], torch.SymInt) or not callable(node.target):
             raise UnsupportedOperatorError(str(node.target), self.layer(node))
-        if str(node.target).startswith("aten._assert"):
-            return None
         with torch.no_grad():
             result = node.target(*args, **kwargs)
         if isinstance(result, Tensor):

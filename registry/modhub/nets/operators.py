@@ -33,11 +33,13 @@ class ShapeMismatchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One tensor of a node: its exact shape, and what it holds."""
+    """One tensor of a node: its exact shape, and what it holds. Of an index, every number is less than
+    `below`."""
 
     shape: Shape
     optional: bool = False
     dtype: torch.dtype = torch.float32
+    below: int = 0
 
 
 def _no_tensors(attributes: Attributes, shapes: Shapes) -> Mapping[str, TensorSpec]:
@@ -93,6 +95,23 @@ def _conv_tensors(a: Attributes, shapes: Shapes) -> Mapping[str, TensorSpec]:
     return {
         "weight": TensorSpec((a["out_channels"], a["in_channels"] // a["groups"], *a["kernel"])),
         "bias": TensorSpec((a["out_channels"],), optional=True),
+    }
+
+
+def _channel_conv_shape(a: Attributes, shapes: Shapes) -> Shape:
+    if len(shapes[0]) != 2 or shapes[0][0] != 1:
+        raise ShapeMismatchError(f"reads (1, channel), not {list(shapes[0])}")
+    if a["kernel"] % 2 == 0:
+        raise ShapeMismatchError(f"has a kernel of {a['kernel']}, which has no middle")
+    return shapes[0]
+
+
+def _channel_conv_tensors(a: Attributes, shapes: Shapes) -> Mapping[str, TensorSpec]:
+    channels = shapes[0][1]
+    return {
+        "weight": TensorSpec((a["kernel"],)),
+        "bias": TensorSpec((1,), optional=True),
+        "index": TensorSpec((channels, a["kernel"]), optional=True, dtype=torch.int64, below=channels + 1),
     }
 
 
@@ -201,6 +220,12 @@ def _slice_shape(a: Attributes, shapes: Shapes) -> Shape:
     return (*shape[:dim], len(range(a["start"], a["stop"], a["step"])), *shape[dim + 1 :])
 
 
+def _softmax_shape(a: Attributes, shapes: Shapes) -> Shape:
+    if a["dim"] >= len(shapes[0]):
+        raise ShapeMismatchError(f"has no dimension {a['dim']} in {list(shapes[0])}")
+    return shapes[0]
+
+
 def _select_shape(a: Attributes, shapes: Shapes) -> Shape:
     dim, shape = a["dim"], shapes[0]
     if dim >= len(shape):
@@ -281,6 +306,23 @@ def _run_mean(a: Attributes, x: Sequence[Tensor], t: Tensors) -> Tensor:
     return out * share
 
 
+def _run_largest(a: Attributes, x: Sequence[Tensor], t: Tensors) -> Tensor:
+    """With a count, channels that were cut are zeros among which the largest is sought."""
+    out = x[0].amax(tuple(dim + 1 for dim in a["dims"]), keepdim=a["keep"])
+    return out if a["count"] is None else out.clamp(min=0)
+
+
+def _run_channel_conv(a: Attributes, x: Sequence[Tensor], t: Tensors) -> Tensor:
+    """With an index, its row i names the channels under the kernel at channel i; the number of channels
+    stands for a zero: a channel that was cut, or none beyond the ends."""
+    bias = t.get("bias")
+    if "index" not in t:
+        return F.conv1d(x[0], t["weight"].view(1, 1, -1), bias, padding=a["kernel"] // 2)
+    under = F.pad(x[0], (0, 1)).index_select(2, t["index"].flatten())
+    out: Tensor = under.reshape(-1, 1, *t["index"].shape) @ t["weight"]
+    return out if bias is None else out + bias
+
+
 def _run_slice(a: Attributes, x: Sequence[Tensor], t: Tensors) -> Tensor:
     index = [slice(None)] * (a["dim"] + 1) + [slice(a["start"], a["stop"], a["step"])]
     out: Tensor = x[0][tuple(index)]
@@ -336,12 +378,18 @@ def _combined(a: Attributes, x: Sequence[Tensor], t: Tensors) -> Tensor:
 
 _REAL = Attribute(kind="float", low=-1e30, high=1e30)
 _EPS = Attribute(kind="float", low=0, high=1e6)
+_EXTENT = Attribute(kind="int", low=1, high=4096)
 _PAIR = Attribute(kind="ints", length=2, low=1, high=4096)
 _PADS = Attribute(kind="ints", length=2, low=0, high=4096)
 _POSITIVE = Attribute(kind="int", low=1)
 _DIM = Attribute(kind="int", low=0, high=15)
 _SHAPE = Attribute(kind="ints", low=1)
 _FLAG = Attribute(kind="bool")
+_OVER_DIMS = {
+    "dims": Attribute(kind="ints", low=0, high=15),
+    "keep": _FLAG,
+    "count": Attribute(kind="int", low=1, optional=True),
+}
 
 
 def _scaled(x: Tensor, scale: float, shift: float) -> Tensor:
@@ -371,6 +419,13 @@ OPERATORS: Mapping[str, OperatorSpec] = {
         shape=_linear_shape,
         run=lambda a, x, t: F.linear(x[0], t["weight"], t.get("bias")),
         rule="linear",
+    ),
+    "channel_conv1d": OperatorSpec(
+        attributes={"kernel": _EXTENT},
+        tensors=_channel_conv_tensors,
+        shape=_channel_conv_shape,
+        run=_run_channel_conv,
+        rule="channel_conv1d",
     ),
     "batch_norm": OperatorSpec(
         attributes={"eps": _EPS},
@@ -422,6 +477,8 @@ OPERATORS: Mapping[str, OperatorSpec] = {
     "gelu": _elementwise(
         F.gelu, keeps_zero=True, approximate=Attribute(kind="text", choices=("none", "tanh"))
     ),
+    "softplus": _elementwise(F.softplus, keeps_zero=False, beta=_REAL, threshold=_REAL),
+    "power": _elementwise(torch.pow, keeps_zero=False, exponent=_REAL),
     "scale_shift": _elementwise(
         _scaled,
         keeps_zero=False,
@@ -454,6 +511,9 @@ OPERATORS: Mapping[str, OperatorSpec] = {
     "add": OperatorSpec(inputs=None, shape=_broadcast, run=_combined, rule="add"),
     "divide": OperatorSpec(inputs=2, shape=_broadcast, run=lambda a, x, t: x[0] / x[1], rule="multiply"),
     "multiply": OperatorSpec(inputs=2, shape=_broadcast, run=lambda a, x, t: x[0] * x[1], rule="multiply"),
+    "maximum": OperatorSpec(
+        inputs=2, shape=_broadcast, run=lambda a, x, t: torch.maximum(x[0], x[1]), rule="add"
+    ),
     "concat": OperatorSpec(
         inputs=None,
         attributes={"dim": _DIM},
@@ -506,16 +566,20 @@ OPERATORS: Mapping[str, OperatorSpec] = {
         rule="first",
         keeps_zero=True,
     ),
-    "mean": OperatorSpec(
-        attributes={
-            "dims": Attribute(kind="ints", low=0, high=15),
-            "keep": _FLAG,
-            "count": Attribute(kind="int", low=1, optional=True),
-        },
-        shape=_mean_shape,
-        run=_run_mean,
-        rule="mean",
+    "upsample_bilinear2d": OperatorSpec(
+        attributes={"size": _PAIR, "align_corners": _FLAG},
+        shape=lambda a, shapes: (_image(shapes[0])[0], *a["size"]),
+        run=lambda a, x, t: F.interpolate(
+            x[0], size=a["size"], mode="bilinear", align_corners=a["align_corners"]
+        ),
+        rule="first",
         keeps_zero=True,
+    ),
+    "mean": OperatorSpec(
+        attributes=_OVER_DIMS, shape=_mean_shape, run=_run_mean, rule="mean", keeps_zero=True
+    ),
+    "largest": OperatorSpec(
+        attributes=_OVER_DIMS, shape=_mean_shape, run=_run_largest, rule="mean", keeps_zero=True
     ),
     "norm": OperatorSpec(
         attributes={"dims": Attribute(kind="ints", low=0, high=15), "keep": _FLAG},
@@ -525,6 +589,12 @@ OPERATORS: Mapping[str, OperatorSpec] = {
         ),
         rule="positions",
         keeps_zero=True,
+    ),
+    "softmax": OperatorSpec(
+        attributes={"dim": _DIM},
+        shape=_softmax_shape,
+        run=lambda a, x, t: x[0].softmax(a["dim"] + 1),
+        rule="softmax",
     ),
     "reshape": OperatorSpec(
         attributes={"shape": _SHAPE}, shape=_reshape_shape, run=_run_reshape, rule="reshape", keeps_zero=True
@@ -556,7 +626,9 @@ OPERATORS: Mapping[str, OperatorSpec] = {
     ),
     "select": OperatorSpec(
         attributes={"dim": _DIM, "count": _POSITIVE},
-        tensors=lambda a, shapes: {"index": TensorSpec((a["count"],), dtype=torch.int64)},
+        tensors=lambda a, shapes: {
+            "index": TensorSpec((a["count"],), dtype=torch.int64, below=shapes[0][a["dim"]])
+        },
         shape=_select_shape,
         run=lambda a, x, t: x[0].index_select(a["dim"] + 1, t["index"]),
         rule="select",
@@ -579,6 +651,8 @@ def keeps_zero(op: str, attributes: Any) -> bool:
         return bool(attributes["low"] <= 0 <= attributes["high"])
     if op == "scale_shift":
         return bool(attributes["shift"] == 0)
+    if op == "power":
+        return bool(attributes["exponent"] > 0)
     if op == "pad":
         return bool(attributes["value"] == 0 or attributes["mode"] != "constant")
     return OPERATORS[op].keeps_zero

@@ -175,9 +175,9 @@ def _cut_group_norm(c: Cutting) -> Shrunk:
 def _trace_mean(
     node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
 ) -> Trace:
-    """Over positions each channel stays; over channels one is left, and zeros do not change the sum."""
+    """Over positions each channel stays; over channels one is left, and zeros are counted."""
     dims, axis = node.attributes["dims"], ins[0].axis
-    if axis in dims and node.op == "mean" and node.attributes["keep"]:
+    if axis in dims and node.op != "norm" and node.attributes["keep"]:
         return Trace(ledger.fresh(1, node.name), np.zeros(1, np.bool_), axis)
     if axis in dims:
         return _frozen(node, out, ins, ledger)
@@ -191,6 +191,36 @@ def _cut_mean(c: Cutting) -> Shrunk:
         return _unchanged(c)
     count = c.node.attributes["count"] or math.prod(c.shapes[0][dim] for dim in dims)
     return _with(c, count=count)
+
+
+def _trace_softmax(
+    node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
+) -> Trace:
+    mixes = node.attributes["dim"] == ins[0].axis
+    return _frozen(node, out, ins, ledger) if mixes else ins[0].passed(node)
+
+
+def _trace_channel_conv(
+    node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
+) -> Trace:
+    """Output i reads the neighbours of input i, and goes with it."""
+    return ins[0].passed(node) if ins[0].axis == 1 else _frozen(node, out, ins, ledger)
+
+
+def _cut_channel_conv(c: Cutting) -> Shrunk:
+    """The places under the kernel stay what they were, with zeros where channels are gone."""
+    if c.out_kept.all():
+        return _unchanged(c)
+    channels, kernel = len(c.out_kept), c.node.attributes["kernel"]
+    if "index" in c.tensors:
+        under = c.tensors["index"].numpy()
+    else:
+        under = np.arange(channels)[:, None] + np.arange(kernel) - kernel // 2
+    left = int(c.out_kept.sum())
+    rank = np.append(np.where(c.out_kept, np.cumsum(c.out_kept) - 1, left), left)
+    there = (under >= 0) & (under < channels)
+    index = np.where(there, rank[under.clip(0, channels)], left)[c.out_kept]
+    return _with(c, {**c.tensors, "index": torch.from_numpy(index.astype(np.int64))})
 
 
 # -- weights that mix channels ----------------------------------------------------------------------------
@@ -371,10 +401,32 @@ def merged_dimension(shape: Shape, axis: int, target: Shape) -> tuple[int, int, 
     return None
 
 
+def _split_dimension(shape: Shape, axis: int, target: Shape) -> int | None:
+    """The dimension of the target over which a reshape that splits the dimension `axis` lays its channels:
+    k·n of them as (k, n), as split attention does. None when it does something else.
+
+    >>> _split_dimension((128, 7, 7), 0, (2, 64, 7, 7))
+    1
+    """
+    for position, size in enumerate(target):
+        rest = math.prod(target[position + 1 :])
+        if size > 1 and shape[axis] % size == 0 and rest == math.prod(shape[axis + 1 :]):
+            return position
+    return None
+
+
 def _trace_reshape(
     node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
 ) -> Trace:
+    """Merged with positions, each channel is repeated; split up, channel i of every part is one."""
     place = merged_dimension(shapes[0], ins[0].axis, out)
+    split = _split_dimension(shapes[0], ins[0].axis, out) if place is None else None
+    if split is not None:
+        parts = ins[0].ids.reshape(-1, out[split])
+        for part in parts[1:]:
+            ledger.tie(parts[0], part)
+        zero: Kept = np.asarray(ins[0].zero.reshape(parts.shape).all(axis=0))
+        return Trace(parts[0], zero, split)
     if place is None:
         return _frozen(node, out, ins, ledger)
     axis, before, inside = place
@@ -400,7 +452,9 @@ RULES: Mapping[str, Rule] = {
     "group_norm": Rule(_trace_group_norm, _cut_group_norm),
     "mean": Rule(_trace_mean, _cut_mean),
     "positions": Rule(_trace_mean, _unchanged),
+    "softmax": Rule(_trace_softmax, _unchanged),
     "conv2d": Rule(_trace_conv, _cut_conv),
+    "channel_conv1d": Rule(_trace_channel_conv, _cut_channel_conv),
     "linear": Rule(_trace_linear, _cut_linear),
     "add": Rule(_trace_tied, _unchanged),
     "multiply": Rule(_trace_tied, _unchanged),
