@@ -7,14 +7,17 @@ import json
 import os
 import random
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
 
+from modhub.hub.records import RepositoryKey
 from modhub.hub.server.serving import Listening
 from modhub.hub.server.state import Options
+from modhub.hub.store import Store
 from tests.hub_server import Server, commit_body, serving
 
 BIG = random.Random(1).randbytes(1_300_000)
@@ -402,6 +405,33 @@ def test_metrics_and_health(server: Server) -> None:
     assert 'modhub_requests_total{method="GET",route="/healthz",status="200"}' in text
     assert "modhub_request_seconds_bucket" in text
     assert "alice" not in text
+
+
+def test_metrics_tell_what_is_stored_and_what_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(tmp_path) as server:
+
+        def gauges() -> dict[str, float]:
+            lines = server.ask("GET", "/metrics").body.decode().splitlines()
+            told = (line.split() for line in lines if line[0] != "#")
+            return {name: float(value) for name, value in told}
+
+        def held() -> int:
+            return sum(path.stat().st_size for path in (tmp_path / "blobs").glob("??/*"))
+
+        Store(tmp_path).create_repository(RepositoryKey.model("alice/net"))
+        before = gauges()
+        assert before["modhub_stored_bytes"] == held()
+        disk = shutil.disk_usage(tmp_path)
+        assert before["modhub_disk_bytes"] == disk.total
+        assert abs(before["modhub_disk_free_bytes"] - disk.free) < disk.total / 10
+        assert server.commit("models/alice/net", {"w.bin": bytes(3_000_001)}).status == 200
+        assert gauges()["modhub_stored_bytes"] == before["modhub_stored_bytes"], (
+            "not counted at every request"
+        )
+        monkeypatch.setattr("modhub.hub.server.state.SIZES_SECONDS", 0.0)
+        assert gauges()["modhub_stored_bytes"] == held() > 3_000_001
 
 
 def test_the_audit_log_names_who_did_what(server: Server) -> None:
