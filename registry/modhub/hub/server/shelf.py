@@ -114,6 +114,10 @@ class VisibleCatalogue:
             raise ManifestError(f"'{repository}' at {commit[:12]} holds no modules.")
         return found
 
+    def module(self, repository: RepositoryId, commit: str, entry: ModuleEntry) -> ModuleManifest:
+        """A module's own manifest."""
+        return Shelf(self.store).module(self.record(repository), commit, entry)
+
     def lost(self, repository: RepositoryId, commit: str) -> Sequence[str]:
         return self.store.lost(self.store.tree(self.record(repository).key, commit))
 
