@@ -85,12 +85,14 @@ def show(root: Path | None, out: Out) -> None:
     ]
 
     def human() -> None:
-        columns = ["id", "user", "organisations", "role", "created", "last_used", "expires", "revoked"]
+        moments = ["created", "last_used", "expires", "revoked"]
         cells = [
-            [", ".join(row[name]) if name == "organisations" else str(row[name]) or "–" for name in columns]
+            [str(row["id"]), str(row["user"]), ", ".join(row["organisations"]) or "–", str(row["role"])]
+            + [str(row[name])[:16].replace("T", " ") or "–" for name in moments]
             for row in rows
         ]
-        out.table([name.replace("_", " ") for name in columns], cells)
+        columns = ["id", "user", "organisations", "role", *(name.replace("_", " ") for name in moments)]
+        out.table(columns, cells)
 
     out.emit(rows, human=human, quiet=[str(row["id"]) for row in rows])
 
