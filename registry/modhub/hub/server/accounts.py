@@ -33,6 +33,7 @@ from modhub.errors import (
     NotFoundError,
     RefError,
     SchemaVersionError,
+    StorageError,
     hinting,
 )
 from modhub.files import parse_json, pretty_json, write_bytes
@@ -272,22 +273,30 @@ class Accounts:
     def _read(self) -> _State:
         try:
             status = self.path.stat()
+            stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
+            with self._lock:
+                if stamp != self._seen:
+                    self._take(self.path.read_bytes())
+                    self._seen = stamp
+                return self._state
         except FileNotFoundError:
             with self._lock:
                 self._seen, self._state, self._by_digest = None, _State(), {}
                 return self._state
-        stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
-        with self._lock:
-            if stamp != self._seen:
-                try:
-                    self._state = _State.from_bytes(self.path.read_bytes(), f"'{self.path}'")
-                except ManifestError as error:
-                    newer = isinstance(error, SchemaVersionError)
-                    hint = error.hint if newer else "Bring it back from a backup."
-                    raise HubError(error.message, hint=hint) from error
-                self._by_digest = {token.digest: token for token in self._state.tokens}
-                self._seen = stamp
-            return self._state
+        except OSError as error:
+            raise StorageError(
+                f"'{self.path}' cannot be read: {error.strerror or error}.",
+                hint="Give the folder and all that is in it to the user that the server runs as.",
+            ) from error
+
+    def _take(self, content: bytes) -> None:
+        try:
+            self._state = _State.from_bytes(content, f"'{self.path}'")
+        except ManifestError as error:
+            newer = isinstance(error, SchemaVersionError)
+            hint = error.hint if newer else "Bring it back from a backup."
+            raise HubError(error.message, hint=hint) from error
+        self._by_digest = {token.digest: token for token in self._state.tokens}
 
     @contextmanager
     def _changing(self) -> Iterator[Any]:
