@@ -111,7 +111,10 @@ class VisibleCatalogue:
     def manifest(self, repository: RepositoryId, commit: str) -> RepositoryManifest:
         found = Shelf(self.store).manifest(self.record(repository), commit)
         if found is None:
-            raise ManifestError(f"'{repository}' at {commit[:12]} holds no modules.")
+            raise ManifestError(
+                f"'{repository}' at {commit[:12]} holds no modules.",
+                hint="Take another repository, or another release of it.",
+            )
         return found
 
     def module(self, repository: RepositoryId, commit: str, entry: ModuleEntry) -> ModuleManifest:
@@ -139,7 +142,11 @@ class VisibleCatalogue:
             record = self.store.repository(RepositoryKey("model", repository))
             authorize(self.principal, record, "read")
         except (Fault, NotFoundError):
-            raise NotFoundError(f"There is no repository '{repository}'.", missing="repository") from None
+            raise NotFoundError(
+                f"There is no repository '{repository}'.",
+                hint="Check the name; if it is private, log in.",
+                missing="repository",
+            ) from None
         return record
 
 
