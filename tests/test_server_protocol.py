@@ -99,6 +99,17 @@ def test_ranges(server: Server, header: str, status: int, expected: bytes, conte
         assert int(answer.headers["content-length"]) == len(expected)
 
 
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [("{}", 304), ("W/{}", 304), ('"x", W/{}', 304), ("*", 304), ('"x"', 200), ("W/x", 200), ("", 200)],
+)
+def test_a_copy_is_compared_weakly(server: Server, given: str, status: int) -> None:
+    path = "/alice/net/resolve/main/README.md"
+    etag = server.ask("HEAD", path).headers["etag"]
+    answer = server.ask("GET", path, headers={"If-None-Match": given.format(etag)})
+    assert (answer.status, answer.headers["etag"]) == (status, etag)
+
+
 def test_heads_and_etags(server: Server) -> None:
     path = "/alice/net/resolve/main/dir/deep/big.bin"
     head = server.ask("HEAD", path)
@@ -253,6 +264,9 @@ def test_lfs_in_parts(server: Server, monkeypatch: pytest.MonkeyPatch, repositor
     line = {"key": "lfsFile", "value": {"path": "parts.bin", "algo": "sha256", **one}}
     assert server.commit(f"models/{repository}", {}, "admin", lines=(line,)).status == 200
     assert server.ask("GET", f"/{repository}/resolve/main/parts.bin").body == content
+    # Whoever missed the answer, or sent the same at the same time and comes second, asks again.
+    assert server.ask("POST", href, None, done).status == 200
+    assert list((server.root / "staging").glob("multipart-*")) == []
 
 
 def test_the_card_check_speaks_json_and_plain_text(server: Server) -> None:
@@ -397,6 +411,23 @@ def test_duplicate_holds_the_bytes_once(server: Server) -> None:
     assert answer.json() == {"url": f"{server.address}/bob/copy", "filesCopyPending": False}
     path = quote("Ünï/ö.txt")
     assert server.ask("GET", f"/bob/copy/resolve/main/{path}").body == b"u"
+
+
+def test_what_cannot_be_duplicated_takes_no_name(tmp_path: Path) -> None:
+    store, key = Store(tmp_path), RepositoryKey.model("alice/net")
+    with serving(tmp_path) as server:
+        server.ask("POST", "/api/repos/create", "alice", {"name": "net"})
+        assert server.commit("models/alice/net", {"a": b"1", "w.bin": BIG}).status == 200
+        lost = store.blobs.path(store.file(key, "main", "w.bin").sha256)
+        assert lost is not None
+        lost.unlink()
+        asked = {"repository": "alice/copy"}
+        answer = server.ask("POST", "/api/models/alice/net/duplicate", "alice", asked)
+        assert (answer.status, "w.bin" in answer.json()["error"]) == (422, True)
+        assert server.ask("GET", "/api/models/alice/copy", "alice").status == 404
+        server.commit("models/alice/net", {"w.bin": BIG})
+        assert server.ask("POST", "/api/models/alice/net/duplicate", "alice", asked).status == 200
+        assert server.ask("GET", "/alice/copy/resolve/main/w.bin").body == BIG
 
 
 def test_metrics_and_health(server: Server) -> None:
