@@ -110,19 +110,7 @@ def repository_files(
         path = f"modules/{slug}/module.json"
         files[path] = manifest.to_bytes()
         manifests.append(manifest)
-        entries.append(
-            ModuleEntry(
-                label=label,
-                slug=slug,
-                aliases=(),
-                form="delta",
-                manifest=info(path),
-                tensors=info(tensors),
-                trunk=None,
-                kept_channels_fraction=float(mask.mean()),
-                metrics=metrics,
-            )
-        )
+        entries.append(ModuleEntry.of(manifest, info(path)))
     whole = RepositoryManifest(
         parent=parent, trunk=trunk, input=seen, method=method, license=licence, modules=tuple(entries)
     )

@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import socket
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from modhub.files import pretty_json
 from modhub.hub.base import Add
 from modhub.hub.records import RepositoryKey
+from modhub.hub.server.accounts import Accounts
 from modhub.hub.store import Store
 from tests.console import Console
 from tests.paper import write_paper_artifact
@@ -512,6 +514,20 @@ def test_tokens_of_no_hub(modhub):
     made = modhub.good("token", "create", "--user", "alice", "--root", "nope2")
     assert f"for the hub in '{Path('nope2').resolve()}' is good without end." in made.err
     assert "alice" in modhub.good("token", "list", "--root", "nope2").out
+
+
+def test_a_token_is_listed_with_its_last_use(modhub):
+    value = modhub.good("token", "create", "--user", "alice", "--root", "hub", "--quiet").out.strip()
+    modhub.good("token", "create", "--user", "bob", "--root", "hub")
+    Accounts(Path("hub")).principal(value)
+    used = {
+        row["user"]: row["last_used"] for row in modhub.good("token", "list", "--root", "hub", "--json").json
+    }
+    assert used["bob"] == ""
+    assert abs(datetime.fromisoformat(used["alice"]) - datetime.now(UTC)) < timedelta(minutes=1)
+    shown = modhub.good("token", "list", "--root", "hub").out
+    assert "last used" in shown
+    assert used["alice"][:16].replace("T", " ") in shown
 
 
 def test_a_repository_without_a_release_says_so(shop):

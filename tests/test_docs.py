@@ -1,4 +1,5 @@
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,14 @@ def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (path.parent / target).exists(), target
+
+
+def test_the_container_has_what_the_server_needs():
+    page = (ROOT / "docs" / "hub.md").read_text(encoding="utf-8")
+    words = page.partition("--no-cache-dir ")[2].partition("\nCOPY")[0].replace("\\", " ").split()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["server"]]
+    assert set(words) == {re.split("[><=]", one)[0] for one in needed} - {"torch", "torchvision"}
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))

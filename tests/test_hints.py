@@ -1,7 +1,8 @@
-"""However a file is damaged, whoever reads it is told what to do next."""
+"""However a file is damaged, whoever reads it is told what to do next; so is who meets an error of a hub."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ import tomlkit
 import torch
 from safetensors.torch import load, save
 
+from modhub import errors, hub
 from modhub.api.composing import BuildOptions
 from modhub.artifact import artifact_files, read_trunk
 from modhub.catalog import read_yanked
@@ -217,3 +219,36 @@ def test_what_is_no_json(content: bytes) -> None:
         with pytest.raises(ModhubError) as caught:
             read(content)
         assert caught.value.hint
+
+
+HINTLESS = {
+    # The protocol's words, which clients look for; the server's page leads to the form for logging in.
+    ("accounts.py", "AccessError"),
+    # Met by whoever writes a handler, and by nobody else.
+    ("call.py", "HubError"),
+    # The message of an error that says its hint.
+    ("composing.py", "RefError"),
+}
+
+
+def raised_without_a_hint(tree: ast.AST, hinted: bool = False) -> Iterator[str]:
+    """Names of the errors made without a hint, outside of functions that give one to all of theirs."""
+    for node in ast.iter_child_nodes(tree):
+        decorators = getattr(node, "decorator_list", [])
+        inside = hinted or any("hinting" in ast.unparse(one) for one in decorators)
+        if isinstance(node, ast.Call) and not inside and isinstance(node.func, ast.Name):
+            name = node.func.id
+            takes_one = name in errors.__all__ and name not in ("hinting", "MissingDependencyError")
+            if takes_one and all(keyword.arg != "hint" for keyword in node.keywords):
+                yield name
+        yield from raised_without_a_hint(node, inside)
+
+
+def test_every_error_of_a_hub_says_what_to_do_next() -> None:
+    folder = Path(hub.__file__).parent
+    found = {
+        (path.name, name)
+        for path in folder.rglob("*.py")
+        for name in raised_without_a_hint(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert found == HINTLESS

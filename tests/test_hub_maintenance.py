@@ -1,5 +1,6 @@
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from modhub.errors import ConflictError, IntegrityError, NotFoundError
 from modhub.hub.base import Add
 from modhub.hub.checking import Report, fsck
 from modhub.hub.collecting import DAY, gc
+from modhub.hub.index import Query
 from modhub.hub.pulls import PullRequests
 from modhub.hub.records import RepositoryKey
 from modhub.hub.store import Store
@@ -443,6 +445,29 @@ def test_a_backup_copied_while_somebody_pushes_is_mended(store: Store, tmp_path:
     assert copy.read(KEY, "main", "a") == b"2"
     assert copy.index.search()[0].head == whole
     assert fsck(copy).findings == ()
+
+
+def test_the_backup_of_the_page_loses_nothing_that_a_reference_names(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "hub.md").read_text(encoding="utf-8")
+    commands = page.partition("cd /srv/hub\n")[2].partition("```")[0].splitlines()
+    root, copy, archive = tmp_path / "hub", tmp_path / "copy", tmp_path / "hub.tar"
+    store, name = Store(root), RepositoryId("lab", "refs.json")
+    key = RepositoryKey.model(name)
+    store.create_repository(key)
+    for number, command in enumerate(commands):
+        made = store.commit(key, [Add("a", str(number).encode())], title="more")
+        store.create_tag(key, f"v{number}")
+        shell = ["sh", "-ec", command.replace("/backup/hub.tar", str(archive))]
+        subprocess.run(shell, cwd=root, check=True)
+        if not number:
+            first = made
+    copy.mkdir()
+    subprocess.run(["tar", "-xf", archive], cwd=copy, check=True)
+    restored = Store(copy)
+    assert [finding.place for finding in fsck(restored).findings] == []
+    assert restored.refs(key) == {"refs/heads/main": first.id, "refs/tags/v0": first.id}
+    assert restored.read(key, "v0", "a") == b"0"
+    assert [entry.id for entry in restored.index.search(Query())] == [name]
 
 
 def test_fsck_reads_manifests(store: Store) -> None:

@@ -137,6 +137,21 @@ with serving(root, Options(read_only=True), accounts=False) as server:
 """
 
 
+def test_accounts_that_cannot_be_read_let_nobody_in_and_the_log_says_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(tmp_path) as server:
+        # What a command run as root leaves to a server that is not: root itself reads everything.
+        (tmp_path / "accounts.json").unlink()
+        (tmp_path / "accounts.json").mkdir()
+        answer = server.ask("GET", "/api/whoami-v2", "alice")
+        assert answer.status == 507
+        assert answer.json()["error"] == (
+            "The hub's disk refuses (Is a directory). Whoever runs the hub finds more in its log."
+        )
+    assert f"'{tmp_path}/accounts.json' cannot be read: Is a directory. Give the folder" in caplog.text
+
+
 def test_a_store_on_a_disk_that_may_only_be_read_is_read(tmp_path: Path) -> None:
     push(tmp_path / "live", "lab/net", ("cat", "dog"))
     store, hub = Store(tmp_path / "live"), tmp_path / "hub"

@@ -49,6 +49,15 @@ def raw(server: Server, data: bytes, *, wait: float = 10) -> bytes:
         return received
 
 
+def received(connection: socket.socket, *, pause: float = 0) -> int:
+    """How many bytes come until the server closes, read a mebibyte at a time."""
+    size = 0
+    while piece := connection.recv(1 << 20):
+        size += len(piece)
+        time.sleep(pause)
+    return size
+
+
 def leftovers(server: Server) -> list[str]:
     """Files of interrupted uploads."""
     staging = server.root / "staging"
@@ -147,6 +156,32 @@ def test_a_body_that_stops_is_given_up(server: Server, monkeypatch: pytest.Monke
         answer = raw(server, head.encode() + b'Content-Length: 500\r\n\r\n{"key":')
         assert answer.split(b" ")[1] == b"408"
     assert leftovers(server) == []
+
+
+def test_an_answer_that_nobody_takes_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving_module, "UNREAD_SECONDS", 0.5)
+    size = 20_000_000
+    assert server.commit("models/alice/net", {"long.bin": bytes(size)}).status == 200
+
+    def waiting() -> bool:
+        return b"modhub_requests_in_flight 2" in server.ask("GET", "/metrics").body
+
+    parts = urlsplit(server.address)
+    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=10) as connection:
+        connection.sendall(b"GET /alice/net/resolve/main/long.bin HTTP/1.1\r\nHost: x\r\n\r\n")
+        deadline = time.monotonic() + 10
+        while not waiting() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        while waiting() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not waiting()
+        assert received(connection) < size
+    # Who is slow and goes on reading has all of it.
+    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=10) as connection:
+        connection.sendall(
+            b"GET /alice/net/resolve/main/long.bin HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        assert received(connection, pause=0.02) > size
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(server: Server) -> None:

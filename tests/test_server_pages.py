@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from modhub.hub.server.state import Options
+from modhub.manifest import ModuleManifest
 from tests.chromium import chromium
 from tests.hub_server import TOKENS, Server, serving
-from tests.hub_world import push
+from tests.hub_world import push, repository_files
 
+CAT = "modules/cat/module.json"
 DIGITS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -139,6 +141,15 @@ def test_composing_in_the_browser(server: Server, browser: Any) -> None:
     field.send_keys("cat")
     text = main_after(browser, field.submit)
     assert "secret" not in text
+    # In the order of what they reach at the least, with all there is to choose by.
+    assert text.index("zoo/big-cats/cat") < text.index("lab/resnet20-cifar10/cat")
+    row = browser.find_element("xpath", "//tr[th/a='zoo/big-cats/cat']").text
+    for words in ("1.0.0", "95.0 %", "cifar10 test, 100 + 900", "mit"):
+        assert words in row
+    sizes = ModuleManifest.from_bytes(repository_files("zoo/big-cats", ("cat",), seed=1)[CAT]).sizes
+    assert row.count(f"{100 * sizes.flops / sizes.parent_flops:.1f} %") == 2, (
+        "of multiply-adds, of parameters"
+    )
     main_after(browser, browser.find_element("css selector", "[aria-label='Pick zoo/big-cats/cat']").click)
     field = browser.find_element("id", "ref")
     field.send_keys("lab/resnet20-cifar10/dog>=1")
@@ -146,12 +157,17 @@ def test_composing_in_the_browser(server: Server, browser: Any) -> None:
     text = see(browser, server, browser.current_url.removeprefix(server.address), "compose")
     assert "The resolver’s answer" in text
     assert "Passes an image\n2" in text
+    assert " of its parents’ 81.6 M" in text
+    assert f"modhub compose modhub.toml -o build --hub {server.address}\nmodhub predict build IMAGE" in text
     link = browser.find_element("link text", "Download").get_attribute("href")
     toml = server.ask("GET", link.removeprefix(server.address)).body.decode()
     assert tomllib.loads(toml)["modules"] == {
         "cat": "zoo/big-cats/cat",
         "dog": "lab/resnet20-cifar10/dog>=1",
     }
+    shared = see(browser, server, "/compose?pick=zoo/big-cats/puma&q=cat", "compose-found")
+    assert "zoo/big-cats/cat 1.0.0 no more passes" in shared
+    assert shared.count("no more passes") == 1
     text = see(browser, server, "/compose?pick=lab/resnet20-cifar10/dog%3E=9", "compose-no")
     assert "The resolver says no" in text
 

@@ -7,14 +7,17 @@ import json
 import os
 import random
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
 
+from modhub.hub.records import RepositoryKey
 from modhub.hub.server.serving import Listening
 from modhub.hub.server.state import Options
+from modhub.hub.store import Store
 from tests.hub_server import Server, commit_body, serving
 
 BIG = random.Random(1).randbytes(1_300_000)
@@ -94,6 +97,17 @@ def test_ranges(server: Server, header: str, status: int, expected: bytes, conte
     if status != 416:
         assert answer.body == expected
         assert int(answer.headers["content-length"]) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [("{}", 304), ("W/{}", 304), ('"x", W/{}', 304), ("*", 304), ('"x"', 200), ("W/x", 200), ("", 200)],
+)
+def test_a_copy_is_compared_weakly(server: Server, given: str, status: int) -> None:
+    path = "/alice/net/resolve/main/README.md"
+    etag = server.ask("HEAD", path).headers["etag"]
+    answer = server.ask("GET", path, headers={"If-None-Match": given.format(etag)})
+    assert (answer.status, answer.headers["etag"]) == (status, etag)
 
 
 def test_heads_and_etags(server: Server) -> None:
@@ -250,6 +264,9 @@ def test_lfs_in_parts(server: Server, monkeypatch: pytest.MonkeyPatch, repositor
     line = {"key": "lfsFile", "value": {"path": "parts.bin", "algo": "sha256", **one}}
     assert server.commit(f"models/{repository}", {}, "admin", lines=(line,)).status == 200
     assert server.ask("GET", f"/{repository}/resolve/main/parts.bin").body == content
+    # Whoever missed the answer, or sent the same at the same time and comes second, asks again.
+    assert server.ask("POST", href, None, done).status == 200
+    assert list((server.root / "staging").glob("multipart-*")) == []
 
 
 def test_the_card_check_speaks_json_and_plain_text(server: Server) -> None:
@@ -396,12 +413,56 @@ def test_duplicate_holds_the_bytes_once(server: Server) -> None:
     assert server.ask("GET", f"/bob/copy/resolve/main/{path}").body == b"u"
 
 
+def test_what_cannot_be_duplicated_takes_no_name(tmp_path: Path) -> None:
+    store, key = Store(tmp_path), RepositoryKey.model("alice/net")
+    with serving(tmp_path) as server:
+        server.ask("POST", "/api/repos/create", "alice", {"name": "net"})
+        assert server.commit("models/alice/net", {"a": b"1", "w.bin": BIG}).status == 200
+        lost = store.blobs.path(store.file(key, "main", "w.bin").sha256)
+        assert lost is not None
+        lost.unlink()
+        asked = {"repository": "alice/copy"}
+        answer = server.ask("POST", "/api/models/alice/net/duplicate", "alice", asked)
+        assert (answer.status, "w.bin" in answer.json()["error"]) == (422, True)
+        assert server.ask("GET", "/api/models/alice/copy", "alice").status == 404
+        server.commit("models/alice/net", {"w.bin": BIG})
+        assert server.ask("POST", "/api/models/alice/net/duplicate", "alice", asked).status == 200
+        assert server.ask("GET", "/alice/copy/resolve/main/w.bin").body == BIG
+
+
 def test_metrics_and_health(server: Server) -> None:
     assert server.ask("GET", "/healthz").json() == {"status": "ok", "read_only": False}
     text = server.ask("GET", "/metrics").body.decode()
     assert 'modhub_requests_total{method="GET",route="/healthz",status="200"}' in text
     assert "modhub_request_seconds_bucket" in text
     assert "alice" not in text
+
+
+def test_metrics_tell_what_is_stored_and_what_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(tmp_path) as server:
+
+        def gauges() -> dict[str, float]:
+            lines = server.ask("GET", "/metrics").body.decode().splitlines()
+            told = (line.split() for line in lines if line[0] != "#")
+            return {name: float(value) for name, value in told}
+
+        def held() -> int:
+            return sum(path.stat().st_size for path in (tmp_path / "blobs").glob("??/*"))
+
+        Store(tmp_path).create_repository(RepositoryKey.model("alice/net"))
+        before = gauges()
+        assert before["modhub_stored_bytes"] == held()
+        disk = shutil.disk_usage(tmp_path)
+        assert before["modhub_disk_bytes"] == disk.total
+        assert abs(before["modhub_disk_free_bytes"] - disk.free) < disk.total / 10
+        assert server.commit("models/alice/net", {"w.bin": bytes(3_000_001)}).status == 200
+        assert gauges()["modhub_stored_bytes"] == before["modhub_stored_bytes"], (
+            "not counted at every request"
+        )
+        monkeypatch.setattr("modhub.hub.server.state.SIZES_SECONDS", 0.0)
+        assert gauges()["modhub_stored_bytes"] == held() > 3_000_001
 
 
 def test_the_audit_log_names_who_did_what(server: Server) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -56,6 +57,39 @@ def test_a_token_opens_until_it_expires_or_is_revoked(tmp_path: Path) -> None:
     assert entries[0] == ("create-token", "user/alice", token.id)
     assert entries[2:] == [("revoke-token", "user/alice", token.id)]
     assert value not in next((tmp_path / "audit").iterdir()).read_text()
+
+
+def test_the_last_use_of_a_token_is_known_to_some_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = Accounts(tmp_path)
+    token, value = accounts.create_token("alice")
+    file, before = tmp_path / "last-used" / token.id, (tmp_path / "accounts.json").read_bytes()
+    assert accounts.last_used(token) == ""
+    with pytest.raises(AccessError):
+        accounts.principal(value + "x")
+    assert accounts.last_used(token) == ""
+    accounts.principal(value)
+    assert accounts.last_used(token) >= token.created[:-5]
+    os.utime(file, (0, 0))
+    accounts.principal_of(token.id)
+    assert Accounts(tmp_path).last_used(token) == "1970-01-01T00:00:00.000Z", "a request writes nothing"
+    # Another process knows nothing of this one, nor does this one after a while.
+    Accounts(tmp_path).principal(value)
+    assert accounts.last_used(token) >= token.created[:-5]
+    os.utime(file, (0, 0))
+    monkeypatch.setattr("modhub.hub.server.accounts.USE_SECONDS", 0.0)
+    accounts.principal_of(token.id)
+    assert accounts.last_used(token) >= token.created[:-5]
+    assert (tmp_path / "accounts.json").read_bytes() == before
+
+
+def test_a_token_opens_where_its_use_cannot_be_noted(tmp_path: Path) -> None:
+    accounts = Accounts(tmp_path)
+    token, value = accounts.create_token("alice")
+    (tmp_path / "last-used").touch()
+    assert accounts.principal(value).name == "alice"
+    assert accounts.last_used(token) == ""
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def create(
 @root_option
 @reporting
 def show(root: Path | None, out: Out) -> None:
-    """Show all tokens, without the tokens themselves.
+    """Show all tokens, without the tokens themselves. The time of the last use may be ten minutes early.
 
     Example: modhub token list --root /srv/hub
     """
@@ -76,16 +76,22 @@ def show(root: Path | None, out: Out) -> None:
 
     accounts = Accounts(store_root(root, begin=False))
     rows = [
-        {**token.shown(), "organisations": list(accounts.organisations_of(token.user))}
+        {
+            **token.shown(),
+            "last_used": accounts.last_used(token),
+            "organisations": list(accounts.organisations_of(token.user)),
+        }
         for token in accounts.tokens()
     ]
 
     def human() -> None:
-        columns = ["id", "user", "organisations", "role", "created", "expires", "revoked"]
+        moments = ["created", "last_used", "expires", "revoked"]
         cells = [
-            [", ".join(row[name]) if name == "organisations" else str(row[name]) or "–" for name in columns]
+            [str(row["id"]), str(row["user"]), ", ".join(row["organisations"]) or "–", str(row["role"])]
+            + [str(row[name])[:16].replace("T", " ") or "–" for name in moments]
             for row in rows
         ]
+        columns = ["id", "user", "organisations", "role", *(name.replace("_", " ") for name in moments)]
         out.table(columns, cells)
 
     out.emit(rows, human=human, quiet=[str(row["id"]) for row in rows])

@@ -185,7 +185,10 @@ class FileBlobWriter:
     def write(self, chunk: bytes) -> None:
         self._size += len(chunk)
         if self._announced is not None and self._size > self._announced:
-            raise IntegrityError(f"More bytes arrived than the {self._announced:,} that were announced.")
+            raise IntegrityError(
+                f"More bytes arrived than the {self._announced:,} that were announced.",
+                hint="Send it again.",
+            )
         if len(self._head) < SNIFFED:
             self._head += chunk[: SNIFFED - len(self._head)]
         self._sha256.update(chunk)
@@ -251,7 +254,10 @@ def take_in(blobs: Blobs, content: bytes | Path) -> Blob:
     try:
         stream = content.open("rb")
     except OSError as error:
-        raise StorageError(f"'{content}' cannot be read: {error.strerror or error}.") from error
+        raise StorageError(
+            f"'{content}' cannot be read: {error.strerror or error}.",
+            hint="Check that it is there, and that you may read it.",
+        ) from error
     with stream, blobs.writer(size=os.fstat(stream.fileno()).st_size) as writer:
         while chunk := stream.read(1 << 20):
             writer.write(chunk)

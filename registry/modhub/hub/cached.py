@@ -87,7 +87,9 @@ class CachedHub:
         entry = expected or self.tree(repository, commit).get(path)
         if entry is None:
             raise NotFoundError(
-                f"There is no file '{path}' in '{repository}' at {commit[:12]}.", missing="file"
+                f"There is no file '{path}' in '{repository}' at {commit[:12]}.",
+                hint="Take another release, or tell who published it.",
+                missing="file",
             )
         place = f"'{path}' of '{repository}' at {commit[:12]}"
         found = self.cache.find(entry)

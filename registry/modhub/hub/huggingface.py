@@ -137,7 +137,10 @@ class HuggingFaceHub:
         with self._errors(repository, revision):
             commit = self._api().repo_info(str(repository), revision=revision).sha
         if commit is None:
-            raise HubError(f"{self._endpoint} does not say which commit '{revision}' of '{repository}' is.")
+            raise HubError(
+                f"{self._endpoint} does not say which commit '{revision}' of '{repository}' is.",
+                hint="Check the address; a sound hub says it.",
+            )
         return self._commit(commit)
 
     def tree(self, repository: RepositoryId, commit: str) -> dict[str, FileEntry]:
@@ -195,7 +198,10 @@ class HuggingFaceHub:
         for chunk in self._chunks(repository, commit, path, 0):
             content += chunk
             if len(content) > limit:
-                raise HubError(f"'{path}' in '{repository}' has more than {limit:,} bytes.")
+                raise HubError(
+                    f"'{path}' in '{repository}' has more than {limit:,} bytes; no more are read at once.",
+                    hint="Take another release, or tell who published it.",
+                )
         return bytes(content)
 
     def download(
@@ -376,9 +382,17 @@ def _mapped(
     if isinstance(error, errors.GatedRepoError):
         return AccessError(f"Access to {named} must be granted first.", hint=_at_the_gate(error, endpoint))
     if isinstance(error, errors.RevisionNotFoundError):
-        return NotFoundError(f"There is no revision '{revision}' in {named}.", missing="revision")
+        return NotFoundError(
+            f"There is no revision '{revision}' in {named}.",
+            hint="Take one of its branches, tags or commits.",
+            missing="revision",
+        )
     if isinstance(error, errors.EntryNotFoundError):
-        return NotFoundError(f"There is no file '{path}' in {named} at '{revision}'.", missing="file")
+        return NotFoundError(
+            f"There is no file '{path}' in {named} at '{revision}'.",
+            hint="Look at what it holds, or take another revision.",
+            missing="file",
+        )
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status == 401 and _sent_token(error):
         # For a repository, too: whoever is known is told 404 of one that they may not see.
@@ -397,7 +411,7 @@ def _mapped(
             hint="Set HF_TOKEN to another, or run: hf auth login",
         )
     if isinstance(error, errors.HFValidationError):
-        return HubError(f"{named} cannot be asked: {error}")
+        return HubError(f"{named} cannot be asked: {error}", hint="Check the name and the address.")
     if isinstance(status, int):
         said = _first_line(getattr(error, "server_message", None) or str(error))
         return _by_status(status, named, said)
@@ -459,7 +473,10 @@ def _by_status(status: int, named: str, said: str) -> ModhubError:
         return HubError(
             f"{named} failed with status {status}: {said}.", hint="Try again; it is not your doing."
         )
-    return HubError(f"{named} refuses with status {status}: {said}.")
+    return HubError(
+        f"{named} refuses with status {status}: {said}.",
+        hint="If that says nothing to you, ask whoever runs the hub.",
+    )
 
 
 def _at_the_gate(error: Exception, endpoint: str) -> str:

@@ -287,7 +287,9 @@ class Index:
                         hint="If it stays so, delete that file: it is made anew.",
                     ) from error
                 self._drop()
-        raise StorageError(f"The index '{self._path}' cannot be used.")
+        raise StorageError(
+            f"The index '{self._path}' cannot be used.", hint="Delete that file: it is made anew."
+        )
 
     def _open(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)

@@ -100,7 +100,10 @@ class PullRequests:
             state = self._store.references.state(key)
             pull = _numbered(key, state, number)
             if pull.status != "open":
-                raise ConflictError(f"Pull request {number} of '{key}' is {pull.status}.")
+                raise ConflictError(
+                    f"Pull request {number} of '{key}' is {pull.status}.",
+                    hint="Open another." if pull.status == "merged" else "Reopen it first.",
+                )
             tree, conflicts = self._merged(key, pull)
             if conflicts:
                 raise ConflictError(
@@ -128,7 +131,7 @@ class PullRequests:
 
         def change(pull: PullRequest) -> PullRequest:
             if pull.status == "merged":
-                raise ConflictError(f"Pull request {number} of '{key}' is merged.")
+                raise ConflictError(f"Pull request {number} of '{key}' is merged.", hint="Open another.")
             return _event(replace(pull, status=status), "status-change", actor, comment or status)
 
         return self._change(key, number, actor, f"{status}-pull-request", change)
@@ -189,7 +192,11 @@ def _numbered(key: RepositoryKey, state: State, number: int) -> PullRequest:
     for pull in state.pulls:
         if pull.number == number:
             return pull
-    raise NotFoundError(f"There is no pull request {number} in '{key}'.", missing="revision")
+    raise NotFoundError(
+        f"There is no pull request {number} in '{key}'.",
+        hint=f"Take one of its {len(state.pulls)}, or open one.",
+        missing="revision",
+    )
 
 
 def _with(state: State, changed: PullRequest) -> State:

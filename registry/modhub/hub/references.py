@@ -40,7 +40,7 @@ from modhub.hub.records import (
 from modhub.manifest.fields import Fields
 from modhub.refs import RepositoryId, is_commit
 
-__all__ = ["FileReferences", "References", "State"]
+__all__ = ["FileReferences", "References", "State", "no_repository"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ class FileReferences:
         if fields is None:
             if (self._folder(key) / "repository.json").exists():
                 raise IntegrityError(f"'{path}' is missing.", hint="Run: modhub fsck --repair")
-            raise NotFoundError(f"There is no repository '{key}'.", missing="repository")
+            raise no_repository(key)
         lost = fields.optional_child("lost")
         return State(
             refs=fields.string_map("refs"),
@@ -247,7 +247,7 @@ class FileReferences:
     def note_upload(self, key: RepositoryKey, blob: Blob) -> None:
         folder = self._folder(key) / "uploads"
         if not folder.is_dir():
-            raise NotFoundError(f"There is no repository '{key}'.", missing="repository")
+            raise no_repository(key)
         document = {"size": blob.size, "oid": blob.oid, "text": blob.text}
         write_bytes(folder / blob.sha256, canonical_json(document))
 
@@ -285,6 +285,12 @@ class FileReferences:
             return (self._folder(key) / "downloads").stat().st_size
         except FileNotFoundError:
             return 0
+
+
+def no_repository(key: RepositoryKey) -> NotFoundError:
+    return NotFoundError(
+        f"There is no repository '{key}'.", hint="Look for it with: modhub search", missing="repository"
+    )
 
 
 class _Locks:

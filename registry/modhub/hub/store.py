@@ -37,7 +37,7 @@ from modhub.hub.index import Index, IndexEntry
 from modhub.hub.paths import check_path, check_ref_name
 from modhub.hub.recent import Recent
 from modhub.hub.records import CommitRecord, RepositoryKey, RepositoryRecord, Settings, now
-from modhub.hub.references import FileReferences, References, State
+from modhub.hub.references import FileReferences, References, State, no_repository
 from modhub.hub.tree import Tree, TreeFile
 from modhub.refs import RepositoryId, is_commit, is_sha256
 
@@ -89,11 +89,7 @@ class Store:
         """Spelling, creation date and settings."""
         record = self.references.record(key)
         if record is None:
-            raise NotFoundError(
-                f"There is no repository '{key}'.",
-                hint="Look for it with: modhub search",
-                missing="repository",
-            )
+            raise no_repository(key)
         return record
 
     def moved_to(self, key: RepositoryKey) -> RepositoryId | None:
@@ -231,7 +227,11 @@ class Store:
         """One file. Raises `NotFoundError` with `missing="file"`."""
         found = self.tree(key, revision).get(path)
         if found is None:
-            raise NotFoundError(f"There is no file '{path}' in '{key}' at '{revision}'.", missing="file")
+            raise NotFoundError(
+                f"There is no file '{path}' in '{key}' at '{revision}'.",
+                hint="Look at what it holds, or take another revision.",
+                missing="file",
+            )
         return found
 
     def holds(self, file: TreeFile) -> bool:
@@ -251,7 +251,8 @@ class Store:
         found = self.file(key, revision, path)
         if found.size > limit:
             raise HubError(
-                f"'{path}' in '{key}' has {found.size:,} bytes; at most {limit:,} are read at once."
+                f"'{path}' in '{key}' has {found.size:,} bytes; at most {limit:,} are read at once.",
+                hint="Take another release, or tell who published it.",
             )
         with self.open(found.sha256) as stream:
             return stream.read()
@@ -513,7 +514,11 @@ class Store:
             if path.startswith(prefix)
         }
         if not found:
-            raise NotFoundError(f"There is no '{change.source}' in '{key}' to copy.", missing="file")
+            raise NotFoundError(
+                f"There is no '{change.source}' in '{key}' to copy.",
+                hint="Check the path, and the revision that it is copied from.",
+                missing="file",
+            )
         return found
 
     def _create_ref(self, key: RepositoryKey, ref: str, revision: str, actor: str, exist_ok: bool) -> str:
@@ -623,4 +628,8 @@ def _taken(key: RepositoryKey) -> ConflictError:
 
 
 def _no_revision(key: RepositoryKey, revision: str) -> NotFoundError:
-    return NotFoundError(f"There is no revision '{revision}' in '{key}'.", missing="revision")
+    return NotFoundError(
+        f"There is no revision '{revision}' in '{key}'.",
+        hint="Take one of its branches, tags or commits.",
+        missing="revision",
+    )

@@ -100,7 +100,11 @@ class Tree(Mapping[str, TreeFile]):
                 [path] if path in files else [one for one in files if one.startswith(path.rstrip("/") + "/")]
             )
             if not below:
-                raise NotFoundError(f"There is no '{path}' to delete.", missing="file")
+                raise NotFoundError(
+                    f"There is no '{path}' to delete.",
+                    hint="Look at what the branch holds now.",
+                    missing="file",
+                )
             for one in below:
                 del files[one]
         files.update(put)

@@ -3,6 +3,9 @@
 Tokens are kept as sha256 digests only (they are random and 238 bits long, so a slow hash adds nothing). Every
 change is written whole under a lock, so the commands work with the server on or off and a running server sees
 them at its next request.
+
+When a token was last used is the date of a file of its own, `last-used/<id>`: servers set it without a lock
+and nobody has to read the accounts again.
 """
 
 from __future__ import annotations
@@ -15,8 +18,9 @@ import re
 import secrets
 import string
 import threading
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +33,7 @@ from modhub.errors import (
     NotFoundError,
     RefError,
     SchemaVersionError,
+    StorageError,
     hinting,
 )
 from modhub.files import parse_json, pretty_json, write_bytes
@@ -45,6 +50,8 @@ _EXPIRY = re.compile(r"(\d{1,5})([smhdw])\Z")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _VERSION = 1
 _SIGNS = string.ascii_letters + string.digits
+USE_SECONDS = 600.0
+"""How exactly the time of a token's last use is known; requests in between write nothing."""
 _ACTOR = "modhub token"
 """Whom the audit log names: tokens are made by commands only, on the store's own machine."""
 PREFIX = "hf_"
@@ -128,6 +135,8 @@ class Accounts:
     def __init__(self, root: Path) -> None:
         self.path = root / "accounts.json"
         self.audit = AuditLog(root / "audit")
+        self._used = root / "last-used"
+        self._noted: dict[str, float] = {}
         self._lock = threading.Lock()
         self._seen: tuple[int, int, int] | None = None
         self._state = _State()
@@ -141,6 +150,14 @@ class Accounts:
     def tokens(self) -> tuple[Token, ...]:
         """All tokens, the oldest first."""
         return self._read().tokens
+
+    def last_used(self, token: Token) -> str:
+        """When a server was last shown the token, ISO 8601 in UTC and some minutes early; empty for never."""
+        try:
+            moment = (self._used / token.id).stat().st_mtime
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+        return _iso(datetime.fromtimestamp(moment, UTC))
 
     def organisations_of(self, user: str) -> tuple[str, ...]:
         """The organisations `user` is a member of."""
@@ -220,7 +237,7 @@ class Accounts:
         token = self._by_digest.get(_digest(value))
         if token is None or not token.alive(_iso(datetime.now(UTC))):
             raise AccessError("Invalid credentials in Authorization header")
-        return Principal(token.user, token.role, state.users.get(token.user, ()), token.id)
+        return self._speaking_for(token, state)
 
     def principal_of(self, identity: str) -> Principal:
         """Who holds the token with this id. Raises `AccessError` when it opens nothing any more."""
@@ -228,7 +245,7 @@ class Accounts:
         token = next((one for one in state.tokens if one.id == identity), None)
         if token is None or not token.alive(_iso(datetime.now(UTC))):
             raise AccessError("This session has ended.", hint="Log in again.")
-        return Principal(token.user, token.role, state.users.get(token.user, ()), token.id)
+        return self._speaking_for(token, state)
 
     def has_name(self, name: str) -> bool:
         """Whether a user or an organisation is called so; case does not matter."""
@@ -238,25 +255,48 @@ class Accounts:
             wanted == one.lower() for member in users.values() for one in member
         )
 
+    def _speaking_for(self, token: Token, state: _State) -> Principal:
+        self._note_use(token)
+        return Principal(token.user, token.role, state.users.get(token.user, ()), token.id)
+
+    def _note_use(self, token: Token) -> None:
+        moment = time.monotonic()
+        noted = self._noted.get(token.id)
+        if noted is not None and moment - noted < USE_SECONDS:
+            return
+        self._noted[token.id] = moment
+        # A disk that is full or may only be read is no reason to keep anybody out.
+        with suppress(OSError):
+            self._used.mkdir(exist_ok=True)
+            (self._used / token.id).touch()
+
     def _read(self) -> _State:
         try:
             status = self.path.stat()
+            stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
+            with self._lock:
+                if stamp != self._seen:
+                    self._take(self.path.read_bytes())
+                    self._seen = stamp
+                return self._state
         except FileNotFoundError:
             with self._lock:
                 self._seen, self._state, self._by_digest = None, _State(), {}
                 return self._state
-        stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
-        with self._lock:
-            if stamp != self._seen:
-                try:
-                    self._state = _State.from_bytes(self.path.read_bytes(), f"'{self.path}'")
-                except ManifestError as error:
-                    newer = isinstance(error, SchemaVersionError)
-                    hint = error.hint if newer else "Bring it back from a backup."
-                    raise HubError(error.message, hint=hint) from error
-                self._by_digest = {token.digest: token for token in self._state.tokens}
-                self._seen = stamp
-            return self._state
+        except OSError as error:
+            raise StorageError(
+                f"'{self.path}' cannot be read: {error.strerror or error}.",
+                hint="Give the folder and all that is in it to the user that the server runs as.",
+            ) from error
+
+    def _take(self, content: bytes) -> None:
+        try:
+            self._state = _State.from_bytes(content, f"'{self.path}'")
+        except ManifestError as error:
+            newer = isinstance(error, SchemaVersionError)
+            hint = error.hint if newer else "Bring it back from a backup."
+            raise HubError(error.message, hint=hint) from error
+        self._by_digest = {token.digest: token for token in self._state.tokens}
 
     @contextmanager
     def _changing(self) -> Iterator[Any]:

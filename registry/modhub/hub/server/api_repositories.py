@@ -10,7 +10,6 @@ from urllib.parse import urlencode
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from modhub.errors import ConflictError, IntegrityError, NotFoundError, RefError
-from modhub.hub.blobs import Blob
 from modhub.hub.index import IndexEntry, Query
 from modhub.hub.records import RepositoryKey, Settings
 from modhub.hub.server.call import Call, text_field
@@ -18,7 +17,6 @@ from modhub.hub.server.describe import EXPANDABLE, listed_json, repository_json,
 from modhub.hub.server.faults import Fault
 from modhub.hub.server.principal import authorize_namespace
 from modhub.hub.server.routing import Routes
-from modhub.hub.store import Put
 from modhub.hub.tree import TreeFile
 from modhub.refs import RepositoryId
 
@@ -126,18 +124,19 @@ def duplicate(call: Call) -> Response:
     authorize_namespace(call.principal, target.id.namespace)
     call.state.refuse_when_read_only()
     store = call.state.store
+    tree = store.tree(source.key)
+    if lost := store.lost(tree):
+        raise IntegrityError(
+            f"The contents of '{lost[0]}' in '{source.key}' are lost.", hint="Push them there again first."
+        )
     try:
         settings = _settings(Settings(private=source.settings.private), body)
         record = store.create_repository(target, settings=settings, actor=call.actor)
     except ConflictError:
         url = web_address(call.base_url, store.repository(target))
         raise Fault(409, f"You already created this {target.kind} repo", body={"url": url}) from None
-    copies = [
-        Put(path, Blob(file.sha256, file.size, file.oid, not file.lfs))
-        for path, file in store.tree(source.key).items()
-    ]
-    if copies:
-        store.commit(record.key, copies, title=f"Duplicate from {source.id}", actor=call.actor)
+    if tree:
+        store.copy_files(source.key, record.key, title=f"Duplicate from {source.id}", actor=call.actor)
     return JSONResponse({"url": web_address(call.base_url, record), "filesCopyPending": False})
 
 

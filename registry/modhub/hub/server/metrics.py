@@ -58,5 +58,6 @@ class Metrics:
         lines += [f'modhub_body_bytes_total{{direction="{name}"}} {size}' for name, size in sizes.items()]
         for name, value in {"modhub_requests_in_flight": in_flight, **gauges}.items():
             typed = f"# TYPE {name.partition('{')[0]} gauge"
-            lines += [f"{name} {value:g}"] if typed in lines else [typed, f"{name} {value:g}"]
+            # Fifteen digits: bytes are told to the byte.
+            lines += [f"{name} {value:.15g}"] if typed in lines else [typed, f"{name} {value:.15g}"]
         return "\n".join(lines) + "\n"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from modhub.hub.disk import disk_errors
 from modhub.hub.index import Query
 from modhub.hub.server.call import Call
 from modhub.hub.server.routing import Routes
@@ -26,9 +28,14 @@ def health(call: Call) -> Response:
 def metrics(call: Call) -> Response:
     """Prometheus text. It says how many repositories there are, private ones too, but none of their names."""
     index = call.state.store.index
+    with disk_errors(call.state.root):
+        disk = shutil.disk_usage(call.state.root)
     gauges = {
         'modhub_repositories{kind="model"}': float(index.count(Query(kind="model"))),
         'modhub_repositories{kind="dataset"}': float(index.count(Query(kind="dataset"))),
+        "modhub_stored_bytes": float(call.state.stored_bytes()),
+        "modhub_disk_bytes": float(disk.total),
+        "modhub_disk_free_bytes": float(disk.free),
         "modhub_uptime_seconds": time.time() - call.state.started,
     }
     return PlainTextResponse(call.state.metrics.text(gauges), media_type="text/plain; version=0.0.4")

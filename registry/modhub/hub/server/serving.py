@@ -18,19 +18,23 @@ from modhub.hub.server.state import DEFAULTS, Options
 __all__ = ["Listening", "serve"]
 
 HEADER_SECONDS = 20.0
+UNREAD_SECONDS = 120.0
+"""How long a client may leave what it was sent, half a mebibyte at the most, lying about."""
 HEADER_BYTES = 32 << 10
 KEEP_ALIVE_SECONDS = 30
 CONNECTIONS = 2000
 
 
 class _PatientForAWhile(H11Protocol):
-    """A connection on which a request's headers are not complete after some seconds is closed."""
+    """A connection is closed on which a request's headers are not complete after some seconds, or on which
+    nobody takes what is sent: it would be held, and the file behind it, for as long as somebody likes."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         # uvicorn's log would show queries, and with them signed addresses.
         self.access_log = False
         self._deadline: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         self._wait()
 
     def data_received(self, data: bytes) -> None:
@@ -44,8 +48,18 @@ class _PatientForAWhile(H11Protocol):
         if not self._between_requests:
             self._stop_waiting()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # Not closed, which would wait for what is left to be taken.
+        self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._stop_minding()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._stop_minding()
         super().connection_lost(exc)
 
     @property
@@ -59,6 +73,11 @@ class _PatientForAWhile(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _stop_minding(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _give_up(self) -> None:
         if self._between_requests and not self.transport.is_closing():

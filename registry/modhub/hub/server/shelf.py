@@ -111,8 +111,15 @@ class VisibleCatalogue:
     def manifest(self, repository: RepositoryId, commit: str) -> RepositoryManifest:
         found = Shelf(self.store).manifest(self.record(repository), commit)
         if found is None:
-            raise ManifestError(f"'{repository}' at {commit[:12]} holds no modules.")
+            raise ManifestError(
+                f"'{repository}' at {commit[:12]} holds no modules.",
+                hint="Take another repository, or another release of it.",
+            )
         return found
+
+    def module(self, repository: RepositoryId, commit: str, entry: ModuleEntry) -> ModuleManifest:
+        """A module's own manifest."""
+        return Shelf(self.store).module(self.record(repository), commit, entry)
 
     def lost(self, repository: RepositoryId, commit: str) -> Sequence[str]:
         return self.store.lost(self.store.tree(self.record(repository).key, commit))
@@ -135,7 +142,11 @@ class VisibleCatalogue:
             record = self.store.repository(RepositoryKey("model", repository))
             authorize(self.principal, record, "read")
         except (Fault, NotFoundError):
-            raise NotFoundError(f"There is no repository '{repository}'.", missing="repository") from None
+            raise NotFoundError(
+                f"There is no repository '{repository}'.",
+                hint="Check the name; if it is private, log in.",
+                missing="repository",
+            ) from None
         return record
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from modhub.hub.store import Store
 __all__ = ["DEFAULTS", "Options", "State"]
 
 SESSION_SECONDS = 12 * 3600
+SIZES_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,19 @@ class State:
         self.started = time.time()
         # What the front page counted lately, and when: see modhub.hub.server.pages.front.
         self.facets: dict[tuple[object, ...], tuple[float, list[tuple[str, int]]]] = {}
+        self._stored: tuple[float, int] | None = None
+        self._counting = threading.Lock()
+
+    def stored_bytes(self) -> int:
+        """Bytes of all contents, each counted once. A large store takes seconds to walk: what was counted
+        some minutes ago is good enough, and of those who ask at once one counts."""
+        with self._counting:
+            if self._stored is None or time.monotonic() - self._stored[0] > SIZES_SECONDS:
+                blobs = self.store.blobs
+                # None: a gc has just taken it.
+                size = sum(blobs.size(sha256) or 0 for sha256 in blobs.all())
+                self._stored = (time.monotonic(), size)
+            return self._stored[1]
 
     def refuse_when_read_only(self) -> None:
         """Raises `Fault` 403 on a server that only reads."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from starlette.responses import Response
@@ -12,11 +13,11 @@ from modhub.hub.server.call import Call
 from modhub.hub.server.faults import fault_of
 from modhub.hub.server.pages.render import address, page
 from modhub.hub.server.routing import Routes
-from modhub.hub.server.shelf import Shelf, VisibleCatalogue
-from modhub.manifest import ModuleManifest
+from modhub.hub.server.shelf import VisibleCatalogue
+from modhub.manifest import ModuleEntry, ModuleManifest, RepositoryManifest, Sizes, at_least, standing
 from modhub.project import Project, Want, add_want, new_project
-from modhub.refs import Ref
-from modhub.resolve import Resolution, resolve
+from modhub.refs import Ref, RepositoryId
+from modhub.resolve import Release, Resolution, resolve
 
 __all__ = ["routes"]
 
@@ -41,6 +42,7 @@ def compose(call: Call) -> Response:
         except ModhubError as error:
             trouble = fault_of(error).message
     searched = call.one("q")[:200].strip()
+    passes = frozenset() if resolution is None else resolution.trunks
     return page(
         call,
         "compose.html",
@@ -51,6 +53,7 @@ def compose(call: Call) -> Response:
         all_picks=picks,
         searched=searched,
         found=_found(call, searched, picks) if searched else [],
+        passes=passes,
         trouble=trouble,
         resolution=resolution,
         estimate=estimate,
@@ -75,7 +78,24 @@ class _Estimate:
 
     trunks: int
     flops: tuple[int, int]
+    parent_flops: int
     size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """A module to choose. `sizes` are None where its own manifest cannot be read."""
+
+    ref: str
+    href: str
+    release: Release
+    entry: ModuleEntry
+    at_least: float | None
+    trunk: str
+    sizes: Sizes | None
+    license: str | None
+    picked: bool
+    add: str
 
 
 def _picks(call: Call) -> list[str]:
@@ -104,9 +124,10 @@ def _toml(wants: Sequence[Want]) -> str:
     return text
 
 
-def _found(call: Call, label: str, picks: Sequence[str]) -> list[dict[str, object]]:
+def _found(call: Call, label: str, picks: Sequence[str]) -> list[_Found]:
+    """Modules that answer to `label`, the best measured first, as `modhub search` has them."""
     catalogue = VisibleCatalogue(call.state.store, call.principal)
-    found: list[dict[str, object]] = []
+    found: list[tuple[RepositoryId, Release, RepositoryManifest, ModuleEntry]] = []
     try:
         providers = catalogue.providers(label)
     except RefError:
@@ -119,30 +140,44 @@ def _found(call: Call, label: str, picks: Sequence[str]) -> list[dict[str, objec
             manifest = catalogue.manifest(repository, release.commit)
         except ModhubError:
             continue
-        for entry in manifest.modules:
-            if entry.answers_to(label) and len(found) < FOUND_LIMIT:
-                ref = f"{repository}/{entry.label}"
-                found.append(
-                    {
-                        "ref": ref,
-                        "release": release,
-                        "recall": entry.metrics.get("recall"),
-                        "kept": entry.kept_channels_fraction,
-                        "license": manifest.license,
-                        "picked": ref in picks,
-                        "add": address(call, "compose", pick=[*picks, ref]),
-                    }
-                )
-    return found
+        found += [
+            (repository, release, manifest, entry) for entry in manifest.modules if entry.answers_to(label)
+        ]
+    found.sort(key=lambda one: standing(one[-1].metrics, one[-1].sample), reverse=True)
+    return [_to_choose(call, catalogue, picks, *one) for one in found[:FOUND_LIMIT]]
+
+
+def _to_choose(
+    call: Call,
+    catalogue: VisibleCatalogue,
+    picks: Sequence[str],
+    repository: RepositoryId,
+    release: Release,
+    manifest: RepositoryManifest,
+    entry: ModuleEntry,
+) -> _Found:
+    ref, sizes = f"{repository}/{entry.label}", None
+    with suppress(ModhubError):
+        sizes = catalogue.module(repository, release.commit, entry).sizes
+    return _Found(
+        ref=ref,
+        href=address(call, repository.namespace, repository.name, "modules", entry.slug),
+        release=release,
+        entry=entry,
+        at_least=at_least(entry.metrics, entry.sample),
+        trunk=manifest.trunk_of(entry).sha256,
+        sizes=sizes,
+        license=manifest.license,
+        picked=ref in picks,
+        add=address(call, "compose", pick=[*picks, ref]),
+    )
 
 
 def _estimate(call: Call, resolution: Resolution) -> _Estimate:
-    shelf = Shelf(call.state.store)
     catalogue = VisibleCatalogue(call.state.store, call.principal)
     by_trunk: dict[str, list[ModuleManifest]] = {}
     for module in resolution.modules:
-        record = catalogue.record(module.repository)
-        details = shelf.module(record, module.release.commit, module.entry)
+        details = catalogue.module(module.repository, module.release.commit, module.entry)
         by_trunk.setdefault(module.trunk.sha256, []).append(details)
     flops, parameters = [0, 0], [0, 0]
     for modules in by_trunk.values():
@@ -155,5 +190,6 @@ def _estimate(call: Call, resolution: Resolution) -> _Estimate:
     return _Estimate(
         trunks=len(by_trunk),
         flops=(flops[0], flops[1]),
+        parent_flops=sum(modules[0].sizes.parent_flops for modules in by_trunk.values()),
         size=(parameters[0] * FLOAT_BYTES, parameters[1] * FLOAT_BYTES),
     )

@@ -44,6 +44,11 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
+def share(part: int, whole: int) -> str:
+    """Which part of the whole that is, as far as there is a whole."""
+    return percent(part / whole if whole else None)
+
+
 def address(call: Call, /, *parts: str, **query: str | list[str]) -> str:
     """A path on this server as browsers ask for it: every part quoted, a query without its empty values."""
     path = f"{call.below}/" + "/".join(quote(part, safe="") for part in parts if part)
@@ -58,7 +63,7 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters.update(bytes=readable_size, count=readable_count, percent=percent)
+_templates.filters.update(bytes=readable_size, count=readable_count, percent=percent, share=share)
 
 
 def page(call: Call, template: str, *, status: int = 200, **context: Any) -> Response:
