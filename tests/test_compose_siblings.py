@@ -22,6 +22,7 @@ from modhub.compose.heads import JoinedHead
 from modhub.compose.imagining import Imagination
 from modhub.compose.plans import Fitting, plans
 from modhub.compose.storage import load_build
+from modhub.compose.synthetic import Wish
 from modhub.decompose.calibration import Calibrator, balanced_accuracy, log_odds
 from modhub.errors import IntegrityError
 from modhub.files import pretty_json, sha256_of_bytes
@@ -184,6 +185,22 @@ def test_sets_that_may_say_no_have_images_of_siblings_imagined() -> None:
     assert others_of("012345", reject=True) == {}
     # Of other sets other siblings are left.
     assert not others_of("35", reject=True).keys() & others_of("345", reject=True).keys()
+
+
+def test_a_module_under_two_labels_is_wished_for_once() -> None:
+    three, five = parts_of(digit_modules(), ["3", "5"])
+    (once,) = plans([three, five], reject=True)
+    (twice,) = plans([three, dataclasses.replace(three, label="drei"), five], reject=True)
+    expected, found = once.wishes(), twice.wishes()
+    own = [id_ for id_, wish in expected.items() if not wish.others]
+    assert len(found) == len(expected)
+    for id_ in own:
+        assert torch.equal(_rows(found[id_]), _rows(expected[id_]))
+
+
+def _rows(wish: Wish) -> Tensor:
+    assert wish.rows is not None
+    return wish.rows
 
 
 def test_many_classes_that_may_say_no_have_one_wish_for_their_siblings(

@@ -334,17 +334,15 @@ class TrunkPlan:
         if found is None:
             return {}
         ids = [part.module.manifest.trunk.sha256 + part.module.manifest.tensors.sha256 for part in self.parts]
-        statistics = dict(zip(ids, found, strict=True))
         tensors = [head_tensors(head) for head in self.heads]
         if len(found) > _OWN:
-            statistics = {"".join(ids): pooled_statistics(found)}
-            wishes = {id_: Wish(each) for id_, each in statistics.items()}
+            wishes = {"".join(ids): Wish(pooled_statistics(found))}
         else:
             rows = torch.cat([head.rows - head.rest for head in tensors])
             bias = torch.cat([head.row_bias - head.rest_bias for head in tensors])
             wishes = {
                 id_: Wish(each, rows[place : place + 1], bias[place : place + 1])
-                for place, (id_, each) in enumerate(statistics.items())
+                for place, (id_, each) in enumerate(zip(ids, found, strict=True))
             }
         siblings = [head.siblings for head in tensors if head.siblings is not None]
         sibling_bias = [head.sibling_bias for head in tensors if head.sibling_bias is not None]
@@ -352,9 +350,9 @@ class TrunkPlan:
             # What says no must have seen what it says no to.
             wishes |= {
                 " ".join([id_, "others", *(other for other in ids if other != id_)]): Wish(
-                    _early(each), torch.cat(siblings), torch.cat(sibling_bias), others=True
+                    _early(own.statistics), torch.cat(siblings), torch.cat(sibling_bias), others=True
                 )
-                for id_, each in statistics.items()
+                for id_, own in wishes.items()
             }
         return {sha256_of_bytes(id_.encode()): wish for id_, wish in wishes.items()}
 
