@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from modhub_cli.options import reporting
-from modhub_cli.output import Out, size
+from modhub_cli.output import Out, many, size
 
 __all__ = ["command"]
 
@@ -33,7 +33,7 @@ def command(prune: int | None, dry_run: bool, out: Out) -> None:
         if report["removed"] is not None:
             verb = "would be removed" if dry_run else "removed"
             gone = report["removed"]
-            out.line(f"{gone['files']} files ({size(gone['bytes'])}) {verb}")
-        out.line(f"{report['files']} files, {size(report['bytes'])}: {report['path']}")
+            out.line(f"{many(gone['files'], 'file', 'files')} ({size(gone['bytes'])}) {verb}")
+        out.line(f"{many(report['files'], 'file', 'files')}, {size(report['bytes'])}: {report['path']}")
 
     out.emit(report, human=human, quiet=[str(report["bytes"])])

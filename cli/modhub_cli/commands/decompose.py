@@ -17,7 +17,7 @@ from modhub_cli.options import (
     seed_option,
     target_option,
 )
-from modhub_cli.output import Out, fraction, shown_to, size
+from modhub_cli.output import Out, fraction, many, shown_to, size
 
 __all__ = ["command"]
 
@@ -200,7 +200,7 @@ def command(
         out.table(columns, rows, right=(1, 2, 3, 5))
         memory = f", at most {size(made['peak_bytes'])} of memory" if made["peak_bytes"] else ""
         out.line(
-            f"{len(rows)} modules of {made['parent']} from {made['images']:,} images "
+            f"{many(len(rows), 'module', 'modules')} of {made['parent']} from {made['images']:,} images "
             f"in {made['elapsed_seconds']:.1f} s{memory}: {target}"
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from modhub_cli.options import reporting, root_option
-from modhub_cli.output import Out, size
+from modhub_cli.output import Out, many, size
 
 __all__ = ["command"]
 
@@ -35,7 +35,8 @@ def command(root: Path | None, quick: bool, repair: bool, out: Out) -> None:
             mended = f" ({finding['repaired']})" if finding["repaired"] else ""
             out.line(f"{finding['place']}: {finding['problem']}{mended}")
         out.line(
-            f"{report['repositories']} repositories, {report['commits']} commits and {report['blobs']} blobs "
+            f"{many(report['repositories'], 'repository', 'repositories')}, "
+            f"{many(report['commits'], 'commit', 'commits')} and {many(report['blobs'], 'blob', 'blobs')} "
             f"({size(report['bytes'])}): {'clean' if report['clean'] else 'damaged'}"
         )
 

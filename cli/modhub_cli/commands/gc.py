@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from modhub_cli.options import reporting, root_option
-from modhub_cli.output import Out, size
+from modhub_cli.output import Out, many, size
 
 __all__ = ["command"]
 
@@ -31,7 +31,8 @@ def command(root: Path | None, grace: float, dry_run: bool, out: Out) -> None:
     out.emit(
         report,
         human=lambda: out.line(
-            f"{report['blobs']} blobs ({size(report['bytes'])}), {report['commits']} commits and "
-            f"{report['uploads']} uploads {verb}"
+            f"{many(report['blobs'], 'blob', 'blobs')} ({size(report['bytes'])}), "
+            f"{many(report['commits'], 'commit', 'commits')} and "
+            f"{many(report['uploads'], 'upload', 'uploads')} {verb}"
         ),
     )

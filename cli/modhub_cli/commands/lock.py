@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from modhub_cli.options import hub_option, offline_option, reporting
-from modhub_cli.output import Out
+from modhub_cli.output import Out, many
 
 __all__ = ["command"]
 
@@ -32,9 +32,9 @@ def command(upgrade: bool, hub: str | None, offline: bool, out: Out) -> None:
     def human() -> None:
         for label, before, after in report.changes:
             out.line(f"{label}: {before or 'new'} → {after or 'removed'}")
-        count = len(report.lock.passes)
         out.note(
-            f"{report.path}: {len(report.lock.modules)} modules on {count} trunk{'s' if count != 1 else ''}"
+            f"{report.path}: {many(len(report.lock.modules), 'module', 'modules')} on "
+            f"{many(len(report.lock.passes), 'trunk', 'trunks')}"
             f"{'' if report.changes else ', nothing changed'}"
         )
 

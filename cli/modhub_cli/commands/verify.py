@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from modhub_cli.options import hub_option, offline_option, reporting
-from modhub_cli.output import Out
+from modhub_cli.output import Out, many
 
 __all__ = ["command"]
 
@@ -33,6 +33,7 @@ def command(target: str, hub: str | None, offline: bool, out: Out) -> None:
     out.emit(
         report,
         human=lambda: out.line(
-            f"{target}: {report['files']} files and {report['modules']} modules are whole"
+            f"{target}: {many(report['files'], 'file', 'files')} and "
+            f"{many(report['modules'], 'module', 'modules')}, all whole"
         ),
     )
