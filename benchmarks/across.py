@@ -157,11 +157,10 @@ def none_of_these(
     sets: int = 10,
     *,
     flops: float | None = None,
-    told: bool = True,
 ) -> Row:
     """AUROC of the acceptance of classifiers of `size` classes (None: of all), images of these classes
-    against another set's; the mean over `sets` of them. With `flops` they are cut without data, `told` that
-    they will have to say no or not.
+    against another set's; the mean over `sets` of them. With `flops` they are cut without
+    data.
 
     Beside it, on the parent's logits of the same classes: the maximal softmax probability (Hendrycks & Gimpel
     2017) and the energy score (Liu et al. 2020); of all classes also a mixture that was tried.
@@ -172,7 +171,7 @@ def none_of_these(
     def work(labels: tuple[str, ...]) -> dict[str, float]:
         budget = None if flops is None else Budget(flops=flops)
         parts = world.parts(name, labels)
-        classifier = compose(parts, budget=budget, reject=told, imagination=world.imagination)
+        classifier = compose(parts, budget=budget, reject=True, imagination=world.imagination)
         rows = torch.tensor([parent.labels.index(label) for label in labels])
         own = world.images(dataset, "test").only(list(labels))
         own = own.sample(max(2000 // len(parent.labels), 2000 // len(labels) // 2), 0)
@@ -205,7 +204,7 @@ def none_of_these(
             values["siblings"] = float((said >= 0).double().mean())
         return values
 
-    kind = "reject" if flops is None else f"reject-{flops:g}{'' if told else '-untold'}"
+    kind = "reject" if flops is None else f"reject-{flops:g}"
     every = [
         ledger.measure(
             f"{kind}/{name}/{foreign}/{'+'.join(labels) if size else 'all'}", partial(work, labels)
@@ -215,7 +214,7 @@ def none_of_these(
     known = [value for value in every if value is not None]
     what = f"AUROC of “none of these”, {foreign} images, {size or 'all'} of {len(parent.labels)} classes"
     if flops is not None:
-        what += f", {100 * flops:.0f} % FLOPs, no data" + ("" if told else ", not told of --reject")
+        what += f", {100 * flops:.0f} % FLOPs, no data"
     if not known:
         return Row(what, name, "≥ .90", "not measured yet", None)
     mean = {key: float(np.mean([value[key] for value in known])) for key in known[0]}

@@ -222,10 +222,9 @@ def strange_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) ->
         for name in chosen(arguments, names)
         for size in (2, 5, None)
     ] + [
-        across.none_of_these(world, ledger, name, "cifar100", 2, 4, flops=flops, told=told)
+        across.none_of_these(world, ledger, name, "cifar100", 2, 4, flops=flops)
         for name in chosen(arguments, MAIN)
         for flops in (0.7, 0.5)
-        for told in (True, False)
     ]
 
 

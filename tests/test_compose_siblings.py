@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from modhub.compose.heads import JoinedHead
 from modhub.compose.imagining import Imagination
 from modhub.compose.plans import Fitting, plans
 from modhub.compose.storage import load_build
-from modhub.compose.synthetic import Wish
 from modhub.decompose.calibration import Calibrator, balanced_accuracy, log_odds
 from modhub.errors import IntegrityError
 from modhub.files import pretty_json, sha256_of_bytes
@@ -171,68 +169,6 @@ def test_channels_of_a_class_alone_are_chosen_by_what_images_say() -> None:
     both = pair.material(mask, None, Fitting(images, Imagination()))
     assert both is not None
     assert pair.seeing(both) is pair
-
-
-def test_sets_that_may_say_no_have_images_of_siblings_imagined() -> None:
-    def others_of(labels: str, *, reject: bool) -> dict[str, int]:
-        (plan,) = plans(parts_of(digit_modules(), list(labels)), reject=reject)
-        wishes = plan.wishes()
-        assert len(wishes) == len(labels) + sum(wish.others for wish in wishes.values())
-        return {id_: len(wish.rows) for id_, wish in wishes.items() if wish.others and wish.rows is not None}
-
-    assert others_of("35", reject=False) == {}
-    assert list(others_of("35", reject=True).values()) == [4, 4]
-    assert others_of("012345", reject=True) == {}
-    # Of other sets other siblings are left.
-    assert not others_of("35", reject=True).keys() & others_of("345", reject=True).keys()
-
-
-def test_a_module_under_two_labels_is_wished_for_once() -> None:
-    three, five = parts_of(digit_modules(), ["3", "5"])
-    (once,) = plans([three, five], reject=True)
-    (twice,) = plans([three, dataclasses.replace(three, label="drei"), five], reject=True)
-    expected, found = once.wishes(), twice.wishes()
-    own = [id_ for id_, wish in expected.items() if not wish.others]
-    assert len(found) == len(expected)
-    for id_ in own:
-        assert torch.equal(_rows(found[id_]), _rows(expected[id_]))
-
-
-def _rows(wish: Wish) -> Tensor:
-    assert wish.rows is not None
-    return wish.rows
-
-
-def test_many_classes_that_may_say_no_have_one_wish_for_their_siblings(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(sys.modules[plans.__module__], "_OWN", 1)
-    (plan,) = plans(parts_of(digit_modules(), ["3", "5"]), reject=True)
-    assert [wish.others for wish in plan.wishes().values()] == [False, True]
-
-
-def test_a_set_cut_without_data_refuses_its_siblings_better_when_it_knows_that_it_may() -> None:
-    own, others = (pixels_of(digits(labels, "test"))[0] for labels in ("35", "0124"))
-    errors = []
-    for reject in (False, True):
-        parts = parts_of(digit_modules(), ["3", "5"])
-        classifier = compose(parts, budget=Budget(flops=0.5), reject=reject)
-        accepted = [float((classifier.assess(pixels)[1] >= 0).float().mean()) for pixels in (own, others)]
-        errors.append((1 - accepted[0] + accepted[1]) / 2)
-    assert errors[1] < errors[0]
-    assert errors[1] < 0.15
-
-
-def test_tuning_images_of_both_sides_are_drawn_alike_where_no_is_an_answer() -> None:
-    images = digits("012345")
-    parts = parts_of(digit_modules(), ["3", "5"])
-    sides = []
-    for reject in (False, True):
-        (plan,) = plans(parts, reject=reject)
-        material = plan.material(plan.mask(Budget(flops=0.6)), None, Fitting(images, Imagination()))
-        assert material is not None
-        sides.append(material.both_sides)
-    assert sides == [False, True]
 
 
 def test_a_build_keeps_its_siblings(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def compose(
     `BudgetError`.
     """
     wanted = distinct_parts(parts)
-    planned = plans(wanted, device, reject=reject)
+    planned = plans(wanted, device)
     fitting = Fitting(tune, imagination or Imagination(seed, device), seed, reporter)
     passes = []
     for plan in reporter.track(planned, "compile trunks", len(planned)):

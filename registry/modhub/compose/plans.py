@@ -62,20 +62,16 @@ _OWN = 10
 """With more classes than this synthetic images are made for all of them together."""
 
 
-def plans(parts: Sequence[Part], device: torch.device = CPU, *, reject: bool = False) -> list[TrunkPlan]:
+def plans(parts: Sequence[Part], device: torch.device = CPU) -> list[TrunkPlan]:
     """`parts` by trunk and, inside, by head; the result does not depend on their order.
 
-    Parents that prepare images in other ways see other images, and share no pass. With `reject` slim networks
-    must know images of none of their classes.
+    Parents that prepare images in other ways see other images, and share no pass.
     """
     groups: dict[tuple[str, InputSpec], dict[str, list[Part]]] = {}
     for part in sorted(parts, key=lambda part: (part.module.manifest.trunk.sha256, part.head, part.name)):
         trunk = part.module.manifest.trunk.sha256, part.module.manifest.input
         groups.setdefault(trunk, {}).setdefault(part.head, []).append(part)
-    return [
-        TrunkPlan(tuple(tuple(head) for head in heads.values()), device, reject=reject)
-        for heads in groups.values()
-    ]
+    return [TrunkPlan(tuple(tuple(head) for head in heads.values()), device) for heads in groups.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +92,6 @@ class TrunkPlan:
     device: torch.device = CPU
     seen: ClassStatistics | None = None
     """Statistics of images to fit on, in place of those that the modules carry."""
-    reject: bool = False
-    """Whether "none of these" is an answer."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -294,13 +288,13 @@ class TrunkPlan:
         return not mask.all() and not any(position_masks(part.module.tensors) for part in self.parts)
 
     def _of_images(self, tune: ImageSet, seed: int) -> Material:
-        says_no = self.reject or any(len(head) == 1 for head in self.heads)
-        return Material.of_images(tune, self.spec, self.trunk, seed, self._wanted_in if says_no else None)
+        alone = any(len(head) == 1 for head in self.heads)
+        return Material.of_images(tune, self.spec, self.trunk, seed, self._wanted_in if alone else None)
 
     def _of_imagination(self, images: Tensor, seed: int) -> Material:
-        wishes = self.wishes()
-        both_sides = any(wish.others for wish in wishes.values())
-        return Material.of_imagination(images, seed, len(wishes), both_sides=both_sides)
+        wishes = len(self.wishes())
+        # A class that answers alone has a second wish, for images of others.
+        return Material.of_imagination(images, seed, wishes, both_sides=wishes > len(self.parts))
 
     def _imagined(self, fitting: Fitting) -> Tensor | None:
         """Normalised synthetic images; None when a module carries no statistics."""
@@ -311,50 +305,37 @@ class TrunkPlan:
         return fitting.imagination.images(trunk, self.spec, wishes, fitting.reporter)
 
     def _wanted_in(self, images: ImageSet) -> NDArray[np.bool_]:
-        """(images,) whether the whole network says yes to some class, of those heads that can say no."""
+        """(images,) whether the whole network says yes for some class that answers alone."""
+        single = [number for number, head in enumerate(self.whole.heads) if head.classes == 1]
         found = np.zeros(len(images), np.bool_)
-        # Made outside of inference mode: slopes are taken through it, too.
-        whole = self.whole
         for pixels, indices in images.batches(_BATCH):
-            with torch.inference_mode():
-                said = whole.answers(pixels)
-            yes = [
-                each.log_odds() > 0 if each.head.classes == 1 else each.surplus() > 0
-                for each in said
-                if self.reject or each.head.classes == 1
-            ]
-            found[indices] = torch.cat(yes, 1).any(1).numpy()
+            found[indices] = (
+                decisions(self.whole, self.whole.preprocess(pixels))[:, single].bool().any(1).numpy()
+            )
         return found
 
     def wishes(self) -> dict[str, Wish]:
         """What synthetic images should be like, by the content id of what asks for them: one wish per class,
-        or one for all when they are many; and as many for images of their siblings, where "no" is an answer.
-        Empty when a module carries no statistics."""
+        or one for all when they are many. Empty when a module carries no statistics."""
         found = self.class_statistics()
         if found is None:
             return {}
         ids = [part.module.manifest.trunk.sha256 + part.module.manifest.tensors.sha256 for part in self.parts]
-        tensors = [head_tensors(head) for head in self.heads]
         if len(found) > _OWN:
-            wishes = {"".join(ids): Wish(pooled_statistics(found))}
-        else:
-            rows = torch.cat([head.rows - head.rest for head in tensors])
-            bias = torch.cat([head.row_bias - head.rest_bias for head in tensors])
-            wishes = {
-                id_: Wish(each, rows[place : place + 1], bias[place : place + 1])
-                for place, (id_, each) in enumerate(zip(ids, found, strict=True))
-            }
-        siblings = [head.siblings for head in tensors if head.siblings is not None]
-        sibling_bias = [head.sibling_bias for head in tensors if head.sibling_bias is not None]
-        if siblings and (self.reject or len(ids) == 1):
-            # What says no must have seen what it says no to.
-            wishes |= {
-                " ".join([id_, "others", *(other for other in ids if other != id_)]): Wish(
-                    _early(own.statistics), torch.cat(siblings), torch.cat(sibling_bias), others=True
-                )
-                for id_, own in wishes.items()
-            }
-        return {sha256_of_bytes(id_.encode()): wish for id_, wish in wishes.items()}
+            return {sha256_of_bytes("".join(ids).encode()): Wish(pooled_statistics(found))}
+        tensors = [head_tensors(head) for head in self.heads]
+        rows = torch.cat([head.rows - head.rest for head in tensors])
+        bias = torch.cat([head.row_bias - head.rest_bias for head in tensors])
+        wishes = {
+            sha256_of_bytes(id_.encode()): Wish(each, rows[place : place + 1], bias[place : place + 1])
+            for place, (id_, each) in enumerate(zip(ids, found, strict=True))
+        }
+        siblings, sibling_bias = tensors[0].siblings, tensors[0].sibling_bias
+        if len(ids) == 1 and siblings is not None and sibling_bias is not None:
+            # A class that says yes or no must have seen what it says no to.
+            others = Wish(_early(found[0]), siblings, sibling_bias)
+            wishes[sha256_of_bytes(f"{ids[0]} others".encode())] = others
+        return wishes
 
     def compile(
         self,

@@ -73,13 +73,11 @@ class Wish:
 
     `statistics` are moments of the trunk's values. `rows` (margins, features) and `bias` (margins,) give
     margins, of which each image should have one that is positive, in turns; None for a set of classes.
-    `others` says that images are to be of none of the wanted classes.
     """
 
     statistics: ClassStatistics
     rows: Tensor | None = None
     bias: Tensor | None = None
-    others: bool = False
 
 
 def imagined_images(
