@@ -17,7 +17,7 @@ from modhub.compose.recalibrating import Compared, recalibrated
 from modhub.compose.refit import refit_head, refit_network
 from modhub.compose.synthetic import dead_leaves
 from modhub.compose.transfer import Imagined, Pictures
-from modhub.compose.tuning import Material, apart
+from modhub.compose.tuning import Examples, Material, apart, asked_about
 from modhub.data import ImageSet
 from modhub.decompose.compensation import cut
 from modhub.nets import (
@@ -141,7 +141,7 @@ def test_distillation_brings_a_network_nearer_to_its_parent_on_other_images() ->
     dense, slim, mask = _cut(0.4)
     rows, own = _heads(mask)
     slim, _ = refit_network(dense, slim, plan.space, mask, _inputs("train"))
-    material = Material.of_images(digits("14"), INPUT, plan.trunk, 0)
+    material = Material.of_images(Examples(digits("14")), INPUT, plan.trunk, 0)
     statistics = plan.statistics
     assert statistics is not None
     lessons, sensitivity = material.transfer, statistics.sensitivity
@@ -319,7 +319,7 @@ def roles(material: Material) -> tuple[set[bytes], set[bytes], set[bytes]]:
     assert isinstance(material.transfer, Pictures)
     learned = contents(material.transfer.images)
     judged = contents_of_pixels(material)
-    others = set() if material.others is None else contents(material.others)
+    others = set().union(*(contents(each) for each in material.others if isinstance(each, ImageSet)))
     assert not learned & judged
     assert not (learned | judged) & others
     return learned, judged, others
@@ -336,7 +336,7 @@ def contents_of_pixels(material: Material) -> set[bytes]:
 )
 def test_images_have_one_role_each(per_class: int, learned: int, judged: int, others: int) -> None:
     spec = replace(INPUT, height=2, width=1)
-    material = Material.of_images(numbered(per_class), spec, digit_parent().trunk, 0)
+    material = Material.of_images(Examples(numbered(per_class)), spec, digit_parent().trunk, 0)
     assert len(material.images) == 4 * min(6 * per_class, 600)
     assert tuple(map(len, roles(material))) == (learned, judged, others)
 
@@ -348,13 +348,17 @@ def test_images_have_one_role_each(per_class: int, learned: int, judged: int, ot
 def test_yes_and_no_are_fitted_on_alike(
     per_class: int, refitted: tuple[int, int], others: tuple[int, int]
 ) -> None:
-    images, spec = numbered(per_class), replace(INPUT, height=2, width=1)
-    yes = {each.tobytes() for each in images.only("2").images(range(per_class))}
-    material = Material.of_images(images, spec, digit_parent().trunk, 0, lambda each: each.targets == 2)
+    trunk, spec = digit_parent().trunk, replace(INPUT, height=2, width=1)
+    images = asked_about(numbered(per_class), trunk, 0)
+    assert len(images) == 6 * min(per_class, 800)
+    yes = {each.tobytes() for each in numbered(per_class).only("2").images(range(per_class))}
+    material = Material.of_images(Examples(images, images.targets == 2), spec, trunk, 0)
+    assert material.both_sides
     assert len(material.images) == 4 * sum(refitted)
     roles(material)
-    assert material.others is not None
-    found = contents(material.others)
+    (kept,) = material.others
+    assert isinstance(kept, ImageSet)
+    found = contents(kept)
     assert (len(found & yes), len(found - yes)) == pytest.approx(others, abs=20)
     assert isinstance(material.transfer, Pictures)
     assert material.transfer.chances is not None
@@ -362,3 +366,51 @@ def test_yes_and_no_are_fitted_on_alike(
     said = np.array([each.tobytes() in yes for each in learned.images(range(len(learned)))])
     share = material.transfer.chances[said].sum()
     assert share == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("yes", "no", "lacking"), [(20, 20, None), (19, 500, True), (500, 19, False), (0, 5, True), (3, 0, True)]
+)
+def test_an_answer_that_hardly_any_image_gets_is_lacking(yes: int, no: int, lacking: bool | None) -> None:
+    images = numbered(100).subset(range(yes + no))
+    assert Examples(images, np.arange(yes + no) < yes).lacking is lacking
+    assert Examples(images).lacking is None
+
+
+def test_imagined_images_stand_for_the_side_that_is_lacking() -> None:
+    images, spec = numbered(100), replace(INPUT, height=2, width=1)
+    imagined = torch.arange(100.0).reshape(100, 1, 1, 1).expand(100, 1, 2, 1) + 1000
+    examples = Examples(images, images.targets < 9, imagined)
+    held, fitted = examples.apart(4)
+    measured = held.normalised(spec, 60)
+    assert (len(measured), int((measured >= 1000).all(dim=(1, 2, 3)).sum())) == (85, 25)
+    material = Material.of_images(fitted, spec, digit_parent().trunk, 0)
+    assert material.both_sides
+
+    def synthetic(some: torch.Tensor) -> set[float]:
+        levels = some[:, 0, 0, 0]
+        return set(levels[levels >= 1000].tolist())
+
+    (checked,) = (each for each in material.others if isinstance(each, torch.Tensor))
+    batches = [material.transfer.batch(step, 32) for step in range(40)]
+    assert {int((batch >= 1000).all(dim=(1, 2, 3)).sum()) for batch in batches} == {16}
+    roles_of = [
+        synthetic(measured),
+        synthetic(checked),
+        synthetic(material.judged),
+        set().union(*map(synthetic, batches)),
+    ]
+    assert [len(each) for each in roles_of] == [25, 15, 12, 48]
+    assert len(set().union(*roles_of)) == 100
+
+
+@pytest.mark.parametrize("given", ["3", "0145"])
+def test_a_class_alone_tuned_on_one_side_has_imagined_the_other(given: str) -> None:
+    parts, images = parts_of(digit_modules(), ["3"]), digits("012345", "test")
+    pixels, targets = pixels_of(images)
+    own = targets == 3
+    budget = Budget(flops=0.3)
+    with torch.inference_mode():
+        slim = compose(parts, budget=budget, tune=digits(given))(pixels)[:, 0] > 0
+    balanced = (slim[own].float().mean() + (~slim[~own]).float().mean()) / 2
+    assert float(balanced) > 0.965

@@ -164,6 +164,10 @@ def test_any_name_survives(name):
     assert Project.from_toml(new_project(name)).name == name
 
 
+def test_a_star_may_have_a_specifier():
+    assert Want.parse("cat", "* >=1,<2") == Want.parse("cat", ">=1,<2") == Want.parse("cat", "cat>=1,<2")
+
+
 LABELS = st.text(st.sampled_from("abz ñ犬-'\"[]{}#.,"), min_size=1, max_size=8).filter(
     lambda text: text == text.strip()
 )
@@ -171,7 +175,7 @@ LABELS = st.text(st.sampled_from("abz ñ犬-'\"[]{}#.,"), min_size=1, max_size=8
 
 @given(
     st.lists(LABELS, unique_by=str.casefold, max_size=4),
-    st.sampled_from(["*", "a/b/cat", "a/b", "a/b/cat>=1", ">=1", "a/b/cat@v1.0"]),
+    st.sampled_from(["*", "a/b/cat", "a/b", "a/b/cat>=1", ">=1", "*>=1,<2", "a/b/cat@v1.0"]),
 )
 def test_what_is_added_is_read_back_and_removed(labels, text):
     content = new_project("x")

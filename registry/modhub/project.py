@@ -61,7 +61,7 @@ class Want:
 
     @classmethod
     def parse(cls, label: str, text: str) -> Want:
-        """Read one line of `[modules]`: `text` is a ref, a repository, `*` or a bare specifier.
+        """Read one line of `[modules]`: `text` is a ref, a repository, `*`, a specifier or `*` with one.
 
         Raises `RefError`.
         """
@@ -71,8 +71,8 @@ class Want:
         text = text.strip()
         if text == "*":
             return cls(label, plain)
-        if text[:1] in "<>=!~" and text:
-            return cls(label, Ref.parse(f"{label}{text}"))
+        if (specifier := text.removeprefix("*").lstrip()) and specifier[0] in "<>=!~":
+            return cls(label, Ref.parse(f"{label}{specifier}"))
         ref = Ref.parse(text)
         return cls(label, ref if ref.label else Ref(ref.repository, label, ref.specifier, ref.revision))
 

@@ -64,18 +64,20 @@ def adjust(
             order.append(indices)
             batches.append(classifier.answers(pixels))
     expected = targets[torch.from_numpy(np.concatenate(order))]
-    said = _Said.of([_joined(parts) for parts in zip(*batches, strict=True)], classifier.order, expected)
-    numbers, gates = said.chosen(seed) if len(heads) > 1 else (said.fit(said.every, None)[0], None)
+    answers = _Answers.of(
+        [_joined(parts) for parts in zip(*batches, strict=True)], classifier.order, expected
+    )
+    numbers, gates = answers.chosen(seed) if len(heads) > 1 else (answers.fit(answers.every, None)[0], None)
     for number, head in enumerate(heads):
         head.adjustment.copy_(_adjustment(numbers[number]))
         if gates is not None:
-            gate = gates[number] / said.deviation[number]
-            head.lean(gate)
-            head.adjustment[1] -= gate @ said.mean[number]
+            gate = gates[number] / answers.deviation[number]
+            head.set_gate(gate)
+            head.adjustment[1] -= gate @ answers.mean[number]
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _Answers:
     """What every head says of labelled images; `mean` and `deviation` (classes,) of its scaled margins."""
 
     answers: Sequence[HeadAnswer]
@@ -85,7 +87,7 @@ class _Said:
     expected: Tensor
 
     @classmethod
-    def of(cls, answers: Sequence[HeadAnswer], order: Tensor, expected: Tensor) -> _Said:
+    def of(cls, answers: Sequence[HeadAnswer], order: Tensor, expected: Tensor) -> _Answers:
         scaled = [each.head.scaled(each.margin) for each in answers]
         return cls(
             answers,

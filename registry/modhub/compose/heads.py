@@ -120,7 +120,7 @@ class JoinedHead(nn.Module):
     def features(self) -> int:
         return self.tensors.rows.shape[1]
 
-    def lean(self, gate: Tensor) -> None:
+    def set_gate(self, gate: Tensor) -> None:
         """Take `gate` (classes,), and keep it where it is saved from."""
         self.gate.copy_(gate)
         self.tensors = replace(self.tensors, gate=self.gate)

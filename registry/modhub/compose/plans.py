@@ -22,7 +22,7 @@ from modhub.compose.parts import Part
 from modhub.compose.reading import StackedRows, head_tensors, mask_of, relevance_of
 from modhub.compose.recalibrating import recalibrate
 from modhub.compose.synthetic import Wish
-from modhub.compose.tuning import Material, apart, normalised, room, seen_at_most, tuned
+from modhub.compose.tuning import Examples, Material, apart, asked_about, room, seen_at_most, tuned
 from modhub.compose.worlds import worlds
 from modhub.data import ImageSet
 from modhub.decompose.channelling import tail_of
@@ -45,7 +45,6 @@ from modhub.nets import (
     without_constants,
 )
 from modhub.positions import position_masks, unite_positions
-from modhub.preprocessing import Preprocess
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["Fitting", "TrunkPlan", "decisions", "plans", "positioned"]
@@ -259,8 +258,9 @@ class TrunkPlan:
         if not self._fits(mask):
             return None
         if fitting.tune is not None:
+            examples = self._examples(fitting.tune, fitting)
             with fitting.reporter.step("prepare images"):
-                return self._of_images(fitting.tune, fitting.seed)
+                return Material.of_images(examples, self.spec, self.trunk, fitting.seed)
         if budget is None:
             return None
         images = self._imagined(fitting)
@@ -270,26 +270,35 @@ class TrunkPlan:
         """What to fit a slim network on, and before it normalised images that it does not hold."""
         if not self._fits(mask):
             return None, None
-        tune, seed = fitting.tune, fitting.seed
-        if tune is not None:
-            held, fitted = apart(len(tune), _HELD)
-            if not len(fitted):
+        if fitting.tune is not None:
+            held, fitted = self._examples(fitting.tune, fitting).apart(_HELD)
+            if not len(fitted.images):
                 return None, None
-            measured = tune.subset(held[: room(self.trunk)])
-            return normalised(measured, Preprocess(self.spec)), self._of_images(tune.subset(fitted), seed)
+            measured = held.normalised(self.spec, room(self.trunk))
+            return measured, Material.of_images(fitted, self.spec, self.trunk, fitting.seed)
         images = self._imagined(fitting)
         if images is None:
             return None, None
-        held, fitted = apart(len(images), _HELD, len(self.wishes()))
-        return images[held], self._of_imagination(images[fitted], seed)
+        seen, unseen = apart(len(images), _HELD, len(self.wishes()))
+        return images[seen], self._of_imagination(images[unseen], fitting.seed)
 
     def _fits(self, mask: Mask) -> bool:
         """Whether a network cut to `mask` can be fitted at all."""
         return not mask.all() and not any(position_masks(part.module.tensors) for part in self.parts)
 
-    def _of_images(self, tune: ImageSet, seed: int) -> Material:
-        alone = any(len(head) == 1 for head in self.heads)
-        return Material.of_images(tune, self.spec, self.trunk, seed, self._wanted_in if alone else None)
+    def _examples(self, tune: ImageSet, fitting: Fitting) -> Examples:
+        if all(len(head) > 1 for head in self.heads):
+            return Examples(tune)
+        asked = asked_about(tune, self.trunk, fitting.seed)
+        with fitting.reporter.step("ask the parent"):
+            examples = Examples(asked, self._wanted_in(asked))
+        if len(self.parts) > 1 or examples.lacking is None:
+            return examples
+        images = self._imagined(fitting)
+        if images is None:
+            return examples
+        wanted = decisions(self.whole, images)[:, 0].bool() == examples.lacking
+        return replace(examples, imagined=images[wanted]) if wanted.any() else examples
 
     def _of_imagination(self, images: Tensor, seed: int) -> Material:
         wishes = len(self.wishes())
@@ -384,7 +393,7 @@ class TrunkPlan:
             )
         ]
         found = TrunkPass(network, self.spec, heads, self._report(sliced, mask))
-        if material is not None and material.others is not None:
+        if material is not None and material.others and (material.both_sides or len(self.parts) > 1):
             with reporter.step("recalibrate"):
                 recalibrate(found, self.whole, material.checks(self.whole.preprocess))
         return found

@@ -15,7 +15,7 @@ from modhub.data import ImageSet
 from modhub.decompose.augment import augmented
 from modhub.preprocessing import Preprocess
 
-__all__ = ["Imagined", "Pictures", "TransferSet"]
+__all__ = ["Imagined", "Mixed", "Pictures", "TransferSet"]
 
 _PLAIN = 4
 """One in so many pictures of a batch is not changed."""
@@ -76,6 +76,22 @@ class Imagined:
         chosen = torch.from_numpy(_drawn(len(self), size, self.seed, step))
         half = len(chosen) // 2
         return torch.cat([self.images[chosen[:half]].flip(3), self.images[chosen[half:]]])
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """Two sets in one, half of a batch from each."""
+
+    first: TransferSet
+    second: TransferSet
+    rounds: ClassVar[int] = 30
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def batch(self, step: int, size: int) -> Tensor:
+        half = size // 2
+        return torch.cat([self.first.batch(step, size - half), self.second.batch(step, half)])
 
 
 def _drawn(

@@ -6,7 +6,7 @@ The parent is the teacher; labels are not looked at.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 from modhub.compose.depth import evenly
 from modhub.compose.distilling import distilled
 from modhub.compose.refit import refit_head, refit_network
-from modhub.compose.transfer import Imagined, Pictures, TransferSet
+from modhub.compose.transfer import Imagined, Mixed, Pictures, TransferSet
 from modhub.data import ImageSet, evenly_spaced, split_indices
 from modhub.decompose.augment import augmented
 from modhub.decompose.calibration import PLAIN_WEIGHT
@@ -27,7 +27,7 @@ from modhub.nets import ChannelSpace, Mask, Network, Runner, cost
 from modhub.preprocessing import Preprocess
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["Material", "apart", "normalised", "room", "seen_at_most", "tuned"]
+__all__ = ["Examples", "Material", "apart", "asked_about", "room", "seen_at_most", "tuned"]
 
 _LIVE = 400 << 20
 """Bytes that one value of all images may take."""
@@ -36,6 +36,9 @@ _COPIES = 3
 """Changed copies of each image that layers are refitted on."""
 _ASKED = 8
 """Times as many images as layers are refitted on are looked through for a class that answers alone."""
+_SIDE = 20
+"""Fewer images that its parent says no to do not stand for all that is not of the class, nor fewer that it
+says yes to for the class."""
 _KEPT = 5
 """Of this many images one is kept to recalibrate on, where there are more than layers are refitted on."""
 _CHECKED = 1000
@@ -49,11 +52,52 @@ _BATCH = 50
 
 
 @dataclass(frozen=True, slots=True)
+class Examples:
+    """What a caller gives to tune on.
+
+    `said` (images,) is what its parent says of each where a class answers alone, and None elsewhere.
+    `imagined` are normalised synthetic images in place of those that it says yes, or no, to, where there are
+    hardly any.
+    """
+
+    images: ImageSet
+    said: NDArray[np.bool_] | None = None
+    imagined: Tensor | None = None
+
+    @property
+    def lacking(self) -> bool | None:
+        """The answer that hardly any image gets; None where there are enough of both, or nothing was said."""
+        if self.said is None:
+            return None
+        yes = int(self.said.sum())
+        return None if min(yes, len(self.said) - yes) >= _SIDE else yes < _SIDE
+
+    def apart(self, every: int) -> tuple[Examples, Examples]:
+        """One in `every`, to measure on, and the others."""
+        held, others = apart(len(self.images), every)
+        unseen = apart(0 if self.imagined is None else len(self.imagined), every)
+        found = [
+            Examples(
+                self.images.subset(some),
+                None if self.said is None else self.said[some],
+                None if self.imagined is None else self.imagined[synthetic],
+            )
+            for some, synthetic in zip((held, others), unseen, strict=True)
+        ]
+        return found[0], found[1]
+
+    def normalised(self, spec: InputSpec, most: int) -> Tensor:
+        """(images, channels, height, width): at most `most`, and the synthetic ones."""
+        found = normalised(self.images.subset(range(min(len(self.images), most))), Preprocess(spec))
+        return found if self.imagined is None else torch.cat([found, self.imagined])
+
+
+@dataclass(frozen=True, slots=True)
 class Material:
     """What a slim network is fitted on.
 
     Layers are refitted on `images`, normalised; `transfer` is what the network is distilled on, and `judged`
-    are those of the images that it does not hold. `others` were not fitted on at all, to recalibrate on; None
+    are those of the images that it does not hold. `others` were not fitted on at all, to recalibrate on; none
     when there were too few. `both_sides` says that images were chosen for a class that answers alone, some of
     it and some of others.
     """
@@ -61,7 +105,7 @@ class Material:
     images: Tensor
     transfer: TransferSet
     judged: Tensor
-    others: ImageSet | Tensor | None = None
+    others: tuple[ImageSet | Tensor, ...] = ()
     both_sides: bool = False
 
     def checks(self, preprocess: Preprocess) -> Iterator[tuple[Tensor, float]]:
@@ -70,33 +114,37 @@ class Material:
         Harder copies of real ones have a quarter of the weight, as in every calibration: of plain training
         images a parent is far surer than it will be.
         """
-        if isinstance(self.others, Tensor):
-            for batch in torch.split(self.others, _BATCH):
-                yield batch, 1.0
-        elif self.others is not None:
-            for number, (pixels, _) in enumerate(self.others.batches(_BATCH)):
+        for others in self.others:
+            if isinstance(others, Tensor):
+                for batch in torch.split(others, _BATCH):
+                    yield batch, 1.0
+                continue
+            for number, (pixels, _) in enumerate(others.batches(_BATCH)):
                 yield preprocess(pixels), PLAIN_WEIGHT
                 yield preprocess(augmented(pixels, number)), 1 - PLAIN_WEIGHT
 
+    def beside(self, more: Material) -> Material:
+        """All of both; a batch to distil on is half of the one and half of the other."""
+        return Material(
+            torch.cat([self.images, more.images]),
+            Mixed(self.transfer, more.transfer),
+            torch.cat([self.judged, more.judged]),
+            (*self.others, *more.others),
+            both_sides=True,
+        )
+
     @classmethod
-    def of_images(
-        cls,
-        images: ImageSet,
-        spec: InputSpec,
-        trunk: Network,
-        seed: int,
-        says_yes: Callable[[ImageSet], NDArray[np.bool_]] | None = None,
-    ) -> Material:
-        """`says_yes` is for a class that answers alone: what its parent says of images. As far as there are
-        enough, those it says yes and no to are fitted on alike."""
+    def of_images(cls, examples: Examples, spec: InputSpec, trunk: Network, seed: int) -> Material:
+        """For a class that answers alone, images that its parent says yes and no to are fitted on alike."""
         most = room(trunk)
-        chances, both_sides = None, False
-        if says_yes is not None:
-            images = images.sample(max(_ASKED * most // max(len(images.labels), 1), 1), seed)
-            said = says_yes(images)
-            both_sides = bool(said.any() and not said.all())
+        images, said = examples.images, examples.said
+        chances, one_sided = None, examples.lacking is not None
+        if said is not None:
             kept, used = split_indices(said, (len(images), (_KEPT - 1) * len(images)), seed)
             fit, chances = _alike(used, said, most, seed)
+            if one_sided:
+                # The few that the parent errs about are not worth as much as all others together.
+                chances = None
         elif len(images) <= most:
             kept, used = np.zeros(0, np.int64), np.arange(len(images))
             fit = used
@@ -113,13 +161,16 @@ class Material:
         whole = normalised(refitted, preprocess)
         changed = [normalised(refitted, preprocess, seed=seed * 10 + copy) for copy in range(1, 1 + _COPIES)]
         weights = None if chances is None else chances[learned] / chances[learned].sum()
-        return cls(
+        found = cls(
             torch.cat([whole, *changed]),
             Pictures(images.subset(used[learned]), preprocess, seed, weights),
             whole[torch.from_numpy(judges)],
-            images.subset(kept) if len(kept) else None,
-            both_sides,
+            (images.subset(kept),) if len(kept) else (),
+            both_sides=said is not None and not one_sided,
         )
+        if examples.imagined is None:
+            return found
+        return found.beside(cls.of_imagination(examples.imagined, seed, both_sides=True))
 
     @classmethod
     def of_imagination(
@@ -127,10 +178,10 @@ class Material:
     ) -> Material:
         """From normalised synthetic images, of so many kinds in turns; with `both_sides` some are kept to
         recalibrate on."""
-        others = None
+        others: tuple[Tensor, ...] = ()
         if both_sides:
             kept, used = apart(len(images), _KEPT, turns)
-            images, others = images[used], images[kept]
+            images, others = images[used], (images[kept],)
         judges = torch.from_numpy(_judges(len(images), turns))
         learned = torch.ones(len(images), dtype=torch.bool)
         learned[judges] = False
@@ -140,6 +191,11 @@ class Material:
         """At most `most` of the images to refit on, and nothing else."""
         images = evenly(self.images, most)
         return Material(images, Imagined(images[:0], 0), self.judged)
+
+
+def asked_about(tune: ImageSet, trunk: Network, seed: int) -> ImageSet:
+    """Those of `tune` that a class answering alone is looked for in, of every label as many."""
+    return tune.sample(max(_ASKED * room(trunk) // max(len(tune.labels), 1), 1), seed)
 
 
 def room(trunk: Network) -> int:
