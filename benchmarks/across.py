@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from ledger import Ledger, Row
 from modhub.compose import Budget, compose
 from modhub.data import ImageSet
 from strange import energy_and_distance
-from subsets import calibration_error, class_sets
+from subsets import calibration_error, class_sets, tuning_images
 from world import PARENTS, World
 
 __all__ = [
@@ -157,10 +158,11 @@ def none_of_these(
     sets: int = 10,
     *,
     flops: float | None = None,
+    tuned: Literal["own", "all"] | None = None,
 ) -> Row:
     """AUROC of the acceptance of classifiers of `size` classes (None: of all), images of these classes
-    against another set's; the mean over `sets` of them. With `flops` they are cut without
-    data.
+    against another set's; the mean over `sets` of them. With `flops` they are cut, without data or `tuned` on
+    300 images of each of their own classes or of each class of the parent.
 
     Beside it, on the parent's logits of the same classes: the maximal softmax probability (Hendrycks & Gimpel
     2017) and the energy score (Liu et al. 2020); of all classes also a mixture that was tried.
@@ -171,7 +173,9 @@ def none_of_these(
     def work(labels: tuple[str, ...]) -> dict[str, float]:
         budget = None if flops is None else Budget(flops=flops)
         parts = world.parts(name, labels)
-        classifier = compose(parts, budget=budget, reject=True, imagination=world.imagination)
+        seen = labels if tuned == "own" else parent.labels
+        tune = None if tuned is None else tuning_images(world, name, seen)
+        classifier = compose(parts, budget=budget, tune=tune, reject=True, imagination=world.imagination)
         rows = torch.tensor([parent.labels.index(label) for label in labels])
         own = world.images(dataset, "test").only(list(labels))
         own = own.sample(max(2000 // len(parent.labels), 2000 // len(labels) // 2), 0)
@@ -205,6 +209,8 @@ def none_of_these(
         return values
 
     kind = "reject" if flops is None else f"reject-{flops:g}"
+    if tuned is not None:
+        kind += f"-tuned-{tuned}"
     every = [
         ledger.measure(
             f"{kind}/{name}/{foreign}/{'+'.join(labels) if size else 'all'}", partial(work, labels)
@@ -214,7 +220,8 @@ def none_of_these(
     known = [value for value in every if value is not None]
     what = f"AUROC of “none of these”, {foreign} images, {size or 'all'} of {len(parent.labels)} classes"
     if flops is not None:
-        what += f", {100 * flops:.0f} % FLOPs, no data"
+        what += f", {100 * flops:.0f} % FLOPs, "
+        what += "no data" if tuned is None else f"tuned on images of {tuned.replace('own', 'these')} classes"
     if not known:
         return Row(what, name, "≥ .90", "not measured yet", None)
     mean = {key: float(np.mean([value[key] for value in known])) for key in known[0]}

@@ -33,7 +33,6 @@ MAIN = ("C10-R20", "C10-R56")
 NO_DATA = (0.7, 0.5, 0.35, 0.8, 0.9)
 TUNED = (0.5, 0.35)
 TIMES = (0.7, 0.6)
-TUNE_IMAGES = 300
 
 
 def all_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
@@ -70,7 +69,7 @@ def random_channels(world: World) -> Callable[[list[Part], Budget], ComposedClas
 def tuned(world: World, name: str) -> Callable[[list[Part], Budget], ComposedClassifier]:
     def build(parts: list[Part], budget: Budget) -> ComposedClassifier:
         labels = [part.name for part in parts]
-        return compose(parts, budget=budget, tune=subsets.tuning_images(world, name, labels, TUNE_IMAGES))
+        return compose(parts, budget=budget, tune=subsets.tuning_images(world, name, labels))
 
     return build
 
@@ -171,11 +170,11 @@ def alone_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> l
 
         def build(parts: list[Part], budget: Budget, name: str = name) -> ComposedClassifier:
             # Images of all classes: "not a cat" must be seen too. Their labels are not read.
-            images = subsets.tuning_images(world, name, world.parent(name).labels, TUNE_IMAGES)
+            images = subsets.tuning_images(world, name, world.parent(name).labels)
             return compose(parts, budget=budget, tune=images)
 
         def build_on_own(parts: list[Part], budget: Budget, name: str = name) -> ComposedClassifier:
-            images = subsets.tuning_images(world, name, [part.name for part in parts], TUNE_IMAGES)
+            images = subsets.tuning_images(world, name, [part.name for part in parts])
             return compose(parts, budget=budget, tune=images, imagination=world.imagination)
 
         target = "≤ 1 pp at ≤ 35 % FLOPs"
@@ -221,16 +220,24 @@ def across_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> 
 
 def strange_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
     """ "None of these": images of the other data set, shown to few, half and all classes of a parent."""
-    return [
-        across.none_of_these(world, ledger, name, foreign, size)
-        for names, foreign in ((MAIN, "cifar100"), (("C100-R20",), "cifar10"))
-        for name in chosen(arguments, names)
-        for size in (2, 5, None)
-    ] + [
-        across.none_of_these(world, ledger, name, "cifar100", 2, 4, flops=flops)
-        for name in chosen(arguments, MAIN)
-        for flops in (0.7, 0.5)
-    ]
+    return (
+        [
+            across.none_of_these(world, ledger, name, foreign, size)
+            for names, foreign in ((MAIN, "cifar100"), (("C100-R20",), "cifar10"))
+            for name in chosen(arguments, names)
+            for size in (2, 5, None)
+        ]
+        + [
+            across.none_of_these(world, ledger, name, "cifar100", 2, 4, flops=flops)
+            for name in chosen(arguments, MAIN)
+            for flops in (0.7, 0.5)
+        ]
+        + [
+            across.none_of_these(world, ledger, name, "cifar100", 2, 4, flops=0.5, tuned=tuned)
+            for name in chosen(arguments, MAIN)
+            for tuned in ("own", "all")
+        ]
+    )
 
 
 def head_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
@@ -257,7 +264,7 @@ def wide_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> li
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sets = subsets.class_sets(world.images("cifar10", "train").labels, 2, arguments.tuned_sets)
     recipe = replace(wide.RECIPE, epochs=epochs)
-    return wide.two_of_ten(world, ledger, sets, TUNE_IMAGES, device, recipe)
+    return wide.two_of_ten(world, ledger, sets, subsets.TUNE_IMAGES, device, recipe)
 
 
 def speed_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:

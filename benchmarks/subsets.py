@@ -15,7 +15,10 @@ from modhub.data import ImageSet
 from modhub.decompose.calibration import balanced_accuracy, log_odds
 from world import PARENTS, World
 
-__all__ = ["all_classes", "alone", "class_sets", "flops_share", "frontier", "tuning_images"]
+__all__ = ["TUNE_IMAGES", "all_classes", "alone", "class_sets", "flops_share", "frontier", "tuning_images"]
+
+TUNE_IMAGES = 300
+"""Per class."""
 
 
 def all_classes(world: World, ledger: Ledger, names: Sequence[str]) -> Row:
@@ -104,9 +107,9 @@ def class_sets(labels: Sequence[str], size: int, count: int, seed: int = 0) -> l
     return [every[index] for index in order]
 
 
-def tuning_images(world: World, name: str, labels: Sequence[str], per_class: int, seed: int = 0) -> ImageSet:
+def tuning_images(world: World, name: str, labels: Sequence[str]) -> ImageSet:
     """Training images of the wanted classes, whose labels the tuning does not read."""
-    return world.images(PARENTS[name].dataset, "train").only(list(labels)).sample(per_class, seed)
+    return world.images(PARENTS[name].dataset, "train").only(list(labels)).sample(TUNE_IMAGES, 0)
 
 
 def alone(
