@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ class ImageSet:
         if missing := [label for label in labels if label not in places]:
             raise DataError(
                 f"The data set '{self.name}' has no class '{missing[0]}'.",
-                hint=f"Its {len(self.labels)} classes include: {', '.join(self.labels[:20])}.",
+                hint=f"It has: {', '.join(self.labels[:20])}.",
             )
         number = np.full(len(self.labels), -1, np.int64)
         number[[places[label] for label in labels]] = np.arange(len(labels))
@@ -72,10 +72,9 @@ class ImageSet:
         chosen = np.flatnonzero(targets >= 0)
         return ImageSet(self.name, self.split, labels, targets[chosen], self.subset(chosen)._read)
 
-    def relabelled(self, labels: Sequence[str]) -> ImageSet:
-        """The same images, targets counted in `labels`, which hold all of its own and perhaps more."""
-        places = {label: place for place, label in enumerate(labels)}
-        number = np.array([places[label] for label in self.labels], np.int64)
+    def renumbered(self, labels: Sequence[str], rows: Mapping[str, int]) -> ImageSet:
+        """The same images, targets counted in `labels`; `rows` has for each of its own its place there."""
+        number = np.array([rows[label] for label in self.labels], np.int64)
         return ImageSet(self.name, self.split, labels, number[self.targets], self._read)
 
     def sample(self, per_class: int, seed: int) -> ImageSet:
