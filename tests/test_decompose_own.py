@@ -13,6 +13,7 @@ import modhub
 from modhub.compose import Budget, compose, parts_of
 from modhub.data import ImageSet
 from modhub.decompose import METHODS, DecomposeOptions, Method, Parent, Workbench, method_of
+from modhub.decompose.base import aligned
 from modhub.errors import CompositionError, DataError, ModhubError
 from modhub.manifest import MethodInfo
 from modhub.modules import Decomposition, ModuleSet
@@ -202,3 +203,35 @@ def test_the_page_shows_the_method_that_is_tested() -> None:
     page = (ACTIVITY.parents[1] / "docs" / "writing-a-method.md").read_text(encoding="utf-8")
     text = ACTIVITY.read_text(encoding="utf-8")
     assert text[text.index("class Activity") :].strip() in page
+
+
+@pytest.mark.usefixtures("registered")
+def test_labels_of_the_data_may_be_written_otherwise() -> None:
+    parent, images = digit_parent(), digits("012345")
+    written = ImageSet(
+        images.name, images.split, [f" {label} " for label in "012345"], images.targets, images._read
+    )
+    own = aligned(parent, written)
+    assert own.labels == parent.labels
+    assert own.targets.tolist() == images.targets.tolist()
+    two = ImageSet(images.name, images.split, [" 0", "0 ", *"2345"], images.targets, images._read)
+    with pytest.raises(DataError, match="has no images of '0'"):
+        aligned(parent, two)
+
+
+def test_images_to_measure_on_are_missed_before_the_work() -> None:
+    parent, images = digit_parent(), digits("012345")
+    network = Runner(parent.head.join(parent.trunk))
+    for unseen, sentence in (
+        ("imagefolder:nowhere", "does not exist"),
+        (digits("01234"), "no images of '5'"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            modhub.decompose(network, images, method=Unable(), measure=unseen)
+
+
+class Unable(FirstChannels):
+    def decompose(
+        self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
+    ) -> Decomposition:
+        raise AssertionError("the work has begun")
