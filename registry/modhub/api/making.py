@@ -17,7 +17,7 @@ from torch import nn
 from modhub.api.projects import open_catalog
 from modhub.artifact import read_sets, write_artifact
 from modhub.data import ImageSet, open_data
-from modhub.decompose import DecomposeOptions, Method, Parent, method_of
+from modhub.decompose import DecomposeOptions, Method, Parent, drafted, method_of
 from modhub.decompose.assembling import assemble
 from modhub.decompose.base import aligned
 from modhub.decompose.standalone import standalone
@@ -265,7 +265,8 @@ def _decomposed(
     if unseen is not None:
         # What the last step needs is missed before the first.
         aligned(whole, unseen, only or whole.labels, minimum=1)
-    done = method.decompose(whole, images, options, reporter)
+    called = settings.method if isinstance(settings.method, str) else method.name
+    done = drafted(method, called, whole, images, options, reporter)
     modules = assemble(whole, done, seed=seed, date=settings.date)
     if unseen is not None and Workers.here().first:
         done = measured(whole, modules, done, unseen, seed=seed, reporter=reporter)
