@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from modhub.api.projects import open_catalog
@@ -22,7 +21,7 @@ from modhub.decompose.assembling import assemble
 from modhub.decompose.base import aligned
 from modhub.decompose.standalone import standalone
 from modhub.decompose.workers import Workers
-from modhub.devices import peak_memory, pick_device
+from modhub.devices import as_usual, peak_memory, pick_device
 from modhub.errors import DataError
 from modhub.files import check_vacant
 from modhub.manifest import FORMS, InputSpec
@@ -229,8 +228,7 @@ def write_standalone(source: Path, target: Path) -> None:
     write_artifact(target, *alone)
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@as_usual()
 def _decomposed(
     parent: str | nn.Module, data: str | ImageSet, settings: DecomposeSettings, reporter: Reporter
 ) -> tuple[ModuleSet, Decomposition]:

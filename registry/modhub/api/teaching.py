@@ -14,6 +14,7 @@ from modhub.compose import parts_of
 from modhub.compose.taking import Taken, taken, taken_of_images
 from modhub.data import ImageSet, class_folders, folder_of_images, open_data, plain_folder
 from modhub.decompose.teaching import teach as taught
+from modhub.devices import as_usual
 from modhub.errors import CompositionError, DataError
 from modhub.files import check_vacant
 from modhub.manifest import MANIFEST_NAME
@@ -28,6 +29,7 @@ _MUCH = 0.05
 _NAMED = 5
 
 
+@as_usual()
 def teach(
     label: str,
     on: str,
@@ -52,6 +54,7 @@ def teach(
     return taught(modules, label, images, seed=seed, date=date, reporter=reporter)
 
 
+@as_usual()
 def teach_to(
     directory: Path,
     label: str,

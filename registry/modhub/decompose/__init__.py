@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
 from modhub.data import ImageSet
 from modhub.decompose.base import DecomposeOptions, Method, Parent
 from modhub.decompose.methods import METHODS, drafted, method_of
 from modhub.decompose.workbench import Workbench
+from modhub.devices import as_usual
 from modhub.modules import Decomposition
 from modhub.reporter import SILENT, Reporter
 
@@ -23,8 +22,7 @@ __all__ = [
 ]
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@as_usual()
 def decompose(
     parent: Parent,
     images: ImageSet,
