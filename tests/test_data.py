@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import struct
 import subprocess
 import sys
@@ -450,3 +451,19 @@ def test_a_sample_depends_on_the_seed_only() -> None:
 def test_reading_an_image_needs_no_torch() -> None:
     code = "import sys, modhub.images; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("data", ["digits", "imagefolder:{}", "mnist:{}"])
+def test_a_set_goes_to_a_worker(tmp_path: Path, data: str) -> None:
+    if data.startswith("mnist"):
+        (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+        for name, content in (("train-images-idx3", IMAGES), ("train-labels-idx1", LABELS)):
+            (tmp_path / "MNIST" / "raw" / f"{name}-ubyte").write_bytes(content)
+        for name, content in (("t10k-images-idx3", IMAGES), ("t10k-labels-idx1", LABELS)):
+            (tmp_path / "MNIST" / "raw" / f"{name}-ubyte").write_bytes(content)
+    else:
+        image_folder(tmp_path, {"cat": 2, "dog": 1})
+    images = open_data(data.format(tmp_path)).subset([2, 1])
+    again = pickle.loads(pickle.dumps(images))
+    assert (again.labels, again.targets.tolist()) == (images.labels, images.targets.tolist())
+    np.testing.assert_array_equal(again.images([1])[0], images.images([1])[0])

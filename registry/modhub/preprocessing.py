@@ -41,6 +41,19 @@ class Preprocess(nn.Module):
             self.register_buffer(name, values, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Raises `DataError` for images of another form or type."""
+        if images.ndim != 4:
+            raise DataError(
+                f"The images have the shape {tuple(images.shape)}; "
+                "a batch is (batch, channels, height, width).",
+                hint="Give a single image as a batch of one: image[None].",
+            )
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise DataError(
+                f"The images are {str(images.dtype).removeprefix('torch.')}; "
+                "pixels are uint8 in 0…255 or floats in [0, 1].",
+                hint="Convert them: images.to(torch.uint8)",
+            )
         spec = self.spec
         values = (
             images.to(self.mean.dtype) / 255 if images.dtype == torch.uint8 else images.to(self.mean.dtype)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def _digits(split: str) -> ImageSet:
     rest = np.setdiff1d(np.arange(len(targets)), np.concatenate([calibration, test]))
     chosen = {"train": rest, "calibration": calibration, "test": test}[split]
     part = pixels[chosen]
-    return ImageSet(_DIGITS, split, [str(digit) for digit in range(10)], targets[chosen], lambda i: part[i])
+    return ImageSet(_DIGITS, split, [str(digit) for digit in range(10)], targets[chosen], part.__getitem__)
 
 
 def open_unlabelled(data: str | ImageSet, split: str | None = None) -> ImageSet:
@@ -117,7 +118,7 @@ def folder_of_images(root: Path, split: str, label: str) -> ImageSet:
     if not paths:
         raise DataError(f"The folder '{part}' holds no image.", hint="Name a folder of images.")
     targets = np.zeros(len(paths), np.int64)
-    return ImageSet(_set_name(part), split, [label], targets, lambda i: read_image(paths[i]))
+    return ImageSet(_set_name(part), split, [label], targets, _Files(paths))
 
 
 def _folder(root: Path, split: str) -> ImageSet:
@@ -138,7 +139,17 @@ def _folder(root: Path, split: str) -> ImageSet:
             hint="Put the images of each class into a folder named as the class.",
         )
     labels = [folder.name for folder in folders]
-    return ImageSet(_set_name(part), used, labels, np.array(targets), lambda i: read_image(paths[i]))
+    return ImageSet(_set_name(part), used, labels, np.array(targets), _Files(paths))
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Reads the images of these files; unlike a function made on the spot it can be sent to a worker."""
+
+    paths: Sequence[Path]
+
+    def __call__(self, index: int) -> NDArray[np.uint8]:
+        return read_image(self.paths[index])
 
 
 def _part(root: Path, split: str) -> Path:
@@ -209,7 +220,7 @@ def _in_memory(
 ) -> ImageSet:
     if pixels.ndim == 3:
         pixels = pixels[:, :, :, None]
-    return ImageSet(kind, split, labels, targets, lambda i: pixels[i])
+    return ImageSet(kind, split, labels, targets, pixels.__getitem__)
 
 
 def _unlike(kind: str, layout: str, root: Path, reason: str) -> DataError:
