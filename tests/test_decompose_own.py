@@ -156,7 +156,7 @@ def test_a_method_may_be_made_already() -> None:
         (
             "class Mine:\n name, paper = 'concern', None\n def decompose(self): ...",
             "Mine",
-            "The method '{path}:Mine' bears the name of another one, 'concern'. What a method needs is in "
+            "The method '{path}:Mine' bears the name of modhub's own 'concern'. What a method needs is in "
             "docs/writing-a-method.md.",
         ),
         (
@@ -360,6 +360,14 @@ def test_the_page_shows_the_method_that_is_tested() -> None:
     page = (ACTIVITY.parents[1] / "docs" / "writing-a-method.md").read_text(encoding="utf-8")
     text = ACTIVITY.read_text(encoding="utf-8")
     assert text[text.index("class Activity") :].strip() in page
+
+
+@pytest.mark.usefixtures("registered")
+def test_one_of_ones_own_may_be_written_anew_under_its_name() -> None:
+    class Again(FirstChannels):
+        """As a cell of a notebook that runs twice makes it."""
+
+    assert method_of(Again()).name == FirstChannels.name
 
 
 @pytest.mark.usefixtures("registered")

@@ -75,8 +75,7 @@ def drafted(
     what the method says of the data or the parent.
     """
     # A mistake in modhub's own is modhub's.
-    ours = type(method).__module__.startswith("modhub.")
-    with nullcontext() if ours else _naming(called, "failed"):
+    with nullcontext() if _ours(type(method)) else _naming(called, "failed"):
         done: object = method.decompose(parent, images, options, reporter)
     if not isinstance(done, Decomposition):
         raise MethodError(
@@ -113,12 +112,16 @@ def _checked(method: object, called: str) -> Method:
         wrong = (
             f"has {paper!r} as its paper" if hasattr(method, "paper") else "does not name its paper, or None"
         )
-    elif name in METHODS and not isinstance(method, METHODS[name]):
+    elif _ours(METHODS.get(name)) and type(method) is not METHODS[name]:
         # What stands in manifests must say which of the two it was.
-        wrong = f"bears the name of another one, '{name}'"
+        wrong = f"bears the name of modhub's own '{name}'"
     else:
         return method  # type: ignore[return-value]
     raise MethodError(f"The method '{called}' {wrong}.", hint=_HINT)
+
+
+def _ours(kind: type | None) -> bool:
+    return kind is not None and kind.__module__.startswith("modhub.")
 
 
 @contextmanager
