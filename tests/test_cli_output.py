@@ -8,7 +8,7 @@ import sys
 import pytest
 from rich.console import Console as Screen
 
-from modhub_cli.output import Out, styled
+from modhub_cli.output import Out, printable, styled
 from tests.console import ROOT, Console
 from tests.paper import write_paper_artifact
 
@@ -92,3 +92,17 @@ def test_a_directory_that_is_gone(modhub):
         "Error: The current directory is gone.\nChange to one that is there.\n",
     )
     modhub.go(modhub.home)
+
+
+def test_what_is_no_number_is_null(capsys):
+    Out("json").emit({"a": float("nan"), "b": [1.5, (float("-inf"),)], "c": "NaN"})
+    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [1.5, [None]], "c": "NaN"}
+
+
+def test_the_name_of_a_file_writes_nothing_on_the_screen():
+    assert printable("a\x1b[31m\nb\x9bü\t.png") == "a\\x1b[31m\\nb\\x9bü\\t.png"
+
+
+def test_scripts_get_a_name_as_it_is(capsys):
+    Out("quiet").emit(None, quiet=["\x1b[31m.png"])
+    assert capsys.readouterr().out == "\x1b[31m.png\n"

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,8 @@ def home(tmp_path_factory):
     for number, image in enumerate(train_set.images(range(40))):
         Image.fromarray(image[:, :, 0]).save(home / "sevens" / f"{number}.png")
     (home / "none").mkdir()
+    for folder in ("zoo/Seven", "zoo/lion", "known/0", "split/train/dated", "split/test"):
+        shutil.copytree(home / "sevens", home / folder)
     return home
 
 
@@ -71,6 +74,14 @@ def test_what_it_takes_from_known_classes_is_told(modhub):
     assert ("'7' would take images of" in told.err) == bool(much)
 
 
+@pytest.mark.parametrize("data", ["imagefolder:sevens", "imagefolder:zoo", "split"])
+def test_the_images_of_one_class_are_found(modhub, data):
+    made = modhub.good(
+        "teach", "seven", "--on", "lab/plain", "--data", data, "-o", "seven2", "--force", "--json"
+    )
+    assert made.json["images"] == 40
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -78,6 +89,16 @@ def test_what_it_takes_from_known_classes_is_told(modhub):
         (("7", "--on", "lab/nothing", "--data", "sevens"), "There is no repository 'lab/nothing'."),
         (("7", "--on", "lab/plain", "--data", "none"), "The folder 'none' holds no image."),
         (("7", "--on", "lab/plain", "--data", "nowhere"), "'nowhere' is not a data set."),
+        (
+            ("seven", "--on", "lab/plain", "--data", "zoo"),
+            "Not all images in 'zoo' are of 'seven': it has a folder for each class, such as 'Seven'.\n"
+            "Take its own: --data imagefolder:zoo",
+        ),
+        (
+            ("eight", "--on", "lab/plain", "--data", "known"),
+            "Not all images in 'known' are of 'eight': it has a folder for each class, such as '0'.\n"
+            "Name the folder that holds the images of 'eight' only.",
+        ),
     ],
 )
 def test_one_sentence_and_what_to_do(modhub, arguments, message):

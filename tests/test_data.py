@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import struct
 import subprocess
 import sys
+import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from modhub.data import ImageSet, open_data, split_indices
+from modhub.data import ImageSet, open_data, open_unlabelled, split_indices
 from modhub.errors import DataError
-from modhub.images import read_image
+from modhub.images import images_below, read_image
 
 GRADIENT = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3) * 3
 
@@ -31,6 +35,11 @@ def image_folder(root: Path, counts: dict[str, int]) -> Path:
 
 def save(path: Path, image: Image.Image, **options: object) -> Path:
     image.save(path, **options)  # type: ignore[arg-type]
+    return path
+
+
+def deep_grey(path: Path, value: int) -> Path:
+    path.write_bytes(b"P5 4 6 65535\n" + struct.pack(">H", value) * 24)
     return path
 
 
@@ -49,6 +58,9 @@ WAYS: list[tuple[str, Callable[[Path], Path], tuple[int, ...], tuple[int, ...]]]
     ),
     ("16 bit", lambda d: save(d / "i.png", Image.new("I;16", (4, 6), 0x8001)), (6, 4, 1), (0x80,)),
     ("float", lambda d: save(d / "i.tif", Image.new("F", (4, 6), 0.5)), (6, 4, 1), (128,)),
+    ("32 bit", lambda d: save(d / "i.tif", Image.new("I", (4, 6), 0x8001)), (6, 4, 1), (0x80,)),
+    ("bytes in 32 bit", lambda d: save(d / "i.tif", Image.new("I", (4, 6), 99)), (6, 4, 1), (99,)),
+    ("dark 16 bit", lambda d: deep_grey(d / "i.pgm", 99), (6, 4, 1), (0,)),
     ("one pixel", lambda d: save(d / "i.png", Image.new("RGB", (1, 1), (5, 6, 7))), (1, 1, 3), (5, 6, 7)),
 ]
 
@@ -73,6 +85,32 @@ def test_exif_turns_the_image_upright(tmp_path: Path) -> None:
     exif[0x0112] = 6
     image.save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), np.rot90(GRADIENT, -1))
+
+
+def test_what_pillow_warns_of_is_no_talk_of_ours(tmp_path: Path) -> None:
+    palette = Image.fromarray(GRADIENT).quantize(16)
+    palette.save(tmp_path / "clear.png", transparency=bytes(range(16)))
+    broken = b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03\0\0\0\x01\0\x06\0\0junk"
+    Image.fromarray(GRADIENT).save(tmp_path / "exif.jpg", exif=broken)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("clear.png", "exif.jpg"):
+            assert read_image(tmp_path / name).size == GRADIENT.size
+
+
+def test_a_damaged_avif_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "i.avif"
+    Image.fromarray(GRADIENT).save(path)
+    path.write_bytes(path.read_bytes().replace(b"iloc", b"ilox"))
+    with pytest.raises(DataError, match=r"i\.avif"):
+        read_image(path)
+
+
+def test_an_image_comes_through_a_pipe(tmp_path: Path) -> None:
+    content = save(tmp_path / "i.png", Image.new("RGB", (4, 6), (1, 2, 3))).read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[content], daemon=True).start()
+    assert read_image(tmp_path / "pipe").shape == (6, 4, 3)
 
 
 def claiming(width: int, height: int) -> bytes:
@@ -122,8 +160,17 @@ def test_a_truncated_image_is_named(tmp_path: Path, suffix: str) -> None:
     [
         (lambda p: None, "The image '{}' does not exist. Check the path."),
         (lambda p: p.mkdir(), "'{}' is a folder, not an image. Name an image file."),
+        (
+            lambda p: p.symlink_to("gone.png"),
+            "The image '{}' is a link to 'gone.png', which does not exist. Remove the link, or bring back "
+            "what it leads to.",
+        ),
+        (
+            lambda p: p.symlink_to(p.name),
+            "The image '{}' is a link that leads in a circle. Remove the link.",
+        ),
     ],
-    ids=["missing", "folder"],
+    ids=["missing", "folder", "broken link", "circle"],
 )
 def test_no_file_at_all(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
     path = tmp_path / "x.png"
@@ -131,6 +178,19 @@ def test_no_file_at_all(tmp_path: Path, make: Callable[[Path], None], message: s
     with pytest.raises(DataError) as caught:
         read_image(path)
     assert str(caught.value) == message.format(path)
+
+
+def test_what_is_taken_for_an_image_below_a_folder(tmp_path: Path) -> None:
+    taken = ["a.JPG", "b/c.png", "phone.heic", "web.jfif"]
+    passed = [".hidden.png", ".ipynb_checkpoints/a-checkpoint.png", "b/._c.png", "b/notes.txt", "b/Thumbs.db"]
+    for name in taken + passed:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "link.png").symlink_to("gone")
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    found = [str(path.relative_to(tmp_path)) for path in images_below(tmp_path)]
+    assert found == sorted([*taken, "link.png"])
 
 
 # -- sources ----------------------------------------------------------------------------------------------
@@ -173,6 +233,51 @@ def test_split_folders(tmp_path: Path, split: str | None, count: int) -> None:
     image_folder(tmp_path / "pets" / "val", {"cat": 1, "dog": 1})
     images = open_data(f"imagefolder:{tmp_path / 'pets'}", split)
     assert (images.name, len(images)) == ("pets", count)
+
+
+def test_split_folders_may_be_capitalised_and_stand_beside_folders_without_images(tmp_path: Path) -> None:
+    image_folder(tmp_path / "pets" / "Train", {"cat": 2, "dog": 2})
+    image_folder(tmp_path / "pets" / "Test", {"cat": 1, "dog": 1})
+    (tmp_path / "pets" / "__MACOSX" / "Train").mkdir(parents=True)
+    images = open_data(f"imagefolder:{tmp_path / 'pets'}", "test")
+    assert (images.name, images.split, images.labels) == ("pets", "test", ("cat", "dog"))
+    assert len(images) == 2
+
+
+def test_a_split_folder_beside_other_images_is_not_mixed_with_them(tmp_path: Path) -> None:
+    for split in ("train", "test", "extra"):
+        image_folder(tmp_path / split, {"cat": 1, "dog": 1})
+    with pytest.raises(DataError) as caught:
+        open_data(f"imagefolder:{tmp_path}")
+    assert str(caught.value) == (
+        f"The data folder '{tmp_path}' holds images in 'extra' beside its splits (test, train). "
+        f"Name one of them: imagefolder:{tmp_path}/test"
+    )
+    with pytest.raises(DataError, match="beside its splits"):
+        open_unlabelled(str(tmp_path))
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    images = open_data(f"imagefolder:{image_folder(tmp_path, {'bus': 1, 'train': 2})}")
+    assert (images.labels, images.targets.tolist()) == (("bus", "train"), [0, 1, 1])
+
+
+def test_unlabelled_images_need_no_class_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = image_folder(tmp_path / "holiday", {"monday": 1, "tuesday": 2})
+    flat = root / "tuesday"
+    assert len(open_unlabelled(str(root))) == 3
+    assert [len(open_unlabelled(text)) for text in (str(flat), f"imagefolder:{flat}")] == [2, 2]
+    assert open_unlabelled(f"imagefolder:{root}").labels == ("monday", "tuesday")
+    monkeypatch.chdir(root)
+    (root / "digits").mkdir()
+    assert open_unlabelled("digits").name == "digits"
+    (root / "none").mkdir()
+    for text, sentence in {
+        "none": "The folder 'none' holds no image.",
+        "gone": "'gone' is not a data set.",
+    }.items():
+        with pytest.raises(DataError, match=sentence):
+            open_unlabelled(text)
 
 
 GRAMMAR = (
@@ -219,8 +324,8 @@ GRAMMAR = (
         (
             "mnist:{}",
             None,
-            "The folder '{}' does not hold mnist as torchvision lays it out (Dataset not found. You can use "
-            "download=True to download it) Expected is ROOT/MNIST/raw.",
+            "The folder '{}' does not hold mnist as torchvision lays it out (Dataset not found). "
+            "Expected is ROOT/MNIST/raw.",
         ),
     ],
 )
@@ -253,6 +358,36 @@ def test_torchvision_layout(tmp_path: Path, name: str, folder: str, labels: tupl
     np.testing.assert_array_equal(images.images([2])[0], pixels[2][:, :, None])
 
 
+IMAGES = struct.pack(">IIII", 0x803, 3, 28, 28) + bytes(3 * 28 * 28)
+LABELS = struct.pack(">II", 0x801, 3) + bytes([1, 0, 9])
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "reason"),
+    [
+        (b"hello, this is text", LABELS, "damaged files"),
+        (IMAGES[:100], LABELS, "shape '[3, 28, 28]' is invalid for input of size 84"),
+        (struct.pack(">IIII", 0xC03, 3, 28, 28) + bytes(4 * 3 * 28 * 28), LABELS, "x should be of dtype"),
+        (IMAGES, struct.pack(">II", 0x801, 2) + bytes([1, 0]), "3 images, but 2 labels"),
+        (IMAGES, LABELS[:-1] + bytes([200]), "label 200, but 10 classes"),
+    ],
+    ids=["text", "truncated", "integers", "fewer labels", "unknown label"],
+)
+def test_damaged_torchvision_files(tmp_path: Path, images: bytes, labels: bytes, reason: str) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for stem in ("train", "t10k"):
+        (raw / f"{stem}-images-idx3-ubyte").write_bytes(images)
+        (raw / f"{stem}-labels-idx1-ubyte").write_bytes(labels)
+    with pytest.raises(DataError) as caught:
+        open_data(f"mnist:{tmp_path}")
+    said = str(caught.value)
+    assert said.startswith(
+        f"The folder '{tmp_path}' does not hold mnist as torchvision lays it out ({reason}"
+    )
+    assert said.endswith("). Expected is ROOT/MNIST/raw.")
+
+
 # -- image sets -------------------------------------------------------------------------------------------
 
 
@@ -270,7 +405,7 @@ def test_only_counts_targets_as_asked() -> None:
     assert [int(image.max()) for image in part.images(range(3))] == [1, 2, 3]
     with pytest.raises(DataError) as caught:
         numbered([0]).only(["d"])
-    assert str(caught.value) == "The data set 'n' has no class 'd'. Its 3 classes include: a, b, c."
+    assert str(caught.value) == "The data set 'n' has no class 'd'. It has: a, b, c."
 
 
 def test_batches_hold_every_image_once_and_one_shape_each() -> None:
@@ -316,3 +451,19 @@ def test_a_sample_depends_on_the_seed_only() -> None:
 def test_reading_an_image_needs_no_torch() -> None:
     code = "import sys, modhub.images; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("data", ["digits", "imagefolder:{}", "mnist:{}"])
+def test_a_set_goes_to_a_worker(tmp_path: Path, data: str) -> None:
+    if data.startswith("mnist"):
+        (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+        for name, content in (("train-images-idx3", IMAGES), ("train-labels-idx1", LABELS)):
+            (tmp_path / "MNIST" / "raw" / f"{name}-ubyte").write_bytes(content)
+        for name, content in (("t10k-images-idx3", IMAGES), ("t10k-labels-idx1", LABELS)):
+            (tmp_path / "MNIST" / "raw" / f"{name}-ubyte").write_bytes(content)
+    else:
+        image_folder(tmp_path, {"cat": 2, "dog": 1})
+    images = open_data(data.format(tmp_path)).subset([2, 1])
+    again = pickle.loads(pickle.dumps(images))
+    assert (again.labels, again.targets.tolist()) == (images.labels, images.targets.tolist())
+    np.testing.assert_array_equal(again.images([1])[0], images.images([1])[0])

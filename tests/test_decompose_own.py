@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +15,16 @@ import modhub
 from modhub.compose import Budget, compose, parts_of
 from modhub.data import ImageSet
 from modhub.decompose import METHODS, DecomposeOptions, Method, Parent, Workbench, method_of
-from modhub.errors import CompositionError, DataError, ModhubError
+from modhub.decompose.base import aligned
+from modhub.errors import DataError, MethodError, ModhubError
 from modhub.manifest import MethodInfo
 from modhub.modules import Decomposition, ModuleSet
 from modhub.nets import Runner
 from modhub.preprocessing import Preprocess
 from modhub.reporter import Reporter
+from tests.console import Console
 from tests.digit_parents import INPUT, digit_parent, digits, pixels_of
+from tests.test_cli_compute import train
 
 ACTIVITY = Path(__file__).parents[1] / "benchmarks" / "activity.py"
 
@@ -121,7 +126,43 @@ def test_a_method_may_be_made_already() -> None:
         (
             "class Mine: name = 'mine'",
             "Mine",
-            "'Mine' in '{path}' is no method. What it needs is in docs/writing-a-method.md.",
+            "The method '{path}:Mine' has no decompose(). What a method needs is in "
+            "docs/writing-a-method.md.",
+        ),
+        (
+            "class Mine:\n def __init__(self, share): ...",
+            "Mine",
+            "The method '{path}:Mine' has no default for its option 'share'. Give it: "
+            "--method-option share=…",
+        ),
+        (
+            "class Mine:\n def __init__(self): 1 / 0",
+            "Mine",
+            "The method '{path}:Mine' cannot be made: ZeroDivisionError: division by zero. Run it again with "
+            "MODHUB_DEBUG=1 to see where.",
+        ),
+        (
+            "class Mine:\n name = paper = None\n def decompose(self): ...",
+            "Mine",
+            "The method '{path}:Mine' has None as its name, where a line of text is expected. What a "
+            "method needs is in docs/writing-a-method.md.",
+        ),
+        (
+            "class Mine:\n name = 'mine'\n def decompose(self): ...",
+            "Mine",
+            "The method '{path}:Mine' does not name its paper, or None. What a method needs is in "
+            "docs/writing-a-method.md.",
+        ),
+        (
+            "class Mine:\n name, paper = 'concern', None\n def decompose(self): ...",
+            "Mine",
+            "The method '{path}:Mine' bears the name of modhub's own 'concern'. What a method needs is in "
+            "docs/writing-a-method.md.",
+        ),
+        (
+            "exit(4)",
+            "Mine",
+            "'{path}' does not run: SystemExit: 4. Try it with: python {path}",
         ),
         (
             "1 / 0",
@@ -146,7 +187,7 @@ class Spoiling(FirstChannels):
 
     name = "spoiling"
 
-    def __init__(self, key: str, tensor: torch.Tensor) -> None:
+    def __init__(self, key: str, tensor: object) -> None:
         super().__init__()
         self.key, self.tensor = key, tensor
 
@@ -155,7 +196,7 @@ class Spoiling(FirstChannels):
     ) -> Decomposition:
         done = super().decompose(parent, images, options, reporter)
         first, *others = done.modules
-        spoilt = replace(first, tensors={**first.tensors, self.key: self.tensor})
+        spoilt = replace(first, tensors={**first.tensors, self.key: self.tensor})  # type: ignore[dict-item]
         return replace(done, modules=(spoilt, *others))
 
 
@@ -165,27 +206,144 @@ class Spoiling(FirstChannels):
         (
             "mask",
             torch.ones(3, dtype=torch.uint8),
-            "made '0' with (3,) as 'mask'; its parent asks for (49,).",
+            "made '0' with uint8 [3] as 'mask'; its parent asks for uint8 [49].",
         ),
         (
             "head.bias",
             torch.full((2,), torch.nan),
             "made '0' with numbers in 'head.bias' that are not finite.",
         ),
+        (
+            "mask",
+            torch.ones(49, dtype=torch.bool),
+            "made '0' with bool [49] as 'mask'; its parent asks for uint8 [49].",
+        ),
+        (
+            "mask",
+            torch.full((49,), 2, dtype=torch.uint8),
+            "made '0' with values in 'mask' that are neither 0 nor 1.",
+        ),
+        ("head.bias", None, "made '0' with nothing as 'head.bias'; its parent asks for float32 [2]."),
+        (
+            "relevance",
+            torch.full((49,), -1.0, dtype=torch.float16),
+            "made '0' with numbers in 'relevance' that are negative.",
+        ),
+        (
+            "position_mask.nope",
+            torch.ones(1, dtype=torch.uint8),
+            "made '0' with a tensor 'position_mask.nope', but its parent has no value 'nope'.",
+        ),
+        ("more", np.ones(1), "made '0' with a ndarray as 'more'; it should be a tensor."),
     ],
 )
-def test_modules_that_no_composer_could_use_are_not_made(
-    key: str, tensor: torch.Tensor, message: str
-) -> None:
-    with pytest.raises(CompositionError) as caught:
+def test_modules_that_no_composer_could_use_are_not_made(key: str, tensor: object, message: str) -> None:
+    with pytest.raises(MethodError) as caught:
         made(Spoiling(key, tensor))
     assert str(caught.value) == (
         f"The method 'spoiling' {message} What a module needs is in docs/writing-a-method.md."
     )
 
 
+class Answering(FirstChannels):
+    """Gives what `change` makes of a good decomposition."""
+
+    name = "answering"
+
+    def __init__(self, change: Callable[[Decomposition], object]) -> None:
+        super().__init__()
+        self.change = change
+
+    def decompose(
+        self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
+    ) -> Decomposition:
+        return self.change(super().decompose(parent, images, options, reporter))  # type: ignore[return-value]
+
+
+def first_changed(done: Decomposition, **values: object) -> Decomposition:
+    first, *others = done.modules
+    return replace(done, modules=(replace(first, **values), *others))  # type: ignore[arg-type]
+
+
+def saying(done: Decomposition, value: object) -> Decomposition:
+    return replace(done, method=replace(done.method, parameters={"share": value}))  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda done: None, "returned None, not a Decomposition."),
+        (lambda done: list(done.modules), "returned a list, not a Decomposition."),
+        (lambda done: replace(done, modules=(None,)), "made None where a ModuleDraft is expected."),
+        (
+            lambda done: replace(done, modules=done.modules[:1]),
+            "made modules of '0'; asked for, in this order, were '0', '1', '2', '3', '4' and 1 more.",
+        ),
+        (
+            lambda done: replace(done, method=replace(done.method, name="other")),
+            "does not say in what it returns that its name is 'answering'.",
+        ),
+        (
+            lambda done: saying(done, np.float32(1)),
+            "made '0' with values that cannot be written: Object of type float32 is not JSON serializable.",
+        ),
+        (
+            lambda done: saying(done, [1]),
+            "made '0' with a manifest that is none: 'parameters.share' in 'method' in modules/0/module.json "
+            "should be a plain value, not [1].",
+        ),
+        (
+            lambda done: first_changed(done, calibration=None),
+            "made '0' with 'nothing' as its calibration, which no composer knows.",
+        ),
+        (
+            lambda done: replace(done, statistics={}),
+            "made '0' with the calibration 'odds', but not with [6, 24] as the statistic 'parent.weight'.",
+        ),
+        (
+            lambda done: first_changed(done, sizes=replace(done.modules[0].sizes, kept_channels=500)),
+            "made modules that cannot be listed: 'kept_channels_fraction' in 'modules[0]' in modhub.json is "
+            "10.2041; it should be 0 to 1.",
+        ),
+        (lambda done: 1 / 0, "failed: ZeroDivisionError: division by zero."),
+        (lambda done: sys.exit(3), "failed: SystemExit: 3."),
+    ],
+)
+def test_what_a_method_does_wrong_names_it(change: Callable[[Decomposition], object], message: str) -> None:
+    with pytest.raises(MethodError) as caught:
+        made(Answering(change))
+    assert caught.value.message == f"The method 'answering' {message}"
+    assert caught.value.hint
+
+
+def test_a_file_may_import_what_lies_beside_it_and_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "beside_the_method.py").write_text(ACTIVITY.read_text(encoding="utf-8"))
+    (tmp_path / "own.py").write_text("print('loud')\nfrom beside_the_method import Activity as Mine\n")
+    train("digits-plain", ["0", "1", "2", "3"], tmp_path / "plain.safetensors")
+    told = Console(tmp_path, monkeypatch, capsys).good(
+        *("decompose", "modhub:digits-plain", "--weights", "plain.safetensors", "--data", "digits"),
+        *(
+            "--labels",
+            "0,1,2,3",
+            "--images-per-class",
+            "20",
+            "--method",
+            "own.py:Mine",
+            "-o",
+            "out",
+            "--json",
+        ),
+    )
+    assert told.json["method"] == "activity"
+    assert "loud" in told.err
+
+
 def test_a_mask_is_made_of_yes_and_no() -> None:
-    with pytest.raises(CompositionError, match="The mask of '0' holds values that are not numbers"):
+    sentence = "The method 'first-channels' failed: The mask of '0' holds values that are not numbers"
+    with pytest.raises(MethodError, match=sentence):
         made(Unsure())
 
 
@@ -202,3 +360,43 @@ def test_the_page_shows_the_method_that_is_tested() -> None:
     page = (ACTIVITY.parents[1] / "docs" / "writing-a-method.md").read_text(encoding="utf-8")
     text = ACTIVITY.read_text(encoding="utf-8")
     assert text[text.index("class Activity") :].strip() in page
+
+
+@pytest.mark.usefixtures("registered")
+def test_one_of_ones_own_may_be_written_anew_under_its_name() -> None:
+    class Again(FirstChannels):
+        """As a cell of a notebook that runs twice makes it."""
+
+    assert method_of(Again()).name == FirstChannels.name
+
+
+@pytest.mark.usefixtures("registered")
+def test_labels_of_the_data_may_be_written_otherwise() -> None:
+    parent, images = digit_parent(), digits("012345")
+    written = ImageSet(
+        images.name, images.split, [f" {label} " for label in "012345"], images.targets, images._read
+    )
+    own = aligned(parent, written)
+    assert own.labels == parent.labels
+    assert own.targets.tolist() == images.targets.tolist()
+    two = ImageSet(images.name, images.split, [" 0", "0 ", *"2345"], images.targets, images._read)
+    with pytest.raises(DataError, match="has no images of '0'"):
+        aligned(parent, two)
+
+
+def test_images_to_measure_on_are_missed_before_the_work() -> None:
+    parent, images = digit_parent(), digits("012345")
+    network = Runner(parent.head.join(parent.trunk))
+    for unseen, sentence in (
+        ("imagefolder:nowhere", "does not exist"),
+        (digits("01234"), "no images of '5'"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            modhub.decompose(network, images, method=Unable(), measure=unseen)
+
+
+class Unable(FirstChannels):
+    def decompose(
+        self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
+    ) -> Decomposition:
+        raise AssertionError("the work has begun")

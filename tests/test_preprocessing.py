@@ -10,6 +10,7 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.functional import InterpolationMode
 
+from modhub.data import alike
 from modhub.errors import DataError, ManifestError
 from modhub.manifest import InputSpec
 from modhub.preprocessing import Preprocess
@@ -118,3 +119,34 @@ def test_export_keeps_the_batch_open(interpolation: str) -> None:
     batch = torch.export.Dim("batch")
     program = torch.export.export(module, (images[:2],), dynamic_shapes=({0: batch},))
     torch.testing.assert_close(program.module()(images), module(images))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (
+            torch.zeros(1, 8, 8, dtype=torch.uint8),
+            "The images have the shape (1, 8, 8); a batch is (batch, channels, height, width). Give a single "
+            "image as a batch of one: image[None].",
+        ),
+        (
+            torch.zeros(1, 1, 8, 8, dtype=torch.int64),
+            "The images are int64; pixels are uint8 in 0…255 or floats in [0, 1]. Convert them: "
+            "images.to(torch.uint8)",
+        ),
+    ],
+)
+def test_images_of_another_form_or_type(images: torch.Tensor, message: str) -> None:
+    spec = InputSpec(channels=1, height=8, width=8, mean=(0.0,), std=(1.0,))
+    with pytest.raises(DataError) as caught:
+        Preprocess(spec)(images)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (8, 8, 4)])
+def test_single_images_of_another_form(shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError) as caught:
+        list(alike([np.zeros(shape, np.uint8)]))
+    assert str(caught.value).startswith(
+        f"An image has the shape {shape}; it should be (height, width, 1 or 3)."
+    )

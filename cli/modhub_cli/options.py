@@ -78,7 +78,11 @@ multiple_option = click.option(
     show_default=True,
     help="Under a budget keep multiples of so many channels; 8 runs faster in ONNX Runtime.",
 )
-tune_option = click.option("--tune", metavar="DATA", help="Unlabelled images to tune each slim network with.")
+tune_option = click.option(
+    "--tune",
+    metavar="DATA",
+    help="Unlabelled images to tune each slim network with; also a folder without class folders.",
+)
 calibrate_option = click.option(
     "--calibrate", metavar="DATA", help="A few labelled images per class to calibrate with."
 )

@@ -7,9 +7,11 @@ keys that scripts can rely on, or with `--quiet` only the lines that a script wo
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from modhub.reporter import Reporter
 
-__all__ = ["Out", "count", "fraction", "many", "shown_to", "size", "styled"]
+__all__ = ["Out", "count", "fraction", "many", "printable", "shown_to", "size", "styled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,17 @@ class Out:
     ) -> None:
         """Print a result once: `value` as JSON, or what `human` prints, or the `quiet` lines."""
         if self.mode == "json":
-            text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+            try:
+                text = json.dumps(value, indent=2, ensure_ascii=False, default=str, allow_nan=False)
+            except ValueError:
+                # JSON has no word for what is not a number.
+                text = json.dumps(_finite(value), indent=2, ensure_ascii=False, default=str)
             # The name of a file may be no text: what UTF-8 has no bytes for is written as JSON's own escape.
             click.echo(text.encode("utf-8", "backslashreplace").decode())
         elif self.mode == "quiet":
             for line in quiet:
-                click.echo(line)
+                # As it is: a name may hold what a terminal would take for a colour.
+                click.echo(line, color=True)
         elif human is not None:
             human()
 
@@ -111,6 +118,20 @@ class Out:
         from modhub_cli.progress import progress_reporter
 
         return progress_reporter(self.mode)
+
+
+def _finite(value: Any) -> Any:
+    """`value` with None for every number that is infinite or none."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def printable(text: str) -> str:
+    """Text on one line, control characters written as escapes: the name of a file may hold any."""
+    return "".join(repr(each)[1:-1] if unicodedata.category(each) == "Cc" else each for each in text)
 
 
 def styled(text: str, **style: Any) -> str:

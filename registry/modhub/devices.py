@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 
 from modhub.errors import DeviceError
 
-__all__ = ["CPU", "peak_memory", "pick_device"]
+__all__ = ["CPU", "as_usual", "peak_memory", "pick_device"]
 
 CPU = torch.device("cpu")
 
@@ -37,6 +39,28 @@ def pick_device(text: str = "auto") -> torch.device:
         )
     torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda", number)
+
+
+@contextmanager
+def as_usual() -> Iterator[None]:
+    """torch as it is where nobody has set it otherwise; also a decorator.
+
+    float32 and the CPU by default, gradients on, outside of inference mode and without autocast. Numbers and
+    bytes of what is made must not hang on what a caller happens to have set. A default type that is another
+    changes for all threads, as long as this takes.
+    """
+    with ExitStack() as stack:
+        if (kind := torch.get_default_dtype()) != torch.float32:
+            torch.set_default_dtype(torch.float32)
+            stack.callback(torch.set_default_dtype, kind)
+        if torch.get_default_device() != CPU:
+            stack.enter_context(CPU)
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        yield
 
 
 def peak_memory() -> int | None:

@@ -11,7 +11,8 @@
     ├── DataError                   images or labels that cannot be used
     ├── DeviceError                 a device to compute on that is not there
     ├── CompositionError            modules that do not go together
-    │   └── BudgetError             a budget that cannot be met
+    │   ├── BudgetError             a budget that cannot be met
+    │   └── MethodError             a decomposition method that fails, or makes what no composer could use
     ├── ExportError                 a classifier that cannot be written in the wanted format
     ├── HubError                    a hub that cannot do what was asked
     │   ├── NotFoundError           repository, release, class or file is missing
@@ -43,6 +44,7 @@ __all__ = [
     "HubError",
     "IntegrityError",
     "ManifestError",
+    "MethodError",
     "MissingDependencyError",
     "ModhubError",
     "NetworkImportError",
@@ -148,6 +150,10 @@ class CompositionError(ModhubError):
 
 class BudgetError(CompositionError):
     """No composition meets the wanted budget; the message says what could be reached."""
+
+
+class MethodError(CompositionError):
+    """A decomposition method, which may be anyone's, fails or makes what no composer could use."""
 
 
 class ExportError(ModhubError):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +16,23 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from modhub.errors import DataError
 
-__all__ = ["PIXEL_LIMIT", "looks_like_image", "read_image"]
+__all__ = ["PIXEL_LIMIT", "images_below", "read_image"]
 
 PIXEL_LIMIT = 100_000_000
 """More pixels than this are not decoded: a small file can ask for gigabytes."""
 
+# Files of the last line are not read, but telling their names is better than passing over a phone's photos.
 _SUFFIXES = frozenset(
-    (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+    (
+        *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm"),
+        *(".ppm", ".tif", ".tiff", ".webp"),
+        *(".heic", ".heif", ".jxl"),
+    )
 )
 
 _BROKEN = (
     OSError,
+    RuntimeError,
     SyntaxError,
     ValueError,
     EOFError,
@@ -36,49 +45,54 @@ _BROKEN = (
 )
 
 
-def looks_like_image(path: Path) -> bool:
-    """Whether a file found in a folder is taken for an image, by its name; hidden ones are not."""
-    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+def images_below(folder: Path) -> Iterator[Path]:
+    """What is taken for an image by its name, at any depth below a folder, in the order of paths.
+
+    Hidden files and folders are passed over, as are pipes and the like; a link that leads nowhere is not, so
+    that whoever reads it can tell.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in _SUFFIXES:
+            continue
+        if any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        if path.is_file() or (path.is_symlink() and not path.is_dir() and not path.exists()):
+            yield path
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Pixels (height, width, 1 or 3), 0…255, upright as its EXIF orientation says.
 
     Grey images stay grey; everything else becomes RGB as torchvision's loader makes it (an alpha channel is
-    dropped). 16-bit values keep their upper eight bits; of an animation the first frame is read. Raises
-    `DataError` naming the file: missing, not an image, truncated, or larger than `PIXEL_LIMIT`.
+    dropped). 16-bit values keep their upper eight bits; of an animation the first frame is read. A pipe is
+    read to its end. Raises `DataError` naming the file: missing, not an image, truncated, or larger than
+    `PIXEL_LIMIT`.
     """
-    try:
-        with warnings.catch_warnings():
-            # The size is checked below, with an error instead of a warning.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-    except FileNotFoundError:
-        raise DataError(f"The image '{path}' does not exist.", hint="Check the path.") from None
-    except Image.DecompressionBombError:
-        raise _too_large(path, f"more than {PIXEL_LIMIT:,} pixels") from None
-    except UnidentifiedImageError:
-        raise DataError(
-            f"'{path}' is not an image that can be read.", hint="Remove it, or save it as PNG or JPEG."
-        ) from None
-    except _BROKEN as error:
-        raise _unreadable(path, error) from None
-    with image:
-        width, height = image.size
-        if width * height > PIXEL_LIMIT:
-            raise _too_large(path, f"{width:,} × {height:,} pixels")
+    with warnings.catch_warnings():
+        # What Pillow warns of is either an error below or of no matter for the pixels.
+        warnings.simplefilter("ignore")
         try:
-            image.load()
-            return _pixels(ImageOps.exif_transpose(image))
+            with Image.open(BytesIO(path.read_bytes()) if path.is_fifo() else path) as image:
+                width, height = image.size
+                if width * height > PIXEL_LIMIT:
+                    raise _too_large(path, f"{width:,} × {height:,} pixels")
+                image.load()
+                return _pixels(ImageOps.exif_transpose(image), image.format)
+        except FileNotFoundError:
+            raise _missing(path) from None
         except Image.DecompressionBombError:
             raise _too_large(path, f"more than {PIXEL_LIMIT:,} pixels") from None
+        except UnidentifiedImageError:
+            raise DataError(
+                f"'{path}' is not an image that can be read.", hint="Remove it, or save it as PNG or JPEG."
+            ) from None
         except _BROKEN as error:
             raise _unreadable(path, error) from None
 
 
-def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+def _pixels(image: Image.Image, form: str | None) -> NDArray[np.uint8]:
     if image.mode.startswith(("I", "F")):
-        return _from_wide(np.asarray(image), image.mode)[:, :, None]
+        return _from_wide(np.asarray(image), image.mode, form)[:, :, None]
     if image.mode in ("1", "LA", "La"):
         image = image.convert("L")
     if image.mode == "L":
@@ -86,14 +100,29 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8]:
     return np.array(image.convert("RGB"), dtype=np.uint8)
 
 
-def _from_wide(values: NDArray[np.generic], mode: str) -> NDArray[np.uint8]:
-    """Grey values of 16 or 32 bits or floats: the full scale is 65535 for integers and 1 for fractions."""
+def _from_wide(values: NDArray[np.generic], mode: str, form: str | None) -> NDArray[np.uint8]:
+    """Grey values of 16 or 32 bits or floats: the full scale is 65535 for integers and 1 for fractions.
+
+    Integers of 32 bits have no scale of their own. Those up to 255 are taken as they are, except where Pillow
+    makes them of 16 bits (PGM).
+    """
     numbers = np.nan_to_num(values.astype(np.float64))
     if mode == "F":
         scaled = numbers * 255 if numbers.max(initial=0.0) <= 1 else numbers
+    elif mode == "I" and form != "PPM" and numbers.max(initial=0.0) <= 255:
+        scaled = numbers
     else:
         scaled = np.floor(numbers / 256)
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def _missing(path: Path) -> DataError:
+    if path.is_symlink():
+        return DataError(
+            f"The image '{path}' is a link to '{path.readlink()}', which does not exist.",
+            hint="Remove the link, or bring back what it leads to.",
+        )
+    return DataError(f"The image '{path}' does not exist.", hint="Check the path.")
 
 
 def _too_large(path: Path, size: str) -> DataError:
@@ -107,6 +136,8 @@ def _unreadable(path: Path, error: Exception) -> DataError:
         return DataError(f"'{path}' is a folder, not an image.", hint="Name an image file.")
     if isinstance(error, PermissionError):
         return DataError(f"The image '{path}' may not be read.", hint="Check its permissions.")
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        return DataError(f"The image '{path}' is a link that leads in a circle.", hint="Remove the link.")
     return DataError(
         f"The image '{path}' is truncated or damaged ({error}).", hint="Remove it or fetch it again."
     )

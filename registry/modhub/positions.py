@@ -11,24 +11,26 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["position_masks", "position_tensors", "unite_positions"]
+__all__ = ["POSITION_MASK", "position_masks", "position_tensors", "unite_positions"]
 
-_PREFIX = "position_mask."
+POSITION_MASK = "position_mask."
 
 
 def position_masks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Value name → bool mask, from a module's tensors; feed it to `nets.mask_positions`."""
     return {
-        name.removeprefix(_PREFIX): tensor.bool()
+        name.removeprefix(POSITION_MASK): tensor.bool()
         for name, tensor in tensors.items()
-        if name.startswith(_PREFIX)
+        if name.startswith(POSITION_MASK)
     }
 
 
 def position_tensors(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of `position_masks`; a mask that is alive everywhere is left out."""
     return {
-        f"{_PREFIX}{value}": mask.to(torch.uint8) for value, mask in masks.items() if not bool(mask.all())
+        f"{POSITION_MASK}{value}": mask.to(torch.uint8)
+        for value, mask in masks.items()
+        if not bool(mask.all())
     }
 
 

@@ -36,11 +36,24 @@ class Preprocess(nn.Module):
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("luma", torch.tensor(_LUMA).view(1, 3, 1, 1), persistent=False)
+        for name, numbers in (("mean", spec.mean), ("std", spec.std), ("luma", _LUMA)):
+            values = torch.tensor(numbers, dtype=torch.float32).view(1, -1, 1, 1)
+            self.register_buffer(name, values, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Raises `DataError` for images of another form or type."""
+        if images.ndim != 4:
+            raise DataError(
+                f"The images have the shape {tuple(images.shape)}; "
+                "a batch is (batch, channels, height, width).",
+                hint="Give a single image as a batch of one: image[None].",
+            )
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise DataError(
+                f"The images are {str(images.dtype).removeprefix('torch.')}; "
+                "pixels are uint8 in 0…255 or floats in [0, 1].",
+                hint="Convert them: images.to(torch.uint8)",
+            )
         spec = self.spec
         values = (
             images.to(self.mean.dtype) / 255 if images.dtype == torch.uint8 else images.to(self.mean.dtype)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+import sys
 from pathlib import Path
 
 import click
@@ -182,7 +184,9 @@ def command(
         examine=examine,
         device=device,
     )
-    made = decompose_to(target, parent, data, settings, form=form, force=force, reporter=out.reporter())
+    # The user's own files may print; stdout is for what this command says.
+    with contextlib.redirect_stdout(sys.stderr):
+        made = decompose_to(target, parent, data, settings, form=form, force=force, reporter=out.reporter())
 
     def human() -> None:
         rows = [

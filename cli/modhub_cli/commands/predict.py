@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from modhub_cli.options import device_option, reporting
-from modhub_cli.output import Out, fraction
+from modhub_cli.output import Out, fraction, printable
 
 __all__ = ["command"]
 
@@ -49,7 +49,7 @@ def command(build: Path, images: tuple[Path, ...], top: int, device: str, out: O
                 f"{name} {100 * value:.1f} %" for name, value in entry["probabilities"].items()
             )
             none = "none of these " if entry["label"] is None else ""
-            out.line(f"{entry['path']}: {none}{ranked}")
+            out.line(f"{printable(entry['path'])}: {none}{ranked}")
         if rates := report.get("false_accept"):
             out.line(_passing(rates))
 
@@ -58,6 +58,6 @@ def command(build: Path, images: tuple[Path, ...], top: int, device: str, out: O
     bad = [entry["error"] for entry in report["images"] if "error" in entry]
     if out.mode != "json":
         for error in bad:
-            click.echo(f"Warning: {error}", err=True)
+            click.echo(f"Warning: {printable(error)}", err=True)
     if bad:
         sys.exit(1)

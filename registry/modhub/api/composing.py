@@ -23,8 +23,8 @@ from modhub.artifact import read_modules, read_sets
 from modhub.catalog import Catalog
 from modhub.compose import KINDS, Budget, ComposedClassifier, Part, parts_of
 from modhub.compose import compose as compile_parts
-from modhub.data import ImageSet, open_data
-from modhub.devices import pick_device
+from modhub.data import ImageSet, open_data, open_unlabelled
+from modhub.devices import as_usual, pick_device
 from modhub.errors import BudgetError, CompositionError, IntegrityError, ManifestError, hinting
 from modhub.files import new_directory, parse_json, pretty_json
 from modhub.lock import LOCK_NAME, Lock, LockedModule
@@ -104,6 +104,7 @@ class BuildOptions:
         return None if budget == Budget(multiple=self.multiple) else budget
 
 
+@as_usual()
 def compose(
     modules: Mapping[str, str] | Iterable[str] | str | Path,
     *,
@@ -129,6 +130,7 @@ def compose(
     that are not what they should be.
     """
     place = pick_device(device)
+    tuning, judges = _images(tune, calibrate)
     parts = locked_parts(modules, hub=hub, offline=offline, reporter=reporter)
     return compile_parts(
         parts,
@@ -137,8 +139,8 @@ def compose(
         seed=seed,
         device=place,
         reporter=reporter,
-        tune=_opened(tune),
-        calibrate=_opened(calibrate),
+        tune=tuning,
+        calibrate=judges,
     )
 
 
@@ -170,6 +172,7 @@ def _is_artifact(directory: Path) -> bool:
     return (directory / MANIFEST_NAME).is_file() and not (directory / PROJECT_NAME).exists()
 
 
+@as_usual()
 def compose_project(
     project: Path,
     target: Path,
@@ -216,6 +219,7 @@ def compose_project(
     )
 
 
+@as_usual()
 def replace(
     build: Path | str,
     items: Iterable[str] | str,
@@ -293,6 +297,7 @@ def _build(
     force: bool,
     reporter: Reporter,
 ) -> dict[str, Any]:
+    tuning, judges = _images(tune, calibrate)
     with new_directory(target, force=force) as scratch:
         parts = parts_of_lock(lock, catalog, reporter)
         classifier = compile_parts(
@@ -302,8 +307,8 @@ def _build(
             seed=options.seed,
             device=device,
             reporter=reporter,
-            tune=_opened(tune),
-            calibrate=_opened(calibrate),
+            tune=tuning,
+            calibrate=judges,
         )
         classifier.save(scratch)
         for number, module in enumerate(lock.modules):
@@ -319,8 +324,14 @@ def _build(
     return {**classifier.report(), "bytes": size, "path": str(target)}
 
 
-def _opened(data: ImageSet | str | None) -> ImageSet | None:
-    return None if data is None else open_data(data, "train")
+def _images(
+    tune: ImageSet | str | None, calibrate: ImageSet | str | None
+) -> tuple[ImageSet | None, ImageSet | None]:
+    """Both opened, before anything is fetched or fitted: a path may be mistyped."""
+    return (
+        None if tune is None else open_unlabelled(tune, "train"),
+        None if calibrate is None else open_data(calibrate, "train"),
+    )
 
 
 def parts_of_lock(lock: Lock, catalog: Catalog, reporter: Reporter = SILENT) -> list[Part]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from modhub.api.composing import locked_parts
 from modhub.catalog import Catalog
 from modhub.charts import STYLE, line_chart
-from modhub.data import ImageSet, open_data
-from modhub.devices import pick_device
+from modhub.data import ImageSet, open_data, open_unlabelled
+from modhub.devices import as_usual, pick_device
 from modhub.files import new_directory, pretty_json
 from modhub.frontiers import BUDGETS, NOISY_NOTE, Frontier
 from modhub.frontiers import frontier as measure
@@ -20,6 +20,7 @@ from modhub.reporter import SILENT, Reporter
 __all__ = ["frontier", "frontier_directory", "frontier_page"]
 
 
+@as_usual()
 def frontier(
     modules: Mapping[str, str] | Iterable[str] | str | Path,
     *,
@@ -41,13 +42,15 @@ def frontier(
     See `modhub.frontiers.frontier`. Raises `BudgetError`, and what `modhub.compose` raises.
     """
     place = pick_device(device)
+    images = None if data is None else open_data(data, split)
+    tuning = None if tune is None else open_unlabelled(tune, "train")
     parts = locked_parts(modules, hub=hub, offline=offline, reporter=reporter)
     return measure(
         parts,
         budgets=budgets,
         kind=kind,
-        data=None if data is None else open_data(data, split),
-        tune=None if tune is None else open_data(tune, "train"),
+        data=images,
+        tune=tuning,
         control=control,
         multiple=multiple,
         seed=seed,

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from modhub.api.projects import open_catalog
 from modhub.artifact import read_sets, write_artifact
 from modhub.data import ImageSet, open_data
-from modhub.decompose import DecomposeOptions, Method, Parent, method_of
+from modhub.decompose import DecomposeOptions, Method, Parent, drafted, method_of
 from modhub.decompose.assembling import assemble
+from modhub.decompose.base import aligned
 from modhub.decompose.standalone import standalone
 from modhub.decompose.workers import Workers
-from modhub.devices import peak_memory, pick_device
+from modhub.devices import as_usual, peak_memory, pick_device
 from modhub.errors import DataError
 from modhub.files import check_vacant
 from modhub.manifest import FORMS, InputSpec
@@ -228,17 +228,17 @@ def write_standalone(source: Path, target: Path) -> None:
     write_artifact(target, *alone)
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@as_usual()
 def _decomposed(
     parent: str | nn.Module, data: str | ImageSet, settings: DecomposeSettings, reporter: Reporter
 ) -> tuple[ModuleSet, Decomposition]:
     images = open_data(data, settings.split)
+    unseen = None if settings.measure is None else open_data(settings.measure, "test")
     if np.count_nonzero(counts := images.counts()) < 2:
+        only_class = images.labels[int(counts.argmax())]
         raise DataError(
-            f"The data set '{images.name}' has images of one class only, "
-            f"'{images.labels[int(counts.argmax())]}'.",
-            hint="Add the images of other classes, one folder each.",
+            f"The data set '{images.name}' has images of one class only, '{only_class}'.",
+            hint=f"Add those of other classes, or name the folder '{only_class}' if it holds class folders.",
         )
     with reporter.step("import the parent"):
         whole = open_parent(parent, images, settings)
@@ -260,10 +260,14 @@ def _decomposed(
             f"'{whole.name}' knows {known:.0%} of the images. If it should know more, check --mean, --std, "
             "--input-size and the order of --labels."
         )
-    done = method.decompose(whole, images, options, reporter)
+    if unseen is not None:
+        # What the last step needs is missed before the first.
+        aligned(whole, unseen, only or whole.labels, minimum=1)
+    called = settings.method if isinstance(settings.method, str) else method.name
+    done = drafted(method, called, whole, images, options, reporter)
     modules = assemble(whole, done, seed=seed, date=settings.date)
-    if (unseen := settings.measure) is not None and Workers.here().first:
-        done = measured(whole, modules, done, open_data(unseen, "test"), seed=seed, reporter=reporter)
+    if unseen is not None and Workers.here().first:
+        done = measured(whole, modules, done, unseen, seed=seed, reporter=reporter)
         modules = assemble(whole, done, seed=seed, date=settings.date)
     return modules, done
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modhub.errors import DataError
-from modhub.images import looks_like_image, read_image
+from modhub.images import images_below, read_image
 from modhub.reporter import SILENT, Reporter
 from modhub.runtime import OnnxClassifier, is_exported
 
@@ -72,7 +72,7 @@ def image_files(paths: Iterable[Path]) -> Iterator[Path]:
     """Files as they are; folders as the images below them, by name."""
     for path in paths:
         if path.is_dir():
-            below = sorted(file for file in path.rglob("*") if looks_like_image(file) and not file.is_dir())
+            below = list(images_below(path))
             if not below:
                 raise DataError(f"The folder '{path}' holds no image.", hint="Name image files or a folder.")
             yield from below

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from modhub.api.predicting import image_files
 from modhub.api.projects import open_catalog
 from modhub.artifact import read_artifact, read_modules, write_artifact
 from modhub.catalog import Catalog
 from modhub.compose import parts_of
 from modhub.compose.taking import Taken, taken, taken_of_images
-from modhub.data import ImageSet, open_data, read_image
+from modhub.data import ImageSet, class_folders, folder_of_images, open_data, plain_folder
 from modhub.decompose.teaching import teach as taught
-from modhub.errors import CompositionError
+from modhub.devices import as_usual
+from modhub.errors import CompositionError, DataError
 from modhub.files import check_vacant
 from modhub.manifest import MANIFEST_NAME
 from modhub.modules import ModuleSet
-from modhub.refs import Ref
+from modhub.refs import Ref, rows_of
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["images_of_class", "teach", "teach_to"]
@@ -29,6 +29,7 @@ _MUCH = 0.05
 _NAMED = 5
 
 
+@as_usual()
 def teach(
     label: str,
     on: str,
@@ -43,14 +44,17 @@ def teach(
 ) -> ModuleSet:
     """A set of one module that answers for `label` on the trunk of `on`, a repository or a directory.
 
-    `data` is a folder of images of that class, or a data set that has it. Raises `DataError`,
-    `CompositionError` when the parent knows the class already, and what pulling raises.
+    `data` is a folder of images of that class, or a data set that has it. Raises `DataError`, also for a
+    folder of other classes' folders, `CompositionError` when the parent knows the class already, and what
+    pulling raises.
     """
     modules = _modules(on, hub, offline, reporter)
-    images = images_of_class(data, label, split) if isinstance(data, str) else data
+    images = images_of_class(data, label, split)
+    _check_one_class(data, label, split, modules.manifest.parent.labels)
     return taught(modules, label, images, seed=seed, date=date, reporter=reporter)
 
 
+@as_usual()
 def teach_to(
     directory: Path,
     label: str,
@@ -77,6 +81,7 @@ def teach_to(
     images = images_of_class(data, label, split)
     judges = None if against is None else open_data(against, against_split)
     modules = _modules(on, hub, offline, reporter)
+    _check_one_class(data, label, split, modules.manifest.parent.labels)
     made = taught(modules, label, images, seed=seed, date=date, reporter=reporter)
     known, (new,) = parts_of(modules), parts_of(made)
     with reporter.step("compare with known classes"):
@@ -115,15 +120,31 @@ def _warn(label: str, takes: dict[str, Taken], reporter: Reporter) -> None:
         )
 
 
-def images_of_class(data: str, label: str, split: str = "train") -> ImageSet:
-    """Images of one class: all those below a folder, or those of `label` in a data set."""
-    folder = Path(data)
-    if not folder.is_dir():
-        return open_data(data, split).only([label])
-    paths = list(image_files([folder]))
-    return ImageSet(
-        folder.name, split, [label], np.zeros(len(paths), np.int64), lambda index: read_image(paths[index])
-    )
+def images_of_class(data: str | ImageSet, label: str, split: str = "train") -> ImageSet:
+    """Images of one class: all those below a folder, or those of `label` in a data set; an image set is."""
+    if isinstance(data, ImageSet):
+        return data
+    if (folder := plain_folder(data)) is not None:
+        return folder_of_images(folder, split, label)
+    images = open_data(data, split)
+    # Where there is none, `only` says what there is.
+    return images.only(list(rows_of(images.labels, [label])) or [label])
+
+
+def _check_one_class(data: str | ImageSet, label: str, split: str, known: Sequence[str]) -> None:
+    """Raises `DataError` for a folder with folders of `label` and of others, or of a `known` class."""
+    if isinstance(data, ImageSet) or (folder := plain_folder(data)) is None:
+        return
+    below = class_folders(folder, split)
+    own = rows_of(below, [label]) if len(below) > 1 else {}
+    if others := own or rows_of(below, known):
+        raise DataError(
+            f"Not all images in '{folder}' are of '{label}': it has a folder for each class, such as "
+            f"'{min(others)}'.",
+            hint=f"Take its own: --data {shlex.quote(f'imagefolder:{folder}')}"
+            if own
+            else f"Name the folder that holds the images of '{label}' only.",
+        )
 
 
 def _modules(on: str, hub: str | Catalog | None, offline: bool, reporter: Reporter) -> ModuleSet:

@@ -25,6 +25,7 @@ from modhub.manifest import (
 from modhub.modules import ClassModule, ModuleSet
 from modhub.nets.channels import channel_space
 from modhub.nets.graph import Graph, Network
+from modhub.positions import POSITION_MASK
 
 __all__ = ["Locate", "read_artifact", "read_manifest", "read_modules", "read_sets", "read_trunk"]
 
@@ -32,7 +33,6 @@ Locate: TypeAlias = Callable[[FileInfo], Path]
 """Where the file with this path and digest lies on this machine."""
 
 _MANIFEST_LIMIT = 64 << 20
-_POSITION_MASK = "position_mask."
 
 
 def read_artifact(directory: Path | str, labels: Sequence[str] | None = None) -> ModuleSet:
@@ -143,8 +143,8 @@ def _check_tensors(tensors: dict[str, Tensor], trunk: Network, slots: int, featu
     if "relevance" in tensors:
         wanted["relevance"] = (torch.float16, (slots,))
     for name in tensors:
-        if name.startswith(_POSITION_MASK):
-            value = name.removeprefix(_POSITION_MASK)
+        if name.startswith(POSITION_MASK):
+            value = name.removeprefix(POSITION_MASK)
             if value not in trunk.graph.shapes:
                 raise IntegrityError(
                     f"The tensor '{name}' in {place} speaks of no value of its trunk.",

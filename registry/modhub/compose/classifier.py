@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -143,6 +144,10 @@ class ComposedClassifier(nn.Module):
         self.reject = reject
         self.register_buffer("order", order)
         self.eval()
+
+    if TYPE_CHECKING:
+        # A module's call is typed as giving anything.
+        def __call__(self, images: Tensor, /) -> Tensor: ...
 
     def forward(self, images: Tensor) -> Tensor:
         return self._scores(self.answers(images))[:, self.order]

@@ -13,14 +13,13 @@ from modhub.compose.imagining import Imagination
 from modhub.compose.parts import Part, distinct_parts
 from modhub.compose.plans import Fitting, TrunkPlan, plans
 from modhub.data import ImageSet
-from modhub.devices import CPU
+from modhub.devices import CPU, as_usual
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["compose", "joined"]
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@as_usual()
 def compose(
     parts: Sequence[Part],
     *,

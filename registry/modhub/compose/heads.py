@@ -104,7 +104,7 @@ class JoinedHead(nn.Module):
         self.register_buffer("row_bias", bias)
         self.register_buffer("calibration", tensors.calibration)
         self.register_buffer("adjustment", tensors.adjustment)
-        gate = torch.zeros(self.classes) if tensors.gate is None else tensors.gate
+        gate = torch.zeros(self.classes, dtype=torch.float32) if tensors.gate is None else tensors.gate
         self.register_buffer("gate", gate)
         for name in DENSITY_FIELDS if tensors.density is not None else ():
             self.register_buffer(name, getattr(tensors.density, name))

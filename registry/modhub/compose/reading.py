@@ -67,7 +67,7 @@ def head_tensors(head: Sequence[Part]) -> HeadTensors:
         rest=weights[:, 1],
         rest_bias=biases[:, 1],
         calibration=torch.tensor(numbers, dtype=torch.float32).T.contiguous(),
-        adjustment=torch.tensor([1.0, 0.0]),
+        adjustment=torch.tensor([1.0, 0.0], dtype=torch.float32),
         false_accept=None if None in rates else torch.tensor(rates, dtype=torch.float32),
         siblings=siblings,
         sibling_bias=sibling_bias,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ class ImageSet:
 
     `labels` are the class names; `targets[i]`, an index into them, is the class of image i. `name` and
     `split` say where the images are from, for manifests and reports. `read(i)` gives the pixels of image i
-    as uint8 (height, width, 1 or 3).
+    as uint8 (height, width, 1 or 3). A set can be pickled, for workers say, where its `read` can.
     """
 
     def __init__(
@@ -53,10 +54,8 @@ class ImageSet:
     def subset(self, indices: Iterable[int] | Indices) -> ImageSet:
         """The images at `indices`, in that order; the labels stay."""
         chosen = np.asarray(list(indices), dtype=np.int64)
-        read = self._read
-        return ImageSet(
-            self.name, self.split, self.labels, self.targets[chosen], lambda i: read(int(chosen[i]))
-        )
+        read = _Chosen(self._read, chosen)
+        return ImageSet(self.name, self.split, self.labels, self.targets[chosen], read)
 
     def only(self, labels: Sequence[str]) -> ImageSet:
         """The images of `labels`; targets count in the order given. Raises `DataError` for an unknown one."""
@@ -64,7 +63,7 @@ class ImageSet:
         if missing := [label for label in labels if label not in places]:
             raise DataError(
                 f"The data set '{self.name}' has no class '{missing[0]}'.",
-                hint=f"Its {len(self.labels)} classes include: {', '.join(self.labels[:20])}.",
+                hint=f"It has: {', '.join(self.labels[:20])}.",
             )
         number = np.full(len(self.labels), -1, np.int64)
         number[[places[label] for label in labels]] = np.arange(len(labels))
@@ -72,10 +71,9 @@ class ImageSet:
         chosen = np.flatnonzero(targets >= 0)
         return ImageSet(self.name, self.split, labels, targets[chosen], self.subset(chosen)._read)
 
-    def relabelled(self, labels: Sequence[str]) -> ImageSet:
-        """The same images, targets counted in `labels`, which hold all of its own and perhaps more."""
-        places = {label: place for place, label in enumerate(labels)}
-        number = np.array([places[label] for label in self.labels], np.int64)
+    def renumbered(self, labels: Sequence[str], rows: Mapping[str, int]) -> ImageSet:
+        """The same images, targets counted in `labels`; `rows` has for each of its own its place there."""
+        number = np.array([rows[label] for label in self.labels], np.int64)
         return ImageSet(self.name, self.split, labels, number[self.targets], self._read)
 
     def sample(self, per_class: int, seed: int) -> ImageSet:
@@ -94,11 +92,27 @@ class ImageSet:
                 yield pixels, indices[positions]
 
 
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """Reads the images at `chosen` places of another set."""
+
+    read: Callable[[int], Pixels]
+    chosen: Indices
+
+    def __call__(self, index: int) -> Pixels:
+        return self.read(int(self.chosen[index]))
+
+
 def alike(images: Sequence[Pixels]) -> Iterator[tuple[torch.Tensor, Indices]]:
     """Images (height, width, channel) of any shapes, those of one together: uint8 (batch, channel, height,
-    width), with their positions."""
+    width), with their positions. Raises `DataError` for an image of another form."""
     shapes: dict[tuple[int, ...], list[int]] = {}
     for position, image in enumerate(images):
+        if len(image.shape) != 3 or image.shape[2] not in (1, 3):
+            raise DataError(
+                f"An image has the shape {tuple(image.shape)}; it should be (height, width, 1 or 3).",
+                hint="Give tensors as one batch (batch, 1 or 3, height, width).",
+            )
         shapes.setdefault(image.shape, []).append(position)
     for positions in shapes.values():
         yield as_batch([images[position] for position in positions]), np.array(positions, np.int64)

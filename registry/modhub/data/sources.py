@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,17 @@ from numpy.typing import NDArray
 
 from modhub.data.imageset import ImageSet, split_indices
 from modhub.errors import DataError, MissingDependencyError
-from modhub.images import looks_like_image, read_image
+from modhub.images import images_below, read_image
 
-__all__ = ["DATA_GRAMMAR", "SPLITS", "open_data"]
+__all__ = [
+    "DATA_GRAMMAR",
+    "SPLITS",
+    "class_folders",
+    "folder_of_images",
+    "open_data",
+    "open_unlabelled",
+    "plain_folder",
+]
 
 SPLITS = ("train", "calibration", "test")
 DATA_GRAMMAR = (
@@ -22,6 +31,8 @@ DATA_GRAMMAR = (
 )
 
 _SPLIT_FOLDERS = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
+_SPLIT_NAMES = frozenset(name for names in _SPLIT_FOLDERS.values() for name in names)
+_DIGITS = "digits"
 _DIGITS_SEED = 0
 
 
@@ -36,11 +47,11 @@ def open_data(data: str | ImageSet, split: str | None = None) -> ImageSet:
     """
     if isinstance(data, ImageSet):
         return data
-    kind, colon, place = data.partition(":")
+    kind, _, place = data.partition(":")
     wanted = split or "train"
     if wanted not in SPLITS:
         raise DataError(f"There is no split '{wanted}'.", hint="Use train or test.")
-    if kind == "digits" and not colon:
+    if data == _DIGITS:
         return _digits(wanted)
     if wanted == "calibration":
         raise DataError(f"'{data}' has no calibration split.", hint="Use train or test.")
@@ -70,51 +81,110 @@ def _digits(split: str) -> ImageSet:
     rest = np.setdiff1d(np.arange(len(targets)), np.concatenate([calibration, test]))
     chosen = {"train": rest, "calibration": calibration, "test": test}[split]
     part = pixels[chosen]
-    return ImageSet("digits", split, [str(digit) for digit in range(10)], targets[chosen], lambda i: part[i])
+    return ImageSet(_DIGITS, split, [str(digit) for digit in range(10)], targets[chosen], part.__getitem__)
+
+
+def open_unlabelled(data: str | ImageSet, split: str | None = None) -> ImageSet:
+    """Images whose classes are of no matter: what `open_data` takes, or a folder of images (see
+    `plain_folder`), which then have one label, the folder's name. Raises `DataError`."""
+    folder = None if isinstance(data, ImageSet) else plain_folder(data)
+    if folder is None:
+        return open_data(data, split)
+    return folder_of_images(folder, split or "train", _set_name(folder))
+
+
+def plain_folder(data: str) -> Path | None:
+    """The folder that `data` names, with `imagefolder:` only where it holds images and no class folders; None
+    where `data` is for `open_data`."""
+    kind, colon, place = data.partition(":")
+    named = bool(colon) and kind == "imagefolder"
+    folder = Path(place if named else data).expanduser()
+    if data == _DIGITS or not folder.is_dir() or (named and not place):
+        return None
+    if named and any(any(images_below(each)) for each in _subfolders(folder)):
+        return None
+    return folder
+
+
+def class_folders(root: Path, split: str) -> list[str]:
+    """The names of the folders in a data folder, or in its split folder, that hold images."""
+    return [folder.name for folder in _subfolders(_part(root, split)) if any(images_below(folder))]
+
+
+def folder_of_images(root: Path, split: str, label: str) -> ImageSet:
+    """All images below a folder, or below its split folder, as images of `label`."""
+    part = _part(root, split)
+    paths = list(images_below(part))
+    if not paths:
+        raise DataError(f"The folder '{part}' holds no image.", hint="Name a folder of images.")
+    targets = np.zeros(len(paths), np.int64)
+    return ImageSet(_set_name(part), split, [label], targets, _Files(paths))
 
 
 def _folder(root: Path, split: str) -> ImageSet:
     """One folder per class, images at any depth below it; other files are passed over."""
-    folders = _subfolders(root)
-    known = {name for names in _SPLIT_FOLDERS.values() for name in names}
-    used = root.name if root.name in known else "all"
-    if folders and all(folder.name in known for folder in folders):
-        chosen = [folder for name in _SPLIT_FOLDERS[split] for folder in folders if folder.name == name]
-        if not chosen:
-            raise DataError(
-                f"The data folder '{root}' has no '{split}' split.",
-                hint=f"It has: {', '.join(folder.name for folder in folders)}.",
-            )
-        return _folder(chosen[0], split)
+    part = _part(root, split)
+    used = part.name.lower() if part.name.lower() in _SPLIT_NAMES else "all"
+    folders = _subfolders(part)
     paths: list[Path] = []
     targets: list[int] = []
     for number, folder in enumerate(folders):
-        own = sorted(path for path in folder.rglob("*") if _is_image(path))
+        own = list(images_below(folder))
         paths += own
         targets += [number] * len(own)
     if not paths:
-        loose = any(_is_image(path) for path in root.iterdir())
+        loose = any(images_below(part))
         raise DataError(
-            f"The data folder '{root}' has {'no class folders' if loose else 'no images'}.",
+            f"The data folder '{part}' has {'no class folders' if loose else 'no images'}.",
             hint="Put the images of each class into a folder named as the class.",
         )
     labels = [folder.name for folder in folders]
-    return ImageSet(_set_name(root), used, labels, np.array(targets), lambda i: read_image(paths[i]))
+    return ImageSet(_set_name(part), used, labels, np.array(targets), _Files(paths))
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Reads the images of these files; unlike a function made on the spot it can be sent to a worker."""
+
+    paths: Sequence[Path]
+
+    def __call__(self, index: int) -> NDArray[np.uint8]:
+        return read_image(self.paths[index])
+
+
+def _part(root: Path, split: str) -> Path:
+    """The split folder to take images from, or `root` itself where it holds none."""
+    folders = _subfolders(root)
+    named = [folder for folder in folders if folder.name.lower() in _SPLIT_NAMES]
+    others = [folder for folder in folders if folder not in named]
+    # One beside others may be a class: there are pictures of trains. Two such classes are not likely.
+    both = all(any(folder.name.lower() in names for folder in named) for names in _SPLIT_FOLDERS.values())
+    if not named or (others and not both):
+        return root
+    if stray := [folder.name for folder in others if any(images_below(folder))]:
+        raise DataError(
+            f"The data folder '{root}' holds images in '{stray[0]}' beside its splits "
+            f"({', '.join(folder.name for folder in named)}).",
+            hint=f"Name one of them: imagefolder:{named[0]}",
+        )
+    for name in _SPLIT_FOLDERS.get(split, ()):
+        for folder in named:
+            if folder.name.lower() == name:
+                return folder
+    raise DataError(
+        f"The data folder '{root}' has no '{split}' split.",
+        hint=f"It has: {', '.join(folder.name for folder in named)}.",
+    )
 
 
 def _set_name(root: Path) -> str:
     """A folder's name without its place on this machine; a split folder is named by its parent."""
     root = root.resolve()
-    known = {name for names in _SPLIT_FOLDERS.values() for name in names}
-    return root.parent.name if root.name in known and root.parent.name else root.name
+    return root.parent.name if root.name.lower() in _SPLIT_NAMES and root.parent.name else root.name
 
 
 def _subfolders(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _is_image(path: Path) -> bool:
-    return looks_like_image(path) and path.is_file()
 
 
 def _torchvision(kind: str, dataset: str, layout: str) -> Callable[[Path, str], ImageSet]:
@@ -126,11 +196,8 @@ def _torchvision(kind: str, dataset: str, layout: str) -> Callable[[Path, str], 
             images: Any = getattr(torchvision.datasets, dataset)(root, download=False, **options)
         except ImportError:
             raise MissingDependencyError("scipy", purpose="Reading SVHN", extra="demo") from None
-        except (RuntimeError, OSError, ValueError, KeyError, EOFError) as error:
-            raise DataError(
-                f"The folder '{root}' does not hold {kind} as torchvision lays it out ({_first_line(error)})",
-                hint=f"Expected is {layout}.",
-            ) from None
+        except (RuntimeError, OSError, ValueError, KeyError, EOFError, TypeError, AssertionError) as error:
+            raise _unlike(kind, layout, root, _reason(error)) from None
         if kind == "svhn":
             pixels, targets = images.data.transpose(0, 2, 3, 1), images.labels
             labels = [str(digit) for digit in range(10)]
@@ -138,7 +205,12 @@ def _torchvision(kind: str, dataset: str, layout: str) -> Callable[[Path, str], 
             pixels, targets, labels = np.asarray(images.data), images.targets, list(images.classes)
         if kind == "mnist":
             labels = [str(digit) for digit in range(10)]
-        return _in_memory(kind, split, labels, np.asarray(targets), pixels)
+        targets = np.asarray(targets)
+        if len(pixels) != len(targets):
+            raise _unlike(kind, layout, root, f"{len(pixels)} images, but {len(targets)} labels")
+        if len(targets) and not 0 <= targets.min() <= targets.max() < len(labels):
+            raise _unlike(kind, layout, root, f"label {targets.max()}, but {len(labels)} classes")
+        return _in_memory(kind, split, labels, targets, pixels)
 
     return opener
 
@@ -148,11 +220,20 @@ def _in_memory(
 ) -> ImageSet:
     if pixels.ndim == 3:
         pixels = pixels[:, :, :, None]
-    return ImageSet(kind, split, labels, targets, lambda i: pixels[i])
+    return ImageSet(kind, split, labels, targets, pixels.__getitem__)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+def _unlike(kind: str, layout: str, root: Path, reason: str) -> DataError:
+    return DataError(
+        f"The folder '{root}' does not hold {kind} as torchvision lays it out ({reason}).",
+        hint=f"Expected is {layout}.",
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what torchvision says, without what to pass to a constructor."""
+    said = (str(error).splitlines() or [""])[0].partition(" You can use download=True")[0].rstrip(".")
+    return said or "damaged files"
 
 
 _TORCHVISION: dict[str, Callable[[Path, str], ImageSet]] = {

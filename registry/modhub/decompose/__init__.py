@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import torch
-
 from modhub.data import ImageSet
 from modhub.decompose.base import DecomposeOptions, Method, Parent
-from modhub.decompose.methods import METHODS, method_of
+from modhub.decompose.methods import METHODS, drafted, method_of
 from modhub.decompose.workbench import Workbench
+from modhub.devices import as_usual
 from modhub.modules import Decomposition
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["METHODS", "DecomposeOptions", "Method", "Parent", "Workbench", "decompose", "method_of"]
+__all__ = [
+    "METHODS",
+    "DecomposeOptions",
+    "Method",
+    "Parent",
+    "Workbench",
+    "decompose",
+    "drafted",
+    "method_of",
+]
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@as_usual()
 def decompose(
     parent: Parent,
     images: ImageSet,
@@ -24,8 +31,10 @@ def decompose(
     options: DecomposeOptions | None = None,
     reporter: Reporter = SILENT,
 ) -> Decomposition:
-    """One draft per class of `parent` from training `images`. Raises `DataError`.
+    """One draft per class of `parent` from training `images`. Raises `DataError` and `MethodError`.
 
     The same parent, images, method and options give the same drafts.
     """
-    return method_of(method).decompose(parent, images, options or DecomposeOptions(), reporter)
+    made = method_of(method)
+    called = method if isinstance(method, str) else made.name
+    return drafted(made, called, parent, images, options or DecomposeOptions(), reporter)

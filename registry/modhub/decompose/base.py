@@ -17,7 +17,7 @@ from modhub.errors import BudgetError, DataError, ParentError
 from modhub.manifest import InputSpec, Sizes
 from modhub.modules import Decomposition
 from modhub.nets import Cost, Head, Mask, Network, split_head
-from modhub.refs import is_text, repeated
+from modhub.refs import is_text, repeated, rows_of
 from modhub.reporter import Reporter
 
 __all__ = ["DecomposeOptions", "Method", "Parent", "aligned", "classes_seen", "sizes_of", "wanted_rows"]
@@ -192,13 +192,15 @@ def aligned(
 ) -> ImageSet:
     """`images` of the parent's classes, targets counted as the parent's labels.
 
-    Only the classes `needed` (None: all) must be there; others are what a module tells its class from. Raises
-    `DataError` when a needed class has fewer than `minimum` images, or when there is no other.
+    Case and separators of labels do not count, unless they tell classes apart (`rows_of`). Only the classes
+    `needed` (None: all) must be there; others are what a module tells its class from. Raises `DataError`
+    when a needed class has fewer than `minimum` images, or when there is no other.
     """
     needed = parent.labels if needed is None else needed
-    given, known = set(images.labels), set(parent.labels)
-    if missing := sorted(set(needed) - given):
-        there = [label for label in parent.labels if label in given]
+    rows = rows_of(images.labels, parent.labels)
+    given = set(rows.values())
+    there = [label for row, label in enumerate(parent.labels) if row in given]
+    if missing := sorted(set(needed) - set(there)):
         hint = f"Its classes are: {', '.join(images.labels[:10])}; name the parent's with --labels."
         if len(there) > 1:
             hint = f"Make modules of what is there with: --only {shlex.quote(','.join(there[:10]))}"
@@ -207,7 +209,7 @@ def aligned(
             + (f" (and lacks {len(missing) - 1} more of its classes)." if len(missing) > 1 else "."),
             hint=hint,
         )
-    own = images.only([label for label in images.labels if label in known]).relabelled(parent.labels)
+    own = images.only([label for label in images.labels if label in rows]).renumbered(parent.labels, rows)
     counts = own.counts()
     images_of = dict(zip(parent.labels, counts.tolist(), strict=True))
     for label in needed:

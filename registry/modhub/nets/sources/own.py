@@ -40,7 +40,7 @@ def callable_parent(
         raise ParentError(
             f"{name} in '{path}' cannot be called like this: {error}.", hint="Check --arg."
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ParentError(
             f"{name} in '{path}' failed: {type(error).__name__}: {error}.", hint="Check --arg, and the file."
         ) from error
@@ -67,9 +67,12 @@ def callable_of(path: Path, name: str, form: str) -> Callable[..., Any]:
         raise ParentError(f"'{path}' cannot be read as a Python file.", hint=form)
     code = importlib.util.module_from_spec(spec)
     sys.modules[unique] = code
+    # What lies beside it can be imported, as in a script, but hides nothing that is installed.
+    if (beside := str(path.resolve().parent)) not in sys.path:
+        sys.path.append(beside)
     try:
         spec.loader.exec_module(code)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ParentError(
             f"'{path}' does not run: {type(error).__name__}: {error}.", hint=f"Try it with: python {path}"
         ) from error
