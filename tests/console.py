@@ -62,7 +62,7 @@ class Console:
         """In a process of its own."""
         path = os.pathsep.join([str(ROOT / "registry"), str(ROOT / "cli")])
         done = subprocess.run(
-            [sys.executable, *(python or ("-m", "modhub_cli.main")), *map(str, arguments)],
+            [sys.executable, *(python or ("-m", "modhub_cli")), *map(str, arguments)],
             capture_output=True,
             text=True,
             timeout=280,

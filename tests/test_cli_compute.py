@@ -564,7 +564,7 @@ def test_ctrl_c_waits_for_the_import_of_torch(tmp_path):
     path = os.pathsep.join(str(each) for each in (tmp_path, ROOT / "registry", ROOT / "cli"))
     arguments = ["decompose", "modhub:conv3", "--data", "digits", "-o", "x"]
     done = subprocess.run(
-        [sys.executable, "-m", "modhub_cli.main", *arguments],
+        [sys.executable, "-m", "modhub_cli", *arguments],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
@@ -602,7 +602,7 @@ def test_stopping_leaves_nothing(home, modhub, arguments, target, number):
     for delay in (0.3, 1.2, 2.4):
         before = set(home.iterdir())
         process = subprocess.Popen(
-            [sys.executable, "-m", "modhub_cli.main", *arguments, "--quiet"],
+            [sys.executable, "-m", "modhub_cli", *arguments, "--quiet"],
             stderr=subprocess.PIPE,
             text=True,
             env=environment,

@@ -12,7 +12,7 @@ import torch
 
 from modhub.errors import DeviceError
 
-__all__ = ["CPU", "as_usual", "peak_memory", "pick_device"]
+__all__ = ["CPU", "peak_memory", "pick_device", "torch_defaults"]
 
 CPU = torch.device("cpu")
 
@@ -42,7 +42,7 @@ def pick_device(text: str = "auto") -> torch.device:
 
 
 @contextmanager
-def as_usual() -> Iterator[None]:
+def torch_defaults() -> Iterator[None]:
     """torch as it is where nobody has set it otherwise; also a decorator.
 
     float32 and the CPU by default, gradients on, outside of inference mode and without autocast. Numbers and

@@ -24,7 +24,7 @@ from modhub.catalog import Catalog
 from modhub.compose import KINDS, Budget, ComposedClassifier, Part, parts_of
 from modhub.compose import compose as compile_parts
 from modhub.data import ImageSet, open_data, open_unlabelled
-from modhub.devices import as_usual, pick_device
+from modhub.devices import pick_device, torch_defaults
 from modhub.errors import BudgetError, CompositionError, IntegrityError, ManifestError, hinting
 from modhub.files import new_directory, parse_json, pretty_json
 from modhub.lock import LOCK_NAME, Lock, LockedModule
@@ -104,7 +104,7 @@ class BuildOptions:
         return None if budget == Budget(multiple=self.multiple) else budget
 
 
-@as_usual()
+@torch_defaults()
 def compose(
     modules: Mapping[str, str] | Iterable[str] | str | Path,
     *,
@@ -172,7 +172,7 @@ def _is_artifact(directory: Path) -> bool:
     return (directory / MANIFEST_NAME).is_file() and not (directory / PROJECT_NAME).exists()
 
 
-@as_usual()
+@torch_defaults()
 def compose_project(
     project: Path,
     target: Path,
@@ -219,7 +219,7 @@ def compose_project(
     )
 
 
-@as_usual()
+@torch_defaults()
 def replace(
     build: Path | str,
     items: Iterable[str] | str,

@@ -11,7 +11,7 @@ from modhub.api.composing import locked_parts
 from modhub.catalog import Catalog
 from modhub.charts import STYLE, line_chart
 from modhub.data import ImageSet, open_data, open_unlabelled
-from modhub.devices import as_usual, pick_device
+from modhub.devices import pick_device, torch_defaults
 from modhub.files import new_directory, pretty_json
 from modhub.frontiers import BUDGETS, NOISY_NOTE, Frontier
 from modhub.frontiers import frontier as measure
@@ -20,7 +20,7 @@ from modhub.reporter import SILENT, Reporter
 __all__ = ["frontier", "frontier_directory", "frontier_page"]
 
 
-@as_usual()
+@torch_defaults()
 def frontier(
     modules: Mapping[str, str] | Iterable[str] | str | Path,
     *,

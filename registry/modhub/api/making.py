@@ -21,7 +21,7 @@ from modhub.decompose.assembling import assemble
 from modhub.decompose.base import aligned
 from modhub.decompose.standalone import standalone
 from modhub.decompose.workers import Workers
-from modhub.devices import as_usual, peak_memory, pick_device
+from modhub.devices import peak_memory, pick_device, torch_defaults
 from modhub.errors import DataError
 from modhub.files import check_vacant
 from modhub.manifest import FORMS, InputSpec
@@ -228,7 +228,7 @@ def write_standalone(source: Path, target: Path) -> None:
     write_artifact(target, *alone)
 
 
-@as_usual()
+@torch_defaults()
 def _decomposed(
     parent: str | nn.Module, data: str | ImageSet, settings: DecomposeSettings, reporter: Reporter
 ) -> tuple[ModuleSet, Decomposition]:

@@ -14,7 +14,7 @@ from modhub.compose import parts_of
 from modhub.compose.taking import Taken, taken, taken_of_images
 from modhub.data import ImageSet, class_folders, folder_of_images, open_data, plain_folder
 from modhub.decompose.teaching import teach as taught
-from modhub.devices import as_usual
+from modhub.devices import torch_defaults
 from modhub.errors import CompositionError, DataError
 from modhub.files import check_vacant
 from modhub.manifest import MANIFEST_NAME
@@ -29,7 +29,7 @@ _MUCH = 0.05
 _NAMED = 5
 
 
-@as_usual()
+@torch_defaults()
 def teach(
     label: str,
     on: str,
@@ -54,7 +54,7 @@ def teach(
     return taught(modules, label, images, seed=seed, date=date, reporter=reporter)
 
 
-@as_usual()
+@torch_defaults()
 def teach_to(
     directory: Path,
     label: str,

@@ -13,7 +13,7 @@ from torch import Tensor
 from modhub.api.composing import build_manifests
 from modhub.compose import ComposedClassifier
 from modhub.data import ImageSet, open_data
-from modhub.devices import as_usual, pick_device
+from modhub.devices import pick_device, torch_defaults
 from modhub.errors import ExportError
 from modhub.evaluate import Classifier, Evaluation, compare
 from modhub.evaluate import evaluate as count
@@ -111,7 +111,7 @@ def evaluate_build(
     return report
 
 
-@as_usual()
+@torch_defaults()
 def export(
     classifier: ComposedClassifier | Path | str,
     target: Path | str | None = None,

@@ -13,13 +13,13 @@ from modhub.compose.imagining import Imagination
 from modhub.compose.parts import Part, distinct_parts
 from modhub.compose.plans import Fitting, TrunkPlan, plans
 from modhub.data import ImageSet
-from modhub.devices import CPU, as_usual
+from modhub.devices import CPU, torch_defaults
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["compose", "joined"]
 
 
-@as_usual()
+@torch_defaults()
 def compose(
     parts: Sequence[Part],
     *,

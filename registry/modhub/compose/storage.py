@@ -17,7 +17,7 @@ from torch import Tensor
 from modhub.artifact import parse_tensors
 from modhub.compose.classifier import ComposedClassifier, TrunkPass, TrunkReport
 from modhub.compose.heads import CALIBRATION_FIELDS, DENSITY_FIELDS, HeadTensors, JoinedHead
-from modhub.devices import as_usual
+from modhub.devices import torch_defaults
 from modhub.errors import IntegrityError, ManifestError, hinting
 from modhub.files import confined, new_directory, parse_json, pretty_json, sha256_of_bytes, write_files
 from modhub.manifest import Fields, FileInfo, InputSpec
@@ -71,7 +71,7 @@ def save_build(classifier: ComposedClassifier, directory: Path, *, force: bool =
 
 
 @hinting(_AGAIN)
-@as_usual()
+@torch_defaults()
 def load_build(directory: Path) -> ComposedClassifier:
     """Read what `save_build` wrote. Raises `ManifestError` or `IntegrityError` naming the file."""
     path = directory / BUILD_NAME

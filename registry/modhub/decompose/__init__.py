@@ -6,7 +6,7 @@ from modhub.data import ImageSet
 from modhub.decompose.base import DecomposeOptions, Method, Parent
 from modhub.decompose.methods import METHODS, drafted, method_of
 from modhub.decompose.workbench import Workbench
-from modhub.devices import as_usual
+from modhub.devices import torch_defaults
 from modhub.modules import Decomposition
 from modhub.reporter import SILENT, Reporter
 
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 
-@as_usual()
+@torch_defaults()
 def decompose(
     parent: Parent,
     images: ImageSet,

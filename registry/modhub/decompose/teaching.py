@@ -38,7 +38,7 @@ from modhub.decompose.statistics import (
     read_statistics,
     statistics_tensors,
 )
-from modhub.devices import as_usual
+from modhub.devices import torch_defaults
 from modhub.errors import CompositionError, DataError, IntegrityError
 from modhub.manifest import Calibration, MethodInfo
 from modhub.modules import ClassModule, Decomposition, ModuleDraft, ModuleSet
@@ -58,7 +58,7 @@ _DRAWN = 60
 _PAPER = "R. A. Fisher, The use of multiple measurements in taxonomic problems, 1936"
 
 
-@as_usual()
+@torch_defaults()
 def teach(
     modules: ModuleSet,
     label: str,
