@@ -219,9 +219,13 @@ class Catalog:
             )
         card = ""
         if CARD_NAME in self.files.tree(repository, release.commit):
-            card = self.files.read(repository, release.commit, CARD_NAME, limit=4 << 20).decode(
-                errors="replace"
-            )
+            try:
+                content = self.files.read(repository, release.commit, CARD_NAME, limit=4 << 20)
+                card = content.decode(errors="replace")
+            except OfflineError:
+                # A pull brings no card; what else there is to know is told without it.
+                if not self.files.offline:
+                    raise
         return Details(
             repository=repository,
             release=release,

@@ -56,6 +56,7 @@ _MISREAD = (AttributeError, KeyError, IndexError, RecursionError, TypeError, Val
 # What the client's HTTP library calls a line that broke while it was in use.
 _BROKEN = {"ReadError", "WriteError", "CloseError", "RemoteProtocolError"}
 _Answer = TypeVar("_Answer")
+_FROM_CACHE = "to read what is in the cache, pass --offline."
 # What `modhub serve --read-only` says.
 READ_ONLY = "This hub is read-only"
 # A process-wide constant of the client is changed for the time of an upload.
@@ -474,7 +475,9 @@ def _mapped(
 
     named = f"'{repository}' on {endpoint}" if repository else endpoint
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return OfflineError("HF_HUB_OFFLINE is set.", hint="Unset it, or pass --offline to use the cache.")
+        return OfflineError(
+            "HF_HUB_OFFLINE is set.", hint="Unset it; to read what is in the cache, pass --offline."
+        )
     if isinstance(error, errors.GatedRepoError):
         return AccessError(f"Access to {named} must be granted first.", hint=_at_the_gate(error, endpoint))
     if isinstance(error, errors.RevisionNotFoundError):
@@ -546,7 +549,7 @@ def _knock(endpoint: str) -> None:
 def _unreachable(endpoint: str, error: Exception) -> OfflineError:
     return OfflineError(
         f"{endpoint} cannot be reached ({_first_line(str(error)) or type(error).__name__}).",
-        hint="Check the address and the network, or pass --offline to use what is in the cache.",
+        hint=f"Check the address and the network; {_FROM_CACHE}",
         passing=bool(_http_names(error) & _BROKEN) or isinstance(error, ConnectionResetError),
     )
 
@@ -561,7 +564,9 @@ def _by_status(status: int, named: str, said: str, after: float | None = None) -
             hint = "Push to another hub: this one takes no changes, whatever the token."
         return AccessError(f"{named} refuses{because}.", hint=hint)
     if status == 404:
-        return NotFoundError(f"{named} does not have that{because}.", hint="Check the name.")
+        return NotFoundError(
+            f"{named} does not have that{because}.", hint="Check the name and the hub's address."
+        )
     if status == 409:
         return ConflictError(f"It exists already on {named}{because}.", hint="Choose another name.")
     if status == 412:
