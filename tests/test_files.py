@@ -8,7 +8,7 @@ import pytest
 
 from modhub import files
 from modhub.errors import StorageError
-from modhub.files import new_directory
+from modhub.files import claimed, new_directory
 
 
 def build(path: Path, content: str) -> None:
@@ -32,6 +32,42 @@ def test_a_directory_is_replaced_and_nothing_is_left_beside_it(
         raise KeyError
     assert [path.name for path in tmp_path.iterdir()] == ["build"]
     assert (tmp_path / "build" / "what").read_text() == "newer"
+
+
+def test_what_cannot_be_written_inside_is_named_as_the_place_where_it_is_to_be(tmp_path: Path) -> None:
+    with (
+        pytest.raises(
+            StorageError, match=rf"^'{tmp_path}/build/{'x' * 300}' cannot be written: File name too"
+        ),
+        new_directory(tmp_path / "build") as scratch,
+    ):
+        files.write_bytes(scratch / ("x" * 300), b"")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_somebody_else_put_there_meanwhile_stays(tmp_path: Path) -> None:
+    slow = new_directory(tmp_path / "build")
+    (slow.__enter__() / "what").write_text("mine")
+    build(tmp_path / "build", "theirs")
+    with pytest.raises(StorageError, match="exists already"):
+        slow.__exit__(None, None, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["build"]
+    assert (tmp_path / "build" / "what").read_text() == "theirs"
+
+
+def test_a_claim_is_one_process_s_and_leaves_nothing_empty(tmp_path: Path) -> None:
+    place, target = tmp_path / "far" / "away", tmp_path / "target"
+    with claimed(place, target):
+        with pytest.raises(StorageError, match=rf"^Another process is at work on '{target}'"):  # noqa: SIM117
+            with claimed(place, target):
+                pass
+        assert place.is_dir()
+    assert not list(tmp_path.iterdir())
+    with claimed(place, target):
+        (place / "kept").write_text("")
+    assert (place / "kept").exists()
+    with claimed(place, target):
+        pass
 
 
 STOPPED = """

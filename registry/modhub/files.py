@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import hashlib
 import json
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,6 +23,7 @@ from modhub.errors import IntegrityError, ManifestError, StorageError
 __all__ = [
     "canonical_json",
     "check_vacant",
+    "claimed",
     "confined",
     "fsync_directory",
     "new_directory",
@@ -183,13 +185,62 @@ def new_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
     try:
         scratch.chmod(0o777 & ~_umask())
         yield scratch
+        # Somebody may have been faster.
+        check_vacant(path, force=force)
         _swap(scratch, path)
+    except StorageError as error:
+        # What is written inside by these means is named as the place where it is to be.
+        error.message = error.message.replace(f"'{scratch}", f"'{path}")
+        raise
     except OSError as error:
         raise _refused(path, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         if lock is not None:
             os.close(lock)
+
+
+@contextmanager
+def claimed(path: Path, what: Path) -> Iterator[None]:
+    """Have the directory `path`, made where it is missing, for this process alone while the block lasts.
+
+    Afterwards it goes, with what was made above it, if it is empty. Raises `StorageError` when another
+    process has it and so is at work on `what`; that of a killed one is free.
+    """
+    made = [each for each in (path, *path.parents) if not each.exists()]
+    while True:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            # Another process was just done with it.
+            continue
+        except OSError as error:
+            raise _refused(path, error) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            if isinstance(error, BlockingIOError):
+                raise StorageError(
+                    f"Another process is at work on '{what}'.",
+                    hint="Wait for it, or choose another directory.",
+                ) from None
+            # Not every file system of a network knows locks.
+            handle = -1
+            break
+        with suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(handle)):
+                break
+        os.close(handle)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            for each in made or [path]:
+                each.rmdir()
+        if handle >= 0:
+            os.close(handle)
 
 
 def _remove_leftovers(path: Path) -> None:
@@ -259,6 +310,7 @@ def _umask() -> int:
 
 def _refused(path: Path, error: OSError) -> StorageError:
     reason = error.strerror or str(error)
-    return StorageError(
-        f"'{path}' cannot be written: {reason}.", hint="Choose a place with room that you may write to."
-    )
+    hint = "Choose a place with room that you may write to."
+    if error.errno == errno.ENAMETOOLONG:
+        hint = "Choose a shorter name."
+    return StorageError(f"'{path}' cannot be written: {reason}.", hint=hint)

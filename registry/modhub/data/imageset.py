@@ -22,7 +22,8 @@ class ImageSet:
 
     `labels` are the class names; `targets[i]`, an index into them, is the class of image i. `name` and
     `split` say where the images are from, for manifests and reports. `read(i)` gives the pixels of image i
-    as uint8 (height, width, 1 or 3).
+    as uint8 (height, width, 1 or 3). `stamp` gives something for JSON that is another once the images where
+    they are from are others, without reading them all.
     """
 
     def __init__(
@@ -32,12 +33,14 @@ class ImageSet:
         labels: Sequence[str],
         targets: NDArray[Any],
         read: Callable[[int], Pixels],
+        stamp: Callable[[], Any] = lambda: None,
     ) -> None:
         self.name = name
         self.split = split
         self.labels = tuple(labels)
         self.targets: Indices = np.asarray(targets, dtype=np.int64)
         self._read = read
+        self.stamp = stamp
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -55,7 +58,12 @@ class ImageSet:
         chosen = np.asarray(list(indices), dtype=np.int64)
         read = self._read
         return ImageSet(
-            self.name, self.split, self.labels, self.targets[chosen], lambda i: read(int(chosen[i]))
+            self.name,
+            self.split,
+            self.labels,
+            self.targets[chosen],
+            lambda i: read(int(chosen[i])),
+            self.stamp,
         )
 
     def only(self, labels: Sequence[str]) -> ImageSet:
@@ -70,13 +78,13 @@ class ImageSet:
         number[[places[label] for label in labels]] = np.arange(len(labels))
         targets = number[self.targets]
         chosen = np.flatnonzero(targets >= 0)
-        return ImageSet(self.name, self.split, labels, targets[chosen], self.subset(chosen)._read)
+        return ImageSet(self.name, self.split, labels, targets[chosen], self.subset(chosen)._read, self.stamp)
 
     def relabelled(self, labels: Sequence[str]) -> ImageSet:
         """The same images, targets counted in `labels`, which hold all of its own and perhaps more."""
         places = {label: place for place, label in enumerate(labels)}
         number = np.array([places[label] for label in self.labels], np.int64)
-        return ImageSet(self.name, self.split, labels, number[self.targets], self._read)
+        return ImageSet(self.name, self.split, labels, number[self.targets], self._read, self.stamp)
 
     def sample(self, per_class: int, seed: int) -> ImageSet:
         """At most `per_class` images of each class, drawn with `seed`; see `split_indices`."""

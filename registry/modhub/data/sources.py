@@ -99,7 +99,12 @@ def _folder(root: Path, split: str) -> ImageSet:
             hint="Put the images of each class into a folder named as the class.",
         )
     labels = [folder.name for folder in folders]
-    return ImageSet(_set_name(root), used, labels, np.array(targets), lambda i: read_image(paths[i]))
+
+    def stamp() -> list[list[Any]]:
+        # No times: of copies on several machines they differ.
+        return [[path.relative_to(root).as_posix(), path.stat().st_size] for path in paths]
+
+    return ImageSet(_set_name(root), used, labels, np.array(targets), lambda i: read_image(paths[i]), stamp)
 
 
 def _set_name(root: Path) -> str:
