@@ -68,6 +68,10 @@ def test_a_claim_is_one_process_s_and_leaves_nothing_empty(tmp_path: Path) -> No
     assert (place / "kept").exists()
     with claimed(place, target):
         pass
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=rf"^'{target}' cannot be written"):  # noqa: SIM117
+        with claimed(tmp_path / "file" / "below", target):
+            pass
 
 
 STOPPED = """

@@ -205,42 +205,48 @@ def claimed(path: Path, what: Path) -> Iterator[None]:
     """Have the directory `path`, made where it is missing, for this process alone while the block lasts.
 
     Afterwards it goes, with what was made above it, if it is empty. Raises `StorageError` when another
-    process has it and so is at work on `what`; that of a killed one is free.
+    process has it and so is at work on `what`, or when it cannot be made; that of a killed one is free.
     """
-    made = [each for each in (path, *path.parents) if not each.exists()]
-    while True:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            # Another process was just done with it.
-            continue
-        except OSError as error:
-            raise _refused(path, error) from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(handle)
-            if isinstance(error, BlockingIOError):
-                raise StorageError(
-                    f"Another process is at work on '{what}'.",
-                    hint="Wait for it, or choose another directory.",
-                ) from None
-            # Not every file system of a network knows locks.
-            handle = -1
-            break
-        with suppress(FileNotFoundError):
-            if os.path.samestat(path.stat(), os.fstat(handle)):
-                break
-        os.close(handle)
+    try:
+        made = [each for each in (path, *path.parents) if not each.exists()]
+        handle = _claim(path, what)
+    except OSError as error:
+        raise _refused(what, error) from error
     try:
         yield
     finally:
         with suppress(OSError):
             for each in made or [path]:
                 each.rmdir()
-        if handle >= 0:
+        if handle is not None:
             os.close(handle)
+
+
+def _claim(path: Path, what: Path) -> int | None:
+    """A handle that keeps others out of `path` until it is closed; None where the disk knows no locks."""
+    for _ in range(100):
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            # Another process was just done with it.
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(path.stat(), os.fstat(handle)):
+                return handle
+        except BlockingIOError:
+            os.close(handle)
+            break
+        except FileNotFoundError:
+            pass
+        except OSError:
+            os.close(handle)
+            return None
+        os.close(handle)
+    raise StorageError(
+        f"Another process is at work on '{what}'.", hint="Wait for it, or choose another directory."
+    )
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -175,7 +175,7 @@ def decompose_to(
     place = directory.resolve()
     resume = settings.resume or place.parent / f".{place.name}.resume"
     workers = Workers.here()
-    with claimed(resume, directory) if workers.first else nullcontext():
+    with claimed(resume, settings.resume or directory) if workers.first else nullcontext():
         try:
             modules, done = _decomposed(parent, data, dataclasses.replace(settings, resume=resume), reporter)
             sets = apart(modules) if form == "standalone" else [modules]

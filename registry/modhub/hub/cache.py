@@ -127,7 +127,9 @@ class Cache:
         try:
             yield
         except StorageError as error:
-            if f"'{self.root}" in error.message:
+            if any(f"'{place}'" in error.message for place in (self.root, *self.root.parents)) or (
+                f"'{self.root}/" in error.message
+            ):
                 error.hint = (
                     "Make room, with 'modhub cache --prune 30' for one, "
                     f"or name a place that you may write to in {CACHE_VARIABLE}."
