@@ -8,7 +8,7 @@ import pytest
 
 from modhub import files
 from modhub.errors import StorageError
-from modhub.files import claimed, new_directory
+from modhub.files import claimed, new_directory, new_file
 
 
 def build(path: Path, content: str) -> None:
@@ -85,6 +85,31 @@ with new_directory(Path(sys.argv[1])) as scratch:
     sys.stdin.read()
     os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def test_a_large_file_that_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    program = STOPPED.replace("new_directory", "new_file").replace('(scratch / "what")', "scratch")
+    target = tmp_path / "net.onnx"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(target)],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as living:
+        assert living.stdout is not None
+        scratch = Path(living.stdout.readline().strip())
+        # As old as it may be: a living process holds it.
+        os.utime(scratch, (0, 0))
+        with new_file(target, large=True) as mine:
+            mine.write_text("whole")
+        assert scratch.exists()
+        living.communicate("")
+    assert living.returncode == -signal.SIGKILL
+    os.utime(scratch, (0, 0))
+    with new_file(target, large=True) as mine:
+        mine.write_text("whole")
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_what_a_killed_run_left_is_removed_and_what_a_living_one_fills_is_not(tmp_path: Path) -> None:

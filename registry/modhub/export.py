@@ -118,7 +118,7 @@ def export_classifier(
     classifier = classifier.eval()
     with torch.inference_mode():
         expected = classifier(images)
-    with reporter.step(f"export to {format}"), new_file(path) as scratch:
+    with reporter.step(f"export to {format}"), new_file(path, large=True) as scratch:
         try:
             with torch.no_grad(), warnings.catch_warnings():
                 # torch warns of its own deprecations while it writes.

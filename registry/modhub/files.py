@@ -39,7 +39,7 @@ __all__ = [
 
 CHUNK = 1 << 20
 _FRESH = 60.0
-"""Seconds that a new directory may stay unlocked."""
+"""Seconds that a new file or directory may stay unlocked."""
 # From <fcntl.h> and <linux/fs.h>.
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -106,19 +106,24 @@ def fsync_directory(directory: Path) -> None:
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def new_file(path: Path, *, large: bool = False) -> Iterator[Path]:
     """A fresh file beside `path` to fill, which becomes `path` when the block ends well.
 
-    It bears the suffix of `path`. Raises `StorageError`.
+    It bears the suffix of `path`. Before a `large` one, what killed processes left for the same `path` is
+    removed. Raises `StorageError`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if large:
+            _remove_leftovers(path, f".{path.stem}.part.", path.suffix)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.part.", suffix=path.suffix)
     except OSError as error:
         raise _refused(path, error) from error
-    os.close(handle)
     scratch = Path(name)
     try:
+        # For as long as the process lives.
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield scratch
         with scratch.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -128,6 +133,7 @@ def new_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _refused(path, error) from error
     finally:
+        os.close(handle)
         scratch.unlink(missing_ok=True)
 
 
@@ -177,7 +183,7 @@ def new_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
     check_vacant(path, force=force)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
+        _remove_leftovers(path, f".{path.name}.", ".part")
         scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
     except OSError as error:
         raise _refused(path, error) from error
@@ -249,9 +255,9 @@ def _claim(path: Path, what: Path) -> int | None:
     )
 
 
-def _remove_leftovers(path: Path) -> None:
+def _remove_leftovers(path: Path, prefix: str, suffix: str) -> None:
     """Remove what processes that are gone began for `path`: nobody locks it, and it is not new."""
-    name = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}\.part")
+    name = re.compile(rf"{re.escape(prefix)}[a-z0-9_]{{8}}{re.escape(suffix)}")
     for other in path.parent.iterdir():
         if not name.fullmatch(other.name) or other.is_symlink():
             continue
@@ -260,15 +266,19 @@ def _remove_leftovers(path: Path) -> None:
             continue
         try:
             if time.time() - os.fstat(lock).st_mtime > _FRESH:
-                shutil.rmtree(other, ignore_errors=True)
+                if other.is_dir():
+                    shutil.rmtree(other, ignore_errors=True)
+                else:
+                    other.unlink(missing_ok=True)
         finally:
             os.close(lock)
 
 
-def _locked(directory: Path) -> int | None:
-    """A handle that locks `directory` until it is closed; None when another holds it, or none can be had."""
+def _locked(place: Path) -> int | None:
+    """A handle that locks a file or directory until it is closed; None when another holds it, or none can be
+    had."""
     try:
-        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        handle = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
     try:
