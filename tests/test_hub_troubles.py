@@ -200,7 +200,7 @@ def test_nobody_waits_for_ever(server: Server, tmp_path: Path, monkeypatch: pyte
     before = get_session().timeout
     with relay(server, lambda *_: "silent") as address:
         hub = catalog_at(address, tmp_path).hub
-        with pytest.raises(OfflineError, match="cannot be reached"):
+        with pytest.raises(OfflineError, match=r"cannot be reached .*timed out"):
             hub.refs(NET)
     assert get_session().timeout == before
 
