@@ -398,6 +398,23 @@ def test_exported_file_runs_without_torch(home, modhub):
     assert np.allclose(list(one["probabilities"].values()), list(other["probabilities"].values()), atol=1e-3)
 
 
+def test_an_export_onto_a_full_disk_is_one_sentence(home, modhub):
+    """torch's own writer aborts the process there."""
+    program = (
+        "import resource, sys\n"
+        "from modhub_cli.main import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "sys.argv = ['modhub', *sys.argv[1:]]\n"
+        "main()\n"
+    )
+    full = modhub.process("export", "build", "-o", "full.pt2", "--format", "pt2", python=("-c", program))
+    assert (full.code, full.err.splitlines()[-2]) == (
+        1,
+        "Error: 'full.pt2' cannot be written: File too large.",
+    )
+    assert not list(home.glob("*full*"))
+
+
 def test_an_exported_file_is_evaluated_as_its_build_is(modhub):
     modhub.good("export", "build", "--data", "digits", "-o", "build.onnx")
     build = modhub.good("evaluate", "build", "--data", "digits", "--json").json

@@ -53,6 +53,33 @@ def test_nobody_has_to_read_it(modhub, command, where):
     assert (done.returncode, "Error" in done.stderr) == (0, False), done.stderr
 
 
+def in_bash(modhub, line):
+    """The result of a line in which $MODHUB is the command; a pipe fails where one of its parts does."""
+    path = os.pathsep.join([str(ROOT / "registry"), str(ROOT / "cli")])
+    environment = {**os.environ, **modhub.environment, "PYTHONPATH": path, "PYTHONUNBUFFERED": ""}
+    environment["MODHUB"] = f"{sys.executable} -m modhub_cli.main"
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, check=False, env=environment
+    )
+
+
+@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full", "2>&1 | true"])
+def test_work_is_done_whether_or_not_anybody_listens(modhub, where):
+    done = in_bash(modhub, f"$MODHUB push pets lab/pets --version 1.0.0 {where}")
+    assert done.returncode == 0
+    assert modhub.good("versions", "lab/pets", "-q").out == "1.0.0\n"
+
+
+@pytest.mark.parametrize("command", ["search", "search --json", "--help"])
+def test_output_that_cannot_be_written_is_named(modhub, command):
+    done = in_bash(modhub, f"$MODHUB {command} >/dev/full")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: The output cannot be written: No space left on device.\n"
+        "Make room there, or send it to another place.\n",
+    )
+
+
 def test_a_ref_stays_whole_on_a_narrow_screen_and_is_quoted_for_the_shell(modhub, monkeypatch):
     monkeypatch.setattr(Out, "console", lambda _: Screen(width=80, markup=False, highlight=False))
     told = modhub.good("search")

@@ -451,7 +451,7 @@ def test_a_hub_out_of_reach_is_one_sentence(shop):
             assert result.code == 1
             assert result.err == (
                 f"Error: {address} cannot be reached ([Errno 111] Connection refused).\n"
-                "Check the address and the network, or pass --offline to use what is in the cache.\n"
+                "Check the address and the network; to read what is in the cache, pass --offline.\n"
             )
 
 

@@ -107,3 +107,10 @@ def test_one_sentence_and_what_to_do(modhub, arguments, message):
     assert result.err.startswith("Error: ")
     assert message in result.err
     assert not Path("out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_found_out_before_the_work(modhub):
+    (modhub.home / "file").write_text("")
+    result = modhub("teach", "7", "--on", "lab/plain", "--data", "sevens", "-o", "file/seven")
+    assert result.code == 1
+    assert result.err.startswith("Error: 'file/seven' cannot be written: ")

@@ -307,7 +307,9 @@ def test_a_single_class_under_a_budget_says_yes_as_often_as_its_parent() -> None
 def numbered(per_class: int) -> ImageSet:
     """Images of six classes that are all different."""
     targets = np.repeat(np.arange(6), per_class)
-    return ImageSet("numbered", "train", "012345", targets, lambda i: np.array([[[i % 256]], [[i // 256]]]))
+    return ImageSet(
+        "numbered", "train", "012345", targets, lambda i: np.array([[[i % 256]], [[i // 256]]], np.uint8)
+    )
 
 
 def contents(images: ImageSet) -> set[bytes]:

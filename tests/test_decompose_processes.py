@@ -10,13 +10,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from modhub.api.making import DecomposeSettings, decompose_to
-from modhub.data import ImageSet
-from modhub.decompose.saving import Savings
+from modhub.data import ImageSet, open_data
+from modhub.decompose.saving import Savings, digest_of_images
 from modhub.errors import StorageError
+from modhub.files import claimed
 from modhub.reporter import Reporter
 from tests.digit_parents import DigitNet, digit_parent, digits
 
@@ -136,7 +139,7 @@ def test_a_killed_run_goes_on_and_writes_the_same(
 
 INTERRUPTED = """\
 import os, signal
-from modhub.decompose.saving import Savings
+from modhub.decompose.saving import Savings, digest_of_images
 save = Savings.save
 def pressed(self, name, *more, **options):
     save(self, name, *more, **options)
@@ -205,6 +208,28 @@ def test_finished_work_is_not_done_again(tmp_path: Path) -> None:
     decompose_to(tmp_path / "out", model, counted, settings)
     assert first - len(read) == 6 * 5, "what is held out is read again, what was fitted is not"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_other_images_are_other_work_and_two_never_share_a_place(tmp_path: Path) -> None:
+    for label in ("one", "two"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(40):
+            pixels = np.full((8, 8), number, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / label / f"{number:02}.bmp")
+    before = open_data(f"imagefolder:{tmp_path / 'data'}")
+    known = digest_of_images(before.only(["one"]))
+    assert known == digest_of_images(open_data(f"imagefolder:{tmp_path / 'data'}").only(["one"]))
+    # Not one of those whose pixels are looked at.
+    (tmp_path / "data" / "one" / "01.bmp").write_bytes(b"another image")
+    assert known != digest_of_images(open_data(f"imagefolder:{tmp_path / 'data'}").only(["one"]))
+
+    settings = DecomposeSettings(input_size=(8, 8), device="cpu")
+    with (
+        claimed(tmp_path / ".out.resume", tmp_path / "out"),
+        pytest.raises(StorageError, match=rf"^Another process is at work on '{tmp_path / 'out'}'"),
+    ):
+        decompose_to(tmp_path / "out", DigitNet(2, 4).eval(), before, settings)
+    assert not (tmp_path / ".out.resume").exists()
 
 
 def test_other_work_finds_nothing_of_this(tmp_path: Path) -> None:

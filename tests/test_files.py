@@ -8,7 +8,7 @@ import pytest
 
 from modhub import files
 from modhub.errors import StorageError
-from modhub.files import new_directory
+from modhub.files import claimed, new_directory, new_file
 
 
 def build(path: Path, content: str) -> None:
@@ -34,6 +34,46 @@ def test_a_directory_is_replaced_and_nothing_is_left_beside_it(
     assert (tmp_path / "build" / "what").read_text() == "newer"
 
 
+def test_what_cannot_be_written_inside_is_named_as_the_place_where_it_is_to_be(tmp_path: Path) -> None:
+    with (
+        pytest.raises(
+            StorageError, match=rf"^'{tmp_path}/build/{'x' * 300}' cannot be written: File name too"
+        ),
+        new_directory(tmp_path / "build") as scratch,
+    ):
+        files.write_bytes(scratch / ("x" * 300), b"")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_somebody_else_put_there_meanwhile_stays(tmp_path: Path) -> None:
+    slow = new_directory(tmp_path / "build")
+    (slow.__enter__() / "what").write_text("mine")
+    build(tmp_path / "build", "theirs")
+    with pytest.raises(StorageError, match="exists already"):
+        slow.__exit__(None, None, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["build"]
+    assert (tmp_path / "build" / "what").read_text() == "theirs"
+
+
+def test_a_claim_is_one_process_s_and_leaves_nothing_empty(tmp_path: Path) -> None:
+    place, target = tmp_path / "far" / "away", tmp_path / "target"
+    with claimed(place, target):
+        with pytest.raises(StorageError, match=rf"^Another process is at work on '{target}'"):  # noqa: SIM117
+            with claimed(place, target):
+                pass
+        assert place.is_dir()
+    assert not list(tmp_path.iterdir())
+    with claimed(place, target):
+        (place / "kept").write_text("")
+    assert (place / "kept").exists()
+    with claimed(place, target):
+        pass
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=rf"^'{target}' cannot be written"):  # noqa: SIM117
+        with claimed(tmp_path / "file" / "below", target):
+            pass
+
+
 STOPPED = """
 import os, signal, sys
 from pathlib import Path
@@ -45,6 +85,31 @@ with new_directory(Path(sys.argv[1])) as scratch:
     sys.stdin.read()
     os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def test_a_large_file_that_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    program = STOPPED.replace("new_directory", "new_file").replace('(scratch / "what")', "scratch")
+    target = tmp_path / "net.onnx"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(target)],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as living:
+        assert living.stdout is not None
+        scratch = Path(living.stdout.readline().strip())
+        # As old as it may be: a living process holds it.
+        os.utime(scratch, (0, 0))
+        with new_file(target, large=True) as mine:
+            mine.write_text("whole")
+        assert scratch.exists()
+        living.communicate("")
+    assert living.returncode == -signal.SIGKILL
+    os.utime(scratch, (0, 0))
+    with new_file(target, large=True) as mine:
+        mine.write_text("whole")
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_what_a_killed_run_left_is_removed_and_what_a_living_one_fills_is_not(tmp_path: Path) -> None:

@@ -179,9 +179,14 @@ def test_no_digest_or_commit_leads_out_of_the_cache(tmp_path: Path, text: str) -
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot be used"):
-        Cache(tmp_path / "file" / "cache").fetch(ENTRY, "'x'", Source())
+    (tmp_path / "partial").write_text("")
+    (tmp_path / "hubs").write_text("")
+    cache = Cache(tmp_path)
+    with pytest.raises(StorageError, match=r"cannot be used.*modhub cache --prune .* MODHUB_CACHE"):
+        cache.fetch(ENTRY, "'x'", Source())
+    # What a hub said is kept for working offline; that it cannot be stops nobody who asks it.
+    cache.remember_refs("https://hub", RepositoryId("lab", "net"), Refs({}, {}))
+    cache.remember_tree("https://hub", RepositoryId("lab", "net"), "a" * 40, {})
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")

@@ -17,6 +17,7 @@ from huggingface_hub import close_session, constants
 from modhub.catalog import Catalog
 from modhub.errors import (
     AccessError,
+    BusyError,
     ConflictError,
     HubError,
     IntegrityError,
@@ -25,6 +26,7 @@ from modhub.errors import (
     OfflineError,
     StaleParentError,
 )
+from modhub.hub import huggingface
 from modhub.hub.base import Add
 from modhub.hub.cache import Cache
 from modhub.hub.huggingface import LFS_FROM_BYTES, HuggingFaceHub
@@ -97,7 +99,7 @@ def reply(handler: BaseHTTPRequestHandler, status: int, body: bytes, **headers: 
             StaleParentError,
             "'lab/net' on {} changed meanwhile. Read it again and repeat the change.",
         ),
-        (429, "", HubError, "'lab/net' on {} asks for fewer requests. Wait a minute and try again."),
+        (429, "", BusyError, "'lab/net' on {} asks for fewer requests. Wait a minute and try again."),
         (
             500,
             "",
@@ -107,7 +109,10 @@ def reply(handler: BaseHTTPRequestHandler, status: int, body: bytes, **headers: 
         (418, "", HubError, "'lab/net' on {} refuses with status 418: because."),
     ],
 )
-def test_every_refusal_says_what_to_do(status: int, code: str, kind: type[ModhubError], said: str) -> None:
+def test_every_refusal_says_what_to_do(
+    status: int, code: str, kind: type[ModhubError], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface, "PAUSES", ())
     headers = {"X_Error_Message": "because.", **({"X_Error_Code": code} if code else {})}
 
     def refuse(handler: BaseHTTPRequestHandler) -> None:

@@ -22,6 +22,7 @@ from modhub.hub.checking import fsck
 from modhub.hub.records import RepositoryKey
 from modhub.hub.server.accounts import Accounts
 from modhub.hub.store import Store
+from tests.console import ROOT
 from tests.hub_server import TOKENS, Server, serving
 from tests.hub_world import push
 
@@ -285,6 +286,25 @@ def test_a_killed_server_keeps_every_commit_it_acknowledged(tmp_path: Path) -> N
     report = fsck(store)
     store.close()
     assert report.clean, report
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_that_is_told_to_stop_has_done_its_work(tmp_path: Path, number: int) -> None:
+    arguments = ["serve", "--root", str(tmp_path), "--port", "0"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "modhub_cli.main", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("registry", "cli"))},
+    ) as server:
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()
+        assert Server(address, tmp_path).ask("GET", "/api/models").status == 200
+        server.send_signal(number)
+        _, said = server.communicate(timeout=60)
+    assert (server.returncode, said.splitlines()[-1]) == (0, "Stopped.")
+    assert "Error" not in said
 
 
 def test_sixteen_writers_of_one_branch_land_once_or_hear_412(tmp_path: Path) -> None:

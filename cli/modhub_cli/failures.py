@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -15,6 +16,15 @@ __all__ = ["DEBUG_VARIABLE", "INTERRUPTED", "report"]
 
 DEBUG_VARIABLE = "MODHUB_DEBUG"
 INTERRUPTED = 130
+_NO_USE = "Check that it is there, and that you may use it."
+_NO_ROOM = "Make room on that disk, or take a place on another."
+_HINTS = {
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EFBIG: "Allow larger files (ulimit -f), or take a place on another disk.",
+    errno.ENAMETOOLONG: "Take a shorter name.",
+    errno.EMFILE: "Allow more open files at once (ulimit -n).",
+}
 
 
 def report(error: BaseException) -> int:
@@ -52,16 +62,31 @@ def _interrupted(_: BaseException) -> int:
 
 
 def _broken_pipe(_: BaseException) -> int:
-    # Whoever read stdout has seen enough; Python must not complain when it flushes it at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # Whoever read stdout has seen enough.
+    _leave_stdout()
     return 0
+
+
+def _leave_stdout() -> None:
+    """Python must not complain when it flushes stdout at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _system(error: BaseException) -> int:
     if isinstance(error, OSError):
+        reason = error.strerror or str(error)
+        if _printing(error):
+            _leave_stdout()
+            _say(f"The output cannot be written: {reason}.", "Make room there, or send it to another place.")
+            return 1
         where = f"'{error.filename}': " if error.filename else ""
-        _say(f"{where}{error.strerror or error}.", "Check that it is there, and that you may use it.")
+        _say(f"{where}{reason}.", _HINTS.get(error.errno or 0, _NO_USE))
     return 1
+
+
+def _printing(error: OSError) -> bool:
+    """Whether stdout refused: everything that is printed goes through `click.echo`."""
+    return any(frame.f_code is click.echo.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _memory(_: BaseException) -> int:

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -106,6 +107,36 @@ def run(interrupted: Callable[[], bool] = lambda: False) -> int:
     return code if isinstance(code, int) else 0
 
 
+class _Talk(io.TextIOWrapper):
+    """stderr, where nobody has to listen: a log on a full disk or a reader that left stops no work."""
+
+    def write(self, text: str, /) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
+
+
+def _streams() -> None:
+    """Make stdout and stderr take what comes."""
+    # A file that is opened next must not become stderr, where libraries write by its number.
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(handle)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    elif isinstance(sys.stderr, io.TextIOWrapper):
+        old = sys.stderr
+        sys.stderr = _Talk(old.buffer, encoding=old.encoding, errors=old.errors, line_buffering=True)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # The name of a file may be no text; it is printed as the bytes that it is, for scripts to use.
+        utf8 = sys.stdout.encoding.lower() in ("utf-8", "utf8")
+        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "replace")
+
+
 def main() -> None:
     """The console script: `run`, then the end of the process.
 
@@ -116,10 +147,7 @@ def main() -> None:
     stopped: list[int] = []
     # The client of the Hub tells of each new try; one sentence at the end is enough.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # The name of a file may be no text; it is printed as the bytes that it is, for scripts to use.
-        utf8 = sys.stdout.encoding.lower() in ("utf-8", "utf8")
-        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "replace")
+    _streams()
 
     def noted(number: int, frame: FrameType | None) -> None:
         signals.append(number)
@@ -137,8 +165,13 @@ def main() -> None:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, noted)
     code = run(lambda: bool(signals))
-    if signals and signals[0] != signal.SIGINT and code == INTERRUPTED:
-        sys.stdout.flush()
+    if signals and code == INTERRUPTED:
+        with suppress(OSError):
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        if signals[0] == signal.SIGINT:
+            # Whoever pressed Ctrl-C has been told; torch would take seconds to take itself down.
+            os._exit(code)
         signal.signal(signals[0], signal.SIG_DFL)
         signal.raise_signal(signals[0])
     # The work is done and told; Ctrl-C while Python takes itself down would only print a traceback.

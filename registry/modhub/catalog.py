@@ -219,9 +219,13 @@ class Catalog:
             )
         card = ""
         if CARD_NAME in self.files.tree(repository, release.commit):
-            card = self.files.read(repository, release.commit, CARD_NAME, limit=4 << 20).decode(
-                errors="replace"
-            )
+            try:
+                content = self.files.read(repository, release.commit, CARD_NAME, limit=4 << 20)
+                card = content.decode(errors="replace")
+            except OfflineError:
+                # A pull brings no card; what else there is to know is told without it.
+                if not self.files.offline:
+                    raise
         return Details(
             repository=repository,
             release=release,
@@ -437,10 +441,15 @@ class Catalog:
         except ModhubError:
             return error
         near = difflib.get_close_matches(str(repository), sorted(known), n=5, cutoff=0.5)
-        hint = f"The hub is {self.hub.address}; name another with --hub."
+        if self.hub.local:
+            message = f"There is no repository '{repository}'."
+            hint = f"The hub is {self.hub.address}; name another with --hub."
+        else:
+            # Whoever may not see one is told the same as where there is none.
+            message, hint = error.message, error.hint
         if near:
-            hint = f"Nearest: {', '.join(near)}."
-        return NotFoundError(f"There is no repository '{repository}'.", hint=hint, missing="repository")
+            hint = f"Nearest: {', '.join(near)}.{'' if self.hub.local else f' {hint}'}"
+        return NotFoundError(message, hint=hint, missing="repository")
 
 
 def yanked_warning(repository: RepositoryId, release: Release) -> str:

@@ -19,6 +19,7 @@
     │   ├── ConflictError           somebody else was faster, or it exists already
     │   │   └── StaleParentError    the branch moved since its commit was read
     │   ├── AccessError             not allowed
+    │   ├── BusyError               not now: a little later it may
     │   └── OfflineError            needed from the network, and the network is not to be used or not there
     ├── ResolutionError             no versions satisfy every requirement
     ├── StorageError                the disk refused
@@ -36,6 +37,7 @@ from contextlib import contextmanager
 __all__ = [
     "AccessError",
     "BudgetError",
+    "BusyError",
     "CompositionError",
     "ConflictError",
     "DataError",
@@ -187,8 +189,23 @@ class AccessError(HubError):
     """The hub knows who asks and refuses, or wants to know who asks."""
 
 
+class BusyError(HubError):
+    """The hub cannot answer just now; `after` are the seconds that it asks to wait, if it says so."""
+
+    def __init__(self, message: str, *, hint: str = "", after: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.after = after
+
+
 class OfflineError(HubError):
-    """The network is needed and is off or not there."""
+    """The network is needed and is off or not there.
+
+    `passing`: the line broke while it was in use, and may hold the next time.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", passing: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.passing = passing
 
 
 class ResolutionError(ModhubError):

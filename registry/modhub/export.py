@@ -7,6 +7,8 @@ It is run beside the original before it appears under its name.
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -116,7 +118,7 @@ def export_classifier(
     classifier = classifier.eval()
     with torch.inference_mode():
         expected = classifier(images)
-    with reporter.step(f"export to {format}"), new_file(path) as scratch:
+    with reporter.step(f"export to {format}"), new_file(path, large=True) as scratch:
         try:
             with torch.no_grad(), warnings.catch_warnings():
                 # torch warns of its own deprecations while it writes.
@@ -126,6 +128,8 @@ def export_classifier(
         except (MissingDependencyError, StorageError):
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in _REFUSALS:
+                raise
             raise ExportError(
                 f"The classifier cannot be written as {format}: {_first_line(error)}.",
                 hint=f"Try another format: {', '.join(name for name in FORMATS if name != format)}.",
@@ -179,11 +183,14 @@ def _write_onnx(classifier: nn.Module, example: Tensor, path: Path, facts: Mappi
 
 
 def _write_pt2(classifier: nn.Module, example: Tensor, path: Path, facts: Mapping[str, Any]) -> Written:
+    # In memory first: on a full disk torch's own writer aborts the process.
+    content = io.BytesIO()
     torch.export.save(
         _exported(classifier, example),
-        path,
+        content,
         extra_files={METADATA_KEY: json.dumps(facts, ensure_ascii=False)},
     )
+    path.write_bytes(content.getbuffer())
     return torch.export.load(path).module()
 
 
@@ -192,11 +199,15 @@ def _write_torchscript(
 ) -> Written:
     traced = torch.jit.trace(classifier, (example,))  # type: ignore[no-untyped-call]
     extra = {METADATA_KEY: json.dumps(facts, ensure_ascii=False).encode()}
-    torch.jit.save(traced, str(path), _extra_files=extra)
+    content = io.BytesIO()
+    torch.jit.save(traced, content, _extra_files=extra)
+    path.write_bytes(content.getbuffer())
     loaded: Written = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
     return loaded
 
 
+# What a disk says; an OSError of another kind may be of torch's own.
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)
 _WRITERS: Mapping[str, Callable[[nn.Module, Tensor, Path, Mapping[str, Any]], Written]] = {
     "onnx": _write_onnx,
     "pt2": _write_pt2,

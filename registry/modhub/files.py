@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import hashlib
 import json
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,6 +23,7 @@ from modhub.errors import IntegrityError, ManifestError, StorageError
 __all__ = [
     "canonical_json",
     "check_vacant",
+    "claimed",
     "confined",
     "fsync_directory",
     "new_directory",
@@ -37,7 +39,7 @@ __all__ = [
 
 CHUNK = 1 << 20
 _FRESH = 60.0
-"""Seconds that a new directory may stay unlocked."""
+"""Seconds that a new file or directory may stay unlocked."""
 # From <fcntl.h> and <linux/fs.h>.
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -104,19 +106,24 @@ def fsync_directory(directory: Path) -> None:
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def new_file(path: Path, *, large: bool = False) -> Iterator[Path]:
     """A fresh file beside `path` to fill, which becomes `path` when the block ends well.
 
-    It bears the suffix of `path`. Raises `StorageError`.
+    It bears the suffix of `path`. Before a `large` one, what killed processes left for the same `path` is
+    removed. Raises `StorageError`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if large:
+            _remove_leftovers(path, f".{path.stem}.part.", path.suffix)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.part.", suffix=path.suffix)
     except OSError as error:
         raise _refused(path, error) from error
-    os.close(handle)
     scratch = Path(name)
     try:
+        # For as long as the process lives.
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield scratch
         with scratch.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -126,6 +133,7 @@ def new_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _refused(path, error) from error
     finally:
+        os.close(handle)
         scratch.unlink(missing_ok=True)
 
 
@@ -175,7 +183,7 @@ def new_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
     check_vacant(path, force=force)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
+        _remove_leftovers(path, f".{path.name}.", ".part")
         scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
     except OSError as error:
         raise _refused(path, error) from error
@@ -183,7 +191,13 @@ def new_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
     try:
         scratch.chmod(0o777 & ~_umask())
         yield scratch
+        # Somebody may have been faster.
+        check_vacant(path, force=force)
         _swap(scratch, path)
+    except StorageError as error:
+        # What is written inside by these means is named as the place where it is to be.
+        error.message = error.message.replace(f"'{scratch}", f"'{path}")
+        raise
     except OSError as error:
         raise _refused(path, error) from error
     finally:
@@ -192,9 +206,58 @@ def new_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
             os.close(lock)
 
 
-def _remove_leftovers(path: Path) -> None:
+@contextmanager
+def claimed(path: Path, what: Path) -> Iterator[None]:
+    """Have the directory `path`, made where it is missing, for this process alone while the block lasts.
+
+    Afterwards it goes, with what was made above it, if it is empty. Raises `StorageError` when another
+    process has it and so is at work on `what`, or when it cannot be made; that of a killed one is free.
+    """
+    try:
+        made = [each for each in (path, *path.parents) if not each.exists()]
+        handle = _claim(path, what)
+    except OSError as error:
+        raise _refused(what, error) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            for each in made or [path]:
+                each.rmdir()
+        if handle is not None:
+            os.close(handle)
+
+
+def _claim(path: Path, what: Path) -> int | None:
+    """A handle that keeps others out of `path` until it is closed; None where the disk knows no locks."""
+    for _ in range(100):
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            # Another process was just done with it.
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(path.stat(), os.fstat(handle)):
+                return handle
+        except BlockingIOError:
+            os.close(handle)
+            break
+        except FileNotFoundError:
+            pass
+        except OSError:
+            os.close(handle)
+            return None
+        os.close(handle)
+    raise StorageError(
+        f"Another process is at work on '{what}'.", hint="Wait for it, or choose another directory."
+    )
+
+
+def _remove_leftovers(path: Path, prefix: str, suffix: str) -> None:
     """Remove what processes that are gone began for `path`: nobody locks it, and it is not new."""
-    name = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}\.part")
+    name = re.compile(rf"{re.escape(prefix)}[a-z0-9_]{{8}}{re.escape(suffix)}")
     for other in path.parent.iterdir():
         if not name.fullmatch(other.name) or other.is_symlink():
             continue
@@ -203,15 +266,19 @@ def _remove_leftovers(path: Path) -> None:
             continue
         try:
             if time.time() - os.fstat(lock).st_mtime > _FRESH:
-                shutil.rmtree(other, ignore_errors=True)
+                if other.is_dir():
+                    shutil.rmtree(other, ignore_errors=True)
+                else:
+                    other.unlink(missing_ok=True)
         finally:
             os.close(lock)
 
 
-def _locked(directory: Path) -> int | None:
-    """A handle that locks `directory` until it is closed; None when another holds it, or none can be had."""
+def _locked(place: Path) -> int | None:
+    """A handle that locks a file or directory until it is closed; None when another holds it, or none can be
+    had."""
     try:
-        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        handle = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
     try:
@@ -259,6 +326,7 @@ def _umask() -> int:
 
 def _refused(path: Path, error: OSError) -> StorageError:
     reason = error.strerror or str(error)
-    return StorageError(
-        f"'{path}' cannot be written: {reason}.", hint="Choose a place with room that you may write to."
-    )
+    hint = "Choose a place with room that you may write to."
+    if error.errno == errno.ENAMETOOLONG:
+        hint = "Choose a shorter name."
+    return StorageError(f"'{path}' cannot be written: {reason}.", hint=hint)

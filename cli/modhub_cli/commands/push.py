@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -38,10 +39,11 @@ def command(
     """
     from modhub.api.sharing import push
 
-    with tempfile.TemporaryDirectory(prefix="modhub-") as scratch:
+    with ExitStack() as stack:
         if form == "standalone":
             from modhub.api.making import write_standalone
 
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="modhub-"))
             source, directory = directory, Path(scratch) / "standalone"
             write_standalone(source, directory)
         report = push(

@@ -76,3 +76,4 @@ def command(
         out.note(f"Clients: export MODHUB_HUB={address}, and HF_ENDPOINT={address} for others than modhub")
 
     serve(folder, host=host, port=port, options=options, started=started)
+    out.note("Stopped.")

@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from modhub.decompose.standalone import standalone
 from modhub.decompose.workers import Workers
 from modhub.devices import peak_memory, pick_device, torch_defaults
 from modhub.errors import DataError
-from modhub.files import check_vacant
+from modhub.files import check_vacant, claimed
 from modhub.manifest import FORMS, InputSpec
 from modhub.measuring import measured, share_known
 from modhub.modules import Decomposition, ModuleSet
@@ -162,8 +163,8 @@ def decompose_to(
     `form` is `delta`, modules on the trunk they share, or `standalone`, each on a trunk of its own.
 
     When it is interrupted, what was found so far stays in `settings.resume`, and the same call goes on from
-    there. By default that is a hidden folder beside `directory`, which goes when all is done. Several
-    processes started by torchrun share the work; the first one writes.
+    there. By default that is a hidden folder beside `directory`, which goes when all is done. Only one may be
+    at work on it. Several processes started by torchrun share the work; the first one writes.
 
     Raises `DataError` for a form that there is not, `StorageError`, and what `decompose` raises.
     """
@@ -174,19 +175,20 @@ def decompose_to(
     place = directory.resolve()
     resume = settings.resume or place.parent / f".{place.name}.resume"
     workers = Workers.here()
-    try:
-        modules, done = _decomposed(parent, data, dataclasses.replace(settings, resume=resume), reporter)
-        sets = apart(modules) if form == "standalone" else [modules]
-        if workers.first:
-            write_artifact(directory, *sets, force=force)
-    except KeyboardInterrupt:
-        if resume.is_dir():
-            reporter.note(
-                f"What was found so far is kept in '{resume}': the same command goes on from there."
-            )
-        raise
-    if workers.first and settings.resume is None:
-        shutil.rmtree(resume, ignore_errors=True)
+    with claimed(resume, settings.resume or directory) if workers.first else nullcontext():
+        try:
+            modules, done = _decomposed(parent, data, dataclasses.replace(settings, resume=resume), reporter)
+            sets = apart(modules) if form == "standalone" else [modules]
+            if workers.first:
+                write_artifact(directory, *sets, force=force)
+        except KeyboardInterrupt:
+            if resume.is_dir() and any(resume.iterdir()):
+                reporter.note(
+                    f"What was found so far is kept in '{resume}': the same command goes on from there."
+                )
+            raise
+        if workers.first and settings.resume is None:
+            shutil.rmtree(resume, ignore_errors=True)
     peak = max(workers.gather(peak_memory() or 0))
     entries = [entry for each in sets for entry in each.manifest.modules]
     return {

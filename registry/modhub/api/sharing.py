@@ -14,7 +14,7 @@ from modhub.api.projects import open_catalog
 from modhub.catalog import Catalog, ModuleHit, Pulled, yanked_warning
 from modhub.errors import RefError
 from modhub.files import check_vacant, confined, new_directory
-from modhub.manifest import MANIFEST_NAME, at_least
+from modhub.manifest import MANIFEST_NAME, RepositoryManifest, at_least
 from modhub.project import Project
 from modhub.publish import push as publish
 from modhub.publish import unyank
@@ -43,7 +43,8 @@ def push(
     catalog = open_catalog(hub)
     with _written(modules) as directory:
         done = publish(catalog, directory, place, number, private=private, reporter=reporter)
-    manifest = catalog.manifest(place, done.release.commit)
+        # From here, not from the hub: what is published is no failure, whatever the hub says next.
+        manifest = RepositoryManifest.from_bytes((directory / MANIFEST_NAME).read_bytes())
     return {
         "repository": str(place),
         "version": str(done.release.version),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modhub.api.projects import open_catalog
-from modhub.artifact import read_artifact, read_modules, write_artifact
+from modhub.artifact import artifact_files, read_artifact, read_modules
 from modhub.catalog import Catalog
 from modhub.compose import parts_of
 from modhub.compose.taking import Taken, taken, taken_of_images
@@ -16,7 +16,7 @@ from modhub.data import ImageSet, class_folders, folder_of_images, open_data, pl
 from modhub.decompose.teaching import teach as taught
 from modhub.devices import torch_defaults
 from modhub.errors import CompositionError, DataError
-from modhub.files import check_vacant
+from modhub.files import new_directory, write_files
 from modhub.manifest import MANIFEST_NAME
 from modhub.modules import ModuleSet
 from modhub.refs import Ref, rows_of
@@ -77,17 +77,18 @@ def teach_to(
     `modhub.compose.taking`), and `takes_measured` the same on `against`, labelled images of known classes;
     `reporter.warn` tells of large ones.
     """
-    check_vacant(directory, force=force)
-    images = images_of_class(data, label, split)
-    judges = None if against is None else open_data(against, against_split)
-    modules = _modules(on, hub, offline, reporter)
-    _check_one_class(data, label, split, modules.manifest.parent.labels)
-    made = taught(modules, label, images, seed=seed, date=date, reporter=reporter)
-    known, (new,) = parts_of(modules), parts_of(made)
-    with reporter.step("compare with known classes"):
-        guessed = taken(known, new, seed=seed)
-        measured, count = (None, 0) if judges is None else taken_of_images(known, new, judges)
-    write_artifact(directory, made, force=force)
+    # Whether it can be written is known before the work.
+    with new_directory(directory, force=force) as scratch:
+        images = images_of_class(data, label, split)
+        judges = None if against is None else open_data(against, against_split)
+        modules = _modules(on, hub, offline, reporter)
+        _check_one_class(data, label, split, modules.manifest.parent.labels)
+        made = taught(modules, label, images, seed=seed, date=date, reporter=reporter)
+        known, (new,) = parts_of(modules), parts_of(made)
+        with reporter.step("compare with known classes"):
+            guessed = taken(known, new, seed=seed)
+            measured, count = (None, 0) if judges is None else taken_of_images(known, new, judges)
+        write_files(scratch, artifact_files(made))
     (entry,) = made.manifest.modules
     _warn(label, guessed if measured is None else measured, reporter)
     return {

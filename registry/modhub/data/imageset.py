@@ -18,12 +18,18 @@ Pixels = NDArray[np.uint8]
 Indices = NDArray[np.int64]
 
 
+def _unknown() -> None:
+    """The stamp of images that do not say whether they are others."""
+
+
 class ImageSet:
     """Images with one label each.
 
     `labels` are the class names; `targets[i]`, an index into them, is the class of image i. `name` and
     `split` say where the images are from, for manifests and reports. `read(i)` gives the pixels of image i
-    as uint8 (height, width, 1 or 3). A set can be pickled, for workers say, where its `read` can.
+    as uint8 (height, width, 1 or 3). `stamp` gives something for JSON that is another once the images where
+    they are from are others, without reading them all. A set can be pickled, for workers say, where these two
+    can.
     """
 
     def __init__(
@@ -33,12 +39,14 @@ class ImageSet:
         labels: Sequence[str],
         targets: NDArray[Any],
         read: Callable[[int], Pixels],
+        stamp: Callable[[], Any] = _unknown,
     ) -> None:
         self.name = name
         self.split = split
         self.labels = tuple(labels)
         self.targets: Indices = np.asarray(targets, dtype=np.int64)
         self._read = read
+        self.stamp = stamp
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -55,7 +63,7 @@ class ImageSet:
         """The images at `indices`, in that order; the labels stay."""
         chosen = np.asarray(list(indices), dtype=np.int64)
         read = _Chosen(self._read, chosen)
-        return ImageSet(self.name, self.split, self.labels, self.targets[chosen], read)
+        return ImageSet(self.name, self.split, self.labels, self.targets[chosen], read, self.stamp)
 
     def only(self, labels: Sequence[str]) -> ImageSet:
         """The images of `labels`; targets count in the order given. Raises `DataError` for an unknown one."""
@@ -69,12 +77,12 @@ class ImageSet:
         number[[places[label] for label in labels]] = np.arange(len(labels))
         targets = number[self.targets]
         chosen = np.flatnonzero(targets >= 0)
-        return ImageSet(self.name, self.split, labels, targets[chosen], self.subset(chosen)._read)
+        return ImageSet(self.name, self.split, labels, targets[chosen], self.subset(chosen)._read, self.stamp)
 
     def renumbered(self, labels: Sequence[str], rows: Mapping[str, int]) -> ImageSet:
         """The same images, targets counted in `labels`; `rows` has for each of its own its place there."""
         number = np.array([rows[label] for label in self.labels], np.int64)
-        return ImageSet(self.name, self.split, labels, number[self.targets], self._read)
+        return ImageSet(self.name, self.split, labels, number[self.targets], self._read, self.stamp)
 
     def sample(self, per_class: int, seed: int) -> ImageSet:
         """At most `per_class` images of each class, drawn with `seed`; see `split_indices`."""

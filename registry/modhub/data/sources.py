@@ -118,7 +118,8 @@ def folder_of_images(root: Path, split: str, label: str) -> ImageSet:
     if not paths:
         raise DataError(f"The folder '{part}' holds no image.", hint="Name a folder of images.")
     targets = np.zeros(len(paths), np.int64)
-    return ImageSet(_set_name(part), split, [label], targets, _Files(paths))
+    files = _Files(part, paths)
+    return ImageSet(_set_name(part), split, [label], targets, files, files.stamp)
 
 
 def _folder(root: Path, split: str) -> ImageSet:
@@ -139,17 +140,23 @@ def _folder(root: Path, split: str) -> ImageSet:
             hint="Put the images of each class into a folder named as the class.",
         )
     labels = [folder.name for folder in folders]
-    return ImageSet(_set_name(part), used, labels, np.array(targets), _Files(paths))
+    files = _Files(part, paths)
+    return ImageSet(_set_name(part), used, labels, np.array(targets), files, files.stamp)
 
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """Reads the images of these files; unlike a function made on the spot it can be sent to a worker."""
+    """Reads the images of these files below `root`; it can be sent to a worker, unlike a local function."""
 
+    root: Path
     paths: Sequence[Path]
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
         return read_image(self.paths[index])
+
+    def stamp(self) -> list[list[Any]]:
+        # No times: of copies on several machines they differ.
+        return [[path.relative_to(self.root).as_posix(), path.stat().st_size] for path in self.paths]
 
 
 def _part(root: Path, split: str) -> Path:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modhub import __version__
 from modhub.data import ImageSet, split_indices
 from modhub.decompose.base import DecomposeOptions, Parent, aligned, classes_seen, sizes_of, wanted_rows
 from modhub.decompose.channelling import head_tensors
@@ -150,6 +151,7 @@ class _Work:
             return []
         parent = self.parent
         return [
+            __version__,
             Relevance.name,
             parent.sha256,
             parent.trunk.sha256,

@@ -21,7 +21,7 @@ _LOOKED_AT = 16
 
 
 def digest_of_images(images: ImageSet) -> str:
-    """Names, targets and a few images of a set: another set under the same name hardly has the same."""
+    """Names, targets, stamp and a few images of a set: another under the same name hardly has the same."""
     chosen = range(0, len(images), max(1, len(images) // _LOOKED_AT))
     pixels = [sha256_of_bytes(image.tobytes()) for image in images.images(chosen)]
     about = [
@@ -30,6 +30,7 @@ def digest_of_images(images: ImageSet) -> str:
         list(images.labels),
         sha256_of_bytes(images.targets.tobytes()),
         pixels,
+        images.stamp(),
     ]
     return sha256_of_bytes(canonical_json(about))
 

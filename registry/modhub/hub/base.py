@@ -152,7 +152,8 @@ class Hub(Protocol):
     ) -> str:
         """Apply `changes` to `branch` as one commit, all or nothing; the new commit.
 
-        With `parent`, raises `StaleParentError` when the branch is no longer there.
+        With `parent`, raises `StaleParentError` when the branch is no longer there; that may be because this
+        very commit landed, and a hub whose answer got lost was asked again.
         """
 
     def restore(self, repository: RepositoryId, lost: Sequence[Add], *, reporter: Reporter = SILENT) -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import platformdirs
 
-from modhub.errors import IntegrityError, ManifestError, RefError
+from modhub.errors import IntegrityError, ManifestError, RefError, StorageError
 from modhub.files import canonical_json, fsync_directory, parse_json, sha256_of_file, write_bytes
 from modhub.hub.base import FileEntry, Refs
 from modhub.hub.disk import disk_errors, make_directory
@@ -94,7 +94,7 @@ class Cache:
         found = self.find(entry)
         if found is not None:
             return found
-        with self._partial(entry, place) as (stream, partial):
+        with self._telling_what_to_do(), self._partial(entry, place) as (stream, partial):
             found = self.find(entry)
             if found is not None:
                 return found
@@ -120,6 +120,21 @@ class Cache:
                     )
                 os.fsync(stream.fileno())
                 return self._adopt(partial, entry)
+
+    @contextmanager
+    def _telling_what_to_do(self) -> Iterator[None]:
+        """Whose cache refuses may make it smaller or take another; the hub's disk is somebody else's."""
+        try:
+            yield
+        except StorageError as error:
+            if any(f"'{place}'" in error.message for place in (self.root, *self.root.parents)) or (
+                f"'{self.root}/" in error.message
+            ):
+                error.hint = (
+                    "Make room, with 'modhub cache --prune 30' for one, "
+                    f"or name a place that you may write to in {CACHE_VARIABLE}."
+                )
+            raise
 
     def _download(self, stream: BinaryIO, offset: int, entry: FileEntry, download: Fetch) -> None:
         if offset < entry.size:
@@ -249,7 +264,9 @@ class Cache:
         with suppress(FileNotFoundError, NotADirectoryError):
             if path.read_bytes() == content:
                 return
-        write_bytes(path, content)
+        # For working offline only: a disk that refuses it is told of when a file is fetched.
+        with suppress(StorageError):
+            write_bytes(path, content)
 
     def _recall(self, path: Path) -> dict[str, Any] | None:
         try:

@@ -5,17 +5,20 @@ Nothing else in modhub imports that package.
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from modhub.errors import (
     AccessError,
+    BusyError,
     ConflictError,
     HubError,
     IntegrityError,
@@ -40,8 +43,20 @@ OFFICIAL = "https://huggingface.co"
 LFS_FROM_BYTES = 25_000_000
 SIZE_LIMIT = 1 << 53
 ATTEMPTS = 5
+# Seconds before a request is repeated that a hub could not answer just then.
+PAUSES = (0.5, 1.5, 4.0)
+# A hub that wants to be left alone for longer is told of instead.
+LONGEST_PAUSE = 15.0
+# Seconds without a byte after which nothing is waited for any more; the client itself waits for ever.
+SILENCE = 60.0
+# A large commit may be checked for long before it is answered.
+COMMIT_SILENCE = 600.0
 # What the client raises over an answer of another form than it expects.
 _MISREAD = (AttributeError, KeyError, IndexError, RecursionError, TypeError, ValueError)
+# What the client's HTTP library calls a line that broke while it was in use.
+_BROKEN = {"ReadError", "WriteError", "CloseError", "RemoteProtocolError"}
+_Answer = TypeVar("_Answer")
+_FROM_CACHE = "to read what is in the cache, pass --offline."
 # What `modhub serve --read-only` says.
 READ_ONLY = "This hub is read-only"
 # A process-wide constant of the client is changed for the time of an upload.
@@ -126,16 +141,23 @@ class HuggingFaceHub:
         return found
 
     def refs(self, repository: RepositoryId) -> Refs:
-        with self._errors(repository):
-            refs = self._api().list_repo_refs(str(repository))
-            return Refs(
-                branches={self._text(ref.name): self._commit(ref.target_commit) for ref in refs.branches},
-                tags={self._text(ref.name): self._commit(ref.target_commit) for ref in refs.tags},
-            )
+        def ask() -> Refs:
+            with self._errors(repository):
+                refs = self._api().list_repo_refs(str(repository))
+                return Refs(
+                    branches={self._text(ref.name): self._commit(ref.target_commit) for ref in refs.branches},
+                    tags={self._text(ref.name): self._commit(ref.target_commit) for ref in refs.tags},
+                )
+
+        return _patiently(ask)
 
     def commit_of(self, repository: RepositoryId, revision: str) -> str:
-        with self._errors(repository, revision):
-            commit = self._api().repo_info(str(repository), revision=revision).sha
+        def ask() -> str | None:
+            with self._errors(repository, revision):
+                sha: str | None = self._api().repo_info(str(repository), revision=revision).sha
+                return sha
+
+        commit = _patiently(ask)
         if commit is None:
             raise HubError(
                 f"{self._endpoint} does not say which commit '{revision}' of '{repository}' is.",
@@ -157,9 +179,12 @@ class HuggingFaceHub:
         """Only a hub of modhub's own says it."""
         if self.address == "hf":
             return frozenset()
-        with self._errors(repository, commit):
-            info = self._api().repo_info(str(repository), revision=commit, files_metadata=True)
-        said = getattr(info, "missing", ())
+
+        def ask() -> object:
+            with self._errors(repository, commit):
+                return self._api().repo_info(str(repository), revision=commit, files_metadata=True)
+
+        said = getattr(_patiently(ask), "missing", ())
         return frozenset(self._text(path) for path in said) if isinstance(said, list) else frozenset()
 
     def _file(self, entry: RepoFile) -> FileEntry:
@@ -194,15 +219,18 @@ class HuggingFaceHub:
         )
 
     def read(self, repository: RepositoryId, commit: str, path: str, *, limit: int = 16 << 20) -> bytes:
-        content = bytearray()
-        for chunk in self._chunks(repository, commit, path, 0):
-            content += chunk
-            if len(content) > limit:
-                raise HubError(
-                    f"'{path}' in '{repository}' has more than {limit:,} bytes; no more are read at once.",
-                    hint="Take another release, or tell who published it.",
-                )
-        return bytes(content)
+        def ask() -> bytes:
+            content = bytearray()
+            for chunk in self._chunks(repository, commit, path, 0):
+                content += chunk
+                if len(content) > limit:
+                    raise HubError(
+                        f"'{path}' in '{repository}' has more than {limit:,} bytes; no more are read.",
+                        hint="Take another release, or tell who published it.",
+                    )
+            return bytes(content)
+
+        return _patiently(ask)
 
     def download(
         self,
@@ -214,23 +242,36 @@ class HuggingFaceHub:
         offset: int = 0,
         reporter: Reporter = SILENT,
     ) -> None:
-        for attempt in range(1, ATTEMPTS + 1):
+        def some() -> OfflineError | None:
+            """How the line broke after something had come; None once all is there."""
+            nonlocal offset
             before = offset
             try:
                 for chunk in self._chunks(repository, commit, path, offset):
                     destination.write(chunk)
                     reporter.advance(len(chunk))
                     offset += len(chunk)
-                return
             except OfflineError as error:
-                if before == offset == 0:
+                if before == offset:
                     raise
-                # A line that breaks off is worth another try as long as something still comes.
-                if before == offset or attempt == ATTEMPTS:
-                    raise OfflineError(
-                        f"The connection to {self._endpoint} broke off in '{path}' of '{repository}'.",
-                        hint="Run the command again: it goes on from there.",
-                    ) from error
+                return error
+            return None
+
+        # A line that breaks is worth another try as long as something still comes.
+        for _ in range(ATTEMPTS):
+            try:
+                broken = _patiently(some)
+            except OfflineError as error:
+                if offset == 0:
+                    raise
+                broken = error
+                break
+            if broken is None:
+                return
+        raise OfflineError(
+            f"The connection to {self._endpoint} broke off in '{path}' of '{repository}'.",
+            hint="Run the command again: it goes on from there.",
+        ) from broken
 
     def _chunks(self, repository: RepositoryId, commit: str, path: str, offset: int) -> Iterator[bytes]:
         """The file's bytes from `offset` on, whether or not the other side understands `Range`."""
@@ -258,8 +299,15 @@ class HuggingFaceHub:
     def create_repository(
         self, repository: RepositoryId, *, private: bool = False, exist_ok: bool = False
     ) -> None:
-        with self._errors(repository):
-            self._api().create_repo(str(repository), private=private, exist_ok=exist_ok)
+        def ask() -> None:
+            with self._errors(repository):
+                self._api().create_repo(str(repository), private=private, exist_ok=exist_ok)
+
+        # Whether it was made is not known where the answer got lost.
+        if exist_ok:
+            _patiently(ask)
+        else:
+            ask()
 
     def commit(
         self,
@@ -285,12 +333,18 @@ class HuggingFaceHub:
                 operations.append(_addition(change))
         added = [one for one in operations if isinstance(one, CommitOperationAdd)]
         large = [one for one in added if one.upload_info.size > LFS_FROM_BYTES]
-        with self._errors(repository, branch), self._by_lfs(large):
-            info = self._api().create_commit(
-                str(repository), operations, commit_message=message, parent_commit=parent, revision=branch
-            )
+
+        def ask() -> str:
+            with self._errors(repository, branch, silence=COMMIT_SILENCE), self._by_lfs(large):
+                info = self._api().create_commit(
+                    str(repository), operations, commit_message=message, parent_commit=parent, revision=branch
+                )
+            return self._commit(info.oid)
+
+        # It may have landed though its answer got lost; then, with a parent, the second one is stale.
+        made = ask() if parent is None else _patiently(ask)
         reporter.advance(sum(change.size for change in changes if isinstance(change, Add)))
-        return self._commit(info.oid)
+        return made
 
     def restore(self, repository: RepositoryId, lost: Sequence[Add], *, reporter: Reporter = SILENT) -> None:
         added = [_addition(one) for one in lost]
@@ -318,20 +372,29 @@ class HuggingFaceHub:
                     constants.HF_HUB_DISABLE_XET = before
 
     def create_tag(self, repository: RepositoryId, name: str, commit: str) -> None:
-        try:
+        def ask() -> None:
             with self._errors(repository, commit):
                 self._api().create_tag(str(repository), tag=name, revision=commit)
+
+        try:
+            _patiently(ask)
         except ConflictError:
             if self.refs(repository).tags.get(name) != commit:
                 raise
 
     @contextmanager
     def _errors(
-        self, repository: RepositoryId | None = None, revision: str = "", path: str = ""
+        self,
+        repository: RepositoryId | None = None,
+        revision: str = "",
+        path: str = "",
+        *,
+        silence: float | None = None,
     ) -> Iterator[None]:
-        """Turn the client's errors into ours, each with a next step."""
+        """Turn the client's errors into ours, each with a next step; so many seconds of silence are one."""
         try:
-            yield
+            with _limited(SILENCE if silence is None else silence):
+                yield
         except ModhubError:
             raise
         except Exception as error:
@@ -349,6 +412,40 @@ def _addition(change: Add) -> CommitOperationAdd:
 
     content = change.content
     return CommitOperationAdd(change.path, str(content) if isinstance(content, Path) else content)
+
+
+def _patiently(ask: Callable[[], _Answer]) -> _Answer:
+    """What `ask` gives, asked again after a pause where the hub was busy or the line broke."""
+    for pause in PAUSES:
+        try:
+            return ask()
+        except BusyError as error:
+            asked_for = error.after or 0.0
+            if asked_for > LONGEST_PAUSE:
+                raise
+            pause = max(pause, asked_for)
+        except OfflineError as error:
+            if not error.passing:
+                raise
+        time.sleep(pause)
+    return ask()
+
+
+@contextmanager
+def _limited(silence: float) -> Iterator[None]:
+    """Give the client's session a limit where it has none, for as long as this takes."""
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
+    session = get_session()
+    before = session.timeout
+    if before.read is not None:
+        yield
+        return
+    session.timeout = silence
+    try:
+        yield
+    finally:
+        session.timeout = before
 
 
 @contextmanager
@@ -378,7 +475,9 @@ def _mapped(
 
     named = f"'{repository}' on {endpoint}" if repository else endpoint
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return OfflineError("HF_HUB_OFFLINE is set.", hint="Unset it, or pass --offline to use the cache.")
+        return OfflineError(
+            "HF_HUB_OFFLINE is set.", hint="Unset it; to read what is in the cache, pass --offline."
+        )
     if isinstance(error, errors.GatedRepoError):
         return AccessError(f"Access to {named} must be granted first.", hint=_at_the_gate(error, endpoint))
     if isinstance(error, errors.RevisionNotFoundError):
@@ -413,8 +512,9 @@ def _mapped(
     if isinstance(error, errors.HFValidationError):
         return HubError(f"{named} cannot be asked: {error}", hint="Check the name and the address.")
     if isinstance(status, int):
-        said = _first_line(getattr(error, "server_message", None) or str(error))
-        return _by_status(status, named, said)
+        # Of a page for browsers the client would show itself.
+        said = _first_line(getattr(error, "server_message", None) or "")
+        return _by_status(status, named, said, _asked_for(error))
     if _is_network(error):
         return _unreachable(endpoint, error)
     if isinstance(error, _MISREAD) or _http_names(error):
@@ -449,34 +549,53 @@ def _knock(endpoint: str) -> None:
 def _unreachable(endpoint: str, error: Exception) -> OfflineError:
     return OfflineError(
         f"{endpoint} cannot be reached ({_first_line(str(error)) or type(error).__name__}).",
-        hint="Check the address and the network, or pass --offline to use what is in the cache.",
+        hint=f"Check the address and the network; {_FROM_CACHE}",
+        passing=bool(_http_names(error) & _BROKEN) or isinstance(error, ConnectionResetError),
     )
 
 
-def _by_status(status: int, named: str, said: str) -> ModhubError:
+def _by_status(status: int, named: str, said: str, after: float | None = None) -> ModhubError:
+    because = f": {said}" if said else ""
     if status == 401:
         return AccessError(f"{named} wants to know who asks.", hint="Set HF_TOKEN, or run: hf auth login")
     if status == 403:
         hint = "Use a token that may do this."
         if said == READ_ONLY:
             hint = "Push to another hub: this one takes no changes, whatever the token."
-        return AccessError(f"{named} refuses: {said}.", hint=hint)
+        return AccessError(f"{named} refuses{because}.", hint=hint)
     if status == 404:
-        return NotFoundError(f"{named} does not have that: {said}.", hint="Check the name.")
+        return NotFoundError(
+            f"{named} does not have that{because}.", hint="Check the name and the hub's address."
+        )
     if status == 409:
-        return ConflictError(f"It exists already on {named}: {said}.", hint="Choose another name.")
+        return ConflictError(f"It exists already on {named}{because}.", hint="Choose another name.")
     if status == 412:
         return StaleParentError(f"{named} changed meanwhile.", hint="Read it again and repeat the change.")
     if status == 429:
-        return HubError(f"{named} asks for fewer requests.", hint="Wait a minute and try again.")
-    if status >= 500:
-        return HubError(
-            f"{named} failed with status {status}: {said}.", hint="Try again; it is not your doing."
+        while_ = "a minute" if after is None else f"{after:.0f} seconds"
+        return BusyError(
+            f"{named} asks for fewer requests.", hint=f"Wait {while_} and try again.", after=after
         )
+    if status >= 500:
+        message = f"{named} failed with status {status}{because}."
+        if status in (502, 503, 504):
+            return BusyError(message, hint="Try again a little later; it is not your doing.", after=after)
+        return HubError(message, hint="Try again; it is not your doing.")
     return HubError(
-        f"{named} refuses with status {status}: {said}.",
+        f"{named} refuses with status {status}{because}.",
         hint="If that says nothing to you, ask whoever runs the hub.",
     )
+
+
+def _asked_for(error: Exception) -> float | None:
+    """Seconds that an answer asks to wait, where it says so."""
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    after = headers.get("retry-after", "").strip()
+    if not after.isdecimal():
+        # huggingface.co: "api";r=0;t=55
+        told = re.search(r";t=(\d{1,6})\b", headers.get("ratelimit", ""))
+        after = told.group(1) if told else ""
+    return float(after) if after else None
 
 
 def _at_the_gate(error: Exception, endpoint: str) -> str:

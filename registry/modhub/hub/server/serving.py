@@ -127,7 +127,13 @@ class Listening:
         """Answer until `stop` or a signal; `started` is called once connections are accepted."""
         self._server.tell = lambda: started(self.address)
         with self._listener:
-            self._server.run(sockets=[self._listener])
+            try:
+                self._server.run(sockets=[self._listener])
+            except KeyboardInterrupt:
+                # Told to end, and what was begun is answered: that is how a server ends. Before it answered
+                # anybody, it is an interruption like any other.
+                if not self._server.started:
+                    raise
 
     def stop(self) -> None:
         """Finish what is being answered, then return from `run`."""
