@@ -161,10 +161,10 @@ def test_channels_of_a_class_alone_are_chosen_by_what_images_say() -> None:
     assert plan.statistics is not None
     assert set(seen.statistics.moments) == set(plan.statistics.moments)
     assert not np.array_equal(seen.removal.slots, plan.removal.slots)
-    # Images of one side say nothing of the other, and several classes are told by their own images.
+    # For images of one side the other is imagined; several classes are told by their own images.
     one_sided = plan.material(mask, None, Fitting(images.only(["3"]), Imagination()))
     assert one_sided is not None
-    assert plan.seeing(one_sided) is plan
+    assert one_sided.both_sides
     (pair,) = plans(parts_of(digit_modules(), ["3", "5"]))
     both = pair.material(mask, None, Fitting(images, Imagination()))
     assert both is not None

@@ -225,11 +225,6 @@ class Spoiling(FirstChannels):
         ),
         ("head.bias", None, "made '0' with nothing as 'head.bias'; its parent asks for float32 [2]."),
         (
-            "relevance",
-            torch.full((49,), -1.0, dtype=torch.float16),
-            "made '0' with numbers in 'relevance' that are negative.",
-        ),
-        (
             "position_mask.nope",
             torch.ones(1, dtype=torch.uint8),
             "made '0' with a tensor 'position_mask.nope', but its parent has no value 'nope'.",

@@ -140,8 +140,6 @@ def _check_tensors(
             raise _unfit(method, draft, f"numbers in '{key}' that are not finite")
         if tensor.dtype == torch.uint8 and key in wanted and int(tensor.max()) > 1:
             raise _unfit(method, draft, f"values in '{key}' that are neither 0 nor 1")
-    if "relevance" in wanted and float(draft.tensors["relevance"].min()) < 0:
-        raise _unfit(method, draft, "numbers in 'relevance' that are negative")
     try:
         read_statistics(draft.tensors, statistics, graph, space)
     except IntegrityError as error:
