@@ -279,14 +279,16 @@ class TrunkPlan:
         images = self._imagined(fitting)
         if images is None:
             return None, None
-        seen, unseen = apart(len(images), _HELD, len(self.wishes()))
-        return images[seen], self._of_imagination(images[unseen], fitting.seed)
+        first, rest = apart(len(images), _HELD, len(self.wishes()))
+        return images[first], self._of_imagination(images[rest], fitting.seed)
 
     def _fits(self, mask: Mask) -> bool:
         """Whether a network cut to `mask` can be fitted at all."""
         return not mask.all() and not any(position_masks(part.module.tensors) for part in self.parts)
 
     def _examples(self, tune: ImageSet, fitting: Fitting) -> Examples:
+        """With what the parent says of them where a class answers alone, and imagined ones of a side that it
+        hardly finds among them."""
         if all(len(head) > 1 for head in self.heads):
             return Examples(tune)
         asked = asked_about(tune, self.trunk, fitting.seed)
