@@ -175,7 +175,14 @@ def none_of_these(
         parts = world.parts(name, labels)
         seen = labels if tuned == "own" else parent.labels
         tune = None if tuned is None else tuning_images(world, name, seen)
-        classifier = compose(parts, budget=budget, tune=tune, reject=True, imagination=world.imagination)
+        classifier = compose(
+            parts,
+            budget=budget,
+            tune=tune,
+            reject=True,
+            imagination=world.imagination,
+            device=world.device,
+        )
         rows = torch.tensor([parent.labels.index(label) for label in labels])
         own = world.images(dataset, "test").only(list(labels))
         own = own.sample(max(2000 // len(parent.labels), 2000 // len(labels) // 2), 0)

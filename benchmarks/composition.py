@@ -3,8 +3,9 @@
     python benchmarks/composition.py --data D --weights W --out DIR [--minutes 60] [--only pairs,across]
 
 D holds image folders cifar10/{train,test} and cifar100/{train,test}, W the parents' safetensors files. DIR
-keeps every single measurement: run it again to go on where it stopped. Training images make and tune modules,
-test images measure, and nothing is chosen by what is measured here.
+keeps every single measurement: run it again to go on where it stopped, or several times at once to share the
+work. Training images make and tune modules, test images measure, and nothing is chosen by what is measured
+here.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import taught
 import wide
 from ledger import Ledger, Row, markdown
 from modhub.compose import Budget, ComposedClassifier, Part, compose
+from modhub.devices import pick_device
 from world import World
 
 TEN = ("C10-R20", "C10-R32", "C10-R44", "C10-R56")
@@ -58,18 +60,23 @@ def epoch_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> l
 
 
 def no_data(world: World) -> Callable[[list[Part], Budget], ComposedClassifier]:
-    return lambda parts, budget: compose(parts, budget=budget, imagination=world.imagination)
+    return lambda parts, budget: compose(
+        parts, budget=budget, imagination=world.imagination, device=world.device
+    )
 
 
 def random_channels(world: World) -> Callable[[list[Part], Budget], ComposedClassifier]:
     """The same budget spent on random channels, compensated and refitted like any other choice."""
-    return lambda parts, budget: compose(parts, budget=budget, control=0, imagination=world.imagination)
+    return lambda parts, budget: compose(
+        parts, budget=budget, control=0, imagination=world.imagination, device=world.device
+    )
 
 
 def tuned(world: World, name: str) -> Callable[[list[Part], Budget], ComposedClassifier]:
     def build(parts: list[Part], budget: Budget) -> ComposedClassifier:
         labels = [part.name for part in parts]
-        return compose(parts, budget=budget, tune=subsets.tuning_images(world, name, labels))
+        images = subsets.tuning_images(world, name, labels)
+        return compose(parts, budget=budget, tune=images, device=world.device)
 
     return build
 
@@ -171,11 +178,13 @@ def alone_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> l
         def build(parts: list[Part], budget: Budget, name: str = name) -> ComposedClassifier:
             # Images of all classes: "not a cat" must be seen too. Their labels are not read.
             images = subsets.tuning_images(world, name, world.parent(name).labels)
-            return compose(parts, budget=budget, tune=images)
+            return compose(parts, budget=budget, tune=images, device=world.device)
 
         def build_on_own(parts: list[Part], budget: Budget, name: str = name) -> ComposedClassifier:
             images = subsets.tuning_images(world, name, [part.name for part in parts])
-            return compose(parts, budget=budget, tune=images, imagination=world.imagination)
+            return compose(
+                parts, budget=budget, tune=images, imagination=world.imagination, device=world.device
+            )
 
         target = "≤ 1 pp at ≤ 35 % FLOPs"
         found = subsets.alone(world, ledger, name, 0.35, build)
@@ -256,15 +265,14 @@ def teach_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> l
 
 
 def wide_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
-    """Left open without a GPU, unless --wide says for how many epochs to train here."""
-    epochs = arguments.wide or (wide.RECIPE.epochs if torch.cuda.is_available() else None)
+    """Left open on the CPU, unless --wide says for how many epochs to train here."""
+    epochs = arguments.wide or (wide.RECIPE.epochs if world.device.type == "cuda" else None)
     if epochs is None:
-        text = "left open: it takes a GPU, or --wide EPOCHS and patience"
+        text = "left open: it takes --device cuda, or --wide EPOCHS and patience"
         return [Row("2 of 10 on a wide network", wide.PARENT, "≤ 0.5 pp at ≤ 25 % FLOPs", text, None)]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sets = subsets.class_sets(world.images("cifar10", "train").labels, 2, arguments.tuned_sets)
     recipe = replace(wide.RECIPE, epochs=epochs)
-    return wide.two_of_ten(world, ledger, sets, subsets.TUNE_IMAGES, device, recipe)
+    return wide.two_of_ten(world, ledger, sets, subsets.TUNE_IMAGES, recipe)
 
 
 def speed_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
@@ -359,12 +367,15 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=200, help="pairs across parents")
     parser.add_argument("--wide", type=int, metavar="EPOCHS", help="train the wide network here, so long")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="where networks are composed: cpu, cuda or auto")
+    parser.add_argument("--keys", default="", help="measure only what DIR keeps by names like this (regex)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    world = World(arguments.data, arguments.weights, arguments.out)
+    world = World(arguments.data, arguments.weights, arguments.out, pick_device(arguments.device))
     ledger = Ledger(
         arguments.out / "measurements.jsonl",
         seconds=None if arguments.minutes is None else 60 * arguments.minutes,
+        only=arguments.keys,
     )
     rows: list[Row] = []
     for group in arguments.only.split(","):

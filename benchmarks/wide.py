@@ -50,14 +50,13 @@ def two_of_ten(
     ledger: Ledger,
     sets: Sequence[tuple[str, ...]],
     per_class: int,
-    device: torch.device,
     recipe: Recipe = RECIPE,
 ) -> list[Row]:
     """Without data, and tuned with `per_class` unlabelled images of each class; at MODA's budget and less."""
     rows = []
     known = ledger.measure(
         f"wide/{recipe.epochs}/parent",
-        lambda: {"top1": _restricted(world, device, recipe, world.images("cifar10", "test").labels)},
+        lambda: {"top1": _restricted(world, recipe, world.images("cifar10", "test").labels)},
     )
     parent = PARENT if known is None else f"{PARENT}, {recipe.epochs} epochs, {100 * known['top1']:.2f} %"
     for tuned in (False, True):
@@ -71,14 +70,14 @@ def two_of_ten(
                 ) -> dict[str, float]:
                     tune = world.images("cifar10", "train").only(list(labels)).sample(per_class, 0)
                     classifier = compose(
-                        _parts(world, device, recipe, labels),
+                        _parts(world, recipe, labels),
                         budget=Budget(flops=budget),
                         tune=tune if tuned else None,
-                        device=device,
+                        device=world.device,
                     )
                     return {
                         "accuracy": world.accuracy(classifier, "cifar10"),
-                        "restricted": _restricted(world, device, recipe, labels),
+                        "restricted": _restricted(world, recipe, labels),
                         "flops": flops_share(classifier),
                         "params": classifier.trunk_passes[0].report.kept_params_fraction,
                     }
@@ -102,7 +101,7 @@ def two_of_ten(
     return rows
 
 
-def _network(world: World, device: torch.device, recipe: Recipe) -> nn.Module:
+def _network(world: World, recipe: Recipe) -> nn.Module:
     images = world.images("cifar10", "train")
     path = world.out / "trained" / f"{PARENT}-{recipe.epochs}.safetensors"
 
@@ -118,7 +117,7 @@ def _network(world: World, device: torch.device, recipe: Recipe) -> nn.Module:
             recipe,
             mean=mean,
             std=std,
-            device=device,
+            device=world.device,
             checkpoint=path.with_suffix(".checkpoint"),
             say=lambda text: print(f"  {PARENT}: {text}", file=sys.stderr, flush=True),
         )
@@ -130,23 +129,23 @@ def _network(world: World, device: torch.device, recipe: Recipe) -> nn.Module:
     return trained(path, build, fit)
 
 
-def _parts(world: World, device: torch.device, recipe: Recipe, labels: Sequence[str]) -> list[Part]:
+def _parts(world: World, recipe: Recipe, labels: Sequence[str]) -> list[Part]:
     directory = world.out / "modules" / f"{PARENT}-{recipe.epochs}"
     if not directory.exists():
         mean, std = IMAGENET
         decompose_to(
             directory,
-            _network(world, device, recipe),
+            _network(world, recipe),
             world.images("cifar10", "train"),
-            DecomposeSettings(name=PARENT.lower(), mean=mean, std=std, device=str(device)),
+            DecomposeSettings(name=PARENT.lower(), mean=mean, std=std, device=str(world.device)),
         )
     return parts_of(read_artifact(directory), labels)
 
 
-def _restricted(world: World, device: torch.device, recipe: Recipe, labels: Sequence[str]) -> float:
+def _restricted(world: World, recipe: Recipe, labels: Sequence[str]) -> float:
     """Top-1 of the parent's own logits restricted to `labels`, on their test images."""
-    (part, *_) = _parts(world, device, recipe, labels)
-    network, preprocess = _network(world, device, recipe), Preprocess(part.module.manifest.input)
+    (part, *_) = _parts(world, recipe, labels)
+    network, preprocess = _network(world, recipe), Preprocess(part.module.manifest.input)
     images = world.images("cifar10", "test")
     rows = torch.tensor([images.labels.index(label) for label in labels])
     own = images.only(list(labels))

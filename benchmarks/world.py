@@ -18,6 +18,7 @@ from modhub.compose import ComposedClassifier, Part, parts_of
 from modhub.compose.imagining import Imagination
 from modhub.data import ImageSet, open_data
 from modhub.decompose import Parent
+from modhub.devices import CPU
 from modhub.files import pretty_json
 from modhub.modules import ModuleSet
 from modhub.nets import Runner
@@ -53,11 +54,13 @@ PARENTS = {
 class World:
     """`data` holds image folders NAME/{train,test}, `weights` the parents' files; `out` is kept.
 
+    Networks are composed on `device`; decomposing and measuring are the CPU's.
+
     `read_only` sets are in memory: the test images of CIFAR are 30 MB.
     """
 
-    def __init__(self, data: Path, weights: Path, out: Path) -> None:
-        self.data, self.weights, self.out = data, weights, out
+    def __init__(self, data: Path, weights: Path, out: Path, device: torch.device = CPU) -> None:
+        self.data, self.weights, self.out, self.device = data, weights, out, device
         self.imagination = Imagination()
         self.images = cache(self._images)
         self.parent = cache(self._parent)

@@ -21,6 +21,8 @@ from modhub.compose.heads import JoinedHead
 from modhub.compose.imagining import Imagination
 from modhub.compose.plans import Fitting, plans
 from modhub.compose.storage import load_build
+from modhub.compose.transfer import Pictures
+from modhub.data import ImageSet
 from modhub.decompose.calibration import Calibrator, balanced_accuracy, log_odds
 from modhub.errors import IntegrityError
 from modhub.files import pretty_json, sha256_of_bytes
@@ -169,6 +171,40 @@ def test_channels_of_a_class_alone_are_chosen_by_what_images_say() -> None:
     both = pair.material(mask, None, Fitting(images, Imagination()))
     assert both is not None
     assert pair.seeing(both) is pair
+
+
+def test_a_set_among_images_of_others_is_fitted_on_both_alike() -> None:
+    """What its parent says decides, not labels: every second image that it is distilled on is of the set."""
+    images = digits("012345")
+    (plan,) = plans(parts_of(digit_modules(), ["3", "5"]))
+
+    def share(tune: ImageSet) -> float:
+        material = plan.material(plan.mask(None), None, Fitting(tune, Imagination()))
+        assert material is not None
+        assert isinstance(material.transfer, Pictures)
+        pixels, _ = pixels_of(material.transfer.images)
+        with torch.inference_mode():
+            (answer,) = plan.whole.answers(pixels)
+        assert answer.against is not None
+        of_set = answer.head.scaled(answer.margin).logsumexp(1) > answer.against[:, 0]
+        drawn = material.transfer.chances
+        assert material.both_sides == (drawn is not None)
+        return float(of_set.double().mean() if drawn is None else drawn[of_set.numpy()].sum())
+
+    assert share(images) == pytest.approx(0.5, abs=0.05)
+    assert share(images.only(["0", "1", "2", "3"])) == pytest.approx(0.5, abs=0.05)
+    # Where most are of the set, or hardly any, all are taken as they come.
+    assert share(images.only(["3", "5"])) > 0.9
+    assert share(images.only(["0", "3", "5"])) == pytest.approx(2 / 3, abs=0.1)
+    assert share(images.only(["0", "1"])) < 0.1
+
+
+def test_a_set_that_knows_no_siblings_takes_images_as_they_come() -> None:
+    (plan,) = plans(parts_of(digit_modules(), ["0", "1", "2", "3", "4", "5"]))
+    mask = plan.mask(Budget(flops=0.5))
+    material = plan.material(mask, None, Fitting(digits("012345"), Imagination()))
+    assert material is not None
+    assert not material.both_sides
 
 
 def test_a_build_keeps_its_siblings(tmp_path: Path) -> None:

@@ -288,12 +288,15 @@ class TrunkPlan:
 
     def _examples(self, tune: ImageSet, fitting: Fitting) -> Examples:
         """With what the parent says of them where a class answers alone, and imagined ones of a side that it
-        hardly finds among them."""
-        if all(len(head) > 1 for head in self.heads):
+        hardly finds among them; or where several classes would drown in images of others."""
+        alone = any(len(head) == 1 for head in self.heads)
+        if not alone and any(head.tensors.siblings is None for head in self.whole.heads):
             return Examples(tune)
         asked = asked_about(tune, self.trunk, fitting.seed)
         with fitting.reporter.step("ask the parent"):
             examples = Examples(asked, self._wanted_in(asked))
+        if not alone:
+            return examples if examples.outnumbered else Examples(tune)
         if len(self.parts) > 1 or examples.lacking is None:
             return examples
         images = self._imagined(fitting)
@@ -316,13 +319,18 @@ class TrunkPlan:
         return fitting.imagination.images(trunk, self.spec, wishes, fitting.reporter)
 
     def _wanted_in(self, images: ImageSet) -> NDArray[np.bool_]:
-        """(images,) whether the whole network says yes for some class that answers alone."""
-        single = [number for number, head in enumerate(self.whole.heads) if head.classes == 1]
+        """(images,) whether the whole network says yes for some class that answers alone; where none does,
+        whether its parent holds an image likelier of some head's classes than of their siblings."""
+        alone = any(head.classes == 1 for head in self.whole.heads)
         found = np.zeros(len(images), np.bool_)
         for pixels, indices in images.batches(_BATCH):
-            found[indices] = (
-                decisions(self.whole, self.whole.preprocess(pixels))[:, single].bool().any(1).numpy()
-            )
+            with torch.inference_mode():
+                for answer in self.whole.answers(pixels):
+                    if answer.head.classes == 1:
+                        found[indices] |= (answer.log_odds()[:, 0] > 0).numpy()
+                    elif not alone and answer.against is not None:
+                        claimed = answer.head.scaled(answer.margin).logsumexp(1)
+                        found[indices] |= (claimed > answer.against[:, 0]).numpy()
         return found
 
     def wishes(self) -> dict[str, Wish]:

@@ -35,7 +35,7 @@ _MOST = 600
 _COPIES = 3
 """Changed copies of each image that layers are refitted on."""
 _ASKED = 8
-"""Times as many images as layers are refitted on are looked through for a class that answers alone."""
+"""Times as many images as layers are refitted on are looked through for those of the classes."""
 _SIDE = 20
 """Fewer images that its parent says no to do not stand for all that is not of the class, nor fewer that it
 says yes to for the class."""
@@ -55,7 +55,8 @@ _BATCH = 50
 class Examples:
     """What a caller gives to tune on.
 
-    `said` (images,) is what its parent says of each where a class answers alone, and None elsewhere.
+    `said` (images,) is what its parent says of each, where both answers are to be fitted on alike: whether a
+    class that answers alone is there, or whether it is of the set of classes. None elsewhere.
     `imagined` are normalised synthetic images in place of those that it says yes, or no, to, where there are
     hardly any.
     """
@@ -63,6 +64,14 @@ class Examples:
     images: ImageSet
     said: NDArray[np.bool_] | None = None
     imagined: Tensor | None = None
+
+    @property
+    def outnumbered(self) -> bool:
+        """Whether the images that get a yes are the fewer, but not hardly any."""
+        if self.said is None:
+            return False
+        yes = int(self.said.sum())
+        return _SIDE <= yes < len(self.said) - yes
 
     @property
     def lacking(self) -> bool | None:
@@ -98,8 +107,8 @@ class Material:
 
     Layers are refitted on `images`, normalised; `transfer` is what the network is distilled on, and `judged`
     are those of the images that it does not hold. `others` were not fitted on at all, to recalibrate on; none
-    when there were too few. `both_sides` says that images were chosen for a class that answers alone, some of
-    it and some of others.
+    when there were too few. `both_sides` says that images of what the network is for and images of other
+    classes were chosen alike.
     """
 
     images: Tensor
@@ -135,7 +144,7 @@ class Material:
 
     @classmethod
     def of_images(cls, examples: Examples, spec: InputSpec, trunk: Network, seed: int) -> Material:
-        """For a class that answers alone, images that its parent says yes and no to are fitted on alike."""
+        """Of images that its parent says yes and no to, both are fitted on alike."""
         most = room(trunk)
         images, said = examples.images, examples.said
         chances, one_sided = None, examples.lacking is not None
@@ -194,7 +203,7 @@ class Material:
 
 
 def asked_about(tune: ImageSet, trunk: Network, seed: int) -> ImageSet:
-    """Those of `tune` that a class answering alone is looked for in, of every label as many."""
+    """Those of `tune` that the parent is asked about, of every label as many."""
     return tune.sample(max(_ASKED * room(trunk) // max(len(tune.labels), 1), 1), seed)
 
 
