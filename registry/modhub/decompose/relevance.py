@@ -54,7 +54,7 @@ from modhub.reporter import Reporter
 
 __all__ = ["Relevance"]
 
-_ORDER_WORK = 20_000_000_000
+_ORDER_WORK = 100_000_000_000
 """Numbers that ordering the channels of all classes may change before first charges have to do."""
 _EXAMINED = 16
 

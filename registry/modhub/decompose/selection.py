@@ -34,6 +34,8 @@ Array: TypeAlias = NDArray[np.float64]
 _RIDGE = 1e-4
 _EXACT = 1024
 """Groups with more slots than this are ordered by their first charges only."""
+_BLOCK = 64
+"""Channels that leave before the matrices of those that stay are brought up to date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,14 +226,66 @@ def _left_alone(correlations: NDArray[Any], inside: NDArray[np.bool_]) -> Array:
     return np.asarray(1 / np.diagonal(np.linalg.inv(block)).clip(1.0))
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Value:
-    """One value's share of a group: the slots of its channels, precision and quadratic form on the kept."""
+    """One value's share of a group: the slots of its channels, their precision and the quadratic form of the
+    margin's changes, both (channels, channels), or where channels are taken for independent (channels,)."""
 
     slots: NDArray[np.int64]
     precision: Array
     form: Array
-    alive: NDArray[np.bool_]
+
+
+class _Leaving:
+    """The channels of a value leave one by one; what the margin asked of one is asked of those it is guessed
+    from.
+
+    Each that leaves changes both matrices by a product of vectors. These are collected, and taken in a block
+    at a time; what a channel is charged hangs on the diagonals only, which are changed at once.
+    """
+
+    def __init__(self, value: _Value) -> None:
+        self.slots = value.slots
+        self._precision, self._form = value.precision.copy(), value.form.copy()
+        self._variance, self._worth = np.diagonal(value.precision).copy(), np.diagonal(value.form).copy()
+        self._alive = np.ones(len(value.slots), np.bool_)
+        # Three vectors for each channel that left since the last block: its row of the precision, what was
+        # asked of it, and its guess from the others.
+        self._rows, self._asked, self._guess = np.zeros((3, _BLOCK, len(value.slots)))
+        self._collected = 0
+
+    def charges(self, count: int) -> Array:
+        """(count,) what each slot costs to leave next, of the channels that are still there."""
+        charges = np.zeros(count)
+        np.add.at(charges, self.slots[self._alive], (self._worth / self._variance)[self._alive])
+        return charges
+
+    def leave(self, slot: int) -> None:
+        """Every channel of the slot."""
+        for channel in np.flatnonzero((self.slots == slot) & self._alive):
+            self._leave(int(channel))
+
+    def _leave(self, channel: int) -> None:
+        done = self._collected
+        rows, asked, guess = self._rows[:done], self._asked[:done], self._guess[:done]
+        row = self._precision[channel] + rows[:, channel] @ guess
+        pull = self._form[channel] + asked[:, channel] @ guess + guess[:, channel] @ asked
+        share = -row / row[channel]
+        # a gᵀ + g aᵀ + w g gᵀ is (a + w/2 g) gᵀ and its transpose.
+        pull += pull[channel] / 2 * share
+        self._alive[channel] = False
+        away = ~self._alive
+        for vector, kept in ((row, self._rows), (pull, self._asked), (share, self._guess)):
+            vector[away] = 0.0
+            kept[done] = vector
+        self._variance += row * share
+        self._worth += 2 * pull * share
+        self._collected += 1
+        if self._collected == _BLOCK:
+            self._precision += self._rows.T @ self._guess
+            crossed = self._asked.T @ self._guess
+            self._form += crossed + crossed.T
+            self._collected = 0
 
 
 def _group_order(
@@ -245,22 +299,17 @@ def _group_order(
     ]
     if group.size > _EXACT or any(value.precision.ndim == 1 for value in values):
         return _by_first_charge(group, values)
-    charges = np.zeros(group.size)
-    order = np.zeros(group.size, np.int64)
-    paid = np.zeros(group.size)
+    leaving = [_Leaving(value) for value in values]
+    order, paid = np.zeros(group.size, np.int64), np.zeros(group.size)
     gone = np.zeros(group.size, np.bool_)
     for step in range(group.size):
-        charges[:] = 0
-        for value in values:
-            charge = np.diagonal(value.form) / np.diagonal(value.precision)
-            np.add.at(charges, value.slots[value.alive], charge[value.alive])
+        charges = np.sum([each.charges(group.size) for each in leaving], axis=0)
         charges[gone] = np.inf
         slot = int(charges.argmin())
         order[step], paid[step] = group.start + slot, max(charges[slot], 0.0)
         gone[slot] = True
-        for value in values:
-            for channel in np.flatnonzero((value.slots == slot) & value.alive):
-                _remove(value, int(channel))
+        for each in leaving:
+            each.leave(slot)
     return order, paid
 
 
@@ -272,30 +321,11 @@ def _value_of(
         return None
     slots = layout[inside] - group.start
     slope = sensitivity[inside]
-    alive = np.ones(len(slots), np.bool_)
     if moments.covariance.ndim == 1 or len(slots) > _EXACT:
-        return _Value(slots, 1 / moments.variance[inside].clip(1e-12), slope, alive)
-    covariance: Array = moments.covariance[np.ix_(inside, inside)]
+        return _Value(slots, 1 / moments.variance[inside].clip(1e-12), slope)
+    covariance: Array = moments.covariance[np.ix_(inside, inside)].astype(np.float64)
     floor = _RIDGE * max(float(np.diagonal(covariance).mean()), 1e-12)
-    precision: Array = np.linalg.inv(covariance + np.eye(len(covariance)) * floor).astype(np.float64)
-    return _Value(slots, precision, np.diag(slope), alive)
-
-
-def _remove(value: _Value, channel: int) -> None:
-    """The channel leaves; what the margin asked of it is asked of those it is guessed from."""
-    value.alive[channel] = False
-    guess = -value.precision[channel] / value.precision[channel, channel]
-    guess[~value.alive] = 0.0
-    asked = value.form[channel].copy()
-    asked[~value.alive] = 0.0
-    own = value.form[channel, channel]
-    value.form += np.outer(asked, guess) + np.outer(guess, asked) + own * np.outer(guess, guess)
-    row = value.precision[channel].copy()
-    value.precision -= np.outer(row, row) / row[channel]
-    for matrix in (value.form, value.precision):
-        matrix[channel] = 0.0
-        matrix[:, channel] = 0.0
-        matrix[channel, channel] = 1.0
+    return _Value(slots, np.linalg.inv(covariance + np.eye(len(covariance)) * floor), np.diag(slope))
 
 
 def _by_first_charge(group: ChannelGroup, values: list[_Value]) -> tuple[NDArray[np.int64], Array]:
