@@ -325,7 +325,8 @@ def _value_of(
         return _Value(slots, 1 / moments.variance[inside].clip(1e-12), slope)
     covariance: Array = moments.covariance[np.ix_(inside, inside)].astype(np.float64)
     floor = _RIDGE * max(float(np.diagonal(covariance).mean()), 1e-12)
-    return _Value(slots, np.linalg.inv(covariance + np.eye(len(covariance)) * floor), np.diag(slope))
+    inverse = np.linalg.inv(covariance + np.eye(len(covariance)) * floor)
+    return _Value(slots, np.asarray(inverse, np.float64), np.diag(slope))
 
 
 def _by_first_charge(group: ChannelGroup, values: list[_Value]) -> tuple[NDArray[np.int64], Array]:
