@@ -16,6 +16,7 @@ from modhub_cli.options import (
     hub_option,
     multiple_option,
     offline_option,
+    patience_option,
     reporting,
     seed_option,
     target_option,
@@ -73,6 +74,7 @@ def loss(text: str) -> float:
 )
 @multiple_option
 @tune_option
+@patience_option
 @calibrate_option
 @click.option("--reject", is_flag=True, help="Let it answer 'none of these'.")
 @seed_option
@@ -89,6 +91,7 @@ def command(
     max_loss: float | None,
     multiple: int,
     tune: str | None,
+    patience: float,
     calibrate: str | None,
     reject: bool,
     seed: int,
@@ -114,6 +117,7 @@ def command(
         max_loss=max_loss,
         multiple=multiple,
         tune=tune,
+        patience=patience,
         calibrate=calibrate,
         reject=reject,
         seed=seed,

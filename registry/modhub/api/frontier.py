@@ -32,6 +32,7 @@ def frontier(
     control: bool = True,
     multiple: int = 1,
     seed: int = 0,
+    patience: float = 1.0,
     device: str = "auto",
     hub: str | Catalog | None = None,
     offline: bool = False,
@@ -54,6 +55,7 @@ def frontier(
         control=control,
         multiple=multiple,
         seed=seed,
+        patience=patience,
         device=place,
         reporter=reporter,
     )

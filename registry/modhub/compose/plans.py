@@ -75,12 +75,14 @@ def plans(parts: Sequence[Part], device: torch.device = CPU) -> list[TrunkPlan]:
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """What slim networks are fitted on: the images of `tune`, or where it is None those of `imagination`."""
+    """What slim networks are fitted on: the images of `tune`, or where it is None those of `imagination`;
+    and how many times as long as by default."""
 
     tune: ImageSet | None
     imagination: Imagination
     seed: int = 0
     reporter: Reporter = SILENT
+    patience: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,9 @@ class TrunkPlan:
                 reference = decisions(self.whole, measured)
                 plan = self.seeing(material, fitting.reporter)
             mask = plan.chosen(limit, material, fitting.seed, fitting.reporter)
-            found = plan.compile(mask, material, seed=fitting.seed, reporter=fitting.reporter)
+            found = plan.compile(
+                mask, material, seed=fitting.seed, patience=fitting.patience, reporter=fitting.reporter
+            )
             if float((decisions(found, measured) != reference).float().mean()) <= goal:
                 best, high = found, middle
             else:
@@ -362,11 +366,13 @@ class TrunkPlan:
         material: Material | None = None,
         *,
         seed: int = 0,
+        patience: float = 1.0,
         reporter: Reporter = SILENT,
     ) -> TrunkPass:
         """The trunk cut to `mask`, removed channels folded into what reads them, and the joined heads.
 
-        With `material` the slim network is fitted to its parent's answers on it.
+        With `material` the slim network is fitted to its parent's answers on it, for `patience` times as
+        long as by default.
         """
         space = self.space
         dense = positioned(self.trunk, self.parts)
@@ -390,6 +396,7 @@ class TrunkPlan:
                 material,
                 None if statistics is None else statistics.sensitivity,
                 seed=seed,
+                patience=patience,
                 device=self.device,
                 reporter=reporter,
             )
