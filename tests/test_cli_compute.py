@@ -250,17 +250,13 @@ def test_frontier_shows_the_trade(home, modhub, tmp_path):
 def test_a_budget_of_time(home, modhub, tmp_path):
     modhub.go(home / "work")
     build = tmp_path / "quick"
-    patience = ("--patience", "0.01")
-    modhub.good("compose", "-o", build, "--budget", "time=0.95", "--budget", "flops=0.9", *patience, "-q")
-    assert BuildOptions.read(build / "options.json").patience == 0.01
-    assert modhub("compose", "-o", build, "--force", "--patience", "0").code == 2
+    modhub.good("compose", "-o", build, "--budget", "time=0.95", "--budget", "flops=0.9", "-q")
     options = json.loads((build / "options.json").read_text())
     assert (options["time"], options["flops"], options["params"]) == (0.95, 0.9, None)
     # Replacing a class composes with the same budgets; builds of before know nothing of time.
-    del options["time"], options["patience"]
+    del options["time"]
     (build / "options.json").write_text(json.dumps(options))
-    again = BuildOptions.read(build / "options.json")
-    assert (again.budget, again.patience) == (Budget(flops=0.9), 1.0)
+    assert BuildOptions.read(build / "options.json").budget == Budget(flops=0.9)
     row = ("frontier", "--data", "digits", "--budgets", "0.95", "--kind", "time", "--no-random", "--json")
     (point,) = modhub.good(*row).json["points"]
     assert point["time"] <= 0.95

@@ -5,9 +5,6 @@ import dataclasses
 import itertools
 import json
 import pickle
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import jsonschema
@@ -19,7 +16,6 @@ from hypothesis import strategies as st
 
 from modhub.compose import Budget, ComposedClassifier, Part, compose, parts_of
 from modhub.compose.compiler import joined
-from modhub.compose.distilling import distilled
 from modhub.compose.plans import plans
 from modhub.compose.synthetic import dead_leaves
 from modhub.compose.tuning import apart
@@ -27,7 +23,6 @@ from modhub.data import ImageSet
 from modhub.errors import BudgetError, CompositionError, DataError, IntegrityError, ManifestError
 from modhub.evaluate import RestrictedParent, evaluate
 from modhub.nets import Runner
-from modhub.reporter import Reporter
 from tests.digit_parents import digit_modules, digit_parent, digits, pixels_of
 from tests.pico import pico_set
 
@@ -198,38 +193,6 @@ def test_more_budget_never_drops_a_channel() -> None:
     masks = [plan.mask(Budget(flops=step / 20)) for step in range(4, 21)]
     for smaller, larger in itertools.pairwise(masks):
         assert (larger | smaller == larger).all()
-
-
-class _Steps(Reporter):
-    """How many steps a slim network is distilled for."""
-
-    def __init__(self) -> None:
-        self.counts: list[int | None] = []
-
-    @contextmanager
-    def step(self, title: str, total: int | None = None) -> Iterator[None]:
-        if title == "distil":
-            self.counts.append(total)
-        yield
-
-
-def test_patience_lets_a_large_network_learn_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is large is a matter of the limit, which this test lowers."""
-    module = sys.modules[distilled.__module__]
-    monkeypatch.setattr(module, "_WORK", 1e9)
-    monkeypatch.setattr(module, "_STEPS", (2, 1500))
-    parts, told = parts_of(digit_modules(), ["1", "4"]), _Steps()
-    for patience in (1.0, 3.0, 0.1):
-        compose(parts, budget=Budget(flops=0.6), patience=patience, reporter=told)
-    usual, longer, shorter = (count or 0 for count in told.counts)
-    assert 2.5 * usual < longer < 3.5 * usual
-    assert shorter < usual
-
-
-@pytest.mark.parametrize("patience", [0.0, -1.0, 1001.0, float("nan")])
-def test_an_absurd_patience_is_refused(patience: float) -> None:
-    with pytest.raises(BudgetError, match=r"is not between 0\.001 and 1000"):
-        compose(parts_of(pico_set()), patience=patience)
 
 
 @pytest.mark.parametrize("multiple", [2, 4])

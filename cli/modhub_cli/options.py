@@ -23,7 +23,6 @@ __all__ = [
     "hub_option",
     "multiple_option",
     "offline_option",
-    "patience_option",
     "reporting",
     "root_option",
     "seed_option",
@@ -83,13 +82,6 @@ tune_option = click.option(
     "--tune",
     metavar="DATA",
     help="Unlabelled images to tune each slim network with; also a folder without class folders.",
-)
-patience_option = click.option(
-    "--patience",
-    type=click.FloatRange(0.001, 1000),
-    default=1.0,
-    show_default=True,
-    help="Fit large slim networks so many times as long; 1 is about a minute on two cores.",
 )
 calibrate_option = click.option(
     "--calibrate", metavar="DATA", help="A few labelled images per class to calibrate with."

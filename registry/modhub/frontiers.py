@@ -127,7 +127,6 @@ def frontier(
     control: bool = True,
     multiple: int = 1,
     seed: int = 0,
-    patience: float = 1.0,
     device: torch.device = CPU,
     reporter: Reporter = SILENT,
 ) -> Frontier:
@@ -135,8 +134,8 @@ def frontier(
 
     `data` are labelled images that had no say in anything: with them accuracies are measured, and with
     `control` those of random channels. Without them only the agreement with the whole trunks is, on synthetic
-    images that nothing was fitted on. `tune` and `patience` as for `compose`. Raises `BudgetError` when even
-    the largest budget cannot be met, and for another `kind`.
+    images that nothing was fitted on. `tune` as for `compose`. Raises `BudgetError` when even the largest
+    budget cannot be met, and for another `kind`.
     """
     if kind not in KINDS:
         raise BudgetError(
@@ -161,7 +160,6 @@ def frontier(
                 budget=budget,
                 tune=tune,
                 seed=seed,
-                patience=patience,
                 control=random,
                 imagination=imagination,
                 device=device,

@@ -16,7 +16,6 @@ from modhub_cli.options import (
     hub_option,
     multiple_option,
     offline_option,
-    patience_option,
     reporting,
     seed_option,
     target_option,
@@ -74,7 +73,6 @@ def loss(text: str) -> float:
 )
 @multiple_option
 @tune_option
-@patience_option
 @calibrate_option
 @click.option("--reject", is_flag=True, help="Let it answer 'none of these'.")
 @seed_option
@@ -91,7 +89,6 @@ def command(
     max_loss: float | None,
     multiple: int,
     tune: str | None,
-    patience: float,
     calibrate: str | None,
     reject: bool,
     seed: int,
@@ -117,7 +114,6 @@ def command(
         max_loss=max_loss,
         multiple=multiple,
         tune=tune,
-        patience=patience,
         calibrate=calibrate,
         reject=reject,
         seed=seed,

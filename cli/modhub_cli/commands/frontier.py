@@ -14,7 +14,6 @@ from modhub_cli.options import (
     hub_option,
     multiple_option,
     offline_option,
-    patience_option,
     reporting,
     seed_option,
     tune_option,
@@ -50,7 +49,6 @@ def fractions(text: str) -> tuple[float, ...]:
 )
 @click.option("--kind", type=click.Choice(["flops", "params", "time"]), default="flops", show_default=True)
 @tune_option
-@patience_option
 @multiple_option
 @click.option("--no-random", is_flag=True, help="Leave out the random channels beside each network.")
 @click.option("-o", "--out", "target", type=directory, help="For a page and JSON.")
@@ -67,7 +65,6 @@ def command(
     budgets: tuple[float, ...] | None,
     kind: str,
     tune: str | None,
-    patience: float,
     multiple: int,
     no_random: bool,
     target: Path | None,
@@ -99,7 +96,6 @@ def command(
             budgets=budgets or BUDGETS,
             kind=kind,
             tune=tune,
-            patience=patience,
             control=not no_random,
             multiple=multiple,
             seed=seed,

@@ -62,7 +62,6 @@ class BuildOptions:
     multiple: int = 1
     reject: bool = False
     seed: int = 0
-    patience: float = 1.0
 
     @classmethod
     @hinting(_AGAIN)
@@ -79,9 +78,6 @@ class BuildOptions:
             multiple=fields.integer("multiple", minimum=1) if "multiple" in fields.value else 1,
             reject=fields.boolean("reject"),
             seed=fields.integer("seed", minimum=-(2**53)),
-            patience=fields.number("patience", minimum=1e-3, maximum=1000)
-            if "patience" in fields.value
-            else 1.0,
         )
         try:
             _ = options.budget
@@ -119,7 +115,6 @@ def compose(
     calibrate: ImageSet | str | None = None,
     reject: bool = False,
     seed: int = 0,
-    patience: float = 1.0,
     device: str = "auto",
     reporter: Reporter = SILENT,
 ) -> ComposedClassifier:
@@ -142,7 +137,6 @@ def compose(
         budget=budget,
         reject=reject,
         seed=seed,
-        patience=patience,
         device=place,
         reporter=reporter,
         tune=tuning,
@@ -191,7 +185,6 @@ def compose_project(
     calibrate: str | None = None,
     reject: bool = False,
     seed: int = 0,
-    patience: float = 1.0,
     device: str = "auto",
     force: bool = False,
     hub: str | Catalog | None = None,
@@ -211,14 +204,7 @@ def compose_project(
         lock = read_lock(project)
         if lock is None or not lock.fulfils(read_project(project)):
             lock = lock_project(project, hub=hub, offline=offline, reporter=reporter).lock
-    options = BuildOptions(
-        **(budgets or {}),
-        max_loss=max_loss,
-        multiple=multiple,
-        reject=reject,
-        seed=seed,
-        patience=patience,
-    )
+    options = BuildOptions(**(budgets or {}), max_loss=max_loss, multiple=multiple, reject=reject, seed=seed)
     return _build(
         lock,
         project_text(project),
@@ -319,7 +305,6 @@ def _build(
             budget=options.budget,
             reject=options.reject,
             seed=options.seed,
-            patience=options.patience,
             device=device,
             reporter=reporter,
             tune=tuning,

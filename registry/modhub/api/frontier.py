@@ -32,7 +32,6 @@ def frontier(
     control: bool = True,
     multiple: int = 1,
     seed: int = 0,
-    patience: float = 1.0,
     device: str = "auto",
     hub: str | Catalog | None = None,
     offline: bool = False,
@@ -55,7 +54,6 @@ def frontier(
         control=control,
         multiple=multiple,
         seed=seed,
-        patience=patience,
         device=place,
         reporter=reporter,
     )

@@ -14,7 +14,6 @@ from modhub.compose.parts import Part, distinct_parts
 from modhub.compose.plans import Fitting, TrunkPlan, plans
 from modhub.data import ImageSet
 from modhub.devices import CPU, torch_defaults
-from modhub.errors import BudgetError
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["compose", "joined"]
@@ -29,7 +28,6 @@ def compose(
     calibrate: ImageSet | None = None,
     reject: bool = False,
     seed: int = 0,
-    patience: float = 1.0,
     control: int | None = None,
     imagination: Imagination | None = None,
     device: torch.device = CPU,
@@ -40,21 +38,18 @@ def compose(
     Modules are grouped by the content of their trunk: one union of masks, one network, one pass each. With a
     `budget` channels are chosen again, for the set, and what is left is fitted to answer as the parent does:
     on the images of `tune`, whose labels are not looked at, or on synthetic ones. `calibrate` are a few
-    labelled images of every class (see `adjusting`), which may be called as its module is. Fitting is limited
-    to about a minute on two cores, which is less than large networks could use: `patience` (0.001 to 1000) is
-    how many times as long it may take. `control` draws the channels that go at random with that seed, to
-    compare with. `imagination` keeps synthetic images for the next call.
+    labelled images of every class (see `adjusting`), which may be called as its module is. `control` draws
+    the channels that go at random with that seed, to compare with. `imagination` keeps synthetic images for
+    the next call.
     What is fitted is fitted on `device`; the classifier is on the CPU. Where gradients are switched off they
     are on again for as long as this takes.
 
     Raises `CompositionError` for no modules, two that share a label, or files that do not fit each other, and
-    `BudgetError` for a budget that cannot be met or such a `patience`.
+    `BudgetError`.
     """
-    if not 0.001 <= patience <= 1000:
-        raise BudgetError(f"A patience of {patience:g} is not between 0.001 and 1000.", hint="Use 1 or 5.")
     wanted = distinct_parts(parts)
     planned = plans(wanted, device)
-    fitting = Fitting(tune, imagination or Imagination(seed, device), seed, reporter, patience)
+    fitting = Fitting(tune, imagination or Imagination(seed, device), seed, reporter)
     passes = []
     for plan in reporter.track(planned, "compile trunks", len(planned)):
         if budget is not None and budget.max_loss is not None:
@@ -67,7 +62,7 @@ def compose(
             plan = plan.seeing(material, reporter)
             if budget is not None and control is None:
                 mask = plan.chosen(budget, material, seed, reporter)
-        passes.append(plan.compile(mask, material, seed=seed, patience=patience, reporter=reporter))
+        passes.append(plan.compile(mask, material, seed=seed, reporter=reporter))
     classifier = joined(wanted, planned, passes, reject=reject)
     if calibrate is not None:
         with reporter.step("calibrate"):

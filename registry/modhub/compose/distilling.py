@@ -50,7 +50,7 @@ _MEMORY = 1 << 30
 _WORK = 4e12
 """Multiply-adds that distillation may take: about a minute on two cores."""
 _STEPS = (60, 1500)
-"""The fewest and the most; both limits grow with the caller's patience."""
+"""The fewest and the most."""
 
 
 def distilled(
@@ -64,7 +64,6 @@ def distilled(
     judged: Tensor,
     sensitivity: Mapping[str, NDArray[np.float64]] | None = None,
     *,
-    patience: float = 1.0,
     reporter: Reporter = SILENT,
 ) -> Network:
     """`slim`, trained towards `dense`; both have their batch-norms fused and are on the device that computes.
@@ -89,7 +88,7 @@ def distilled(
     course = _Course(teacher, pupil, lessons, judged, size, kept, worth)
     start = pupil.weights()
     before = course.apart()
-    steps = _steps(dense, slim, lessons, size, patience)
+    steps = _steps(dense, slim, lessons, size)
     trial = -(-steps // _TRIAL)
     with reporter.step("distil", steps + trial * len(_HINTS)):
         found = [course.take(start, hints, trial, reporter) for hints in _HINTS]
@@ -251,9 +250,9 @@ class _Course:
         return self.apart()
 
 
-def _steps(dense: Network, slim: Network, lessons: TransferSet, size: int, patience: float) -> int:
+def _steps(dense: Network, slim: Network, lessons: TransferSet, size: int) -> int:
     fewest, most = _STEPS
     # A step is a pass of the parent, and one forward and back, which costs as two, of the slim network.
     work = size * (cost(dense).flops + 3 * cost(slim).flops)
     seen = lessons.rounds * len(lessons) // size
-    return int(min(max(patience * _WORK / max(work, 1), fewest), max(patience, 1) * most, max(seen, fewest)))
+    return int(min(max(_WORK / max(work, 1), fewest), most, max(seen, fewest)))

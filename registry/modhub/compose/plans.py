@@ -75,14 +75,12 @@ def plans(parts: Sequence[Part], device: torch.device = CPU) -> list[TrunkPlan]:
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """What slim networks are fitted on: the images of `tune`, or where it is None those of `imagination`;
-    and how many times as long as by default."""
+    """What slim networks are fitted on: the images of `tune`, or where it is None those of `imagination`."""
 
     tune: ImageSet | None
     imagination: Imagination
     seed: int = 0
     reporter: Reporter = SILENT
-    patience: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -190,9 +188,7 @@ class TrunkPlan:
                 reference = decisions(self.whole, measured)
                 plan = self.seeing(material, fitting.reporter)
             mask = plan.chosen(limit, material, fitting.seed, fitting.reporter)
-            found = plan.compile(
-                mask, material, seed=fitting.seed, patience=fitting.patience, reporter=fitting.reporter
-            )
+            found = plan.compile(mask, material, seed=fitting.seed, reporter=fitting.reporter)
             if float((decisions(found, measured) != reference).float().mean()) <= goal:
                 best, high = found, middle
             else:
@@ -366,13 +362,11 @@ class TrunkPlan:
         material: Material | None = None,
         *,
         seed: int = 0,
-        patience: float = 1.0,
         reporter: Reporter = SILENT,
     ) -> TrunkPass:
         """The trunk cut to `mask`, removed channels folded into what reads them, and the joined heads.
 
-        With `material` the slim network is fitted to its parent's answers on it, for `patience` times as
-        long as by default.
+        With `material` the slim network is fitted to its parent's answers on it.
         """
         space = self.space
         dense = positioned(self.trunk, self.parts)
@@ -396,7 +390,6 @@ class TrunkPlan:
                 material,
                 None if statistics is None else statistics.sensitivity,
                 seed=seed,
-                patience=patience,
                 device=self.device,
                 reporter=reporter,
             )

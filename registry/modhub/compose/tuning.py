@@ -245,7 +245,6 @@ def tuned(
     sensitivity: Mapping[str, NDArray[np.float64]] | None = None,
     *,
     seed: int,
-    patience: float = 1.0,
     device: torch.device = CPU,
     reporter: Reporter = SILENT,
 ) -> tuple[Network, tuple[Tensor, Tensor]]:
@@ -271,7 +270,6 @@ def tuned(
         material.transfer,
         material.judged.to(device),
         sensitivity,
-        patience=patience,
         reporter=reporter,
     )
     if goal.dim() != 2:
