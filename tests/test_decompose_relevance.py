@@ -258,6 +258,14 @@ def test_redundant_channels_go_first_and_prefixes_are_nested() -> None:
         assert masks[-1][group.slots].any()
 
 
+def test_channels_of_which_nothing_is_known_go_for_nothing() -> None:
+    statistics, parent = _statistics()
+    space = channel_space(parent.trunk)
+    removal = removal_order(ClassStatistics({}, {}), space, np.ones(space.slots))
+    assert len(removal.slots) == len(removal_order(statistics, space, np.ones(space.slots)).slots)
+    assert not removal.price.any()
+
+
 @pytest.mark.parametrize("block", [1, 3, 64])
 def test_the_order_is_that_of_plain_elimination(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slot by slot as the paper on optimal brain surgeons does it: the one whose best linear guess from those

@@ -247,7 +247,10 @@ class _Leaving:
     def __init__(self, value: _Value) -> None:
         self.slots = value.slots
         self._precision, self._form = value.precision.copy(), value.form.copy()
-        self._variance, self._worth = np.diagonal(value.precision).copy(), np.diagonal(value.form).copy()
+        self._own_precision, self._own_form = (
+            np.diagonal(value.precision).copy(),
+            np.diagonal(value.form).copy(),
+        )
         self._alive = np.ones(len(value.slots), np.bool_)
         # Three vectors for each channel that left since the last block: its row of the precision, what was
         # asked of it, and its guess from the others.
@@ -257,7 +260,7 @@ class _Leaving:
     def charges(self, count: int) -> Array:
         """(count,) what each slot costs to leave next, of the channels that are still there."""
         charges = np.zeros(count)
-        np.add.at(charges, self.slots[self._alive], (self._worth / self._variance)[self._alive])
+        np.add.at(charges, self.slots[self._alive], (self._own_form / self._own_precision)[self._alive])
         return charges
 
     def leave(self, slot: int) -> None:
@@ -278,8 +281,8 @@ class _Leaving:
         for vector, kept in ((row, self._rows), (pull, self._asked), (share, self._guess)):
             vector[away] = 0.0
             kept[done] = vector
-        self._variance += row * share
-        self._worth += 2 * pull * share
+        self._own_precision += row * share
+        self._own_form += 2 * pull * share
         self._collected += 1
         if self._collected == _BLOCK:
             self._precision += self._rows.T @ self._guess
@@ -303,7 +306,7 @@ def _group_order(
     order, paid = np.zeros(group.size, np.int64), np.zeros(group.size)
     gone = np.zeros(group.size, np.bool_)
     for step in range(group.size):
-        charges = np.sum([each.charges(group.size) for each in leaving], axis=0)
+        charges = sum((each.charges(group.size) for each in leaving), np.zeros(group.size))
         charges[gone] = np.inf
         slot = int(charges.argmin())
         order[step], paid[step] = group.start + slot, max(charges[slot], 0.0)
