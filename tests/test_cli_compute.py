@@ -247,6 +247,18 @@ def test_frontier_shows_the_trade(home, modhub, tmp_path):
     assert modhub("frontier", "--budgets", "0.9,none").code == 2
 
 
+def test_the_next_command_after_a_frontier_makes_what_was_measured(home, modhub, tmp_path):
+    modhub.go(tmp_path / "elsewhere")
+    row = ("frontier", home / "work", "--budgets", "0.9", "--kind", "params", "--tune", "digits", "--seed", 3)
+    made = f"next: modhub compose {home / 'work'} -o build --budget params=0.9 --tune digits --seed 3\n"
+    assert modhub.good(*row).err.endswith(made)
+    modhub.go(home / "work")
+    told = modhub.good("frontier", "--budgets", "0.9", "--multiple", 2).err
+    assert told.endswith("next: modhub compose -o build2 --budget flops=0.9 --multiple 2\n"), (
+        "build stands there"
+    )
+
+
 def test_a_budget_of_time(home, modhub, tmp_path):
     modhub.go(home / "work")
     build = tmp_path / "quick"
