@@ -259,6 +259,17 @@ def test_the_next_command_after_a_frontier_makes_what_was_measured(home, modhub,
     )
 
 
+def test_without_torch_the_commands_that_need_it_say_so(home, modhub):
+    python = ("-c", "import sys; sys.modules['torch'] = None; from modhub_cli.main import main; main()")
+    done = modhub.process("compose", "-o", "new", python=python)
+    assert (done.code, done.out, done.err) == (
+        1,
+        "",
+        "Error: This command needs the Python package 'torch', which is not installed here.\n"
+        "Install it, or run this where modhub is installed with all that it depends on.\n",
+    )
+
+
 def test_a_budget_of_time(home, modhub, tmp_path):
     modhub.go(home / "work")
     build = tmp_path / "quick"
