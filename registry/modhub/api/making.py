@@ -205,7 +205,7 @@ def decompose_to(
             {
                 "label": entry.label,
                 "kept_channels_fraction": entry.kept_channels_fraction,
-                "bytes": entry.manifest.size + entry.tensors.size,
+                "bytes": entry.bytes,
                 "recall": entry.metrics.get("recall"),
                 "precision": entry.metrics.get("precision"),
                 "sample": None if entry.sample is None else entry.sample.to_dict(),
