@@ -247,6 +247,29 @@ def test_frontier_shows_the_trade(home, modhub, tmp_path):
     assert modhub("frontier", "--budgets", "0.9,none").code == 2
 
 
+def test_the_next_command_after_a_frontier_makes_what_was_measured(home, modhub, tmp_path):
+    modhub.go(tmp_path / "elsewhere")
+    row = ("frontier", home / "work", "--budgets", "0.9", "--kind", "params", "--tune", "digits", "--seed", 3)
+    made = f"next: modhub compose {home / 'work'} -o build --budget params=0.9 --tune digits --seed 3\n"
+    assert modhub.good(*row).err.endswith(made)
+    modhub.go(home / "work")
+    told = modhub.good("frontier", "--budgets", "0.9", "--multiple", 2).err
+    assert told.endswith("next: modhub compose -o build2 --budget flops=0.9 --multiple 2\n"), (
+        "build stands there"
+    )
+
+
+def test_without_torch_the_commands_that_need_it_say_so(home, modhub):
+    python = ("-c", "import sys; sys.modules['torch'] = None; from modhub_cli.main import main; main()")
+    done = modhub.process("compose", "-o", "new", python=python)
+    assert (done.code, done.out, done.err) == (
+        1,
+        "",
+        "Error: This command needs the Python package 'torch', which is not installed here.\n"
+        "Install it, or run this where modhub is installed with all that it depends on.\n",
+    )
+
+
 def test_a_budget_of_time(home, modhub, tmp_path):
     modhub.go(home / "work")
     build = tmp_path / "quick"

@@ -33,6 +33,10 @@ def test_from_init_to_tree(modhub):
         {"label": "dog", "before": None, "after": "lab/pets 1.0.0"},
     ]
     assert Lock.from_bytes(Path("modhub.lock").read_bytes()).to_bytes() == Path("modhub.lock").read_bytes()
+    assert modhub.good("lock").err.endswith("next: modhub compose -o build\n")
+    Path("build").mkdir()
+    assert modhub.good("lock").err.endswith("next: modhub compose -o build2\n"), "build stands there"
+    Path("build").rmdir()
     tree = modhub.good("tree", "--json").json
     assert (tree["name"], tree["passes"]) == ("work", 1)
     assert modhub.good("tree").out == (

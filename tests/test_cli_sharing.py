@@ -68,7 +68,10 @@ def test_search(shop):
     assert "zoo/big/dog" in near.out
     assert shop.good("search", "catt", "--json").json == {"modules": [], "nearest": {"catt": ["cat"]}}
     # There are cats, but none under that licence.
-    assert shop.good("search", "cat", "--license", "gpl-3.0").err == nothing
+    assert shop.good("search", "cat", "--license", "gpl-3.0").err == (
+        f"Nothing found on {shop.hub} with --license gpl-3.0.\n"
+        "Leave out --license, or name another hub with --hub.\n"
+    )
     table = shop.good("search", "cat").out
     assert "lab/pets/cat" in table
     assert "80.0 %" in table

@@ -1,9 +1,12 @@
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
-from tests.console import Console
+from tests.console import ROOT, Console
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +64,40 @@ def test_the_command_that_is_shown_makes_what_the_demo_made(told, tmp_path):
     assert made.code == 0, made.err
     shown = home / "demo-out" / command[2] / "modhub.json"
     assert (tmp_path / "plain" / "modhub.json").read_bytes() == shown.read_bytes()
+
+
+def test_the_commands_that_are_shown_can_be_typed_one_after_the_other(told, tmp_path):
+    home, result, _ = told
+    shown = re.findall(
+        r"^   \$ (modhub init .+|cd .+|modhub (?:lock|compose|replace|evaluate) .+)$", result.out, re.M
+    )
+    assert len(shown) == 9
+    command = tmp_path / "bin" / "modhub"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m modhub_cli "$@"\n')
+    command.chmod(0o755)
+    path = os.pathsep.join([str(ROOT / "registry"), str(ROOT / "cli")])
+    typed = subprocess.run(
+        ["sh", "-ec", "\n".join(shown)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+        env={
+            **os.environ,
+            "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": path,
+            "MODHUB_HUB": str(home / "demo-out" / "hub"),
+            "MODHUB_CACHE": str(tmp_path / "cache"),
+            "OMP_NUM_THREADS": "1",
+        },
+    )
+    assert typed.returncode == 0, typed.stderr
+    for build in ("few/build", "all/build", "all/mended"):
+        made = json.loads((tmp_path / build / "build.json").read_text())
+        assert made["labels"] == json.loads((home / "demo-out" / build / "build.json").read_text())["labels"]
+    assert json.loads((tmp_path / "plain/build/build.json").read_text())["labels"] == list("012345")
 
 
 def test_nothing_outside_its_folder(told):

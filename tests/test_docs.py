@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from modhub.nets.architectures import ARCHITECTURES
+from modhub.nets.sources import load_parent
 from modhub_cli.main import COMMANDS
 from modhub_cli.pages import index_page, page_of
 
@@ -48,3 +50,11 @@ def test_commands_shown_exist(path):
     code += "\n".join(re.findall(r"^    .*", text, re.MULTILINE)).replace("    ", "")
     for name in re.findall(r"^modhub ([a-z]+)", code, re.MULTILINE):
         assert name in COMMANDS
+
+
+def test_a_parent_is_written_as_the_page_says(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "architectures.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.+?)^```", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {"model": ARCHITECTURES["resnet20"].build(2)})
+    assert load_parent("parent").labels == ("cat", "dog")

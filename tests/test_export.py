@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,10 @@ def test_the_onnx_file_knows_its_labels_and_takes_any_batch(tmp_path: Path) -> N
     assert written.labels == ("cat", "dog")
     assert written.image_size == (20, 20)
     assert written.metadata["lock"] == "x = 1"
+    graph = onnx.load(path).graph
+    (shape,) = [each.type.tensor_type.shape.dim for each in graph.input]
+    assert [side.dim_param or side.dim_value for side in shape] == ["batch", 3, 20, 20]
+    assert graph.output[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     for count in (1, 3, 7):
         pictures = photographs(count, 20, 20)
         expected = classifier(as_raw_batch(pictures, (20, 20))).detach().numpy()

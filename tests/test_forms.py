@@ -75,6 +75,10 @@ def test_standalone_modules_share_no_file_and_compose_with_delta_ones(delta: Pat
     hub = str(tmp_path / "hub")
     modhub.push(delta, "lab/delta", version="1", hub=hub)
     modhub.push(alone, "lab/alone", version="1", hub=hub)
+    # Its size is that of all its files, its own trunk among them.
+    three = sum(path.stat().st_size for path in (alone / "modules" / "3").iterdir())
+    assert modhub.info("lab/alone/3", hub=hub)["modules"][0]["bytes"] == manifest.module("3").bytes == three
+    assert modhub.pull(["lab/alone/3"], hub=hub)["modules"][0]["bytes"] == three
     images, _ = next(open_data("digits", "test").batches(20))
     together = modhub.compose({"3": "lab/alone/3", "7": "lab/delta/7"}, hub=hub)
     assert len(together.passes) == 2

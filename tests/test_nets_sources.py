@@ -158,6 +158,13 @@ def test_arguments() -> None:
         "d": None,
         "e": "x",
     }
+    assert parsed_arguments({"a": 1, "b": 0.5, "c": True, "d": None, "e": (1, 2)}) == {
+        "a": 1,
+        "b": 0.5,
+        "c": True,
+        "d": None,
+        "e": (1, 2),
+    }
 
 
 OWN = """

@@ -150,3 +150,14 @@ def test_single_images_of_another_form(shape: tuple[int, ...]) -> None:
     assert str(caught.value).startswith(
         f"An image has the shape {shape}; it should be (height, width, 1 or 3)."
     )
+
+
+def test_images_that_are_no_tensor_are_refused() -> None:
+    pixels = raw(3, 4, 4).numpy()
+    with pytest.raises(DataError) as caught:
+        Preprocess(SMALL)(pixels)
+    assert str(caught.value) == (
+        "The images are of type ndarray; a network takes a torch tensor. "
+        "Convert them: torch.as_tensor(images)"
+    )
+    assert torch.equal(Preprocess(SMALL)(torch.as_tensor(pixels)), Preprocess(SMALL)(raw(3, 4, 4)))

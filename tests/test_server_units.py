@@ -117,7 +117,7 @@ def test_a_value_is_used_once_and_an_unknown_token_is_not_revoked(tmp_path: Path
         accounts.create_token("b", value="0123456789abcdef")
     with pytest.raises(NotFoundError) as caught:
         accounts.revoke("nothing")
-    assert str(caught.value) == "There is no token 'nothing'. See: modhub token list"
+    assert str(caught.value) == (f"There is no token 'nothing'. See: modhub token list --root {tmp_path}")
 
 
 def test_writers_at_once_lose_no_token(tmp_path: Path) -> None:

@@ -94,6 +94,18 @@ def _memory(_: BaseException) -> int:
     return 1
 
 
+def _absent(error: BaseException) -> int:
+    """A hub's image is built without torch, and pip may be told to leave out what modhub depends on."""
+    package = ((error.name if isinstance(error, ImportError) else None) or "").partition(".")[0]
+    if package in ("", "modhub", "modhub_cli"):
+        return _other(error)
+    _say(
+        f"This command needs the Python package '{package}', which is not installed here.",
+        "Install it, or run this where modhub is installed with all that it depends on.",
+    )
+    return 1
+
+
 def _other(error: BaseException) -> int:
     from modhub.errors import ModhubError
 
@@ -124,4 +136,5 @@ _TABLE: tuple[
     (BrokenPipeError, _broken_pipe),
     (MemoryError, _memory),
     (OSError, _system),
+    (ModuleNotFoundError, _absent),
 )

@@ -6,6 +6,7 @@ keys that scripts can rely on, or with `--quiet` only the lines that a script wo
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -105,6 +106,12 @@ class Out:
         if asks_hub and context and context.get_parameter_source("hub") is ParameterSource.COMMANDLINE:
             command += f" --hub {shlex.quote(context.params['hub'])}"
         self.note(f"{styled('next:', dim=True)} {command}")
+
+    @staticmethod
+    def vacant(name: str) -> str:
+        """`name`, or with a number behind it, so that nothing of this name is here yet."""
+        names = itertools.chain([name], (f"{name}{number}" for number in itertools.count(2)))
+        return next(each for each in names if not os.path.lexists(each))
 
     def console(self) -> Console:
         """Rich's console on stdout; markup is off, since labels may hold brackets."""

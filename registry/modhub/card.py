@@ -120,7 +120,7 @@ def _page(manifest: RepositoryManifest, modules: Sequence[ModuleManifest], repos
                 _cell(_names(entry)),
                 *(_percent(entry.metrics.get(name)) for name in columns),
                 _percent(entry.kept_channels_fraction),
-                _size(entry.manifest.size + entry.tensors.size),
+                _size(entry.bytes),
             ]
         )
     lines = [

@@ -342,7 +342,7 @@ class Catalog:
                 dataset=manifest.parent.dataset,
                 architecture=manifest.parent.architecture,
                 kept_channels_fraction=entry.kept_channels_fraction,
-                bytes=entry.manifest.size + entry.tensors.size,
+                bytes=entry.bytes,
                 downloads=summary.downloads,
             )
             for entry in manifest.modules

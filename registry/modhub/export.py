@@ -164,6 +164,7 @@ def _write_onnx(classifier: nn.Module, example: Tensor, path: Path, facts: Mappi
     program = torch.onnx.export(
         _exported(classifier, example),
         dynamo=True,
+        dynamic_shapes=({0: "batch"},),
         verbose=False,
         opset_version=_OPSET,
         input_names=["images"],

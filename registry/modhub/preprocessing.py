@@ -42,6 +42,11 @@ class Preprocess(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Raises `DataError` for images of another form or type."""
+        if not isinstance(images, Tensor):
+            raise DataError(
+                f"The images are of type {type(images).__name__}; a network takes a torch tensor.",
+                hint="Convert them: torch.as_tensor(images)",
+            )
         if images.ndim != 4:
             raise DataError(
                 f"The images have the shape {tuple(images.shape)}; "

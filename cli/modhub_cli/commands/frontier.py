@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -130,4 +131,10 @@ def command(
             out.line(f"page: {target / 'frontier.html'}")
 
     out.emit(found.to_dict(), human=human, quiet=[f"{p.budget:g} {p.agreement:.4f}" for p in found.points])
-    out.next(f"modhub compose -o build --budget {kind}={found.suggested.budget:g}", asks_hub=True)
+    compose = ["modhub", "compose", *([] if project is None else [str(project)]), "-o", out.vacant("build")]
+    compose += ["--budget", f"{kind}={found.suggested.budget:g}"]
+    # What else the network that was measured was made with.
+    compose += [] if multiple == 1 else ["--multiple", str(multiple)]
+    compose += [] if tune is None else ["--tune", tune]
+    compose += [] if seed == 0 else ["--seed", str(seed)]
+    out.next(shlex.join(compose), asks_hub=True)

@@ -39,4 +39,4 @@ def command(upgrade: bool, hub: str | None, offline: bool, out: Out) -> None:
         )
 
     out.emit(report.to_dict(), human=human, quiet=[str(report.path)])
-    out.next("modhub compose -o build", asks_hub=True)
+    out.next(f"modhub compose -o {out.vacant('build')}", asks_hub=True)

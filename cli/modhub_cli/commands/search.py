@@ -56,12 +56,19 @@ def command(
         reporter=out.reporter(),
     )
     found = answer["modules"]
+    given = {"--license": licence, "--dataset": dataset, "--architecture": architecture, "--text": text}
 
     def human() -> None:
         for label, names in answer["nearest"].items():
             out.note(f"There is no class '{label}'. Nearest: {', '.join(names)}.")
         if not found:
-            out.note(f"Nothing found on {open_hub(hub).address}.\nName another hub with --hub.")
+            where = open_hub(hub).address
+            if filters := [name for name, text in given.items() if text]:
+                asked = " and ".join(f"{name} {given[name]}" for name in filters)
+                out.note(f"Nothing found on {where} with {asked}.")
+                out.note(f"Leave out {' or '.join(filters)}, or name another hub with --hub.")
+            else:
+                out.note(f"Nothing found on {where}.\nName another hub with --hub.")
             return
         rows = [
             [

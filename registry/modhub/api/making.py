@@ -45,9 +45,9 @@ class DecomposeSettings:
 
     split: str | None = None
     weights: Path | str | None = None
-    arguments: Mapping[str, str] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     method: str | Method = "relevance"
-    method_options: Mapping[str, str] = field(default_factory=dict)
+    method_options: Mapping[str, Any] = field(default_factory=dict)
     labels: Sequence[str] | None = None
     only: Sequence[str] | None = None
     name: str | None = None
@@ -72,9 +72,9 @@ def decompose(
     *,
     split: str | None = None,
     weights: Path | str | None = None,
-    arguments: Mapping[str, str] | None = None,
+    arguments: Mapping[str, Any] | None = None,
     method: str | Method = "relevance",
-    method_options: Mapping[str, str] | None = None,
+    method_options: Mapping[str, Any] | None = None,
     labels: Sequence[str] | None = None,
     only: Sequence[str] | None = None,
     name: str | None = None,
@@ -109,10 +109,10 @@ def decompose(
     and `dataset` (what it was trained on) go into the manifests, and so does `date` (ISO 8601).
 
     Choice: `method` is relevance, concern, `FILE.py:CLASS` or a method that was made already;
-    `method_options` are arguments of its constructor as text. `max_loss` is the balanced accuracy, in
-    fractions, that a module alone may lose. `examine` is for how many classes at most that loss is checked on
-    images; the others follow them (None: all, but few where a large network has many classes). `seed` draws
-    the images.
+    `method_options` are arguments of its constructor, text as the command line reads it. `max_loss` is
+    the balanced accuracy, in fractions, that a module alone may lose. `examine` is for how many classes at
+    most that loss is checked on images; the others follow them (None: all, but few where a large network has
+    many classes). `seed` draws the images.
 
     Work: `device` is auto, cpu or cuda. `resume` is a folder for nothing else, in which an interrupted call
     keeps what it has found, and looks for it. Where gradients are switched off they are on again for as long
@@ -205,7 +205,7 @@ def decompose_to(
             {
                 "label": entry.label,
                 "kept_channels_fraction": entry.kept_channels_fraction,
-                "bytes": entry.manifest.size + entry.tensors.size,
+                "bytes": entry.bytes,
                 "recall": entry.metrics.get("recall"),
                 "precision": entry.metrics.get("precision"),
                 "sample": None if entry.sample is None else entry.sample.to_dict(),

@@ -92,7 +92,7 @@ def pull(
             "commit": part.release.commit,
             "trunk": module.trunk.sha256,
             "path": str(module.tensors if out is None else out / module.entry.tensors.path),
-            "bytes": module.entry.manifest.size + module.entry.tensors.size,
+            "bytes": module.entry.bytes,
         }
         for part in pulled
         for module in part.modules
@@ -208,7 +208,7 @@ def info(ref: str, *, hub: str | Catalog | None = None, offline: bool = False) -
                 "metrics": dict(entry.metrics),
                 "sample": None if sample is None else sample.to_dict(),
                 "at_least": at_least(entry.metrics, sample),
-                "bytes": entry.manifest.size + entry.tensors.size,
+                "bytes": entry.bytes,
             }
             for entry, sample in zip(entries, samples, strict=True)
         ],

@@ -97,7 +97,7 @@ def teach_to(
         "parent": made.manifest.parent.name,
         "images": len(images),
         "kept_channels_fraction": entry.kept_channels_fraction,
-        "bytes": entry.manifest.size + entry.tensors.size,
+        "bytes": entry.bytes,
         "takes": {name: each.to_dict() for name, each in guessed.items()},
         "takes_measured": None
         if judges is None or measured is None

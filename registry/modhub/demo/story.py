@@ -242,7 +242,7 @@ class _Teller:
         return self.step(
             "All ten digits of both: a classifier that neither parent could be",
             f"{_compared(one)}; one pass per parent.",
-            "modhub add " + " ".join(items),
+            f"cd .. && modhub init all && cd all && modhub add {' '.join(items)}",
             "modhub lock && modhub compose -o build && modhub evaluate build --data digits",
         )
 
@@ -285,6 +285,7 @@ class _Teller:
             "Accuracy against size",
             f"0 to 5 at {100 * least.flops_fraction:.0f} % of the multiply-adds: "
             f"{100 * least.top1:.1f} %, with random channels {100 * least.random:.1f} %.",
+            "cd .. && modhub init plain && cd plain && modhub add demo/plain",
             f"modhub compose -o build --budget flops={BUDGETS[-1]}",
         )
 

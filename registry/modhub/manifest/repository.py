@@ -72,6 +72,12 @@ class ModuleEntry:
             sample=None if module.measurement is None else module.measurement.sample,
         )
 
+    @property
+    def bytes(self) -> int:
+        """What is the module's alone: its two files, and those of the trunk of one that stands alone."""
+        own = () if self.trunk is None else self.trunk.files
+        return sum(file.size for file in (self.manifest, self.tensors, *own))
+
     def to_dict(self) -> dict[str, Any]:
         entry: dict[str, Any] = {
             "label": self.label,

@@ -16,6 +16,7 @@ import hmac
 import os
 import re
 import secrets
+import shlex
 import string
 import threading
 import time
@@ -227,7 +228,10 @@ class Accounts:
                     self.audit.append("revoke-token", f"user/{token.user}", _ACTOR, token=token.id)
                     change(_State(state.users, tokens))
                     return revoked
-        raise NotFoundError(f"There is no token '{which[:12]}'.", hint="See: modhub token list")
+        raise NotFoundError(
+            f"There is no token '{which[:12]}'.",
+            hint=f"See: modhub token list --root {shlex.quote(str(self.path.parent))}",
+        )
 
     def principal(self, value: str | None) -> Principal:
         """Who a request with this token comes from. Raises `AccessError` for one that opens nothing."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from modhub.errors import ParentError
 from modhub.nets.sources.base import Fetch, ParentSource, distinct_labels, parsed_arguments
@@ -41,7 +42,7 @@ def load_parent(
     source: str,
     *,
     weights: Path | None = None,
-    arguments: Mapping[str, str] | None = None,
+    arguments: Mapping[str, Any] | None = None,
     fetch: Fetch | None = None,
 ) -> ParentSource:
     """The classifier that a parent string names, with what its own metadata says about labels and input.

@@ -69,9 +69,12 @@ def distinct_labels(labels: Sequence[str]) -> tuple[str, ...]:
     return tuple(out)
 
 
-def parsed_arguments(arguments: Mapping[str, str]) -> dict[str, Any]:
-    """`--arg` or `--method-option` k=v as Python values: integers, decimals, true, false, none; else text."""
-    return {key: _parsed(text) for key, text in arguments.items()}
+def parsed_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """`--arg` or `--method-option` k=v as Python values: integers, decimals, true, false, none; else text.
+
+    What is no text, as it may come from Python, stays what it is.
+    """
+    return {key: _parsed(given) if isinstance(given, str) else given for key, given in arguments.items()}
 
 
 def _parsed(text: str) -> Any:

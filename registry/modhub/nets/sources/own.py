@@ -87,7 +87,7 @@ def callable_of(path: Path, name: str, form: str) -> Callable[..., Any]:
 
 
 def write_parent(
-    directory: Path,
+    directory: Path | str,
     network: Network,
     *,
     name: str,
@@ -112,7 +112,7 @@ def write_parent(
         "dataset": dataset,
         "sha256": network.sha256,
     }
-    with new_directory(directory) as scratch:
+    with new_directory(Path(directory)) as scratch:
         write_bytes(scratch / GRAPH, pretty_json(network.graph.to_dict()))
         write_bytes(scratch / WEIGHTS, save(dict(network.tensors)))
         write_bytes(scratch / ABOUT, pretty_json(about))
