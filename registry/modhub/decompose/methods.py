@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from modhub.data import ImageSet
 from modhub.decompose.base import DecomposeOptions, Method, Parent, wanted_rows
@@ -23,7 +24,7 @@ __all__ = ["METHODS", "drafted", "method_of"]
 METHODS: dict[str, type[Method]] = {"relevance": Relevance, "concern": Concern}
 
 
-def method_of(name: str | Method, options: Mapping[str, str] | None = None) -> Method:
+def method_of(name: str | Method, options: Mapping[str, Any] | None = None) -> Method:
     """A method by its name or as FILE.py:CLASS, made with `options` as text; one that was made stays.
 
     Raises `DataError` for a name or an option that there is not, `ParentError` for a file without it, and
