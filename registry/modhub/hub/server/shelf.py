@@ -11,6 +11,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from modhub.card import class_tag
@@ -27,7 +28,7 @@ from modhub.manifest import MANIFEST_NAME, ModuleEntry, ModuleManifest, Reposito
 from modhub.refs import RepositoryId, version_of_tag
 from modhub.resolve import Release
 
-__all__ = ["Shelf", "VisibleCatalogue"]
+__all__ = ["Shelf", "VisibleCatalogue", "newest"]
 
 MANIFEST_LIMIT = 16 << 20
 TENSORS_LIMIT = 64 << 20
@@ -90,6 +91,14 @@ class Shelf:
         except ModhubError:
             return {}
         return {str(key): str(value) for key, value in reasons.items()} if isinstance(reasons, dict) else {}
+
+
+def newest(releases: Sequence[Release]) -> Release | None:
+    """The release that a ref without a specifier means: not taken back, and no pre-release while there is
+    another. None where no release stands."""
+    standing = {one.version: one for one in releases if one.yanked is None and one.version is not None}
+    fitting = list(SpecifierSet().filter(standing))
+    return standing[max(fitting)] if fitting else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
+from modhub.card import ref_of
 from modhub.errors import ModhubError, RefError
 from modhub.hub.server.call import Call
 from modhub.hub.server.faults import fault_of
 from modhub.hub.server.pages.render import address, page
 from modhub.hub.server.routing import Routes
-from modhub.hub.server.shelf import VisibleCatalogue
+from modhub.hub.server.shelf import VisibleCatalogue, newest
 from modhub.manifest import ModuleEntry, ModuleManifest, RepositoryManifest, Sizes, at_least, standing
 from modhub.project import Project, Want, add_want, new_project
 from modhub.refs import Ref, RepositoryId
@@ -133,7 +134,7 @@ def _found(call: Call, label: str, picks: Sequence[str]) -> list[_Found]:
     except RefError:
         return []
     for repository in providers:
-        release = next((one for one in catalogue.releases(repository) if one.yanked is None), None)
+        release = newest(catalogue.releases(repository))
         if release is None:
             continue
         try:
@@ -156,7 +157,7 @@ def _to_choose(
     manifest: RepositoryManifest,
     entry: ModuleEntry,
 ) -> _Found:
-    ref, sizes = f"{repository}/{entry.label}", None
+    ref, sizes = ref_of(str(repository), entry), None
     with suppress(ModhubError):
         sizes = catalogue.module(repository, release.commit, entry).sizes
     return _Found(

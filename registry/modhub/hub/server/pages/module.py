@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+
 from markupsafe import Markup
 from starlette.responses import Response
 
+from modhub.card import ref_of
 from modhub.errors import ModhubError
 from modhub.hub.records import RepositoryRecord
 from modhub.hub.server.call import Call
@@ -15,10 +18,10 @@ from modhub.hub.server.pages.pictures import (
     overlap,
     overlap_picture,
 )
-from modhub.hub.server.pages.render import page
-from modhub.hub.server.pages.repository import may_read, parts_of
+from modhub.hub.server.pages.render import literal, page
+from modhub.hub.server.pages.repository import may_read, parts_of, pin, release_at
 from modhub.hub.server.routing import Routes
-from modhub.hub.server.shelf import Shelf
+from modhub.hub.server.shelf import Shelf, newest
 from modhub.hub.tree import Tree
 from modhub.manifest import Calibration, ModuleEntry, RepositoryManifest
 
@@ -34,13 +37,16 @@ def module(call: Call) -> Response:
     store = call.state.store
     shelf = Shelf(store)
     releases = shelf.releases(record)
-    newest = next((release.commit for release in releases if release.yanked is None), "main")
-    commit = call.commit_of(record, call.one("revision") or newest)
+    standing = newest(releases)
+    revision = call.one("revision")
+    commit = call.commit_of(record, revision or (standing.commit if standing else "main"))
     manifest = shelf.manifest(record, commit)
     entry = None if manifest is None else _entry(manifest, call.values["slug"])
     if manifest is None or entry is None:
         raise Fault(404, f"There is no module '{call.values['slug'][:100]}' in {record.id}.")
     readable = may_read(call, record)
+    release = release_at(releases, commit)
+    ref = ref_of(str(record.id), entry) + pin(revision, release, standing, commit)
     details, trouble = None, ""
     if readable:
         try:
@@ -54,14 +60,18 @@ def module(call: Call) -> Response:
         record=record,
         here=parts_of(record),
         commit=commit,
-        release=next((release for release in releases if release.commit == commit), None),
+        revision=revision,
+        release=release,
+        standing=standing,
         manifest=manifest,
         entry=entry,
         trunk=manifest.trunk_of(entry),
         details=details,
         trouble=trouble,
         readable=readable,
-        ref=f"{record.id}/{entry.label}",
+        ref=ref,
+        in_shell=shlex.quote(ref),
+        in_python=literal(ref),
         calibration=None if details is None else _calibration(details.calibration),
         **(_pictures(shelf, record, commit, manifest, entry) if readable else {"mask": None, "matrix": None}),
     )

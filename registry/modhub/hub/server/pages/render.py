@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from starlette.responses import Response
 
 from modhub.hub.server.call import Call
 
-__all__ = ["POLICY", "address", "page", "readable_size", "static_file"]
+__all__ = ["POLICY", "address", "literal", "page", "readable_size", "static_file"]
 
 _HERE = Path(__file__).parent
 POLICY = (
@@ -38,6 +39,11 @@ def _scaled(value: float, units: tuple[str, ...]) -> str:
             return f"{value:.0f} {unit}" if unit == units[0] else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} {units[-1]}"
+
+
+def literal(text: str) -> str:
+    """`text` as Python reads it; what JSON writes is that too."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def percent(value: float | None) -> str:

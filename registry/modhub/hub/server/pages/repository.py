@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.responses import Response
 
 from modhub.hub.records import RepositoryRecord
@@ -12,10 +14,12 @@ from modhub.hub.server.pages.markdown import card_html
 from modhub.hub.server.pages.render import address, page
 from modhub.hub.server.principal import authorize
 from modhub.hub.server.routing import Routes
-from modhub.hub.server.shelf import Shelf
+from modhub.hub.server.shelf import Shelf, newest
 from modhub.hub.tree import TreeFile
+from modhub.manifest import MANIFEST_NAME
+from modhub.resolve import Release
 
-__all__ = ["may_read", "parts_of", "routes"]
+__all__ = ["may_read", "parts_of", "pin", "release_at", "routes"]
 
 routes = Routes()
 ONE = "/{web}{namespace}/{name}"
@@ -39,6 +43,19 @@ def may_read(call: Call, record: RepositoryRecord) -> bool:
     return True
 
 
+def release_at(releases: Sequence[Release], commit: str) -> Release | None:
+    """The release that stands at `commit`, if there is one."""
+    return next((release for release in releases if release.commit == commit), None)
+
+
+def pin(revision: str, release: Release | None, standing: Release | None, commit: str) -> str:
+    """What a ref needs after it to mean what a page shows. Nothing where no `revision` was asked for: the
+    page is about the newest release that stands, and so is the ref."""
+    if not revision:
+        return "" if standing else "@main"
+    return f"@{commit}" if release is None else f"=={release.version}"
+
+
 @routes.get(ONE)
 def overview(call: Call) -> Response:
     try:
@@ -49,10 +66,13 @@ def overview(call: Call) -> Response:
             raise nothing_here() from None
         raise
     shelf = Shelf(call.state.store)
-    commit = call.commit_of(record, call.one("revision", "main"))
+    revision = call.one("revision")
+    commit = call.commit_of(record, revision or "main")
     tree = call.state.store.tree(record.key, commit)
     manifest = shelf.manifest(record, commit)
     here = parts_of(record)
+    releases = shelf.releases(record)
+    standing, release = newest(releases), release_at(releases, commit)
     return page(
         call,
         "repository.html",
@@ -60,10 +80,14 @@ def overview(call: Call) -> Response:
         record=record,
         here=here,
         commit=commit,
-        revision=call.one("revision"),
+        revision=revision,
+        release=release if revision else None,
+        standing=standing,
+        ref=f"{record.id}{pin(revision, release, standing, commit)}",
+        unreadable=manifest is None and MANIFEST_NAME in tree,
         card=card_html(shelf.card(record, commit), address(call, *here, "resolve", commit)),
         manifest=manifest,
-        releases=shelf.releases(record),
+        releases=releases,
         downloads=call.state.store.references.downloads(record.key),
         files=len(tree),
         size=sum({file.sha256: file.size for file in tree.values()}.values()),

@@ -1,0 +1,160 @@
+"""What the pages say, read as a program reads them: commands that work as they stand, counts, ways on."""
+
+from __future__ import annotations
+
+import ast
+import html
+import re
+import shlex
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from urllib.parse import quote
+
+import pytest
+
+from modhub.hub.base import Add
+from modhub.hub.records import RepositoryKey
+from modhub.hub.store import Store
+from modhub.refs import Ref, slug_of
+from tests.hub_server import Server, serving
+from tests.hub_world import push
+
+ODD = ("it's a cat", "<b>bold</b>", 'say "hi"', "a/b", "C++", "قطة كبيرة", "emoji 😀", "v>=1", "x" * 190)
+FIELDS = ("input", "select", "textarea")
+BROWSER = {"Accept": "text/html"}
+
+
+class Reader(HTMLParser):
+    """What is wrong with a page: tags left open or closed too soon, ids twice, labels and names of nothing,
+    headings out of order."""
+
+    VOID = frozenset(["br", "hr", "img", "input", "link", "meta", "wbr"])
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.wrong: list[str] = []
+        self.ids: dict[str, str] = {}
+        self.named: list[str] = []
+        self.fields: list[str] = []
+        self._open: list[str] = []
+        self._level = 0
+        self.feed(text)
+        self.close()
+        self.wrong += [f"<{tag}> is never closed" for tag in self._open]
+        self.wrong += [f"nothing has the id {name}" for name in self.named if name not in self.ids]
+        self.wrong += [f"{one} is no field" for one in self.fields if self.ids.get(one) not in FIELDS]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        if "id" in given:
+            if given["id"] in self.ids:
+                self.wrong.append(f"the id {given['id']} stands twice")
+            self.ids[given["id"]] = tag
+        self.named += [given["aria-labelledby"]] if "aria-labelledby" in given else []
+        self.fields += [given["for"]] if "for" in given else []
+        if re.fullmatch("h[1-6]", tag):
+            if int(tag[1]) > self._level + 1:
+                self.wrong.append(f"<{tag}> follows a heading of level {self._level}")
+            self._level = int(tag[1])
+        if given.get("tabindex") == "0" and tag != "pre" and not {"aria-label", "aria-labelledby"} & {*given}:
+            self.wrong.append(f"<{tag}> is a stop of the keyboard without a name")
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """In SVG that closes it."""
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._open and self._open[-1] == tag:
+            self._open.pop()
+        else:
+            self.wrong.append(f"</{tag}> closes {self._open[-1:]}")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    root = tmp_path_factory.mktemp("hub")
+    push(root, "lab/net", ("cat", "dog"))
+    push(root, "lab/odd", ODD, seed=1)
+    push(root, "lab/versions", ("cat", "lynx"), seed=2)
+    store = Store(root)
+    key = RepositoryKey.model("lab/versions")
+    for version in [*(f"1.{minor}.0" for minor in range(1, 60)), "2.0rc1"]:
+        made = store.commit(key, [Add("notes.txt", version.encode())], title=f"Release {version}")
+        store.create_tag(key, f"v{version}", revision=made.id)
+    store.commit(key, [Add("yanked.json", b'{"1.59.0": "labels are swapped"}')], title="Take back 1.59.0")
+    broken = RepositoryKey.model("lab/broken")
+    store.create_repository(broken, actor="lab")
+    store.commit(broken, [Add("modhub.json", b"{}")], title="Nonsense")
+    store.close()
+    with serving(root) as server:
+        yield server
+
+
+def read(server: Server, path: str, status: int = 200) -> str:
+    """A page's HTML, in which nothing is wrong."""
+    answer = server.ask("GET", path, headers=BROWSER)
+    assert answer.status == status, (path, answer.status)
+    text = answer.body.decode()
+    assert Reader(text).wrong == [], path
+    return text
+
+
+def commands(page: str) -> list[str]:
+    """The commands and programs on a page, as somebody copies them."""
+    return [
+        html.unescape(re.sub("<[^>]*>", "", found))
+        for found in re.findall(r"<pre[^>]*>(.*?)</pre>", page, re.S)
+    ]
+
+
+def refs(page: str) -> tuple[str, str]:
+    """What the shell and what Python makes of the ref in a page's two commands."""
+    shell, python = (text for text in commands(page) if "--hub " in text or "hub=" in text)
+    words = shlex.split(shell)
+    assert words[:2] == ["modhub", "pull"]
+    texts = [node.value for node in ast.walk(ast.parse(python)) if isinstance(node, ast.Constant)]
+    return words[2], str(texts[0])
+
+
+@pytest.mark.parametrize("label", ODD)
+def test_a_command_names_its_module_whatever_its_label(server: Server, label: str) -> None:
+    page = read(server, f"/lab/odd/modules/{quote(slug_of(label))}")
+    shell, python = refs(page)
+    assert shell == python
+    assert Ref.parse(shell).label in (label, slug_of(label))
+    assert "<b>bold" not in page
+
+
+def test_a_command_means_the_release_that_is_shown(server: Server) -> None:
+    for path, wanted in (
+        ("/lab/versions", "lab/versions"),
+        ("/lab/versions?revision=v1.3.0", "lab/versions==1.3.0"),
+        ("/lab/versions/modules/cat", "lab/versions/cat"),
+        ("/lab/versions/modules/cat?revision=v1.3.0", "lab/versions/cat==1.3.0"),
+        ("/lab/versions/modules/cat?revision=v1.58.0", "lab/versions/cat==1.58.0"),
+    ):
+        assert refs(read(server, path)) == (wanted, wanted), path
+    (shell, _) = refs(read(server, "/lab/versions?revision=main"))
+    assert re.fullmatch("lab/versions@[0-9a-f]{40}", shell)
+    assert refs(read(server, "/lab/net/modules/cat"))[0] == "lab/net/cat"
+
+
+def test_neither_a_prerelease_nor_what_was_taken_back_stands_for_a_module(server: Server) -> None:
+    assert "1.58.0" in read(server, "/lab/versions/modules/cat").partition("</h1>")[0]
+    found = read(server, "/compose?q=lynx")
+    assert "1.58.0" in found
+    assert "2.0rc1" not in found
+
+
+def test_a_release_that_was_taken_back_says_so_and_leads_to_one_that_stands(server: Server) -> None:
+    for path in ("/lab/versions?revision=v1.59.0", "/lab/versions/modules/cat?revision=v1.59.0"):
+        page = read(server, path)
+        assert "Release 1.59.0 was taken back: labels are swapped." in page
+        assert 'The newest that stands is <a href="/lab/versions?revision=v1.58.0">1.58.0</a>' in page
+    assert "was taken back" not in read(server, "/lab/versions?revision=v1.58.0")
+
+
+def test_a_manifest_that_cannot_be_read_is_not_passed_over_in_silence(server: Server) -> None:
+    assert "The modhub.json at this commit cannot be read" in read(server, "/lab/broken")
+    assert "cannot be read" not in read(server, "/lab/net")
