@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -158,3 +159,46 @@ def test_a_release_that_was_taken_back_says_so_and_leads_to_one_that_stands(serv
 def test_a_manifest_that_cannot_be_read_is_not_passed_over_in_silence(server: Server) -> None:
     assert "The modhub.json at this commit cannot be read" in read(server, "/lab/broken")
     assert "cannot be read" not in read(server, "/lab/net")
+
+
+def test_a_mistyped_class_is_answered_with_its_likes_when_composing(server: Server) -> None:
+    for path in ("/compose?q=lynks", "/compose?q=Lynks!"):
+        page = read(server, path)
+        assert "Did you mean" in page
+        assert 'href="/compose?q=lynx"' in page
+    assert "Nearest: lynx." in read(server, "/compose?pick=lynks")
+    assert "Did you mean" not in read(server, "/compose?q=qqqqqq")
+    assert "No module answers to" in read(server, "/compose?q=%21%21")
+
+
+def test_names_that_may_not_be_seen_are_not_suggested(tmp_path: Path) -> None:
+    push(tmp_path, "lab/secret", ("wolverine",), private=True)
+    with serving(tmp_path) as hidden:
+        assert "wolverine" not in read(hidden, "/compose?q=wolverin")
+        answer = hidden.ask("GET", "/compose?q=wolverin", "reader", headers=BROWSER)
+        assert b'href="/compose?q=wolverine"' in answer.body
+
+
+def test_picks_are_taken_away_and_keep_what_was_looked_for(server: Server) -> None:
+    answer = server.ask("GET", "/compose?pick=lab/net/cat&pick=lab/net/dog&q=lynx&without=lab/net/cat")
+    assert answer.status == 303
+    assert answer.headers["location"] == "/compose?pick=lab%2Fnet%2Fdog&q=lynx"
+    page = read(server, "/compose?pick=lab/net/dog&q=lynx")
+    pick = re.search(
+        r"<form[^>]*>((?:(?!<form).)*)<button[^>]*aria-label=\"Pick lab/versions/lynx\"", page, re.S
+    )
+    assert pick is not None
+    assert '<input type="hidden" name="pick" value="lab/net/dog">' in pick[1]
+    assert '<input type="hidden" name="q" value="lynx">' in pick[1]
+
+
+def test_a_page_grows_with_the_picks_and_not_with_their_square(server: Server) -> None:
+    def size(count: int) -> int:
+        picks = "&".join(f"pick=c{number}%20%3D%20lab/net/cat" for number in range(count))
+        return len(read(server, f"/compose?{picks}&q=cat"))
+
+    few, some, many = size(10), size(60), size(110)
+    assert many - some < 1.2 * (some - few)
+    assert "Only the first 200 picks count" in read(
+        server, "/compose?" + "&".join(f"pick=c{number}%20%3D%20lab/net/cat" for number in range(201))
+    )

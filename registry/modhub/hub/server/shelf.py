@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from modhub.card import class_tag
-from modhub.catalog import YANKED_NAME
+from modhub.catalog import YANKED_NAME, nearest_classes
 from modhub.errors import ManifestError, ModhubError, NotFoundError, RefError
 from modhub.files import parse_json
 from modhub.hub.index import Query
@@ -32,6 +32,8 @@ __all__ = ["Shelf", "VisibleCatalogue", "newest"]
 
 MANIFEST_LIMIT = 16 << 20
 TENSORS_LIMIT = 64 << 20
+# Comparing a name with so many takes a fraction of a second; the commonest come first.
+CLASSES_LIMIT = 20_000
 Mask = NDArray[np.bool_]
 
 
@@ -107,15 +109,20 @@ class VisibleCatalogue:
 
     store: Store
     principal: Principal
+    # One object serves one page, which asks for the same repositories again and again.
+    _records: dict[RepositoryId, RepositoryRecord] = field(default_factory=dict, repr=False, compare=False)
+    _releases: dict[RepositoryId, Sequence[Release]] = field(default_factory=dict, repr=False, compare=False)
 
     def releases(self, repository: RepositoryId) -> Sequence[Release]:
-        return Shelf(self.store).releases(self.record(repository))
+        record = self.record(repository)
+        if repository not in self._releases:
+            self._releases[repository] = Shelf(self.store).releases(record)
+        return self._releases[repository]
 
     def release_at(self, repository: RepositoryId, revision: str) -> Release:
-        record = self.record(repository)
-        commit = self.store.resolve(record.key, revision)
-        releases = Shelf(self.store).releases(record)
-        return next((release for release in releases if release.commit == commit), Release(None, commit))
+        commit = self.store.resolve(self.record(repository).key, revision)
+        marked = (release for release in self.releases(repository) if release.commit == commit)
+        return next(marked, Release(None, commit))
 
     def manifest(self, repository: RepositoryId, commit: str) -> RepositoryManifest:
         found = Shelf(self.store).manifest(self.record(repository), commit)
@@ -134,9 +141,18 @@ class VisibleCatalogue:
         return self.store.lost(self.store.tree(self.record(repository).key, commit))
 
     def providers(self, label: str) -> Sequence[RepositoryId]:
-        visible = None if self.principal.admin else self.principal.namespaces
-        query = Query(tags=["modhub", class_tag(label)], visible=visible)
+        query = Query(tags=["modhub", class_tag(label)], visible=self._visible)
         return [entry.id for entry in self.store.index.search(query, limit=1000) if self._readable(entry.id)]
+
+    def nearest(self, label: str) -> list[str]:
+        """Up to five classes that look like `label`; none when it is one. Raises `RefError`."""
+        query = Query(tags=["modhub"], visible=self._visible)
+        found = self.store.index.facets("class:", query, limit=CLASSES_LIMIT)
+        return nearest_classes(label, [name for name, _ in found])
+
+    @property
+    def _visible(self) -> frozenset[str] | None:
+        return None if self.principal.admin else self.principal.namespaces
 
     def _readable(self, repository: RepositoryId) -> bool:
         try:
@@ -147,6 +163,8 @@ class VisibleCatalogue:
 
     def record(self, repository: RepositoryId) -> RepositoryRecord:
         """The model, if the principal may read it. Raises `NotFoundError`."""
+        if repository in self._records:
+            return self._records[repository]
         try:
             record = self.store.repository(RepositoryKey("model", repository))
             authorize(self.principal, record, "read")
@@ -156,6 +174,7 @@ class VisibleCatalogue:
                 hint="Check the name; if it is private, log in.",
                 missing="repository",
             ) from None
+        self._records[repository] = record
         return record
 
 

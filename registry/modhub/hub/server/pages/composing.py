@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from modhub.card import ref_of
 from modhub.errors import ModhubError, RefError
@@ -31,29 +31,38 @@ FLOAT_BYTES = 4
 
 @routes.get("/compose")
 def compose(call: Call) -> Response:
-    picks = _picks(call)
+    picks, searched = _picks(call), call.one("q")[:200].strip()
+    if dropped := call.many("without"):
+        # An address that says what is picked, and not how it came to be.
+        kept = [pick for pick in picks if pick not in dropped]
+        return RedirectResponse(address(call, "compose", pick=kept, q=searched), 303)
+    catalogue = VisibleCatalogue(call.state.store, call.principal)
     wants, trouble = _wants(picks)
     text = _toml(wants)
     resolution, estimate = None, None
     if wants and not trouble:
         try:
             project = Project.from_toml(text)
-            resolution = resolve(project, VisibleCatalogue(call.state.store, call.principal))
-            estimate = _estimate(call, resolution)
+            resolution = resolve(project, catalogue, nearest=catalogue.nearest)
+            estimate = _estimate(catalogue, resolution)
         except ModhubError as error:
             trouble = fault_of(error).message
-    searched = call.one("q")[:200].strip()
+    found, near = _found(catalogue, searched), []
+    if searched and not found:
+        with suppress(RefError):
+            near = catalogue.nearest(searched)
     passes = frozenset() if resolution is None else resolution.trunks
     return page(
         call,
         "compose.html",
         title="Compose a classifier",
-        picks=[
-            (pick, address(call, "compose", pick=[one for one in picks if one != pick])) for pick in picks
-        ],
-        all_picks=picks,
+        picks=picks,
+        too_many=len(call.many("pick")) > PICKS_LIMIT,
+        limit=PICKS_LIMIT,
         searched=searched,
-        found=_found(call, searched, picks) if searched else [],
+        found=[_to_choose(call, catalogue, picks, one) for one in found[:FOUND_LIMIT]],
+        number=len(found),
+        near=[(name, address(call, "compose", pick=picks, q=name)) for name in near],
         passes=passes,
         trouble=trouble,
         resolution=resolution,
@@ -96,7 +105,6 @@ class _Found:
     sizes: Sizes | None
     license: str | None
     picked: bool
-    add: str
 
 
 def _picks(call: Call) -> list[str]:
@@ -125,12 +133,21 @@ def _toml(wants: Sequence[Want]) -> str:
     return text
 
 
-def _found(call: Call, label: str, picks: Sequence[str]) -> list[_Found]:
+@dataclass(frozen=True, slots=True)
+class _Provider:
+    """A module that answers, and where it stands."""
+
+    repository: RepositoryId
+    release: Release
+    manifest: RepositoryManifest
+    entry: ModuleEntry
+
+
+def _found(catalogue: VisibleCatalogue, label: str) -> list[_Provider]:
     """Modules that answer to `label`, the best measured first, as `modhub search` has them."""
-    catalogue = VisibleCatalogue(call.state.store, call.principal)
-    found: list[tuple[RepositoryId, Release, RepositoryManifest, ModuleEntry]] = []
+    found: list[_Provider] = []
     try:
-        providers = catalogue.providers(label)
+        providers = catalogue.providers(label) if label else ()
     except RefError:
         return []
     for repository in providers:
@@ -142,40 +159,32 @@ def _found(call: Call, label: str, picks: Sequence[str]) -> list[_Found]:
         except ModhubError:
             continue
         found += [
-            (repository, release, manifest, entry) for entry in manifest.modules if entry.answers_to(label)
+            _Provider(repository, release, manifest, entry)
+            for entry in manifest.modules
+            if entry.answers_to(label)
         ]
-    found.sort(key=lambda one: standing(one[-1].metrics, one[-1].sample), reverse=True)
-    return [_to_choose(call, catalogue, picks, *one) for one in found[:FOUND_LIMIT]]
+    return sorted(found, key=lambda one: standing(one.entry.metrics, one.entry.sample), reverse=True)
 
 
-def _to_choose(
-    call: Call,
-    catalogue: VisibleCatalogue,
-    picks: Sequence[str],
-    repository: RepositoryId,
-    release: Release,
-    manifest: RepositoryManifest,
-    entry: ModuleEntry,
-) -> _Found:
+def _to_choose(call: Call, catalogue: VisibleCatalogue, picks: Sequence[str], one: _Provider) -> _Found:
+    repository, entry = one.repository, one.entry
     ref, sizes = ref_of(str(repository), entry), None
     with suppress(ModhubError):
-        sizes = catalogue.module(repository, release.commit, entry).sizes
+        sizes = catalogue.module(repository, one.release.commit, entry).sizes
     return _Found(
         ref=ref,
         href=address(call, repository.namespace, repository.name, "modules", entry.slug),
-        release=release,
+        release=one.release,
         entry=entry,
         at_least=at_least(entry.metrics, entry.sample),
-        trunk=manifest.trunk_of(entry).sha256,
+        trunk=one.manifest.trunk_of(entry).sha256,
         sizes=sizes,
-        license=manifest.license,
+        license=one.manifest.license,
         picked=ref in picks,
-        add=address(call, "compose", pick=[*picks, ref]),
     )
 
 
-def _estimate(call: Call, resolution: Resolution) -> _Estimate:
-    catalogue = VisibleCatalogue(call.state.store, call.principal)
+def _estimate(catalogue: VisibleCatalogue, resolution: Resolution) -> _Estimate:
     by_trunk: dict[str, list[ModuleManifest]] = {}
     for module in resolution.modules:
         details = catalogue.module(module.repository, module.release.commit, module.entry)
