@@ -38,7 +38,7 @@ def compose(call: Call) -> Response:
         return RedirectResponse(address(call, "compose", pick=kept, q=searched), 303)
     catalogue = VisibleCatalogue(call.state.store, call.principal)
     wants, trouble = _wants(picks)
-    text = _toml(wants)
+    text = _toml(wants) if wants else ""
     resolution, estimate = None, None
     if wants and not trouble:
         try:
@@ -67,7 +67,7 @@ def compose(call: Call) -> Response:
         trouble=trouble,
         resolution=resolution,
         estimate=estimate,
-        toml=text if wants else "",
+        toml=text,
         download=address(call, "compose", "modhub.toml", pick=picks),
     )
 
@@ -127,10 +127,7 @@ def _wants(picks: Sequence[str]) -> tuple[list[Want], str]:
 
 
 def _toml(wants: Sequence[Want]) -> str:
-    text = new_project(NAME)
-    for want in wants:
-        text = add_want(text, want)
-    return text
+    return add_want(new_project(NAME), *wants)
 
 
 @dataclass(frozen=True, slots=True)
