@@ -202,3 +202,48 @@ def test_a_page_grows_with_the_picks_and_not_with_their_square(server: Server) -
     assert "Only the first 200 picks count" in read(
         server, "/compose?" + "&".join(f"pick=c{number}%20%3D%20lab/net/cat" for number in range(201))
     )
+
+
+def test_words_that_find_nothing_are_answered_with_what_may_have_been_meant(server: Server) -> None:
+    page = read(server, "/?q=lynks&sort=name")
+    assert "Nothing here matches" in page
+    assert 'href="/?q=lynx&amp;sort=name"' in page
+    page = read(server, "/?q=lynx")
+    assert "1 repository has the class" in page
+    assert '<a href="/?class=lynx">' in page
+    assert '<a href="/compose?q=lynx">Compare their modules</a>' in page
+
+
+def test_a_list_has_as_many_pages_as_it_says(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number in range(61):
+        store.create_repository(RepositoryKey.model(f"lab/plain-{number}"), actor="lab")
+    store.create_repository(RepositoryKey.model("other/lab-plain"), actor="other")
+    store.close()
+    push(tmp_path, "zoo/many", [f"kind {number}" for number in range(20)])
+    with serving(tmp_path) as long:
+        seen = [
+            re.findall(r'<h2><a href="/([^"]+)"', read(long, f"/?author=lab&page={one}")) for one in (1, 2, 3)
+        ]
+        assert [len(one) for one in seen] == [30, 30, 1]
+        assert len({name for one in seen for name in one}) == 61
+        assert all(name.startswith("lab/") for one in seen for name in one)
+        last = read(long, "/?author=lab&page=3")
+        assert "Page 3 of 3" in last
+        assert 'rel="next"' not in last
+        assert "page 3" in re.findall("<title>(.*?)</title>", last)[0]
+        # A bookmark of a page that is no more, or never was.
+        assert read(long, "/?author=lab&page=99") == last
+        # The class that was asked for is among the few that are shown.
+        assert '<bdi class="tag">kind-19</bdi>' in read(long, "/?class=kind-19")
+        assert "There are no data sets here yet." in read(long, "/?kind=dataset")
+        assert '<a href="/?q=plain-7">1 model</a> would' in read(long, "/?q=plain-7&kind=dataset")
+
+
+def test_an_empty_hub_says_how_it_is_filled(tmp_path: Path) -> None:
+    with serving(tmp_path) as bare:
+        page = read(bare, "/")
+        assert "There is nothing here yet" in page
+        assert "modhub push DIR namespace/name --version 1.0.0 --hub http://127.0.0.1" in commands(page)[0]
+        assert "Nothing here matches" not in page
+        read(bare, "/compose?q=cat")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 from starlette.responses import Response
 
+from modhub.card import class_tag
 from modhub.errors import RefError
 from modhub.hub.index import IndexEntry, Query
 from modhub.hub.server.call import Call
 from modhub.hub.server.faults import nothing_here
 from modhub.hub.server.pages.render import address, page, static_file
 from modhub.hub.server.routing import Routes
+from modhub.hub.server.shelf import VisibleCatalogue
 from modhub.refs import slug_of
 
 __all__ = ["routes"]
@@ -47,20 +50,27 @@ def front(call: Call) -> Response:
     text = call.one("q")[:200]
     kind = "dataset" if call.one("kind") == "dataset" else "model"
     order = call.one("sort") if call.one("sort") in ORDERS else "updated"
-    number = call.number("page", 1, 10_000)
+    author = call.one("author")[:200]
+    tags = [f"{name}:{_facet_value(name, value)}" for name, value in chosen.items()]
     query = Query(
         kind=kind,
-        tags=[f"{name}:{_facet_value(name, value)}" for name, value in chosen.items()],
+        tags=tags,
         text=text,
+        author=author,
         visible=None if call.principal.admin else call.principal.namespaces,
     )
     index = call.state.store.index
-    entries = index.search(query, sort=order, limit=PAGE + 1, offset=(number - 1) * PAGE)
+    total = index.count(query)
+    # A bookmark of a page that is no more leads to the last one there is.
+    pages = max(1, -(-total // PAGE))
+    number = min(call.number("page", 1, 10_000), pages)
+    entries = index.search(query, sort=order, limit=PAGE, offset=(number - 1) * PAGE)
     # What every link of the page keeps of the present choice.
     state = {
         "q": text,
         "kind": kind if kind != "model" else "",
         "sort": order if order != "updated" else "",
+        "author": author,
         **chosen,
     }
 
@@ -69,10 +79,15 @@ def front(call: Call) -> Response:
         found = _facets(call, name, others)
         return [(value, count, address(call, **{**state, name: value})) for value, count in found]
 
+    near: list[str] = []
+    if text and not total:
+        with suppress(RefError):
+            near = VisibleCatalogue(call.state.store, call.principal).nearest(text)
+    other = "model" if kind == "dataset" else "dataset"
     return page(
         call,
         "front.html",
-        title="Modules and models",
+        title=_title(text, author, kind, number),
         text=text,
         kind=kind,
         order=order,
@@ -80,11 +95,18 @@ def front(call: Call) -> Response:
         chosen=chosen,
         without={name: address(call, **{**state, name: ""}) for name in chosen},
         facets=[(name, title, facet(name)) for name, title in FACETS],
-        rows=[_row(call, entry) for entry in entries[:PAGE]],
-        total=index.count(query),
+        author=author,
+        without_author=address(call, **{**state, "author": ""}),
+        rows=[_row(call, entry, {tag for tag in tags if tag.startswith("class:")}) for entry in entries],
+        total=total,
         number=number,
+        pages=pages,
+        near=[(name, address(call, **{**state, "q": name})) for name in near],
+        same_name=_class_of_that_name(call, query),
+        others=index.count(replace(query, kind=other)) if not total else 0,
+        empty=not total and not index.count(Query(kind=None, visible=query.visible)),
         previous=address(call, **state, page=str(number - 1)) if number > 1 else "",
-        following=address(call, **state, page=str(number + 1)) if len(entries) > PAGE else "",
+        following=address(call, **state, page=str(number + 1)) if number < pages else "",
         kinds={
             "model": address(call, **{**state, "kind": ""}),
             "dataset": address(call, **{**state, "kind": "dataset"}),
@@ -105,6 +127,30 @@ def _facets(call: Call, name: str, query: Query) -> list[tuple[str, int]]:
     return counted[1]
 
 
+def _title(text: str, author: str, kind: str, number: int) -> str:
+    what = "Data sets" if kind == "dataset" else "Modules and models"
+    sought = f"“{text}” – " if text else ""
+    return f"{sought}{what}{f' of {author}' if author else ''}{f', page {number}' if number > 1 else ''}"
+
+
+def _class_of_that_name(call: Call, query: Query) -> dict[str, object] | None:
+    """How many repositories have the class that somebody looks for by words, and the ways to them: words are
+    found in names, too (`cat` in `big-cats`)."""
+    try:
+        name = slug_of(query.text)
+    except RefError:
+        return None
+    found = call.state.store.index.count(Query(tags=["modhub", class_tag(query.text)], visible=query.visible))
+    if not found:
+        return None
+    return {
+        "name": name,
+        "number": found,
+        "only": address(call, **{"class": name}),
+        "compare": address(call, "compose", q=query.text),
+    }
+
+
 def _facet_value(name: str, value: str) -> str:
     if name != "class":
         return value
@@ -114,9 +160,13 @@ def _facet_value(name: str, value: str) -> str:
         return value
 
 
-def _row(call: Call, entry: IndexEntry) -> dict[str, object]:
+def _row(call: Call, entry: IndexEntry, wanted: set[str]) -> dict[str, object]:
     def tagged(prefix: str) -> list[str]:
-        return [tag[len(prefix) :] for tag in entry.tags if tag.startswith(prefix)]
+        # What was asked for comes first: only the first few are shown.
+        tags = sorted(
+            (tag for tag in entry.tags if tag.startswith(prefix)), key=lambda tag: tag not in wanted
+        )
+        return [tag[len(prefix) :] for tag in tags]
 
     return {
         "entry": entry,
