@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from difflib import get_close_matches
 
 from markupsafe import Markup
 from starlette.responses import Response
@@ -43,7 +44,10 @@ def module(call: Call) -> Response:
     manifest = shelf.manifest(record, commit)
     entry = None if manifest is None else _entry(manifest, call.values["slug"])
     if manifest is None or entry is None:
-        raise Fault(404, f"There is no module '{call.values['slug'][:100]}' in {record.id}.")
+        wanted = call.values["slug"][:100]
+        near = get_close_matches(wanted, [one.slug for one in manifest.modules] if manifest else [], n=5)
+        hint = f" Nearest: {', '.join(near)}." if near else ""
+        raise Fault(404, f"There is no module '{wanted}' in {record.id}.{hint}")
     readable = may_read(call, record)
     release = release_at(releases, commit)
     ref = ref_of(str(record.id), entry) + pin(revision, release, standing, commit)

@@ -16,6 +16,7 @@ from modhub.hub.server.call import Call
 
 __all__ = ["POLICY", "address", "literal", "page", "readable_size", "static_file"]
 
+ASKED_LIMIT = 1000
 _HERE = Path(__file__).parent
 POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -82,6 +83,7 @@ def page(call: Call, template: str, *, status: int = 200, **context: Any) -> Res
     text = _templates.get_template(template).render(
         principal=call.principal,
         host=call.base_url,
+        login=address(call, "login", next=_asked(call)),
         read_only=call.state.options.read_only,
         address=partial(address, call),
         under=under,
@@ -89,6 +91,17 @@ def page(call: Call, template: str, *, status: int = 200, **context: Any) -> Res
     )
     headers = {"Content-Security-Policy": POLICY, "Cache-Control": "private, no-cache", "Vary": "Cookie"}
     return Response(text, status, headers, "text/html; charset=utf-8")
+
+
+def _asked(call: Call) -> str:
+    """The address of the page itself, to come back to; nothing for what is no page to come back to."""
+    scope = call.request.scope
+    path = scope["raw_path"].decode("latin-1").partition("?")[0]
+    if call.request.method not in ("GET", "HEAD") or path in ("/", "/login"):
+        return ""
+    query = scope["query_string"].decode("latin-1")
+    asked = f"{call.below}{path}" + (f"?{query}" if query else "")
+    return asked if len(asked) <= ASKED_LIMIT else ""
 
 
 def static_file(name: str) -> bytes | None:
