@@ -16,7 +16,7 @@ import pytest
 from modhub.hub.base import Add
 from modhub.hub.records import RepositoryKey
 from modhub.hub.store import Store
-from modhub.refs import Ref, slug_of
+from modhub.refs import Ref, RepositoryId, slug_of
 from tests.hub_server import Server, serving
 from tests.hub_world import push
 
@@ -247,3 +247,93 @@ def test_an_empty_hub_says_how_it_is_filled(tmp_path: Path) -> None:
         assert "modhub push DIR namespace/name --version 1.0.0 --hub http://127.0.0.1" in commands(page)[0]
         assert "Nothing here matches" not in page
         read(bare, "/compose?q=cat")
+
+
+def test_all_releases_and_all_of_the_history_can_be_reached(server: Server) -> None:
+    page = read(server, "/lab/versions")
+    shown = re.findall(r'<li><a href="/lab/versions\?revision=v([^"]+)"', page)
+    assert len(shown) == 61
+    assert shown[:2] == ["2.0rc1", "1.59.0"]
+    assert "<details><summary>51 older</summary>" in page
+    titles: list[str] = []
+    address: str | None = "/lab/versions/commits/main"
+    while address:
+        page = read(server, address)
+        titles += re.findall("<h2><bdi>(.*?)</bdi></h2>", page)
+        older = re.search(r'<a rel="next" href="([^"]+)"', page)
+        address = older[1] if older else None
+    assert len(titles) == len(set(titles)) == 63, "61 releases, one taken back, and the first commit"
+    assert titles[0] == "Take back 1.59.0"
+
+
+def test_what_is_missing_is_named_with_a_way_on(server: Server) -> None:
+    page = read(server, "/lab/versions?revision=v9", 404)
+    assert "“v9” names no release, branch or commit of lab/versions." in page
+    assert '<a href="/lab/versions">To lab/versions</a>' in page
+    page = read(server, "/lab/net/modules/cta", 404)
+    assert "There is no module &#39;cta&#39; in lab/net. Nearest: cat." in page
+    assert '<a href="/lab/net">To lab/net</a>' in page
+    assert "lab/net has no file or folder “no/where” at this revision." in read(
+        server, "/lab/net/tree/main/no/where", 404
+    )
+    assert "To lab/nothing" not in read(server, "/lab/nothing", 401)
+    page = read(server, "/?page=two", 400)
+    assert "must be a number, not &#39;two&#39;" in page
+
+
+def test_whoever_logs_in_comes_back_to_where_they_were(tmp_path: Path) -> None:
+    push(tmp_path, "lab/secret", ("cat",), private=True)
+    with serving(tmp_path) as hidden:
+
+        def enter(wanted: str, token: str = "reader-token-0123456789") -> tuple[int, str]:
+            form = f"token={token}&next={quote(wanted, safe='')}".encode()
+            answer = hidden.ask("POST", "/login", body=form, headers=BROWSER)
+            return answer.status, answer.headers.get("location", "")
+
+        page = read(hidden, "/lab/secret/modules/cat?revision=main", 401)
+        link = re.search(r'<a rel="nofollow" href="(/login\?next=[^"]+)"', page)
+        assert link is not None
+        form = read(hidden, html.unescape(link[1]))
+        field = re.search(r'<input type="hidden" name="next" value="([^"]+)"', form)
+        assert field is not None
+        wanted = html.unescape(field[1])
+        assert enter(wanted) == (303, "/lab/secret/modules/cat?revision=main")
+        # A mistyped token does not lose the way.
+        assert enter(wanted, "wrong")[0] == 401
+        for elsewhere in (
+            "//evil.example/x",
+            "/\\evil.example",
+            "https://evil.example",
+            "javascript:x",
+            "/\t/evil",
+        ):
+            assert enter(elsewhere) == (303, "/"), elsewhere
+            assert 'name="next"' not in read(hidden, f"/login?next={quote(elsewhere, safe='')}")
+
+
+def test_who_may_read_what_is_not_for_everybody_is_told_that_a_token_is_needed(tmp_path: Path) -> None:
+    push(tmp_path, "lab/secret", ("cat",), private=True)
+    push(tmp_path, "lab/open", ("cat",))
+    with serving(tmp_path) as hidden:
+        for path in ("", "/modules/cat"):
+            shown = hidden.ask("GET", f"/lab/secret{path}", "reader", headers=BROWSER)
+            assert b"HF_TOKEN" in shown.body
+            assert "HF_TOKEN" not in read(hidden, f"/lab/open{path}")
+
+
+def test_a_repository_without_modules_says_how_it_is_got_or_filled(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for kind, name in (("model", "lab/plain"), ("dataset", "lab/set"), ("model", "lab/bare")):
+        key = RepositoryKey(kind, RepositoryId.parse(name))
+        store.create_repository(key, actor="lab")
+        if name != "lab/bare":
+            store.commit(key, [Add("README.md", b"### Deep\n\n# High\n\n### Deep\n")], title="One")
+    store.close()
+    with serving(tmp_path) as plain:
+        assert commands(read(plain, "/lab/plain"))[0] == f"HF_ENDPOINT={plain.address} hf download lab/plain"
+        page = read(plain, "/datasets/lab/set")
+        assert commands(page)[0].endswith("hf download lab/set --repo-type dataset")
+        # The card's headings keep their order below the page's own and skip no level.
+        assert re.findall("<(h[2-6])>(Deep|High)", page) == [("h2", "Deep"), ("h2", "High"), ("h3", "Deep")]
+        page = read(plain, "/lab/bare")
+        assert "modhub push DIR lab/bare --version 1.0.0" in commands(page)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from urllib.parse import quote, urlsplit
 
@@ -75,12 +76,22 @@ def card_html(text: str, files: str) -> Markup:
         url_schemes={"http", "https", "mailto"},
         link_rel="nofollow noopener noreferrer",
     )
-    # Headings of the card stand below the page's own.
-    for level in range(5, 0, -1):
-        cleaned = cleaned.replace(f"<h{level}>", f"<h{level + 1}>").replace(
-            f"</h{level}>", f"</h{level + 1}>"
-        )
-    return Markup(cleaned)
+    return Markup(_headings_below(cleaned))
+
+
+def _headings_below(cleaned: str) -> str:
+    """Headings of the card stand below the page's own, and none skips a level, whatever the card does."""
+    above: list[int] = []
+
+    def level(found: re.Match[str]) -> str:
+        if not found[1]:
+            given = int(found[2])
+            while above and above[-1] >= given:
+                above.pop()
+            above.append(given)
+        return f"<{found[1]}h{len(above) + 1}>"
+
+    return re.sub("<(/?)h([1-6])>", level, cleaned)
 
 
 def _is_relative(address: str) -> bool:

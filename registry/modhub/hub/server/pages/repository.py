@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from starlette.responses import Response
 
@@ -138,17 +139,15 @@ def files(call: Call) -> Response:
 def history(call: Call) -> Response:
     record = call.repository("see")
     commit = call.commit_of(record, call.values["revision"])
-    rows = []
-    for row in call.state.store.history(record.key, commit):
-        rows.append(row)
-        if len(rows) == COMMITS:
-            break
+    rows = list(islice(call.state.store.history(record.key, commit), COMMITS + 1))
+    here = parts_of(record)
     return page(
         call,
         "history.html",
         title=f"History of {record.id}",
         record=record,
-        here=parts_of(record),
-        rows=rows,
+        here=here,
+        rows=rows[:COMMITS],
+        older=address(call, *here, "commits", rows[COMMITS].id) if len(rows) > COMMITS else "",
         revision=call.values["revision"],
     )
