@@ -337,3 +337,20 @@ def test_a_repository_without_modules_says_how_it_is_got_or_filled(tmp_path: Pat
         assert re.findall("<(h[2-6])>(Deep|High)", page) == [("h2", "Deep"), ("h2", "High"), ("h3", "Deep")]
         page = read(plain, "/lab/bare")
         assert "modhub push DIR lab/bare --version 1.0.0" in commands(page)[0]
+
+
+def test_a_style_is_kept_for_good_under_an_address_of_its_own(server: Server) -> None:
+    page = read(server, "/")
+    addresses = re.findall(r'<link rel="(?:stylesheet|icon)" href="([^"]+)"', page)
+    assert len(addresses) == 2
+    for address in addresses:
+        assert "immutable" in server.ask("GET", address).headers["cache-control"]
+        assert server.ask("GET", address + "0").headers["cache-control"] == "no-cache"
+    assert server.ask("GET", "/static/style.css").headers["cache-control"] == "no-cache"
+
+
+def test_what_a_picture_shows_is_said_in_words(server: Server) -> None:
+    page = read(server, "/lab/versions/modules/cat")
+    caption = re.search(r"Of this module’s channels <bdi>lynx</bdi> keeps (\d+\.\d)\u00a0%\.", page)
+    assert caption is not None
+    assert f"cat and lynx: {float(caption[1]):.0f} % shared" in page

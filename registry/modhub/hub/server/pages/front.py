@@ -13,7 +13,7 @@ from modhub.errors import RefError
 from modhub.hub.index import IndexEntry, Query
 from modhub.hub.server.call import Call
 from modhub.hub.server.faults import nothing_here
-from modhub.hub.server.pages.render import address, page, static_file
+from modhub.hub.server.pages.render import address, page, static_file, static_version
 from modhub.hub.server.routing import Routes
 from modhub.hub.server.shelf import VisibleCatalogue
 from modhub.refs import slug_of
@@ -40,8 +40,10 @@ def static(call: Call) -> Response:
     content = static_file(name)
     if content is None:
         raise nothing_here()
+    kept = call.one("v") == static_version(name)
+    cached = "public, max-age=31536000, immutable" if kept else "no-cache"
     media = _TYPES.get(name[name.rfind(".") :], "application/octet-stream")
-    return Response(content, headers={"Cache-Control": "public, max-age=3600"}, media_type=media)
+    return Response(content, headers={"Cache-Control": cached}, media_type=media)
 
 
 @routes.get("/")

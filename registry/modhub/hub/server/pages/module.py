@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 from difflib import get_close_matches
+from typing import Any
 
-from markupsafe import Markup
 from starlette.responses import Response
 
 from modhub.card import ref_of
@@ -30,6 +30,7 @@ __all__ = ["routes"]
 
 routes = Routes()
 SIBLINGS = 24
+_UNSEEN: dict[str, Any] = {"mask": None, "matrix": None, "closest": []}
 
 
 @routes.get("/{namespace}/{name}/modules/{slug}")
@@ -77,7 +78,7 @@ def module(call: Call) -> Response:
         in_shell=shlex.quote(ref),
         in_python=literal(ref),
         calibration=None if details is None else _calibration(details.calibration),
-        **(_pictures(shelf, record, commit, manifest, entry) if readable else {"mask": None, "matrix": None}),
+        **(_pictures(shelf, record, commit, manifest, entry) if readable else _UNSEEN),
     )
 
 
@@ -87,11 +88,11 @@ def _entry(manifest: RepositoryManifest, name: str) -> ModuleEntry | None:
 
 def _pictures(
     shelf: Shelf, record: RepositoryRecord, commit: str, manifest: RepositoryManifest, entry: ModuleEntry
-) -> dict[str, Markup | None]:
+) -> dict[str, Any]:
     tree: Tree = shelf.store.tree(record.key, commit)
     own = shelf.mask(tree, entry)
     if own is None:
-        return {"mask": None, "matrix": None}
+        return _UNSEEN
     trunk = manifest.trunk_of(entry).sha256
     kin = [one for one in manifest.modules if manifest.trunk_of(one).sha256 == trunk]
     place = kin.index(entry)
@@ -102,13 +103,17 @@ def _pictures(
         if (mask := shelf.mask(tree, one)) is not None and len(mask) == len(own)
     ]
     labels = [label for label, _ in shown]
-    matrix = None
+    matrix, closest = None, []
     if len(shown) > 1:
-        matrix = overlap_picture(labels, overlap([mask for _, mask in shown]), labels.index(entry.label))
-    return {"mask": mask_picture(own), "matrix": matrix}
+        shares, row = overlap([mask for _, mask in shown]), labels.index(entry.label)
+        matrix = overlap_picture(labels, shares, row)
+        # Said in words, too: for whoever cannot see the squares, or tell them apart.
+        order = sorted(range(len(labels)), key=lambda column: -shares[row, column])
+        closest = [(labels[column], float(shares[row, column])) for column in order if column != row][:3]
+    return {"mask": mask_picture(own), "matrix": matrix, "closest": closest}
 
 
-def _calibration(calibration: Calibration) -> dict[str, object] | None:
+def _calibration(calibration: Calibration) -> dict[str, Any] | None:
     """The picture and what it is drawn over; only where the manifest says what the curve needs."""
     parameters = calibration.parameters
     over = "odds" if "odds_mean" in parameters else "margin"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -12,9 +12,10 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import Response
 
+from modhub.files import sha256_of_bytes
 from modhub.hub.server.call import Call
 
-__all__ = ["POLICY", "address", "literal", "page", "readable_size", "static_file"]
+__all__ = ["POLICY", "address", "literal", "page", "readable_size", "static_file", "static_version"]
 
 ASKED_LIMIT = 1000
 _HERE = Path(__file__).parent
@@ -70,7 +71,23 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters.update(bytes=readable_size, count=readable_count, percent=percent, share=share)
+
+
+def _in_one_piece(write: Callable[..., str]) -> Callable[..., str]:
+    """A filter whose number and unit no line break parts."""
+
+    def filled(*values: Any) -> str:
+        return write(*values).replace(" ", "\u00a0")
+
+    return filled
+
+
+_templates.filters.update(
+    bytes=_in_one_piece(readable_size),
+    count=_in_one_piece(readable_count),
+    percent=_in_one_piece(percent),
+    share=_in_one_piece(share),
+)
 
 
 def page(call: Call, template: str, *, status: int = 200, **context: Any) -> Response:
@@ -86,6 +103,7 @@ def page(call: Call, template: str, *, status: int = 200, **context: Any) -> Res
         login=address(call, "login", next=_asked(call)),
         read_only=call.state.options.read_only,
         address=partial(address, call),
+        static_address=partial(static_address, call),
         under=under,
         **context,
     )
@@ -104,7 +122,20 @@ def _asked(call: Call) -> str:
     return asked if len(asked) <= ASKED_LIMIT else ""
 
 
+def static_address(call: Call, name: str) -> str:
+    """The address of a static file, another one for every content: browsers keep what they have for good, and
+    never draw a page of a new modhub with the style of an old one."""
+    return address(call, "static", name, v=static_version(name))
+
+
+@lru_cache(maxsize=64)
 def static_file(name: str) -> bytes | None:
     """A file of this package's `static` folder, by a name without folders."""
     path = _HERE / "static" / name
     return path.read_bytes() if "/" not in name and not name.startswith(".") and path.is_file() else None
+
+
+@lru_cache(maxsize=64)
+def static_version(name: str) -> str:
+    """What tells the file's content from any other."""
+    return sha256_of_bytes(static_file(name) or b"")[:12]
