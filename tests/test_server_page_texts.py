@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import html
 import re
 import shlex
@@ -15,9 +16,10 @@ import pytest
 
 from modhub.hub.base import Add
 from modhub.hub.records import RepositoryKey
+from modhub.hub.server.pages.markdown import card_html
 from modhub.hub.store import Store
 from modhub.refs import Ref, RepositoryId, slug_of
-from tests.hub_server import Server, serving
+from tests.hub_server import Answer, Server, serving
 from tests.hub_world import push
 
 ODD = ("it's a cat", "<b>bold</b>", 'say "hi"', "a/b", "C++", "قطة كبيرة", "emoji 😀", "v>=1", "x" * 190)
@@ -354,3 +356,25 @@ def test_what_a_picture_shows_is_said_in_words(server: Server) -> None:
     caption = re.search(r"Of this module’s channels <bdi>lynx</bdi> keeps (\d+\.\d)\u00a0%\.", page)
     assert caption is not None
     assert f"cat and lynx: {float(caption[1]):.0f} % shared" in page
+
+
+def test_a_large_page_is_packed_for_those_who_can_unpack_it(server: Server) -> None:
+    def ask(accepted: str) -> Answer:
+        sent = {**BROWSER, "Accept-Encoding": accepted}
+        return server.ask("GET", "/lab/versions/modules/cat", headers=sent)
+
+    plain = ask("identity")
+    assert "content-encoding" not in plain.headers
+    assert "Accept-Encoding" in plain.headers["vary"]
+    packed = ask("deflate, gzip;q=0.8, br")
+    assert packed.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(packed.body) == plain.body
+    assert len(packed.body) < len(plain.body) / 3
+    assert ask("gzip;q=0").body == plain.body
+
+
+def test_an_image_from_elsewhere_gives_way_to_its_words() -> None:
+    shown = card_html(
+        "![a *cat*](https://evil.example/x.png) ![own](cat.png) ![](//evil.example/y.png)", "/files"
+    )
+    assert shown == '<p>a cat <img src="/files/cat.png" alt="own"> </p>\n'

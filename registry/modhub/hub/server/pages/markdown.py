@@ -58,7 +58,7 @@ _ATTRIBUTES = {"a": {"href", "title"}, "img": {"src", "alt", "title"}, "ol": {"s
 def card_html(text: str, files: str) -> Markup:
     """`text` in Markdown; relative images and links are looked up below the address `files`.
 
-    Raw HTML is shown as text. Images from elsewhere are left out: they would tell others who reads.
+    Raw HTML is shown as text. Images from elsewhere give way to their words: they would tell who reads.
     """
 
     def keep(tag: str, name: str, value: str) -> str | None:
@@ -76,7 +76,13 @@ def card_html(text: str, files: str) -> Markup:
         url_schemes={"http", "https", "mailto"},
         link_rel="nofollow noopener noreferrer",
     )
-    return Markup(_headings_below(cleaned))
+    return Markup(_headings_below(re.sub("<img [^>]*>", _words_of, cleaned)))
+
+
+def _words_of(found: re.Match[str]) -> str:
+    """An image as it is, or what stands for one that was left out: its words, instead of a broken picture."""
+    words = re.search(' alt="([^"]*)"', found[0])
+    return found[0] if ' src="' in found[0] else words[1] if words else ""
 
 
 def _headings_below(cleaned: str) -> str:

@@ -59,7 +59,7 @@ def overlap_picture(labels: Sequence[str], shares: NDArray[np.float64], own: int
     parts = []
     for row, label in enumerate(labels):
         chosen = ' class="own"' if row == own else ""
-        short = label if len(label) <= 18 else label[:17] + "…"
+        short = label if len(label) <= 16 else label[:15] + "…"
         y = room + row * side
         parts.append(f'<text x="{room - 6}" y="{y + 14}" text-anchor="end"{chosen}>{escape(short)}</text>')
         place = f'transform="translate({room + row * side + 14} {room - 6}) rotate(-90)"'
