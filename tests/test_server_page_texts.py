@@ -321,6 +321,9 @@ def test_who_may_read_what_is_not_for_everybody_is_told_that_a_token_is_needed(t
             shown = hidden.ask("GET", f"/lab/secret{path}", "reader", headers=BROWSER)
             assert b"HF_TOKEN" in shown.body
             assert "HF_TOKEN" not in read(hidden, f"/lab/open{path}")
+        shown = hidden.ask("GET", "/compose?pick=lab/secret/cat", "reader", headers=BROWSER)
+        assert b"lab/secret needs a token that may read it, in <code>HF_TOKEN</code>" in shown.body
+        assert "HF_TOKEN" not in read(hidden, "/compose?pick=lab/open/cat")
 
 
 def test_a_repository_without_modules_says_how_it_is_got_or_filled(tmp_path: Path) -> None:

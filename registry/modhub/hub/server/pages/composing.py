@@ -66,6 +66,7 @@ def compose(call: Call) -> Response:
         passes=passes,
         trouble=trouble,
         resolution=resolution,
+        closed=_closed(catalogue, resolution) if resolution else [],
         estimate=estimate,
         toml=text,
         download=address(call, "compose", "modhub.toml", pick=picks),
@@ -179,6 +180,13 @@ def _to_choose(call: Call, catalogue: VisibleCatalogue, picks: Sequence[str], on
         license=one.manifest.license,
         picked=ref in picks,
     )
+
+
+def _closed(catalogue: VisibleCatalogue, resolution: Resolution) -> list[str]:
+    """Repositories of the answer that are not for everybody."""
+    used = dict.fromkeys(module.repository for module in resolution.modules)
+    settings = [(repository, catalogue.record(repository).settings) for repository in used]
+    return [str(repository) for repository, one in settings if one.private or one.gated]
 
 
 def _estimate(catalogue: VisibleCatalogue, resolution: Resolution) -> _Estimate:
