@@ -16,14 +16,15 @@ from packaging.version import Version
 
 from modhub.card import class_tag
 from modhub.catalog import YANKED_NAME, nearest_classes
-from modhub.errors import ManifestError, ModhubError, NotFoundError, RefError
+from modhub.errors import ManifestError, ModhubError, NotFoundError
 from modhub.files import parse_json
 from modhub.hub.index import Query
+from modhub.hub.recent import Recent
 from modhub.hub.records import RepositoryKey, RepositoryRecord
 from modhub.hub.server.faults import Fault
 from modhub.hub.server.principal import Principal, authorize
 from modhub.hub.store import TAGS, Store
-from modhub.hub.tree import Tree
+from modhub.hub.tree import Tree, TreeFile
 from modhub.manifest import MANIFEST_NAME, ModuleEntry, ModuleManifest, RepositoryManifest
 from modhub.refs import RepositoryId, version_of_tag
 from modhub.resolve import Release
@@ -35,6 +36,8 @@ TENSORS_LIMIT = 64 << 20
 # Comparing a name with so many takes a fraction of a second; the commonest come first.
 CLASSES_LIMIT = 20_000
 Mask = NDArray[np.bool_]
+# By the bytes that they were read from; in memory they take up twice as much.
+_MANIFESTS: Recent[tuple[RepositoryManifest | None]] = Recent(64 << 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Shelf:
         file = self.store.tree(record.key, commit).get(MANIFEST_NAME)
         if file is None or file.size > MANIFEST_LIMIT:
             return None
-        return _manifest(self.store, file.sha256)
+        return _manifest(self.store, file)
 
     def module(self, record: RepositoryRecord, commit: str, entry: ModuleEntry) -> ModuleManifest:
         """A module's own manifest. Raises `NotFoundError` or `ManifestError`."""
@@ -178,14 +181,19 @@ class VisibleCatalogue:
         return record
 
 
-@lru_cache(maxsize=512)
-def _manifest(store: Store, sha256: str) -> RepositoryManifest | None:
-    with store.open(sha256) as stream:
-        content = stream.read(MANIFEST_LIMIT)
-    try:
-        return RepositoryManifest.from_bytes(content)
-    except (ManifestError, ModhubError, RefError):
-        return None
+def _manifest(store: Store, file: TreeFile) -> RepositoryManifest | None:
+    # Who looks for a class reads the manifest of every repository that has it.
+    name = f"{store.root}:{file.sha256}"
+    known = _MANIFESTS.get(name)
+    if known is None:
+        with store.open(file.sha256) as stream:
+            content = stream.read(MANIFEST_LIMIT)
+        try:
+            known = (RepositoryManifest.from_bytes(content),)
+        except ModhubError:
+            known = (None,)
+        _MANIFESTS.put(name, known, file.size + 1000)
+    return known[0]
 
 
 @lru_cache(maxsize=4096)
