@@ -381,3 +381,24 @@ def test_an_image_from_elsewhere_gives_way_to_its_words() -> None:
         "![a *cat*](https://evil.example/x.png) ![own](cat.png) ![](//evil.example/y.png)", "/files"
     )
     assert shown == '<p>a cat <img src="/files/cat.png" alt="own"> </p>\n'
+
+
+def test_a_title_says_which_of_many_pages_it_is(server: Server) -> None:
+    paths = [
+        "/",
+        "/?q=cat",
+        "/?kind=dataset",
+        "/?author=lab",
+        "/lab/versions",
+        "/lab/versions?revision=v1.3.0",
+        "/lab/versions/modules/cat",
+        "/lab/versions/modules/cat?revision=v1.3.0",
+        "/lab/versions/tree/main",
+        "/lab/versions/tree/v1.3.0",
+        "/lab/versions/tree/main/modules",
+        "/lab/versions/commits/main",
+        "/compose",
+        "/login",
+    ]
+    titles = [re.findall("<title>(.*?)</title>", read(server, path))[0] for path in paths]
+    assert len(set(titles)) == len(paths), titles

@@ -61,7 +61,7 @@ def module(call: Call) -> Response:
     return page(
         call,
         "module.html",
-        title=f"{entry.label} of {record.id}",
+        title=f"{entry.label} of {record.id}{f' {release}' if release else ''}",
         record=record,
         here=parts_of(record),
         commit=commit,

@@ -77,7 +77,7 @@ def overview(call: Call) -> Response:
     return page(
         call,
         "repository.html",
-        title=str(record.id),
+        title=f"{record.id} {release or revision[:40]}" if revision else str(record.id),
         record=record,
         here=here,
         commit=commit,
@@ -124,7 +124,7 @@ def files(call: Call) -> Response:
     return page(
         call,
         "files.html",
-        title=f"Files of {record.id}",
+        title=f"{folder or 'Files'} of {record.id} at {revision[:40]}",
         record=record,
         here=here,
         revision=revision,
@@ -144,7 +144,7 @@ def history(call: Call) -> Response:
     return page(
         call,
         "history.html",
-        title=f"History of {record.id}",
+        title=f"History of {record.id} at {call.values['revision'][:40]}",
         record=record,
         here=here,
         rows=rows[:COMMITS],
