@@ -402,3 +402,18 @@ def test_a_title_says_which_of_many_pages_it_is(server: Server) -> None:
     ]
     titles = [re.findall("<title>(.*?)</title>", read(server, path))[0] for path in paths]
     assert len(set(titles)) == len(paths), titles
+
+
+def test_a_class_is_found_among_many_of_one_repository(tmp_path: Path) -> None:
+    push(tmp_path, "lab/many", [*(f"kind {number}" for number in range(99)), "great white shark"])
+    push(tmp_path, "lab/few", ("cat", "dog"))
+    with serving(tmp_path) as large:
+        assert 'name="q" value=""> <button>Look</button>' in read(large, "/lab/many")
+        assert "<button>Look</button>" not in read(large, "/lab/few")
+        page = read(large, "/lab/many?q=Shark++great&revision=v1.0.0")
+        assert re.findall(r'href="/lab/many/modules/([^?"]+)', page) == ["great-white-shark"]
+        assert "1 of 100 modules" in page
+        assert '<input type="hidden" name="revision" value="v1.0.0">' in page
+        assert '<a href="/lab/many?revision=v1.0.0">Show all</a>' in page
+        page = read(large, "/lab/many?q=%3Cb%3E")
+        assert "No class here has “<bdi>&lt;b&gt;</bdi>” in its name." in page

@@ -17,7 +17,7 @@ from modhub.hub.server.principal import authorize
 from modhub.hub.server.routing import Routes
 from modhub.hub.server.shelf import Shelf, newest
 from modhub.hub.tree import TreeFile
-from modhub.manifest import MANIFEST_NAME
+from modhub.manifest import MANIFEST_NAME, ModuleEntry, RepositoryManifest
 from modhub.resolve import Release
 
 __all__ = ["may_read", "parts_of", "pin", "release_at", "routes"]
@@ -26,7 +26,7 @@ routes = Routes()
 ONE = "/{web}{namespace}/{name}"
 FILES_LIMIT = 2000
 COMMITS = 50
-SHOWN_TEXT = 256 << 10
+SEARCHED_FROM = 30
 
 
 def parts_of(record: RepositoryRecord) -> tuple[str, ...]:
@@ -57,6 +57,17 @@ def pin(revision: str, release: Release | None, standing: Release | None, commit
     return f"@{commit}" if release is None else f"=={release.version}"
 
 
+def _sought(manifest: RepositoryManifest, text: str) -> list[ModuleEntry]:
+    """The modules of which a name has every word of `text` in it; all without one."""
+    words = text.casefold().split()
+
+    def fits(entry: ModuleEntry) -> bool:
+        names = " ".join((entry.label, entry.slug, *entry.aliases)).casefold()
+        return all(word in names for word in words)
+
+    return [entry for entry in manifest.modules if fits(entry)]
+
+
 @routes.get(ONE)
 def overview(call: Call) -> Response:
     try:
@@ -71,6 +82,7 @@ def overview(call: Call) -> Response:
     commit = call.commit_of(record, revision or "main")
     tree = call.state.store.tree(record.key, commit)
     manifest = shelf.manifest(record, commit)
+    sought = " ".join(call.one("q")[:200].split())
     here = parts_of(record)
     releases = shelf.releases(record)
     standing, release = newest(releases), release_at(releases, commit)
@@ -88,6 +100,9 @@ def overview(call: Call) -> Response:
         unreadable=manifest is None and MANIFEST_NAME in tree,
         card=card_html(shelf.card(record, commit), address(call, *here, "resolve", commit)),
         manifest=manifest,
+        searchable=manifest is not None and len(manifest.modules) > SEARCHED_FROM,
+        sought=sought,
+        modules=_sought(manifest, sought) if manifest else [],
         releases=releases,
         downloads=call.state.store.references.downloads(record.key),
         files=len(tree),
