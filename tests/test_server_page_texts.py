@@ -417,3 +417,23 @@ def test_a_class_is_found_among_many_of_one_repository(tmp_path: Path) -> None:
         assert '<a href="/lab/many?revision=v1.0.0">Show all</a>' in page
         page = read(large, "/lab/many?q=%3Cb%3E")
         assert "No class here has “<bdi>&lt;b&gt;</bdi>” in its name." in page
+
+
+def test_all_values_to_narrow_by_can_be_seen(server: Server, tmp_path: Path) -> None:
+    push(tmp_path, "lab/many", [f"kind {number}" for number in range(40)])
+    push(tmp_path, "zoo/one", ("puma",))
+    with serving(tmp_path) as large:
+
+        def classes(page: str) -> list[str]:
+            return re.findall(r'<a href="/\?[^"]*class=([^"&]+)"><bdi>', page)
+
+        page = read(large, "/?sort=name")
+        assert len(classes(page)) == 12
+        more = re.search(r'<a href="([^"]+)#narrow" aria-label="All of class">All</a>', page)
+        assert more is not None
+        page = read(large, html.unescape(more[1]))
+        assert len(classes(page)) == 41
+        assert "All of class" not in page
+        # What was counted for one namespace is not shown for another.
+        assert classes(read(large, "/?author=zoo")) == ["puma"]
+        assert len(classes(read(large, "/?author=lab"))) == 12

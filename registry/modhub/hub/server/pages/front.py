@@ -22,6 +22,8 @@ __all__ = ["routes"]
 
 routes = Routes()
 PAGE = 30
+VALUES = 12
+VALUES_LIMIT = 2000
 FACETS_SECONDS = 10.0
 FACETS_KEPT = 500
 FACETS = (
@@ -76,10 +78,17 @@ def front(call: Call) -> Response:
         **chosen,
     }
 
-    def facet(name: str) -> list[tuple[str, int, str]]:
+    opened = call.one("all")
+
+    def facet(name: str) -> tuple[list[tuple[str, int, str]], str]:
+        """The commonest values with the ways to them, and the way to all where there are more."""
         others = replace(query, tags=[tag for tag in query.tags if not tag.startswith(f"{name}:")])
-        found = _facets(call, name, others)
-        return [(value, count, address(call, **{**state, name: value})) for value, count in found]
+        shown = VALUES_LIMIT if name == opened else VALUES
+        found = _facets(call, name, others, shown + 1)
+        more = address(call, **{**state, "all": name}) if len(found) > shown and name != opened else ""
+        return [
+            (value, count, address(call, **{**state, name: value})) for value, count in found[:shown]
+        ], more
 
     near: list[str] = []
     if text and not total:
@@ -96,7 +105,7 @@ def front(call: Call) -> Response:
         orders=ORDERS,
         chosen=chosen,
         without={name: address(call, **{**state, name: ""}) for name in chosen},
-        facets=[(name, title, facet(name)) for name, title in FACETS],
+        facets=[(name, title, *facet(name)) for name, title in FACETS],
         author=author,
         without_author=address(call, **{**state, "author": ""}),
         rows=[_row(call, entry, {tag for tag in tags if tag.startswith("class:")}) for entry in entries],
@@ -116,13 +125,13 @@ def front(call: Call) -> Response:
     )
 
 
-def _facets(call: Call, name: str, query: Query) -> list[tuple[str, int]]:
+def _facets(call: Call, name: str, query: Query, limit: int) -> list[tuple[str, int]]:
     """Counting 100,000 tags takes a while: what was counted for the same eyes lately is good enough."""
     visible = None if query.visible is None else tuple(sorted(query.visible))
-    key = (name, query.kind, tuple(query.tags), query.text, visible)
+    key = (name, limit, query.kind, tuple(query.tags), query.text, query.author, visible)
     counted = call.state.facets.get(key)
     if counted is None or time.monotonic() - counted[0] > FACETS_SECONDS:
-        counted = (time.monotonic(), call.state.store.index.facets(f"{name}:", query, limit=12))
+        counted = (time.monotonic(), call.state.store.index.facets(f"{name}:", query, limit=limit))
         if len(call.state.facets) >= FACETS_KEPT:
             call.state.facets.clear()
         call.state.facets[key] = counted
