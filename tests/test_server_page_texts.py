@@ -437,3 +437,15 @@ def test_all_values_to_narrow_by_can_be_seen(server: Server, tmp_path: Path) -> 
         # What was counted for one namespace is not shown for another.
         assert classes(read(large, "/?author=zoo")) == ["puma"]
         assert len(classes(read(large, "/?author=lab"))) == 12
+
+
+def test_a_gate_shows_the_way_in_and_a_wrong_address_does_not(tmp_path: Path) -> None:
+    push(tmp_path, "lab/gated", ("cat",))
+    with serving(tmp_path) as gated:
+        assert gated.ask("PUT", "/api/models/lab/gated/settings", "alice", {"gated": "manual"}).status == 200
+        for path in ("/lab/gated", "/lab/gated/modules/cat"):
+            main = read(gated, path).partition("<main")[2]
+            assert f'<a href="/login?next={quote(path, safe="")}">Log in</a>' in main
+            seen = gated.ask("GET", path, "reader", headers=BROWSER).body.decode()
+            assert "/login" not in seen
+        assert "/login" not in read(gated, "/?page=two", 400).partition("<main")[2]
