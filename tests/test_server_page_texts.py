@@ -449,3 +449,21 @@ def test_a_gate_shows_the_way_in_and_a_wrong_address_does_not(tmp_path: Path) ->
             seen = gated.ask("GET", path, "reader", headers=BROWSER).body.decode()
             assert "/login" not in seen
         assert "/login" not in read(gated, "/?page=two", 400).partition("<main")[2]
+
+
+def test_a_card_without_end_is_shown_as_far_as_it_is_worth_it(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    key = RepositoryKey.model("lab/long")
+    store.create_repository(key, actor="lab")
+    text = "".join(f"Line {number} of many.\n\n" for number in range(70_000))
+    store.commit(key, [Add("README.md", f"---\nlicense: mit\n---\n# Long\n\n{text}".encode())], title="One")
+    store.close()
+    assert len(text) > 1 << 20
+    with serving(tmp_path) as server:
+        page = read(server, "/lab/long")
+        assert "Line 9999 of many." in page
+        assert "Line 60000 of many." not in page
+        found = re.search(r'The card is longer: <a href="([^"]+)">', page)
+        assert found is not None
+        assert b"Line 69999 of many." in server.ask("GET", found[1]).body
+        assert "has no card" not in page

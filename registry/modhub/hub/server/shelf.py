@@ -33,6 +33,8 @@ __all__ = ["Shelf", "VisibleCatalogue", "newest"]
 
 MANIFEST_LIMIT = 16 << 20
 TENSORS_LIMIT = 64 << 20
+# A megabyte of tables would keep the server busy for seconds.
+CARD_LIMIT = 256 << 10
 # Comparing a name with so many takes a fraction of a second; the commonest come first.
 CLASSES_LIMIT = 20_000
 Mask = NDArray[np.bool_]
@@ -77,17 +79,23 @@ class Shelf:
         packed = _mask(self.store, file.sha256)
         return None if packed is None else np.unpackbits(packed[0], count=packed[1]).astype(np.bool_)
 
-    def card(self, record: RepositoryRecord, commit: str) -> str:
-        """The card's text without its front matter."""
+    def card(self, record: RepositoryRecord, commit: str) -> tuple[str, bool]:
+        """The card's text without its front matter, and whether that is all of it."""
         file = self.store.tree(record.key, commit).get("README.md")
-        if file is None or file.size > 1 << 20 or not self.store.holds(file):
-            return ""
+        if file is None or not self.store.holds(file):
+            return "", True
+        whole = file.size <= CARD_LIMIT
         with self.store.open(file.sha256) as stream:
-            text = stream.read().decode("utf-8", "replace").replace("\r\n", "\n")
+            content = stream.read(CARD_LIMIT)
+        if not whole:
+            # At the end of a line.
+            content = content[: content.rfind(b"\n") + 1] or content
+        text = content.decode("utf-8", "replace").replace("\r\n", "\n")
         if text.startswith("---\n"):
             _, marker, rest = text[4:].partition("\n---")
-            text = rest.partition("\n")[2] if marker else text
-        return text
+            # A head without an end is text, unless its end is what was left out.
+            text = rest.partition("\n")[2] if marker else text if whole else ""
+        return text, whole
 
     def _yanked(self, record: RepositoryRecord) -> dict[str, str]:
         try:

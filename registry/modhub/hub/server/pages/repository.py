@@ -84,6 +84,7 @@ def overview(call: Call) -> Response:
     manifest = shelf.manifest(record, commit)
     sought = " ".join(call.one("q")[:200].split())
     here = parts_of(record)
+    text, whole = shelf.card(record, commit)
     releases = shelf.releases(record)
     standing, release = newest(releases), release_at(releases, commit)
     return page(
@@ -98,7 +99,8 @@ def overview(call: Call) -> Response:
         standing=standing,
         ref=f"{record.id}{pin(revision, release, standing, commit)}",
         unreadable=manifest is None and MANIFEST_NAME in tree,
-        card=card_html(shelf.card(record, commit), address(call, *here, "resolve", commit)),
+        card=card_html(text, address(call, *here, "resolve", commit)),
+        whole_card="" if whole else address(call, *here, "resolve", commit, "README.md"),
         manifest=manifest,
         searchable=manifest is not None and len(manifest.modules) > SEARCHED_FROM,
         sought=sought,
