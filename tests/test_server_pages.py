@@ -63,7 +63,8 @@ def test_every_page_leads_on_below_the_path_of_a_public_address(tmp_path: Path) 
                 address = html.unescape(found)
                 if address not in seen and address not in waiting:
                     waiting.append(address)
-        assert {"/hub/static/style.css", "/hub/lab/net", "/hub/lab/net/tree/main", "/hub/healthz"} <= seen
+        assert any(address.startswith("/hub/static/style.css?v=") for address in seen)
+        assert {"/hub/lab/net", "/hub/lab/net/tree/main", "/hub/healthz"} <= seen
         assert any(address.startswith("/hub/compose/modhub.toml?pick=") for address in seen)
 
 
@@ -181,6 +182,99 @@ def test_logging_in_shows_what_was_hidden(server: Server, browser: Any) -> None:
     assert "1 module" in see(browser, server, "/lab/secret-cats")
     leave = browser.find_element("xpath", "//button[text()='Log out']")
     assert "secret" not in main_after(browser, leave.click)
+
+
+@pytest.fixture(scope="module")
+def odd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Names and labels as long as they may be."""
+    root = tmp_path_factory.mktemp("odd")
+    push(root, f"{'n' * 96}/{'m' * 96}", ("x" * 190, "cat", *(f"long label {one}" for one in range(24))))
+    with serving(root) as server:
+        yield server
+
+
+def test_no_page_is_wider_than_the_smallest_screen(odd_server: Server, browser: Any) -> None:
+    home = f"/{'n' * 96}/{'m' * 96}"
+    try:
+        # 640 pixels at 200 % are 320.
+        for width in (320, 390, 768):
+            screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 700}
+            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+            for path in (
+                "/",
+                "/login",
+                "/compose?q=cat",
+                f"/compose?pick={home[1:]}/cat&q=cat",
+                home,
+                f"{home}?revision=v9",
+                f"{home}/modules/{'x' * 96}",
+                f"{home}/tree/main/modules",
+                f"{home}/commits/main",
+            ):
+                see(browser, odd_server, path)
+                wide = browser.execute_script("return document.documentElement.scrollWidth")
+                assert wide <= width, (path, width)
+        # The picture scrolls rather than shrink until nobody can read it.
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": 320, "height": 800, "deviceScaleFactor": 1, "mobile": True},
+        )
+        see(browser, odd_server, f"{home}/modules/cat")
+        script = (
+            "const m = document.querySelector('svg.overlap text').getScreenCTM(); return Math.hypot(m.a, m.b)"
+        )
+        assert browser.execute_script(script) > 0.99
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_keyboard_gets_everywhere_and_sees_where_it_is(server: Server, browser: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    active = """const e = document.activeElement, s = getComputedStyle(e), r = e.getBoundingClientRect();
+        return [e.tagName, e.textContent.trim() || e.id, s.outlineStyle, r.right > 0 && r.bottom > 0]"""
+    for path in ("/", "/lab/resnet20-cifar10", "/compose?pick=zoo/big-cats/cat&q=cat"):
+        see(browser, server, path)
+        stops = []
+        for _ in range(150):
+            browser.switch_to.active_element.send_keys(Keys.TAB)
+            tag, words, outline, seen = browser.execute_script(active)
+            if tag == "BODY":
+                break
+            stops.append(words)
+            assert outline != "none", (path, tag, words)
+            assert seen, (path, tag, words)
+        else:
+            pytest.fail(f"the keyboard never leaves {path}")
+        fields = "a[href], button, input:not([type=hidden]), select, summary, [tabindex='0']"
+        assert len(stops) == len(browser.find_elements("css selector", fields)), path
+        assert stops[0] == "Skip to the content"
+    see(browser, server, "/")
+    browser.switch_to.active_element.send_keys(Keys.TAB)
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    browser.switch_to.active_element.send_keys(Keys.TAB)
+    # Past the header, into the page.
+    assert browser.execute_script("return !!document.activeElement.closest('main')")
+
+
+def test_fields_stand_out_from_the_ground_in_both_schemes(server: Server, browser: Any) -> None:
+    ratio = """const light = c => c.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
+            .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+            .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+        const ground = e => { const c = getComputedStyle(e).backgroundColor;
+            return c === 'rgba(0, 0, 0, 0)' ? ground(e.parentElement) : c };
+        return [...document.querySelectorAll('input:not([type=hidden]), select')].map(e => {
+            const [a, b] = [light(getComputedStyle(e).borderTopColor), light(ground(e.parentElement))];
+            return (Math.max(a, b) + .05) / (Math.min(a, b) + .05) })"""
+    for scheme in ("light", "dark"):
+        browser.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        )
+        for path in ("/", "/compose", "/login"):
+            see(browser, server, path)
+            ratios = browser.execute_script(ratio)
+            # What WCAG 2.2 asks for (1.4.11).
+            assert min(ratios) >= 3, (scheme, path, ratios)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

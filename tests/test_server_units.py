@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from modhub.errors import AccessError, HubError, IntegrityError, NotFoundError, RefError
 from modhub.hub.blobs import FileBlobs
+from modhub.hub.recent import Recent
 from modhub.hub.server.accounts import Accounts, parse_expiry
 from modhub.hub.server.commit_stream import CommitReader, Line
 from modhub.hub.server.faults import Fault
@@ -324,3 +325,18 @@ def test_metrics_are_in_prometheus_format() -> None:
     assert 'modhub_request_seconds_bucket{le="+Inf"} 1' in lines
     assert 'modhub_body_bytes_total{direction="sent"} 5' in lines
     assert lines[-1] == "up 1"
+
+
+def test_what_was_kept_last_is_there_as_far_as_its_weight_allows() -> None:
+    kept = Recent[str](10)
+    for name in ("a", "b", "c"):
+        kept.put(name, name.upper(), 3)
+    assert kept.get("a") == "A"
+    kept.put("d", "D", 3)
+    # The one that nobody asked for has gone.
+    assert [kept.get(name) for name in "abcd"] == ["A", None, "C", "D"]
+    kept.put("d", "E", 1)
+    kept.put("e", "F", 3)
+    assert [kept.get(name) for name in "acde"] == ["A", "C", "E", "F"]
+    kept.put("f", "G", 100)
+    assert [kept.get(name) for name in "acdef"] == [None, None, None, None, "G"]

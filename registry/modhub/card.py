@@ -13,7 +13,7 @@ from modhub.errors import RefError
 from modhub.manifest import ModuleEntry, ModuleManifest, RepositoryManifest
 from modhub.refs import Ref, slug_of
 
-__all__ = ["CARD_NAME", "card", "class_tag", "tags_of"]
+__all__ = ["CARD_NAME", "card", "class_tag", "ref_of", "tags_of"]
 
 CARD_NAME = "README.md"
 
@@ -135,9 +135,9 @@ def _page(manifest: RepositoryManifest, modules: Sequence[ModuleManifest], repos
         "",
         "```bash",
         "pip install modhub",
-        f"modhub pull {_ref(repository, first)}",
+        f"modhub pull {shlex.quote(ref_of(repository, first))}",
         "modhub init my-classifier && cd my-classifier",
-        *(f"modhub add {_ref(repository, entry)}" for entry in manifest.modules[:3]),
+        *(f"modhub add {shlex.quote(ref_of(repository, entry))}" for entry in manifest.modules[:3]),
         "modhub lock && modhub compose -o build",
         "modhub predict build picture.png",
         "```",
@@ -191,15 +191,15 @@ def _cell(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|#!&~])", r"\\\1", " ".join(text.split()))
 
 
-def _ref(repository: str, entry: ModuleEntry) -> str:
+def ref_of(repository: str, entry: ModuleEntry) -> str:
     """What to type for a module: its label, which becomes the class's name in a project, or its slug where a
-    ref cannot hold the label."""
+    ref cannot hold the label. It may need quotes in a shell."""
     text = f"{repository}/{entry.label}"
     try:
         readable = Ref.parse(text).label == entry.label
     except RefError:
         readable = False
-    return shlex.quote(text if readable else f"{repository}/{entry.slug}")
+    return text if readable else f"{repository}/{entry.slug}"
 
 
 def _class_tag_or_none(name: str) -> str | None:

@@ -39,11 +39,20 @@ from modhub.manifest import (
     at_least,
     standing,
 )
-from modhub.refs import Ref, RepositoryId, is_text, pinned_versions, version_of_tag
+from modhub.refs import Ref, RepositoryId, is_text, pinned_versions, slug_of, version_of_tag
 from modhub.reporter import SILENT, Reporter
 from modhub.resolve.model import Release
 
-__all__ = ["YANKED_NAME", "Catalog", "Details", "ModuleHit", "Pulled", "PulledModule", "yanked_warning"]
+__all__ = [
+    "YANKED_NAME",
+    "Catalog",
+    "Details",
+    "ModuleHit",
+    "Pulled",
+    "PulledModule",
+    "nearest_classes",
+    "yanked_warning",
+]
 
 YANKED_NAME = "yanked.json"
 CANDIDATES = 1000
@@ -294,14 +303,16 @@ class Catalog:
 
     def nearest(self, label: str) -> list[str]:
         """Up to five classes that look like `label`; none when there is one of that name, or offline."""
-        prefix, wanted = "class:", class_tag(label)
-        tags = {
-            tag for summary in self._find() for tag in summary.tags if tag.startswith(prefix) and is_text(tag)
-        }
-        if wanted in tags:
-            return []
-        known = sorted(tag.removeprefix(prefix) for tag in tags)
-        return difflib.get_close_matches(wanted.removeprefix(prefix), known, n=5, cutoff=0.5)
+        prefix = "class:"
+        return nearest_classes(
+            label,
+            [
+                tag.removeprefix(prefix)
+                for summary in self._find()
+                for tag in summary.tags
+                if tag.startswith(prefix) and is_text(tag)
+            ],
+        )
 
     def _candidates(self, labels: Sequence[str], text: str) -> Iterable[RepositorySummary]:
         found: dict[RepositoryId, RepositorySummary] = {}
@@ -450,6 +461,13 @@ class Catalog:
         if near:
             hint = f"Nearest: {', '.join(near)}.{'' if self.hub.local else f' {hint}'}"
         return NotFoundError(message, hint=hint, missing="repository")
+
+
+def nearest_classes(label: str, known: Iterable[str]) -> list[str]:
+    """Up to five of the classes `known` (as tags name them) that look like `label`; none when it is one of
+    them. Raises `RefError` for a label without letters and digits."""
+    wanted, names = slug_of(label), set(known)
+    return [] if wanted in names else difflib.get_close_matches(wanted, sorted(names), n=5, cutoff=0.5)
 
 
 def yanked_warning(repository: RepositoryId, release: Release) -> str:

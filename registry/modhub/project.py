@@ -182,15 +182,16 @@ def new_project(name: str) -> str:
     return _TEMPLATE.format(name=tomlkit.string(name).as_string())
 
 
-def add_want(text: str, want: Want) -> str:
-    """`text` with one more module, everything else as it stood. Raises when the label is taken."""
+def add_want(text: str, *wants: Want) -> str:
+    """`text` with one more module, or several, everything else as it stood. Raises when a label is taken."""
     project = Project.from_toml(text)
-    Project(project.name, (*project.wants, want))
+    Project(project.name, (*project.wants, *wants))
     document = tomlkit.parse(text)
     modules = document["modules"]
     if not isinstance(modules, tomlkit.items.Table | tomlkit.items.InlineTable):
         raise ManifestError("'modules' in modhub.toml is not a table.", hint="Write it as [modules].")
-    modules[want.label] = want.text
+    for want in wants:
+        modules[want.label] = want.text
     return tomlkit.dumps(document)
 
 

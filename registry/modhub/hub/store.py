@@ -45,6 +45,7 @@ __all__ = ["Copy", "Link", "Put", "Store", "StoreChange", "full_ref"]
 
 CARD = "README.md"
 LFS_FROM_BYTES = 1 << 20
+TREE_FILES = 400_000
 HEADS, TAGS, PULLS = "refs/heads/", "refs/tags/", "refs/pr/"
 OPEN = Settings()
 
@@ -69,7 +70,8 @@ class Store:
             heads=self._heads,
             try_lock=self._try_lock,
         )
-        self._trees: Recent[Tree] = Recent(256)
+        # By their files: thousands of small repositories are all there, and of large ones not too many.
+        self._trees: Recent[Tree] = Recent(TREE_FILES)
         self._commits: Recent[CommitRecord] = Recent(4096)
 
     def close(self) -> None:
@@ -220,7 +222,7 @@ class Store:
                     f"The list of files {record.tree} is damaged on disk.", hint="Run: modhub fsck --repair"
                 )
             tree = Tree.from_bytes(content)
-            self._trees.put(record.tree, tree)
+            self._trees.put(record.tree, tree, len(tree) + 1)
         return tree
 
     def file(self, key: RepositoryKey, revision: str, path: str) -> TreeFile:
@@ -563,7 +565,7 @@ class Store:
         """Store a list of files; its sha256."""
         content = tree.to_bytes()
         blob = take_in(self.blobs, content)
-        self._trees.put(blob.sha256, tree)
+        self._trees.put(blob.sha256, tree, len(tree) + 1)
         return blob.sha256
 
     def _heads(self, key: RepositoryKey) -> tuple[str, bool, str]:

@@ -70,7 +70,7 @@ class Call:
         if not text:
             return default
         if not re.fullmatch(r"[0-9]{1,9}", text):
-            raise Fault(400, f'"{name}" must be a number')
+            raise Fault(400, f'"{name}" must be a number, not {text[:50]!r}')
         return max(1, min(int(text), maximum))
 
     def json(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, cast
 
@@ -11,27 +11,35 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from modhub.card import class_tag
-from modhub.catalog import YANKED_NAME
-from modhub.errors import ManifestError, ModhubError, NotFoundError, RefError
+from modhub.catalog import YANKED_NAME, nearest_classes
+from modhub.errors import ManifestError, ModhubError, NotFoundError
 from modhub.files import parse_json
 from modhub.hub.index import Query
+from modhub.hub.recent import Recent
 from modhub.hub.records import RepositoryKey, RepositoryRecord
 from modhub.hub.server.faults import Fault
 from modhub.hub.server.principal import Principal, authorize
 from modhub.hub.store import TAGS, Store
-from modhub.hub.tree import Tree
+from modhub.hub.tree import Tree, TreeFile
 from modhub.manifest import MANIFEST_NAME, ModuleEntry, ModuleManifest, RepositoryManifest
 from modhub.refs import RepositoryId, version_of_tag
 from modhub.resolve import Release
 
-__all__ = ["Shelf", "VisibleCatalogue"]
+__all__ = ["Shelf", "VisibleCatalogue", "newest"]
 
 MANIFEST_LIMIT = 16 << 20
 TENSORS_LIMIT = 64 << 20
+# A megabyte of tables would keep the server busy for seconds.
+CARD_LIMIT = 256 << 10
+# Comparing a name with so many takes a fraction of a second; the commonest come first.
+CLASSES_LIMIT = 20_000
 Mask = NDArray[np.bool_]
+# By the bytes that they were read from; in memory they take up twice as much.
+_MANIFESTS: Recent[tuple[RepositoryManifest | None]] = Recent(64 << 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,7 @@ class Shelf:
         file = self.store.tree(record.key, commit).get(MANIFEST_NAME)
         if file is None or file.size > MANIFEST_LIMIT:
             return None
-        return _manifest(self.store, file.sha256)
+        return _manifest(self.store, file)
 
     def module(self, record: RepositoryRecord, commit: str, entry: ModuleEntry) -> ModuleManifest:
         """A module's own manifest. Raises `NotFoundError` or `ManifestError`."""
@@ -71,17 +79,23 @@ class Shelf:
         packed = _mask(self.store, file.sha256)
         return None if packed is None else np.unpackbits(packed[0], count=packed[1]).astype(np.bool_)
 
-    def card(self, record: RepositoryRecord, commit: str) -> str:
-        """The card's text without its front matter."""
+    def card(self, record: RepositoryRecord, commit: str) -> tuple[str, bool]:
+        """The card's text without its front matter, and whether that is all of it."""
         file = self.store.tree(record.key, commit).get("README.md")
-        if file is None or file.size > 1 << 20 or not self.store.holds(file):
-            return ""
+        if file is None or not self.store.holds(file):
+            return "", True
+        whole = file.size <= CARD_LIMIT
         with self.store.open(file.sha256) as stream:
-            text = stream.read().decode("utf-8", "replace").replace("\r\n", "\n")
+            content = stream.read(CARD_LIMIT)
+        if not whole:
+            # At the end of a line.
+            content = content[: content.rfind(b"\n") + 1] or content
+        text = content.decode("utf-8", "replace").replace("\r\n", "\n")
         if text.startswith("---\n"):
             _, marker, rest = text[4:].partition("\n---")
-            text = rest.partition("\n")[2] if marker else text
-        return text
+            # A head without an end is text, unless its end is what was left out.
+            text = rest.partition("\n")[2] if marker else text if whole else ""
+        return text, whole
 
     def _yanked(self, record: RepositoryRecord) -> dict[str, str]:
         try:
@@ -92,21 +106,34 @@ class Shelf:
         return {str(key): str(value) for key, value in reasons.items()} if isinstance(reasons, dict) else {}
 
 
+def newest(releases: Sequence[Release]) -> Release | None:
+    """The release that a ref without a specifier means: not taken back, and no pre-release while there is
+    another. None where no release stands."""
+    standing = {one.version: one for one in releases if one.yanked is None and one.version is not None}
+    fitting = list(SpecifierSet().filter(standing))
+    return standing[max(fitting)] if fitting else None
+
+
 @dataclass(frozen=True, slots=True)
 class VisibleCatalogue:
     """What the resolver may ask on behalf of `principal`: the models they may read, and no others exist."""
 
     store: Store
     principal: Principal
+    # One object serves one page, which asks for the same repositories again and again.
+    _records: dict[RepositoryId, RepositoryRecord] = field(default_factory=dict, repr=False, compare=False)
+    _releases: dict[RepositoryId, Sequence[Release]] = field(default_factory=dict, repr=False, compare=False)
 
     def releases(self, repository: RepositoryId) -> Sequence[Release]:
-        return Shelf(self.store).releases(self.record(repository))
+        record = self.record(repository)
+        if repository not in self._releases:
+            self._releases[repository] = Shelf(self.store).releases(record)
+        return self._releases[repository]
 
     def release_at(self, repository: RepositoryId, revision: str) -> Release:
-        record = self.record(repository)
-        commit = self.store.resolve(record.key, revision)
-        releases = Shelf(self.store).releases(record)
-        return next((release for release in releases if release.commit == commit), Release(None, commit))
+        commit = self.store.resolve(self.record(repository).key, revision)
+        marked = (release for release in self.releases(repository) if release.commit == commit)
+        return next(marked, Release(None, commit))
 
     def manifest(self, repository: RepositoryId, commit: str) -> RepositoryManifest:
         found = Shelf(self.store).manifest(self.record(repository), commit)
@@ -125,9 +152,18 @@ class VisibleCatalogue:
         return self.store.lost(self.store.tree(self.record(repository).key, commit))
 
     def providers(self, label: str) -> Sequence[RepositoryId]:
-        visible = None if self.principal.admin else self.principal.namespaces
-        query = Query(tags=["modhub", class_tag(label)], visible=visible)
+        query = Query(tags=["modhub", class_tag(label)], visible=self._visible)
         return [entry.id for entry in self.store.index.search(query, limit=1000) if self._readable(entry.id)]
+
+    def nearest(self, label: str) -> list[str]:
+        """Up to five classes that look like `label`; none when it is one. Raises `RefError`."""
+        query = Query(tags=["modhub"], visible=self._visible)
+        found = self.store.index.facets("class:", query, limit=CLASSES_LIMIT)
+        return nearest_classes(label, [name for name, _ in found])
+
+    @property
+    def _visible(self) -> frozenset[str] | None:
+        return None if self.principal.admin else self.principal.namespaces
 
     def _readable(self, repository: RepositoryId) -> bool:
         try:
@@ -138,6 +174,8 @@ class VisibleCatalogue:
 
     def record(self, repository: RepositoryId) -> RepositoryRecord:
         """The model, if the principal may read it. Raises `NotFoundError`."""
+        if repository in self._records:
+            return self._records[repository]
         try:
             record = self.store.repository(RepositoryKey("model", repository))
             authorize(self.principal, record, "read")
@@ -147,17 +185,23 @@ class VisibleCatalogue:
                 hint="Check the name; if it is private, log in.",
                 missing="repository",
             ) from None
+        self._records[repository] = record
         return record
 
 
-@lru_cache(maxsize=512)
-def _manifest(store: Store, sha256: str) -> RepositoryManifest | None:
-    with store.open(sha256) as stream:
-        content = stream.read(MANIFEST_LIMIT)
-    try:
-        return RepositoryManifest.from_bytes(content)
-    except (ManifestError, ModhubError, RefError):
-        return None
+def _manifest(store: Store, file: TreeFile) -> RepositoryManifest | None:
+    # Who looks for a class reads the manifest of every repository that has it.
+    name = f"{store.root}:{file.sha256}"
+    known = _MANIFESTS.get(name)
+    if known is None:
+        with store.open(file.sha256) as stream:
+            content = stream.read(MANIFEST_LIMIT)
+        try:
+            known = (RepositoryManifest.from_bytes(content),)
+        except ModhubError:
+            known = (None,)
+        _MANIFESTS.put(name, known, file.size + 1000)
+    return known[0]
 
 
 @lru_cache(maxsize=4096)

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
+from modhub.card import ref_of
 from modhub.errors import ModhubError, RefError
 from modhub.hub.server.call import Call
 from modhub.hub.server.faults import fault_of
 from modhub.hub.server.pages.render import address, page
 from modhub.hub.server.routing import Routes
-from modhub.hub.server.shelf import VisibleCatalogue
+from modhub.hub.server.shelf import VisibleCatalogue, newest
 from modhub.manifest import ModuleEntry, ModuleManifest, RepositoryManifest, Sizes, at_least, standing
 from modhub.project import Project, Want, add_want, new_project
 from modhub.refs import Ref, RepositoryId
@@ -30,34 +31,44 @@ FLOAT_BYTES = 4
 
 @routes.get("/compose")
 def compose(call: Call) -> Response:
-    picks = _picks(call)
+    picks, searched = _picks(call), call.one("q")[:200].strip()
+    if dropped := call.many("without"):
+        # An address that says what is picked, and not how it came to be.
+        kept = [pick for pick in picks if pick not in dropped]
+        return RedirectResponse(address(call, "compose", pick=kept, q=searched), 303)
+    catalogue = VisibleCatalogue(call.state.store, call.principal)
     wants, trouble = _wants(picks)
-    text = _toml(wants)
+    text = _toml(wants) if wants else ""
     resolution, estimate = None, None
     if wants and not trouble:
         try:
             project = Project.from_toml(text)
-            resolution = resolve(project, VisibleCatalogue(call.state.store, call.principal))
-            estimate = _estimate(call, resolution)
+            resolution = resolve(project, catalogue, nearest=catalogue.nearest)
+            estimate = _estimate(catalogue, resolution)
         except ModhubError as error:
             trouble = fault_of(error).message
-    searched = call.one("q")[:200].strip()
+    found, near = _found(catalogue, searched), []
+    if searched and not found:
+        with suppress(RefError):
+            near = catalogue.nearest(searched)
     passes = frozenset() if resolution is None else resolution.trunks
     return page(
         call,
         "compose.html",
         title="Compose a classifier",
-        picks=[
-            (pick, address(call, "compose", pick=[one for one in picks if one != pick])) for pick in picks
-        ],
-        all_picks=picks,
+        picks=picks,
+        too_many=len(call.many("pick")) > PICKS_LIMIT,
+        limit=PICKS_LIMIT,
         searched=searched,
-        found=_found(call, searched, picks) if searched else [],
+        found=[_to_choose(call, catalogue, picks, one) for one in found[:FOUND_LIMIT]],
+        number=len(found),
+        near=[(name, address(call, "compose", pick=picks, q=name)) for name in near],
         passes=passes,
         trouble=trouble,
         resolution=resolution,
+        closed=_closed(catalogue, resolution) if resolution else [],
         estimate=estimate,
-        toml=text if wants else "",
+        toml=text,
         download=address(call, "compose", "modhub.toml", pick=picks),
     )
 
@@ -95,7 +106,6 @@ class _Found:
     sizes: Sizes | None
     license: str | None
     picked: bool
-    add: str
 
 
 def _picks(call: Call) -> list[str]:
@@ -118,22 +128,28 @@ def _wants(picks: Sequence[str]) -> tuple[list[Want], str]:
 
 
 def _toml(wants: Sequence[Want]) -> str:
-    text = new_project(NAME)
-    for want in wants:
-        text = add_want(text, want)
-    return text
+    return add_want(new_project(NAME), *wants)
 
 
-def _found(call: Call, label: str, picks: Sequence[str]) -> list[_Found]:
+@dataclass(frozen=True, slots=True)
+class _Provider:
+    """A module that answers, and where it stands."""
+
+    repository: RepositoryId
+    release: Release
+    manifest: RepositoryManifest
+    entry: ModuleEntry
+
+
+def _found(catalogue: VisibleCatalogue, label: str) -> list[_Provider]:
     """Modules that answer to `label`, the best measured first, as `modhub search` has them."""
-    catalogue = VisibleCatalogue(call.state.store, call.principal)
-    found: list[tuple[RepositoryId, Release, RepositoryManifest, ModuleEntry]] = []
+    found: list[_Provider] = []
     try:
-        providers = catalogue.providers(label)
+        providers = catalogue.providers(label) if label else ()
     except RefError:
         return []
     for repository in providers:
-        release = next((one for one in catalogue.releases(repository) if one.yanked is None), None)
+        release = newest(catalogue.releases(repository))
         if release is None:
             continue
         try:
@@ -141,40 +157,39 @@ def _found(call: Call, label: str, picks: Sequence[str]) -> list[_Found]:
         except ModhubError:
             continue
         found += [
-            (repository, release, manifest, entry) for entry in manifest.modules if entry.answers_to(label)
+            _Provider(repository, release, manifest, entry)
+            for entry in manifest.modules
+            if entry.answers_to(label)
         ]
-    found.sort(key=lambda one: standing(one[-1].metrics, one[-1].sample), reverse=True)
-    return [_to_choose(call, catalogue, picks, *one) for one in found[:FOUND_LIMIT]]
+    return sorted(found, key=lambda one: standing(one.entry.metrics, one.entry.sample), reverse=True)
 
 
-def _to_choose(
-    call: Call,
-    catalogue: VisibleCatalogue,
-    picks: Sequence[str],
-    repository: RepositoryId,
-    release: Release,
-    manifest: RepositoryManifest,
-    entry: ModuleEntry,
-) -> _Found:
-    ref, sizes = f"{repository}/{entry.label}", None
+def _to_choose(call: Call, catalogue: VisibleCatalogue, picks: Sequence[str], one: _Provider) -> _Found:
+    repository, entry = one.repository, one.entry
+    ref, sizes = ref_of(str(repository), entry), None
     with suppress(ModhubError):
-        sizes = catalogue.module(repository, release.commit, entry).sizes
+        sizes = catalogue.module(repository, one.release.commit, entry).sizes
     return _Found(
         ref=ref,
         href=address(call, repository.namespace, repository.name, "modules", entry.slug),
-        release=release,
+        release=one.release,
         entry=entry,
         at_least=at_least(entry.metrics, entry.sample),
-        trunk=manifest.trunk_of(entry).sha256,
+        trunk=one.manifest.trunk_of(entry).sha256,
         sizes=sizes,
-        license=manifest.license,
+        license=one.manifest.license,
         picked=ref in picks,
-        add=address(call, "compose", pick=[*picks, ref]),
     )
 
 
-def _estimate(call: Call, resolution: Resolution) -> _Estimate:
-    catalogue = VisibleCatalogue(call.state.store, call.principal)
+def _closed(catalogue: VisibleCatalogue, resolution: Resolution) -> list[str]:
+    """Repositories of the answer that are not for everybody."""
+    used = dict.fromkeys(module.repository for module in resolution.modules)
+    settings = [(repository, catalogue.record(repository).settings) for repository in used]
+    return [str(repository) for repository, one in settings if one.private or one.gated]
+
+
+def _estimate(catalogue: VisibleCatalogue, resolution: Resolution) -> _Estimate:
     by_trunk: dict[str, list[ModuleManifest]] = {}
     for module in resolution.modules:
         details = catalogue.module(module.repository, module.release.commit, module.entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from urllib.parse import quote, urlsplit
 
@@ -57,7 +58,7 @@ _ATTRIBUTES = {"a": {"href", "title"}, "img": {"src", "alt", "title"}, "ol": {"s
 def card_html(text: str, files: str) -> Markup:
     """`text` in Markdown; relative images and links are looked up below the address `files`.
 
-    Raw HTML is shown as text. Images from elsewhere are left out: they would tell others who reads.
+    Raw HTML is shown as text. Images from elsewhere give way to their words: they would tell who reads.
     """
 
     def keep(tag: str, name: str, value: str) -> str | None:
@@ -75,12 +76,28 @@ def card_html(text: str, files: str) -> Markup:
         url_schemes={"http", "https", "mailto"},
         link_rel="nofollow noopener noreferrer",
     )
-    # Headings of the card stand below the page's own.
-    for level in range(5, 0, -1):
-        cleaned = cleaned.replace(f"<h{level}>", f"<h{level + 1}>").replace(
-            f"</h{level}>", f"</h{level + 1}>"
-        )
-    return Markup(cleaned)
+    return Markup(_headings_below(re.sub("<img [^>]*>", _words_of, cleaned)))
+
+
+def _words_of(found: re.Match[str]) -> str:
+    """An image as it is, or what stands for one that was left out: its words, instead of a broken picture."""
+    words = re.search(' alt="([^"]*)"', found[0])
+    return found[0] if ' src="' in found[0] else words[1] if words else ""
+
+
+def _headings_below(cleaned: str) -> str:
+    """Headings of the card stand below the page's own, and none skips a level, whatever the card does."""
+    above: list[int] = []
+
+    def level(found: re.Match[str]) -> str:
+        if not found[1]:
+            given = int(found[2])
+            while above and above[-1] >= given:
+                above.pop()
+            above.append(given)
+        return f"<{found[1]}h{len(above) + 1}>"
+
+    return re.sub("<(/?)h([1-6])>", level, cleaned)
 
 
 def _is_relative(address: str) -> bool:

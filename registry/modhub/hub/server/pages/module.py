@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from markupsafe import Markup
+import shlex
+from difflib import get_close_matches
+from typing import Any
+
 from starlette.responses import Response
 
+from modhub.card import ref_of
 from modhub.errors import ModhubError
 from modhub.hub.records import RepositoryRecord
 from modhub.hub.server.call import Call
@@ -15,10 +19,10 @@ from modhub.hub.server.pages.pictures import (
     overlap,
     overlap_picture,
 )
-from modhub.hub.server.pages.render import page
-from modhub.hub.server.pages.repository import may_read, parts_of
+from modhub.hub.server.pages.render import literal, page
+from modhub.hub.server.pages.repository import may_read, parts_of, pin, release_at
 from modhub.hub.server.routing import Routes
-from modhub.hub.server.shelf import Shelf
+from modhub.hub.server.shelf import Shelf, newest
 from modhub.hub.tree import Tree
 from modhub.manifest import Calibration, ModuleEntry, RepositoryManifest
 
@@ -26,6 +30,7 @@ __all__ = ["routes"]
 
 routes = Routes()
 SIBLINGS = 24
+_UNSEEN: dict[str, Any] = {"mask": None, "matrix": None, "closest": []}
 
 
 @routes.get("/{namespace}/{name}/modules/{slug}")
@@ -34,13 +39,19 @@ def module(call: Call) -> Response:
     store = call.state.store
     shelf = Shelf(store)
     releases = shelf.releases(record)
-    newest = next((release.commit for release in releases if release.yanked is None), "main")
-    commit = call.commit_of(record, call.one("revision") or newest)
+    standing = newest(releases)
+    revision = call.one("revision")
+    commit = call.commit_of(record, revision or (standing.commit if standing else "main"))
     manifest = shelf.manifest(record, commit)
     entry = None if manifest is None else _entry(manifest, call.values["slug"])
     if manifest is None or entry is None:
-        raise Fault(404, f"There is no module '{call.values['slug'][:100]}' in {record.id}.")
+        wanted = call.values["slug"][:100]
+        near = get_close_matches(wanted, [one.slug for one in manifest.modules] if manifest else [], n=5)
+        hint = f" Nearest: {', '.join(near)}." if near else ""
+        raise Fault(404, f"There is no module '{wanted}' in {record.id}.{hint}")
     readable = may_read(call, record)
+    release = release_at(releases, commit)
+    ref = ref_of(str(record.id), entry) + pin(revision, release, standing, commit)
     details, trouble = None, ""
     if readable:
         try:
@@ -50,20 +61,24 @@ def module(call: Call) -> Response:
     return page(
         call,
         "module.html",
-        title=f"{entry.label} of {record.id}",
+        title=f"{entry.label} of {record.id}{f' {release}' if release else ''}",
         record=record,
         here=parts_of(record),
         commit=commit,
-        release=next((release for release in releases if release.commit == commit), None),
+        revision=revision,
+        release=release,
+        standing=standing,
         manifest=manifest,
         entry=entry,
         trunk=manifest.trunk_of(entry),
         details=details,
         trouble=trouble,
         readable=readable,
-        ref=f"{record.id}/{entry.label}",
+        ref=ref,
+        in_shell=shlex.quote(ref),
+        in_python=literal(ref),
         calibration=None if details is None else _calibration(details.calibration),
-        **(_pictures(shelf, record, commit, manifest, entry) if readable else {"mask": None, "matrix": None}),
+        **(_pictures(shelf, record, commit, manifest, entry) if readable else _UNSEEN),
     )
 
 
@@ -73,11 +88,11 @@ def _entry(manifest: RepositoryManifest, name: str) -> ModuleEntry | None:
 
 def _pictures(
     shelf: Shelf, record: RepositoryRecord, commit: str, manifest: RepositoryManifest, entry: ModuleEntry
-) -> dict[str, Markup | None]:
+) -> dict[str, Any]:
     tree: Tree = shelf.store.tree(record.key, commit)
     own = shelf.mask(tree, entry)
     if own is None:
-        return {"mask": None, "matrix": None}
+        return _UNSEEN
     trunk = manifest.trunk_of(entry).sha256
     kin = [one for one in manifest.modules if manifest.trunk_of(one).sha256 == trunk]
     place = kin.index(entry)
@@ -88,13 +103,17 @@ def _pictures(
         if (mask := shelf.mask(tree, one)) is not None and len(mask) == len(own)
     ]
     labels = [label for label, _ in shown]
-    matrix = None
+    matrix, closest = None, []
     if len(shown) > 1:
-        matrix = overlap_picture(labels, overlap([mask for _, mask in shown]), labels.index(entry.label))
-    return {"mask": mask_picture(own), "matrix": matrix}
+        shares, row = overlap([mask for _, mask in shown]), labels.index(entry.label)
+        matrix = overlap_picture(labels, shares, row)
+        # Said in words, too: for whoever cannot see the squares, or tell them apart.
+        order = sorted(range(len(labels)), key=lambda column: -shares[row, column])
+        closest = [(labels[column], float(shares[row, column])) for column in order if column != row][:3]
+    return {"mask": mask_picture(own), "matrix": matrix, "closest": closest}
 
 
-def _calibration(calibration: Calibration) -> dict[str, object] | None:
+def _calibration(calibration: Calibration) -> dict[str, Any] | None:
     """The picture and what it is drawn over; only where the manifest says what the curve needs."""
     parameters = calibration.parameters
     over = "odds" if "odds_mean" in parameters else "margin"

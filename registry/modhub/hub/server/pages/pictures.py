@@ -28,15 +28,21 @@ def mask_picture(mask: Mask) -> Markup:
     shares = padded.reshape(-1, bin_size).mean(1)
     columns = min(CELLS_A_ROW, len(shares))
     rows = -(-len(shares) // columns)
-    cells = []
+    whole, cells = [], []
     for index, share in enumerate(shares):
         if share > 0:
             x, y = index % columns, index // columns
-            strength = "" if share >= 1 else f' opacity="{max(share, 0.15):.2f}"'
-            cells.append(f'<rect x="{x * 8 + 0.5}" y="{y * 8 + 0.5}" width="7" height="7"{strength}/>')
+            if share >= 1:
+                # In one path: a wide trunk has thousands of cells.
+                whole.append(f"M{x * 8} {y * 8}h7v7h-7z")
+                continue
+            strength = f' opacity="{max(share, 0.15):.2f}"'
+            cells.append(f'<rect x="{x * 8}" y="{y * 8}" width="7" height="7"{strength}/>')
+    cells += [f'<path d="{"".join(whole)}"/>'] if whole else []
+    shift = ' transform="translate(.5 .5)"'
     kept = int(mask.sum())
     title = f"{kept:,} of {slots:,} channels kept ({100 * kept / slots:.1f} %)"
-    return _svg("mask", columns * 8, rows * 8, title, f'<g class="kept">{"".join(cells)}</g>')
+    return _svg("mask", columns * 8, rows * 8, title, f'<g class="kept"{shift}>{"".join(cells)}</g>')
 
 
 def overlap(masks: Sequence[Mask]) -> NDArray[np.float64]:
@@ -53,7 +59,7 @@ def overlap_picture(labels: Sequence[str], shares: NDArray[np.float64], own: int
     parts = []
     for row, label in enumerate(labels):
         chosen = ' class="own"' if row == own else ""
-        short = label if len(label) <= 18 else label[:17] + "…"
+        short = label if len(label) <= 16 else label[:15] + "…"
         y = room + row * side
         parts.append(f'<text x="{room - 6}" y="{y + 14}" text-anchor="end"{chosen}>{escape(short)}</text>')
         place = f'transform="translate({room + row * side + 14} {room - 6}) rotate(-90)"'

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import islice
+
 from starlette.responses import Response
 
 from modhub.hub.records import RepositoryRecord
@@ -12,16 +15,18 @@ from modhub.hub.server.pages.markdown import card_html
 from modhub.hub.server.pages.render import address, page
 from modhub.hub.server.principal import authorize
 from modhub.hub.server.routing import Routes
-from modhub.hub.server.shelf import Shelf
+from modhub.hub.server.shelf import Shelf, newest
 from modhub.hub.tree import TreeFile
+from modhub.manifest import MANIFEST_NAME, ModuleEntry, RepositoryManifest
+from modhub.resolve import Release
 
-__all__ = ["may_read", "parts_of", "routes"]
+__all__ = ["may_read", "parts_of", "pin", "release_at", "routes"]
 
 routes = Routes()
 ONE = "/{web}{namespace}/{name}"
 FILES_LIMIT = 2000
 COMMITS = 50
-SHOWN_TEXT = 256 << 10
+SEARCHED_FROM = 30
 
 
 def parts_of(record: RepositoryRecord) -> tuple[str, ...]:
@@ -39,6 +44,30 @@ def may_read(call: Call, record: RepositoryRecord) -> bool:
     return True
 
 
+def release_at(releases: Sequence[Release], commit: str) -> Release | None:
+    """The release that stands at `commit`, if there is one."""
+    return next((release for release in releases if release.commit == commit), None)
+
+
+def pin(revision: str, release: Release | None, standing: Release | None, commit: str) -> str:
+    """What a ref needs after it to mean what a page shows. Nothing where no `revision` was asked for: the
+    page is about the newest release that stands, and so is the ref."""
+    if not revision:
+        return "" if standing else "@main"
+    return f"@{commit}" if release is None else f"=={release.version}"
+
+
+def _sought(manifest: RepositoryManifest, text: str) -> list[ModuleEntry]:
+    """The modules of which a name has every word of `text` in it; all without one."""
+    words = text.casefold().split()
+
+    def fits(entry: ModuleEntry) -> bool:
+        names = " ".join((entry.label, entry.slug, *entry.aliases)).casefold()
+        return all(word in names for word in words)
+
+    return [entry for entry in manifest.modules if fits(entry)]
+
+
 @routes.get(ONE)
 def overview(call: Call) -> Response:
     try:
@@ -49,21 +78,34 @@ def overview(call: Call) -> Response:
             raise nothing_here() from None
         raise
     shelf = Shelf(call.state.store)
-    commit = call.commit_of(record, call.one("revision", "main"))
+    revision = call.one("revision")
+    commit = call.commit_of(record, revision or "main")
     tree = call.state.store.tree(record.key, commit)
     manifest = shelf.manifest(record, commit)
+    sought = " ".join(call.one("q")[:200].split())
     here = parts_of(record)
+    text, whole = shelf.card(record, commit)
+    releases = shelf.releases(record)
+    standing, release = newest(releases), release_at(releases, commit)
     return page(
         call,
         "repository.html",
-        title=str(record.id),
+        title=f"{record.id} {release or revision[:40]}" if revision else str(record.id),
         record=record,
         here=here,
         commit=commit,
-        revision=call.one("revision"),
-        card=card_html(shelf.card(record, commit), address(call, *here, "resolve", commit)),
+        revision=revision,
+        release=release if revision else None,
+        standing=standing,
+        ref=f"{record.id}{pin(revision, release, standing, commit)}",
+        unreadable=manifest is None and MANIFEST_NAME in tree,
+        card=card_html(text, address(call, *here, "resolve", commit)),
+        whole_card="" if whole else address(call, *here, "resolve", commit, "README.md"),
         manifest=manifest,
-        releases=shelf.releases(record),
+        searchable=manifest is not None and len(manifest.modules) > SEARCHED_FROM,
+        sought=sought,
+        modules=_sought(manifest, sought) if manifest else [],
+        releases=releases,
         downloads=call.state.store.references.downloads(record.key),
         files=len(tree),
         size=sum({file.sha256: file.size for file in tree.values()}.values()),
@@ -99,7 +141,7 @@ def files(call: Call) -> Response:
     return page(
         call,
         "files.html",
-        title=f"Files of {record.id}",
+        title=f"{folder or 'Files'} of {record.id} at {revision[:40]}",
         record=record,
         here=here,
         revision=revision,
@@ -114,17 +156,15 @@ def files(call: Call) -> Response:
 def history(call: Call) -> Response:
     record = call.repository("see")
     commit = call.commit_of(record, call.values["revision"])
-    rows = []
-    for row in call.state.store.history(record.key, commit):
-        rows.append(row)
-        if len(rows) == COMMITS:
-            break
+    rows = list(islice(call.state.store.history(record.key, commit), COMMITS + 1))
+    here = parts_of(record)
     return page(
         call,
         "history.html",
-        title=f"History of {record.id}",
+        title=f"History of {record.id} at {call.values['revision'][:40]}",
         record=record,
-        here=parts_of(record),
-        rows=rows,
+        here=here,
+        rows=rows[:COMMITS],
+        older=address(call, *here, "commits", rows[COMMITS].id) if len(rows) > COMMITS else "",
         revision=call.values["revision"],
     )

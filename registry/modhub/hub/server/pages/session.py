@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 from starlette.responses import RedirectResponse, Response
@@ -21,18 +22,20 @@ COOKIE = "modhub_session"
 
 @routes.get("/login")
 def form(call: Call) -> Response:
-    return page(call, "login.html", title="Log in", trouble="")
+    return page(call, "login.html", title="Log in", trouble="", onward=_onward(call, call.one("next")))
 
 
 @routes.post("/login", body_limit=4096)
 def log_in(call: Call) -> Response:
     _refuse_other_sites(call)
     fields = dict(form_fields(call.body.decode("utf-8", "replace"), limit=10))
+    onward = _onward(call, fields.get("next", ""))
     try:
         session = call.state.new_session(fields.get("token", "").strip())
     except AccessError:
-        return page(call, "login.html", status=401, title="Log in", trouble="This token opens nothing.")
-    response = RedirectResponse(address(call), 303)
+        trouble = "This token opens nothing here. It may be mistyped, expired or revoked."
+        return page(call, "login.html", status=401, title="Log in", trouble=trouble, onward=onward)
+    response = RedirectResponse(onward or address(call), 303)
     response.set_cookie(
         COOKIE,
         session,
@@ -51,6 +54,12 @@ def log_out(call: Call) -> Response:
     response = RedirectResponse(address(call), 303)
     response.delete_cookie(COOKIE, path=call.below or "/")
     return response
+
+
+def _onward(call: Call, wanted: str) -> str:
+    """The page of this server that `wanted` names; nothing where it may lead elsewhere."""
+    plain = re.fullmatch(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]{0,2000}", wanted)
+    return wanted if plain and wanted.startswith(f"{call.below}/") else ""
 
 
 def _refuse_other_sites(call: Call) -> None:
