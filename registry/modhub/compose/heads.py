@@ -87,6 +87,9 @@ class JoinedHead(nn.Module):
     calibration: Tensor
     adjustment: Tensor
     gate: Tensor
+    # Only where there are such: the tracer of torch 2.6 does not follow `get_buffer`.
+    siblings: Tensor
+    sibling_bias: Tensor
 
     def __init__(self, tensors: HeadTensors, tail: Sequence[str] = ()) -> None:
         super().__init__()
@@ -141,7 +144,7 @@ class JoinedHead(nn.Module):
         """On the device that the head is on; None for a head that shares no trunk."""
         if self.tensors.density is None:
             return None
-        return Density(*(self.get_buffer(name) for name in DENSITY_FIELDS))
+        return Density(*(getattr(self, name) for name in DENSITY_FIELDS))
 
     def field(self, name: str) -> Tensor:
         """(classes,) one number of every class's calibration."""
@@ -166,7 +169,7 @@ class JoinedHead(nn.Module):
         """(batch, 1): log Σ exp of the scaled margins of the parent's classes that are not composed."""
         if self.tensors.siblings is None:
             return None
-        margin = features @ self.get_buffer("siblings").T + self.get_buffer("sibling_bias")
+        margin = features @ self.siblings.T + self.sibling_bias
         return self.scaled(margin).logsumexp(1, keepdim=True)
 
     def odds(self, margin: Tensor, against: Tensor | None = None) -> Tensor:
