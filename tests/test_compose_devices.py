@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from packaging.version import Version
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from modhub.compose import Budget, parts_of
@@ -25,6 +26,10 @@ def claimed(network: Network) -> Network:
     return Network(network.graph, shapes)
 
 
+@pytest.mark.skipif(
+    Version(torch.__version__) < Version("2.10"),
+    reason="this torch asks the driver even for tensors without numbers",
+)
 def test_refitting_stays_on_the_device_of_its_images() -> None:
     (plan,) = plans(parts_of(digit_modules(), ["1", "4"]))
     mask = plan.mask(Budget(flops=0.4))

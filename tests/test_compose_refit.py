@@ -406,8 +406,8 @@ def test_imagined_images_stand_for_the_side_that_is_lacking() -> None:
     assert len(set().union(*roles_of)) == 100
 
 
-@pytest.mark.parametrize("given", ["3", "0145"])
-def test_a_class_alone_tuned_on_one_side_has_imagined_the_other(given: str) -> None:
+@pytest.mark.parametrize(("given", "least"), [("3", 0.945), ("0145", 0.965)])
+def test_a_class_alone_tuned_on_one_side_has_imagined_the_other(given: str, least: float) -> None:
     parts, images = parts_of(digit_modules(), ["3"]), digits("012345", "test")
     pixels, targets = pixels_of(images)
     own = targets == 3
@@ -415,4 +415,5 @@ def test_a_class_alone_tuned_on_one_side_has_imagined_the_other(given: str) -> N
     with torch.inference_mode():
         slim = compose(parts, budget=budget, tune=digits(given))(pixels)[:, 0] > 0
     balanced = (slim[own].float().mean() + (~slim[~own]).float().mean()) / 2
-    assert float(balanced) > 0.965
+    # Without imagined images .92 and .96 with torch 2.15, .94 and .95 with 2.8.
+    assert float(balanced) > least

@@ -34,8 +34,6 @@ FORMATS = ("onnx", "pt2", "torchscript")
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "torchscript": ".pt"}
 _OPSET = 18
 """The first ONNX opset whose Resize filters against aliasing."""
-_BATCHES = 2**31 - 1
-"""The most images at once."""
 
 Answers: TypeAlias = Tensor | tuple[Tensor, ...]
 Written = Callable[[Tensor], Answers]
@@ -219,9 +217,7 @@ _WRITERS: Mapping[str, Callable[[nn.Module, Tensor, Path, Mapping[str, Any]], Wr
 
 
 def _exported(classifier: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    # Without a bound torch 2.6 and 2.7 find that the greatest of all integers would not do.
-    batch = torch.export.Dim("batch", max=_BATCHES)
-    return torch.export.export(classifier, (example,), dynamic_shapes=({0: batch},))
+    return torch.export.export(classifier, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
 
 def _each(found: Answers) -> tuple[Tensor, ...]:

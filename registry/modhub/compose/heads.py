@@ -87,7 +87,7 @@ class JoinedHead(nn.Module):
     calibration: Tensor
     adjustment: Tensor
     gate: Tensor
-    # Only where there are such: the tracer of torch 2.6 does not follow `get_buffer`.
+    # Only where its parent has classes that are not composed.
     siblings: Tensor
     sibling_bias: Tensor
 
