@@ -54,7 +54,8 @@ PARENTS = {
 class World:
     """`data` holds image folders NAME/{train,test}, `weights` the parents' files; `out` is kept.
 
-    Networks are composed on `device`; decomposing and measuring are the CPU's.
+    Networks are composed on `device`, and those that are trained here are trained and decomposed there; given
+    parents are decomposed on the CPU, and everything is measured there.
 
     `read_only` sets are in memory: the test images of CIFAR are 30 MB.
     """

@@ -294,7 +294,7 @@ class TrunkPlan:
             return Examples(tune)
         asked = asked_about(tune, self.trunk, fitting.seed)
         with fitting.reporter.step("ask the parent"):
-            examples = Examples(asked, self._wanted_in(asked))
+            examples = Examples(asked, self._wanted_in(asked, alone))
         if not alone:
             return examples if examples.outnumbered else Examples(tune)
         if len(self.parts) > 1 or examples.lacking is None:
@@ -318,14 +318,14 @@ class TrunkPlan:
         trunk = fuse_batch_norm(self.trunk)
         return fitting.imagination.images(trunk, self.spec, wishes, fitting.reporter)
 
-    def _wanted_in(self, images: ImageSet) -> NDArray[np.bool_]:
-        """(images,) whether the whole network says yes for some class that answers alone; where none does,
-        whether its parent holds an image likelier of some head's classes than of their siblings."""
-        alone = any(head.classes == 1 for head in self.whole.heads)
-        found = np.zeros(len(images), np.bool_)
+    def _wanted_in(self, images: ImageSet, alone: bool) -> NDArray[np.bool_]:
+        """(images,) whether the whole network says yes for some class that answers `alone`; or else whether
+        its parent holds an image likelier of some head's classes than of their siblings."""
+        # Compiled before: what inference mode makes cannot be trained on.
+        whole, found = self.whole, np.zeros(len(images), np.bool_)
         for pixels, indices in images.batches(_BATCH):
             with torch.inference_mode():
-                for answer in self.whole.answers(pixels):
+                for answer in whole.answers(pixels):
                     if answer.head.classes == 1:
                         found[indices] |= (answer.log_odds()[:, 0] > 0).numpy()
                     elif not alone and answer.against is not None:
