@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ import wide
 from ledger import Ledger, Row, markdown
 from modhub.compose import Budget, ComposedClassifier, Part, compose
 from modhub.devices import pick_device
+from subsets import Build
 from world import World
 
 TEN = ("C10-R20", "C10-R32", "C10-R44", "C10-R56")
@@ -35,6 +36,8 @@ MAIN = ("C10-R20", "C10-R56")
 NO_DATA = (0.7, 0.5, 0.35, 0.8, 0.9)
 TUNED = (0.5, 0.35)
 TIMES = (0.7, 0.6)
+DRAWS = 5
+"""Of random channels, for each set."""
 
 
 def all_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
@@ -59,20 +62,24 @@ def epoch_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> l
     return [speed.epoch(world, ledger, name) for name in chosen(arguments, ("C10-R20",))]
 
 
-def no_data(world: World) -> Callable[[list[Part], Budget], ComposedClassifier]:
+def no_data(world: World) -> Build:
     return lambda parts, budget: compose(
         parts, budget=budget, imagination=world.imagination, device=world.device
     )
 
 
-def random_channels(world: World) -> Callable[[list[Part], Budget], ComposedClassifier]:
+def random_channels(world: World, kind: str) -> dict[str, Build]:
     """The same budget spent on random channels, compensated and refitted like any other choice."""
-    return lambda parts, budget: compose(
-        parts, budget=budget, control=0, imagination=world.imagination, device=world.device
-    )
+
+    def drawn(seed: int) -> Build:
+        return lambda parts, budget: compose(
+            parts, budget=budget, control=seed, imagination=world.imagination, device=world.device
+        )
+
+    return {f"{kind}-{seed}": drawn(seed) for seed in range(DRAWS)}
 
 
-def tuned(world: World, name: str) -> Callable[[list[Part], Budget], ComposedClassifier]:
+def tuned(world: World, name: str) -> Build:
     def build(parts: list[Part], budget: Budget) -> ComposedClassifier:
         labels = [part.name for part in parts]
         images = subsets.tuning_images(world, name, labels)
@@ -86,20 +93,12 @@ def pair_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> li
     rows = []
     for name in chosen(arguments, MAIN):
         pairs = subsets.class_sets(world.parent(name).labels, 2, arguments.sets)
-        plain = subsets.frontier(
-            world, ledger, name, pairs, arguments.budgets, kind="pair", build=no_data(world)
-        )
+        plain = subsets.frontier(world, ledger, name, pairs, arguments.budgets, {"pair": no_data(world)})
         tune = subsets.frontier(
-            world, ledger, name, pairs[: arguments.tuned_sets], TUNED, kind="tuned", build=tuned(world, name)
+            world, ledger, name, pairs[: arguments.tuned_sets], TUNED, {"tuned": tuned(world, name)}
         )
         chance = subsets.frontier(
-            world,
-            ledger,
-            name,
-            pairs[: arguments.sets // 2],
-            (0.7, 0.5),
-            kind="random",
-            build=random_channels(world),
+            world, ledger, name, pairs[: arguments.random_sets], (0.7, 0.5), random_channels(world, "random")
         )
         plot(
             arguments.out / f"frontier-{name}.svg", name, {"no data": plain, "tuned": tune, "random": chance}
@@ -122,20 +121,17 @@ def timed_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> l
     for name in chosen(arguments, MAIN):
         pairs = subsets.class_sets(world.parent(name).labels, 2, arguments.sets)
         tuned_pairs = pairs[: arguments.tuned_sets]
-        plain = subsets.frontier(
-            world, ledger, name, pairs, TIMES, kind="time", build=no_data(world), limit="time"
-        )
+        plain = subsets.frontier(world, ledger, name, pairs, TIMES, {"time": no_data(world)}, limit="time")
         tune = subsets.frontier(
-            world, ledger, name, tuned_pairs, TIMES, kind="time-tuned", build=tuned(world, name), limit="time"
+            world, ledger, name, tuned_pairs, TIMES, {"time-tuned": tuned(world, name)}, limit="time"
         )
         chance = subsets.frontier(
             world,
             ledger,
             name,
-            pairs,
+            pairs[: arguments.random_sets],
             TIMES[:1],
-            kind="time-random",
-            build=random_channels(world),
+            random_channels(world, "time-random"),
             limit="time",
         )
         times = " and ".join(f"{time:g}" for time in TIMES)
@@ -166,7 +162,7 @@ def five_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> li
     rows = []
     for name in chosen(arguments, MAIN):
         fives = subsets.class_sets(world.parent(name).labels, 5, 20)[: arguments.tuned_sets]
-        found = subsets.frontier(world, ledger, name, fives, (0.7,), kind="tuned", build=tuned(world, name))
+        found = subsets.frontier(world, ledger, name, fives, (0.7,), {"tuned": tuned(world, name)})
         rows.append(budget_row("5 of 10, tuned", name, "≤ 0.5 pp at ≤ 70 % FLOPs", found, {0.7: 0.5}))
     return rows
 
@@ -187,15 +183,15 @@ def alone_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> l
             )
 
         target = "≤ 1 pp at ≤ 35 % FLOPs"
-        found = subsets.alone(world, ledger, name, 0.35, build)
+        found = subsets.alone(world, ledger, name, 0.35, {"alone": build})
         rows.append(alone_row("one module alone, tuned: balanced accuracy", name, target, found, 1.0))
-        for budget, what, kind, other in (
-            (0.7, "no data", "alone-none", no_data(world)),
-            (0.5, "no data", "alone-none", no_data(world)),
-            (0.5, "no data, random channels", "alone-random", random_channels(world)),
-            (0.5, "tuned on its own images only", "alone-own", build_on_own),
+        for budget, what, builds in (
+            (0.7, "no data", {"alone-none": no_data(world)}),
+            (0.5, "no data", {"alone-none": no_data(world)}),
+            (0.5, "no data, random channels", random_channels(world, "alone-random")),
+            (0.5, "tuned on its own images only", {"alone-own": build_on_own}),
         ):
-            found = subsets.alone(world, ledger, name, budget, other, kind=kind)
+            found = subsets.alone(world, ledger, name, budget, builds)
             rows.append(alone_row(f"one module alone, {what}, {budget:g}", name, "reported", found, None))
     return rows
 
@@ -207,7 +203,7 @@ def alone_row(what: str, name: str, target: str, found: dict[str, float] | None,
     losses = {key: 100 * (found[key] - found["accuracy"]) for key in ("argmax", "whole")}
     text = (
         f"{100 * found['accuracy']:.2f} % at {100 * found['flops']:.0f} % FLOPs, "
-        f"{100 * found['params']:.0f} % of the parameters ({found['sets']:.0f} classes): "
+        f"{100 * found['params']:.0f} % of the parameters ({found['sets']:.0f} classes{_draws(found)}): "
         f"{losses['argmax']:.2f} pp behind the parent's largest logit, {losses['whole']:.2f} pp behind its "
         "calibrated log-odds"
     )
@@ -294,16 +290,25 @@ def budget_row(
     limits: dict[float, float] | None,
 ) -> Row:
     text = "; ".join(
-        f"{value['loss']:.2f} ± {value['error']:.2f} pp at {100 * value['flops']:.0f} % FLOPs"
+        f"{value['loss']:.2f} ± {value['error']:.2f} pp at {100 * value['flops']:.0f} % FLOPs "
+        f"({value['sets']:.0f} sets, the worst {value['worst']:.2f}{_draws(value)}, "
+        f"{value['seconds']:.0f} s each)"
         for value in found.values()
     )
-    if found:
-        first = next(iter(found.values()))
-        text += f" ({first['sets']:.0f} sets, {first['seconds']:.0f} s each)"
     met = None
     if limits is not None and all(budget in found for budget in limits):
         met = all(found[budget]["loss"] <= limit for budget, limit in limits.items())
     return Row(what, name, target, text or "not measured yet", met)
+
+
+def _draws(value: dict[str, float]) -> str:
+    """How often something random was drawn, and what the best and the worst draw lose, mean over all sets."""
+    if value["draws"] == 1:
+        return ""
+    text = f", {value['draws']:.0f} draws"
+    if "luckiest" in value:
+        text += f" of {value['luckiest']:.2f} to {value['unluckiest']:.2f}"
+    return text
 
 
 def plot(path: Path, name: str, curves: dict[str, dict[float, dict[str, float]]]) -> None:
@@ -364,6 +369,9 @@ def main() -> None:
         help="of class pairs without data",
     )
     parser.add_argument("--tuned-sets", type=int, default=45, help="class sets with tuning")
+    parser.add_argument(
+        "--random-sets", type=int, default=10, help=f"class pairs with random channels, {DRAWS} draws each"
+    )
     parser.add_argument("--pairs", type=int, default=200, help="pairs across parents")
     parser.add_argument("--wide", type=int, metavar="EPOCHS", help="train the wide network here, so long")
     parser.add_argument("--threads", type=int, default=2)

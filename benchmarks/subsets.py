@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -15,7 +16,18 @@ from modhub.data import ImageSet
 from modhub.decompose.calibration import balanced_accuracy, log_odds
 from world import PARENTS, World
 
-__all__ = ["TUNE_IMAGES", "all_classes", "alone", "class_sets", "flops_share", "frontier", "tuning_images"]
+__all__ = [
+    "TUNE_IMAGES",
+    "Build",
+    "all_classes",
+    "alone",
+    "class_sets",
+    "flops_share",
+    "frontier",
+    "tuning_images",
+]
+
+Build = Callable[[list[Part], Budget], ComposedClassifier]
 
 TUNE_IMAGES = 300
 """Per class."""
@@ -61,18 +73,23 @@ def frontier(
     name: str,
     sets: Sequence[tuple[str, ...]],
     budgets: Sequence[float],
+    builds: Mapping[str, Build],
     *,
-    kind: str,
-    build: Callable[[list[Part], Budget], ComposedClassifier],
     limit: str = "flops",
 ) -> dict[float, dict[str, float]]:
-    """For each budget the mean loss in pp against restricted logits, its standard error, and the FLOPs."""
+    """For each budget the mean loss in pp against restricted logits, its standard error, and the FLOPs.
+
+    Each set is composed by every one of `builds`, under its name: several are draws of something random.
+    What a set loses is the mean over them; a set that not all of them have made does not count.
+    """
     found: dict[float, dict[str, float]] = {}
     for budget in budgets:
-        losses, flops, seconds = [], [], []
+        drawn: list[list[dict[str, float]]] = []
         for labels in sets:
 
-            def work(labels: tuple[str, ...] = labels, budget: float = budget) -> dict[str, float]:
+            def work(
+                build: Build, labels: tuple[str, ...] = labels, budget: float = budget
+            ) -> dict[str, float]:
                 start = time.perf_counter()
                 classifier = build(world.parts(name, labels), Budget(**{limit: budget}))
                 taken = time.perf_counter() - start
@@ -83,19 +100,28 @@ def frontier(
                     "seconds": taken,
                 }
 
-            value = ledger.measure(f"{kind}/{name}/{budget:g}/{'+'.join(labels)}", work)
-            if value is not None:
-                losses.append(100 * (value["restricted"] - value["accuracy"]))
-                flops.append(value["flops"])
-                seconds.append(value["seconds"])
-        if losses:
+            values = [
+                ledger.measure(f"{kind}/{name}/{budget:g}/{'+'.join(labels)}", partial(work, build))
+                for kind, build in builds.items()
+            ]
+            if None not in values:
+                drawn.append(values)
+        if drawn:
+            lost = np.array(
+                [[100 * (value["restricted"] - value["accuracy"]) for value in values] for values in drawn]
+            )
+            of_set, of_draw = lost.mean(1), lost.mean(0)
+            every = [value for values in drawn for value in values]
             found[budget] = {
-                "loss": float(np.mean(losses)),
-                "worst": float(np.max(losses)),
-                "error": float(np.std(losses) / np.sqrt(len(losses))),
-                "flops": float(np.mean(flops)),
-                "seconds": float(np.mean(seconds)),
-                "sets": len(losses),
+                "loss": float(lost.mean()),
+                "worst": float(of_set.max()),
+                "error": float(np.std(of_set) / np.sqrt(len(of_set))),
+                "luckiest": float(of_draw.min()),
+                "unluckiest": float(of_draw.max()),
+                "flops": float(np.mean([value["flops"] for value in every])),
+                "seconds": float(np.mean([value["seconds"] for value in every])),
+                "sets": len(drawn),
+                "draws": len(builds),
             }
     return found
 
@@ -117,11 +143,11 @@ def alone(
     ledger: Ledger,
     name: str,
     budget: float,
-    build: Callable[[list[Part], Budget], ComposedClassifier],
-    *,
-    kind: str = "alone",
+    builds: Mapping[str, Build],
 ) -> dict[str, float] | None:
-    """One module against all other classes: balanced accuracy of its log-odds > 0, mean over the classes.
+    """One module against all other classes: balanced accuracy of its log-odds > 0, mean over the classes
+    and over `builds`, which are draws of something random where there are more than one; a class that not
+    all of them have made does not count.
 
     The parent's own one-against-rest answer is its `argmax` being the class; a harder baseline are the
     `whole` parent's log-odds > 0, calibrated as the module's.
@@ -131,7 +157,7 @@ def alone(
     found = []
     for label in labels:
 
-        def work(label: str = label) -> dict[str, float]:
+        def work(build: Build, label: str = label) -> dict[str, float]:
             part = world.parts(name, [label])
             images = world.images(dataset, "test")
             positive = images.targets == images.labels.index(label)
@@ -149,13 +175,16 @@ def alone(
                 "flops": report.flops / report.parent_flops,
             }
 
-        value = ledger.measure(f"{kind}/{name}/{budget:g}/{label}", work)
-        if value is not None:
-            found.append(value)
+        values = [
+            ledger.measure(f"{kind}/{name}/{budget:g}/{label}", partial(work, build))
+            for kind, build in builds.items()
+        ]
+        if None not in values:
+            found += values
     if not found:
         return None
     mean = {key: float(np.mean([value[key] for value in found])) for key in found[0]}
-    return {**mean, "sets": len(found)}
+    return {**mean, "sets": len(found) // len(builds), "draws": len(builds)}
 
 
 def calibration_error(scores: torch.Tensor, targets: torch.Tensor, bins: int = 15) -> float:
