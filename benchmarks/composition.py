@@ -28,7 +28,7 @@ import wide
 from ledger import Ledger, Row, markdown
 from modhub.compose import Budget, ComposedClassifier, Part, compose
 from modhub.devices import pick_device
-from subsets import Build
+from subsets import DRAWS, Build
 from world import World
 
 TEN = ("C10-R20", "C10-R32", "C10-R44", "C10-R56")
@@ -36,8 +36,6 @@ MAIN = ("C10-R20", "C10-R56")
 NO_DATA = (0.7, 0.5, 0.35, 0.8, 0.9)
 TUNED = (0.5, 0.35)
 TIMES = (0.7, 0.6)
-DRAWS = 5
-"""Of random channels, for each set."""
 
 
 def all_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:

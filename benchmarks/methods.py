@@ -28,12 +28,10 @@ from modhub.compose.compiler import joined
 from modhub.compose.plans import plans
 from modhub.decompose.calibration import balanced_accuracy, log_odds
 from modhub.files import parse_json, pretty_json
-from subsets import class_sets, flops_share
+from subsets import DRAWS, class_sets, flops_share
 from world import PARENTS, World
 
 METHODS = f"relevance,concern,{Path(__file__).parent / 'activity.py'}:Activity"
-DRAWS = 3
-"""Random choices of channels for each set of classes."""
 
 
 def decomposed(world: World, name: str, method: str) -> tuple[list[Part], dict[str, float]]:
@@ -94,13 +92,17 @@ def of_one(world: World, name: str, part: Part) -> dict[str, float]:
 
     classifier = compose([part])
     share = flops_share(classifier)
+    drawn = [
+        says(random_channels([part], share, seed) if share < 1 else classifier)
+        for seed in range(DRAWS if share < 1 else 1)
+    ]
     logits, _ = world.test_logits(name)
     row = world.parent(name).labels.index(part.name)
     whole = log_odds(logits.double().numpy(), row, part.module.manifest.calibration)
     return {
         "accuracy": says(classifier),
         "parent": balanced_accuracy(whole > 0, positive),
-        "random": says(random_channels([part], share, 0)) if share < 1 else says(classifier),
+        "random": float(np.mean(drawn)),
         "flops": share,
     }
 

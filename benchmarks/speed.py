@@ -15,6 +15,7 @@ from modhub.compose import Budget, ComposedClassifier, compose
 from modhub.nets import Runner, channel_space, cost, fuse_batch_norm, import_module, slice_network
 from modhub.nets.architectures import ARCHITECTURES
 from modhub.timing import side_by_side
+from subsets import DRAWS, flops_share
 from training import Recipe, train
 from world import PARENTS, World
 
@@ -120,23 +121,28 @@ def _latency_row(value: dict[str, float] | None, name: str, flops: float) -> Row
 def pets(world: World, ledger: Ledger, name: str, what: str) -> Row:
     """Cat and dog of one parent: accuracy beside restricted logits and random channels, and its cost.
 
-    `what` is a budget such as flops=0.5, or "default".
+    `what` is a budget such as flops=0.5, or "default". Random channels are drawn `DRAWS` times.
     """
 
+    labels, dataset = ["cat", "dog"], PARENTS[name].dataset
+    kind, _, limit = what.partition("=")
+    budget = Budget(**{kind: float(limit)}) if limit else None
+
+    def drawn(seed: int) -> float:
+        parts = world.parts(name, labels)
+        # Without a budget the control may spend as much as the modules' masks do.
+        spent = budget or Budget(flops=flops_share(compose(parts)))
+        control = compose(parts, budget=spent, control=seed, imagination=world.imagination)
+        return world.accuracy(control, dataset)
+
     def work() -> dict[str, float]:
-        labels, dataset = ["cat", "dog"], PARENTS[name].dataset
-        kind, _, limit = what.partition("=")
-        budget = Budget(**{kind: float(limit)}) if limit else None
         start = time.perf_counter()
         classifier = compose(world.parts(name, labels), budget=budget)
         seconds = time.perf_counter() - start
         report = classifier.trunk_passes[0].report
         share = report.flops / report.parent_flops
-        # Without a budget the control may spend as much as the modules' masks do.
-        control = compose(world.parts(name, labels), budget=budget or Budget(flops=share), control=0)
         return {
             "accuracy": world.accuracy(classifier, dataset),
-            "random": world.accuracy(control, dataset),
             "restricted": world.restricted(name, labels),
             "flops": share,
             "seconds": seconds,
@@ -145,13 +151,17 @@ def pets(world: World, ledger: Ledger, name: str, what: str) -> Row:
         }
 
     value = ledger.measure(f"pets/{name}/{what}", work)
+    random = [
+        ledger.measure(f"pets-random-{seed}/{name}/{what}", functools.partial(drawn, seed))
+        for seed in range(DRAWS)
+    ]
     row = "cat or dog, " + (what if what == "default" else f"--budget {what}")
-    if value is None:
+    if value is None or None in random:
         return Row(row, name, "reported", "not measured yet", None)
     text = (
         f"{100 * value['accuracy']:.2f} % (restricted logits {100 * value['restricted']:.2f}, random "
-        f"channels {100 * value['random']:.2f}), {100 * value['flops']:.0f} % FLOPs, {value['passes']:.0f} "
-        f"pass, time {_told(value)}, composed in {value['seconds']:.1f} s"
+        f"channels {100 * np.mean(random):.2f}, {DRAWS} draws), {100 * value['flops']:.0f} % FLOPs, "
+        f"{value['passes']:.0f} pass, time {_told(value)}, composed in {value['seconds']:.1f} s"
     )
     return Row(row, name, "reported", text, None)
 

@@ -17,6 +17,7 @@ from modhub.decompose.calibration import balanced_accuracy, log_odds
 from world import PARENTS, World
 
 __all__ = [
+    "DRAWS",
     "TUNE_IMAGES",
     "Build",
     "all_classes",
@@ -28,6 +29,9 @@ __all__ = [
 ]
 
 Build = Callable[[list[Part], Budget], ComposedClassifier]
+
+DRAWS = 5
+"""Random choices of channels for each set of classes."""
 
 TUNE_IMAGES = 300
 """Per class."""
