@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from jsonschema import Draft202012Validator
 
+from modhub.schemas import document_schema
 from modhub_cli.main import run
+from modhub_cli.output import Out
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,7 +33,10 @@ class Result:
 
 
 class Console:
-    """Runs commands inside this process, in `cwd`, with a hub and a cache of their own."""
+    """Runs commands inside this process, in `cwd`, with a hub and a cache of their own.
+
+    Whatever they print, the document that --json would print follows its schema.
+    """
 
     def __init__(
         self, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -42,6 +49,16 @@ class Console:
         for name, value in self.environment.items():
             monkeypatch.setenv(name, value)
         self.go(home)
+        emit = Out.emit
+
+        def checked(out: Out, value: Any, **shown: Any) -> None:
+            command = click.get_current_context().command_path.removeprefix("modhub ")
+            emit(out, value, **shown)
+            # As it is read: a tuple is an array, a path a string, what is no number null.
+            document = json.loads(json.dumps(value, default=str), parse_constant=lambda name: None)
+            Draft202012Validator(document_schema(command)).validate(document)
+
+        monkeypatch.setattr(Out, "emit", checked)
 
     def go(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)

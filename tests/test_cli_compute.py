@@ -242,6 +242,9 @@ def test_frontier_shows_the_trade(home, modhub, tmp_path):
     found = modhub.good(*arguments, "-o", target, "--json").json
     assert [point["budget"] for point in found["points"]] == [0.9, 0.6]
     assert json.loads((target / "frontier.json").read_text()) == found
+    told = modhub.good("frontier", "--budgets", "0.9").out
+    assert "agrees" in told
+    assert "top-1" not in told, "nobody knows without labelled images"
     again = modhub(*arguments, "-o", target)
     assert (again.code, again.err.splitlines()[-2]) == (1, f"Error: '{target}' exists already.")
     assert modhub("frontier", "--budgets", "0.9,none").code == 2

@@ -185,7 +185,14 @@ def test_diff(shop):
     report = shop.good("diff", "lab/pets", "zoo/big", "--json").json
     assert report["added"] == ["great white shark"]
     assert report["removed"] == ["cat"]
-    assert report["changed"]["dog"]["recall"] == ["0.7000", "0.9000"]
+    dog = report["changed"]["dog"]
+    assert dog["recall"] == [0.7, 0.9]
+    assert dog["license"] == ["mit", None]
+    told = shop.good("diff", "lab/pets", "zoo/big").out
+    assert "recall: 70.00 % → 90.00 %" in told
+    assert "license: mit → –" in told
+    trunk = dog["trunk"]
+    assert f"trunk: {trunk[0][:12]} → {trunk[1][:12]}" in told
     assert shop.good("diff", "lab/pets", "lab/pets").out == "Nothing differs.\n"
 
 
@@ -526,7 +533,7 @@ def test_a_token_is_listed_with_its_last_use(modhub):
     used = {
         row["user"]: row["last_used"] for row in modhub.good("token", "list", "--root", "hub", "--json").json
     }
-    assert used["bob"] == ""
+    assert used["bob"] is None
     assert abs(datetime.fromisoformat(used["alice"]) - datetime.now(UTC)) < timedelta(minutes=1)
     shown = modhub.good("token", "list", "--root", "hub").out
     assert "last used" in shown

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
@@ -21,7 +22,8 @@ from modhub.nets import Graph
 from modhub.nets.operators import OPERATORS
 from modhub.project import Constraints, Project
 from modhub.resolve import resolve
-from modhub.schemas import SCHEMAS, schema
+from modhub.schemas import SCHEMAS, document_schema, schema
+from modhub_cli.main import cli
 from tests.pico import pico_network, pico_set
 from tests.shelf import Shelf
 
@@ -72,6 +74,29 @@ def test_an_unknown_schema() -> None:
     with pytest.raises(NotFoundError) as caught:
         schema("../secrets")
     assert caught.value.message == "There is no schema '../secrets'."
+
+
+def printing(command: click.Command, name: str, root: click.Context) -> Iterator[str]:
+    """Names of the commands below one, or of itself, that take --json."""
+    if isinstance(command, click.Group):
+        for sub in command.list_commands(root):
+            child = command.get_command(root, sub)
+            assert child is not None
+            yield from printing(child, f"{name} {sub}".strip(), root)
+    elif any("--json" in parameter.opts for parameter in command.params):
+        yield name
+
+
+def test_every_command_that_prints_a_document_has_its_schema() -> None:
+    """That what they print follows it is checked wherever tests run them (`Console`)."""
+    names = list(printing(cli, "", click.Context(cli)))
+    assert {"-".join(name.split()) for name in names} == set(schema("documents")["properties"])
+    for name in names:
+        Draft202012Validator.check_schema(document_schema(name))
+    assert not Draft202012Validator(document_schema("token list")).is_valid([{"id": "1"}])
+    with pytest.raises(NotFoundError) as caught:
+        document_schema("serve")
+    assert caught.value.message == "No command 'serve' prints a document."
 
 
 @pytest.mark.parametrize(("path", "name"), FILES.items())

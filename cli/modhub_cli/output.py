@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from modhub.reporter import Reporter
 
-__all__ = ["Out", "count", "fraction", "many", "printable", "shown_to", "size", "styled"]
+__all__ = ["Out", "many", "printable", "shown_to", "styled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,34 +146,9 @@ def styled(text: str, **style: Any) -> str:
     return text if os.environ.get("NO_COLOR") else click.style(text, **style)
 
 
-def size(count: int) -> str:
-    """Bytes for people: 12.3 kB."""
-    value, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-
-
-def count(number: int) -> str:
-    """A large number for people: 40.8 M."""
-    value, unit = float(number), ""
-    for larger in (" k", " M", " G"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.0f}" if not unit else f"{value:.1f}{unit}"
-
-
 def many(number: int, one: str, more: str) -> str:
     """A number with its noun: 1 class, 3 classes."""
     return f"{number:,} {one if number == 1 else more}"
-
-
-def fraction(value: float | None) -> str:
-    """A fraction in per cent, or a dash."""
-    return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def shown_to(sample: Mapping[str, Any] | None) -> str:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import click
 
+from modhub.errors import NotFoundError
+from modhub.schemas import document_schema
 from modhub_cli.main import COMMANDS, SECTIONS, cli
 
 __all__ = ["index_page", "page_of", "write_pages"]
+
+Schema: TypeAlias = Mapping[str, Any]
 
 
 def page_of(name: str) -> str:
@@ -21,14 +27,15 @@ def page_of(name: str) -> str:
         raise click.UsageError(f"There is no command '{name}'.")
     text, _, example = inspect.cleandoc(command.help or "").partition("Example: ")
     parts = [f"# modhub {name}", text.strip(), f"```sh\n{example.strip()}\n```"]
-    parts.append(_usage(click.Context(command, info_name=name, parent=root)))
+    parts += [_usage(click.Context(command, info_name=name, parent=root)), *_document(name)]
     if isinstance(command, click.Group):
         for sub in sorted(command.commands):
             context = click.Context(command, info_name=name, parent=root)
             child = command.commands[sub]
             text, _, example = inspect.cleandoc(child.help or "").partition("Example: ")
             parts += [f"## modhub {name} {sub}", text.strip(), f"```sh\n{example.strip()}\n```"]
-            parts.append(_usage(click.Context(child, info_name=sub, parent=context)))
+            usage = _usage(click.Context(child, info_name=sub, parent=context))
+            parts += [usage, *_document(f"{name} {sub}")]
     return "\n\n".join(parts) + "\n"
 
 
@@ -45,9 +52,10 @@ def index_page() -> str:
         "stdout stays empty, but for `predict` and `fsck`, whose documents say which images or places are",
         "bad.",
         "",
-        "In documents `bytes` and `seconds` are what they say, `flops` multiply-adds for one image; shares",
-        "(`…_fraction`, `recall`, `precision`, `f1`, `top1`, `ece`, `probabilities`, …) are from 0 to 1, and",
-        "what is not a number is `null`.",
+        "Every page lists the keys of its document, with `[]` for each of an array, `*` for each name;",
+        '`modhub.schemas.document_schema("pull")` gives them as JSON Schema. Later versions may add keys.',
+        "`bytes` and `seconds` are what they say, `flops` multiply-adds for one image; a share is from 0 to",
+        "1, a moment ISO 8601 in UTC; what is not a number is `null`.",
         "",
         "Equal runs print equal documents, but for times and memory (`seconds`, `elapsed_seconds` and",
         "`peak_bytes` of `decompose`, `seconds` of `demo`, `seconds`, `latency` and `latency_spread` of",
@@ -82,6 +90,60 @@ def write_pages(directory: Path) -> None:
     (directory / "README.md").write_text(index_page(), encoding="utf-8")
     for name in COMMANDS:
         (directory / f"{name}.md").write_text(page_of(name), encoding="utf-8")
+
+
+def _document(command: str) -> list[str]:
+    """The keys of what a command prints with --json, as a table; nothing where it prints no document."""
+    try:
+        schema = document_schema(command)
+    except NotFoundError:
+        return []
+    lines = ["With `--json`:", "", "| key | value | what |", "|---|---|---|"]
+    # Two kinds of one object may share a key.
+    lines += dict.fromkeys(
+        f"| `{key}` | {kind} | {said} |" for key, kind, said in _keys("", schema, schema["$defs"])
+    )
+    return ["\n".join(lines)]
+
+
+def _keys(before: str, schema: Schema, known: Schema) -> Iterator[tuple[str, str, str]]:
+    """Of every key inside `schema`: where it is, the kinds of value it has, and what it says."""
+    for each in _variants(schema, known):
+        for name, value in each.get("properties", {}).items():
+            place, variants = f"{before}.{name}".removeprefix("."), _variants(value, known)
+            told = [said for one in (value, *variants) if (said := one.get("description"))]
+            yield place, _kinds(variants, known), told[0] if told else ""
+            yield from _keys(place, value, known)
+        for mark, inner in (("[]", each.get("items")), (".*", each.get("additionalProperties"))):
+            if inner:
+                yield from _keys(before + mark, inner, known)
+
+
+def _variants(schema: Schema, known: Schema) -> list[Schema]:
+    """What a value may be, each of one type; a kind that has a name says it as its title."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        own = {key: value for key, value in schema.items() if key != "$ref"}
+        found = {**known[name], **own}
+        return _variants(found if found["type"] == "object" else {**found, "title": name}, known)
+    if "anyOf" in schema:
+        return [each for one in schema["anyOf"] for each in _variants(one, known)]
+    if isinstance(schema.get("type"), list):
+        return [{**schema, "type": each} for each in schema["type"]]
+    return [schema]
+
+
+def _kinds(variants: Iterable[Schema], known: Schema) -> str:
+    return " or ".join(dict.fromkeys(_kind(each, known) for each in variants))
+
+
+def _kind(schema: Schema, known: Schema) -> str:
+    """Of one of `_variants`."""
+    if "enum" in schema or "const" in schema:
+        return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
+    kind = str(schema.get("title", schema["type"]))
+    inner = schema.get("items" if kind == "array" else "additionalProperties")
+    return f"{kind} of {_kinds(_variants(inner, known), known)}" if inner else kind
 
 
 def _usage(context: click.Context) -> str:

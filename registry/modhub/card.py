@@ -11,6 +11,7 @@ import yaml
 
 from modhub.errors import RefError
 from modhub.manifest import ModuleEntry, ModuleManifest, RepositoryManifest
+from modhub.readable import percent, size
 from modhub.refs import Ref, slug_of
 
 __all__ = ["CARD_NAME", "card", "class_tag", "ref_of", "tags_of"]
@@ -108,7 +109,7 @@ def _page(manifest: RepositoryManifest, modules: Sequence[ModuleManifest], repos
             (
                 "Trunk",
                 f"{manifest.trunk.parameters:,} parameters, {manifest.trunk.flops:,} multiply-adds, "
-                f"{_size(manifest.trunk.weights.size)}",
+                f"{size(manifest.trunk.weights.size)}",
             )
         )
     columns = {name: header for name, header in _COLUMNS.items() if _known(manifest, name)}
@@ -118,9 +119,9 @@ def _page(manifest: RepositoryManifest, modules: Sequence[ModuleManifest], repos
         rows.append(
             [
                 _cell(_names(entry)),
-                *(_percent(entry.metrics.get(name)) for name in columns),
-                _percent(entry.kept_channels_fraction),
-                _size(entry.bytes),
+                *(percent(entry.metrics.get(name)) for name in columns),
+                percent(entry.kept_channels_fraction),
+                size(entry.bytes),
             ]
         )
     lines = [
@@ -170,20 +171,6 @@ def _known(manifest: RepositoryManifest, name: str) -> bool:
 def _names(entry: ModuleEntry) -> str:
     also = f", also {', '.join(entry.aliases)}" if entry.aliases else ""
     return f"{entry.label}{also}{'' if entry.form == 'delta' else f' ({entry.form})'}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
-def _size(count: int) -> str:
-    """As a hub's pages write it."""
-    value = float(count)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} GB"
 
 
 def _cell(text: str) -> str:

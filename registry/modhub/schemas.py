@@ -1,4 +1,4 @@
-"""The JSON Schemas of every file format, as they are shipped."""
+"""The JSON Schemas of every file format and of what commands print, as they are shipped."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from modhub.errors import NotFoundError
 
-__all__ = ["SCHEMAS", "schema"]
+__all__ = ["SCHEMAS", "document_schema", "schema"]
 
-SCHEMAS = ("build", "card", "composition", "graph", "lock", "module", "options", "repository")
-"""Of build.json, the card's front matter, modhub.toml, graph.json, modhub.lock, module.json, a build's
-options.json, modhub.json."""
+SCHEMAS = ("build", "card", "composition", "documents", "graph", "lock", "module", "options", "repository")
+"""Of build.json, the card's front matter, modhub.toml, what commands print with --json, graph.json,
+modhub.lock, module.json, a build's options.json, modhub.json."""
 
 
 def schema(name: str) -> dict[str, Any]:
@@ -23,6 +23,21 @@ def schema(name: str) -> dict[str, Any]:
         raise NotFoundError(f"There is no schema '{name}'.", hint=f"There are: {', '.join(SCHEMAS)}.")
     found: dict[str, Any] = json.loads((_folder() / f"{name}.schema.json").read_text(encoding="utf-8"))
     return found
+
+
+def document_schema(command: str) -> dict[str, Any]:
+    """Of what `modhub COMMAND --json` prints; `command` as it is typed, such as "token list". Raises
+    `NotFoundError`."""
+    found, name = schema("documents"), "-".join(command.split())
+    if name not in found["properties"]:
+        raise NotFoundError(f"No command '{command}' prints a document.", hint="See 'modhub --help'.")
+    return {
+        "$schema": found["$schema"],
+        "$id": f"{found['$id']}:{name}",
+        "title": f"what 'modhub {command}' prints with --json",
+        **found["properties"][name],
+        "$defs": found["$defs"],
+    }
 
 
 def _folder() -> Traversable:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from modhub.readable import size
 from modhub_cli.options import reporting
-from modhub_cli.output import Out, many, size
+from modhub_cli.output import Out, many
 
 __all__ = ["command"]
 

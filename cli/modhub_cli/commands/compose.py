@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from modhub.readable import count, percent, size
 from modhub_cli.options import (
     calibrate_option,
     converted,
@@ -21,7 +22,7 @@ from modhub_cli.options import (
     target_option,
     tune_option,
 )
-from modhub_cli.output import Out, count, fraction, many, size
+from modhub_cli.output import Out, many
 
 __all__ = ["budget", "command", "loss", "show_build"]
 
@@ -132,8 +133,8 @@ def show_build(out: Out, report: dict[str, Any], target: Path) -> None:
     rows = [
         [
             trunk["parent"],
-            fraction(trunk["kept_channels_fraction"]),
-            fraction(trunk["kept_params_fraction"]),
+            percent(trunk["kept_channels_fraction"]),
+            percent(trunk["kept_params_fraction"]),
             f"{count(trunk['flops'])} of {count(trunk['parent_flops'])}",
         ]
         for trunk in report["trunks"]

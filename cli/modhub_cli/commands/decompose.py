@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from modhub.readable import percent, size
 from modhub_cli.options import (
     converted,
     data_options,
@@ -19,7 +20,7 @@ from modhub_cli.options import (
     seed_option,
     target_option,
 )
-from modhub_cli.output import Out, fraction, many, shown_to, size
+from modhub_cli.output import Out, many, shown_to
 
 __all__ = ["command"]
 
@@ -192,9 +193,9 @@ def command(
         rows = [
             [
                 module["label"],
-                fraction(module["kept_channels_fraction"]),
-                fraction(module["recall"]),
-                fraction(module["precision"]),
+                percent(module["kept_channels_fraction"]),
+                percent(module["recall"]),
+                percent(module["precision"]),
                 shown_to(module["sample"]),
                 size(module["bytes"]),
             ]

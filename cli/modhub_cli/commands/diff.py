@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import click
 
 from modhub_cli.options import hub_option, offline_option, reporting
@@ -31,9 +34,27 @@ def command(first: str, second: str, hub: str | None, offline: bool, out: Out) -
         for label in report["added"]:
             out.line(f"+ {label}")
         for label, facts in report["changed"].items():
-            changes = "; ".join(f"{name}: {old} → {new}" for name, (old, new) in facts.items())
+            changes = "; ".join(
+                f"{_NAMES.get(name, name)}: {_shown(old)} → {_shown(new)}"
+                for name, (old, new) in facts.items()
+            )
             out.line(f"~ {label}: {changes}")
         if not (report["removed"] or report["added"] or report["changed"]):
             out.line("Nothing differs.")
 
     out.emit(report, human=human, quiet=[*report["removed"], *report["added"], *report["changed"]])
+
+
+_NAMES = {"kept_channels_fraction": "channels kept"}
+_DIGEST = re.compile("[0-9a-f]{40,64}")
+
+
+def _shown(fact: Any) -> str:
+    """Shares in per cent, the beginnings of digests and commits, and a dash for what a side does not say."""
+    if fact is None:
+        return "–"
+    if isinstance(fact, int | float):
+        return f"{100 * fact:.2f} %"
+    if isinstance(fact, list):
+        return " ".join(map(_shown, fact))
+    return fact[:12] if _DIGEST.fullmatch(fact) else str(fact)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from modhub.readable import percent
 from modhub_cli.options import data_options, device_option, reporting
-from modhub_cli.output import Out, fraction
+from modhub_cli.output import Out
 
 __all__ = ["command"]
 
@@ -55,8 +56,8 @@ def command(build: Path, data: str, split: str, before: Path | None, device: str
         def figure(name: str, label: str, value: float | None) -> list[str]:
             """A column, and one beside it for the change."""
             if change is None:
-                return [fraction(value)]
-            return [fraction(value), _points(change[name][label]) if label in change[name] else "–"]
+                return [percent(value)]
+            return [percent(value), _points(change[name][label]) if label in change[name] else "–"]
 
         rows = [
             [
@@ -70,31 +71,31 @@ def command(build: Path, data: str, split: str, before: Path | None, device: str
         named = [column for name in _FIGURES.values() for column in ([name, "change"] if change else [name])]
         columns = ["class", "images", *named, *(["noise"] if change else [])]
         out.table(columns, rows, right=range(1, len(columns)))
-        calibration = f"calibration error {fraction(report['ece'])}"
+        calibration = f"calibration error {percent(report['ece'])}"
         if (said := report["yes_no"]) is not None:
             to_others = (
                 ""
                 if said["false_yes"] is None
-                else f" and to {fraction(said['false_yes'])} of {said['others']:,} of other classes"
+                else f" and to {percent(said['false_yes'])} of {said['others']:,} of other classes"
             )
             out.line(
-                f"it says yes to {fraction(said['recall'])} of the images of its class{to_others}; "
-                f"balanced accuracy {fraction(report['top1'])}, {calibration}"
+                f"it says yes to {percent(said['recall'])} of the images of its class{to_others}; "
+                f"balanced accuracy {percent(report['top1'])}, {calibration}"
             )
         else:
-            top5 = "" if report["top5"] is None else f", top-5 {fraction(report['top5'])}"
+            top5 = "" if report["top5"] is None else f", top-5 {percent(report['top5'])}"
             out.line(
-                f"top-1 {fraction(report['top1'])}{top5}, {calibration} "
+                f"top-1 {percent(report['top1'])}{top5}, {calibration} "
                 f"on {report['count']:,} images ({report['left_out']:,} of other classes left out)"
             )
         if (rejection := report["rejection"]) is not None:
             strangers = (
                 ""
                 if rejection["false_accept"] is None
-                else f", and {fraction(rejection['false_accept'])} of {rejection['strangers']:,} images of "
+                else f", and {percent(rejection['false_accept'])} of {rejection['strangers']:,} images of "
                 "other classes"
             )
-            out.line(f"accepted: {fraction(rejection['accepted'])} of the images of its classes{strangers}")
+            out.line(f"accepted: {percent(rejection['accepted'])} of the images of its classes{strangers}")
         if change is not None:
             figure_name = "top-1" if said is None else "balanced accuracy"
             noise = 100 * change["top1_noise"]

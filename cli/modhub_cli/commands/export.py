@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from modhub.readable import size
 from modhub_cli.options import reporting
-from modhub_cli.output import Out, size
+from modhub_cli.output import Out
 
 __all__ = ["command"]
 

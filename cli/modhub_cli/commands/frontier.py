@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from modhub.readable import percent
 from modhub_cli.options import (
     converted,
     device_option,
@@ -19,7 +20,7 @@ from modhub_cli.options import (
     seed_option,
     tune_option,
 )
-from modhub_cli.output import Out, fraction
+from modhub_cli.output import Out
 
 __all__ = ["command", "fractions"]
 
@@ -109,20 +110,29 @@ def command(
 
     def human() -> None:
         batches = list(found.points[0].latency)
+        shares: dict[str, list[float | None]] = {
+            "multiply-adds": [point.flops for point in found.points],
+            "parameters": [point.params for point in found.points],
+            "agrees": [point.agreement for point in found.points],
+            "top-1": [point.top1 for point in found.points],
+            "random channels": [point.random_top1 for point in found.points],
+        }
+        # Without labelled images nobody knows how often a network is right.
+        known = {name: values for name, values in shares.items() if any(each is not None for each in values)}
         rows = [
             [
                 f"{kind}={point.budget:g}",
-                *map(fraction, (point.flops, point.params, point.agreement, point.top1, point.random_top1)),
+                *(percent(values[number]) for values in known.values()),
                 *map(point.shown_latency, batches),
             ]
-            for point in found.points
+            for number, point in enumerate(found.points)
         ]
-        head = ["budget", "multiply-adds", "parameters", "agrees", "top-1", "random channels"]
-        out.table([*head, *(f"time × {batch}" for batch in batches)], rows, right=range(1, 6 + len(batches)))
+        head = ["budget", *known, *(f"time × {batch}" for batch in batches)]
+        out.table(head, rows, right=range(1, len(head)))
         if found.restricted_top1 is None:
             out.line(f"agreement with the whole network, on {found.images:,} synthetic images")
         else:
-            out.line(f"restricted logits {fraction(found.restricted_top1)}, on {found.images:,} images")
+            out.line(f"restricted logits {percent(found.restricted_top1)}, on {found.images:,} images")
         if found.noisy:
             out.line(NOISY_NOTE)
         if found.smallest is not None:

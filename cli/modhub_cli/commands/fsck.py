@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
+from modhub.readable import size
 from modhub_cli.options import reporting, root_option
-from modhub_cli.output import Out, many, size
+from modhub_cli.output import Out, many
 
 __all__ = ["command"]
 

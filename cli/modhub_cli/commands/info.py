@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from modhub.readable import count, percent, size
 from modhub_cli.options import hub_option, offline_option, reporting
-from modhub_cli.output import Out, count, fraction, shown_to, size
+from modhub_cli.output import Out, shown_to
 
 __all__ = ["command"]
 
@@ -42,11 +43,11 @@ def command(ref: str, hub: str | None, offline: bool, out: Out) -> None:
         rows = [
             [
                 module["label"],
-                fraction(module["kept_channels_fraction"]),
-                fraction(module["metrics"].get("recall")),
-                fraction(module["metrics"].get("precision")),
-                fraction(module["metrics"].get("balanced_accuracy")),
-                fraction(module["metrics"].get("parent_balanced_accuracy")),
+                percent(module["kept_channels_fraction"]),
+                percent(module["metrics"].get("recall")),
+                percent(module["metrics"].get("precision")),
+                percent(module["metrics"].get("balanced_accuracy")),
+                percent(module["metrics"].get("parent_balanced_accuracy")),
                 shown_to(module["sample"]),
                 size(module["bytes"]),
             ]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
+from modhub.readable import percent
 from modhub_cli.options import device_option, reporting
-from modhub_cli.output import Out, fraction, printable
+from modhub_cli.output import Out, printable
 
 __all__ = ["command"]
 
@@ -19,7 +20,7 @@ _NAMED = 5
 def _passing(rates: dict[str, float]) -> str:
     """How often images of other classes are not refused, the worst classes first."""
     worst = sorted(rates.items(), key=lambda pair: -pair[1])[:_NAMED]
-    named = ", ".join(f"{label} {fraction(rate)}" for label, rate in worst)
+    named = ", ".join(f"{label} {percent(rate)}" for label, rate in worst)
     others = f", less for {len(rates) - len(worst)} more" if len(rates) > len(worst) else ""
     return f"Images of its parent's other classes accepted, when the module was made: {named}{others}."
 

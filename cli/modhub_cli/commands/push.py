@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
+from modhub.readable import size
 from modhub_cli.options import hub_option, reporting
-from modhub_cli.output import Out, many, size
+from modhub_cli.output import Out, many
 
 __all__ = ["command"]
 

@@ -6,8 +6,9 @@ import shlex
 
 import click
 
+from modhub.readable import percent
 from modhub_cli.options import hub_option, offline_option, reporting
-from modhub_cli.output import Out, fraction, shown_to
+from modhub_cli.output import Out, shown_to
 
 __all__ = ["command"]
 
@@ -74,8 +75,8 @@ def command(
             [
                 module["ref"],
                 module["version"] or "–",
-                fraction(module["recall"]),
-                fraction(module["at_least"]),
+                percent(module["recall"]),
+                percent(module["at_least"]),
                 shown_to(module["sample"]),
                 module["license"] or "–",
                 module["dataset"] or "–",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from modhub.readable import percent, size
 from modhub_cli.options import (
     data_options,
     date_option,
@@ -17,7 +18,7 @@ from modhub_cli.options import (
     seed_option,
     target_option,
 )
-from modhub_cli.output import Out, fraction, size
+from modhub_cli.output import Out
 
 __all__ = ["command"]
 
@@ -83,7 +84,7 @@ def command(
     def human() -> None:
         out.line(
             f"'{made['label']}' taught to {made['parent']} from {made['images']} images: "
-            f"{fraction(made['kept_channels_fraction'])} of the channels, {size(made['bytes'])}: {target}"
+            f"{percent(made['kept_channels_fraction'])} of the channels, {size(made['bytes'])}: {target}"
         )
 
         counted = made["takes_measured"]
@@ -91,8 +92,8 @@ def command(
         if takes:
             how = "a guess" if counted is None else f"counted on {counted['images']:,} images"
             named = ", ".join(
-                f"{name} {fraction(each['share'])}"
-                + ("" if each["alone"] is None else f" / {fraction(each['alone'])}")
+                f"{name} {percent(each['share'])}"
+                + ("" if each["alone"] is None else f" / {percent(each['alone'])}")
                 for name, each in list(takes.items())[:_NAMED]
             )
             out.line(f"images it takes where all known classes are composed / one alone ({how}): {named}")

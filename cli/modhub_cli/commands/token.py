@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from modhub_cli.options import reporting, root_option
 from modhub_cli.output import Out
+
+if TYPE_CHECKING:
+    from modhub.hub.server.accounts import Token
 
 __all__ = ["command"]
 
@@ -54,7 +58,7 @@ def create(
         expires=None if expires is None else parse_expiry(expires),
         value=value,
     )
-    document = {**token.shown(), "organisations": list(organisations), "token": secret}
+    document = {**_document(token), "organisations": list(organisations), "token": secret}
     out.emit(document, human=lambda: out.line(secret), quiet=[secret])
     until = f"until {token.expires}" if token.expires else "without end"
     out.note(
@@ -77,8 +81,8 @@ def show(root: Path | None, out: Out) -> None:
     accounts = Accounts(store_root(root, begin=False))
     rows = [
         {
-            **token.shown(),
-            "last_used": accounts.last_used(token),
+            **_document(token),
+            "last_used": accounts.last_used(token) or None,
             "organisations": list(accounts.organisations_of(token.user)),
         }
         for token in accounts.tokens()
@@ -88,7 +92,7 @@ def show(root: Path | None, out: Out) -> None:
         moments = ["created", "last_used", "expires", "revoked"]
         cells = [
             [str(row["id"]), str(row["user"]), ", ".join(row["organisations"]) or "–", str(row["role"])]
-            + [str(row[name])[:16].replace("T", " ") or "–" for name in moments]
+            + [(row[name] or "–")[:16].replace("T", " ") for name in moments]
             for row in rows
         ]
         columns = ["id", "user", "organisations", "role", *(name.replace("_", " ") for name in moments)]
@@ -110,4 +114,9 @@ def revoke(token: str, root: Path | None, out: Out) -> None:
     from modhub.hub.server.launch import store_root
 
     revoked = Accounts(store_root(root, begin=False)).revoke(token)
-    out.emit(revoked.shown(), human=lambda: out.line(f"Token {revoked.id} of {revoked.user} is closed."))
+    out.emit(_document(revoked), human=lambda: out.line(f"Token {revoked.id} of {revoked.user} is closed."))
+
+
+def _document(token: Token) -> dict[str, Any]:
+    """What scripts read of a token: a moment that has not come, or never does, is no text."""
+    return {name: text or None for name, text in token.shown().items()}

@@ -14,13 +14,15 @@ from modhub.refs import Ref
 
 __all__ = ["diff"]
 
-Facts = dict[str, str]
+Facts = dict[str, Any]
 
 
 def diff(
     first: str, second: str, *, hub: str | Catalog | None = None, offline: bool = False
 ) -> dict[str, Any]:
-    """`added` and `removed` labels, and for each label in both the facts that `changed`: [old, new].
+    """`added` and `removed` labels, and for each label in both the facts that `changed`: [old, new], None
+    where a side says nothing of it. `release` is a version, or a commit without one; `content` the sha256 of
+    the module's files.
 
     Each side is a directory with a modhub.lock (a build or a project) or a modhub.json, a lock file, or a ref
     to a repository's release.
@@ -32,7 +34,7 @@ def diff(
         others = after.get(label)
         if others is not None and facts != others:
             names = [name for name in {**facts, **others} if facts.get(name) != others.get(name)]
-            changed[label] = {name: [facts.get(name, "–"), others.get(name, "–")] for name in names}
+            changed[label] = {name: [facts.get(name), others.get(name)] for name in names}
     return {
         "added": [label for label in after if label not in before],
         "removed": [label for label in before if label not in after],
@@ -71,9 +73,9 @@ def _of_lock(path: Path) -> dict[str, Facts]:
     return {
         module.want.label: {
             "module": f"{module.repository}/{module.module}",
-            "release": module.commit[:12] if module.version is None else str(module.version),
-            "trunk": module.trunk[:12],
-            "content": " ".join(file.sha256[:12] for file in module.files),
+            "release": module.commit if module.version is None else str(module.version),
+            "trunk": module.trunk,
+            "content": [file.sha256 for file in module.files],
         }
         for module in lock.modules
     }
@@ -83,11 +85,11 @@ def _of_manifest(manifest: RepositoryManifest, release: str) -> dict[str, Facts]
     return {
         entry.label: {
             **({"release": release} if release else {}),
-            "trunk": manifest.trunk_of(entry).sha256[:12],
-            "channels": f"{100 * entry.kept_channels_fraction:.1f} %",
-            **{name: f"{value:.4f}" for name, value in sorted(entry.metrics.items())},
-            "license": manifest.license or "not stated",
-            "content": entry.tensors.sha256[:12],
+            "trunk": manifest.trunk_of(entry).sha256,
+            "kept_channels_fraction": entry.kept_channels_fraction,
+            **dict(sorted(entry.metrics.items())),
+            "license": manifest.license,
+            "content": [entry.tensors.sha256],
         }
         for entry in manifest.modules
     }

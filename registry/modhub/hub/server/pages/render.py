@@ -16,8 +16,9 @@ from starlette.responses import Response
 
 from modhub.files import sha256_of_bytes
 from modhub.hub.server.call import Call
+from modhub.readable import count, percent, size
 
-__all__ = ["POLICY", "address", "literal", "page", "readable_size", "static_file", "static_version"]
+__all__ = ["POLICY", "address", "literal", "page", "static_file", "static_version"]
 
 ASKED_LIMIT = 1000
 PACKED_FROM = 8192
@@ -28,31 +29,9 @@ POLICY = (
 )
 
 
-def readable_size(count: int) -> str:
-    """Bytes for people: 12.3 kB."""
-    return _scaled(count, ("B", "kB", "MB", "GB"))
-
-
-def readable_count(number: float) -> str:
-    """A large number for people: 40.8 M."""
-    return _scaled(number, ("", "k", "M", "G")).rstrip()
-
-
-def _scaled(value: float, units: tuple[str, ...]) -> str:
-    for unit in units[:-1]:
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == units[0] else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} {units[-1]}"
-
-
 def literal(text: str) -> str:
     """`text` as Python reads it; what JSON writes is that too."""
     return json.dumps(text, ensure_ascii=False)
-
-
-def percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def share(part: int, whole: int) -> str:
@@ -86,8 +65,8 @@ def _in_one_piece(write: Callable[..., str]) -> Callable[..., str]:
 
 
 _templates.filters.update(
-    bytes=_in_one_piece(readable_size),
-    count=_in_one_piece(readable_count),
+    bytes=_in_one_piece(size),
+    count=_in_one_piece(count),
     percent=_in_one_piece(percent),
     share=_in_one_piece(share),
 )
