@@ -27,6 +27,7 @@ import taught
 import wide
 from ledger import Ledger, Row, markdown
 from modhub.compose import Budget, ComposedClassifier, Part, compose
+from modhub.compose.imagining import Imagination
 from modhub.devices import pick_device
 from subsets import DRAWS, Build
 from world import World
@@ -60,9 +61,10 @@ def epoch_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> l
     return [speed.epoch(world, ledger, name) for name in chosen(arguments, ("C10-R20",))]
 
 
-def no_data(world: World) -> Build:
+def no_data(world: World, seed: int = 0) -> Build:
+    imagination = world.imagination if seed == 0 else Imagination(seed, world.device)
     return lambda parts, budget: compose(
-        parts, budget=budget, imagination=world.imagination, device=world.device
+        parts, budget=budget, seed=seed, imagination=imagination, device=world.device
     )
 
 
@@ -77,11 +79,11 @@ def random_channels(world: World, kind: str) -> dict[str, Build]:
     return {f"{kind}-{seed}": drawn(seed) for seed in range(DRAWS)}
 
 
-def tuned(world: World, name: str) -> Build:
+def tuned(world: World, name: str, seed: int = 0) -> Build:
     def build(parts: list[Part], budget: Budget) -> ComposedClassifier:
         labels = [part.name for part in parts]
-        images = subsets.tuning_images(world, name, labels)
-        return compose(parts, budget=budget, tune=images, device=world.device)
+        images = subsets.tuning_images(world, name, labels, seed)
+        return compose(parts, budget=budget, tune=images, seed=seed, device=world.device)
 
     return build
 
@@ -110,6 +112,20 @@ def pair_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> li
                 "2 of 10, random channels, same compensation", name, "beaten by a wide margin", chance, None
             ),
         ]
+    return rows
+
+
+def seed_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
+    """2 of 10 at half the multiply-adds with other seeds: of what is imagined, which images tune, how all are
+    changed and drawn."""
+    rows = []
+    for name in chosen(arguments, MAIN):
+        pairs = subsets.class_sets(world.parent(name).labels, 2, arguments.seed_sets)
+        plain = {f"seed-{seed}": no_data(world, seed) for seed in range(DRAWS)}
+        tune = {f"tuned-seed-{seed}": tuned(world, name, seed) for seed in range(DRAWS)}
+        for what, builds in (("no data", plain), ("tuned", tune)):
+            found = subsets.frontier(world, ledger, name, pairs, (0.5,), builds)
+            rows.append(budget_row(f"2 of 10, {what}, other seeds", name, "reported", found, None))
     return rows
 
 
@@ -338,6 +354,7 @@ GROUPS = {
     "across": across_rows,
     "strange": strange_rows,
     "pairs": pair_rows,
+    "seeds": seed_rows,
     "timed": timed_rows,
     "latency": latency_rows,
     "five": five_rows,
@@ -367,6 +384,7 @@ def main() -> None:
         help="of class pairs without data",
     )
     parser.add_argument("--tuned-sets", type=int, default=45, help="class sets with tuning")
+    parser.add_argument("--seed-sets", type=int, default=5, help=f"class pairs with {DRAWS} seeds")
     parser.add_argument(
         "--random-sets", type=int, default=10, help=f"class pairs with random channels, {DRAWS} draws each"
     )

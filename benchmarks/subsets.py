@@ -137,9 +137,9 @@ def class_sets(labels: Sequence[str], size: int, count: int, seed: int = 0) -> l
     return [every[index] for index in order]
 
 
-def tuning_images(world: World, name: str, labels: Sequence[str]) -> ImageSet:
+def tuning_images(world: World, name: str, labels: Sequence[str], seed: int = 0) -> ImageSet:
     """Training images of the wanted classes, whose labels the tuning does not read."""
-    return world.images(PARENTS[name].dataset, "train").only(list(labels)).sample(TUNE_IMAGES, 0)
+    return world.images(PARENTS[name].dataset, "train").only(list(labels)).sample(TUNE_IMAGES, seed)
 
 
 def alone(
