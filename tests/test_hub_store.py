@@ -1,7 +1,10 @@
+import gc
 import hashlib
 import json
 import shutil
+import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -416,6 +419,26 @@ def test_many_blobs_are_looked_for_in_one_reading_of_the_references(
     changes = [Link(f"l{number}", digests[number], 2) for number in range(5)]
     store.commit(KEY, changes, title="t", actor="ann")
     assert len(read) < 10
+
+
+def test_a_store_that_nobody_holds_any_more_leaves_no_connection_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People make a hub, ask it and let it go: `close` is for those who cannot wait."""
+    opened, connect = [], sqlite3.connect
+
+    def counted(*given: Any, **named: Any) -> sqlite3.Connection:
+        opened.append(connect(*given, **named))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", counted)
+    hub = DirectoryHub(tmp_path / "hub", own=True)
+    assert hub.find(["class:cat"]) == []
+    assert len(opened) == 1
+    del hub
+    gc.collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        opened[0].execute("SELECT 1")
 
 
 def test_an_index_that_no_disk_takes_is_held_in_memory(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

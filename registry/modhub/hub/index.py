@@ -12,6 +12,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -117,7 +118,8 @@ class Index:
         self._heads = heads
         self._try_lock = try_lock
         self._local = threading.local()
-        self._open_ones: list[sqlite3.Connection] = []
+        self._open_ones: list[tuple[int, sqlite3.Connection]] = []
+        weakref.finalize(self, _close_own, self._open_ones)
         self._memory_lock = threading.Lock()
         self._memory: sqlite3.Connection | None = None
         self._memory_state = (0, 0.0)
@@ -192,12 +194,9 @@ class Index:
 
     def close(self) -> None:
         """Close the connections of all threads; the next use opens another."""
-        while self._open_ones:
-            self._open_ones.pop().close()
-        self._local = threading.local()
         with self._memory_lock:
-            if self._memory is not None:
-                self._memory.close()
+            _close_own(self._open_ones)
+            self._local = threading.local()
             self._memory = None
 
     def _refresh(self, connection: sqlite3.Connection) -> int:
@@ -269,7 +268,7 @@ class Index:
         """A table of this process's own, up to date with the files as of a minute ago."""
         number, refreshed = self._memory_state
         if self._memory is None or number != os.getpid():
-            self._memory, refreshed = _prepared(sqlite3.connect(":memory:", check_same_thread=False)), 0.0
+            self._memory, refreshed = self._connected(":memory:"), 0.0
         if not refreshed or time.monotonic() - refreshed > MEMORY_SECONDS:
             self._refresh(self._memory)
             self._memory_state = (os.getpid(), time.monotonic())
@@ -297,8 +296,7 @@ class Index:
         if connection is not None and self._local.state == (os.getpid(), _inode(self._path)):
             return connection
         make_directory(self._path.parent)
-        connection = _prepared(sqlite3.connect(self._path, timeout=30, check_same_thread=False))
-        self._open_ones.append(connection)
+        connection = self._connected(self._path)
         self._local.connection, self._local.state = connection, (os.getpid(), _inode(self._path))
         fresh = connection.execute("SELECT value FROM meta WHERE name = 'filled'").fetchone() is None
         if fresh:
@@ -307,11 +305,24 @@ class Index:
                 connection.execute("INSERT OR REPLACE INTO meta VALUES ('filled', '1')")
         return connection
 
+    def _connected(self, place: Path | str) -> sqlite3.Connection:
+        connection = _prepared(sqlite3.connect(place, timeout=30, check_same_thread=False))
+        self._open_ones.append((os.getpid(), connection))
+        return connection
+
     def _drop(self) -> None:
         self.close()
         with disk_errors(self._path):
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+
+
+def _close_own(held: list[tuple[int, sqlite3.Connection]]) -> None:
+    """Close and forget the connections that this process opened: after a fork others are its parent's."""
+    for process, connection in [*held]:
+        if process == os.getpid():
+            held.remove((process, connection))
+            connection.close()
 
 
 def _prepared(connection: sqlite3.Connection) -> sqlite3.Connection:
