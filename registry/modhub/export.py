@@ -191,7 +191,7 @@ def _write_pt2(classifier: nn.Module, example: Tensor, path: Path, facts: Mappin
         content,
         extra_files={METADATA_KEY: json.dumps(facts, ensure_ascii=False)},
     )
-    path.write_bytes(content.getbuffer())
+    path.write_bytes(content.getvalue())
     return torch.export.load(path).module()
 
 
@@ -202,7 +202,7 @@ def _write_torchscript(
     extra = {METADATA_KEY: json.dumps(facts, ensure_ascii=False).encode()}
     content = io.BytesIO()
     torch.jit.save(traced, content, _extra_files=extra)
-    path.write_bytes(content.getbuffer())
+    path.write_bytes(content.getvalue())
     loaded: Written = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
     return loaded
 
