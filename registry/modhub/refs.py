@@ -79,7 +79,7 @@ def parse_version(text: str) -> Version:
 def pinned_versions(specifiers: SpecifierSet) -> frozenset[Version]:
     """The versions that `==1.0.0` or `===1.0.0` names, however it is written: `==1`, `==v1.0`.
 
-    `==1.*` names none, nor does `===` before what is no version.
+    `==1.*` names none.
     """
     found = set()
     for item in specifiers:
@@ -223,7 +223,11 @@ class Ref:
             wanted, body = body[match.start() :], body[: match.start()].rstrip()
             try:
                 specifier = SpecifierSet(wanted)
-            except InvalidSpecifier:
+                # No release is called so, and packaging before 26 fails later.
+                for item in specifier:
+                    if item.operator == "===":
+                        Version(item.version)
+            except (InvalidSpecifier, InvalidVersion):
                 raise _unreadable(text, f"'{wanted}' is not a version specifier") from None
         elif "@" in body:
             body, _, revision = body.partition("@")
