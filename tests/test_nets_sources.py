@@ -443,4 +443,7 @@ def test_timm_weights_are_fetched_as_safetensors(tmp_path: Path) -> None:
     found = load_parent("timm:resnet10t", fetch=fetch)
     assert asked == [("timm/resnet10t.c3_in1k", None, "model.safetensors")]
     assert found.labels is not None
-    assert (len(found.labels), found.license) == (1000, "apache-2.0")
+    assert len(found.labels) == 1000
+    # Older versions of timm know no licences.
+    assert found.license == timm.get_pretrained_cfg("resnet10t").license
+    assert found.license in ("apache-2.0", None)
