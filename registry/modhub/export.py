@@ -7,6 +7,7 @@ It is run beside the original before it appears under its name.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -161,15 +162,17 @@ def _write_onnx(classifier: nn.Module, example: Tensor, path: Path, facts: Mappi
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(error.name or "onnx", purpose="ONNX export", extra="export") from None
-    program = torch.onnx.export(
-        _exported(classifier, example),
-        dynamo=True,
-        dynamic_shapes=({0: "batch"},),
-        verbose=False,
-        opset_version=_OPSET,
-        input_names=["images"],
-        output_names=list(OUTPUTS if isinstance(classifier, _Assessed) else OUTPUTS[:1]),
-    )
+    # Some versions of the exporter tell stdout what they rewrite, which belongs to whoever called.
+    with contextlib.redirect_stdout(io.StringIO()):
+        program = torch.onnx.export(
+            _exported(classifier, example),
+            dynamo=True,
+            dynamic_shapes=({0: "batch"},),
+            verbose=False,
+            opset_version=_OPSET,
+            input_names=["images"],
+            output_names=list(OUTPUTS if isinstance(classifier, _Assessed) else OUTPUTS[:1]),
+        )
     if program is None:
         raise ExportError("torch wrote no ONNX program.")
     model = program.model_proto
