@@ -12,7 +12,7 @@ from torch import Tensor
 
 from features import features
 from ledger import Ledger, Row
-from modhub.compose import Budget, compose
+from modhub.composition import Budget, compose
 from modhub.data import ImageSet
 from strange import energy_and_distance
 from subsets import calibration_error, class_sets, tuning_images

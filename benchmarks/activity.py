@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from modhub.artifact.modules import Decomposition
 from modhub.data import ImageSet
-from modhub.decompose import DecomposeOptions, Parent, Workbench
-from modhub.modules import Decomposition
+from modhub.decomposition import DecomposeOptions, Parent, Workbench
 from modhub.reporter import Reporter
 
 __all__ = ["Activity"]

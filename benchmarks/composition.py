@@ -26,8 +26,8 @@ import subsets
 import taught
 import wide
 from ledger import Ledger, Row, markdown
-from modhub.compose import Budget, ComposedClassifier, Part, compose
-from modhub.compose.imagining import Imagination
+from modhub.composition import Budget, ComposedClassifier, Part, compose
+from modhub.composition.fitting.synthetic_images import Imagination
 from modhub.devices import pick_device
 from subsets import DRAWS, Build
 from world import World

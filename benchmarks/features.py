@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modhub.data.preprocessing import Preprocess
 from modhub.nets import Runner
-from modhub.preprocessing import Preprocess
 from world import World
 
 __all__ = ["features", "linear_head"]

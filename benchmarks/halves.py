@@ -13,7 +13,7 @@ from torch import nn
 from ledger import Ledger, Row
 from modhub.api.making import DecomposeSettings, decompose_to
 from modhub.artifact import read_artifact
-from modhub.compose import ComposedClassifier, Part, compose, parts_of
+from modhub.composition import ComposedClassifier, Part, compose, parts_of
 from modhub.data import ImageSet, split_indices
 from subsets import calibration_error
 from training import Recipe, train, trained

@@ -24,17 +24,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from modhub.hub.base import Add
-from modhub.hub.records import RepositoryKey
-from modhub.hub.server.accounts import Accounts
-from modhub.hub.store import Store
+from modhub.server.accounts import Accounts
+from modhub.store.model import Add
+from modhub.store.records import RepositoryKey
+from modhub.store.store import Store
 
 TOKEN = "hf_benchmark-token-0123456789"
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 PROGRAM = (
     "import sys\n"
     "from pathlib import Path\n"
-    "from modhub.hub.server.serving import serve\n"
+    "from modhub.server.serving import serve\n"
     "serve(Path(sys.argv[1]), port=0, started=lambda address: print(address, flush=True))\n"
 )
 

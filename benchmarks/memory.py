@@ -23,8 +23,8 @@ from torchvision.models import resnet50
 
 from modhub.artifact import write_artifact
 from modhub.data import ImageSet
-from modhub.decompose import DecomposeOptions, Parent, decompose
-from modhub.decompose.assembling import assemble
+from modhub.decomposition import DecomposeOptions, Parent, decompose
+from modhub.decomposition.assembly import assemble
 from modhub.devices import peak_memory
 from modhub.manifest import InputSpec
 from modhub.nets import import_module

@@ -23,10 +23,10 @@ import torch
 from ledger import Ledger
 from modhub.api.making import decompose_to
 from modhub.artifact import read_artifact
-from modhub.compose import Budget, ComposedClassifier, Part, compose, parts_of
-from modhub.compose.compiler import joined
-from modhub.compose.plans import plans
-from modhub.decompose.calibration import balanced_accuracy, log_odds
+from modhub.calibration.calibrator import balanced_accuracy, log_odds
+from modhub.composition import Budget, ComposedClassifier, Part, compose, parts_of
+from modhub.composition.compiler import joined
+from modhub.composition.trunk_plan import plans
 from modhub.files import parse_json, pretty_json
 from subsets import DRAWS, class_sets, flops_share
 from world import PARENTS, World

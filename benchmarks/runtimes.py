@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from modhub.artifact import read_artifact
-from modhub.compose import Budget, compose, parts_of
-from modhub.export import export_classifier
+from modhub.composition import Budget, compose, parts_of
+from modhub.data.preprocessing import Preprocess
+from modhub.evaluation.timing import side_by_side
 from modhub.nets import Head, Runner
-from modhub.preprocessing import Preprocess
-from modhub.timing import side_by_side
+from modhub.runtimes.export import export_classifier
 from speed import wide_pair
 
 Pair = tuple[str, nn.Module, nn.Module, Tensor, tuple[int, ...]]

@@ -9,9 +9,9 @@ from torch import Tensor
 from features import features, linear_head
 from ledger import Ledger, Row
 from modhub.artifact import read_artifact, write_artifact
-from modhub.compose import Part, compose, parts_of
-from modhub.decompose import DecomposeOptions, Parent, decompose
-from modhub.decompose.assembling import assemble
+from modhub.composition import Part, compose, parts_of
+from modhub.decomposition import DecomposeOptions, Parent, decompose
+from modhub.decomposition.assembly import assemble
 from subsets import calibration_error
 from world import World
 

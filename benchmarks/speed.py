@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from ledger import Ledger, Row
-from modhub.compose import Budget, ComposedClassifier, compose
+from modhub.composition import Budget, ComposedClassifier, compose
+from modhub.evaluation.timing import side_by_side
 from modhub.nets import Runner, channel_space, cost, fuse_batch_norm, import_module, slice_network
 from modhub.nets.architectures import ARCHITECTURES
-from modhub.timing import side_by_side
 from subsets import DRAWS, flops_share
 from training import Recipe, train
 from world import PARENTS, World

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modhub.compose.worlds import densities
-from modhub.decompose.statistics import pool, read_statistics
+from modhub.composition.head_density import densities
+from modhub.data.preprocessing import Preprocess
 from modhub.nets import Runner, channel_space
-from modhub.preprocessing import Preprocess
+from modhub.pruning.statistics import pool, read_statistics
 from world import PARENTS, World
 
 __all__ = ["energy_and_distance"]

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from ledger import Ledger, Row
-from modhub.compose import Budget, ComposedClassifier, Part, compose
+from modhub.calibration.calibrator import balanced_accuracy, log_odds
+from modhub.composition import Budget, ComposedClassifier, Part, compose
 from modhub.data import ImageSet
-from modhub.decompose.calibration import balanced_accuracy, log_odds
 from world import PARENTS, World
 
 __all__ = [

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from features import features, linear_head
 from ledger import Ledger, Row
-from modhub.compose.worlds import densities, shifts
-from modhub.decompose.statistics import Moments, read_statistics
-from modhub.decompose.teaching import steadied, taught_head
+from modhub.composition.head_density import densities, shifts
+from modhub.decomposition.teaching import steadied, taught_head
 from modhub.nets import channel_space
+from modhub.pruning.statistics import Moments, read_statistics
 from world import World
 
 __all__ = ["taught_classes"]

@@ -16,8 +16,8 @@ from torch import nn
 from ledger import Ledger, Row
 from modhub.api.making import DecomposeSettings, decompose_to
 from modhub.artifact import read_artifact
-from modhub.compose import Budget, Part, compose, parts_of
-from modhub.preprocessing import Preprocess
+from modhub.composition import Budget, Part, compose, parts_of
+from modhub.data.preprocessing import Preprocess
 from subsets import flops_share
 from training import Recipe, train, trained
 from world import IMAGENET, World

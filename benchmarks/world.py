@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from modhub.api.making import DecomposeSettings, decompose_to, open_parent
 from modhub.artifact import read_artifact
-from modhub.compose import ComposedClassifier, Part, parts_of
-from modhub.compose.imagining import Imagination
+from modhub.artifact.modules import ModuleSet
+from modhub.composition import ComposedClassifier, Part, parts_of
+from modhub.composition.fitting.synthetic_images import Imagination
 from modhub.data import ImageSet, open_data
-from modhub.decompose import Parent
+from modhub.data.preprocessing import Preprocess
+from modhub.decomposition import Parent
 from modhub.devices import CPU
 from modhub.files import pretty_json
-from modhub.modules import ModuleSet
 from modhub.nets import Runner
 from modhub.nets.architectures import ARCHITECTURES
-from modhub.preprocessing import Preprocess
 
 __all__ = ["PARENTS", "Given", "World"]
 

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modhub.artifact.modules import ModuleSet
 from modhub.data import ImageSet, open_data
-from modhub.decompose import DecomposeOptions, Parent, decompose
-from modhub.decompose.assembling import assemble
+from modhub.data.preprocessing import Preprocess
+from modhub.decomposition import DecomposeOptions, Parent, decompose
+from modhub.decomposition.assembly import assemble
 from modhub.manifest import InputSpec
-from modhub.modules import ModuleSet
 from modhub.nets import import_module
-from modhub.preprocessing import Preprocess
 
 _EPOCHS = 16
 INPUT = InputSpec(channels=1, height=8, width=8, mean=(0.3,), std=(0.35,))

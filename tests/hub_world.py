@@ -8,11 +8,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from modhub.card import card
 from modhub.files import pretty_json, sha256_of_bytes
-from modhub.hub.base import Add
-from modhub.hub.records import RepositoryKey, Settings
-from modhub.hub.store import Store
 from modhub.manifest import (
     Calibration,
     FileInfo,
@@ -27,7 +23,11 @@ from modhub.manifest import (
     Sizes,
     TrunkInfo,
 )
+from modhub.manifest.card import card
 from modhub.refs import slug_of
+from modhub.store.model import Add
+from modhub.store.records import RepositoryKey, Settings
+from modhub.store.store import Store
 
 SLOTS = 600
 

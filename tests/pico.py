@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modhub.artifact.modules import ClassModule, ModuleSet, tensor_bytes
 from modhub.files import pretty_json, sha256_of_bytes
 from modhub.manifest import (
     Calibration,
@@ -23,7 +24,6 @@ from modhub.manifest import (
     Sizes,
     TrunkInfo,
 )
-from modhub.modules import ClassModule, ModuleSet, tensor_bytes
 from modhub.nets.channels import channel_space
 from modhub.nets.cost import cost
 from modhub.nets.graph import Network

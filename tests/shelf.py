@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from modhub.catalog.releases import Release
 from modhub.errors import NotFoundError
 from modhub.manifest import (
     FileInfo,
@@ -19,7 +20,6 @@ from modhub.manifest import (
     TrunkInfo,
 )
 from modhub.refs import RepositoryId, parse_version, slug_of, version_of_tag
-from modhub.resolve import Release
 
 
 def digest(text: str) -> str:

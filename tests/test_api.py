@@ -16,13 +16,13 @@ from modhub.api.composing import compose_project
 from modhub.api.making import DecomposeSettings, apart, decompose_to, open_parent
 from modhub.api.projects import add_modules, create_project, lock_project
 from modhub.artifact import write_artifact
-from modhub.compose import Budget, compose, parts_of
+from modhub.composition import Budget, compose, parts_of
 from modhub.data import as_batch, open_data
-from modhub.decompose.teaching import teach
+from modhub.decomposition.teaching import teach
 from modhub.errors import BudgetError, CompositionError, DataError, IntegrityError, RefError
 from modhub.nets import Runner
 from modhub.nets.architectures import ARCHITECTURES
-from modhub.project import Project
+from modhub.project.toml import Project
 from tests.digit_parents import digit_modules
 from tests.test_cli_compute import train
 
@@ -176,7 +176,7 @@ def test_what_decompose_takes_are_the_settings():
         # A keyword's default must not be one that can change.
         default = field.default if field.default is not dataclasses.MISSING else None
         assert keywords[name].default == default
-        assert f"`{name}`" in modhub.decompose.__doc__
+        assert f"`{name}`" in modhub.decomposition.__doc__
 
 
 def test_one_ref_is_a_string_and_so_is_a_path(here):

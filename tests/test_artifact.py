@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modhub.artifact import artifact_files, parse_tensors, read_artifact, read_modules, write_artifact
+from modhub.artifact.modules import ClassModule, ModuleSet, tensor_bytes
 from modhub.errors import IntegrityError, ManifestError, NotFoundError, SchemaVersionError, StorageError
 from modhub.files import pretty_json
 from modhub.manifest import FileInfo, RepositoryManifest
-from modhub.modules import ClassModule, ModuleSet, tensor_bytes
 from modhub.refs import slugs_of
 from tests.pico import entry_of, pico_set
 

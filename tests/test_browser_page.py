@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from modhub.api.predicting import predict
-from modhub.compose import compose, parts_of
-from modhub.export import export_classifier
+from modhub.composition import compose, parts_of
+from modhub.runtimes.export import export_classifier
 from tests.chromium import chromium
 from tests.digit_parents import digit_modules, digits, pixels_of
 

@@ -9,10 +9,10 @@ import sys
 import pytest
 import yaml
 
-from modhub.card import card, class_tag, tags_of
 from modhub.errors import RefError
+from modhub.formatting import size
 from modhub.manifest import RepositoryManifest
-from modhub.readable import size
+from modhub.manifest.card import card, class_tag, tags_of
 from modhub.refs import slug_of
 from tests.pico import pico_set
 
@@ -156,5 +156,5 @@ def test_a_name_without_letters_has_no_tag(manifest: RepositoryManifest) -> None
 
 
 def test_cards_need_no_torch() -> None:
-    code = "import sys, modhub.card; sys.exit('torch' in sys.modules)"
+    code = "import sys, modhub.manifest.card; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,7 +9,8 @@ from typing import Any, BinaryIO
 import pytest
 from packaging.version import Version
 
-from modhub.catalog import Catalog
+from modhub.catalog.catalog import Catalog
+from modhub.catalog.publish import push, unyank, yank
 from modhub.errors import (
     ConflictError,
     HubError,
@@ -24,18 +25,17 @@ from modhub.errors import (
 )
 from modhub.files import pretty_json
 from modhub.hub import HUB_VARIABLE, default_hub, huggingface, open_hub
-from modhub.hub.base import Add
 from modhub.hub.cache import Cache
 from modhub.hub.directory import DirectoryHub
 from modhub.hub.huggingface import HuggingFaceHub
-from modhub.hub.records import RepositoryKey
-from modhub.hub.store import Store
 from modhub.manifest import RepositoryManifest
-from modhub.project import Project
-from modhub.publish import push, unyank, yank
+from modhub.project.resolver import resolve
+from modhub.project.toml import Project
 from modhub.refs import Ref, RepositoryId
 from modhub.reporter import SILENT, Reporter
-from modhub.resolve import resolve
+from modhub.store.model import Add
+from modhub.store.records import RepositoryKey
+from modhub.store.store import Store
 from tests.hub_server import TOKENS, Server, serving
 from tests.paper import write_paper_artifact
 
@@ -622,8 +622,9 @@ def test_open_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_paper_tower_imports_neither_torch_nor_the_client() -> None:
     script = (
-        "import sys, modhub.catalog, modhub.publish, modhub.hub.directory, modhub.hub.huggingface, "
-        "modhub.hub.checking, modhub.hub.collecting, modhub.hub.pulls\n"
+        "import sys, modhub.catalog.catalog, modhub.catalog.publish, modhub.hub.directory, "
+        "modhub.hub.huggingface, "
+        "modhub.store.fsck, modhub.store.gc, modhub.store.pull_requests\n"
         "from modhub.hub import open_hub\nopen_hub('hf')\n"
         "print([name for name in ('torch', 'numpy', 'huggingface_hub') if name in sys.modules])"
     )

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from modhub.api.composing import BuildOptions
 from modhub.api.using import load
-from modhub.compose import Budget
+from modhub.composition import Budget
 from modhub.data import as_batch, open_data
 from modhub.nets.architectures import ARCHITECTURES
 from modhub_cli.main import run

@@ -7,7 +7,7 @@ from threading import Barrier, BrokenBarrierError
 import pytest
 
 from modhub.api import projects
-from modhub.lock import Lock
+from modhub.project.lock import Lock
 from tests.console import Console
 from tests.paper import write_paper_artifact
 

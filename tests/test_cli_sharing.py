@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from modhub.files import pretty_json
-from modhub.hub.base import Add
-from modhub.hub.records import RepositoryKey
-from modhub.hub.server.accounts import Accounts
-from modhub.hub.store import Store
+from modhub.server.accounts import Accounts
+from modhub.store.model import Add
+from modhub.store.records import RepositoryKey
+from modhub.store.store import Store
 from tests.console import Console
 from tests.paper import write_paper_artifact
 from tests.shelf import digest

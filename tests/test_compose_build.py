@@ -14,14 +14,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modhub.compose import Budget, ComposedClassifier, Part, compose, parts_of
-from modhub.compose.compiler import joined
-from modhub.compose.plans import plans
-from modhub.compose.synthetic import dead_leaves
-from modhub.compose.tuning import apart
+from modhub.composition import Budget, ComposedClassifier, Part, compose, parts_of
+from modhub.composition.compiler import joined
+from modhub.composition.fitting.data import apart
+from modhub.composition.fitting.synthesis import dead_leaves
+from modhub.composition.trunk_plan import plans
 from modhub.data import ImageSet
 from modhub.errors import BudgetError, CompositionError, DataError, IntegrityError, ManifestError
-from modhub.evaluate import RestrictedParent, evaluate
+from modhub.evaluation.metrics import RestrictedParent, evaluate
 from modhub.nets import Runner
 from tests.digit_parents import digit_modules, digit_parent, digits, pixels_of
 from tests.pico import pico_set

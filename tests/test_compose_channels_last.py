@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modhub.compose import Budget, ComposedClassifier, compose, parts_of
+from modhub.artifact.modules import ModuleSet
+from modhub.composition import Budget, ComposedClassifier, compose, parts_of
 from modhub.data import ImageSet
-from modhub.decompose import DecomposeOptions, Parent, decompose
-from modhub.decompose.assembling import assemble
-from modhub.decompose.statistics import compensable_sites
-from modhub.decompose.teaching import teach
-from modhub.evaluate import evaluate
-from modhub.modules import ModuleSet
+from modhub.data.preprocessing import Preprocess
+from modhub.decomposition import DecomposeOptions, Parent, decompose
+from modhub.decomposition.assembly import assemble
+from modhub.decomposition.teaching import teach
+from modhub.evaluation.metrics import evaluate
 from modhub.nets import channel_space, import_module
-from modhub.preprocessing import Preprocess
+from modhub.pruning.statistics import compensable_sites
 from tests.digit_parents import INPUT, digits
 
 LABELS = "01345"

@@ -10,19 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modhub.compose import Budget, ComposedClassifier, Part, compose, parts_of
-from modhub.compose.budget import Price, mask_within
-from modhub.compose.depth import branch_order, evenly
-from modhub.compose.imagining import Imagination
-from modhub.compose.orders import random_removal
-from modhub.compose.plans import Fitting, TrunkPlan, plans
-from modhub.decompose import DecomposeOptions, Parent, decompose
-from modhub.decompose.assembling import assemble
-from modhub.decompose.compensation import cut
-from modhub.decompose.selection import Removal, mask_after, removal_order, slot_costs
+from modhub.artifact.modules import ModuleSet
+from modhub.composition import Budget, ComposedClassifier, Part, compose, parts_of
+from modhub.composition.budget import Price, mask_within
+from modhub.composition.fitting.synthetic_images import Imagination
+from modhub.composition.trunk_plan import Fitting, TrunkPlan, plans
+from modhub.data.preprocessing import Preprocess
+from modhub.decomposition import DecomposeOptions, Parent, decompose
+from modhub.decomposition.assembly import assemble
 from modhub.errors import BudgetError
-from modhub.evaluate import evaluate
-from modhub.modules import ModuleSet
+from modhub.evaluation.metrics import evaluate
 from modhub.nets import (
     Mask,
     Network,
@@ -34,7 +31,10 @@ from modhub.nets import (
     slice_network,
     without_constants,
 )
-from modhub.preprocessing import Preprocess
+from modhub.pruning.baselines import random_removal
+from modhub.pruning.compensation import cut
+from modhub.pruning.depth import branch_order, evenly
+from modhub.pruning.order import Removal, mask_after, removal_order, slot_costs
 from tests.digit_parents import INPUT, digits
 from tests.test_nets_branches import trunk_of
 

@@ -9,11 +9,11 @@ import torch
 from packaging.version import Version
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from modhub.compose import Budget, parts_of
-from modhub.compose.plans import plans
-from modhub.compose.refit import refit_head, refit_network
-from modhub.decompose.compensation import cut
+from modhub.composition import Budget, parts_of
+from modhub.composition.fitting.reconstruction import refit_head, refit_network
+from modhub.composition.trunk_plan import plans
 from modhub.nets import Network, fuse_batch_norm
+from modhub.pruning.compensation import cut
 from tests.console import Console
 from tests.digit_parents import digit_modules, digit_parent
 

@@ -18,22 +18,22 @@ from torch import Tensor
 from modhub.api.composing import compose_project, parts_of_lock
 from modhub.api.projects import add_modules, create_project, lock_project
 from modhub.api.sharing import push
-from modhub.catalog import Catalog
-from modhub.compose import Budget, ComposedClassifier, Part, compose, parts_of
-from modhub.compose.heads import CALIBRATION_FIELDS, HeadTensors, JoinedHead
-from modhub.compose.worlds import densities
+from modhub.artifact.modules import ModuleSet
+from modhub.calibration.one_against_rest import channelled_head
+from modhub.catalog.catalog import Catalog
+from modhub.composition import Budget, ComposedClassifier, Part, compose, parts_of
+from modhub.composition.head_density import densities
+from modhub.composition.heads import CALIBRATION_FIELDS, HeadTensors, JoinedHead
 from modhub.data import ImageSet
-from modhub.decompose import Parent, decompose
-from modhub.decompose.assembling import assemble
-from modhub.decompose.channelling import channelled_head
-from modhub.decompose.statistics import Moments, margins
+from modhub.data.preprocessing import Preprocess
+from modhub.decomposition import Parent, decompose
+from modhub.decomposition.assembly import assemble
 from modhub.errors import IntegrityError
-from modhub.evaluate import evaluate
+from modhub.evaluation.metrics import evaluate
 from modhub.hub import open_hub
 from modhub.hub.directory import DirectoryHub
-from modhub.modules import ModuleSet
 from modhub.nets import Runner
-from modhub.preprocessing import Preprocess
+from modhub.pruning.statistics import Moments, margins
 from modhub.refs import RepositoryId
 from tests.digit_parents import INPUT, OPTIONS, digit_modules, digit_parent, digits, pixels_of
 

@@ -9,17 +9,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modhub.compose import Budget, compose, parts_of
-from modhub.compose.distilling import distilled, watched
-from modhub.compose.heads import CALIBRATION_FIELDS, HeadTensors, JoinedHead
-from modhub.compose.plans import plans
-from modhub.compose.recalibrating import Compared, recalibrated
-from modhub.compose.refit import refit_head, refit_network
-from modhub.compose.synthetic import dead_leaves
-from modhub.compose.transfer import Imagined, Pictures
-from modhub.compose.tuning import Examples, Material, apart, asked_about
+from modhub.composition import Budget, compose, parts_of
+from modhub.composition.fitting.batches import Imagined, Pictures
+from modhub.composition.fitting.data import Examples, Material, apart, asked_about
+from modhub.composition.fitting.distillation import distilled, watched
+from modhub.composition.fitting.recalibration import Compared, recalibrated
+from modhub.composition.fitting.reconstruction import refit_head, refit_network
+from modhub.composition.fitting.synthesis import dead_leaves
+from modhub.composition.heads import CALIBRATION_FIELDS, HeadTensors, JoinedHead
+from modhub.composition.trunk_plan import plans
 from modhub.data import ImageSet
-from modhub.decompose.compensation import cut
+from modhub.data.preprocessing import Preprocess
 from modhub.nets import (
     Mask,
     Network,
@@ -31,11 +31,11 @@ from modhub.nets import (
     slice_network,
     value_bytes,
 )
-from modhub.preprocessing import Preprocess
+from modhub.pruning.compensation import cut
 from tests.digit_parents import INPUT, digit_modules, digit_parent, digits, pixels_of
 
 # `modhub.compose` is a function, too.
-imagining = importlib.import_module("modhub.compose.imagining")
+imagining = importlib.import_module("modhub.composition.fitting.synthetic_images")
 
 
 def _cut(fraction: float) -> tuple[Network, Network, Mask]:

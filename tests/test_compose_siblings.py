@@ -16,19 +16,19 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from modhub.compose import Budget, ComposedClassifier, Part, compose, parts_of
-from modhub.compose.heads import JoinedHead
-from modhub.compose.imagining import Imagination
-from modhub.compose.plans import Fitting, plans
-from modhub.compose.storage import load_build
-from modhub.compose.transfer import Pictures
+from modhub.artifact.modules import tensor_bytes
+from modhub.calibration.calibrator import Calibrator, balanced_accuracy, log_odds
+from modhub.composition import Budget, ComposedClassifier, Part, compose, parts_of
+from modhub.composition.build import load_build
+from modhub.composition.fitting.batches import Pictures
+from modhub.composition.fitting.synthetic_images import Imagination
+from modhub.composition.heads import JoinedHead
+from modhub.composition.trunk_plan import Fitting, plans
 from modhub.data import ImageSet
-from modhub.decompose.calibration import Calibrator, balanced_accuracy, log_odds
+from modhub.data.preprocessing import Preprocess
 from modhub.errors import IntegrityError
 from modhub.files import pretty_json, sha256_of_bytes
-from modhub.modules import tensor_bytes
 from modhub.nets import Runner
-from modhub.preprocessing import Preprocess
 from tests.digit_parents import INPUT, digit_modules, digit_parent, digits, pixels_of
 
 

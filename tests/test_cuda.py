@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from modhub.compose import Budget, ComposedClassifier, Part, compose, parts_of
-from modhub.decompose import METHODS, decompose
-from modhub.evaluate import evaluate
-from modhub.modules import ModuleDraft
+from modhub.artifact.modules import ModuleDraft
+from modhub.composition import Budget, ComposedClassifier, Part, compose, parts_of
+from modhub.decomposition import METHODS, decompose
+from modhub.evaluation.metrics import evaluate
 from tests.digit_parents import OPTIONS, digit_modules, digit_parent, digits, pixels_of
 
 DEVICE = torch.device(os.environ.get("MODHUB_TEST_DEVICE", "cuda"))

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from modhub.data import ImageSet, open_data, open_unlabelled, split_indices
+from modhub.data.images import images_below, read_image
 from modhub.errors import DataError
-from modhub.images import images_below, read_image
 
 GRADIENT = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3) * 3
 
@@ -449,7 +449,7 @@ def test_a_sample_depends_on_the_seed_only() -> None:
 
 
 def test_reading_an_image_needs_no_torch() -> None:
-    code = "import sys, modhub.images; sys.exit('torch' in sys.modules)"
+    code = "import sys, modhub.data.images; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from modhub.artifact import read_artifact, write_artifact
-from modhub.compose import compose, parts_of
+from modhub.artifact.modules import Decomposition
+from modhub.artifact.positions import position_masks, position_tensors, unite_positions
+from modhub.composition import compose, parts_of
 from modhub.data import ImageSet
-from modhub.decompose.assembling import assemble
-from modhub.decompose.backtracking import serving_positions
-from modhub.decompose.base import DecomposeOptions, Parent
-from modhub.decompose.concern import (
+from modhub.data.preprocessing import Preprocess
+from modhub.decomposition.assembly import assemble
+from modhub.decomposition.backtracking import serving_positions
+from modhub.decomposition.base import DecomposeOptions, Parent
+from modhub.decomposition.concern import (
     VARIANTS,
     Concern,
     concern_positions,
@@ -23,11 +26,10 @@ from modhub.decompose.concern import (
     kept_channels,
     observe_fired,
 )
-from modhub.decompose.relevance import Relevance
-from modhub.decompose.standalone import standalone
+from modhub.decomposition.relevance import Relevance
+from modhub.decomposition.standalone import standalone
 from modhub.errors import DataError, ParentError
 from modhub.manifest import InputSpec
-from modhub.modules import Decomposition
 from modhub.nets import (
     Network,
     Runner,
@@ -36,8 +38,6 @@ from modhub.nets import (
     mask_positions,
     slice_network,
 )
-from modhub.positions import position_masks, position_tensors, unite_positions
-from modhub.preprocessing import Preprocess
 from modhub.reporter import SILENT
 from tests.pico import INPUT, LABELS, pico_network
 

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 import modhub
-from modhub.compose import Budget, compose, parts_of
+from modhub.artifact.modules import Decomposition, ModuleSet
+from modhub.composition import Budget, compose, parts_of
 from modhub.data import ImageSet
-from modhub.decompose import METHODS, DecomposeOptions, Method, Parent, Workbench, method_of
-from modhub.decompose.base import aligned
+from modhub.data.preprocessing import Preprocess
+from modhub.decomposition import METHODS, DecomposeOptions, Method, Parent, Workbench, method_of
+from modhub.decomposition.base import aligned
 from modhub.errors import DataError, MethodError, ModhubError
 from modhub.manifest import MethodInfo
-from modhub.modules import Decomposition, ModuleSet
 from modhub.nets import Runner
-from modhub.preprocessing import Preprocess
 from modhub.reporter import Reporter
 from tests.console import Console
 from tests.digit_parents import INPUT, digit_parent, digits, pixels_of

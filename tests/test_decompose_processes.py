@@ -17,14 +17,14 @@ from PIL import Image
 
 from modhub.api.making import DecomposeSettings, decompose_to
 from modhub.data import ImageSet, open_data
-from modhub.decompose.saving import Savings, digest_of_images
+from modhub.decomposition.checkpoint import Savings, digest_of_images
 from modhub.errors import StorageError
 from modhub.files import claimed
 from modhub.reporter import Reporter
 from tests.digit_parents import DigitNet, digit_parent, digits
 
 ROOT = Path(__file__).parents[1]
-POOLED = "from modhub.decompose import relevance; relevance.CORRELATION_LIMIT = 0"
+POOLED = "from modhub.decomposition import relevance; relevance.CORRELATION_LIMIT = 0"
 """A tiny parent treated as one that is too large for correlations of each class's own."""
 
 
@@ -79,7 +79,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
 def launcher(shop: Path, *, pooled: bool, processes: int = 1) -> list[str]:
     """`python -m modhub.decompose`, or torchrun of it."""
     door = shop / "pooled.py"
-    lines = [POOLED, "from modhub.decompose.__main__ import main", "main()"]
+    lines = [POOLED, "from modhub_cli.distributed import main", "main()"]
     door.write_text("\n".join(lines if pooled else lines[1:]) + "\n", encoding="utf-8")
     if processes == 1:
         return [str(door)]
@@ -139,14 +139,14 @@ def test_a_killed_run_goes_on_and_writes_the_same(
 
 INTERRUPTED = """\
 import os, signal
-from modhub.decompose.saving import Savings, digest_of_images
+from modhub.decomposition.checkpoint import Savings, digest_of_images
 save = Savings.save
 def pressed(self, name, *more, **options):
     save(self, name, *more, **options)
     if name == "choice-1":
         os.kill(os.getpid(), signal.SIGINT)
 Savings.save = pressed
-from modhub.decompose.__main__ import main
+from modhub_cli.distributed import main
 main()
 """
 """A process that gets Ctrl-C at a certain moment, however fast the machine is."""

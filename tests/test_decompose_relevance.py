@@ -10,15 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import modhub
-from modhub.compose import Budget, compose, parts_of
+from modhub.calibration.calibrator import fit_bars, fit_temperature, platt
+from modhub.calibration.one_against_rest import channelled_head
+from modhub.composition import Budget, compose, parts_of
 from modhub.data import ImageSet
-from modhub.decompose import DecomposeOptions, Parent, decompose
-from modhub.decompose.assembling import assemble
-from modhub.decompose.calibration import fit_bars, fit_temperature, platt
-from modhub.decompose.channelling import channelled_head
-from modhub.decompose.compensation import affine_map, cut
-from modhub.decompose.selection import mask_after, removal_order, slot_costs
-from modhub.decompose.statistics import (
+from modhub.data.preprocessing import Preprocess
+from modhub.decomposition import DecomposeOptions, Parent, decompose
+from modhub.decomposition.assembly import assemble
+from modhub.errors import DataError, IntegrityError, ParentError, RefError
+from modhub.manifest import InputSpec
+from modhub.nets import Runner, channel_space, fuse_batch_norm
+from modhub.pruning.compensation import affine_map, cut
+from modhub.pruning.order import mask_after, removal_order, slot_costs
+from modhub.pruning.statistics import (
     ClassStatistics,
     Moments,
     channelled_margin,
@@ -27,10 +31,6 @@ from modhub.decompose.statistics import (
     read_statistics,
     statistics_tensors,
 )
-from modhub.errors import DataError, IntegrityError, ParentError, RefError
-from modhub.manifest import InputSpec
-from modhub.nets import Runner, channel_space, fuse_batch_norm
-from modhub.preprocessing import Preprocess
 from tests.digit_parents import INPUT, OPTIONS, digit_modules, digit_parent, digits, pixels_of
 from tests.pico import PicoNet, pico_network
 

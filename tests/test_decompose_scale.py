@@ -7,15 +7,20 @@ import pytest
 import torch
 from torch import nn
 
-from modhub.decompose import DecomposeOptions, Parent, decompose, gathering, held_out
-from modhub.decompose import relevance as relevance_method
-from modhub.decompose.augment import augmented, mirrored
-from modhub.decompose.channelling import channelled_head
-from modhub.decompose.gathering import Observer, chunks_of, correlation_numbers
-from modhub.decompose.held_out import HeldOut
-from modhub.decompose.rows import Rows
-from modhub.decompose.selection import QuickOrder, order_work, removal_order, slot_costs
-from modhub.decompose.statistics import (
+from modhub.artifact.modules import Decomposition
+from modhub.calibration.one_against_rest import channelled_head
+from modhub.data.augment import augmented, mirrored
+from modhub.data.disk_tensor import Rows
+from modhub.data.preprocessing import Preprocess
+from modhub.decomposition import DecomposeOptions, Parent, decompose, gathering, held_out
+from modhub.decomposition import relevance as relevance_method
+from modhub.decomposition.held_out import HeldOut
+from modhub.devices import peak_memory, pick_device
+from modhub.errors import DeviceError
+from modhub.nets import Head, Runner, channel_space, import_module
+from modhub.pruning.moments import Observer, chunks_of, correlation_numbers
+from modhub.pruning.order import QuickOrder, order_work, removal_order, slot_costs
+from modhub.pruning.statistics import (
     channelled_margin,
     observe,
     observed_values,
@@ -23,12 +28,7 @@ from modhub.decompose.statistics import (
     read_statistics,
     unpacked,
 )
-from modhub.decompose.workers import Workers
-from modhub.devices import peak_memory, pick_device
-from modhub.errors import DeviceError
-from modhub.modules import Decomposition
-from modhub.nets import Head, Runner, channel_space, import_module
-from modhub.preprocessing import Preprocess
+from modhub.workers import Workers
 from tests.digit_parents import INPUT, digit_parent, digits
 
 OPTIONS = DecomposeOptions(fit_images=40, calibration_images=20)

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from modhub.artifact import read_artifact, write_artifact
-from modhub.compose import Budget, compose, parts_of
-from modhub.compose.taking import taken, taken_of_images
-from modhub.decompose.statistics import Moments
-from modhub.decompose.teaching import steadied, teach
+from modhub.artifact.modules import ModuleSet
+from modhub.composition import Budget, compose, parts_of
+from modhub.composition.interference import taken, taken_of_images
+from modhub.decomposition.teaching import steadied, teach
 from modhub.errors import CompositionError, DataError
-from modhub.evaluate import evaluate
-from modhub.modules import ModuleSet
+from modhub.evaluation.metrics import evaluate
+from modhub.pruning.statistics import Moments
 from tests.digit_parents import digit_modules, digits, pixels_of
 from tests.pico import pico_set
 

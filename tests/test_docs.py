@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from modhub.nets.architectures import ARCHITECTURES
-from modhub.nets.sources import load_parent
+from modhub.parents import load_parent
 from modhub_cli.main import COMMANDS
 from modhub_cli.pages import index_page, page_of
 

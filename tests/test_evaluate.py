@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from modhub.data import ImageSet
 from modhub.errors import DataError
-from modhub.evaluate import (
+from modhub.evaluation.metrics import (
     ClassScore,
     Evaluation,
     Rejection,

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from modhub.api.using import export
-from modhub.compose import compose, parts_of
+from modhub.composition import compose, parts_of
+from modhub.data.preprocessing import Preprocess
 from modhub.errors import ExportError
-from modhub.export import FORMATS, SUFFIXES, as_raw_batch, export_classifier, natural_size
 from modhub.manifest import InputSpec
-from modhub.preprocessing import Preprocess
-from modhub.runtime import METADATA_KEY, OnnxClassifier, fit
+from modhub.runtimes.export import FORMATS, SUFFIXES, as_raw_batch, export_classifier, natural_size
+from modhub.runtimes.onnx import METADATA_KEY, OnnxClassifier, fit
 from tests.digit_parents import digit_modules, digits, pixels_of
 
 SPEC = InputSpec(
@@ -124,7 +124,7 @@ def test_predicting_with_onnx_imports_no_torch(tmp_path: Path) -> None:
     export_classifier(Pico(), ["cat", "dog"], path, format="onnx", images=images)
     program = (
         "import sys, numpy, pathlib\n"
-        "from modhub.runtime import OnnxClassifier\n"
+        "from modhub.runtimes.onnx import OnnxClassifier\n"
         "image = numpy.zeros((9, 7, 1), numpy.uint8)\n"
         f"scores = OnnxClassifier(pathlib.Path({str(path)!r})).predict([image])\n"
         "print(scores.shape, 'torch' in sys.modules)"

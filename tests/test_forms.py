@@ -11,9 +11,9 @@ from torch import nn
 import modhub
 from modhub.api.making import DecomposeSettings, decompose, decompose_to, write_standalone
 from modhub.artifact import read_artifact, read_manifest
-from modhub.compose import compose, parts_of
+from modhub.composition import compose, parts_of
 from modhub.data import open_data
-from modhub.decompose.standalone import standalone
+from modhub.decomposition.standalone import standalone
 from modhub.errors import DataError
 from modhub.nets import Runner
 from tests.digit_parents import digit_parent

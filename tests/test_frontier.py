@@ -13,12 +13,12 @@ from torch import nn
 
 import modhub
 from modhub.api.frontier import frontier_directory, frontier_page
-from modhub.compose import Budget, compose, parts_of
+from modhub.composition import Budget, compose, parts_of
 from modhub.errors import BudgetError, StorageError
-from modhub.evaluate import evaluate
-from modhub.frontiers import NOISY_NOTE, Frontier, frontier
+from modhub.evaluation.frontiers import NOISY_NOTE, Frontier, frontier
+from modhub.evaluation.metrics import evaluate
+from modhub.evaluation.timing import Ratio, side_by_side, time_ratio
 from modhub.reporter import Lines
-from modhub.timing import Ratio, side_by_side, time_ratio
 from tests.digit_parents import digit_modules, digits
 
 

@@ -17,16 +17,16 @@ from safetensors.torch import load, save
 from modhub import errors, hub
 from modhub.api.composing import BuildOptions
 from modhub.artifact import artifact_files, read_trunk
-from modhub.catalog import read_yanked
-from modhub.compose import compose, parts_of
-from modhub.compose.storage import load_build
+from modhub.catalog.catalog import read_yanked
+from modhub.composition import compose, parts_of
+from modhub.composition.build import load_build
 from modhub.errors import ModhubError
 from modhub.files import pretty_json, write_files
-from modhub.hub.records import CommitRecord
-from modhub.lock import Lock
 from modhub.manifest import FileInfo, ModuleManifest, RepositoryManifest
-from modhub.nets.sources.own import directory_parent, write_parent
-from modhub.project import Project
+from modhub.parents.user_code import directory_parent, write_parent
+from modhub.project.lock import Lock
+from modhub.project.toml import Project
+from modhub.store.records import CommitRecord
 from tests.digit_parents import INPUT
 from tests.pico import pico_network, pico_set
 from tests.test_schema_ranges import lock_bytes

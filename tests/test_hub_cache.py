@@ -10,9 +10,9 @@ import pytest
 
 from modhub.errors import IntegrityError, OfflineError, StorageError
 from modhub.files import sha256_of_file
-from modhub.hub.base import FileEntry, Refs, git_oid
 from modhub.hub.cache import CACHE_VARIABLE, Cache, Held, default_cache
 from modhub.refs import RepositoryId
+from modhub.store.model import FileEntry, Refs, git_oid
 
 CONTENT = bytes(range(256)) * 400
 ENTRY = FileEntry(len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
@@ -222,7 +222,7 @@ def test_the_default_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 
 PULLER = """
 import hashlib, sys, time
-from modhub.hub.base import FileEntry
+from modhub.store.model import FileEntry
 from modhub.hub.cache import Cache
 content = bytes(range(256)) * 400
 def slowly(stream, offset):

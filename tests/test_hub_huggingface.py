@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import close_session, constants
 
-from modhub.catalog import Catalog
+from modhub.catalog.catalog import Catalog
 from modhub.errors import (
     AccessError,
     BusyError,
@@ -27,10 +27,10 @@ from modhub.errors import (
     StaleParentError,
 )
 from modhub.hub import huggingface
-from modhub.hub.base import Add
 from modhub.hub.cache import Cache
 from modhub.hub.huggingface import LFS_FROM_BYTES, HuggingFaceHub
 from modhub.refs import Ref, RepositoryId
+from modhub.store.model import Add
 
 NET = RepositoryId("lab", "net")
 COMMIT = "a" * 40

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from modhub.errors import ConflictError, IntegrityError, NotFoundError
-from modhub.hub.base import Add
-from modhub.hub.checking import Report, fsck
-from modhub.hub.collecting import DAY, gc
-from modhub.hub.index import Query
-from modhub.hub.pulls import PullRequests
-from modhub.hub.records import RepositoryKey
-from modhub.hub.store import Store
 from modhub.refs import RepositoryId
 from modhub.reporter import Reporter
+from modhub.store.fsck import Report, fsck
+from modhub.store.gc import DAY, gc
+from modhub.store.index import Query
+from modhub.store.model import Add
+from modhub.store.pull_requests import PullRequests
+from modhub.store.records import RepositoryKey
+from modhub.store.store import Store
 
 KEY = RepositoryKey.model("lab/net")
 

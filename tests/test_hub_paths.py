@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modhub.errors import IntegrityError, ModhubError, RefError
-from modhub.hub.paths import check_path, check_ref_name
-from modhub.hub.records import RepositoryKey
+from modhub.store.paths import check_path, check_ref_name
+from modhub.store.records import RepositoryKey
 
 
 @pytest.mark.parametrize(

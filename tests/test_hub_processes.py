@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from modhub.hub.base import Add
-from modhub.hub.checking import fsck
-from modhub.hub.records import RepositoryKey
-from modhub.hub.store import Store
+from modhub.store.fsck import fsck
+from modhub.store.model import Add
+from modhub.store.records import RepositoryKey
+from modhub.store.store import Store
 
 KEY = RepositoryKey.model("lab/net")
 
 COMMITTER = """
 import sys
 from modhub.errors import StaleParentError
-from modhub.hub.base import Add
-from modhub.hub.records import RepositoryKey
-from modhub.hub.store import Store
+from modhub.store.model import Add
+from modhub.store.records import RepositoryKey
+from modhub.store.store import Store
 root, name, rounds, pinned = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "pinned"
 store, key = Store(root), RepositoryKey.model("lab/net")
 print("ready", flush=True)
@@ -40,9 +40,9 @@ for number in range(rounds):
 # Commits of three files that must be seen together, each told only once it is promised.
 PUSHER = """
 import sys
-from modhub.hub.base import Add
-from modhub.hub.records import RepositoryKey
-from modhub.hub.store import Store
+from modhub.store.model import Add
+from modhub.store.records import RepositoryKey
+from modhub.store.store import Store
 store, key, start = Store(sys.argv[1]), RepositoryKey.model("lab/net"), int(sys.argv[2])
 for number in range(start, start + 100_000):
     text = str(number).encode()

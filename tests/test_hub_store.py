@@ -17,16 +17,16 @@ from modhub.errors import (
     StaleParentError,
     StorageError,
 )
-from modhub.hub.base import git_oid
-from modhub.hub.changes import Add, Copy, Delete, Link, Put
-from modhub.hub.checking import fsck
 from modhub.hub.directory import DirectoryHub
-from modhub.hub.index import Query
-from modhub.hub.pulls import PullRequests
-from modhub.hub.records import CommitRecord, RepositoryKey, Settings
-from modhub.hub.store import Store
-from modhub.hub.tree import Tree
 from modhub.refs import RepositoryId
+from modhub.store.changes import Add, Copy, Delete, Link, Put
+from modhub.store.fsck import fsck
+from modhub.store.index import Query
+from modhub.store.model import git_oid
+from modhub.store.pull_requests import PullRequests
+from modhub.store.records import CommitRecord, RepositoryKey, Settings
+from modhub.store.store import Store
+from modhub.store.tree import Tree
 
 KEY = RepositoryKey.model("Lab/net")
 CARD = b"---\nlicense: mit\ntags: [modhub, 'class:cat']\n---\n# A net\n"
@@ -457,6 +457,6 @@ def test_an_index_that_no_disk_takes_is_held_in_memory(store: Store, monkeypatch
     # Somebody else writes there; this one looks again after a while.
     shutil.rmtree(store.root / "repositories" / KEY.path)
     assert [entry.id for entry in store.index.search()] == [KEY.id]
-    monkeypatch.setattr("modhub.hub.index.MEMORY_SECONDS", 0.0)
+    monkeypatch.setattr("modhub.store.index.MEMORY_SECONDS", 0.0)
     assert store.index.search() == []
     store.close()

@@ -16,15 +16,15 @@ from huggingface_hub.utils import get_session
 from packaging.version import Version
 
 from modhub.api.sharing import push as push_and_tell
-from modhub.catalog import Catalog
+from modhub.catalog.catalog import Catalog
+from modhub.catalog.publish import push, yank
 from modhub.errors import BusyError, ModhubError, NotFoundError, OfflineError
 from modhub.hub import huggingface
 from modhub.hub.cache import Cache
 from modhub.hub.huggingface import HuggingFaceHub
-from modhub.hub.records import RepositoryKey
-from modhub.hub.store import Store
-from modhub.publish import push, yank
 from modhub.refs import Ref, RepositoryId
+from modhub.store.records import RepositoryKey
+from modhub.store.store import Store
 from tests.hub_server import TOKENS, Server, serving
 from tests.paper import write_paper_artifact
 

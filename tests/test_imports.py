@@ -14,46 +14,36 @@ from tests.paper import write_paper_artifact
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "registry" / "modhub"
 
-# Downhill: each room imports itself and rooms above it, nothing below.
-SHARED = ["__version__", "errors", "files", "refs", "reporter", "readable", "timing", "charts"]
-SHARED += ["manifest", "card", "schemas", "images"]
-PAPER = ["project", "resolve", "lock", "hub", "catalog", "publish", "hub.server"]
-TENSOR = [
-    "positions",
-    "devices",
-    "data",
-    "preprocessing",
-    "nets",
-    "modules",
-    "artifact",
-    "decompose",
-    "compose",
-]
-TENSOR += ["measuring", "evaluate", "runtime", "export", "frontiers"]
-ORDER = [*SHARED, *PAPER, *TENSOR, "api", "demo", "__init__"]
+# From the ground up: each room imports itself and the rooms before it in this list, none after it.
+# A file belongs to the longest entry that its module name starts with.
+GROUND = ["__version__", "errors", "formatting", "files", "refs", "reporter", "schemas", "devices", "workers"]
+PAPER = ["manifest", "store", "hub", "catalog", "project"]
+TENSOR = ["nets", "data", "artifact", "parents", "pruning", "calibration", "decomposition", "composition"]
+TENSOR += ["runtimes", "evaluation"]
+ROOMS = [*GROUND, "manifest", "nets", "data", "store", "hub", "parents", "artifact", "pruning", "calibration"]
+ROOMS += ["catalog", "decomposition", "composition", "project", "runtimes", "evaluation", "server", "api"]
+ROOMS += ["", "demo", "decompose"]
 
 
-def room_of(path: Path) -> str:
-    """`hub.server` is a room of its own: it shows what the catalogue and the resolver above it say."""
-    parts = path.relative_to(LIBRARY).parts
-    return "hub.server" if parts[:2] == ("hub", "server") else parts[0].removesuffix(".py")
+def room_of(module: str) -> str:
+    """The room of a module, both without the leading `modhub.`."""
+    return max((room for room in ROOMS if f"{module}.".startswith(f"{room}." if room else "")), key=len)
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(LIBRARY).with_suffix("").parts).removesuffix("__init__").rstrip(".")
 
 
 def imports_of(path: Path) -> set[str]:
-    """Packages and rooms that the file imports, inside functions too; `modhub.x.y` as `modhub.x`."""
+    """Modules and packages that the file imports, inside functions too."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "modhub":
+            found |= {f"modhub.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module]
-            if node.module == "modhub":
-                names = [f"modhub.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            room = "modhub.hub.server" if f"{name}.".startswith("modhub.hub.server.") else ""
-            found.add(room or ".".join(name.split(".")[: 2 if name.startswith("modhub.") else 1]))
+            found.add(node.module)
     return found
 
 
@@ -61,32 +51,59 @@ FILES = sorted(LIBRARY.rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(LIBRARY)))
-def test_rooms_are_downhill(path):
-    room, imported = room_of(path), imports_of(path)
-    inside = {name.removeprefix("modhub.") for name in imported if name.startswith("modhub.")} - {room}
-    above = ORDER[: ORDER.index(room)]
-    assert inside <= {*above}, f"{room} imports what is not above it"
-    # The one door in the library: what torchrun starts hands over to the console script.
-    if path.relative_to(LIBRARY).as_posix() != "decompose/__main__.py":
-        assert "modhub_cli" not in imported, "the library knows no command line"
-    assert "click" not in imported, "click lives in the command line"
-    assert "rich" not in imported, "the library never prints"
+def test_imports_run_downhill(path):
+    room, imported = room_of(module_of(path)), imports_of(path)
+    inside = {room_of(name.removeprefix("modhub.")) for name in imported if name.startswith("modhub.")}
+    assert inside <= {*ROOMS[: ROOMS.index(room) + 1]}, f"{room} imports uphill"
+    packages = {name.partition(".")[0] for name in imported}
+    assert not packages & {"modhub_cli", "click", "rich"}, "they belong to the command line"
     if room in PAPER:
-        assert not inside & {*TENSOR}, "the paper tower stands without the tensor tower"
+        assert not inside & {*TENSOR}, "manifests, hubs and the resolver work without networks"
+        assert not packages & {"torch", "torchvision"}
     if room in TENSOR:
-        assert not inside & {*PAPER}, "the tensor tower asks no hub"
-    else:
-        loads = {"api", "demo", "__init__"}
-        assert room in loads or not imported & {"torch", "torchvision"}, "only the tensor tower needs torch"
-    if "huggingface_hub" in imported:
-        assert path.relative_to(LIBRARY).as_posix() == "hub/huggingface.py"
-    if "resolvelib" in imported:
-        assert room == "resolve"
+        assert not inside & {*PAPER} - {"manifest"}, "networks know no hub"
 
 
-def test_every_room_has_its_place_in_the_order():
-    assert {room_of(path) for path in FILES} | {"__version__"} == {*ORDER}
-    assert len(ORDER) == len({*ORDER})
+@pytest.mark.parametrize(
+    ("package", "files"),
+    [
+        ("huggingface_hub", {"hub/huggingface.py"}),
+        ("resolvelib", {"project/search.py"}),
+    ],
+)
+def test_these_packages_have_one_user(package, files):
+    users = {
+        path.relative_to(LIBRARY).as_posix()
+        for path in FILES
+        if package in {name.partition(".")[0] for name in imports_of(path)}
+    }
+    assert users == files
+
+
+def test_every_room_exists_and_holds_no_more_than_an_eighth():
+    lines = dict.fromkeys(ROOMS, 0)
+    for path in [*FILES, *sorted((ROOT / "cli").rglob("*.py"))]:
+        count = len(path.read_text(encoding="utf-8").splitlines())
+        if path in FILES:
+            lines[room_of(module_of(path))] += count
+        else:
+            lines["cli"] = lines.get("cli", 0) + count
+    assert [room for room, count in lines.items() if not count] == ["__version__"]
+    assert {room: count for room, count in lines.items() if count > sum(lines.values()) / 8} == {}
+
+
+def test_no_package_exports_a_name_that_one_of_its_modules_has():
+    """Else `import modhub.x.y` and `from modhub.x import y` would take turns in naming the same thing."""
+    for package in [path for path in FILES if path.name == "__init__.py" and path.parent != LIBRARY]:
+        modules = {path.stem for path in package.parent.iterdir() if path.suffix == ".py" or path.is_dir()}
+        tree = ast.parse(package.read_text(encoding="utf-8"))
+        names = {
+            alias.asname or alias.name
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        } | {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        assert not names & modules, f"{package.relative_to(LIBRARY)} exports names of its own modules"
 
 
 def test_only_the_command_line_prints():
@@ -115,14 +132,14 @@ def test_exported_names_are_sorted_and_exist():
         assert name in dir(modhub)
 
 
-def test_functions_win_over_packages_of_the_same_name():
-    from modhub.compose import Budget
-    from modhub.decompose import METHODS
+def test_functions_are_not_packages():
+    import modhub.composition.budget as budget
+    import modhub.decomposition.registry as registry
 
     assert callable(modhub.compose)
     assert callable(modhub.decompose)
-    assert modhub.Budget is Budget
-    assert METHODS
+    assert modhub.Budget is budget.Budget
+    assert registry.METHODS
     with pytest.raises(AttributeError, match="module 'modhub' has no attribute 'frobnicate'"):
         modhub.frobnicate  # noqa: B018
 

@@ -7,11 +7,11 @@ import pytest
 
 from modhub.errors import ManifestError, SchemaVersionError
 from modhub.files import pretty_json
-from modhub.lock import Lock, lock_of
 from modhub.manifest import FileInfo
-from modhub.project import Constraints, Project
+from modhub.project.lock import Lock, lock_of
+from modhub.project.resolver import resolve
+from modhub.project.toml import Constraints, Project
 from modhub.refs import RepositoryId
-from modhub.resolve import resolve
 from tests.shelf import Shelf, commit_id, digest, manifest, trunk_info
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "schemas/lock.schema.json").read_text())

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modhub.nets import Network, Runner, channel_space, cost, fuse_batch_norm, slice_network
-from modhub.nets.tidy import tidy
+from modhub.nets.simplify import tidy
 from tests.random_nets import networks
 from tests.small_nets import slice_difference, stored
 

@@ -16,9 +16,9 @@ from torchvision import models
 from modhub.errors import IntegrityError, ManifestError, NotFoundError, ParentError
 from modhub.manifest import InputSpec
 from modhub.nets import ARCHITECTURES, Network, Runner, import_module
-from modhub.nets.sources import distinct_labels, load_parent, write_parent
-from modhub.nets.sources.base import parsed_arguments
-from modhub.nets.sources.repository import _tame
+from modhub.parents import distinct_labels, load_parent, write_parent
+from modhub.parents.base import parsed_arguments
+from modhub.parents.repository import _tame
 
 INPUT = InputSpec(channels=1, height=8, width=8, mean=(0.5,), std=(0.25,))
 CHECK = "Check that the weights are those of this architecture."

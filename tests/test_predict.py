@@ -13,8 +13,8 @@ from PIL import Image
 
 from modhub.api.predicting import predict
 from modhub.api.using import export
-from modhub.compose import compose, parts_of
-from modhub.runtime import OnnxClassifier
+from modhub.composition import compose, parts_of
+from modhub.runtimes.onnx import OnnxClassifier
 from tests.console import Console, Result
 from tests.digit_parents import digit_modules, digits
 from tests.pico import pico_set

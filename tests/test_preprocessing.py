@@ -11,9 +11,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.functional import InterpolationMode
 
 from modhub.data import alike
+from modhub.data.preprocessing import Preprocess
 from modhub.errors import DataError, ManifestError
 from modhub.manifest import InputSpec
-from modhub.preprocessing import Preprocess
 
 IMAGENET = InputSpec(
     channels=3,

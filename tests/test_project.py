@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modhub.errors import CompositionError, ManifestError, ModhubError, RefError
-from modhub.project import Constraints, Project, Want, add_want, new_project, remove_want
+from modhub.project.toml import Constraints, Project, Want, add_want, new_project, remove_want
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "schemas/composition.schema.json").read_text())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modhub.readable import count, percent, size
+from modhub.formatting import count, percent, size
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 
+from modhub.catalog.releases import Release
 from modhub.errors import ManifestError, ModhubError, NotFoundError, OfflineError, ResolutionError
-from modhub.project import Constraints, Project
+from modhub.project.resolver import Preferences, resolve
+from modhub.project.toml import Constraints, Project
 from modhub.refs import RepositoryId, parse_version
-from modhub.resolve import Preferences, Release, resolve
 from tests.shelf import Shelf, digest
 
 

@@ -11,12 +11,12 @@ import pytest
 from jsonschema import ValidationError
 
 from modhub.api.composing import BuildOptions
-from modhub.compose import compose, parts_of
-from modhub.compose.storage import load_build
+from modhub.composition import compose, parts_of
+from modhub.composition.build import load_build
 from modhub.errors import ManifestError
 from modhub.files import pretty_json
-from modhub.lock import Lock
 from modhub.manifest import ModuleManifest, RepositoryManifest
+from modhub.project.lock import Lock
 from tests.pico import pico_set
 from tests.test_schemas import FILES, changed, files, validate
 

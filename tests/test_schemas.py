@@ -14,14 +14,14 @@ import yaml
 from jsonschema import Draft202012Validator, ValidationError
 
 from modhub.artifact import artifact_files
-from modhub.compose import compose, parts_of
+from modhub.composition import compose, parts_of
 from modhub.errors import ModhubError, NotFoundError
-from modhub.lock import Lock, lock_of
 from modhub.manifest import ModuleManifest, RepositoryManifest
 from modhub.nets import Graph
 from modhub.nets.operators import OPERATORS
-from modhub.project import Constraints, Project
-from modhub.resolve import resolve
+from modhub.project.lock import Lock, lock_of
+from modhub.project.resolver import resolve
+from modhub.project.toml import Constraints, Project
 from modhub.schemas import SCHEMAS, document_schema, schema
 from modhub_cli.main import cli
 from tests.pico import pico_network, pico_set

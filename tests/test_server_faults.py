@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from modhub.hub.checking import fsck
-from modhub.hub.records import RepositoryKey
-from modhub.hub.server.accounts import Accounts
-from modhub.hub.store import Store
+from modhub.server.accounts import Accounts
+from modhub.store.fsck import fsck
+from modhub.store.records import RepositoryKey
+from modhub.store.store import Store
 from tests.console import ROOT
 from tests.hub_server import TOKENS, Server, serving
 from tests.hub_world import push
@@ -33,7 +33,7 @@ KILLS = int(os.environ.get("MODHUB_KILLS", "25"))
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-from modhub.hub.server.serving import serve
+from modhub.server.serving import serve
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 for _ in iter(sys.stdin.readline, ""):
     if os.fork() == 0:
@@ -115,10 +115,10 @@ import sys
 from pathlib import Path
 from modhub.api.keeping import check
 from modhub.errors import StorageError
-from modhub.hub.base import Add
+from modhub.store.model import Add
 from modhub.hub.directory import DirectoryHub
-from modhub.hub.server.launch import first_token
-from modhub.hub.server.state import Options
+from modhub.server.launch import first_token
+from modhub.server.state import Options
 from modhub.refs import RepositoryId
 from tests.hub_server import serving
 root = Path(sys.argv[1])

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modhub.hub.server import body as body_module
-from modhub.hub.server import serving as serving_module
-from modhub.hub.server.pages.markdown import card_html
+from modhub.server import body as body_module
+from modhub.server import serving as serving_module
+from modhub.server.web.markdown import card_html
 from tests.hub_server import Server, commit_body, serving
 
 EXAMPLES = int(os.environ.get("MODHUB_FUZZ", "600"))
@@ -457,8 +457,8 @@ def test_no_request_makes_the_server_fail(
 
 
 def test_the_store_is_whole_after_all_that(server: Server) -> None:
-    from modhub.hub.checking import fsck
-    from modhub.hub.store import Store
+    from modhub.store.fsck import fsck
+    from modhub.store.store import Store
 
     store = Store(Path(server.root))
     report = fsck(store)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
-from modhub.hub.server.state import Options
+from modhub.server.state import Options
 from tests.hub_server import TOKENS, Server, serving
 
 BIG = os.urandom(1_500_000)

@@ -14,11 +14,11 @@ from urllib.parse import quote
 
 import pytest
 
-from modhub.hub.base import Add
-from modhub.hub.records import RepositoryKey
-from modhub.hub.server.pages.markdown import card_html
-from modhub.hub.store import Store
 from modhub.refs import Ref, RepositoryId, slug_of
+from modhub.server.web.markdown import card_html
+from modhub.store.model import Add
+from modhub.store.records import RepositoryKey
+from modhub.store.store import Store
 from tests.hub_server import Answer, Server, serving
 from tests.hub_world import push
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from modhub.hub.server.state import Options
 from modhub.manifest import ModuleManifest
+from modhub.server.state import Options
 from tests.chromium import chromium
 from tests.hub_server import TOKENS, Server, serving
 from tests.hub_world import push, repository_files

@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modhub.errors import AccessError, HubError, IntegrityError, NotFoundError, RefError
-from modhub.hub.blobs import FileBlobs
-from modhub.hub.recent import Recent
-from modhub.hub.server.accounts import Accounts, parse_expiry
-from modhub.hub.server.commit_stream import CommitReader, Line
-from modhub.hub.server.faults import Fault
-from modhub.hub.server.ignore import Ignore
-from modhub.hub.server.metrics import Metrics
-from modhub.hub.server.signing import Signer
-from modhub.hub.server.state import Options
+from modhub.server.accounts import Accounts, parse_expiry
+from modhub.server.commit_stream import CommitReader, Line
+from modhub.server.faults import Fault
+from modhub.server.ignore import Ignore
+from modhub.server.metrics import Metrics
+from modhub.server.signing import Signer
+from modhub.server.state import Options
+from modhub.store.blobs import FileBlobs
+from modhub.store.lru import Recent
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_the_last_use_of_a_token_is_known_to_some_minutes(
     Accounts(tmp_path).principal(value)
     assert accounts.last_used(token) >= token.created[:-5]
     os.utime(file, (0, 0))
-    monkeypatch.setattr("modhub.hub.server.accounts.USE_SECONDS", 0.0)
+    monkeypatch.setattr("modhub.server.accounts.USE_SECONDS", 0.0)
     accounts.principal_of(token.id)
     assert accounts.last_used(token) >= token.created[:-5]
     assert (tmp_path / "accounts.json").read_bytes() == before

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from modhub.api import sharing
-from modhub.catalog import Catalog
+from modhub.catalog.catalog import Catalog
+from modhub.catalog.publish import push
 from modhub.hub.cache import Cache
 from modhub.hub.directory import DirectoryHub
 from modhub.manifest import MANIFEST_NAME, ModuleEntry, RepositoryManifest, Sample, at_least, standing
 from modhub.manifest.fields import Fields
-from modhub.project import Project
-from modhub.publish import push
+from modhub.project.resolver import resolve
+from modhub.project.toml import Project
 from modhub.refs import RepositoryId, parse_version
-from modhub.resolve import resolve
 from tests.paper import write_paper_artifact
 from tests.shelf import Shelf
 

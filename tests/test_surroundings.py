@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import modhub
 from modhub.artifact import write_artifact
-from modhub.modules import ModuleSet
+from modhub.artifact.modules import ModuleSet
 from tests.digit_parents import digits, pixels_of
 
 ACTIVITY = Path(__file__).parents[1] / "benchmarks" / "activity.py"

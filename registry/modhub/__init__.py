@@ -12,8 +12,6 @@ torch runs without it.
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     from modhub.api.sharing import info, pull, push, search, versions, yank
     from modhub.api.teaching import teach
     from modhub.api.using import evaluate, export, load
-    from modhub.compose import Budget, ComposedClassifier
+    from modhub.composition import Budget, ComposedClassifier
     from modhub.reporter import Reporter, progress
 
 __version__ = "0.1.0"
@@ -51,8 +49,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Budget": "modhub.compose",
-    "ComposedClassifier": "modhub.compose",
+    "Budget": "modhub.composition",
+    "ComposedClassifier": "modhub.composition",
     "Reporter": "modhub.reporter",
     "compose": "modhub.api.composing",
     "decompose": "modhub.api.making",
@@ -78,15 +76,5 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
-class _Package(ModuleType):
-    """`modhub.compose` is the function, whether or not the package of that name was imported meanwhile."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *__all__})
-
-
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

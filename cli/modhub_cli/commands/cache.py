@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from modhub.readable import size
+from modhub.formatting import size
 from modhub_cli.options import reporting
 from modhub_cli.output import Out, many
 

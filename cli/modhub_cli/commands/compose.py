@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from modhub.readable import count, percent, size
+from modhub.formatting import count, percent, size
 from modhub_cli.options import (
     calibrate_option,
     converted,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from modhub.readable import percent, size
+from modhub.formatting import percent, size
 from modhub_cli.options import (
     converted,
     data_options,

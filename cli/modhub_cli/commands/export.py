@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from modhub.readable import size
+from modhub.formatting import size
 from modhub_cli.options import reporting
 from modhub_cli.output import Out
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from modhub.readable import percent
+from modhub.formatting import percent
 from modhub_cli.options import (
     converted,
     device_option,
@@ -88,7 +88,7 @@ def command(
     Example: modhub frontier --data cifar10:data --budgets 0.8,0.6,0.4 -o trade
     """
     from modhub.api.frontier import frontier, frontier_directory
-    from modhub.frontiers import BUDGETS, NOISY_NOTE
+    from modhub.evaluation.frontiers import BUDGETS, NOISY_NOTE
 
     with frontier_directory(target, force=force) as write:
         found = frontier(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from modhub.readable import size
+from modhub.formatting import size
 from modhub_cli.options import reporting, root_option
 from modhub_cli.output import Out, many
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from modhub.readable import count, percent, size
+from modhub.formatting import count, percent, size
 from modhub_cli.options import hub_option, offline_option, reporting
 from modhub_cli.output import Out, shown_to
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from modhub.readable import percent
+from modhub.formatting import percent
 from modhub_cli.options import device_option, reporting
 from modhub_cli.output import Out, printable
 

@@ -6,7 +6,7 @@ import shlex
 
 import click
 
-from modhub.readable import percent
+from modhub.formatting import percent
 from modhub_cli.options import hub_option, offline_option, reporting
 from modhub_cli.output import Out, shown_to
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from modhub.readable import percent, size
+from modhub.formatting import percent, size
 from modhub_cli.options import (
     data_options,
     date_option,

@@ -11,7 +11,7 @@ from modhub_cli.options import reporting, root_option
 from modhub_cli.output import Out
 
 if TYPE_CHECKING:
-    from modhub.hub.server.accounts import Token
+    from modhub.server.accounts import Token
 
 __all__ = ["command"]
 
@@ -47,8 +47,8 @@ def create(
 
     Example: modhub token create --user alice --org vision-lab --role write --expires 90d
     """
-    from modhub.hub.server.accounts import Accounts, parse_expiry
-    from modhub.hub.server.launch import store_root
+    from modhub.server.accounts import Accounts, parse_expiry
+    from modhub.server.launch import store_root
 
     folder = store_root(root)
     token, secret = Accounts(folder).create_token(
@@ -75,8 +75,8 @@ def show(root: Path | None, out: Out) -> None:
 
     Example: modhub token list --root /srv/hub
     """
-    from modhub.hub.server.accounts import Accounts
-    from modhub.hub.server.launch import store_root
+    from modhub.server.accounts import Accounts
+    from modhub.server.launch import store_root
 
     accounts = Accounts(store_root(root, begin=False))
     rows = [
@@ -110,8 +110,8 @@ def revoke(token: str, root: Path | None, out: Out) -> None:
 
     Example: modhub token revoke 1f2e3d4c --root /srv/hub
     """
-    from modhub.hub.server.accounts import Accounts
-    from modhub.hub.server.launch import store_root
+    from modhub.server.accounts import Accounts
+    from modhub.server.launch import store_root
 
     revoked = Accounts(store_root(root, begin=False)).revoke(token)
     out.emit(_document(revoked), human=lambda: out.line(f"Token {revoked.id} of {revoked.user} is closed."))

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from modhub.api.projects import open_catalog
-from modhub.catalog import Catalog
+from modhub.catalog.catalog import Catalog
 from modhub.errors import NotFoundError
-from modhub.lock import LOCK_NAME, Lock
 from modhub.manifest import MANIFEST_NAME, RepositoryManifest
+from modhub.project.lock import LOCK_NAME, Lock
 from modhub.refs import Ref
 
 __all__ = ["diff"]

@@ -20,16 +20,16 @@ from modhub.api.projects import (
     resolve_project,
 )
 from modhub.artifact import read_modules, read_sets
-from modhub.catalog import Catalog
-from modhub.compose import KINDS, Budget, ComposedClassifier, Part, parts_of
-from modhub.compose import compose as compile_parts
+from modhub.catalog.catalog import Catalog
+from modhub.composition import KINDS, Budget, ComposedClassifier, Part, parts_of
+from modhub.composition import compose as compile_parts
 from modhub.data import ImageSet, open_data, open_unlabelled
 from modhub.devices import pick_device, torch_defaults
 from modhub.errors import BudgetError, CompositionError, IntegrityError, ManifestError, hinting
 from modhub.files import new_directory, parse_json, pretty_json
-from modhub.lock import LOCK_NAME, Lock, LockedModule
 from modhub.manifest import MANIFEST_NAME, Fields, FileInfo, ModuleEntry, ModuleManifest, RepositoryManifest
-from modhub.project import PROJECT_NAME, Project, Want, add_want, remove_want
+from modhub.project.lock import LOCK_NAME, Lock, LockedModule
+from modhub.project.toml import PROJECT_NAME, Project, Want, add_want, remove_want
 from modhub.reporter import SILENT, Reporter
 
 __all__ = [

@@ -8,13 +8,13 @@ from html import escape
 from pathlib import Path
 
 from modhub.api.composing import locked_parts
-from modhub.catalog import Catalog
-from modhub.charts import STYLE, line_chart
+from modhub.catalog.catalog import Catalog
 from modhub.data import ImageSet, open_data, open_unlabelled
 from modhub.devices import pick_device, torch_defaults
+from modhub.evaluation.charts import STYLE, line_chart
+from modhub.evaluation.frontiers import BUDGETS, NOISY_NOTE, Frontier
+from modhub.evaluation.frontiers import frontier as measure
 from modhub.files import new_directory, pretty_json
-from modhub.frontiers import BUDGETS, NOISY_NOTE, Frontier
-from modhub.frontiers import frontier as measure
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["frontier", "frontier_directory", "frontier_page"]
@@ -39,7 +39,7 @@ def frontier(
 ) -> Frontier:
     """What the classifier of `modules` (as for `modhub.compose`) costs and keeps at a row of budgets.
 
-    See `modhub.frontiers.frontier`. Raises `BudgetError`, and what `modhub.compose` raises.
+    See `modhub.evaluation.frontiers.frontier`. Raises `BudgetError`, and what `modhub.compose` raises.
     """
     place = pick_device(device)
     images = None if data is None else open_data(data, split)

@@ -9,10 +9,10 @@ from typing import Any
 from modhub.errors import StorageError
 from modhub.hub import default_hub
 from modhub.hub.cache import Cache
-from modhub.hub.checking import fsck
-from modhub.hub.collecting import gc
-from modhub.hub.store import Store
 from modhub.reporter import SILENT, Reporter
+from modhub.store.fsck import fsck
+from modhub.store.gc import gc
+from modhub.store.store import Store
 
 __all__ = ["check", "collect", "look_at_cache"]
 
@@ -20,7 +20,7 @@ __all__ = ["check", "collect", "look_at_cache"]
 def collect(
     root: Path | None = None, *, grace_hours: float = 24.0, dry_run: bool = False, reporter: Reporter = SILENT
 ) -> dict[str, Any]:
-    """Remove what nothing names and is older than `grace_hours`; see `modhub.hub.collecting.gc`."""
+    """Remove what nothing names and is older than `grace_hours`; see `modhub.store.gc.gc`."""
     return asdict(gc(_store(root), grace=grace_hours * 3600, dry_run=dry_run, reporter=reporter))
 
 

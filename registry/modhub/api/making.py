@@ -16,21 +16,21 @@ from torch import nn
 
 from modhub.api.projects import open_catalog
 from modhub.artifact import read_sets, write_artifact
+from modhub.artifact.modules import Decomposition, ModuleSet
 from modhub.data import ImageSet, open_data
-from modhub.decompose import DecomposeOptions, Method, Parent, drafted, method_of
-from modhub.decompose.assembling import assemble
-from modhub.decompose.base import aligned
-from modhub.decompose.standalone import standalone
-from modhub.decompose.workers import Workers
+from modhub.decomposition import DecomposeOptions, Method, Parent, drafted, method_of
+from modhub.decomposition.assembly import assemble
+from modhub.decomposition.base import aligned
+from modhub.decomposition.standalone import standalone
 from modhub.devices import peak_memory, pick_device, torch_defaults
 from modhub.errors import DataError
+from modhub.evaluation.modules import measured, share_known
 from modhub.files import check_vacant, claimed
 from modhub.manifest import FORMS, InputSpec
-from modhub.measuring import measured, share_known
-from modhub.modules import Decomposition, ModuleSet
-from modhub.nets.sources import ParentSource, load_parent
+from modhub.parents import ParentSource, load_parent
 from modhub.refs import RepositoryId, slugs_of
 from modhub.reporter import SILENT, Reporter
+from modhub.workers import Workers
 
 __all__ = ["DecomposeSettings", "apart", "decompose", "decompose_to", "open_parent", "write_standalone"]
 

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modhub.catalog import Catalog, yanked_warning
+from modhub.catalog.catalog import Catalog, yanked_warning
 from modhub.errors import CompositionError, ManifestError, StorageError
 from modhub.files import write_bytes, write_text
 from modhub.hub import open_hub
-from modhub.hub.disk import disk_errors
-from modhub.lock import LOCK_NAME, Lock, LockedModule, lock_of
-from modhub.project import PROJECT_NAME, Project, Want, add_want, new_project, remove_want
+from modhub.project.lock import LOCK_NAME, Lock, LockedModule, lock_of
+from modhub.project.resolver import resolve
+from modhub.project.toml import PROJECT_NAME, Project, Want, add_want, new_project, remove_want
 from modhub.refs import Ref, is_text
 from modhub.reporter import SILENT, Reporter
-from modhub.resolve import resolve
+from modhub.store.disk import disk_errors
 
 __all__ = [
     "LockReport",

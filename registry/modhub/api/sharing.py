@@ -11,20 +11,21 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from modhub.api.projects import open_catalog
-from modhub.catalog import Catalog, ModuleHit, Pulled, yanked_warning
+from modhub.catalog.catalog import Catalog, ModuleHit, Pulled, yanked_warning
+from modhub.catalog.publish import push as publish
+from modhub.catalog.publish import unyank
+from modhub.catalog.publish import yank as take_back
+from modhub.catalog.releases import Release
 from modhub.errors import RefError
 from modhub.files import check_vacant, confined, new_directory
 from modhub.manifest import MANIFEST_NAME, RepositoryManifest, at_least
-from modhub.project import Project
-from modhub.publish import push as publish
-from modhub.publish import unyank
-from modhub.publish import yank as take_back
+from modhub.project.resolver import resolve
+from modhub.project.toml import Project
 from modhub.refs import Ref, RepositoryId, parse_version, pinned_versions, slug_of
 from modhub.reporter import SILENT, Reporter
-from modhub.resolve import Release, resolve
 
 if TYPE_CHECKING:
-    from modhub.modules import ModuleSet
+    from modhub.artifact.modules import ModuleSet
 
 __all__ = ["info", "pull", "pull_refs", "push", "search", "versions", "yank"]
 
@@ -38,7 +39,7 @@ def push(
     hub: str | Catalog | None = None,
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
-    """Publish an artifact's directory or a `ModuleSet`: one commit and one tag. See `modhub.publish.push`."""
+    """Publish an artifact's directory or a `ModuleSet`: one commit, one tag. See `catalog.publish.push`."""
     place, number = RepositoryId.parse(repository), parse_version(version)
     catalog = open_catalog(hub)
     with _written(modules) as directory:

@@ -9,16 +9,16 @@ from typing import Any
 
 from modhub.api.projects import open_catalog
 from modhub.artifact import artifact_files, read_artifact, read_modules
-from modhub.catalog import Catalog
-from modhub.compose import parts_of
-from modhub.compose.taking import Taken, taken, taken_of_images
+from modhub.artifact.modules import ModuleSet
+from modhub.catalog.catalog import Catalog
+from modhub.composition import parts_of
+from modhub.composition.interference import Taken, taken, taken_of_images
 from modhub.data import ImageSet, class_folders, folder_of_images, open_data, plain_folder
-from modhub.decompose.teaching import teach as taught
+from modhub.decomposition.teaching import teach as taught
 from modhub.devices import torch_defaults
 from modhub.errors import CompositionError, DataError
 from modhub.files import new_directory, write_files
 from modhub.manifest import MANIFEST_NAME
-from modhub.modules import ModuleSet
 from modhub.refs import Ref, rows_of
 from modhub.reporter import SILENT, Reporter
 
@@ -74,7 +74,8 @@ def teach_to(
     """`teach`, written to `directory`, which appears whole or not at all; what was made, for JSON.
 
     `takes` says by known class which share of its images the new class would take (see
-    `modhub.compose.taking`), and `takes_measured` the same on `against`, labelled images of known classes;
+    `modhub.composition.interference`), and `takes_measured` the same on `against`, labelled images of known
+    classes;
     `reporter.warn` tells of large ones.
     """
     # Whether it can be written is known before the work.

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from modhub.api.composing import build_manifests
-from modhub.compose import ComposedClassifier
+from modhub.composition import ComposedClassifier
 from modhub.data import ImageSet, open_data
 from modhub.devices import pick_device, torch_defaults
 from modhub.errors import ExportError
-from modhub.evaluate import Classifier, Evaluation, compare
-from modhub.evaluate import evaluate as count
-from modhub.export import SUFFIXES, as_raw_batch, export_classifier, natural_size
-from modhub.lock import LOCK_NAME, Lock
+from modhub.evaluation.metrics import Classifier, Evaluation, compare
+from modhub.evaluation.metrics import evaluate as count
+from modhub.project.lock import LOCK_NAME, Lock
 from modhub.reporter import SILENT, Reporter
-from modhub.runtime import OnnxClassifier, is_exported
+from modhub.runtimes.export import SUFFIXES, as_raw_batch, export_classifier, natural_size
+from modhub.runtimes.onnx import OnnxClassifier, is_exported
 
 __all__ = ["evaluate", "evaluate_build", "export", "load"]
 

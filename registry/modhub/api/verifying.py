@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from modhub.api.projects import open_catalog, read_project
 from modhub.api.sharing import pull_refs
-from modhub.catalog import Catalog
+from modhub.catalog.catalog import Catalog
 from modhub.errors import IntegrityError, NotFoundError
 from modhub.files import confined, sha256_of_file
-from modhub.lock import LOCK_NAME, Lock
 from modhub.manifest import (
     AGAIN,
     MANIFEST_NAME,
@@ -21,12 +20,13 @@ from modhub.manifest import (
     RepositoryManifest,
     TrunkInfo,
 )
-from modhub.project import PROJECT_NAME
+from modhub.project.lock import LOCK_NAME, Lock
+from modhub.project.toml import PROJECT_NAME
 from modhub.refs import Ref
 from modhub.reporter import SILENT, Reporter
 
 if TYPE_CHECKING:
-    from modhub.compose import ComposedClassifier
+    from modhub.composition import ComposedClassifier
 
 __all__ = ["verify"]
 
@@ -75,7 +75,7 @@ def _verify_artifact(directory: Path, reporter: Reporter) -> dict[str, int]:
 
 def _verify_build(directory: Path, reporter: Reporter) -> dict[str, int]:
     # Whoever has a build has torch, too.
-    from modhub.compose.storage import load_build
+    from modhub.composition.build import load_build
 
     with reporter.step("verify"):
         # Loading checks the digest of every file that build.json names.

@@ -1,8 +1,8 @@
 """Class modules on disk: (manifest, tensors) ↔ files."""
 
-from modhub.artifact.reading import Locate, read_artifact, read_manifest, read_modules, read_sets, read_trunk
-from modhub.artifact.tensorfile import parse_tensors
-from modhub.artifact.writing import artifact_files, write_artifact
+from modhub.artifact.read import Locate, read_artifact, read_manifest, read_modules, read_sets, read_trunk
+from modhub.artifact.tensor_file import parse_tensors
+from modhub.artifact.write import artifact_files, write_artifact
 
 __all__ = [
     "Locate",

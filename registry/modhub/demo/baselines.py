@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from modhub.compose import Budget, ComposedClassifier, Part, compose
-from modhub.compose.plans import plans
-from modhub.evaluate import RestrictedParent
+from modhub.composition import Budget, ComposedClassifier, Part, compose
+from modhub.composition.trunk_plan import plans
+from modhub.evaluation.metrics import RestrictedParent
 from modhub.nets import ChannelSpace, Mask
-from modhub.nets.sources import ParentSource
+from modhub.parents import ParentSource
 
 __all__ = ["SideBySide", "random_twin", "restricted"]
 

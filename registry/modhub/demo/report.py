@@ -5,9 +5,9 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from modhub.charts import STYLE, line_chart
 from modhub.demo.pictures import confusion_table, mask_picture, thumbnail
 from modhub.demo.story import Measured, Story
+from modhub.evaluation.charts import STYLE, line_chart
 from modhub.files import write_text
 
 __all__ = ["REPORT_NAME", "report_page", "write_report"]

@@ -18,18 +18,18 @@ from modhub.api.projects import add_modules, create_project, lock_project
 from modhub.api.sharing import pull, push, search
 from modhub.api.using import load
 from modhub.artifact import read_artifact
-from modhub.catalog import Catalog
-from modhub.compose import Budget, Part, compose, parts_of
+from modhub.catalog.catalog import Catalog
+from modhub.composition import Budget, Part, compose, parts_of
 from modhub.data import ImageSet, open_data
 from modhub.demo.baselines import random_twin, restricted
 from modhub.demo.parents import train_parent
 from modhub.errors import BudgetError
-from modhub.evaluate import Classifier, Evaluation, evaluate
+from modhub.evaluation.metrics import Classifier, Evaluation, evaluate
 from modhub.hub.cache import Cache
 from modhub.hub.directory import DirectoryHub
-from modhub.lock import LOCK_NAME, Lock
 from modhub.nets import channel_space
-from modhub.nets.sources import load_parent
+from modhub.parents import load_parent
+from modhub.project.lock import LOCK_NAME, Lock
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["BUDGETS", "MaskPicture", "Measured", "Point", "Step", "Story", "tell"]

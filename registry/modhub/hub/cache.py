@@ -27,9 +27,9 @@ import platformdirs
 
 from modhub.errors import IntegrityError, ManifestError, RefError, StorageError
 from modhub.files import canonical_json, fsync_directory, parse_json, sha256_of_file, write_bytes
-from modhub.hub.base import FileEntry, Refs
-from modhub.hub.disk import disk_errors, make_directory
 from modhub.refs import RepositoryId, is_commit, is_sha256
+from modhub.store.disk import disk_errors, make_directory
+from modhub.store.model import FileEntry, Refs
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

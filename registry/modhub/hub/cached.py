@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from modhub.errors import ManifestError, NotFoundError, OfflineError
-from modhub.hub.base import FileEntry, Hub, Refs
+from modhub.hub.base import Hub
 from modhub.hub.cache import Cache
 from modhub.refs import RepositoryId, is_commit
 from modhub.reporter import SILENT, Reporter
+from modhub.store.model import FileEntry, Refs
 
 __all__ = ["CachedHub"]
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from modhub.errors import ConflictError, NotFoundError, StorageError
-from modhub.hub.base import MAIN, Add, Change, FileEntry, Refs, RepositorySummary
-from modhub.hub.blobs import take_in
-from modhub.hub.disk import disk_errors
-from modhub.hub.index import Query
-from modhub.hub.records import RepositoryKey, Settings
-from modhub.hub.store import HEADS, TAGS, Store
 from modhub.refs import RepositoryId
 from modhub.reporter import SILENT, Reporter
+from modhub.store.blobs import take_in
+from modhub.store.disk import disk_errors
+from modhub.store.index import Query
+from modhub.store.model import MAIN, Add, Change, FileEntry, Refs, RepositorySummary
+from modhub.store.records import RepositoryKey, Settings
+from modhub.store.store import HEADS, TAGS, Store
 
 __all__ = ["DirectoryHub"]
 

@@ -28,9 +28,9 @@ from modhub.errors import (
     RefError,
     StaleParentError,
 )
-from modhub.hub.base import MAIN, Add, Change, Delete, FileEntry, Refs, RepositorySummary
 from modhub.refs import RepositoryId, is_commit, is_sha256, is_text
 from modhub.reporter import SILENT, Reporter
+from modhub.store.model import MAIN, Add, Change, Delete, FileEntry, Refs, RepositorySummary
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi

@@ -15,13 +15,13 @@ from modhub.manifest.parts import (
     Sizes,
     TrunkInfo,
 )
+from modhub.manifest.ranking import at_least, standing
 from modhub.manifest.repository import (
     MANIFEST_NAME,
     REPOSITORY_SCHEMA_VERSION,
     ModuleEntry,
     RepositoryManifest,
 )
-from modhub.manifest.standing import at_least, standing
 
 __all__ = [
     "AGAIN",

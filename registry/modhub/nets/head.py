@@ -16,7 +16,7 @@ from torch import Tensor
 
 from modhub.errors import ParentError
 from modhub.nets.graph import Graph, Network, Node
-from modhub.nets.tidy import rebuilt
+from modhub.nets.simplify import rebuilt
 
 __all__ = ["TAIL_STEPS", "Head", "split_head"]
 

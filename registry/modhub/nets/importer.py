@@ -24,7 +24,7 @@ from modhub.errors import ManifestError, NetworkImportError, ParentError, Unsupp
 from modhub.nets.aten import IN_PLACE, READERS, Call, Emitter, NoEquivalentError
 from modhub.nets.graph import Graph, Network, Node
 from modhub.nets.runner import Runner
-from modhub.nets.tidy import tidy
+from modhub.nets.simplify import tidy
 
 __all__ = ["import_module"]
 

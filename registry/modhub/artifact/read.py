@@ -1,0 +1,187 @@
+"""Files as module sets: every digest verified, every size and shape checked before it is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from modhub.artifact.modules import ClassModule, ModuleSet
+from modhub.artifact.positions import POSITION_MASK
+from modhub.artifact.tensor_file import parse_tensors
+from modhub.errors import IntegrityError, ManifestError, hinting
+from modhub.files import confined, parse_json, sha256_of_bytes
+from modhub.manifest import (
+    AGAIN,
+    MANIFEST_NAME,
+    FileInfo,
+    ModuleEntry,
+    ModuleManifest,
+    RepositoryManifest,
+    TrunkInfo,
+)
+from modhub.nets.channels import channel_space
+from modhub.nets.graph import Graph, Network
+
+__all__ = ["Locate", "read_artifact", "read_manifest", "read_modules", "read_sets", "read_trunk"]
+
+Locate: TypeAlias = Callable[[FileInfo], Path]
+"""Where the file with this path and digest lies on this machine."""
+
+_MANIFEST_LIMIT = 64 << 20
+
+
+def read_artifact(directory: Path | str, labels: Sequence[str] | None = None) -> ModuleSet:
+    """The modules in `directory` that answer to `labels` (None: all), with the trunk they share.
+
+    Raises `ManifestError` when it holds no readable manifest or the modules stand on several trunks,
+    `SchemaVersionError` when a newer modhub wrote it, `NotFoundError` for an unknown label, and
+    `IntegrityError`, naming the file, for one that is missing, truncated, altered or says otherwise than
+    the manifest.
+    """
+    sets = read_sets(directory, labels)
+    if len(sets) != 1:
+        raise ManifestError(
+            f"The modules wanted from '{directory}' stand on {len(sets)} trunks.",
+            hint="Name the label of one module.",
+        )
+    return sets[0]
+
+
+def read_sets(directory: Path | str, labels: Sequence[str] | None = None) -> tuple[ModuleSet, ...]:
+    """`read_artifact` for modules on any number of trunks: one set for each (see `read_modules`)."""
+    root = Path(directory)
+    return read_modules(
+        read_manifest(root), lambda info: confined(root, info.path), labels, place=f"'{root}'"
+    )
+
+
+def read_manifest(directory: Path) -> RepositoryManifest:
+    """`modhub.json` of an artifact's directory. Raises `ManifestError`."""
+    path = directory / MANIFEST_NAME
+    if not path.is_file():
+        raise ManifestError(
+            f"'{directory}' holds no {MANIFEST_NAME}.",
+            hint="Name a directory written by 'modhub decompose' or 'modhub pull'.",
+        )
+    if path.stat().st_size > _MANIFEST_LIMIT:
+        raise ManifestError(f"'{path}' is too large for a manifest.", hint=AGAIN)
+    return RepositoryManifest.from_bytes(path.read_bytes(), str(path))
+
+
+def read_modules(
+    manifest: RepositoryManifest,
+    locate: Locate,
+    labels: Sequence[str] | None = None,
+    *,
+    place: str = "this repository",
+) -> tuple[ModuleSet, ...]:
+    """The modules that answer to `labels` (None: all) of a repository whose files lie anywhere.
+
+    One set for each trunk, whose manifest lists the modules read and no others; `delta` modules share one,
+    a `standalone` module has its own. Errors as for `read_artifact`.
+    """
+    wanted = manifest.modules if labels is None else [manifest.module(name, place) for name in labels]
+    groups: dict[str, dict[str, ModuleEntry]] = {}
+    for entry in wanted:
+        groups.setdefault(manifest.trunk_of(entry).sha256, {})[entry.slug] = entry
+    return tuple(_read_group(manifest, tuple(group.values()), locate) for group in groups.values())
+
+
+@hinting(AGAIN)
+def read_trunk(info: TrunkInfo, locate: Locate) -> tuple[Network, dict[str, Tensor]]:
+    """A trunk and its pooled statistics (empty when it has none)."""
+    graph = Graph.from_dict(parse_json(_content(info.graph, locate), info.graph.path), info.graph.path)
+    trunk = Network(graph, parse_tensors(_content(info.weights, locate), info.weights.path))
+    if trunk.sha256 != info.sha256:
+        raise IntegrityError(
+            f"{info.graph.path} and {info.weights.path} are not the trunk that the manifest names.",
+            hint=AGAIN,
+        )
+    if graph.features != info.features:
+        shape = graph.shapes[graph.output]
+        raise IntegrityError(
+            f"The trunk in {info.graph.path} gives values of shape {list(shape)}; the "
+            f"manifest says {info.features} features.",
+            hint=AGAIN,
+        )
+    if info.statistics is None:
+        return trunk, {}
+    return trunk, parse_tensors(_content(info.statistics, locate), info.statistics.path)
+
+
+def _read_group(manifest: RepositoryManifest, entries: tuple[ModuleEntry, ...], locate: Locate) -> ModuleSet:
+    info = manifest.trunk_of(entries[0])
+    trunk, statistics = read_trunk(info, locate)
+    slots = channel_space(trunk).slots
+    shared = manifest.trunk if manifest.trunk is not None and manifest.trunk.sha256 == info.sha256 else None
+    part = replace(manifest, trunk=shared, modules=entries)
+    modules = tuple(_read_module(manifest, entry, trunk, slots, locate) for entry in entries)
+    return ModuleSet(part, trunk, statistics, modules)
+
+
+def _read_module(
+    whole: RepositoryManifest, entry: ModuleEntry, trunk: Network, slots: int, locate: Locate
+) -> ClassModule:
+    manifest = ModuleManifest.from_bytes(_content(entry.manifest, locate), entry.manifest.path)
+    whole.check(entry, manifest)
+    tensors = parse_tensors(_content(entry.tensors, locate), entry.tensors.path)
+    _check_tensors(tensors, trunk, slots, manifest.trunk.features, entry.tensors.path)
+    return ClassModule(manifest, tensors)
+
+
+def _check_tensors(tensors: dict[str, Tensor], trunk: Network, slots: int, features: int, place: str) -> None:
+    wanted: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+        "mask": (torch.uint8, (slots,)),
+        "head.weight": (torch.float32, (2, features)),
+        "head.bias": (torch.float32, (2,)),
+    }
+    if "relevance" in tensors:
+        wanted["relevance"] = (torch.float16, (slots,))
+    for name in tensors:
+        if name.startswith(POSITION_MASK):
+            value = name.removeprefix(POSITION_MASK)
+            if value not in trunk.graph.shapes:
+                raise IntegrityError(
+                    f"The tensor '{name}' in {place} speaks of no value of its trunk.",
+                    hint=AGAIN,
+                )
+            wanted[name] = (torch.uint8, tuple(trunk.graph.shapes[value]))
+    for name, (dtype, shape) in wanted.items():
+        tensor = tensors.get(name)
+        if tensor is None:
+            raise IntegrityError(f"{place} lacks the tensor '{name}'.", hint=AGAIN)
+        if tensor.dtype != dtype or tuple(tensor.shape) != shape:
+            raise IntegrityError(
+                f"The tensor '{name}' in {place} is {_described(tensor.dtype, tensor.shape)}; its trunk asks "
+                f"for {_described(dtype, shape)}.",
+                hint=AGAIN,
+            )
+
+
+def _content(info: FileInfo, locate: Locate) -> bytes:
+    path = locate(info)
+    try:
+        size = path.stat().st_size
+        if size != info.size:
+            raise IntegrityError(
+                f"{info.path} has {size:,} bytes; its manifest promises {info.size:,}.",
+                hint="Fetch or build it again; it may be truncated.",
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        raise IntegrityError(f"{info.path} cannot be read: {error.strerror or error}.", hint=AGAIN) from None
+    if sha256_of_bytes(content) != info.sha256:
+        raise IntegrityError(
+            f"{info.path} is not what its manifest promises: its sha256 differs.",
+            hint="It was altered or damaged; pull or decompose it again.",
+        )
+    return content
+
+
+def _described(dtype: torch.dtype, shape: Sequence[int]) -> str:
+    return f"{str(dtype).removeprefix('torch.')} {list(shape)}"

@@ -1,0 +1,72 @@
+"""A module set as files: deterministic bytes, whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from modhub.artifact.modules import ModuleSet, tensor_bytes
+from modhub.artifact.tensor_file import parse_tensors
+from modhub.errors import IntegrityError
+from modhub.files import new_directory, pretty_json, sha256_of_bytes, write_files
+from modhub.manifest import MANIFEST_NAME, FileInfo, ModuleManifest, RepositoryManifest
+from modhub.manifest.card import CARD_NAME, card
+
+__all__ = ["artifact_files", "write_artifact"]
+
+
+def artifact_files(modules: ModuleSet, *others: ModuleSet) -> dict[str, bytes]:
+    """Every file of the repository by path: equal sets give equal bytes.
+
+    `others` are sets of the same parent on trunks of their own, as standalone modules are. A trunk that
+    stands in another repository (`TrunkInfo.repository`) is left out. Raises `IntegrityError` when a digest
+    in a manifest is not that of the bytes it speaks of, and like `ManifestError` for what would not be read.
+    """
+    files: dict[str, bytes] = {}
+
+    def add(info: FileInfo, content: bytes) -> None:
+        if (info.size, info.sha256) != (len(content), sha256_of_bytes(content)):
+            raise IntegrityError(
+                f"The manifest's digest for {info.path} is not that of its content.",
+                hint="Take the manifests from modhub.decomposition.assembly.assemble.",
+            )
+        files[info.path] = content
+
+    sets = (modules, *others)
+    for each in sets:
+        manifest = each.manifest
+        for trunk in {
+            manifest.trunk_of(entry).sha256: manifest.trunk_of(entry) for entry in manifest.modules
+        }.values():
+            if trunk.repository is None:
+                add(trunk.graph, pretty_json(each.trunk.graph.to_dict()))
+                add(trunk.weights, tensor_bytes(each.trunk.tensors))
+                if trunk.statistics is not None:
+                    add(trunk.statistics, tensor_bytes(each.statistics))
+                    parse_tensors(files[trunk.statistics.path], trunk.statistics.path)
+        for entry, module in zip(manifest.modules, each.modules, strict=True):
+            add(entry.manifest, module.manifest.to_bytes())
+            add(entry.tensors, tensor_bytes(module.tensors))
+            ModuleManifest.from_bytes(files[entry.manifest.path], entry.manifest.path)
+            parse_tensors(files[entry.tensors.path], entry.tensors.path)
+    whole = dataclasses.replace(
+        modules.manifest, modules=tuple(entry for each in sets for entry in each.manifest.modules)
+    )
+    files[MANIFEST_NAME] = whole.to_bytes()
+    RepositoryManifest.from_bytes(files[MANIFEST_NAME])
+    files[CARD_NAME] = card(whole, [module.manifest for each in sets for module in each.modules]).encode()
+    return dict(sorted(files.items()))
+
+
+def write_artifact(
+    directory: Path | str, modules: ModuleSet, *others: ModuleSet, force: bool = False
+) -> Path:
+    """Write every file of `artifact_files` into a new `directory`, which appears whole or not at all.
+
+    Raises `StorageError` when something is in it and there is no `force`, or when it cannot be written.
+    """
+    target = Path(directory)
+    files = artifact_files(modules, *others)
+    with new_directory(target, force=force) as scratch:
+        write_files(scratch, files)
+    return target

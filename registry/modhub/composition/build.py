@@ -1,0 +1,206 @@
+"""A composed classifier as a directory: graphs and weights as data, every digest verified on loading.
+
+build.json                  what stands where (schemas/build.schema.json)
+trunks/<i>/graph.json       the slim network of pass i
+trunks/<i>/weights.safetensors
+heads.safetensors           rows, calibration and order; densities where heads share a trunk
+README.md
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from modhub.artifact import parse_tensors
+from modhub.artifact.modules import tensor_bytes
+from modhub.composition.classifier import ComposedClassifier, TrunkPass, TrunkReport
+from modhub.composition.heads import CALIBRATION_FIELDS, DENSITY_FIELDS, HeadTensors, JoinedHead
+from modhub.devices import torch_defaults
+from modhub.errors import IntegrityError, ManifestError, hinting
+from modhub.files import confined, new_directory, parse_json, pretty_json, sha256_of_bytes, write_files
+from modhub.manifest import Fields, FileInfo, InputSpec
+from modhub.nets import TAIL_STEPS, Graph, Network
+
+__all__ = ["BUILD_NAME", "BUILD_SCHEMA_VERSION", "load_build", "save_build"]
+
+BUILD_NAME = "build.json"
+BUILD_SCHEMA_VERSION = 1
+_HEADS = "heads.safetensors"
+_AGAIN = "Compose it again."
+
+
+def save_build(classifier: ComposedClassifier, directory: Path, *, force: bool = False) -> Path:
+    """Write `directory`, whole or not at all; equal classifiers give equal bytes. Raises `StorageError`."""
+    files: dict[str, bytes] = {}
+    heads: dict[str, Tensor] = {"order": classifier.order.cpu()}
+    passes = []
+    for number, each in enumerate(classifier.trunk_passes):
+        network = each.trunk.network
+        graph, weights = f"trunks/{number}/graph.json", f"trunks/{number}/weights.safetensors"
+        files[graph] = pretty_json(network.graph.to_dict())
+        files[weights] = tensor_bytes(network.tensors)
+        described = []
+        for place, head in enumerate(each.heads):
+            heads.update({f"{number}.{place}.{name}": t for name, t in head.kept.to_dict().items()})
+            described.append({"classes": head.classes, "tail": list(head.tail)})
+        passes.append(
+            {
+                **each.report.to_dict(),
+                "input": each.spec.to_dict(),
+                "graph": FileInfo.of(graph, files[graph]).to_dict(),
+                "weights": FileInfo.of(weights, files[weights]).to_dict(),
+                "heads": described,
+            }
+        )
+    files[_HEADS] = tensor_bytes(heads)
+    files["README.md"] = _readme(classifier).encode()
+    build = {
+        "schema_version": BUILD_SCHEMA_VERSION,
+        "labels": list(classifier.labels),
+        "reject": classifier.reject,
+        "heads": FileInfo.of(_HEADS, files[_HEADS]).to_dict(),
+        "passes": passes,
+    }
+    files[BUILD_NAME] = pretty_json(build)
+    with new_directory(directory, force=force) as scratch:
+        write_files(scratch, files)
+    return directory
+
+
+@hinting(_AGAIN)
+@torch_defaults()
+def load_build(directory: Path) -> ComposedClassifier:
+    """Read what `save_build` wrote. Raises `ManifestError` or `IntegrityError` naming the file."""
+    path = directory / BUILD_NAME
+    if not path.is_file():
+        raise ManifestError(
+            f"'{directory}' holds no {BUILD_NAME}.", hint="Name a directory written by 'modhub compose'."
+        )
+    fields = Fields(parse_json(path.read_bytes(), str(path)), str(path))
+    fields.check_version(BUILD_SCHEMA_VERSION)
+    labels = fields.labels("labels")
+    held = _tensors(directory, FileInfo.from_dict(fields.child("heads")))
+    passes, classes = [], 0
+    for number, each in enumerate(fields.children("passes", minimum=1)):
+        loaded = _pass(directory, each, number, held)
+        classes += sum(head.classes for head in loaded.heads)
+        passes.append(loaded)
+    order = held.get("order")
+    if (
+        classes != len(labels)
+        or order is None
+        or order.dtype != torch.int64
+        or sorted(order.tolist()) != list(range(classes))
+    ):
+        raise IntegrityError(
+            f"The labels in '{path}' do not match the {classes} classes of its heads.",
+            hint=_AGAIN,
+        )
+    return ComposedClassifier(labels, passes, order, reject=fields.boolean("reject"))
+
+
+def _pass(directory: Path, fields: Fields, number: int, held: dict[str, Tensor]) -> TrunkPass:
+    graph_info = FileInfo.from_dict(fields.child("graph"))
+    place = str(directory / graph_info.path)
+    graph = Graph.from_dict(parse_json(_verified(directory, graph_info), place), place)
+    network = Network(graph, _tensors(directory, FileInfo.from_dict(fields.child("weights"))))
+    spec = InputSpec.from_dict(fields.child("input"))
+    if tuple(graph.input_shape) != (spec.channels, spec.height, spec.width):
+        raise IntegrityError(
+            f"The input of '{place}' is not the one that {fields.place} describes.", hint=_AGAIN
+        )
+    heads = []
+    for position, head in enumerate(fields.children("heads", minimum=1)):
+        prefix = f"{number}.{position}."
+        own = {name.removeprefix(prefix): t for name, t in held.items() if name.startswith(prefix)}
+        tail = head.strings("tail")
+        _check_head(own, head.integer("classes", minimum=1), graph.features, tail, head.place)
+        heads.append(JoinedHead(HeadTensors.from_dict(own), tail))
+    report = TrunkReport(
+        parent=fields.string("parent"),
+        kept_channels_fraction=fields.number("kept_channels_fraction", minimum=0, maximum=1),
+        kept_params_fraction=fields.number("kept_params_fraction", minimum=0),
+        flops=fields.integer("flops"),
+        parent_flops=fields.integer("parent_flops"),
+    )
+    return TrunkPass(network, spec, heads, report)
+
+
+def _check_head(
+    tensors: dict[str, Tensor], classes: int, features: int, tail: tuple[str, ...], place: str
+) -> None:
+    expected: dict[str, tuple[int, ...]] = {
+        "rows": (classes, features),
+        "rest": (classes, features),
+        "row_bias": (classes,),
+        "rest_bias": (classes,),
+        "calibration": (len(CALIBRATION_FIELDS), classes),
+        "adjustment": (2,),
+    }
+    expected |= {name: (classes,) for name in ("gate", "false_accept") if name in tensors}
+    if "siblings" in tensors:
+        siblings = tuple(tensors["siblings"].shape[:1])
+        expected |= {"siblings": (*siblings, features), "sibling_bias": siblings}
+    if any(name in tensors for name in DENSITY_FIELDS):
+        own = "whitening" in tensors and tensors["whitening"].shape[:1] == (classes,)
+        expected |= {
+            "means": (classes, features),
+            "whitening": (classes if own else 1, features, features),
+            "volume": (classes,),
+        }
+    for name, shape in expected.items():
+        if name not in tensors or tuple(tensors[name].shape) != shape or tensors[name].dtype != torch.float32:
+            raise IntegrityError(
+                f"The tensor '{name}' of {place} is missing or not {list(shape)}.", hint=_AGAIN
+            )
+    if set(tensors) - set(expected) or set(tail) - set(TAIL_STEPS):
+        raise IntegrityError(
+            f"{place} holds tensors or steps that this modhub does not know.",
+            hint="Upgrade it with: pip install --upgrade modhub",
+        )
+
+
+def _tensors(directory: Path, info: FileInfo) -> dict[str, Tensor]:
+    return parse_tensors(_verified(directory, info), str(directory / info.path))
+
+
+def _verified(directory: Path, info: FileInfo) -> bytes:
+    path = confined(directory, info.path)
+    if not path.is_file():
+        raise IntegrityError(f"The file '{path}' is missing.", hint=_AGAIN)
+    if path.stat().st_size != info.size:
+        raise IntegrityError(
+            f"The file '{path}' has {path.stat().st_size:,} bytes; {info.size:,} were written.",
+            hint=_AGAIN,
+        )
+    content = path.read_bytes()
+    if sha256_of_bytes(content) != info.sha256:
+        raise IntegrityError(
+            f"The file '{path}' does not have the digest that {BUILD_NAME} promises.",
+            hint=_AGAIN,
+        )
+    return content
+
+
+def _readme(classifier: ComposedClassifier) -> str:
+    lines = ["# A composed classifier", "", f"It knows: {', '.join(classifier.labels)}.", ""]
+    for each in classifier.trunk_passes:
+        report = each.report
+        share = report.flops / max(report.parent_flops, 1)
+        lines.append(
+            f"- one pass through {share:.0%} of {report.parent}'s trunk, {report.flops:,} multiply-adds"
+        )
+    lines += [
+        "",
+        "```python",
+        "import modhub",
+        "",
+        'classifier = modhub.load(".")',
+        "```",
+        "",
+        "Written by modhub.",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,242 @@
+"""One classifier made of modules: one pass per trunk, raw images in, comparable scores out.
+
+A score is a margin at its parent's temperature. Classes of one parent therefore rank as their margins rank;
+those of several parents compare because each temperature was fitted so that the softmax of the scores is a
+probability: a parent that is surer than right has its margins shrunk. Where several heads share a trunk,
+what their modules say of its features helps to tell which head an image is for (`worlds`); it is the same for
+all classes of a head, so it never changes their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from modhub.composition.head_density import shifts
+from modhub.composition.heads import JoinedHead
+from modhub.data import alike
+from modhub.data.preprocessing import Preprocess
+from modhub.manifest import InputSpec
+from modhub.nets import Network, Runner
+
+__all__ = [
+    "ComposedClassifier",
+    "HeadAnswer",
+    "Prediction",
+    "TrunkPass",
+    "TrunkReport",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrunkReport:
+    """What one pass costs beside its parent's trunk; FLOPs are multiply-adds for one image."""
+
+    parent: str
+    kept_channels_fraction: float
+    kept_params_fraction: float
+    flops: int
+    parent_flops: int
+
+    def to_dict(self) -> dict[str, str | float | int]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """`label` is None for "none of these"; `probability` is the best class's, in [0, 1]; `scores` by label.
+
+    `acceptance` is how far the best class's evidence is above its parent's threshold.
+    """
+
+    label: str | None
+    probability: float
+    scores: dict[str, float]
+    acceptance: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeadAnswer:
+    """What one head says of a batch: `margin` (batch, classes); `shift` (batch, 1), what the other heads on
+    its trunk leave to it; `against` (batch, 1), what speaks for its parent's classes that are left out."""
+
+    head: JoinedHead
+    margin: Tensor
+    shift: Tensor
+    against: Tensor | None = None
+
+    def log_odds(self) -> Tensor:
+        """(batch, classes): each class against the rest of its parent's world."""
+        return self.head.log_odds(self.margin, self.against)
+
+    def surplus(self) -> Tensor:
+        """(batch, classes): how far each class is above its parent's threshold."""
+        return self.head.surplus(self.margin, self.against)
+
+    def scores(self, adjustment: Tensor | None = None, gate: Tensor | None = None) -> Tensor:
+        """(batch, classes), with the head's own `adjustment` (2,) and `gate` (classes,) by default."""
+        factor, offset = self.head.adjustment if adjustment is None else adjustment
+        scaled = self.head.scaled(self.margin)
+        leaning = scaled @ (self.head.gate if gate is None else gate)
+        scores: Tensor = factor * (scaled + self.shift) + offset + leaning[:, None]
+        return scores
+
+
+class TrunkPass(nn.Module):
+    """One slim trunk with its own preprocessing and the heads of the parents that stand on it."""
+
+    def __init__(
+        self, network: Network, spec: InputSpec, heads: Sequence[JoinedHead], report: TrunkReport
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.preprocess = Preprocess(spec)
+        self.trunk = Runner(network)
+        self.head_list = nn.ModuleList(heads)
+        self.report = report
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.trunk(self.preprocess(images))
+        return features
+
+    @property
+    def heads(self) -> list[JoinedHead]:
+        return [head for head in self.head_list if isinstance(head, JoinedHead)]
+
+    def answers(self, images: Tensor) -> list[HeadAnswer]:
+        """One per head."""
+        return self.answers_to(self(images))
+
+    def answers_to(self, features: Tensor) -> list[HeadAnswer]:
+        """The same for what the trunk says of images."""
+        margins = [head.margins(features) for head in self.heads]
+        scaled = [head.scaled(margin) for head, margin in zip(self.heads, margins, strict=True)]
+        moved = shifts([head.density for head in self.heads], scaled, features)
+        return [
+            HeadAnswer(head, margin, shift, head.against(features))
+            for head, margin, shift in zip(self.heads, margins, moved, strict=True)
+        ]
+
+
+class ComposedClassifier(nn.Module):
+    """Raw images (batch, 1 or 3, height, width), uint8 or floats in [0, 1], to scores (batch, labels).
+
+    The softmax of the scores over the labels is the probability of each; with a single label the score is its
+    log-odds. Accepted by `torch.compile`, `torch.export` and the ONNX exporter. `order` gives for each label
+    its place among the classes of all heads, in the order of passes and heads.
+    """
+
+    order: Tensor
+
+    def __init__(
+        self, labels: Sequence[str], passes: Sequence[TrunkPass], order: Tensor, *, reject: bool = False
+    ) -> None:
+        super().__init__()
+        self.labels = tuple(labels)
+        self.passes = nn.ModuleList(passes)
+        self.reject = reject
+        self.register_buffer("order", order)
+        self.eval()
+
+    if TYPE_CHECKING:
+        # A module's call is typed as giving anything.
+        def __call__(self, images: Tensor, /) -> Tensor: ...
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._scores(self.answers(images))[:, self.order]
+
+    def answers(self, images: Tensor) -> list[HeadAnswer]:
+        """One per head, in the order of passes and heads."""
+        return [answer for each in self.trunk_passes for answer in each.answers(images)]
+
+    def assess(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (batch, labels), and (batch,) how far the best class's evidence is above its parent's
+        threshold: below 0 it is none of these."""
+        found = self.answers(images)
+        scores = self._scores(found)
+        surplus = torch.cat([answer.surplus() for answer in found], 1)
+        best = scores.argmax(1, keepdim=True)
+        return scores[:, self.order], surplus.gather(1, best)[:, 0]
+
+    def _scores(self, answers: Sequence[HeadAnswer]) -> Tensor:
+        """(batch, labels) in the order of passes and heads."""
+        if len(self.labels) == 1:
+            return answers[0].log_odds()
+        return torch.cat([answer.scores() for answer in answers], 1)
+
+    @property
+    def false_accept(self) -> dict[str, float]:
+        """By label: the share of its parent's images of other classes that its threshold accepts, as measured
+        when the module was made; labels whose modules do not say are left out."""
+        heads = [head for each in self.trunk_passes for head in each.heads]
+        rates: list[float | None] = []
+        for head in heads:
+            known = head.tensors.false_accept
+            rates += [None] * head.classes if known is None else known.tolist()
+        named = zip(self.labels, (rates[place] for place in self.order.tolist()), strict=True)
+        return {label: rate for label, rate in named if rate is not None}
+
+    def margins(self, images: Tensor) -> Tensor:
+        """(batch, labels) uncalibrated: each class's score minus the mean score of its parent's others."""
+        found = []
+        for each in self.trunk_passes:
+            features = each(images)
+            found += [head.margins(features) for head in each.heads]
+        return torch.cat(found, 1)[:, self.order]
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """(batch, labels) in [0, 1] from scores; over several labels they sum to 1."""
+        return scores.sigmoid() if len(self.labels) == 1 else scores.softmax(1)
+
+    def predict(self, images: Tensor | Sequence[NDArray[np.uint8]], batch: int = 64) -> list[Prediction]:
+        """One prediction per image, wherever images and classifier are; images of any sizes may be given as
+        uint8 (height, width, 1 or 3)."""
+        found: dict[int, Prediction] = {}
+        for start in range(0, len(images), batch):
+            part = images[start : start + batch]
+            groups = [(part, np.arange(len(part)))] if isinstance(part, Tensor) else alike(part)
+            for pixels, positions in groups:
+                said = self._predictions(pixels.to(self.order.device))
+                found.update(zip((start + positions).tolist(), said, strict=True))
+        return [found[number] for number in range(len(found))]
+
+    def _predictions(self, images: Tensor) -> Iterator[Prediction]:
+        with torch.inference_mode():
+            scores, acceptance = self.assess(images)
+            rows = scores.tolist(), self.probabilities(scores).tolist(), acceptance.tolist()
+        for row, chances, accepted in zip(*rows, strict=True):
+            best = int(np.argmax(row))
+            label = None if self.reject and accepted < 0 else self.labels[best]
+            yield Prediction(label, chances[best], dict(zip(self.labels, row, strict=True)), accepted)
+
+    @property
+    def trunk_passes(self) -> list[TrunkPass]:
+        return [each for each in self.passes if isinstance(each, TrunkPass)]
+
+    def report(self) -> dict[str, object]:
+        """For JSON: labels, the number of passes per image, and per trunk what is left of its parent."""
+        return {
+            "labels": list(self.labels),
+            "passes": len(self.passes),
+            "trunks": [each.report.to_dict() for each in self.trunk_passes],
+        }
+
+    def save(self, directory: Path | str, *, force: bool = False) -> Path:
+        """Write a build directory, whole or not at all. Raises `StorageError`."""
+        from modhub.composition.build import save_build
+
+        return save_build(self, Path(directory), force=force)
+
+    @classmethod
+    def load(cls, directory: Path | str) -> ComposedClassifier:
+        """Read what `save` wrote; every digest is verified. Raises `ManifestError` or `IntegrityError`."""
+        from modhub.composition.build import load_build
+
+        return load_build(Path(directory))

@@ -1,0 +1,1 @@
+"""What slim networks are fitted on, and how."""

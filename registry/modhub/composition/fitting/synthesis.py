@@ -1,0 +1,165 @@
+"""Images from nobody: dead leaves, moved until they do to the trunk what the modules' classes do.
+
+Dead leaves (Lee, Mumford & Huang 2001) are random shapes that cover each other; their edges and scales are
+those of photographs. A few dozen gradient steps then bring the mean and second moment of every observed value
+to what the modules recorded for their class, and the class's score up (Yin et al. 2020, arXiv 1912.08795,
+§3.2, with the modules' statistics in the place of batch-norm's). They are good enough to refit a slim network
+on, so that a budget needs no data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modhub.data.preprocessing import Preprocess
+from modhub.devices import CPU
+from modhub.manifest import InputSpec
+from modhub.nets import Network, Runner, channel_space
+from modhub.pruning.statistics import ClassStatistics, Moments, by_channel
+from modhub.reporter import SILENT, Reporter
+
+__all__ = ["STEPS", "Wish", "dead_leaves", "imagined_images"]
+
+_SIDE = 64
+"""Leaves are drawn at most this large, and enlarged."""
+_SHAPES = 60
+STEPS = 30
+_RATE = 0.08
+
+
+def dead_leaves(count: int, height: int, width: int, seed: int) -> Tensor:
+    """uint8 (count, 3, height, width)."""
+    draw = np.random.default_rng(seed)
+    rows, columns = min(height, _SIDE), min(width, _SIDE)
+    images = np.stack([_leaves(rows, columns, draw) for _ in range(count)])
+    values = torch.from_numpy(images).permute(0, 3, 1, 2)
+    values = 0.6 * values + 0.4 * F.avg_pool2d(F.pad(values, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    if (rows, columns) != (height, width):
+        values = F.interpolate(values, size=(height, width), mode="bilinear", align_corners=False)
+    return values.clamp(0, 255).round().byte()
+
+
+def _leaves(height: int, width: int, draw: np.random.Generator) -> NDArray[np.float32]:
+    y, x = np.mgrid[:height, :width]
+    side = min(height, width)
+    tone, spread = draw.uniform(40, 215), draw.uniform(20, 70)
+    palette = (draw.normal(tone, spread, (6, 1)) + draw.normal(0, 25, (6, 3))).clip(0, 255)
+    image = np.broadcast_to(draw.uniform(0, 255, 3), (height, width, 3)).astype(np.float32)
+    for _ in range(_SHAPES):
+        radius = side * (1 + 8 * draw.random() ** 3) / 16
+        place_x, place_y = draw.uniform(-4, width + 4), draw.uniform(-4, height + 4)
+        angle, flat = draw.uniform(0, np.pi), draw.uniform(0.4, 1)
+        along = (x - place_x) * np.cos(angle) + (y - place_y) * np.sin(angle)
+        across = ((y - place_y) * np.cos(angle) - (x - place_x) * np.sin(angle)) / flat
+        round_ = along**2 + across**2 < radius**2
+        square = (np.abs(along) < radius) & (np.abs(across) < radius)
+        inside = round_ if draw.random() < 0.6 else square
+        shade = (along[inside] * draw.normal(0, 2))[:, None]
+        image[inside] = palette[draw.integers(6)] + draw.normal(0, 8, 3) + shade
+    noise = draw.normal(0, draw.uniform(0, 8), image.shape)
+    return np.asarray(image + noise, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What images of one class, or of a set of classes, should do to a trunk.
+
+    `statistics` are moments of the trunk's values. `rows` (margins, features) and `bias` (margins,) give
+    margins, of which each image should have one that is positive, in turns; None for a set of classes.
+    """
+
+    statistics: ClassStatistics
+    rows: Tensor | None = None
+    bias: Tensor | None = None
+
+
+def imagined_images(
+    trunk: Network,
+    spec: InputSpec,
+    wish: Wish,
+    count: int,
+    seed: int,
+    reporter: Reporter = SILENT,
+    *,
+    device: torch.device = CPU,
+) -> Tensor:
+    """Normalised images (count, channels, height, width) on the CPU, computed on `device`.
+
+    Takes `STEPS` passes forward and back, and advances by as many.
+    """
+    preprocess = Preprocess(spec)
+    leaves = preprocess(dead_leaves(count, spec.height, spec.width, seed))
+    images = leaves.to(device, copy=True).requires_grad_()
+    goals = {
+        name: _moments(moments, device)
+        for name, moments in wish.statistics.moments.items()
+        if name != trunk.graph.output
+    }
+    space = channel_space(trunk)
+    low, high = _ends(spec, device)
+    rows, bias = (None if each is None else each.to(device) for each in (wish.rows, wish.bias))
+    runner = Runner(trunk).to(device)
+    optimiser = torch.optim.Adam([images], _RATE)
+    draw = np.random.default_rng([seed, 1])
+    for step in range(STEPS):
+        optimiser.zero_grad()
+        down, right = (int(shift) for shift in draw.integers(-2, 3, 2))
+        seen = torch.roll(images, (down, right), (2, 3))
+        seen = seen.flip(3) if step % 2 else seen
+        found = runner.observe(seen, [*goals, trunk.graph.output])
+        features = found.pop(trunk.graph.output)
+        samples = {name: by_channel(value, space.axis(name)) for name, value in found.items()}
+        loss = _mismatch(samples, goals) * (10 / max(len(goals), 1))
+        if rows is not None and bias is not None:
+            features = features.mean((2, 3)) if features.dim() == 4 else features
+            turn = torch.arange(count, device=device) % len(rows)
+            margin = (features * rows[turn]).sum(1) + bias[turn]
+            loss = loss + 0.2 * F.softplus(-margin).mean()
+        rough = (images[:, :, 1:] - images[:, :, :-1]).square().mean()
+        rough = rough + (images[..., 1:] - images[..., :-1]).square().mean()
+        torch.autograd.backward([loss + 0.02 * rough])
+        optimiser.step()
+        with torch.no_grad():
+            images.copy_(torch.minimum(torch.maximum(images, low), high))
+        reporter.advance()
+    imagined: Tensor = images.detach().cpu()
+    return imagined
+
+
+def _moments(moments: Moments, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Mean (channels,), second moment (channels, channels) if known, mean square (channels,)."""
+    mean = torch.from_numpy(moments.mean).float()
+    square = (torch.from_numpy(moments.variance.copy()).float() + mean**2).clamp(min=1e-4)
+    second = None
+    if moments.covariance.ndim == 2:
+        second = (torch.from_numpy(moments.covariance).float() + torch.outer(mean, mean)).to(device)
+    return mean.to(device), second, square.to(device)
+
+
+def _mismatch(
+    samples: Mapping[str, Tensor], goals: Mapping[str, tuple[Tensor, Tensor | None, Tensor]]
+) -> Tensor:
+    """Of samples (samples, channels) by value."""
+    total = torch.zeros(())
+    for name, (mean, second, square) in goals.items():
+        flat = samples[name]
+        total = total + ((flat.mean(0) - mean).square() / square).mean()
+        if second is not None:
+            off = flat.T @ flat / len(flat) - second
+            total = total + (off.square() / torch.outer(square, square)).mean()
+    return total
+
+
+def _ends(spec: InputSpec, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What black and white become, (1, channels, 1, 1)."""
+    mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
+    low, high = spec.value_range
+    ends = ((low - mean) / std).view(1, -1, 1, 1), ((high - mean) / std).view(1, -1, 1, 1)
+    return ends[0].to(device), ends[1].to(device)

@@ -1,0 +1,204 @@
+"""The heads of several modules of one parent, joined: one row of weights per class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modhub.composition.head_density import Density
+from modhub.pruning.statistics import margins
+
+__all__ = ["CALIBRATION_FIELDS", "DENSITY_FIELDS", "HeadTensors", "JoinedHead"]
+
+CALIBRATION_FIELDS = (
+    "temperature",
+    "slope",
+    "intercept",
+    "margin_mean",
+    "margin_std",
+    "threshold",
+)
+DENSITY_FIELDS = tuple(Density.__slots__)
+_LEAST = 1e-6
+"""No class has a larger share of the softmax than 1 less this, so that its odds are a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadTensors:
+    """What a joined head is made of; `classes` of its parent's `labels` are composed.
+
+    `rows` (classes, features) and `row_bias` (classes,) are the classes' own; `rest`, `rest_bias` the mean of
+    all others for each. `calibration` (fields, classes). `adjustment` (2,): temperature factor and offset, 1
+    and 0 until labelled images change them. `gate` (classes,): how much each scaled margin adds to all
+    scores of this head, which labelled images decide; None without them. `false_accept` (classes,): the share
+    of the parent's images of other classes that are above the class's threshold; None where modules do not
+    say. `density` where several heads share a trunk. `siblings` (siblings, features) and `sibling_bias`
+    (siblings,) give the margins of the parent's classes that are not composed; None where there are none, or
+    the modules' calibrations do not go by them (`modhub.calibration.calibrator`).
+    """
+
+    rows: Tensor
+    row_bias: Tensor
+    rest: Tensor
+    rest_bias: Tensor
+    calibration: Tensor
+    adjustment: Tensor
+    gate: Tensor | None = None
+    false_accept: Tensor | None = None
+    density: Density | None = None
+    siblings: Tensor | None = None
+    sibling_bias: Tensor | None = None
+
+    def to_dict(self) -> dict[str, Tensor]:
+        """What is known, the density's tensors beside the others."""
+        found = {name: getattr(self, name) for name in self.__slots__ if name != "density"}
+        density = {} if self.density is None else self.density.to_dict()
+        return {name: tensor for name, tensor in found.items() if tensor is not None} | density
+
+    @classmethod
+    def from_dict(cls, tensors: Mapping[str, Tensor]) -> HeadTensors:
+        return cls(
+            rows=tensors["rows"],
+            row_bias=tensors["row_bias"],
+            rest=tensors["rest"],
+            rest_bias=tensors["rest_bias"],
+            calibration=tensors["calibration"],
+            adjustment=tensors["adjustment"],
+            gate=tensors.get("gate"),
+            false_accept=tensors.get("false_accept"),
+            density=Density.from_dict(tensors) if "means" in tensors else None,
+            siblings=tensors.get("siblings"),
+            sibling_bias=tensors.get("sibling_bias"),
+        )
+
+
+class JoinedHead(nn.Module):
+    """Features (batch, features[, height, width]) to margins (batch, classes), and what these say.
+
+    Without a ReLU in the parent's tail a margin is one row of weights: own row minus the mean of all others.
+    """
+
+    rows: Tensor
+    row_bias: Tensor
+    calibration: Tensor
+    adjustment: Tensor
+    gate: Tensor
+    # Only where its parent has classes that are not composed.
+    siblings: Tensor
+    sibling_bias: Tensor
+
+    def __init__(self, tensors: HeadTensors, tail: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.tail = tuple(tail)
+        self.tensors = tensors
+        self.two_rows = "relu" in self.tail
+        if self.two_rows:
+            rows, bias = (
+                torch.cat([tensors.rows, tensors.rest]),
+                torch.cat([tensors.row_bias, tensors.rest_bias]),
+            )
+        else:
+            rows, bias = tensors.rows - tensors.rest, tensors.row_bias - tensors.rest_bias
+        self.register_buffer("rows", rows)
+        self.register_buffer("row_bias", bias)
+        self.register_buffer("calibration", tensors.calibration)
+        self.register_buffer("adjustment", tensors.adjustment)
+        gate = torch.zeros(self.classes, dtype=torch.float32) if tensors.gate is None else tensors.gate
+        self.register_buffer("gate", gate)
+        for name in DENSITY_FIELDS if tensors.density is not None else ():
+            self.register_buffer(name, getattr(tensors.density, name))
+        if tensors.siblings is not None:
+            self.register_buffer("siblings", tensors.siblings)
+            self.register_buffer("sibling_bias", tensors.sibling_bias)
+
+    @property
+    def classes(self) -> int:
+        return len(self.tensors.rows)
+
+    @property
+    def features(self) -> int:
+        return self.tensors.rows.shape[1]
+
+    def set_gate(self, gate: Tensor) -> None:
+        """Take `gate` (classes,), and keep it where it is saved from."""
+        self.gate.copy_(gate)
+        self.tensors = replace(self.tensors, gate=self.gate)
+
+    @property
+    def kept(self) -> HeadTensors:
+        """What it is made of, with what was fitted since, wherever that was: float32, on the CPU."""
+        gate = None if self.tensors.gate is None else self.gate.float().cpu()
+        return replace(
+            self.tensors,
+            calibration=self.calibration.float().cpu(),
+            adjustment=self.adjustment.float().cpu(),
+            gate=gate,
+        )
+
+    @property
+    def density(self) -> Density | None:
+        """On the device that the head is on; None for a head that shares no trunk."""
+        if self.tensors.density is None:
+            return None
+        return Density(*(getattr(self, name) for name in DENSITY_FIELDS))
+
+    def field(self, name: str) -> Tensor:
+        """(classes,) one number of every class's calibration."""
+        return self.calibration[CALIBRATION_FIELDS.index(name)]
+
+    def margins(self, features: Tensor) -> Tensor:
+        """(batch, classes): score of the class minus the mean score of its parent's other classes.
+
+        Behind a ReLU that mean is of the others' rows before it, and averaged over the composed classes:
+        what is taken from all alike leaves them in their parent's order.
+        """
+        scores = margins(features, self.rows, self.row_bias, self.tail)
+        if not self.two_rows:
+            return scores
+        return scores[:, : self.classes] - scores[:, self.classes :].mean(1, keepdim=True)
+
+    def scaled(self, margin: Tensor) -> Tensor:
+        """(batch, classes): margins at the parent's temperature, which makes them comparable."""
+        return self.field("temperature").mean() * margin
+
+    def against(self, features: Tensor) -> Tensor | None:
+        """(batch, 1): log Σ exp of the scaled margins of the parent's classes that are not composed."""
+        if self.tensors.siblings is None:
+            return None
+        margin = features @ self.siblings.T + self.sibling_bias
+        return self.scaled(margin).logsumexp(1, keepdim=True)
+
+    def odds(self, margin: Tensor, against: Tensor | None = None) -> Tensor:
+        """(batch, classes): what log-odds are a line of; the odds of the parent's softmax where `against` is
+        known, else the margin."""
+        if against is None:
+            return margin
+        scaled = self.scaled(margin)
+        if self.classes == 1:
+            return scaled - against
+        share = torch.cat([scaled, against], 1).log_softmax(1)[:, :-1].clamp(max=-_LEAST)
+        return share - torch.log(-torch.expm1(share))
+
+    def log_odds(self, margin: Tensor, against: Tensor | None = None) -> Tensor:
+        """(batch, classes): each class against the rest of its parent's world."""
+        return self.field("slope") * self.odds(margin, against) + self.field("intercept")
+
+    def evidence(self, margin: Tensor, against: Tensor | None = None) -> Tensor:
+        """(batch, classes): the margin, less what says that the image is of none of these classes."""
+        if against is None:
+            return margin
+        claimed = self.scaled(margin).logsumexp(1, keepdim=True)
+        return margin + F.logsigmoid(claimed - against) / self.field("temperature").mean()
+
+    def surplus(self, margin: Tensor, against: Tensor | None = None) -> Tensor:
+        """(batch, classes): how far scaled evidence is above what an image of these classes should reach.
+
+        What classes give as their thresholds is one number where nothing was removed; slim networks move each
+        class's margins a little, and their mean is taken (`modhub.calibration.calibrator.Bars`).
+        """
+        bars = self.field("margin_mean") + self.field("threshold") * self.field("margin_std")
+        return self.scaled(self.evidence(margin, against) - bars.mean())

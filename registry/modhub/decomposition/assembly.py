@@ -1,0 +1,214 @@
+"""From what a method found to manifests with digests: a module set, ready to be written or composed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from modhub import __version__
+from modhub.artifact.modules import ClassModule, Decomposition, ModuleDraft, ModuleSet, tensor_bytes
+from modhub.artifact.positions import POSITION_MASK
+from modhub.calibration.calibrator import BY_MARGIN, BY_ODDS
+from modhub.decomposition.base import Parent
+from modhub.errors import IntegrityError, ManifestError, MethodError
+from modhub.files import pretty_json
+from modhub.manifest import (
+    MANIFEST_NAME,
+    Calibration,
+    FileInfo,
+    ModuleEntry,
+    ModuleManifest,
+    ParentInfo,
+    Provenance,
+    RepositoryManifest,
+    TrunkInfo,
+)
+from modhub.nets import ChannelSpace, Network, channel_space, cost
+from modhub.pruning.statistics import read_statistics
+from modhub.refs import slugs_of
+
+__all__ = ["assemble", "trunk_info"]
+
+
+def assemble(
+    parent: Parent,
+    decomposition: Decomposition,
+    *,
+    aliases: Mapping[str, Sequence[str]] | None = None,
+    ontology: Mapping[str, str] | None = None,
+    seed: int = 0,
+    date: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> ModuleSet:
+    """Every manifest, path and digest of `decomposition`: the same inputs give the same bytes.
+
+    `aliases` and `ontology` are by label. `date` is ISO 8601; `environment` says with which versions it was
+    made (None: torch's). Raises `MethodError` for a draft that no composer could use.
+    """
+    space = channel_space(parent.trunk)
+    for draft in decomposition.modules:
+        # A method may be anyone's: what would only fail when it is composed fails here.
+        _check_tensors(draft, parent, space, decomposition.statistics, decomposition.method.name)
+        _check_calibration(draft, parent, decomposition.statistics, decomposition.method.name)
+    trunk = trunk_info(parent.trunk, decomposition.statistics, "trunk", parent.trunk.sha256)
+    about = ParentInfo(
+        name=parent.name,
+        architecture=parent.architecture,
+        sha256=parent.sha256,
+        labels=parent.labels,
+        license=parent.license,
+        dataset=parent.dataset,
+    )
+    provenance = Provenance(
+        tool="modhub",
+        tool_version=__version__,
+        seed=seed,
+        date=date,
+        environment={"torch": torch.__version__} if environment is None else dict(environment),
+    )
+    slugs = slugs_of(draft.label for draft in decomposition.modules)
+    modules, entries = [], []
+    for draft, slug in zip(decomposition.modules, slugs, strict=True):
+        tensors = FileInfo.of(f"modules/{slug}/module.safetensors", tensor_bytes(draft.tensors))
+        manifest = ModuleManifest(
+            label=draft.label,
+            slug=slug,
+            aliases=tuple((aliases or {}).get(draft.label, ())),
+            ontology_id=(ontology or {}).get(draft.label),
+            form="delta",
+            parent=about,
+            trunk=trunk,
+            method=decomposition.method,
+            input=parent.input,
+            calibration=draft.calibration,
+            measurement=draft.measurement,
+            sizes=draft.sizes,
+            tensors=tensors,
+            provenance=provenance,
+            license=parent.license,
+        )
+        modules.append(ClassModule(manifest, draft.tensors))
+        path = f"modules/{slug}/module.json"
+        entries.append(ModuleEntry.of(manifest, FileInfo.of(path, _checked_manifest(manifest, path, draft))))
+    whole = RepositoryManifest(
+        parent=about,
+        trunk=trunk,
+        input=parent.input,
+        method=decomposition.method,
+        license=parent.license,
+        modules=tuple(entries),
+    )
+    try:
+        RepositoryManifest.from_bytes(whole.to_bytes(), MANIFEST_NAME)
+    except ManifestError as error:
+        raise MethodError(
+            f"The method '{decomposition.method.name}' made modules that cannot be listed: {error.message}",
+            hint=_HINT,
+        ) from None
+    return ModuleSet(whole, parent.trunk, decomposition.statistics, tuple(modules))
+
+
+def _check_tensors(
+    draft: ModuleDraft, parent: Parent, space: ChannelSpace, statistics: Mapping[str, Tensor], method: str
+) -> None:
+    graph = parent.trunk.graph
+    wanted: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+        "mask": (torch.uint8, (space.slots,)),
+        "head.weight": (torch.float32, (2, graph.features)),
+        "head.bias": (torch.float32, (2,)),
+    }
+    if "relevance" in draft.tensors:
+        wanted["relevance"] = (torch.float16, (space.slots,))
+    for key in draft.tensors:
+        if key.startswith(POSITION_MASK):
+            value = key.removeprefix(POSITION_MASK)
+            if value not in graph.shapes:
+                raise _unfit(method, draft, f"a tensor '{key}', but its parent has no value '{value}'")
+            wanted[key] = (torch.uint8, tuple(graph.shapes[value]))
+    for key, (dtype, shape) in wanted.items():
+        tensor: object = draft.tensors.get(key)
+        if not isinstance(tensor, Tensor) or (tensor.dtype, tuple(tensor.shape)) != (dtype, shape):
+            raise _unfit(
+                method, draft, f"{_described(tensor)} as '{key}'; its parent asks for {_words(dtype, shape)}"
+            )
+    for key, tensor in draft.tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise _unfit(method, draft, f"{_described(tensor)} as '{key}'; it should be a tensor")
+        if not bool(torch.isfinite(tensor).all()):
+            raise _unfit(method, draft, f"numbers in '{key}' that are not finite")
+        if tensor.dtype == torch.uint8 and key in wanted and int(tensor.max()) > 1:
+            raise _unfit(method, draft, f"values in '{key}' that are neither 0 nor 1")
+    try:
+        read_statistics(draft.tensors, statistics, graph, space)
+    except IntegrityError as error:
+        raise _unfit(method, draft, f"statistics that do not fit: {error.message.rstrip('.')}") from None
+
+
+def _check_calibration(
+    draft: ModuleDraft, parent: Parent, statistics: Mapping[str, Tensor], method: str
+) -> None:
+    calibration: object = draft.calibration
+    kind = calibration.kind if isinstance(calibration, Calibration) else _described(calibration)
+    if kind not in (BY_MARGIN, BY_ODDS):
+        raise _unfit(method, draft, f"'{kind}' as its calibration, which no composer knows")
+    head = {"parent.weight": tuple(parent.head.weight.shape), "parent.bias": (len(parent.labels),)}
+    for key, shape in head.items():
+        if kind == BY_ODDS and (key not in statistics or tuple(statistics[key].shape) != shape):
+            raise _unfit(
+                method,
+                draft,
+                f"the calibration '{kind}', but not with {list(shape)} as the statistic '{key}'",
+            )
+
+
+def _checked_manifest(manifest: ModuleManifest, path: str, draft: ModuleDraft) -> bytes:
+    """Its bytes, if they can be read again. Raises `MethodError`."""
+    try:
+        content = manifest.to_bytes()
+        ModuleManifest.from_bytes(content, path)
+    except ManifestError as error:
+        raise _unfit(
+            manifest.method.name, draft, f"a manifest that is none: {error.message.rstrip('.')}"
+        ) from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise _unfit(manifest.method.name, draft, f"values that cannot be written: {error}") from error
+    return content
+
+
+def _unfit(method: str, draft: ModuleDraft, what: str) -> MethodError:
+    return MethodError(
+        f"The method '{method}' made '{draft.label}' with {what}.",
+        hint=_HINT,
+    )
+
+
+_HINT = "What a module needs is in docs/writing-a-method.md."
+
+
+def _described(value: object) -> str:
+    if isinstance(value, Tensor):
+        return _words(value.dtype, tuple(value.shape))
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def _words(dtype: torch.dtype, shape: tuple[int, ...]) -> str:
+    return f"{str(dtype).removeprefix('torch.')} {list(shape)}"
+
+
+def trunk_info(trunk: Network, statistics: Mapping[str, Tensor], directory: str, name: str) -> TrunkInfo:
+    """What manifests say of a trunk whose files stand in `directory`, its tensors under `name`."""
+    price = cost(trunk)
+    place = f"{directory}/{name}"
+    return TrunkInfo(
+        sha256=trunk.sha256,
+        graph=FileInfo.of(f"{directory}/graph.json", pretty_json(trunk.graph.to_dict())),
+        weights=FileInfo.of(f"{place}.safetensors", tensor_bytes(trunk.tensors)),
+        statistics=FileInfo.of(f"{place}.statistics.safetensors", tensor_bytes(statistics))
+        if statistics
+        else None,
+        features=trunk.graph.features,
+        parameters=price.parameters,
+        flops=price.flops,
+    )

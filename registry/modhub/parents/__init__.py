@@ -1,0 +1,73 @@
+"""Parent strings: where a trained classifier comes from.
+
+modhub:NAME                a network built in, with --weights
+torchvision:NAME           torchvision's, with --weights or downloaded
+timm:NAME                  timm's, with --weights or fetched as safetensors
+hf:REPO[@REVISION]         an image-classification repository of timm or transformers
+FILE.py:CALLABLE           the user's own code, with --arg k=v and --weights
+DIR                        a classifier written by modhub
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from modhub.errors import ParentError
+from modhub.parents.base import Fetch, ParentSource, distinct_labels, parsed_arguments
+from modhub.parents.builtin import builtin_parent
+from modhub.parents.repository import repository_parent
+from modhub.parents.timm import timm_parent
+from modhub.parents.torchvision import torchvision_parent
+from modhub.parents.user_code import callable_of, callable_parent, directory_parent, write_parent
+
+__all__ = [
+    "Fetch",
+    "ParentSource",
+    "callable_of",
+    "distinct_labels",
+    "load_parent",
+    "parsed_arguments",
+    "write_parent",
+]
+
+GRAMMAR = (
+    "A parent is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO[@REVISION], FILE.py:CALLABLE or a "
+    "directory with graph.json, weights.safetensors and parent.json."
+)
+
+
+def load_parent(
+    source: str,
+    *,
+    weights: Path | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    fetch: Fetch | None = None,
+) -> ParentSource:
+    """The classifier that a parent string names, with what its own metadata says about labels and input.
+
+    `weights` is a safetensors file, `arguments` what `--arg k=v` said, `fetch` gets files for `hf:` and
+    `timm:`. Raises `ParentError`; `OfflineError` when weights would have to be downloaded and cannot be;
+    `MissingDependencyError` when timm or transformers is needed and not there.
+    """
+    kind, _, name = source.partition(":")
+    parsed = parsed_arguments(arguments or {})
+    if kind == "modhub":
+        return builtin_parent(name, weights)
+    if kind == "torchvision":
+        return torchvision_parent(name, weights, parsed)
+    if kind == "timm":
+        return timm_parent(name, weights, parsed, fetch)
+    if kind == "hf":
+        if fetch is None:
+            raise ParentError(
+                f"Nothing here can fetch '{source}'.", hint="Call modhub.decompose, or pass `fetch`."
+            )
+        return repository_parent(name, fetch)
+    path, _, called = source.rpartition(":")
+    if path.endswith(".py"):
+        return callable_parent(Path(path), called, weights, parsed)
+    if Path(source).is_dir():
+        return directory_parent(Path(source))
+    raise ParentError(f"'{source}' is no parent that can be read.", hint=GRAMMAR)

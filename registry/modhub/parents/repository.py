@@ -1,0 +1,249 @@
+"""`hf:REPO[@REVISION]`: an image-classification repository of timm or transformers on a Hugging Face hub.
+
+Files come through a `Fetch`; this file asks no hub. Only JSON and safetensors are read, never code, never
+pickles.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from modhub.errors import MissingDependencyError, ModhubError, NotFoundError, ParentError
+from modhub.files import parse_json
+from modhub.manifest import INTERPOLATIONS, InputSpec
+from modhub.manifest.fields import Fields
+from modhub.parents.base import Fetch, ParentSource, distinct_labels
+from modhub.parents.timm import imagenet_labels, timm_input, timm_module
+from modhub.parents.weights import fit_weights, load_weights
+
+__all__ = ["repository_parent"]
+
+WEIGHTS = "model.safetensors"
+RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+"""Pillow's numbers, which preprocessor configs carry."""
+STEERING = frozenset(
+    [
+        "cache_dir",
+        "checkpoint_path",
+        "exportable",
+        "features_only",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "scriptable",
+    ]
+)
+"""What `timm.create_model` takes beside a network's own arguments: files to read and where to fetch them."""
+FETCHING = frozenset(["auto_map", "use_kernels", "use_pretrained_backbone"])
+"""Settings of transformers that reach for weights or code elsewhere; `…_implementation` may name a kernel."""
+
+
+def repository_parent(text: str, fetch: Fetch) -> ParentSource:
+    """`text` is REPO or REPO@REVISION. Raises `ParentError` for a repository that is not an image classifier
+    of timm or transformers, whose files make no sense, or that has its weights as pickles only."""
+    repository, _, revision = text.partition("@")
+    try:
+        found = _parent(repository, revision or None, fetch)
+        if found.input is not None:
+            InputSpec.from_dict(Fields(found.input.to_dict(), f"The input of '{repository}'"))
+    except ModhubError:
+        raise
+    except Exception as error:
+        # Anybody's words go into timm and transformers, which raise whatever they stumble over.
+        reason = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
+        raise ParentError(
+            f"What the files of '{repository}' say makes no sense ({type(error).__name__}: {reason}).",
+            hint="Tell its owner, or choose another repository.",
+        ) from error
+    return found
+
+
+def _parent(repository: str, pinned: str | None, fetch: Fetch) -> ParentSource:
+    config = _json(fetch, repository, pinned, "config.json")
+    if config is None:
+        raise ParentError(
+            f"'{repository}' has no config.json, so it is no image classifier of timm or transformers.",
+            hint="Choose a repository of the task image-classification.",
+        )
+    tensors = _weights(fetch, repository, pinned)
+    license_name = _license(fetch, repository, pinned)
+    if "architecture" in config:
+        return _timm(repository, config, tensors, license_name)
+    if any(str(name).endswith("ForImageClassification") for name in config.get("architectures") or ()):
+        preprocessing = _json(fetch, repository, pinned, "preprocessor_config.json") or {}
+        return _transformers(repository, config, preprocessing, tensors, license_name)
+    kinds = ", ".join(str(name) for name in config.get("architectures") or ["nothing known"])
+    raise ParentError(
+        f"'{repository}' holds {kinds}, not an image classifier of timm or transformers.",
+        hint="Choose a repository of the task image-classification.",
+    )
+
+
+def _timm(
+    repository: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], license_name: str | None
+) -> ParentSource:
+    described = config.get("pretrained_cfg") or {}
+    classes = int(config.get("num_classes") or described.get("num_classes") or 0)
+    name = str(config["architecture"])
+    arguments = {**(config.get("model_args") or {}), "num_classes": classes}
+    if theirs := sorted(STEERING & arguments.keys()):
+        raise ParentError(
+            f"config.json of '{repository}' sets '{theirs[0]}', which is not a repository's to say.",
+            hint="Choose another repository.",
+        )
+    module = timm_module(name, arguments)
+    fit_weights(module, tensors, f"{WEIGHTS} of '{repository}'", name)
+    names = config.get("label_names") or described.get("label_names")
+    labels = distinct_labels([str(each) for each in names]) if names else None
+    return ParentSource(
+        name=repository.rpartition("/")[2],
+        architecture=f"timm:{name}",
+        model=module.eval(),
+        labels=labels or (imagenet_labels() if classes == 1000 else None),
+        input=timm_input({**module.pretrained_cfg, **described}),  # type: ignore[dict-item]
+        license=license_name or (stated if isinstance(stated := described.get("license"), str) else None),
+    )
+
+
+class _Logits(nn.Module):
+    """transformers answer with an object; a classifier with its logits."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(pixel_values=images).logits
+        return logits
+
+
+def _transformers(
+    repository: str,
+    config: Mapping[str, Any],
+    preprocessing: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    license_name: str | None,
+) -> ParentSource:
+    if config.get("auto_map"):
+        raise ParentError(
+            f"'{repository}' needs code that comes with it, which is never run.",
+            hint="Choose a repository of an architecture that transformers itself knows.",
+        )
+    try:
+        transformers = importlib.import_module("transformers")
+    except ImportError:
+        purpose = f"The parent 'hf:{repository}'"
+        raise MissingDependencyError("transformers", purpose=purpose, extra="transformers") from None
+    kind = str(config.get("model_type"))
+    settings = {key: value for key, value in _tame(config).items() if key != "model_type"}
+    try:
+        described = transformers.AutoConfig.for_model(kind, **settings)
+        model = transformers.AutoModelForImageClassification.from_config(described)
+    except (ValueError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ParentError(
+            f"transformers cannot build '{repository}' ({kind}): {reason}",
+            hint="A newer transformers may know it: pip install --upgrade transformers",
+        ) from None
+    fit_weights(model, tensors, f"{WEIGHTS} of '{repository}'", kind)
+    labels = [str(described.id2label[index]) for index in range(len(described.id2label))]
+    return ParentSource(
+        name=repository.rpartition("/")[2],
+        architecture=f"transformers:{kind}",
+        model=_Logits(model).eval(),
+        labels=distinct_labels(labels),
+        input=_preprocessing(preprocessing),
+        license=license_name,
+    )
+
+
+def _tame(value: Any) -> Any:
+    """A config without what has transformers fetch other weights or code."""
+    if isinstance(value, dict):
+        return {
+            key: _tame(one)
+            for key, one in value.items()
+            if not key.endswith("_implementation") and key not in FETCHING
+        }
+    return [_tame(one) for one in value] if isinstance(value, list) else value
+
+
+def _preprocessing(config: Mapping[str, Any]) -> InputSpec | None:
+    """transformers' preprocessor config; None when it does not say a size."""
+    size = config.get("size")
+    size = {"height": size, "width": size} if isinstance(size, int) else dict(size or {})
+    cut = config.get("crop_size") or {}
+    cut = {"height": cut, "width": cut} if isinstance(cut, int) else dict(cut)
+    shortest = size.get("shortest_edge")
+    crop = bool(config.get("do_center_crop")) and "height" in cut
+    if crop:
+        height, width = int(cut["height"]), int(cut["width"])
+        resize = int(shortest or min(size.get("height", height), size.get("width", width)))
+    elif shortest:
+        # ConvNeXT's processor: resize to shortest / crop_pct, then cut; from 384 pixels on, squeeze.
+        height = width = int(shortest)
+        crop = height < 384 and config.get("crop_pct") is not None
+        resize = int(height / float(config["crop_pct"])) if crop else 0
+    elif "height" in size and "width" in size:
+        height, width, resize = int(size["height"]), int(size["width"]), 0
+    else:
+        return None
+    normalised = bool(config.get("do_normalize", True))
+    mean = config.get("image_mean") if normalised else None
+    std = config.get("image_std") if normalised else None
+    interpolation = RESAMPLE.get(config.get("resample", 2), "bicubic")
+    return InputSpec(
+        channels=3,
+        height=height,
+        width=width,
+        mean=tuple(float(value) for value in mean or (0.0,) * 3),
+        std=tuple(float(value) for value in std or (1.0,) * 3),
+        resize=resize or None,
+        crop=crop,
+        interpolation=interpolation if interpolation in INTERPOLATIONS else "bicubic",
+    )
+
+
+def _weights(fetch: Fetch, repository: str, revision: str | None) -> dict[str, Tensor]:
+    try:
+        return load_weights(fetch(repository, revision, WEIGHTS))
+    except NotFoundError:
+        index = _json(fetch, repository, revision, f"{WEIGHTS}.index.json")
+    if index is None:
+        raise ParentError(
+            f"'{repository}' has no {WEIGHTS}; weights as pickles can carry code and are not read.",
+            hint="Ask its owner to convert it (the hub's 'safetensors' bot does it), or convert a copy.",
+        )
+    tensors: dict[str, Tensor] = {}
+    for shard in sorted({str(name) for name in dict(index.get("weight_map") or {}).values()}):
+        tensors |= load_weights(fetch(repository, revision, shard))
+    return tensors
+
+
+def _json(fetch: Fetch, repository: str, revision: str | None, name: str) -> dict[str, Any] | None:
+    try:
+        path: Path = fetch(repository, revision, name)
+    except NotFoundError:
+        return None
+    value = parse_json(path.read_bytes(), f"{name} of '{repository}'")
+    if not isinstance(value, dict):
+        raise ParentError(
+            f"{name} of '{repository}' is not an object.", hint="Take another repository or revision."
+        )
+    return value
+
+
+def _license(fetch: Fetch, repository: str, revision: str | None) -> str | None:
+    try:
+        card = fetch(repository, revision, "README.md").read_text(encoding="utf-8", errors="replace")
+    except NotFoundError:
+        return None
+    front = card.split("\n---", 1)[0] if card.startswith("---") else ""
+    found = re.search(r"^license:\s*['\"]?([\w.+-]+)", front, re.MULTILINE)
+    return found.group(1) if found else None

@@ -1,0 +1,1 @@
+"""A composition's project: modhub.toml, the resolver, and modhub.lock."""

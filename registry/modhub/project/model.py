@@ -1,0 +1,69 @@
+"""What the resolver asks and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from modhub.catalog.releases import Release
+from modhub.manifest import ModuleEntry, RepositoryManifest, TrunkInfo
+from modhub.project.toml import Want
+from modhub.refs import RepositoryId
+
+__all__ = ["Catalogue", "Preferences", "Resolution", "ResolvedModule"]
+
+
+class Catalogue(Protocol):
+    """What the resolver asks; it knows neither hub nor network. Each may raise `HubError`."""
+
+    def releases(self, repository: RepositoryId) -> Sequence[Release]:
+        """Every release, yanked ones too, in any order. Raises `NotFoundError`."""
+
+    def release_at(self, repository: RepositoryId, revision: str) -> Release:
+        """What a tag, branch or commit names. Raises `NotFoundError`."""
+
+    def manifest(self, repository: RepositoryId, commit: str) -> RepositoryManifest:
+        """What the repository held at `commit`."""
+
+    def lost(self, repository: RepositoryId, commit: str) -> Collection[str]:
+        """Files of a commit that are known to be lost."""
+
+    def providers(self, label: str) -> Sequence[RepositoryId]:
+        """Repositories of which some release may have a class that answers to `label`, in any order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """What an older lock chose: commit by repository, repository by label. Wishes, not requirements."""
+
+    commits: Mapping[RepositoryId, str] = field(default_factory=dict)
+    providers: Mapping[str, RepositoryId] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModule:
+    """A want and the module that fulfils it."""
+
+    want: Want
+    repository: RepositoryId
+    release: Release
+    entry: ModuleEntry
+    trunk: TrunkInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """Every want, fulfilled, in the order of the wants."""
+
+    modules: tuple[ResolvedModule, ...]
+
+    @property
+    def releases(self) -> dict[RepositoryId, Release]:
+        """The one release of each repository that has a part in it."""
+        return {module.repository: module.release for module in self.modules}
+
+    @property
+    def trunks(self) -> frozenset[str]:
+        """Content ids of the trunks: as many passes per image."""
+        return frozenset(module.trunk.sha256 for module in self.modules)

@@ -1,0 +1,57 @@
+"""From what is wanted to one release per repository.
+
+The rules, in the order in which they decide:
+
+1. All modules of one repository, however its case is written, come from one release, so that they share a
+   trunk.
+2. A yanked release counts only when a want of that repository pins it (`==1.0.0`, `@v1.0.0`, `@<commit>`);
+   pre-releases as PEP 440 has it.
+3. `Constraints` hold for every module: licence, recorded recall, and the number of trunks together.
+4. Repositories that wants name come first, by name; each takes what the lock had, else its newest release.
+5. Then bare labels, by label: the provider the lock had, else one whose trunk the composition has already,
+   else the best measured (see `modhub.manifest.ranking`); the newest release of a provider before its
+   older ones.
+
+The answer is the first in that order that can be completed; it does not depend on the order of the wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from modhub.project.candidates import Universe
+from modhub.project.explain import explain
+from modhub.project.model import Catalogue, Preferences, Resolution, ResolvedModule
+from modhub.project.search import search
+from modhub.project.toml import Project, Want
+
+__all__ = ["Catalogue", "Preferences", "Resolution", "ResolvedModule", "resolve"]
+
+
+def resolve(
+    project: Project,
+    catalogue: Catalogue,
+    *,
+    prefer: Preferences | None = None,
+    nearest: Callable[[str], Sequence[str]] = lambda _: (),
+) -> Resolution:
+    """Pick a release for every repository and a provider for every bare label.
+
+    `nearest` is asked which classes look like a bare label that nobody provides, for the error's hint.
+
+    Raises `NotFoundError` for a repository, version or class that does not exist, and `ResolutionError` when
+    what exists cannot stand together; the message names the wants that disagree. A repository that a want
+    names raises what is wrong with it; one that only offers a bare label and cannot be read is passed over.
+    """
+    universe = Universe(catalogue, project.constraints)
+
+    def solve(wants: Sequence[Want], max_trunks: int | None) -> tuple[ResolvedModule, ...] | None:
+        return search(wants, universe, prefer or Preferences(), max_trunks)
+
+    found = solve(project.wants, project.constraints.max_trunks)
+    while found is not None and universe.rule_out(found):
+        found = solve(project.wants, project.constraints.max_trunks)
+    if found is None:
+        raise explain(project, universe, solve, nearest)
+    by_label = {module.want.label: module for module in found}
+    return Resolution(tuple(by_label[want.label] for want in project.wants))

@@ -1,0 +1,237 @@
+"""A composed classifier as one file for another runtime: raw images in, label scores out.
+
+Of a classifier that may say "none of these" a second output, `acceptance` (batch,), is below 0 where it does.
+What is written has the preprocessing inside, an open batch size, and the labels and the lock in its metadata.
+It is run beside the original before it appears under its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from modhub import __version__
+from modhub.composition import ComposedClassifier
+from modhub.errors import ExportError, MissingDependencyError, StorageError
+from modhub.files import new_file
+from modhub.manifest import InputSpec
+from modhub.reporter import SILENT, Reporter
+from modhub.runtimes.onnx import METADATA_KEY, OUTPUTS, OnnxClassifier, fit
+
+__all__ = ["FORMATS", "SUFFIXES", "ExportReport", "as_raw_batch", "export_classifier", "natural_size"]
+
+FORMATS = ("onnx", "pt2", "torchscript")
+SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "torchscript": ".pt"}
+_OPSET = 18
+"""The first ONNX opset whose Resize filters against aliasing."""
+
+Answers: TypeAlias = Tensor | tuple[Tensor, ...]
+Written = Callable[[Tensor], Answers]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportReport:
+    """What was written and how it was checked.
+
+    `largest_difference` is the largest absolute difference of an output, over `images` images, between the
+    file run in its own runtime and the classifier run in PyTorch.
+    """
+
+    path: Path
+    format: str
+    bytes: int
+    image_size: tuple[int, int]
+    images: int
+    largest_difference: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "path": str(self.path),
+            "format": self.format,
+            "bytes": self.bytes,
+            "image_size": list(self.image_size),
+            "images": self.images,
+            "largest_difference": self.largest_difference,
+        }
+
+
+def natural_size(specs: Sequence[InputSpec]) -> tuple[int, int]:
+    """The smallest raw image (height, width) from which every trunk gets all the detail it can use."""
+    heights = [spec.resize or spec.height if spec.crop else spec.height for spec in specs]
+    widths = [spec.resize or spec.width if spec.crop else spec.width for spec in specs]
+    return max(heights), max(widths)
+
+
+class _Assessed(nn.Module):
+    """A classifier that may refuse, and as its second answer what it goes by."""
+
+    def __init__(self, classifier: ComposedClassifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.classifier.assess(images)
+
+
+def export_classifier(
+    classifier: nn.Module,
+    labels: Sequence[str],
+    path: Path,
+    *,
+    format: str,  # noqa: A002  (the command line's word)
+    images: Tensor,
+    metadata: Mapping[str, str] | None = None,
+    tolerance: float = 1e-3,
+    reporter: Reporter = SILENT,
+) -> ExportReport:
+    """Write `classifier` to `path` and check it on `images`.
+
+    `images` are raw ones, uint8 (batch ≥ 2, 1 or 3, height, width); height, width and the number of channels
+    of the exported input are theirs. `metadata` (the lock, say) goes into the file beside the labels. Raises
+    `ExportError` for an unknown format, when torch cannot write the classifier, or when a score differs by
+    more than `tolerance`; `MissingDependencyError` when ONNX or its runtime is missing; `StorageError`.
+    """
+    if format not in FORMATS:
+        raise ExportError(f"There is no export format '{format}'.", hint=f"Use one of {', '.join(FORMATS)}.")
+    if len(images) < 2:
+        raise ExportError("An export is checked on at least two images.", hint="Give more images.")
+    facts = {
+        "labels": list(labels),
+        "image_size": [int(images.shape[2]), int(images.shape[3])],
+        "channels": int(images.shape[1]),
+        "modhub": __version__,
+        **(metadata or {}),
+    }
+    if isinstance(classifier, ComposedClassifier) and classifier.reject:
+        facts["false_accept"] = classifier.false_accept
+        classifier = _Assessed(classifier)
+    classifier = classifier.eval()
+    with torch.inference_mode():
+        expected = classifier(images)
+    with reporter.step(f"export to {format}"), new_file(path, large=True) as scratch:
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                # torch warns of its own deprecations while it writes.
+                warnings.simplefilter("ignore")
+                written = _WRITERS[format](classifier, images[:2], scratch, facts)
+                found = written(images)
+        except (MissingDependencyError, StorageError):
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _REFUSALS:
+                raise
+            raise ExportError(
+                f"The classifier cannot be written as {format}: {_first_line(error)}.",
+                hint=f"Try another format: {', '.join(name for name in FORMATS if name != format)}.",
+            ) from error
+        difference = max(
+            float((own - other).abs().max()) for own, other in zip(_each(found), _each(expected), strict=True)
+        )
+        if not difference <= tolerance:
+            raise ExportError(
+                f"The {format} file's scores differ from PyTorch's by {difference:.2g} (allowed: "
+                f"{tolerance:g}), so it was not kept.",
+                hint="Try another format, and report this classifier.",
+            )
+        size = scratch.stat().st_size
+    return ExportReport(
+        path=path,
+        format=format,
+        bytes=size,
+        image_size=(int(images.shape[2]), int(images.shape[3])),
+        images=len(images),
+        largest_difference=difference,
+    )
+
+
+def _write_onnx(classifier: nn.Module, example: Tensor, path: Path, facts: Mapping[str, Any]) -> Written:
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401  (missing is found out before the work, not after)
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(error.name or "onnx", purpose="ONNX export", extra="export") from None
+    # Some versions of the exporter tell stdout what they rewrite, which belongs to whoever called.
+    with contextlib.redirect_stdout(io.StringIO()):
+        program = torch.onnx.export(
+            _exported(classifier, example),
+            dynamo=True,
+            dynamic_shapes=({0: "batch"},),
+            verbose=False,
+            opset_version=_OPSET,
+            input_names=["images"],
+            output_names=list(OUTPUTS if isinstance(classifier, _Assessed) else OUTPUTS[:1]),
+        )
+    if program is None:
+        raise ExportError("torch wrote no ONNX program.")
+    model = program.model_proto
+    model.producer_name, model.producer_version = "modhub", __version__
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(facts, ensure_ascii=False)})
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    written = OnnxClassifier(path)
+    return lambda images: tuple(
+        torch.from_numpy(output) for output in written.outputs(images.numpy()).values()
+    )
+
+
+def _write_pt2(classifier: nn.Module, example: Tensor, path: Path, facts: Mapping[str, Any]) -> Written:
+    # In memory first: on a full disk torch's own writer aborts the process.
+    content = io.BytesIO()
+    torch.export.save(
+        _exported(classifier, example),
+        content,
+        extra_files={METADATA_KEY: json.dumps(facts, ensure_ascii=False)},
+    )
+    path.write_bytes(content.getvalue())
+    return torch.export.load(path).module()
+
+
+def _write_torchscript(
+    classifier: nn.Module, example: Tensor, path: Path, facts: Mapping[str, Any]
+) -> Written:
+    traced = torch.jit.trace(classifier, (example,))  # type: ignore[no-untyped-call]
+    extra = {METADATA_KEY: json.dumps(facts, ensure_ascii=False).encode()}
+    content = io.BytesIO()
+    torch.jit.save(traced, content, _extra_files=extra)
+    path.write_bytes(content.getvalue())
+    loaded: Written = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+    return loaded
+
+
+# What a disk says; an OSError of another kind may be of torch's own.
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)
+_WRITERS: Mapping[str, Callable[[nn.Module, Tensor, Path, Mapping[str, Any]], Written]] = {
+    "onnx": _write_onnx,
+    "pt2": _write_pt2,
+    "torchscript": _write_torchscript,
+}
+
+
+def _exported(classifier: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    return torch.export.export(classifier, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+
+
+def _each(found: Answers) -> tuple[Tensor, ...]:
+    return (found,) if isinstance(found, Tensor) else tuple(found)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__).rstrip(".")
+
+
+def as_raw_batch(images: Sequence[np.ndarray[Any, np.dtype[np.uint8]]], size: tuple[int, int]) -> Tensor:
+    """Images of any sizes, uint8 (height, width, 1 or 3), cut and scaled to one batch of RGB images."""
+    return torch.from_numpy(np.stack([fit(image, size, 3) for image in images]))

@@ -1,0 +1,265 @@
+"""Git LFS: the batch route, uploads to signed addresses (whole or in parts), verification, downloads.
+
+An upload address carries its own right, because clients send no token with it: repository, digest, size and
+time are signed. Bytes count for the repository they were sent to and for no other.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from starlette.responses import JSONResponse, Response
+
+from modhub.errors import IntegrityError
+from modhub.files import sha256_of_bytes, write_text
+from modhub.refs import is_sha256
+from modhub.server.body import batches
+from modhub.server.call import Call
+from modhub.server.describe import repository_path
+from modhub.server.faults import Fault
+from modhub.server.principal import missing_repository
+from modhub.server.resolve import send_file
+from modhub.server.routing import Routes
+from modhub.store.blobs import BlobWriter
+from modhub.store.records import RepositoryKey, RepositoryRecord
+from modhub.store.tree import TreeFile
+
+__all__ = ["routes"]
+
+routes = Routes()
+GIT = "/{web}{namespace}/{name}.git/info/lfs/"
+UPLOAD = "/lfs/{kind}s/{namespace}/{name}/{sha256}/{size}"
+MEDIA = "application/vnd.git-lfs+json"
+OBJECTS_LIMIT = 1000
+MULTIPART_FROM = 512 << 20
+PART = 64 << 20
+PARTS_LIMIT = 10_000
+
+
+@routes.post(GIT + "objects/batch", "/{web}{namespace}/{name}/info/lfs/objects/batch")
+def batch(call: Call) -> Response:
+    record = call.repository("see")
+    body = call.json()
+    operation, objects = body.get("operation"), body.get("objects")
+    if operation not in ("upload", "download"):
+        raise Fault(422, '"operation" must be upload or download')
+    if body.get("hash_algo", "sha256") != "sha256":
+        raise Fault(409, "This hub names objects by sha256 only.")
+    if not isinstance(objects, list) or len(objects) > OBJECTS_LIMIT:
+        raise Fault(413, f'"objects" must be a list of at most {OBJECTS_LIMIT} objects')
+    action = "write" if operation == "upload" else "read"
+    if operation == "upload" and _proposes(body) and call.principal.role in ("write", "admin"):
+        action = "read" if call.principal.name else "write"
+    record = call.repository(action)
+    if operation == "upload":
+        call.state.refuse_when_read_only()
+    transfers = body.get("transfers")
+    multipart = isinstance(transfers, list) and "multipart" in transfers
+    answers, chosen = [], "basic"
+    oids = [one.get("oid") for one in objects if isinstance(one, dict)]
+    known = call.state.store.find_blobs(record.key, [oid for oid in oids if isinstance(oid, str)])
+    for one in objects:
+        answer = _object(call, record, one, operation, multipart, known)
+        answers.append(answer)
+        if "chunk_size" in answer.get("actions", {}).get("upload", {}).get("header", {}):
+            chosen = "multipart"
+    document = {"transfer": chosen, "objects": answers, "hash_algo": "sha256"}
+    return JSONResponse(document, media_type=MEDIA)
+
+
+def _proposes(body: dict[str, Any]) -> bool:
+    ref = body.get("ref")
+    name = ref.get("name") if isinstance(ref, dict) else None
+    return isinstance(name, str) and name.startswith("refs/pr/")
+
+
+def _object(
+    call: Call,
+    record: RepositoryRecord,
+    one: object,
+    operation: str,
+    multipart: bool,
+    there: Mapping[str, TreeFile],
+) -> dict[str, Any]:
+    oid = one.get("oid") if isinstance(one, dict) else None
+    size = one.get("size") if isinstance(one, dict) else None
+    if not isinstance(oid, str) or not is_sha256(oid) or not isinstance(size, int) or not _is_size(size):
+        message = "An object has an oid (sha256) and a size."
+        return {"oid": str(oid)[:64], "size": 0, "error": {"code": 422, "message": message}}
+    answer: dict[str, Any] = {"oid": oid, "size": size, "authenticated": True}
+    known = there[oid].size if oid in there else None
+    if operation == "download":
+        if known is None:
+            return {**answer, "error": {"code": 404, "message": "Object does not exist."}}
+        signature = call.state.signer.sign("download", record.key.path, oid)
+        query = urlencode({"signature": signature})
+        href = f"{call.base_url}{_place(record, oid, known)}?{query}"
+        return {**answer, "size": known, "actions": {"download": {"href": href}}}
+    if known is not None:
+        if known != size:
+            return {**answer, "error": {"code": 422, "message": f"This object has {known} bytes."}}
+        return answer
+    if size > call.state.options.upload_limit:
+        return {**answer, "error": {"code": 422, "message": "The object is larger than this hub takes."}}
+    return {**answer, "actions": _upload(call, record, oid, size, multipart)}
+
+
+def _is_size(size: object) -> bool:
+    return isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 1 << 50
+
+
+def _place(record: RepositoryRecord, oid: str, size: int) -> str:
+    return f"/lfs/{record.kind}s/{quote(str(record.id))}/{oid}/{size}"
+
+
+def _upload(call: Call, record: RepositoryRecord, oid: str, size: int, multipart: bool) -> dict[str, Any]:
+    place = call.base_url + _place(record, oid, size)
+    parts = ("upload", record.key.path, oid, str(size))
+    query = urlencode({"signature": call.state.signer.sign(*parts)})
+    verify = {"href": f"{call.base_url}/{repository_path(record)}.git/info/lfs/verify"}
+    if authorization := call.request.headers.get("authorization"):
+        verify = {**verify, "header": {"Authorization": authorization}}  # type: ignore[dict-item]
+    chunk = max(PART, -(-size // PARTS_LIMIT))
+    if not multipart or size < MULTIPART_FROM:
+        return {"upload": {"href": f"{place}?{query}"}, "verify": verify}
+    header = {"chunk_size": str(chunk)}
+    for number in range(1, -(-size // chunk) + 1):
+        header[str(number)] = f"{place}/{number}?{query}&chunk={chunk}"
+    return {"upload": {"href": f"{place}?{query}&chunk={chunk}", "header": header}, "verify": verify}
+
+
+@routes.post(GIT + "verify", "/{web}{namespace}/{name}/info/lfs/verify")
+def verify(call: Call) -> Response:
+    record = call.repository("see")
+    body = call.json()
+    oid, size = body.get("oid"), body.get("size")
+    known = call.state.store.find_blob(record.key, oid) if isinstance(oid, str) else None
+    if known is None or known.size != size:
+        raise Fault(404, "The object is not here in this size.")
+    return JSONResponse({}, media_type=MEDIA)
+
+
+@routes.stream("PUT", UPLOAD)
+async def put(call: Call) -> Response:
+    upload = await call.in_thread(_Upload, call)
+    writer: BlobWriter = await call.in_thread(upload.open)
+    try:
+        async for chunk in batches(call.request, limit=upload.size):
+            call.state.metrics.count("received", len(chunk))
+            await call.in_thread(writer.write, chunk)
+        await call.in_thread(upload.finish, writer)
+    finally:
+        writer.__exit__(None, None, None)
+    return Response(status_code=200, headers={"ETag": f'"{upload.sha256}"'})
+
+
+@routes.stream("PUT", UPLOAD + "/{part}")
+async def put_part(call: Call) -> Response:
+    """One part, kept as a file until the whole is put together."""
+    upload = await call.in_thread(_Upload, call)
+    number, expected = upload.part(call.values["part"])
+    path = upload.folder() / f"{number}.part"
+    writer: BlobWriter = await call.in_thread(call.state.store.upload)
+    try:
+        total = 0
+        async for chunk in batches(call.request, limit=expected):
+            total += len(chunk)
+            call.state.metrics.count("received", len(chunk))
+            await call.in_thread(writer.write, chunk)
+        if total != expected:
+            raise Fault(422, f"Part {number} should have {expected} bytes, not {total}.")
+        blob = await call.in_thread(writer.finish)
+        await call.in_thread(write_text, path, blob.sha256)
+    finally:
+        writer.__exit__(None, None, None)
+    return Response(status_code=200, headers={"ETag": f'"{blob.sha256}"'})
+
+
+@routes.stream("POST", UPLOAD)
+async def complete(call: Call) -> Response:
+    """Put the parts together. `{oid, parts: [{partNumber, etag}]}`."""
+    upload = await call.in_thread(_Upload, call)
+    async for _ in batches(call.request, limit=1 << 20):
+        pass
+    await call.in_thread(upload.assemble)
+    return JSONResponse({"oid": upload.sha256}, media_type=MEDIA)
+
+
+@routes.get(UPLOAD)
+def download(call: Call) -> Response:
+    """A signed address for one object; what git-lfs is sent to."""
+    key = call.key()
+    sha256 = call.values["sha256"]
+    call.state.signer.check(call.one("signature"), "download", key.path, sha256)
+    file = None if call.find(key) is None else call.state.store.find_blob(key, sha256)
+    if file is None:
+        raise missing_repository(call.principal)
+    return send_file(call, replace(file, lfs=True), {}, "application/octet-stream", "")
+
+
+class _Upload:
+    """What a signed address allows. Raises `Fault` 403 unless the signature fits everything else."""
+
+    def __init__(self, call: Call) -> None:
+        self.store = call.state.store
+        self.root = call.state.root
+        self.key: RepositoryKey = call.key()
+        self.sha256, size = call.values["sha256"], call.values["size"]
+        call.state.signer.check(call.one("signature"), "upload", self.key.path, self.sha256, size)
+        call.state.refuse_when_read_only()
+        if call.find(self.key) is None:
+            raise missing_repository(call.principal)
+        self.size = int(size)
+        chunk = call.one("chunk", str(PART))
+        if not re.fullmatch(r"[1-9][0-9]{0,15}", chunk) or -(-self.size // int(chunk)) > PARTS_LIMIT:
+            raise Fault(400, "The parts have an odd size.")
+        self.chunk = int(chunk)
+
+    def open(self) -> BlobWriter:
+        return self.store.upload(size=self.size)
+
+    def finish(self, writer: BlobWriter) -> None:
+        self.store.note_upload(self.key, writer.finish(sha256=self.sha256))
+
+    def folder(self) -> Path:
+        # The names of repository and owner together may be longer than a file's may be.
+        whose = sha256_of_bytes(self.key.path.encode())
+        return self.root / "staging" / f"multipart-{whose}-{self.sha256}-{self.chunk}"
+
+    def part(self, text: str) -> tuple[int, int]:
+        """Number and size of a part."""
+        count = -(-self.size // self.chunk)
+        if not re.fullmatch(r"[1-9][0-9]{0,5}", text) or int(text) > count:
+            raise Fault(400, f"There are parts 1 to {count}.")
+        number = int(text)
+        return number, min(self.chunk, self.size - (number - 1) * self.chunk)
+
+    def assemble(self) -> None:
+        # Whoever missed the answer asks again, and of two who send the same one comes second.
+        known = self.store.find_blob(self.key, self.sha256)
+        if known is None or known.size != self.size:
+            self._join()
+        shutil.rmtree(self.folder(), ignore_errors=True)
+
+    def _join(self) -> None:
+        count = -(-self.size // self.chunk)
+        with self.open() as writer:
+            for number in range(1, count + 1):
+                try:
+                    digest = (self.folder() / f"{number}.part").read_text()
+                except FileNotFoundError:
+                    raise Fault(422, f"Part {number} of {count} is missing; send it again.") from None
+                with self.store.blobs.open(digest) as stream:
+                    while chunk := stream.read(1 << 20):
+                        writer.write(chunk)
+            try:
+                self.finish(writer)
+            except IntegrityError:
+                shutil.rmtree(self.folder(), ignore_errors=True)
+                raise

@@ -1,0 +1,41 @@
+"""For those who run the server: is it well, and what has it been doing."""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from modhub.server.call import Call
+from modhub.server.routing import Routes
+from modhub.store.disk import disk_errors
+from modhub.store.index import Query
+
+__all__ = ["routes"]
+
+routes = Routes()
+
+
+@routes.get("/healthz")
+def health(call: Call) -> Response:
+    """200 when the store can be read; anything else reaches the caller as 5xx."""
+    call.state.store.index.count(Query(kind="model", author="healthz", visible=()))
+    return JSONResponse({"status": "ok", "read_only": call.state.options.read_only})
+
+
+@routes.get("/metrics")
+def metrics(call: Call) -> Response:
+    """Prometheus text. It says how many repositories there are, private ones too, but none of their names."""
+    index = call.state.store.index
+    with disk_errors(call.state.root):
+        disk = shutil.disk_usage(call.state.root)
+    gauges = {
+        'modhub_repositories{kind="model"}': float(index.count(Query(kind="model"))),
+        'modhub_repositories{kind="dataset"}': float(index.count(Query(kind="dataset"))),
+        "modhub_stored_bytes": float(call.state.stored_bytes()),
+        "modhub_disk_bytes": float(disk.total),
+        "modhub_disk_free_bytes": float(disk.free),
+        "modhub_uptime_seconds": time.time() - call.state.started,
+    }
+    return PlainTextResponse(call.state.metrics.text(gauges), media_type="text/plain; version=0.0.4")

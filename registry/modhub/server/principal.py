@@ -1,0 +1,84 @@
+"""Who asks, and the one place that says what they may do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from modhub.server.faults import Fault
+from modhub.store.records import RepositoryRecord
+
+__all__ = ["ANONYMOUS", "ROLES", "Principal", "authorize", "authorize_namespace", "missing_repository"]
+
+ROLES = ("read", "write", "admin")
+ACTIONS = ("see", "read", "write")
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A user as a token speaks for them; `name` is None for somebody without one."""
+
+    name: str | None
+    role: str
+    organisations: tuple[str, ...] = ()
+    token: str = ""
+
+    @property
+    def admin(self) -> bool:
+        """Whether every door is open."""
+        return self.role == "admin"
+
+    @property
+    def namespaces(self) -> frozenset[str]:
+        """Namespaces this principal belongs to, in lower case."""
+        names = () if self.name is None else (self.name, *self.organisations)
+        return frozenset(name.lower() for name in names)
+
+    def belongs_to(self, namespace: str) -> bool:
+        """Whether `namespace` is the user's own or an organisation of theirs; an admin belongs everywhere."""
+        return self.admin or namespace.lower() in self.namespaces
+
+
+ANONYMOUS = Principal(None, "read")
+
+
+def authorize(principal: Principal, repository: RepositoryRecord, action: str) -> None:
+    """Let `principal` pass or raise the `Fault` to answer with.
+
+    Actions: `see` (name, tags, file names, card), `read` (the files' content; gates count), `write`
+    (everything that changes something). Who may not see a repository is told what they would be told if it
+    did not exist.
+    """
+    settings = repository.settings
+    member = principal.belongs_to(repository.id.namespace)
+    if settings.private and not member:
+        raise missing_repository(principal)
+    if action == "see" or (action == "read" and (member or not settings.gated)):
+        return
+    if action == "read":
+        if settings.gated == "auto" and principal.name is not None:
+            return
+        readers = {name.lower() for name in settings.readers}
+        if principal.name is not None and principal.name.lower() in readers:
+            return
+        raise Fault(
+            401 if principal.name is None else 403,
+            f"Access to {repository.kind} {repository.id} is restricted and you are not in the authorized "
+            "list.",
+            code="GatedRepo",
+        )
+    authorize_namespace(principal, repository.id.namespace)
+
+
+def authorize_namespace(principal: Principal, namespace: str) -> None:
+    """Whether `principal` may create and change repositories below `namespace`."""
+    if principal.name is None:
+        raise Fault(401, "Log in first: this needs a token that may write.")
+    if principal.role not in ("write", "admin"):
+        raise Fault(403, "This token may only read.")
+    if not principal.belongs_to(namespace):
+        raise Fault(403, f"You don't have the rights to change anything under the namespace '{namespace}'.")
+
+
+def missing_repository(principal: Principal) -> Fault:
+    """The one answer for a repository that is not there and for one that is not theirs to see."""
+    return Fault(401 if principal.name is None else 404, "Repository not found", code="RepoNotFound")

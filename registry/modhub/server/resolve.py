@@ -1,0 +1,150 @@
+"""Files by address: GET, HEAD, ranges, ETags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import PurePosixPath
+from typing import BinaryIO
+from urllib.parse import quote
+
+import anyio.to_thread
+from starlette.responses import Response, StreamingResponse
+
+from modhub.errors import StorageError
+from modhub.server.api_files import missing_file
+from modhub.server.call import Call
+from modhub.server.faults import Fault
+from modhub.server.routing import Routes
+from modhub.store.tree import TreeFile
+
+__all__ = ["routes", "send_file"]
+
+routes = Routes()
+AT_ONCE = 256 << 10
+PIECE = 512 << 10
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z")
+_TEXT = frozenset(
+    [
+        ".cfg",
+        ".csv",
+        ".gitattributes",
+        ".gitignore",
+        ".html",
+        ".ini",
+        ".js",
+        ".json",
+        ".jsonl",
+        ".lock",
+        ".md",
+        ".py",
+        ".svg",
+        ".toml",
+        ".txt",
+        ".xml",
+        ".yaml",
+        ".yml",
+    ]
+)
+_IMAGES = {
+    ".gif": "image/gif",
+    ".jpeg": "image/jpeg",
+    ".jpg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+}
+# Whatever somebody uploaded is shown as text or not at all, and may do nothing.
+POLICY = "default-src 'none'; sandbox"
+
+
+@routes.get(
+    "/{web}{namespace}/{name}/resolve/{revision}/{path*}", "/{web}{namespace}/{name}/raw/{revision}/{path*}"
+)
+def resolve(call: Call) -> Response:
+    record = call.repository("read")
+    commit = call.commit_of(record, call.values["revision"])
+    path = call.values["path"]
+    file = call.state.store.tree(record.key, commit).get(path)
+    if file is None:
+        raise missing_file(path, commit)
+    if call.request.headers.get("x-hf-download-counter") and call.request.method == "GET":
+        # A disk that is full or may not be written to still has the file.
+        with suppress(StorageError):
+            call.state.store.count_download(record.key)
+    headers = {"X-Repo-Commit": commit}
+    if file.lfs:
+        headers |= {"X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": str(file.size)}
+    media = _media_type(PurePosixPath(path), file)
+    return send_file(call, file, headers, media, PurePosixPath(path).name)
+
+
+def _media_type(path: PurePosixPath, file: TreeFile) -> str:
+    suffix = path.suffix.lower() or path.name.lower()
+    if suffix in _TEXT and not file.lfs:
+        return "text/plain; charset=utf-8"
+    return _IMAGES.get(suffix, "application/octet-stream")
+
+
+def send_file(call: Call, file: TreeFile, headers: dict[str, str], media: str, name: str) -> Response:
+    """The file or the wanted range of it; big ones flow, small ones come at once."""
+    etag = f'"{file.sha256 if file.lfs else file.oid}"'
+    headers = {
+        **headers,
+        "ETag": etag,
+        "Accept-Ranges": "bytes",
+        "Content-Type": media,
+        "Content-Security-Policy": POLICY,
+        "Access-Control-Expose-Headers": "X-Repo-Commit, X-Linked-Etag, X-Linked-Size, ETag, Content-Range",
+        "Cache-Control": "private, no-cache",
+    }
+    if name:
+        headers["Content-Disposition"] = f"inline; filename*=UTF-8''{quote(name, safe='')}"
+    if _is_held(call.request.headers.get("if-none-match", ""), etag):
+        return Response(status_code=304, headers=headers)
+    start, stop, status = _wanted(call, file.size, etag)
+    if status == 206:
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.size}"
+    headers["Content-Length"] = str(stop - start)
+    if call.request.method == "HEAD":
+        return Response(status_code=status, headers=headers)
+    stream = call.state.store.open(file.sha256, start)
+    if stop - start <= AT_ONCE:
+        with stream:
+            return Response(stream.read(stop - start), status, headers)
+    return StreamingResponse(_pieces(stream, stop - start), status, headers)
+
+
+def _is_held(given: str, etag: str) -> bool:
+    """Whether `If-None-Match` names what is here; a proxy that compresses calls it weak."""
+    return any(one.strip().removeprefix("W/") in (etag, "*") for one in given.split(","))
+
+
+def _wanted(call: Call, size: int, etag: str) -> tuple[int, int, int]:
+    """First byte, the byte after the last, and the status. Several ranges at once are answered in full."""
+    header = call.request.headers.get("range", "")
+    condition = call.request.headers.get("if-range", etag)
+    match = _RANGE.match(header.replace(" ", ""))
+    if match is None or condition != etag or not (match[1] or match[2]):
+        return 0, size, 200
+    if match[1]:
+        start = int(match[1])
+        stop = min(int(match[2]) + 1 if match[2] else size, size)
+    else:
+        start, stop = max(0, size - int(match[2])), size
+    if start >= size or start >= stop:
+        raise Fault(416, "The range lies outside the file.", headers={"Content-Range": f"bytes */{size}"})
+    return start, stop, 206
+
+
+async def _pieces(stream: BinaryIO, left: int) -> AsyncIterator[bytes]:
+    try:
+        while left > 0:
+            piece = await anyio.to_thread.run_sync(stream.read, min(PIECE, left))
+            if not piece:
+                # The connection breaks off: better than a short file that looks whole.
+                raise OSError("a stored file is shorter than its record says")
+            left -= len(piece)
+            yield piece
+    finally:
+        stream.close()

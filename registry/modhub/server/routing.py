@@ -1,0 +1,139 @@
+"""Routes on the raw path: revisions and file paths come with `/` percent-encoded and must stay in one piece.
+
+A pattern is written as it is read: `/api/{kind}s/{namespace}/{name}/tree/{revision}/{path*}`. `{x}` is one
+segment, `{x*}` one or more; `{kind}` is `model` or `dataset`, `{web}` is nothing or `datasets/` before an
+id. A revision of several plain segments (`refs/pr/1`) is understood too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from starlette.responses import Response
+
+from modhub.server.faults import Fault, nothing_here
+
+if TYPE_CHECKING:
+    from modhub.server.call import Call
+
+__all__ = ["Match", "Route", "Router", "Routes"]
+
+_FIELD = re.compile(r"\{(\w+)(\*?)\}")
+_SPECIAL = {
+    "kind": r"(?P<kind>model|dataset)",
+    "web": r"(?P<web>(?:datasets/)?)",
+    "revision": r"(?P<revision>refs/(?:pr|heads|tags|convert)/[^/]+|[^/]+)",
+}
+
+SyncHandler = Callable[["Call"], Response]
+AsyncHandler = Callable[["Call"], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One thing the server does. `body_limit` is in bytes; a streaming handler reads the body itself."""
+
+    method: str
+    pattern: str
+    handler: SyncHandler | AsyncHandler
+    body_limit: int
+    streams: bool
+    expression: re.Pattern[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The route of a request and the decoded pieces of its path."""
+
+    route: Route
+    values: dict[str, str]
+
+
+class Routes:
+    """Collects the routes of one file, in the order in which they are tried."""
+
+    def __init__(self) -> None:
+        self.all: list[Route] = []
+
+    def get(self, *patterns: str) -> Callable[[SyncHandler], SyncHandler]:
+        return self.on("GET", *patterns)
+
+    def post(self, *patterns: str, body_limit: int = 1 << 20) -> Callable[[SyncHandler], SyncHandler]:
+        return self.on("POST", *patterns, body_limit=body_limit)
+
+    def on(
+        self, method: str, *patterns: str, body_limit: int = 1 << 20
+    ) -> Callable[[SyncHandler], SyncHandler]:
+        """A handler that runs in a worker thread once the body (at most `body_limit` bytes) is there."""
+
+        def register(handler: SyncHandler) -> SyncHandler:
+            for pattern in patterns:
+                self.all.append(Route(method, pattern, handler, body_limit, False, _compile(pattern)))
+            return handler
+
+        return register
+
+    def stream(self, method: str, *patterns: str) -> Callable[[AsyncHandler], AsyncHandler]:
+        """A handler on the event loop that reads the body piece by piece."""
+
+        def register(handler: AsyncHandler) -> AsyncHandler:
+            for pattern in patterns:
+                self.all.append(Route(method, pattern, handler, 0, True, _compile(pattern)))
+            return handler
+
+        return register
+
+
+class Router:
+    """All routes of the server."""
+
+    def __init__(self, *groups: Routes) -> None:
+        self.routes = tuple(route for group in groups for route in group.all)
+
+    def match(self, method: str, raw_path: str) -> Match:
+        """The route for a request; HEAD is answered wherever GET is. Raises `Fault` 400, 404 or 405."""
+        allowed: set[str] = set()
+        wanted = "GET" if method == "HEAD" else method
+        for route in self.routes:
+            found = route.expression.match(raw_path)
+            if found is None:
+                continue
+            if route.method != wanted:
+                allowed.add(route.method)
+                continue
+            return Match(route, {name: _decoded(text or "") for name, text in found.groupdict().items()})
+        if allowed:
+            allowed |= {"HEAD"} if "GET" in allowed else set()
+            raise Fault(405, f"{method} is not allowed here.", headers={"Allow": ", ".join(sorted(allowed))})
+        raise nothing_here(_code_for(raw_path))
+
+
+def _code_for(raw_path: str) -> str:
+    """An id of one segment is a repository that cannot exist; clients want to hear it that way."""
+    single = re.match(r"/api/(?:models|datasets|spaces|kernels)/[^/]+(?:/(?:revision|tree)/.*)?\Z", raw_path)
+    web = re.match(r"/(?:(?:datasets|spaces|kernels)/)?[^/]+(?:/[^/]+)?/resolve/", raw_path)
+    return "RepoNotFound" if single or web else ""
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    text, last = "", 0
+    for found in _FIELD.finditer(pattern):
+        text += re.escape(pattern[last : found.start()])
+        name, many = found.groups()
+        text += _SPECIAL.get(name) or (f"(?P<{name}>.+)" if many else f"(?P<{name}>[^/]+)")
+        last = found.end()
+    return re.compile(text + re.escape(pattern[last:]) + r"/?\Z", re.DOTALL)
+
+
+def _decoded(text: str) -> str:
+    try:
+        value = unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise Fault(400, "The address is not UTF-8.") from None
+    if "\0" in value:
+        raise Fault(400, "The address has a zero byte.")
+    return value

@@ -1,0 +1,167 @@
+"""Running the application under uvicorn, with limits on connections that say nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from modhub.errors import HubError
+from modhub.server.application import create_app
+from modhub.server.state import DEFAULTS, Options
+
+__all__ = ["Listening", "serve"]
+
+HEADER_SECONDS = 20.0
+UNREAD_SECONDS = 120.0
+"""How long a client may leave what it was sent, half a mebibyte at the most, lying about."""
+HEADER_BYTES = 32 << 10
+KEEP_ALIVE_SECONDS = 30
+CONNECTIONS = 2000
+
+
+class _PatientForAWhile(H11Protocol):
+    """A connection is closed on which a request's headers are not complete after some seconds, or on which
+    nobody takes what is sent: it would be held, and the file behind it, for as long as somebody likes."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # uvicorn's log would show queries, and with them signed addresses.
+        self.access_log = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # What follows an answer is the beginning of the next request.
+        if self._deadline is None and self._between_requests:
+            self._wait()
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if not self._between_requests:
+            self._stop_waiting()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # Not closed, which would wait for what is left to be taken.
+        self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._stop_minding()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        self._stop_minding()
+        super().connection_lost(exc)
+
+    @property
+    def _between_requests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _wait(self) -> None:
+        self._deadline = self.loop.call_later(HEADER_SECONDS, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _stop_minding(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _give_up(self) -> None:
+        if self._between_requests and not self.transport.is_closing():
+            self.transport.close()
+
+
+class Listening:
+    """A server that has its address and waits for `run`; `stop` may be called from any thread."""
+
+    def __init__(self, root: Path, host: str, port: int, options: Options = DEFAULTS) -> None:
+        """Port 0 takes a free one. Raises `HubError` when the address cannot be used."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        # asyncio turns Nagle's algorithm off (40 ms an answer) only where the protocol is named.
+        self._listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._listener.bind((host, port))
+        except (OSError, OverflowError) as error:
+            self._listener.close()
+            raise HubError(
+                f"The address {host}:{port} cannot be used: {error}.",
+                hint="Choose another with --host and --port.",
+            ) from error
+        # No host means every one; it is shown as what it was taken for.
+        bound, taken = self._listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host or bound
+        self.address = f"http://{shown}:{taken}"
+        self.app = create_app(root, options)
+        http: Any = _PatientForAWhile
+        config = uvicorn.Config(
+            self.app,
+            http=http,
+            ws="none",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            # Who speaks to the server is the proxy's affair; the scheme it reports is believed.
+            proxy_headers=True,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            limit_concurrency=CONNECTIONS,
+            h11_max_incomplete_event_size=HEADER_BYTES,
+            timeout_graceful_shutdown=20,
+        )
+        self._server = _Server(config)
+
+    def run(self, started: Callable[[str], None] = lambda address: None) -> None:
+        """Answer until `stop` or a signal; `started` is called once connections are accepted."""
+        self._server.tell = lambda: started(self.address)
+        with self._listener:
+            try:
+                self._server.run(sockets=[self._listener])
+            except KeyboardInterrupt:
+                # Told to end, and what was begun is answered: that is how a server ends. Before it answered
+                # anybody, it is an interruption like any other.
+                if not self._server.started:
+                    raise
+
+    def stop(self) -> None:
+        """Finish what is being answered, then return from `run`."""
+        self._server.should_exit = True
+
+
+def serve(
+    root: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    options: Options = DEFAULTS,
+    started: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Serve the store at `root` until the process is told to stop; port 0 takes a free one.
+
+    `started` is called with the address once connections are accepted. Raises `HubError` when the address
+    cannot be used.
+    """
+    Listening(root, host, port, options).run(started)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.tell: Callable[[], None] = lambda: None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.tell()

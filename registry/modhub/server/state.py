@@ -1,0 +1,106 @@
+"""What all requests share."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from modhub.errors import AccessError, HubError
+from modhub.server.accounts import Accounts
+from modhub.server.faults import Fault
+from modhub.server.metrics import Metrics
+from modhub.server.principal import ANONYMOUS, Principal
+from modhub.server.signing import Signer
+from modhub.store.store import Store
+
+__all__ = ["DEFAULTS", "Options", "State"]
+
+SESSION_SECONDS = 12 * 3600
+SIZES_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a server behaves.
+
+    `public_url` is the address clients see when it is not the one in their Host header (a proxy that rewrites
+    it); `upstream` is an endpoint of the Hugging Face Hub protocol to pull through from, with its `token`.
+    Raises `HubError` where one is no address.
+    """
+
+    read_only: bool = False
+    public_url: str = ""
+    upstream: str = ""
+    upstream_token: str | None = None
+    upload_limit: int = 1 << 40
+
+    def __post_init__(self) -> None:
+        for address in (self.public_url, "" if self.upstream == "hf" else self.upstream):
+            if address and not _is_address(address):
+                raise HubError(
+                    f"'{address}' is no address of a hub.",
+                    hint="Write it as https://host or http://host:port.",
+                )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        known = parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+    plain = not (parts.username or parts.password or parts.query or parts.fragment)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and known and plain
+
+
+DEFAULTS = Options()
+
+
+class State:
+    """The store at `root`, its accounts, and what the server counts."""
+
+    def __init__(self, root: Path, options: Options = DEFAULTS) -> None:
+        self.store = Store(root)
+        self.root = self.store.root
+        self.options = options
+        self.accounts = Accounts(self.root)
+        self.signer = Signer(self.root)
+        self.metrics = Metrics()
+        self.started = time.time()
+        # What the front page counted lately, and when: see modhub.server.web.front.
+        self.facets: dict[tuple[object, ...], tuple[float, list[tuple[str, int]]]] = {}
+        self._stored: tuple[float, int] | None = None
+        self._counting = threading.Lock()
+
+    def stored_bytes(self) -> int:
+        """Bytes of all contents, each counted once. A large store takes seconds to walk: what was counted
+        some minutes ago is good enough, and of those who ask at once one counts."""
+        with self._counting:
+            if self._stored is None or time.monotonic() - self._stored[0] > SIZES_SECONDS:
+                blobs = self.store.blobs
+                # None: a gc has just taken it.
+                size = sum(blobs.size(sha256) or 0 for sha256 in blobs.all())
+                self._stored = (time.monotonic(), size)
+            return self._stored[1]
+
+    def refuse_when_read_only(self) -> None:
+        """Raises `Fault` 403 on a server that only reads."""
+        if self.options.read_only:
+            raise Fault(403, "This hub is read-only.")
+
+    def new_session(self, token: str) -> str:
+        """A cookie for a browser that showed `token`; it dies with the token. Raises `AccessError`."""
+        principal = self.accounts.principal(token)
+        return f"{principal.token}.{self.signer.sign('session', principal.token, lifetime=SESSION_SECONDS)}"
+
+    def session_principal(self, session: str) -> Principal:
+        """Whom a cookie speaks for; a stale one is nobody's."""
+        identity, _, signature = session.partition(".")
+        try:
+            self.signer.check(signature, "session", identity)
+            return self.accounts.principal_of(identity)
+        except (Fault, AccessError):
+            return ANONYMOUS

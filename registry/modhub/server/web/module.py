@@ -1,0 +1,126 @@
+"""A module's page: what it keeps, what it shares, how it is calibrated, how to pull it."""
+
+from __future__ import annotations
+
+import shlex
+from difflib import get_close_matches
+from typing import Any
+
+from starlette.responses import Response
+
+from modhub.errors import ModhubError
+from modhub.manifest import Calibration, ModuleEntry, RepositoryManifest
+from modhub.manifest.card import ref_of
+from modhub.server.call import Call
+from modhub.server.faults import Fault, fault_of
+from modhub.server.routing import Routes
+from modhub.server.shelf import Shelf, newest
+from modhub.server.web.pictures import (
+    calibration_picture,
+    mask_picture,
+    overlap,
+    overlap_picture,
+)
+from modhub.server.web.render import literal, page
+from modhub.server.web.repository import may_read, parts_of, pin, release_at
+from modhub.store.records import RepositoryRecord
+from modhub.store.tree import Tree
+
+__all__ = ["routes"]
+
+routes = Routes()
+SIBLINGS = 24
+_UNSEEN: dict[str, Any] = {"mask": None, "matrix": None, "closest": []}
+
+
+@routes.get("/{namespace}/{name}/modules/{slug}")
+def module(call: Call) -> Response:
+    record = call.repository("see")
+    store = call.state.store
+    shelf = Shelf(store)
+    releases = shelf.releases(record)
+    standing = newest(releases)
+    revision = call.one("revision")
+    commit = call.commit_of(record, revision or (standing.commit if standing else "main"))
+    manifest = shelf.manifest(record, commit)
+    entry = None if manifest is None else _entry(manifest, call.values["slug"])
+    if manifest is None or entry is None:
+        wanted = call.values["slug"][:100]
+        near = get_close_matches(wanted, [one.slug for one in manifest.modules] if manifest else [], n=5)
+        hint = f" Nearest: {', '.join(near)}." if near else ""
+        raise Fault(404, f"There is no module '{wanted}' in {record.id}.{hint}")
+    readable = may_read(call, record)
+    release = release_at(releases, commit)
+    ref = ref_of(str(record.id), entry) + pin(revision, release, standing, commit)
+    details, trouble = None, ""
+    if readable:
+        try:
+            details = shelf.module(record, commit, entry)
+        except ModhubError as error:
+            trouble = fault_of(error).message
+    return page(
+        call,
+        "module.html",
+        title=f"{entry.label} of {record.id}{f' {release}' if release else ''}",
+        record=record,
+        here=parts_of(record),
+        commit=commit,
+        revision=revision,
+        release=release,
+        standing=standing,
+        manifest=manifest,
+        entry=entry,
+        trunk=manifest.trunk_of(entry),
+        details=details,
+        trouble=trouble,
+        readable=readable,
+        ref=ref,
+        in_shell=shlex.quote(ref),
+        in_python=literal(ref),
+        calibration=None if details is None else _calibration(details.calibration),
+        **(_pictures(shelf, record, commit, manifest, entry) if readable else _UNSEEN),
+    )
+
+
+def _entry(manifest: RepositoryManifest, name: str) -> ModuleEntry | None:
+    return next((entry for entry in manifest.modules if entry.slug == name or entry.answers_to(name)), None)
+
+
+def _pictures(
+    shelf: Shelf, record: RepositoryRecord, commit: str, manifest: RepositoryManifest, entry: ModuleEntry
+) -> dict[str, Any]:
+    tree: Tree = shelf.store.tree(record.key, commit)
+    own = shelf.mask(tree, entry)
+    if own is None:
+        return _UNSEEN
+    trunk = manifest.trunk_of(entry).sha256
+    kin = [one for one in manifest.modules if manifest.trunk_of(one).sha256 == trunk]
+    place = kin.index(entry)
+    start = max(0, min(place - SIBLINGS // 2, len(kin) - SIBLINGS))
+    shown = [
+        (one.label, mask)
+        for one in kin[start : start + SIBLINGS]
+        if (mask := shelf.mask(tree, one)) is not None and len(mask) == len(own)
+    ]
+    labels = [label for label, _ in shown]
+    matrix, closest = None, []
+    if len(shown) > 1:
+        shares, row = overlap([mask for _, mask in shown]), labels.index(entry.label)
+        matrix = overlap_picture(labels, shares, row)
+        # Said in words, too: for whoever cannot see the squares, or tell them apart.
+        order = sorted(range(len(labels)), key=lambda column: -shares[row, column])
+        closest = [(labels[column], float(shares[row, column])) for column in order if column != row][:3]
+    return {"mask": mask_picture(own), "matrix": matrix, "closest": closest}
+
+
+def _calibration(calibration: Calibration) -> dict[str, Any] | None:
+    """The picture and what it is drawn over; only where the manifest says what the curve needs."""
+    parameters = calibration.parameters
+    over = "odds" if "odds_mean" in parameters else "margin"
+    wanted = ("slope", "intercept", f"{over}_mean", f"{over}_std")
+    if any(name not in parameters for name in wanted):
+        return None
+    slope, intercept, mean, deviation = (parameters[name] for name in wanted)
+    if slope <= 0 or deviation < 0:
+        return None
+    return {"picture": calibration_picture(slope, intercept, mean, deviation, over=over), "over": over}

@@ -1,0 +1,170 @@
+"""A repository's page, its files and its history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from starlette.responses import Response
+
+from modhub.catalog.releases import Release
+from modhub.manifest import MANIFEST_NAME, ModuleEntry, RepositoryManifest
+from modhub.server.api_files import missing_file
+from modhub.server.call import Call
+from modhub.server.faults import Fault, nothing_here
+from modhub.server.principal import authorize
+from modhub.server.routing import Routes
+from modhub.server.shelf import Shelf, newest
+from modhub.server.web.markdown import card_html
+from modhub.server.web.render import address, page
+from modhub.store.records import RepositoryRecord
+from modhub.store.tree import TreeFile
+
+__all__ = ["may_read", "parts_of", "pin", "release_at", "routes"]
+
+routes = Routes()
+ONE = "/{web}{namespace}/{name}"
+FILES_LIMIT = 2000
+COMMITS = 50
+SEARCHED_FROM = 30
+
+
+def parts_of(record: RepositoryRecord) -> tuple[str, ...]:
+    """The parts of a repository's address."""
+    parts = (record.id.namespace, record.id.name)
+    return parts if record.kind == "model" else ("datasets", *parts)
+
+
+def may_read(call: Call, record: RepositoryRecord) -> bool:
+    """Whether the reader gets at the files' content, behind the gate if there is one."""
+    try:
+        authorize(call.principal, record, "read")
+    except Fault:
+        return False
+    return True
+
+
+def release_at(releases: Sequence[Release], commit: str) -> Release | None:
+    """The release that stands at `commit`, if there is one."""
+    return next((release for release in releases if release.commit == commit), None)
+
+
+def pin(revision: str, release: Release | None, standing: Release | None, commit: str) -> str:
+    """What a ref needs after it to mean what a page shows. Nothing where no `revision` was asked for: the
+    page is about the newest release that stands, and so is the ref."""
+    if not revision:
+        return "" if standing else "@main"
+    return f"@{commit}" if release is None else f"=={release.version}"
+
+
+def _sought(manifest: RepositoryManifest, text: str) -> list[ModuleEntry]:
+    """The modules of which a name has every word of `text` in it; all without one."""
+    words = text.casefold().split()
+
+    def fits(entry: ModuleEntry) -> bool:
+        names = " ".join((entry.label, entry.slug, *entry.aliases)).casefold()
+        return all(word in names for word in words)
+
+    return [entry for entry in manifest.modules if fits(entry)]
+
+
+@routes.get(ONE)
+def overview(call: Call) -> Response:
+    try:
+        record = call.repository("see")
+    except Fault:
+        if call.values["namespace"] == "api" and not call.values["web"]:
+            # No page was meant, but something of the API that is not here.
+            raise nothing_here() from None
+        raise
+    shelf = Shelf(call.state.store)
+    revision = call.one("revision")
+    commit = call.commit_of(record, revision or "main")
+    tree = call.state.store.tree(record.key, commit)
+    manifest = shelf.manifest(record, commit)
+    sought = " ".join(call.one("q")[:200].split())
+    here = parts_of(record)
+    text, whole = shelf.card(record, commit)
+    releases = shelf.releases(record)
+    standing, release = newest(releases), release_at(releases, commit)
+    return page(
+        call,
+        "repository.html",
+        title=f"{record.id} {release or revision[:40]}" if revision else str(record.id),
+        record=record,
+        here=here,
+        commit=commit,
+        revision=revision,
+        release=release if revision else None,
+        standing=standing,
+        ref=f"{record.id}{pin(revision, release, standing, commit)}",
+        unreadable=manifest is None and MANIFEST_NAME in tree,
+        card=card_html(text, address(call, *here, "resolve", commit)),
+        whole_card="" if whole else address(call, *here, "resolve", commit, "README.md"),
+        manifest=manifest,
+        searchable=manifest is not None and len(manifest.modules) > SEARCHED_FROM,
+        sought=sought,
+        modules=_sought(manifest, sought) if manifest else [],
+        releases=releases,
+        downloads=call.state.store.references.downloads(record.key),
+        files=len(tree),
+        size=sum({file.sha256: file.size for file in tree.values()}.values()),
+        readable=may_read(call, record),
+    )
+
+
+@routes.get(ONE + "/tree/{revision}", ONE + "/tree/{revision}/{path*}")
+def files(call: Call) -> Response:
+    record = call.repository("see")
+    store = call.state.store
+    commit = call.commit_of(record, call.values["revision"])
+    folder = call.values.get("path", "").strip("/")
+    tree = store.tree(record.key, commit)
+    if not tree.has_folder(folder):
+        raise missing_file(folder, commit)
+    listing = list(tree.listing(folder).items())
+    changes = store.last_changes(record.key, commit, [path for path, _ in listing[:200]])
+    here, revision = parts_of(record), call.values["revision"]
+    rows = []
+    for path, entry in listing[:FILES_LIMIT]:
+        place = path.split("/")
+        is_file = isinstance(entry, TreeFile)
+        rows.append(
+            {
+                "name": place[-1],
+                "size": entry.size if isinstance(entry, TreeFile) else None,
+                "href": address(call, *here, "resolve" if is_file else "tree", revision, *place),
+                "change": changes.get(path),
+            }
+        )
+    above = folder.split("/")[:-1] if folder else None
+    return page(
+        call,
+        "files.html",
+        title=f"{folder or 'Files'} of {record.id} at {revision[:40]}",
+        record=record,
+        here=here,
+        revision=revision,
+        folder=folder,
+        up=None if above is None else address(call, *here, "tree", revision, *above),
+        rows=rows,
+        left_out=max(0, len(listing) - FILES_LIMIT),
+    )
+
+
+@routes.get(ONE + "/commits/{revision}", ONE + "/commit/{revision}")
+def history(call: Call) -> Response:
+    record = call.repository("see")
+    commit = call.commit_of(record, call.values["revision"])
+    rows = list(islice(call.state.store.history(record.key, commit), COMMITS + 1))
+    here = parts_of(record)
+    return page(
+        call,
+        "history.html",
+        title=f"History of {record.id} at {call.values['revision'][:40]}",
+        record=record,
+        here=here,
+        rows=rows[:COMMITS],
+        older=address(call, *here, "commits", rows[COMMITS].id) if len(rows) > COMMITS else "",
+        revision=call.values["revision"],
+    )

@@ -1,0 +1,1 @@
+"""Repositories on a disk: contents, commits and references, and what keeps them whole."""

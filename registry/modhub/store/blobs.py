@@ -1,0 +1,264 @@
+"""Bytes by their sha256: the larger of the two interfaces a store stands on, and its form on disk.
+
+Another implementation (an object store behind several servers) gives the same promises: what `finish`
+returned is there after a crash, equal bytes are held once, and `discard` never takes what was written or
+touched lately.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Protocol
+
+from modhub.errors import IntegrityError, StorageError
+from modhub.files import fsync_directory
+from modhub.store.disk import disk_errors, file_lock, make_directory
+from modhub.store.model import git_oid
+
+__all__ = ["Blob", "BlobWriter", "Blobs", "FileBlobs", "take_in"]
+
+SNIFFED = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Stored bytes: sha256, size, git's sha1 of them, and whether they begin as UTF-8 text."""
+
+    sha256: str
+    size: int
+    oid: str
+    text: bool
+
+
+class BlobWriter(Protocol):
+    """Receives bytes in chunks. Leaving the `with` block before `finish` leaves nothing behind."""
+
+    def write(self, chunk: bytes) -> None:
+        """Raises `StorageError`, and `IntegrityError` as soon as there are more bytes than announced."""
+
+    def finish(self, *, sha256: str | None = None) -> Blob:
+        """Make the bytes durable and visible. Raises `IntegrityError` when digest or size are wrong."""
+
+    def __enter__(self) -> BlobWriter: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Blobs(Protocol):
+    """Bytes by sha256."""
+
+    def size(self, sha256: str) -> int | None:
+        """Bytes, or None when there is no such blob."""
+
+    def open(self, sha256: str, offset: int = 0) -> BinaryIO:
+        """Read from `offset` on. Raises `IntegrityError` when the blob is not there."""
+
+    def path(self, sha256: str) -> Path | None:
+        """A local file with the bytes, never to be changed, if there is one."""
+
+    def writer(self, *, size: int | None = None) -> BlobWriter:
+        """Take in a blob; `size` is what the sender announced."""
+
+    def touch(self, sha256: str) -> bool:
+        """Keep it from `discard` for a while; False when it is not there."""
+
+    def discard(self, sha256: str, *, grace: float, dry_run: bool = False) -> bool:
+        """Remove it unless it was written or touched in the last `grace` seconds; whether it goes."""
+
+    def all(self) -> Iterator[str]:
+        """Every digest, in order."""
+
+    def sweep(self, *, grace: float) -> int:
+        """Remove what interrupted writers left more than `grace` seconds ago; how many bytes that were."""
+
+
+class FileBlobs:
+    """`Blobs` as files: `<root>/ab/<sha256>`, taken in under `<staging>` on the same disk."""
+
+    def __init__(self, root: Path, staging: Path) -> None:
+        self._root = root
+        self._staging = staging
+
+    def _at(self, sha256: str) -> Path:
+        return self._root / sha256[:2] / sha256
+
+    def size(self, sha256: str) -> int | None:
+        try:
+            return self._at(sha256).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def open(self, sha256: str, offset: int = 0) -> BinaryIO:
+        try:
+            stream = self._at(sha256).open("rb")
+        except FileNotFoundError:
+            raise IntegrityError(
+                f"The file contents {sha256} are missing in the store.",
+                hint="Push the same files again, or bring them back from a backup.",
+            ) from None
+        stream.seek(offset)
+        return stream
+
+    def path(self, sha256: str) -> Path | None:
+        path = self._at(sha256)
+        return path if path.is_file() else None
+
+    def writer(self, *, size: int | None = None) -> FileBlobWriter:
+        make_directory(self._staging)
+        with disk_errors(self._staging):
+            return FileBlobWriter(self, self._staging, size)
+
+    def adopt(self, staged: Path, sha256: str) -> None:
+        """Move the synced file `staged` to its place, or drop it when the bytes are there already."""
+        place = self._at(sha256)
+        make_directory(place.parent)
+        with disk_errors(place), self._locked(sha256):
+            if place.is_file() and place.stat().st_size == staged.stat().st_size:
+                os.utime(place)
+                staged.unlink()
+                return
+            os.replace(staged, place)
+            fsync_directory(place.parent)
+
+    def touch(self, sha256: str) -> bool:
+        with self._locked(sha256):
+            try:
+                os.utime(self._at(sha256))
+            except FileNotFoundError:
+                return False
+            return True
+
+    def discard(self, sha256: str, *, grace: float, dry_run: bool = False) -> bool:
+        place = self._at(sha256)
+        with disk_errors(place), self._locked(sha256):
+            if not place.is_file() or time.time() - place.stat().st_mtime < grace:
+                return False
+            if not dry_run:
+                place.unlink()
+            return True
+
+    def all(self) -> Iterator[str]:
+        if not self._root.is_dir():
+            return
+        for folder in sorted(self._root.iterdir()):
+            if folder.is_dir():
+                yield from sorted(name for name in os.listdir(folder) if len(name) == 64)
+
+    def sweep(self, *, grace: float) -> int:
+        freed = 0
+        for left in self._staging.glob("*") if self._staging.is_dir() else ():
+            with suppress(FileNotFoundError):
+                state = left.stat()
+                if left.is_file() and time.time() - state.st_mtime >= grace:
+                    left.unlink()
+                    freed += state.st_size
+        return freed
+
+    def _locked(self, sha256: str) -> AbstractContextManager[bool]:
+        return file_lock(self._root / ".locks" / sha256[:2])
+
+
+class FileBlobWriter:
+    """Takes in one blob for `FileBlobs`."""
+
+    def __init__(self, blobs: FileBlobs, staging: Path, size: int | None) -> None:
+        handle, name = tempfile.mkstemp(dir=staging, prefix="blob-")
+        self._blobs = blobs
+        self._path = Path(name)
+        self._stream = os.fdopen(handle, "wb")
+        self._announced = size
+        self._size = 0
+        self._sha256 = hashlib.sha256()
+        self._sha1 = None if size is None else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        self._head = b""
+
+    def write(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._announced is not None and self._size > self._announced:
+            raise IntegrityError(
+                f"More bytes arrived than the {self._announced:,} that were announced.",
+                hint="Send it again.",
+            )
+        if len(self._head) < SNIFFED:
+            self._head += chunk[: SNIFFED - len(self._head)]
+        self._sha256.update(chunk)
+        if self._sha1 is not None:
+            self._sha1.update(chunk)
+        with disk_errors(self._path.parent):
+            self._stream.write(chunk)
+
+    def finish(self, *, sha256: str | None = None) -> Blob:
+        if self._announced is not None and self._size != self._announced:
+            raise IntegrityError(
+                f"{self._size:,} bytes arrived where {self._announced:,} were announced.",
+                hint="Send it again.",
+            )
+        digest = self._sha256.hexdigest()
+        if sha256 is not None and sha256 != digest:
+            raise IntegrityError(
+                f"The bytes that arrived have the sha256 {digest}, not {sha256}.", hint="Send it again."
+            )
+        with disk_errors(self._path.parent):
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+            self._stream.close()
+            os.chmod(self._path, 0o444)
+        oid = git_oid(self._path) if self._sha1 is None else self._sha1.hexdigest()
+        self._blobs.adopt(self._path, digest)
+        return Blob(digest, self._size, oid, _is_text(self._head))
+
+    def __enter__(self) -> FileBlobWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A full disk may refuse the last buffered bytes; the file goes either way.
+        with suppress(OSError):
+            self._stream.close()
+        with suppress(FileNotFoundError):
+            self._path.unlink()
+
+
+def _is_text(head: bytes) -> bool:
+    if b"\0" in head:
+        return False
+    # A character cut off by the end of the sample is no sign of binary data.
+    for cut in range(4):
+        try:
+            head[: len(head) - cut].decode()
+        except UnicodeDecodeError:
+            if len(head) < SNIFFED:
+                return False
+        else:
+            return True
+    return False
+
+
+def take_in(blobs: Blobs, content: bytes | Path) -> Blob:
+    """Store `content`, bytes or a file's. Raises `StorageError`."""
+    if isinstance(content, bytes):
+        with blobs.writer(size=len(content)) as writer:
+            writer.write(content)
+            return writer.finish()
+    try:
+        stream = content.open("rb")
+    except OSError as error:
+        raise StorageError(
+            f"'{content}' cannot be read: {error.strerror or error}.",
+            hint="Check that it is there, and that you may read it.",
+        ) from error
+    with stream, blobs.writer(size=os.fstat(stream.fileno()).st_size) as writer:
+        while chunk := stream.read(1 << 20):
+            writer.write(chunk)
+        return writer.finish()

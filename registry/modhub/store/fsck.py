@@ -1,0 +1,362 @@
+"""What is damaged in a store in use, and what of it can be mended."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+
+from modhub.errors import IntegrityError, ModhubError, NotFoundError
+from modhub.manifest import MANIFEST_NAME, RepositoryManifest
+from modhub.reporter import SILENT, Reporter
+from modhub.store.model import MAIN
+from modhub.store.records import CommitRecord, RepositoryKey, RepositoryRecord, Settings, now
+from modhub.store.references import State
+from modhub.store.store import HEADS, TAGS, Store
+from modhub.store.tree import Tree
+
+__all__ = ["Finding", "Report", "fsck"]
+
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong at `place`; `repaired` says what was done about it, empty when nothing was."""
+
+    place: str
+    problem: str
+    repaired: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.problem}" + (f" ({self.repaired})" if self.repaired else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What an `fsck` looked at and found. `clean` when nothing is wrong, or all of it was repaired."""
+
+    findings: tuple[Finding, ...]
+    repositories: int
+    commits: int
+    blobs: int
+    bytes: int
+
+    @property
+    def clean(self) -> bool:
+        return all(finding.repaired for finding in self.findings)
+
+
+def fsck(store: Store, *, deep: bool = True, repair: bool = False, reporter: Reporter = SILENT) -> Report:
+    """Check every repository, reference, commit, list of files, manifest and blob; refresh the index.
+
+    `deep` reads every blob and compares its digest; otherwise presence and size are checked. `repair` removes
+    damaged blobs: nobody gets wrong bytes, and a backup or a push can bring the right ones back, which mends
+    all that names them. So no reference moves for the sake of a file's contents. A branch whose newest commit
+    or its list of files is lost (a backup copied while somebody pushed) goes back to the newest that can be
+    read; a tag stays, since its version may not be published with other content. Where an older commit is
+    lost repair ends the history, and keeps every commit that may have come before: none is known to be
+    unused.
+    """
+    return _Check(store, deep, repair, reporter).run()
+
+
+class _Check:
+    def __init__(self, store: Store, deep: bool, repair: bool, reporter: Reporter) -> None:
+        self.store = store
+        self.deep = deep
+        self.repair = repair
+        self.reporter = reporter
+        self.findings: list[Finding] = []
+        self.bad_blobs: set[str] = set()
+        self.commits = 0
+        self.blobs = 0
+        self.bytes = 0
+
+    def run(self) -> Report:
+        if self.deep:
+            self.check_blobs()
+        keys = list(self.store.repositories())
+        for key in self.reporter.track(keys, "repositories", len(keys)):
+            with self.store.references.locked(key, reading=not self.repair):
+                self.check_repository(key)
+        behind = self.store.index.refresh()
+        if behind:
+            self.found("index", f"{behind} entries were not what the files say", "brought up to date")
+        return Report(
+            findings=tuple(self.findings),
+            repositories=len(keys),
+            commits=self.commits,
+            blobs=self.blobs,
+            bytes=self.bytes,
+        )
+
+    def found(self, place: str, problem: str, repaired: str = "") -> None:
+        self.findings.append(Finding(place, problem, repaired))
+
+    def check_blobs(self) -> None:
+        for sha256 in self.reporter.track(self.store.blobs.all(), "blobs"):
+            digest = hashlib.sha256()
+            try:
+                with self.store.blobs.open(sha256) as stream:
+                    while chunk := stream.read(CHUNK):
+                        digest.update(chunk)
+                        self.bytes += len(chunk)
+            except (OSError, IntegrityError) as error:
+                # A concurrent gc may have taken it; if something needs it, that is found below.
+                if self.store.blobs.size(sha256) is None:
+                    continue
+                self.bad_blobs.add(sha256)
+                self.found(f"blob {sha256}", f"cannot be read ({error})")
+                continue
+            self.blobs += 1
+            if digest.hexdigest() != sha256:
+                self.bad_blobs.add(sha256)
+                done = self.repair and self.store.blobs.discard(sha256, grace=0)
+                self.found(f"blob {sha256}", "its bytes have another digest", "removed" * done)
+
+    def check_repository(self, key: RepositoryKey) -> None:
+        name = f"{key.kind} {key.id}"
+        records = dict(self.readable(key, name))
+        try:
+            known = self.store.exists(key)
+        except ModhubError:
+            known = False
+        if not known:
+            if self.repair:
+                record = RepositoryRecord(
+                    kind=key.kind, id=key.id, created=now(), settings=Settings(private=True)
+                )
+                self.store.references.save(record)
+            self.found(name, "its settings are missing or damaged", "set to private" if self.repair else "")
+        state = self.read_state(key, name, records)
+        problems = {commit: self.problem(records, commit) for commit in {*records, *state.refs.values()}}
+        self.check_references(key, name, state, records, problems)
+
+    def readable(self, key: RepositoryKey, name: str) -> Iterator[tuple[str, CommitRecord]]:
+        for commit, _ in self.store.references.commits(key):
+            self.commits += 1
+            try:
+                record = self.store.references.commit(key, commit)
+            except ModhubError:
+                self.found(f"{name}, commit {commit}", "is damaged", self.drop_commit(key, commit))
+                continue
+            if record is not None:
+                yield commit, record
+
+    def drop_commit(self, key: RepositoryKey, commit: str) -> str:
+        if not self.repair:
+            return ""
+        self.store.references.remove_commit(key, commit)
+        return "removed"
+
+    def read_state(self, key: RepositoryKey, name: str, records: dict[str, CommitRecord]) -> State:
+        try:
+            return self.store.references.state(key)
+        except (IntegrityError, NotFoundError) as error:
+            # Without the references, the newest commit made for each branch stands in.
+            refs = {record.ref: "" for record in records.values() if record.ref.startswith(HEADS)}
+            self.found(name, f"its references cannot be read ({error.message})", "made anew" * self.repair)
+            return State({HEADS + MAIN: "", **refs})
+
+    def check_references(
+        self,
+        key: RepositoryKey,
+        name: str,
+        state: State,
+        records: dict[str, CommitRecord],
+        problems: dict[str, str],
+    ) -> None:
+        refs = dict(state.refs)
+        if HEADS + MAIN not in refs:
+            refs[HEADS + MAIN] = ""
+        for ref, commit in sorted(refs.items()):
+            problem = problems.get(commit) or ("" if commit in problems else "it names no commit")
+            place = f"{name}, {ref}"
+            if not problem:
+                self.check_manifest(key, place, records[commit])
+                continue
+            problem = f"commit {commit[:12] or 'unknown'}: {problem}"
+            if self.listed(records, commit):
+                # All its other files can be had, and this one again once its bytes are back.
+                self.found(place, problem)
+                continue
+            if ref.startswith(TAGS):
+                self.found(place, f"{problem}; the tag stays, so that nothing else takes its name")
+                continue
+            repaired = ""
+            if self.repair:
+                listed = {one for one in records if self.listed(records, one)}
+                newest = _newest(ref, commit, records, listed)
+                if newest is None and ref == HEADS + MAIN:
+                    newest = self.empty_commit(key, records)
+                if newest is None:
+                    del refs[ref]
+                    repaired = "removed"
+                else:
+                    refs[ref] = newest
+                    repaired = f"taken back to {newest[:12]}"
+                self.store.audit.append(
+                    "repair", f"{key.kind}/{key.id}", "fsck", ref=ref, lost=commit, commit=newest
+                )
+            self.found(place, problem, repaired)
+        lost = self.check_history(key, name, replace(state, refs=refs), records, problems)
+        if self.repair and (refs != state.refs or lost != state.lost):
+            self.store.references.save_state(key, replace(state, refs=refs, lost=lost))
+
+    def problem(self, records: dict[str, CommitRecord], commit: str) -> str:
+        """Why a commit is not whole, or nothing."""
+        record = records.get(commit)
+        if record is None:
+            return "it is missing"
+        if problem := self.list_problem(record):
+            return problem
+        tree = self.store.tree_of(record)
+        for path, file in tree.items():
+            size = self.store.blobs.size(file.sha256)
+            if size is None:
+                return f"the contents of '{path}' are missing (blob {file.sha256})"
+            if file.sha256 in self.bad_blobs or size != file.size:
+                return f"the contents of '{path}' are damaged (blob {file.sha256})"
+        return ""
+
+    def listed(self, records: dict[str, CommitRecord], commit: str) -> bool:
+        """Whether it can be said which files a commit has, be their contents whole or not."""
+        record = records.get(commit)
+        return record is not None and not self.list_problem(record)
+
+    def list_problem(self, record: CommitRecord) -> str:
+        """Why a commit's list of files cannot be read, or nothing."""
+        if record.tree in self.bad_blobs or self.store.blobs.size(record.tree) is None:
+            return "its list of files is missing or damaged"
+        try:
+            self.store.tree_of(record)
+        except ModhubError as error:
+            return error.message
+        return ""
+
+    def check_history(
+        self,
+        key: RepositoryKey,
+        name: str,
+        state: State,
+        records: dict[str, CommitRecord],
+        problems: dict[str, str],
+    ) -> dict[str, tuple[str, ...]]:
+        """Look at all commits before those that references name; those lost, as `State` has them."""
+        places = {
+            commit: f"{name}, {ref}"
+            for ref, commit in sorted(state.refs.items(), reverse=True)
+            if self.listed(records, commit)
+        }
+        seen = set(places)
+        # Each with the generation of what comes after it, which is above its own.
+        waiting: list[tuple[str, str, int]] = []
+        missing: dict[str, tuple[str, int]] = {}
+        lost: dict[str, tuple[str, ...]] = {}
+        for ref, commit in state.refs.items():
+            if ref.startswith(TAGS) and commit not in seen:
+                seen.add(commit)
+                record, place = records.get(commit), f"{name}, {ref}"
+                if record is None:
+                    missing[commit] = (
+                        place,
+                        1 + max((one.generation for one in records.values()), default=0),
+                    )
+                else:
+                    lost[commit] = ()
+                    waiting += [(parent, place, record.generation) for parent in record.parents]
+        for pull in state.pulls:
+            target = records.get(state.refs.get(HEADS + pull.target, ""))
+            after = 0 if target is None else target.generation + 1
+            waiting.append((pull.base, f"{name}, pull request {pull.number}", after))
+        for commit, place in places.items():
+            waiting += [(parent, place, records[commit].generation) for parent in records[commit].parents]
+        while waiting or missing:
+            if not waiting:
+                # Only now it is known what nothing else leads to.
+                one, (place, after) = missing.popitem()
+                known = state.lost.get(one)
+                lost[one] = _last_before(after, records, seen) if known is None else known
+                waiting = [(before, place, after) for before in lost[one]]
+                continue
+            one, place, after = waiting.pop()
+            if one in missing:
+                missing[one] = (missing[one][0], max(after, missing[one][1]))
+            if one in seen:
+                continue
+            seen.add(one)
+            record, problem = records.get(one), problems.get(one, "it is missing")
+            if record is not None:
+                waiting += [(parent, place, record.generation) for parent in record.parents]
+            repaired = ""
+            if record is None or self.list_problem(record):
+                if record is None:
+                    missing[one] = (place, after)
+                else:
+                    lost[one] = ()
+                if one in state.lost:
+                    repaired = "the history ends there since a repair"
+                elif self.repair:
+                    repaired = "the history ends there now"
+                    self.store.audit.append("repair", f"{key.kind}/{key.id}", "fsck", lost=one)
+            if problem:
+                self.found(place, f"older commit {one[:12]}: {problem}", repaired)
+        return lost
+
+    def check_manifest(self, key: RepositoryKey, place: str, record: CommitRecord) -> None:
+        tree: Tree = self.store.tree_of(record)
+        if MANIFEST_NAME not in tree:
+            return
+        try:
+            content = self.store.read(key, record.id, MANIFEST_NAME, limit=64 << 20)
+            manifest = RepositoryManifest.from_bytes(content, MANIFEST_NAME)
+        except ModhubError as error:
+            self.found(place, error.message)
+            return
+        infos = [info for entry in manifest.modules for info in (entry.manifest, entry.tensors)]
+        for entry in manifest.modules:
+            trunk = manifest.trunk_of(entry)
+            infos.extend(() if trunk.repository else trunk.files)
+        for info in dict.fromkeys(infos):
+            if info.path not in tree or tree[info.path].sha256 != info.sha256:
+                self.found(place, f"{MANIFEST_NAME} speaks of '{info.path}', which is not that file")
+
+    def empty_commit(self, key: RepositoryKey, records: dict[str, CommitRecord]) -> str:
+        generation = 1 + max((record.generation for record in records.values()), default=0)
+        commit = CommitRecord(
+            parents=(),
+            tree=self.store.put_tree(Tree({})),
+            title="start anew: no whole commit was left",
+            description="",
+            author="fsck",
+            date=now(),
+            ref=HEADS + MAIN,
+            generation=generation,
+        )
+        self.store.references.add_commit(key, commit)
+        return commit.id
+
+
+def _last_before(generation: int, records: dict[str, CommitRecord], seen: set[str]) -> tuple[str, ...]:
+    """The newest commits before `generation` that nothing leads to: a lost one may have come after them."""
+    older = {
+        one: record for one, record in records.items() if one not in seen and record.generation < generation
+    }
+    inner = {parent for record in older.values() for parent in record.parents}
+    return tuple(sorted(one for one in older if one not in inner))
+
+
+def _newest(ref: str, commit: str, records: dict[str, CommitRecord], listed: Collection[str]) -> str | None:
+    """The nearest of `listed` before `commit`; without one the newest of them that was made for `ref`."""
+    waiting, seen = [commit], set()
+    while waiting:
+        one = waiting.pop(0)
+        if one in seen or one not in records:
+            continue
+        seen.add(one)
+        if one in listed:
+            return one
+        waiting.extend(records[one].parents)
+    made = [(record.generation, record.date, one) for one, record in records.items() if record.ref == ref]
+    return next((one for _, _, one in sorted(made, reverse=True) if one in listed), None)

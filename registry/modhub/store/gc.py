@@ -1,0 +1,118 @@
+"""What nothing names leaves a store in use."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+
+from modhub.errors import IntegrityError
+from modhub.reporter import SILENT, Reporter
+from modhub.store.records import RepositoryKey
+from modhub.store.store import Store
+
+__all__ = ["DAY", "Collected", "gc"]
+
+DAY = 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """What a `gc` removed (or would have): numbers, and bytes on disk."""
+
+    blobs: int
+    bytes: int
+    commits: int
+    uploads: int
+
+
+def gc(store: Store, *, grace: float = DAY, dry_run: bool = False, reporter: Reporter = SILENT) -> Collected:
+    """Remove commits, uploads and blobs that no reference leads to and that are older than `grace` seconds.
+
+    Works beside writers, since a blob that anybody begins to name while this runs is younger than `grace`: a
+    commit, in a new repository too, touches what it adds, and a move touches all that the repository has,
+    which this may otherwise see under neither name. So `grace` must be longer than the longest upload and
+    than this itself takes. Raises `IntegrityError` before it removes any blob when the store is damaged:
+    bytes that seem unused may be what a repair needs.
+    """
+    live: set[str] = set()
+    old_commits: list[tuple[RepositoryKey, str]] = []
+    old_uploads: list[tuple[RepositoryKey, str]] = []
+    removed_commits = 0
+    for key in reporter.track(store.repositories(), "mark"):
+        with store.references.locked(key):
+            if not store.exists(key):
+                continue
+            for commit in _unreachable(store, key, grace):
+                old_commits.append((key, commit))
+            doomed = {commit for one, commit in old_commits if one == key}
+            lost = store.references.state(key).lost
+            for commit, _ in store.references.commits(key):
+                if commit not in doomed:
+                    live |= _needs(store, key, commit, lost)
+            for sha256, age in store.references.uploads(key).items():
+                if age >= grace:
+                    old_uploads.append((key, sha256))
+                else:
+                    live.add(sha256)
+            if not dry_run:
+                # Inside the lock: nobody can have started to use these commits meanwhile.
+                for commit in doomed:
+                    store.references.remove_commit(key, commit)
+            removed_commits += len(doomed)
+    blobs = size = 0
+    for sha256 in reporter.track(store.blobs.all(), "sweep"):
+        if sha256 in live:
+            continue
+        number = store.blobs.size(sha256) or 0
+        if store.blobs.discard(sha256, grace=grace, dry_run=dry_run):
+            blobs += 1
+            size += number
+    if not dry_run:
+        for key, sha256 in old_uploads:
+            with store.references.locked(key):
+                # It may have been sent again meanwhile, to this repository or to another that took its name.
+                if store.references.uploads(key).get(sha256, 0.0) >= grace:
+                    store.references.forget_upload(key, sha256)
+        size += store.blobs.sweep(grace=grace)
+        _sweep_folders(store, grace)
+    return Collected(blobs=blobs, bytes=size, commits=removed_commits, uploads=len(old_uploads))
+
+
+def _unreachable(store: Store, key: RepositoryKey, grace: float) -> list[str]:
+    state = store.references.state(key)
+    waiting = [*state.refs.values(), *(pull.base for pull in state.pulls)]
+    reached: set[str] = set()
+    while waiting:
+        commit = waiting.pop()
+        if commit not in reached:
+            reached.add(commit)
+            record = store.references.commit(key, commit)
+            if record is None and commit not in state.lost:
+                raise IntegrityError(
+                    f"The commit {commit} of '{key}' is missing; no blob was removed.",
+                    hint="Run: modhub fsck --repair",
+                )
+            waiting.extend(state.lost.get(commit, ()))
+            waiting.extend(() if record is None else record.parents)
+    return [commit for commit, age in store.references.commits(key) if commit not in reached and age >= grace]
+
+
+def _needs(store: Store, key: RepositoryKey, commit: str, lost: Collection[str]) -> set[str]:
+    record = store.commit_record(key, commit)
+    try:
+        return {record.tree, *(file.sha256 for file in store.tree_of(record).values())}
+    except IntegrityError:
+        if commit not in lost:
+            raise
+        return {record.tree}
+
+
+def _sweep_folders(store: Store, grace: float) -> None:
+    staging = store.root / "staging"
+    for left in staging.iterdir() if staging.is_dir() else ():
+        with suppress(FileNotFoundError):
+            if left.is_dir() and time.time() - left.stat().st_mtime >= grace:
+                shutil.rmtree(left, ignore_errors=True)

@@ -1,0 +1,353 @@
+"""What moves: repositories, their settings, names of commits, commits: the smaller of two interfaces.
+
+Everything here is small and changes by whole documents under `locked`; a database behind several servers can
+take its place. On disk a repository is one folder:
+
+    repositories/model/<namespace>/<name>/      lower case; names that differ only in case are one
+        repository.json     spelling, creation date, settings
+        refs.json           every reference and pull request: one file, so that they change together
+        commits/<id>        one file per commit
+        uploads/<sha256>    blobs sent for a commit that is yet to come
+        downloads           one byte per download
+    moved/model/<namespace>/<name>.json         where a repository went
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from modhub.errors import IntegrityError, ManifestError, NotFoundError, RefError
+from modhub.files import canonical_json, fsync_directory, parse_json, pretty_json, write_bytes
+from modhub.manifest.fields import Fields
+from modhub.refs import RepositoryId, is_commit
+from modhub.store.blobs import Blob
+from modhub.store.disk import disk_errors, file_lock, make_directory
+from modhub.store.records import (
+    KINDS,
+    CommitRecord,
+    PullRequest,
+    RepositoryKey,
+    RepositoryRecord,
+    Settings,
+    now,
+)
+
+__all__ = ["FileReferences", "References", "State", "no_repository"]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where the references of one repository stand: full name (`refs/heads/main`) → commit; pull requests.
+
+    `lost` are commits before those, of which a repair found no record or no list of files; each with the
+    commits that may have come before it and stay for that reason. A history ends at a lost commit.
+    """
+
+    refs: Mapping[str, str]
+    pulls: tuple[PullRequest, ...] = field(default=())
+    lost: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+class References(Protocol):
+    """Repositories and their references. Writers hold `locked` around read, decide, save."""
+
+    def locked(self, *keys: RepositoryKey, reading: bool = False) -> AbstractContextManager[None]:
+        """Keep every other writer of these repositories out, in all processes.
+
+        Who is only `reading` gets in where nothing can be written, too.
+        """
+
+    def all(self, kind: str | None = None) -> Iterator[RepositoryKey]:
+        """Every repository, in order of its lower-case name."""
+
+    def record(self, key: RepositoryKey) -> RepositoryRecord | None:
+        """None when there is no such repository."""
+
+    def create(self, record: RepositoryRecord, state: State, commit: CommitRecord) -> None: ...
+
+    def save(self, record: RepositoryRecord) -> None: ...
+
+    def remove(self, key: RepositoryKey) -> None: ...
+
+    def move(self, record: RepositoryRecord, to: RepositoryId) -> None:
+        """At once under the new name; the old one answers `moved_to`."""
+
+    def moved_to(self, key: RepositoryKey) -> RepositoryId | None:
+        """Where a repository of this name went, if it moved."""
+
+    def state(self, key: RepositoryKey) -> State: ...
+
+    def save_state(self, key: RepositoryKey, state: State) -> None:
+        """The moment a commit, tag or branch becomes visible: at once, and for good when it returns."""
+
+    def commit(self, key: RepositoryKey, commit: str) -> CommitRecord | None: ...
+
+    def has_commit(self, key: RepositoryKey, commit: str) -> bool: ...
+
+    def add_commit(self, key: RepositoryKey, commit: CommitRecord) -> None: ...
+
+    def remove_commit(self, key: RepositoryKey, commit: str) -> None: ...
+
+    def commits(self, key: RepositoryKey) -> Iterator[tuple[str, float]]:
+        """Every commit, referenced or not, with the seconds since it was written."""
+
+    def note_upload(self, key: RepositoryKey, blob: Blob) -> None:
+        """Remember that this repository was sent `blob`."""
+
+    def upload(self, key: RepositoryKey, sha256: str) -> Blob | None:
+        """What was noted of a blob that was sent, None when nothing was."""
+
+    def uploads(self, key: RepositoryKey) -> Mapping[str, float]:
+        """Blobs sent for commits to come, each with the seconds since then."""
+
+    def forget_upload(self, key: RepositoryKey, sha256: str) -> None: ...
+
+    def count_download(self, key: RepositoryKey) -> int:
+        """One more; the sum."""
+
+    def downloads(self, key: RepositoryKey) -> int: ...
+
+
+class FileReferences:
+    """`References` as files below `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def _folder(self, key: RepositoryKey) -> Path:
+        return self._root / "repositories" / key.path
+
+    def locked(self, *keys: RepositoryKey, reading: bool = False) -> AbstractContextManager[None]:
+        names = sorted({key.path for key in keys})
+        return _Locks([self._root / "locks" / f"{name}.lock" for name in names], reading)
+
+    def all(self, kind: str | None = None) -> Iterator[RepositoryKey]:
+        for one in KINDS if kind is None else (kind,):
+            for namespace in _names(self._root / "repositories" / one):
+                for name in _names(self._root / "repositories" / one / namespace):
+                    with suppress(RefError):
+                        yield RepositoryKey(one, RepositoryId(namespace, name))
+
+    def record(self, key: RepositoryKey) -> RepositoryRecord | None:
+        path = self._folder(key) / "repository.json"
+        fields = _document(path)
+        if fields is None:
+            return None
+        # A move writes the new spelling before it renames the folder: the one that fits the folder counts.
+        spelled = [text for text in fields.strings("names") if text.lower() == f"{key.id}".lower()]
+        return RepositoryRecord(
+            kind=key.kind,
+            id=RepositoryId.parse(spelled[-1] if spelled else f"{key.id}".lower()),
+            created=fields.string("created"),
+            settings=Settings.from_dict(fields.child("settings")),
+        )
+
+    def create(self, record: RepositoryRecord, state: State, commit: CommitRecord) -> None:
+        folder = self._folder(record.key)
+        make_directory(folder.parent)
+        make_directory(self._root / "staging")
+        with disk_errors(folder):
+            scratch = Path(tempfile.mkdtemp(dir=self._root / "staging", prefix="repository-"))
+        try:
+            with disk_errors(folder):
+                scratch.chmod(0o755)
+                (scratch / "commits").mkdir()
+                (scratch / "uploads").mkdir()
+            write_bytes(scratch / "commits" / commit.id, commit.to_bytes())
+            write_bytes(scratch / "refs.json", _state_bytes(state))
+            write_bytes(scratch / "repository.json", _record_bytes(record, (record.id,)))
+            with disk_errors(folder):
+                fsync_directory(scratch)
+                os.rename(scratch, folder)
+                fsync_directory(folder.parent)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def save(self, record: RepositoryRecord) -> None:
+        write_bytes(self._folder(record.key) / "repository.json", _record_bytes(record, (record.id,)))
+
+    def remove(self, key: RepositoryKey) -> None:
+        folder = self._folder(key)
+        make_directory(self._root / "staging")
+        with disk_errors(folder):
+            scratch = Path(tempfile.mkdtemp(dir=self._root / "staging", prefix="removed-"))
+            os.rename(folder, scratch / "repository")
+            fsync_directory(folder.parent)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+    def move(self, record: RepositoryRecord, to: RepositoryId) -> None:
+        old, new = record.key, RepositoryKey(record.kind, to)
+        source, target = self._folder(old), self._folder(new)
+        make_directory(target.parent)
+        write_bytes(source / "repository.json", _record_bytes(record, (record.id, to)))
+        if source == target:
+            return
+        write_bytes(self._moved(old), pretty_json({"to": str(to), "date": now()}))
+        with disk_errors(target):
+            os.rename(source, target)
+            fsync_directory(target.parent)
+            fsync_directory(source.parent)
+
+    def moved_to(self, key: RepositoryKey) -> RepositoryId | None:
+        if (self._folder(key) / "repository.json").exists():
+            return None
+        fields = _document(self._moved(key))
+        return None if fields is None else RepositoryId.parse(fields.string("to"))
+
+    def _moved(self, key: RepositoryKey) -> Path:
+        return self._root / "moved" / f"{key.path}.json"
+
+    def state(self, key: RepositoryKey) -> State:
+        path = self._folder(key) / "refs.json"
+        fields = _document(path)
+        if fields is None:
+            if (self._folder(key) / "repository.json").exists():
+                raise IntegrityError(f"'{path}' is missing.", hint="Run: modhub fsck --repair")
+            raise no_repository(key)
+        lost = fields.optional_child("lost")
+        return State(
+            refs=fields.string_map("refs"),
+            pulls=tuple(PullRequest.from_dict(one) for one in fields.children("pulls")),
+            lost={} if lost is None else {commit: lost.strings(commit) for commit in lost.value},
+        )
+
+    def save_state(self, key: RepositoryKey, state: State) -> None:
+        write_bytes(self._folder(key) / "refs.json", _state_bytes(state))
+
+    def commit(self, key: RepositoryKey, commit: str) -> CommitRecord | None:
+        try:
+            content = (self._folder(key) / "commits" / commit).read_bytes()
+        except FileNotFoundError:
+            return None
+        return CommitRecord.from_bytes(content, commit)
+
+    def has_commit(self, key: RepositoryKey, commit: str) -> bool:
+        return (self._folder(key) / "commits" / commit).exists()
+
+    def add_commit(self, key: RepositoryKey, commit: CommitRecord) -> None:
+        write_bytes(self._folder(key) / "commits" / commit.id, commit.to_bytes())
+
+    def remove_commit(self, key: RepositoryKey, commit: str) -> None:
+        (self._folder(key) / "commits" / commit).unlink(missing_ok=True)
+
+    def commits(self, key: RepositoryKey) -> Iterator[tuple[str, float]]:
+        for name in _names(self._folder(key) / "commits"):
+            if is_commit(name):
+                with suppress(FileNotFoundError):
+                    yield name, time.time() - (self._folder(key) / "commits" / name).stat().st_mtime
+
+    def note_upload(self, key: RepositoryKey, blob: Blob) -> None:
+        folder = self._folder(key) / "uploads"
+        if not folder.is_dir():
+            raise no_repository(key)
+        document = {"size": blob.size, "oid": blob.oid, "text": blob.text}
+        write_bytes(folder / blob.sha256, canonical_json(document))
+
+    def upload(self, key: RepositoryKey, sha256: str) -> Blob | None:
+        fields = _document(self._folder(key) / "uploads" / sha256)
+        if fields is None:
+            return None
+        return Blob(sha256, fields.integer("size"), fields.string("oid"), fields.boolean("text"))
+
+    def uploads(self, key: RepositoryKey) -> Mapping[str, float]:
+        folder, found = self._folder(key) / "uploads", {}
+        for name in _names(folder):
+            with suppress(FileNotFoundError):
+                found[name] = time.time() - (folder / name).stat().st_mtime
+        return found
+
+    def forget_upload(self, key: RepositoryKey, sha256: str) -> None:
+        (self._folder(key) / "uploads" / sha256).unlink(missing_ok=True)
+
+    def count_download(self, key: RepositoryKey) -> int:
+        path = self._folder(key) / "downloads"
+        with disk_errors(path):
+            try:
+                handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except FileNotFoundError:
+                return 0
+            try:
+                os.write(handle, b"1")
+                return os.fstat(handle).st_size
+            finally:
+                os.close(handle)
+
+    def downloads(self, key: RepositoryKey) -> int:
+        try:
+            return (self._folder(key) / "downloads").stat().st_size
+        except FileNotFoundError:
+            return 0
+
+
+def no_repository(key: RepositoryKey) -> NotFoundError:
+    return NotFoundError(
+        f"There is no repository '{key}'.", hint="Look for it with: modhub search", missing="repository"
+    )
+
+
+class _Locks:
+    """Several file locks, taken in the order given and released together."""
+
+    def __init__(self, paths: list[Path], reading: bool) -> None:
+        self._paths = paths
+        self._reading = reading
+        self._held: list[AbstractContextManager[bool]] = []
+
+    def __enter__(self) -> None:
+        try:
+            for path in self._paths:
+                lock = file_lock(path, reading=self._reading)
+                lock.__enter__()
+                self._held.append(lock)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        while self._held:
+            self._held.pop().__exit__(None, None, None)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _document(path: Path) -> Fields | None:
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return Fields(parse_json(content, f"'{path}'"), f"'{path}'")
+    except ManifestError as error:
+        raise IntegrityError(error.message, hint="Run: modhub fsck --repair") from error
+
+
+def _record_bytes(record: RepositoryRecord, names: tuple[RepositoryId, ...]) -> bytes:
+    document: dict[str, Any] = {
+        "names": [str(one) for one in names],
+        "created": record.created,
+        "settings": record.settings.to_dict(),
+    }
+    return pretty_json(document)
+
+
+def _state_bytes(state: State) -> bytes:
+    document: dict[str, Any] = {
+        "refs": dict(sorted(state.refs.items())),
+        "pulls": [pull.to_dict() for pull in state.pulls],
+    }
+    if state.lost:
+        document["lost"] = {commit: list(kept) for commit, kept in sorted(state.lost.items())}
+    return pretty_json(document)
