@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modhub.data.images import images_below, read_image
 from modhub.errors import DataError
+from modhub.images import images_below, read_image
 from modhub.reporter import SILENT, Reporter
 from modhub.runtimes.onnx import OnnxClassifier, is_exported
 

@@ -1,6 +1,5 @@
 """Labelled images from wherever they are."""
 
-from modhub.data.images import PIXEL_LIMIT, read_image
 from modhub.data.imageset import ImageSet, alike, as_batch, evenly_spaced, split_indices
 from modhub.data.sources import (
     DATA_GRAMMAR,
@@ -11,6 +10,7 @@ from modhub.data.sources import (
     open_unlabelled,
     plain_folder,
 )
+from modhub.images import PIXEL_LIMIT, read_image
 
 __all__ = [
     "DATA_GRAMMAR",

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modhub.data.images import images_below, read_image
 from modhub.data.imageset import ImageSet, split_indices
 from modhub.errors import DataError, MissingDependencyError
+from modhub.images import images_below, read_image
 
 __all__ = [
     "DATA_GRAMMAR",

@@ -3,7 +3,7 @@
 from modhub.nets.architectures import ARCHITECTURES, Architecture
 from modhub.nets.branches import Branch, is_plain_sum
 from modhub.nets.channels import ChannelGroup, ChannelSpace, Mask, channel_space
-from modhub.nets.cost import OPERATOR_FLOPS, Cost, cost, value_bytes
+from modhub.nets.complexity import OPERATOR_FLOPS, Cost, cost, value_bytes
 from modhub.nets.fusing import fuse_batch_norm
 from modhub.nets.graph import Graph, Network, Node
 from modhub.nets.head import TAIL_STEPS, Head, split_head

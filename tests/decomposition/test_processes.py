@@ -1,0 +1,256 @@
+"""Real processes: two give the same files as one, and a killed one is taken up where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from modhub.api.making import DecomposeSettings, decompose_to
+from modhub.data import ImageSet, open_data
+from modhub.decomposition.checkpoint import Savings, digest_of_images
+from modhub.errors import StorageError
+from modhub.files import claimed
+from modhub.reporter import Reporter
+from tests.support.digit_parents import DigitNet, digit_parent, digits
+
+ROOT = Path(__file__).parents[2]
+POOLED = "from modhub.decomposition import relevance; relevance.CORRELATION_LIMIT = 0"
+"""A tiny parent treated as one that is too large for correlations of each class's own."""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A parent as a file of code and a file of weights."""
+    home = tmp_path_factory.mktemp("shop")
+    parent = digit_parent()
+    network = parent.head.join(parent.trunk)
+    torch.save(network.tensors, home / "weights.pt")
+    (home / "net.py").write_text(
+        "import torch\n"
+        "from tests.support.digit_parents import DigitNet\n"
+        "def net():\n"
+        "    torch.manual_seed(3)\n"
+        "    return DigitNet(6, 12).eval()\n",
+        encoding="utf-8",
+    )
+    return home
+
+
+def command(shop: Path, target: str, *more: str) -> list[str]:
+    return [
+        f"{shop}/net.py:net",
+        *("--data", "digits", "--labels", "0,1,2,3,4,5", "--input-size", "1x8x8", "--images-per-class", "60"),
+        *("-o", str(shop / target), *more),
+    ]
+
+
+def environment() -> dict[str, str]:
+    path = os.pathsep.join(str(part) for part in (ROOT / "registry", ROOT / "cli", ROOT))
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+
+
+def start(launcher: Sequence[str], arguments: Sequence[str], **options: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *launcher, *arguments],
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    return out, err
+
+
+def launcher(shop: Path, *, pooled: bool, processes: int = 1) -> list[str]:
+    """`python -m modhub.decompose`, or torchrun of it."""
+    door = shop / "pooled.py"
+    lines = [POOLED, "from modhub_cli.distributed import main", "main()"]
+    door.write_text("\n".join(lines if pooled else lines[1:]) + "\n", encoding="utf-8")
+    if processes == 1:
+        return [str(door)]
+    return ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), str(door)]
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    found = {str(path.relative_to(directory)): path for path in directory.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in sorted(found.items())}
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["own", "pooled"])
+def whole(request: pytest.FixtureRequest, shop: Path) -> tuple[bool, dict[str, bytes]]:
+    """One process, not interrupted."""
+    pooled = bool(request.param)
+    target = f"whole-{pooled}"
+    out, _ = finish(start(launcher(shop, pooled=pooled), command(shop, target, "--json")))
+    made = json.loads(out)
+    assert (made["processes"], made["device"]) == (1, "cuda:0" if torch.cuda.is_available() else "cpu")
+    assert made["elapsed_seconds"] >= made["seconds"] > 0
+    assert made["peak_bytes"] > 10_000_000
+    assert not (shop / f".{target}.resume").exists()
+    return pooled, files(shop / target)
+
+
+def test_two_processes_write_the_files_of_one(shop: Path, whole: tuple[bool, dict[str, bytes]]) -> None:
+    pooled, expected = whole
+    target = f"two-{pooled}"
+    out, _ = finish(start(launcher(shop, pooled=pooled, processes=2), command(shop, target, "--json")))
+    assert json.loads(out)["processes"] == 2
+    assert files(shop / target) == expected
+    assert not (shop / f".{target}.resume").exists()
+
+
+@pytest.mark.parametrize("moment", ["classes-1", "choice-2"])
+def test_a_killed_run_goes_on_and_writes_the_same(
+    shop: Path, whole: tuple[bool, dict[str, bytes]], moment: str
+) -> None:
+    pooled, expected = whole
+    target = f"killed-{pooled}-{moment}"
+    folder = shop / f".{target}.resume"
+    process = start(launcher(shop, pooled=pooled), command(shop, target))
+    until = time.monotonic() + 100
+    while not list(folder.glob(f"*/{moment}.safetensors")):
+        assert process.poll() is None, "it was done before it could be killed"
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    process.kill()
+    process.communicate()
+    assert not (shop / target).exists()
+    kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("*/*.safetensors")}
+    assert kept.keys() >= {"classes-0.safetensors", f"{moment}.safetensors"}
+    finish(start(launcher(shop, pooled=pooled), command(shop, target)))
+    assert files(shop / target) == expected
+    assert not folder.exists()
+
+
+INTERRUPTED = """\
+import os, signal
+from modhub.decomposition.checkpoint import Savings, digest_of_images
+save = Savings.save
+def pressed(self, name, *more, **options):
+    save(self, name, *more, **options)
+    if name == "choice-1":
+        os.kill(os.getpid(), signal.SIGINT)
+Savings.save = pressed
+from modhub_cli.distributed import main
+main()
+"""
+"""A process that gets Ctrl-C at a certain moment, however fast the machine is."""
+
+
+def test_ctrl_c_says_how_to_go_on(shop: Path) -> None:
+    door = shop / "interrupted.py"
+    door.write_text(INTERRUPTED, encoding="utf-8")
+    folder = shop / ".stopped.resume"
+    process = start([str(door)], command(shop, "stopped"))
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 130
+    assert f"What was found so far is kept in '{folder}': the same command goes on from there." in err
+    assert folder.is_dir()
+    assert not (shop / "stopped").exists()
+
+
+class _Interrupting(Reporter):
+    """Presses Ctrl-C when the third class is being chosen, and counts the classes observed."""
+
+    def __init__(self, after: int) -> None:
+        self.left, self.title, self.said = after, "", []
+
+    def step(self, title: str, total: int | None = None):  # type: ignore[no-untyped-def]
+        self.title = title
+        return super().step(title, total)
+
+    def advance(self, amount: int = 1) -> None:
+        if self.title == "choose channels":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_finished_work_is_not_done_again(tmp_path: Path) -> None:
+    """After an interruption no image of the fit is read again."""
+    images = digits("012345").sample(30, 0)
+    read: list[int] = []
+
+    def counting(index: int):  # type: ignore[no-untyped-def]
+        read.append(index)
+        return images.images([index])[0]
+
+    counted = ImageSet(images.name, images.split, images.labels, images.targets, counting)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = DigitNet(6, 12).eval()
+    settings = DecomposeSettings(input_size=(8, 8), images_per_class=20, device="cpu")
+    reporter = _Interrupting(3)
+    with pytest.raises(KeyboardInterrupt):
+        decompose_to(tmp_path / "out", model, counted, settings, reporter=reporter)
+    (said,) = reporter.said
+    assert said.startswith(f"What was found so far is kept in '{tmp_path}/.out.resume'")
+    first = len(read)
+    read.clear()
+    decompose_to(tmp_path / "out", model, counted, settings)
+    assert first - len(read) == 6 * 5, "what is held out is read again, what was fitted is not"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_other_images_are_other_work_and_two_never_share_a_place(tmp_path: Path) -> None:
+    for label in ("one", "two"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(40):
+            pixels = np.full((8, 8), number, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / label / f"{number:02}.bmp")
+    before = open_data(f"imagefolder:{tmp_path / 'data'}")
+    known = digest_of_images(before.only(["one"]))
+    assert known == digest_of_images(open_data(f"imagefolder:{tmp_path / 'data'}").only(["one"]))
+    # Not one of those whose pixels are looked at.
+    (tmp_path / "data" / "one" / "01.bmp").write_bytes(b"another image")
+    assert known != digest_of_images(open_data(f"imagefolder:{tmp_path / 'data'}").only(["one"]))
+
+    settings = DecomposeSettings(input_size=(8, 8), device="cpu")
+    with (
+        claimed(tmp_path / ".out.resume", tmp_path / "out"),
+        pytest.raises(StorageError, match=rf"^Another process is at work on '{tmp_path / 'out'}'"),
+    ):
+        decompose_to(tmp_path / "out", DigitNet(2, 4).eval(), before, settings)
+    assert not (tmp_path / ".out.resume").exists()
+
+
+def test_other_work_finds_nothing_of_this(tmp_path: Path) -> None:
+    one = Savings(tmp_path, ["parent", 1])
+    tensors = {"a": torch.tensor([1 / 3], dtype=torch.float64)}
+    one.save("x", tensors, {"price": 1 / 3})
+    found = Savings(tmp_path, ["parent", 1]).load("x")
+    assert found is not None
+    assert torch.equal(found[0]["a"], tensors["a"])
+    assert found[1] == {"price": 1 / 3}
+    assert Savings(tmp_path, ["parent", 2]).load("x") is None
+    assert Savings(tmp_path, ["parent", 1]).load("x") is None, "removed with the first other work"
+    assert Savings(None, []).load("x") is None
+
+
+def test_damaged_savings_are_named(tmp_path: Path) -> None:
+    saved = Savings(tmp_path, 1)
+    saved.save("x", {"a": torch.zeros(3)})
+    (place,) = tmp_path.glob("*/x.safetensors")
+    place.write_bytes(place.read_bytes()[:-4])
+    with pytest.raises(
+        StorageError, match=r"x\.safetensors' is damaged .*Remove its folder to begin again\."
+    ):
+        saved.load("x")

@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import itertools
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import modhub
+from modhub.calibration.calibrator import fit_bars, fit_temperature, platt
+from modhub.calibration.one_against_rest import channelled_head
+from modhub.composition import Budget, compose, parts_of
+from modhub.data import ImageSet
+from modhub.data.preprocessing import Preprocess
+from modhub.decomposition import DecomposeOptions, Parent, decompose
+from modhub.decomposition.assembly import assemble
+from modhub.errors import DataError, IntegrityError, ParentError, RefError
+from modhub.manifest import InputSpec
+from modhub.nets import Runner, channel_space, fuse_batch_norm
+from modhub.pruning.compensation import affine_map, cut
+from modhub.pruning.order import mask_after, removal_order, slot_costs
+from modhub.pruning.statistics import (
+    ClassStatistics,
+    Moments,
+    channelled_margin,
+    observe,
+    pool,
+    read_statistics,
+    statistics_tensors,
+)
+from tests.support.digit_parents import INPUT, OPTIONS, digit_modules, digit_parent, digits, pixels_of
+from tests.support.pico import PicoNet, pico_network
+
+
+def test_every_class_gets_a_module_that_answers_for_it() -> None:
+    modules = digit_modules()
+    space = channel_space(modules.trunk)
+    assert [module.label for module in modules.modules] == list("012345")
+    for module in modules.modules:
+        values = module.manifest.measurement
+        assert values is not None
+        # How well one class is told from the rest is its parent's doing, and differs between processors.
+        assert values.values["balanced_accuracy"] > max(0.8, values.values["parent_balanced_accuracy"] - 0.05)
+        assert values.values["parent_recall"] > 0.9
+        assert module.tensors["mask"].shape == (space.slots,)
+        assert 0 < module.manifest.sizes.kept_channels <= space.slots
+        assert module.manifest.sizes.flops <= module.manifest.sizes.parent_flops
+
+
+def test_what_a_module_loses_hardly_moves_its_margins() -> None:
+    """On images that no choice has seen; on those that it has, the limit is 2 % of their variance."""
+    pixels, _ = pixels_of(digits("012345", "test"))
+    for part in parts_of(digit_modules()):
+        with torch.inference_mode():
+            own, whole = (compose([part], budget=each).margins(pixels) for each in (None, Budget(flops=1.0)))
+        assert float((own - whole).square().mean() / whole.var()) < 0.1
+
+
+def test_the_same_inputs_give_the_same_modules() -> None:
+    parent = digit_parent()
+    again = decompose(parent, digits("012345"), options=OPTIONS)
+    for draft, module in zip(again.modules, digit_modules().modules, strict=True):
+        assert draft.calibration == module.manifest.calibration
+        assert draft.tensors.keys() == module.tensors.keys()
+        assert all(torch.equal(draft.tensors[name], module.tensors[name]) for name in draft.tensors)
+
+
+def test_only_the_wanted_classes_are_decomposed() -> None:
+    options = DecomposeOptions(fit_images=20, calibration_images=10, labels=("3", "1"))
+    done = decompose(digit_parent(), digits("012345"), options=options)
+    assert [draft.label for draft in done.modules] == ["1", "3"]
+    assert done.images == 6 * 30
+
+
+def test_images_of_some_classes_make_modules_of_these() -> None:
+    """Whoever wants three classes of a public model has images of three classes, not of a thousand."""
+    options = DecomposeOptions(fit_images=20, calibration_images=10, labels=("3", "1"))
+    few = decompose(digit_parent(), digits("134"), options=options)
+    all_there = decompose(digit_parent(), digits("012345"), options=options)
+    assert [draft.label for draft in few.modules] == ["1", "3"]
+    assert few.method.parameters["classes_seen"] == 3
+    assert "classes_seen" not in all_there.method.parameters
+    for one, other in zip(few.modules, all_there.modules, strict=True):
+        carried = [name for name in one.tensors if name != "mask"]
+        assert "head.weight" in carried
+        assert any(name.startswith("statistics.") for name in carried)
+        for name in carried:
+            assert torch.equal(one.tensors[name], other.tensors[name]), name
+
+
+@pytest.mark.parametrize("method", ["relevance", "concern"])
+def test_a_wanted_class_is_told_from_something(method: str) -> None:
+    options = DecomposeOptions(fit_images=10, calibration_images=4, labels=("3",))
+    with pytest.raises(DataError, match="the data set 'digits' has images of '3' only"):
+        decompose(digit_parent(), digits("3"), options=options, method=method)
+
+
+@pytest.mark.parametrize(
+    ("labels", "sets", "options", "message"),
+    [
+        (
+            "012345",
+            "01234",
+            {},
+            "The data set 'digits' has no images of '5', which 'digits-012345-12' knows.",
+        ),
+        (
+            "012345",
+            "01234",
+            {"labels": ("1", "5")},
+            "The data set 'digits' has no images of '5', which 'digits-012345-12' knows.",
+        ),
+        ("012345", "012345", {"labels": ("7",)}, "'digits-012345-12' has no class '7'."),
+    ],
+)
+def test_data_that_does_not_fit_is_refused(labels: str, sets: str, options: dict, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        decompose(digit_parent(labels), digits(sets), options=DecomposeOptions(**options))
+    assert caught.value.message == message
+
+
+def test_a_class_with_too_few_images_is_named() -> None:
+    images = digits("012345")
+    few = images.subset(
+        [*np.flatnonzero(images.targets != 2)[:200].tolist(), int(np.argmax(images.targets == 2))]
+    )
+    with pytest.raises(DataError, match=r"has 1 images of '2'; at least 2 are needed"):
+        decompose(digit_parent(), few)
+
+
+def test_an_unknown_method_is_named() -> None:
+    with pytest.raises(DataError, match="There is no method 'magic'"):
+        decompose(digit_parent(), digits("012345"), method="magic")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": ("a", "b")}, "'pico' answers with 3 classes, but 2 labels were given."),
+        ({"labels": ("a", "b", "a")}, "The label 'a' stands twice."),
+        (
+            {"labels": ("a", "b", "c\n")},
+            r"The label 'c\n' holds a control character or a lone surrogate.",
+        ),
+        ({"name": "a\nb"}, r"The name 'a\nb' holds a control character or a lone surrogate."),
+        ({"license": "mit\x07"}, r"The licence 'mit\x07' holds a control character or a lone surrogate."),
+        ({"dataset": "a\tb"}, r"The data set 'a\tb' holds a control character or a lone surrogate."),
+        (
+            {"input": InputSpec(channels=3, height=9, width=8, mean=(0.5,) * 3, std=(0.2,) * 3)},
+            "'pico' takes images of (3, 8, 8) (channels, height, width), but the input was described as "
+            "(3, 9, 8).",
+        ),
+    ],
+)
+def test_a_parent_must_make_sense(change: dict, message: str) -> None:
+    spec = InputSpec(channels=3, height=8, width=8, mean=(0.5,) * 3, std=(0.2,) * 3)
+    given_ = {"name": "pico", "architecture": "pico", "labels": ("a", "b", "c"), "input": spec, **change}
+    with pytest.raises(ParentError) as caught:
+        Parent.of(pico_network(), **given_)
+    assert caught.value.message == message
+
+
+def test_a_label_that_cannot_be_a_folder_is_named_before_the_work() -> None:
+    def read(index: int) -> np.ndarray:
+        assert index == 0, "more is looked at than how large images are"
+        return np.zeros((8, 8, 3), np.uint8)
+
+    images = ImageSet("signs", "train", ["plus", "minus", "+"], np.arange(9) % 3, read)
+    with pytest.raises(RefError, match=r"The label '\+' has no letter or digit"):
+        modhub.decompose(PicoNet(), images)
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    network = pico_network()
+    name = next(iter(network.graph.nodes[0].tensors.values()))
+    broken = network.with_tensors(
+        network.graph.nodes[0].name, weight=torch.full_like(network.tensors[name], float("nan"))
+    )
+    with pytest.raises(ParentError, match="hold values that are not finite"):
+        Parent.of(broken, name="pico", architecture="pico", labels=("a", "b", "c"), input=INPUT)
+
+
+def _statistics(batches: int = 1) -> tuple[ClassStatistics, Parent]:
+    parent = digit_parent()
+    images = digits("012345")
+    own = images.subset(np.flatnonzero(images.targets == 3)[:60])
+    space = channel_space(parent.trunk)
+    found = observe(
+        Runner(parent.trunk),
+        (Preprocess(INPUT)(pixels) for pixels, _ in own.batches(60 // batches)),
+        space,
+        channelled_margin(channelled_head(parent.head.weight, parent.head.bias, 3)),
+    )
+    return found, parent
+
+
+def test_statistics_do_not_depend_on_the_batches() -> None:
+    (whole, _), (parts, _) = _statistics(1), _statistics(4)
+    for name, moments in whole.moments.items():
+        np.testing.assert_allclose(moments.mean, parts.moments[name].mean, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(moments.covariance, parts.moments[name].covariance, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(whole.sensitivity[name], parts.sensitivity[name], rtol=1e-3, atol=1e-7)
+
+
+def test_statistics_are_read_as_they_were_written() -> None:
+    statistics, parent = _statistics()
+    graph, space = parent.trunk.graph, channel_space(parent.trunk)
+    tensors = statistics_tensors(statistics, correlations=True)
+    found = read_statistics(tensors, {}, graph, space)
+    assert found is not None
+    for name, moments in statistics.moments.items():
+        scale = float(moments.variance.max())
+        np.testing.assert_allclose(found.moments[name].mean, moments.mean, rtol=1e-6)
+        np.testing.assert_allclose(found.moments[name].covariance, moments.covariance, atol=2e-3 * scale)
+    assert read_statistics({}, {}, graph, space) is None
+    broken = {**tensors, next(key for key in tensors if key.endswith("mean")): torch.zeros(1)}
+    with pytest.raises(IntegrityError, match="of a module is "):
+        read_statistics(broken, {}, graph, space)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+@settings(max_examples=20, deadline=None)
+def test_pooling_is_the_moments_of_all_samples_together(seed: int, groups: int) -> None:
+    draw = np.random.default_rng(seed)
+    samples = [draw.normal(draw.normal(), 1, (30, 4)) for _ in range(groups)]
+    pooled = pool([Moments(each.mean(0), np.cov(each.T, bias=True)) for each in samples])
+    together = np.concatenate(samples)
+    np.testing.assert_allclose(pooled.mean, together.mean(0), atol=1e-9)
+    np.testing.assert_allclose(pooled.covariance, np.cov(together.T, bias=True), atol=1e-9)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_a_channel_that_is_a_map_of_others_is_found_again(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    kept = draw.normal(size=(200, 3))
+    removed = kept @ np.array([[1.0], [-2.0], [0.5]]) + 3
+    values = np.concatenate([removed, kept], 1)
+    found = affine_map(
+        Moments(values.mean(0), np.cov(values.T, bias=True)), np.array([False, True, True, True]), 0
+    )
+    np.testing.assert_allclose(found.matrix.numpy(), [[1.0, -2.0, 0.5]], atol=1e-4)
+    np.testing.assert_allclose(found.offset.numpy(), [3.0], atol=1e-3)
+
+
+def test_redundant_channels_go_first_and_prefixes_are_nested() -> None:
+    statistics, parent = _statistics()
+    space = channel_space(parent.trunk)
+    removal = removal_order(statistics, space, slot_costs(parent.trunk, space))
+    assert len(set(removal.slots.tolist())) == len(removal.slots)
+    masks = [mask_after(removal, count, space) for count in range(len(removal.slots) + 1)]
+    for more, fewer in itertools.pairwise(masks):
+        assert (more | fewer == more).all()
+    for group in space.groups:
+        assert masks[-1][group.slots].any()
+
+
+def test_channels_of_which_nothing_is_known_go_for_nothing() -> None:
+    statistics, parent = _statistics()
+    space = channel_space(parent.trunk)
+    removal = removal_order(ClassStatistics({}, {}), space, np.ones(space.slots))
+    assert len(removal.slots) == len(removal_order(statistics, space, np.ones(space.slots)).slots)
+    assert not removal.price.any()
+
+
+@pytest.mark.parametrize("block", [1, 3, 64])
+def test_the_order_is_that_of_plain_elimination(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slot by slot as the paper on optimal brain surgeons does it: the one whose best linear guess from those
+    that stay costs the margin least goes, and what was asked of it is asked of them."""
+    monkeypatch.setattr(sys.modules[removal_order.__module__], "_BLOCK", block)
+    statistics, parent = _statistics()
+    space = channel_space(parent.trunk)
+    removal = removal_order(statistics, space, np.ones(space.slots))
+    compared = 0
+    for group in (each for each in space.groups if each.cuttable and each.size > 1):
+        found = [slot for slot in removal.slots if group.start <= slot < group.start + group.size]
+        left, forms = list(range(group.start, group.start + group.size)), {}
+        for name, moments in statistics.moments.items():
+            channels = np.flatnonzero(np.isin(space.of(name), left))
+            if len(channels):
+                covariance = moments.covariance[np.ix_(channels, channels)].astype(np.float64)
+                covariance += np.eye(len(channels)) * 1e-4 * np.diagonal(covariance).mean()
+                slots = list(space.of(name)[channels])
+                forms[name] = slots, covariance, np.diag(statistics.sensitivity[name][channels])
+        for gone in found:
+            charges = dict.fromkeys(left, 0.0)
+            for slots, covariance, form in forms.values():
+                charge = np.diagonal(form) / np.diagonal(np.linalg.inv(covariance))
+                for slot, one in zip(slots, charge, strict=True):
+                    charges[slot] += one
+            assert charges[gone] == pytest.approx(min(charges.values()), rel=1e-6)
+            for name, (slots, covariance, form) in forms.items():
+                for place in [place for place, slot in enumerate(slots) if slot == gone][::-1]:
+                    rest = np.delete(np.arange(len(slots)), place)
+                    guess = np.linalg.solve(covariance[np.ix_(rest, rest)], covariance[rest, place])
+                    onto = np.insert(np.eye(len(rest)), place, guess, axis=0)
+                    form, covariance = onto.T @ form @ onto, covariance[np.ix_(rest, rest)]
+                    slots = slots[:place] + slots[place + 1 :]
+                forms[name] = slots, covariance, form
+            left.remove(gone)
+            compared += 1
+    assert compared > 20
+
+
+def test_compensation_beats_zeroing() -> None:
+    statistics, parent = _statistics()
+    space = channel_space(parent.trunk)
+    removal = removal_order(statistics, space, slot_costs(parent.trunk, space))
+    mask = mask_after(removal, len(removal.slots) // 3, space)
+    images = digits("012345")
+    own = Preprocess(INPUT)(next(images.subset(np.flatnonzero(images.targets == 3)[60:90]).batches(30))[0])
+    rows = parent.head.weight, parent.head.bias
+    whole = Runner(parent.trunk)(own) @ rows[0].T + rows[1]
+
+    def error(used: ClassStatistics | None) -> float:
+        sliced, weight, bias = cut(parent.trunk, mask, space, used, *rows)
+        found = Runner(fuse_batch_norm(sliced))(own) @ weight.T + bias
+        return float((found - whole).square().mean())
+
+    assert error(statistics) < 0.5 * error(None)
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 99), sizes=st.lists(st.integers(40, 400), min_size=2, max_size=4))
+def test_bars_let_ninety_five_of_a_hundred_images_pass(seed: int, sizes: list[int]) -> None:
+    draw = np.random.default_rng(seed)
+    targets = np.repeat(np.arange(len(sizes)), sizes)
+    margins = draw.normal(0, 1, (len(targets), len(sizes)))
+    margins[np.arange(len(targets)), targets] += 2 + targets
+    weights = draw.uniform(0.5, 1.5, len(targets))
+    own, largest = margins[np.arange(len(targets)), targets], margins.max(1)
+    bars = fit_bars(own, largest, targets, weights)
+    for bar, values in ((bars.one, own), (bars.all, largest)):
+        passing = [
+            np.average(values[targets == row] >= bar, weights=weights[targets == row])
+            for row in range(len(sizes))
+        ]
+        # However many images a class has, all classes count the same.
+        assert np.mean(passing) == pytest.approx(0.95, abs=0.02)
+    assert bars.all >= bars.one
+
+
+def test_all_classes_of_a_parent_share_their_bars() -> None:
+    numbers = [module.manifest.calibration.parameters for module in digit_modules().modules]
+    for name in ("threshold", "threshold_all"):
+        margins = [each["margin_mean"] + each[name] * each["margin_std"] for each in numbers]
+        assert margins == pytest.approx([margins[0]] * len(margins), abs=1e-6)
+    assert all(each["threshold_all"] >= each["threshold"] for each in numbers)
+    assert all(0 <= each["false_accept"] < 1 for each in numbers)
+
+
+def test_a_temperature_and_a_slope_are_found_again() -> None:
+    draw = np.random.default_rng(0)
+    logits = draw.normal(0, 1.5, (20_000, 3))
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    targets = (draw.random((20_000, 1)) > chances.cumsum(1)).sum(1).clip(0, 2)
+    assert fit_temperature(logits * 4, targets, np.ones(20_000)) == pytest.approx(0.25, rel=0.05)
+    margin = draw.normal(0, 2, 20_000)
+    positive = draw.random(20_000) < 1 / (1 + np.exp(-(0.8 * margin)))
+    slope, intercept = platt(margin, positive, np.ones(20_000))
+    assert slope == pytest.approx(0.8, rel=0.1)
+    assert intercept == pytest.approx(0.0, abs=0.1)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_class_with_few_images_beside_others_with_many(count: int) -> None:
+    """Nothing of it is left to measure on, so nothing is recorded, and nothing is not a number."""
+    images = digits("012345")
+    few = [np.flatnonzero(images.targets == row)[: count if row == 3 else 60] for row in range(6)]
+    parent = digit_parent()
+    modules = assemble(parent, decompose(parent, images.subset(np.concatenate(few)), options=OPTIONS))
+    recorded = {module.label: module.manifest.measurement for module in modules.modules}
+    assert recorded["3"] is None
+    assert recorded["4"] is not None
+    for module in modules.modules:
+        module.manifest.to_bytes()

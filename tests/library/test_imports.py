@@ -1,0 +1,204 @@
+"""Imports run downhill, and what needs no torch runs without it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import modhub
+from modhub import push
+from modhub_cli.main import COMMANDS
+from tests.support.console import Console
+from tests.support.paper import write_paper_artifact
+
+ROOT = Path(__file__).parents[2]
+LIBRARY = ROOT / "registry" / "modhub"
+
+# From the ground up: each room imports itself and the rooms before it in this list, none after it.
+# A file belongs to the longest entry that its module name starts with.
+GROUND = ["__version__", "errors", "formatting", "files", "refs", "reporter", "images", "schemas"]
+GROUND += ["devices", "workers"]
+PAPER = ["manifest", "store", "hub", "catalog", "project"]
+TENSOR = ["nets", "data", "artifact", "parents", "pruning", "calibration", "decomposition", "composition"]
+TENSOR += ["runtimes", "evaluation"]
+ROOMS = [*GROUND, "manifest", "nets", "data", "store", "hub", "parents", "artifact", "pruning", "calibration"]
+ROOMS += ["catalog", "decomposition", "composition", "project", "runtimes", "evaluation", "server", "api"]
+ROOMS += ["", "demo", "decompose"]
+
+
+def room_of(module: str) -> str:
+    """The room of a module, both without the leading `modhub.`."""
+    return max((room for room in ROOMS if f"{module}.".startswith(f"{room}." if room else "")), key=len)
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(LIBRARY).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules and packages that the file imports, inside functions too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "modhub":
+            found |= {f"modhub.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+FILES = sorted(LIBRARY.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(LIBRARY)))
+def test_imports_run_downhill(path):
+    room, imported = room_of(module_of(path)), imports_of(path)
+    inside = {room_of(name.removeprefix("modhub.")) for name in imported if name.startswith("modhub.")}
+    assert inside <= {*ROOMS[: ROOMS.index(room) + 1]}, f"{room} imports uphill"
+    packages = {name.partition(".")[0] for name in imported}
+    assert not packages & {"modhub_cli", "click", "rich"}, "they belong to the command line"
+    if room in PAPER:
+        assert not inside & {*TENSOR}, "manifests, hubs and the resolver work without networks"
+        assert not packages & {"torch", "torchvision"}
+    if room in TENSOR:
+        assert not inside & {*PAPER} - {"manifest"}, "networks know no hub"
+
+
+@pytest.mark.parametrize(
+    ("package", "files"),
+    [
+        ("huggingface_hub", {"hub/huggingface.py"}),
+        ("resolvelib", {"project/search.py"}),
+    ],
+)
+def test_these_packages_have_one_user(package, files):
+    users = {
+        path.relative_to(LIBRARY).as_posix()
+        for path in FILES
+        if package in {name.partition(".")[0] for name in imports_of(path)}
+    }
+    assert users == files
+
+
+def test_every_room_exists_and_holds_no_more_than_an_eighth():
+    lines = dict.fromkeys(ROOMS, 0)
+    for path in [*FILES, *sorted((ROOT / "cli").rglob("*.py"))]:
+        count = len(path.read_text(encoding="utf-8").splitlines())
+        if path in FILES:
+            lines[room_of(module_of(path))] += count
+        else:
+            lines["cli"] = lines.get("cli", 0) + count
+    assert [room for room, count in lines.items() if not count] == ["__version__"]
+    assert {room: count for room, count in lines.items() if count > sum(lines.values()) / 8} == {}
+
+
+def test_no_package_exports_a_name_that_one_of_its_modules_has():
+    """Else `import modhub.x.y` and `from modhub.x import y` would take turns in naming the same thing."""
+    for package in [path for path in FILES if path.name == "__init__.py" and path.parent != LIBRARY]:
+        modules = {path.stem for path in package.parent.iterdir() if path.suffix == ".py" or path.is_dir()}
+        tree = ast.parse(package.read_text(encoding="utf-8"))
+        names = {
+            alias.asname or alias.name
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom) and node.module != f"modhub.{module_of(package)}"
+            for alias in node.names
+        } | {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        assert not names & modules, f"{package.relative_to(LIBRARY)} exports names of its own modules"
+
+
+def test_only_the_command_line_prints():
+    for path in FILES:
+        calls = [
+            node
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+        ]
+        assert not calls, f"{path} prints"
+
+
+def test_exported_names_are_sorted_and_exist():
+    for path in FILES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if (
+                isinstance(node, ast.Assign)
+                and isinstance(node.targets[0], ast.Name)
+                and node.targets[0].id == "__all__"
+            ):
+                names = ast.literal_eval(node.value)
+                # as ruff sorts them: CONSTANTS, Classes, then the rest
+                assert sorted(names) == sorted(set(names)), f"{path} exports a name twice"
+    for name in modhub.__all__:
+        assert getattr(modhub, name) is not None
+        assert name in dir(modhub)
+
+
+def test_functions_are_not_packages():
+    import modhub.composition.budget as budget
+    import modhub.decomposition.registry as registry
+
+    assert callable(modhub.compose)
+    assert callable(modhub.decompose)
+    assert modhub.Budget is budget.Budget
+    assert registry.METHODS
+    with pytest.raises(AttributeError, match="module 'modhub' has no attribute 'frobnicate'"):
+        modhub.frobnicate  # noqa: B018
+
+
+WITHOUT_TORCH = """
+import sys
+from modhub_cli.main import main
+sys.argv = ["modhub", *sys.argv[1:]]
+try:
+    main()
+finally:
+    heavy = {"torch", "torchvision", "sklearn", "matplotlib"} & set(sys.modules)
+    print("HEAVY", sorted(heavy), file=sys.stderr)
+"""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    home = tmp_path_factory.mktemp("shop")
+    write_paper_artifact(home / "pets", {"cat": 0.8, "dog": 0.7})
+    push(home / "pets", "lab/pets", version="1.0.0", hub=str(home / "hub"))
+    return home
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("--version",),
+        ("push", "pets", "lab/pets", "--version", "1.0.0"),
+        ("search", "cat"),
+        ("info", "lab/pets/cat"),
+        ("versions", "lab/pets"),
+        ("pull", "lab/pets/cat"),
+        ("verify", "pets"),
+        ("cache",),
+        ("init", "work"),
+        ("lock", "--help"),
+        ("diff", "pets", "lab/pets"),
+        ("yank", "lab/pets==1.0.0"),
+        ("gc", "--dry-run", "--root", "hub"),
+        ("fsck", "--root", "hub"),
+        ("token", "list", "--root", "hub"),
+        ("compose", "--help"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_no_torch(shop, monkeypatch, capsys, arguments):
+    modhub = Console(shop, monkeypatch, capsys)
+    result = modhub.process(*arguments, python=("-c", WITHOUT_TORCH))
+    assert result.code == 0, result.err
+    assert "HEAVY []" in result.err
+
+
+def test_every_command_has_help_with_an_example(tmp_path, monkeypatch, capsys):
+    modhub = Console(tmp_path, monkeypatch, capsys)
+    for name in COMMANDS:
+        text = modhub.good(name, "--help").out
+        assert "Usage: modhub " + name in text
+        if "Commands:" not in text:
+            assert "Example: modhub " in text, name

@@ -1,0 +1,105 @@
+"""Which of several modules of one class is taken to be the best."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modhub.api import sharing
+from modhub.catalog.catalog import Catalog
+from modhub.catalog.publish import push
+from modhub.hub.cache import Cache
+from modhub.hub.directory import DirectoryHub
+from modhub.manifest import MANIFEST_NAME, ModuleEntry, RepositoryManifest, Sample, at_least, standing
+from modhub.manifest.fields import Fields
+from modhub.project.resolver import resolve
+from modhub.project.toml import Project
+from modhub.refs import RepositoryId, parse_version
+from tests.support.paper import write_paper_artifact
+from tests.support.shelf import Shelf
+
+
+def images(split: str, positives: int, negatives: int = 900) -> Sample:
+    return Sample(dataset="cifar10", split=split, positives=positives, negatives=negatives)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "sample", "expected"),
+    [
+        # E. B. Wilson: of 100 tries all, of 100 tries half, of none.
+        ({"balanced_accuracy": 1.0}, images("test", 50), 1 / (1 + 1.96**2 / 100)),
+        ({"balanced_accuracy": 0.5}, images("test", 50), 0.4038),
+        ({"balanced_accuracy": 0.9}, images("test", 0), 0.0),
+        ({"balanced_accuracy": 0.5, "recall": 1.0}, images("test", 900, 50), 0.4038),
+        ({"recall": 0.4, "precision": 0.6}, images("test", 100), 0.4038),
+        ({"recall": 0.5}, images("test", 100), 0.4038),
+        ({"recall": 0.5}, None, 0.3174),
+        ({"precision": 0.5}, images("test", 100), None),
+        ({}, None, None),
+    ],
+)
+def test_what_a_module_reaches_at_the_least(
+    metrics: dict[str, float], sample: Sample | None, expected: float | None
+) -> None:
+    found = at_least(metrics, sample)
+    assert found == (None if expected is None else pytest.approx(expected, abs=2e-4))
+
+
+def test_the_order() -> None:
+    """The best first."""
+    ordered = [
+        ({"balanced_accuracy": 0.90}, images("test", 1000)),
+        ({"balanced_accuracy": 0.95}, images("val", 20)),
+        ({"balanced_accuracy": 0.60, "recall": 1.0}, images("test", 1000)),
+        ({"balanced_accuracy": 0.99}, images("train", 1000)),
+        ({"balanced_accuracy": 1.00}, images("train", 50)),
+        ({"balanced_accuracy": 1.00}, None),
+        ({"recall": 0.8, "precision": 0.1}, images("all", 50)),
+        ({}, images("test", 1000)),
+    ]
+    ranks = [standing(metrics, sample) for metrics, sample in ordered]
+    assert ranks == sorted(ranks, reverse=True)
+    assert len(set(ranks)) == len(ranks)
+
+
+def test_a_bare_label_takes_what_was_measured_on_unseen_images() -> None:
+    shelf = Shelf()
+    shelf.put("a/known-by-heart", "1.0.0", {"cat": 1.0}, sample=images("train", 50))
+    shelf.put("b/few", "1.0.0", {"cat": 0.95}, sample=images("test", 20))
+    shelf.put("c/many", "1.0.0", {"cat": 0.93}, sample=images("test", 1000))
+    shelf.put("d/as-many", "1.0.0", {"cat": 0.93}, sample=images("test", 1000))
+    (module,) = resolve(Project.of(["cat"]), shelf).modules
+    assert str(module.repository) == "c/many"
+
+
+def test_search_says_on_what_its_order_rests(tmp_path: Path) -> None:
+    catalog = Catalog(DirectoryHub(tmp_path / "hub"), Cache(tmp_path / "cache"))
+    for name, recall, sample in (
+        ("heart", 1.0, images("train", 50)),
+        ("test", 0.8, images("test", 100)),
+        ("older", 0.9, None),
+    ):
+        artifact = write_paper_artifact(tmp_path / name, {"cat": recall}, trunk=name, sample=sample)
+        push(catalog, artifact, RepositoryId("lab", name), parse_version("1.0.0"))
+    found = sharing.search("cat", hub=catalog)["modules"]
+    assert [hit["repository"] for hit in found] == ["lab/test", "lab/heart", "lab/older"]
+    assert found[0]["sample"] == {"dataset": "cifar10", "split": "test", "positives": 100, "negatives": 900}
+    assert found[0]["at_least"] == pytest.approx(0.684, abs=1e-3)
+    assert found[2]["sample"] is None
+    # Of a single module its own manifest says it, in older repositories too.
+    assert sharing.info("lab/older", hub=catalog)["modules"][0]["sample"] is None
+    told = sharing.info("lab/older/cat", hub=catalog)["modules"][0]
+    assert (told["sample"]["split"], told["sample"]["positives"]) == ("calibration", 9)
+
+
+def test_an_entry_without_a_sample_is_written_as_it_was(tmp_path: Path) -> None:
+    for sample in (None, images("test", 7)):
+        content = (
+            write_paper_artifact(tmp_path / f"{sample}", {"cat": 0.5}, sample=sample) / MANIFEST_NAME
+        ).read_bytes()
+        manifest = RepositoryManifest.from_bytes(content)
+        assert manifest.modules[0].sample == sample
+        assert (b"sample" in content) is (sample is not None)
+        assert manifest.to_bytes() == content
+        assert ModuleEntry.from_dict(Fields(manifest.modules[0].to_dict(), "entry")) == manifest.modules[0]

@@ -1,0 +1,89 @@
+"""The command line as a user sees it: what is printed where, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from jsonschema import Draft202012Validator
+
+from modhub.schemas import document_schema
+from modhub_cli.main import run
+from modhub_cli.output import Out
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Console:
+    """Runs commands inside this process, in `cwd`, with a hub and a cache of their own.
+
+    Whatever they print, the document that --json would print follows its schema.
+    """
+
+    def __init__(
+        self, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.home = home
+        self.hub = home / "hub"
+        self.monkeypatch = monkeypatch
+        self.capsys = capsys
+        self.environment = {"MODHUB_HUB": str(self.hub), "MODHUB_CACHE": str(home / "cache"), "NO_COLOR": "1"}
+        for name, value in self.environment.items():
+            monkeypatch.setenv(name, value)
+        self.go(home)
+        emit = Out.emit
+
+        def checked(out: Out, value: Any, **shown: Any) -> None:
+            command = click.get_current_context().command_path.removeprefix("modhub ")
+            emit(out, value, **shown)
+            # As it is read: a tuple is an array, a path a string, what is no number null.
+            document = json.loads(json.dumps(value, default=str), parse_constant=lambda name: None)
+            Draft202012Validator(document_schema(command)).validate(document)
+
+        monkeypatch.setattr(Out, "emit", checked)
+
+    def go(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.monkeypatch.chdir(directory)
+
+    def __call__(self, *arguments: object) -> Result:
+        self.monkeypatch.setattr(sys, "argv", ["modhub", *map(str, arguments)])
+        code = run()
+        captured = self.capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    def good(self, *arguments: object) -> Result:
+        result = self(*arguments)
+        assert result.code == 0, result.err
+        return result
+
+    def process(self, *arguments: object, python: tuple[str, ...] = ()) -> Result:
+        """In a process of its own."""
+        path = os.pathsep.join([str(ROOT / "registry"), str(ROOT / "cli")])
+        done = subprocess.run(
+            [sys.executable, *(python or ("-m", "modhub_cli")), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+            env={**os.environ, **self.environment, "PYTHONPATH": path},
+        )
+        return Result(done.returncode, done.stdout, done.stderr)

@@ -1,0 +1,113 @@
+"""Artifacts whose tensors are any bytes at all: enough for every room that never looks into them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from modhub.files import pretty_json
+from modhub.manifest import (
+    Calibration,
+    FileInfo,
+    InputSpec,
+    Measurement,
+    MethodInfo,
+    ModuleEntry,
+    ModuleManifest,
+    ParentInfo,
+    Provenance,
+    RepositoryManifest,
+    Sample,
+    Sizes,
+    TrunkInfo,
+)
+from modhub.refs import slug_of
+from tests.support.shelf import digest
+
+
+def put(directory: Path, path: str, content: bytes) -> FileInfo:
+    place = directory / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(content)
+    return FileInfo.of(path, content)
+
+
+def write_paper_artifact(
+    directory: Path,
+    modules: Mapping[str, float | None],
+    *,
+    trunk: str = "trunk",
+    licence: str | None = "mit",
+    dataset: str | None = "digits",
+    sample: Sample | None = None,
+) -> Path:
+    """An artifact of `modules` (label → recall) with true digests; without `sample` as older ones were."""
+    parent = ParentInfo(
+        name=f"parent of {trunk}",
+        architecture="tiny",
+        sha256=digest(trunk),
+        labels=tuple(modules),
+        license=licence,
+        dataset=dataset,
+    )
+    spec = InputSpec(channels=1, height=8, width=8, mean=(0.5,), std=(0.5,))
+    method = MethodInfo(name="relevance", parameters={"max_loss": 0.005}, paper=None)
+    info = TrunkInfo(
+        sha256=digest(f"trunk {trunk}"),
+        graph=put(directory, "trunk/graph.json", pretty_json({"trunk": trunk})),
+        weights=put(directory, f"trunk/{digest(f'trunk {trunk}')}.safetensors", trunk.encode() * 5000),
+        statistics=None,
+        features=8,
+        parameters=250,
+        flops=1000,
+    )
+    images = sample or Sample(dataset="digits", split="calibration", positives=9, negatives=9)
+    entries = []
+    for label, recall in modules.items():
+        slug = slug_of(label)
+        tensors = put(directory, f"modules/{slug}/module.safetensors", f"{trunk} {label}".encode() * 10)
+        metrics = {} if recall is None else {"recall": recall, "precision": 0.75}
+        manifest = ModuleManifest(
+            label=label,
+            slug=slug,
+            aliases=(),
+            ontology_id=None,
+            form="delta",
+            parent=parent,
+            trunk=info,
+            method=method,
+            input=spec,
+            calibration=Calibration(kind="platt", parameters={"scale": 1.0, "shift": 0.0}),
+            measurement=Measurement(
+                dataset=images.dataset,
+                split=images.split,
+                positives=images.positives,
+                negatives=images.negatives,
+                values=metrics,
+            ),
+            sizes=Sizes(
+                kept_channels=4, channels=8, kept_parameters=100, parameters=250, flops=400, parent_flops=1000
+            ),
+            tensors=tensors,
+            provenance=Provenance(tool="modhub", tool_version="0.1.0", seed=0, date=None, environment={}),
+            license=licence,
+        )
+        entries.append(
+            ModuleEntry(
+                label=label,
+                slug=slug,
+                aliases=(),
+                form="delta",
+                manifest=put(directory, f"modules/{slug}/module.json", manifest.to_bytes()),
+                tensors=tensors,
+                trunk=None,
+                kept_channels_fraction=0.5,
+                metrics=metrics,
+                sample=sample,
+            )
+        )
+    whole = RepositoryManifest(
+        parent=parent, trunk=info, input=spec, method=method, license=licence, modules=tuple(entries)
+    )
+    put(directory, "modhub.json", whole.to_bytes())
+    return directory
