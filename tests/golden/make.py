@@ -167,6 +167,9 @@ def clean(place: Path) -> None:
     for pattern in (".*", "hub/*.sqlite*", "hub/staging", "hub/locks", "hub/blobs/.locks", "accounts/*.lock"):
         for path in list(place.glob(pattern)):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in sorted(place.rglob("*"), reverse=True):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
     exported = onnx.load(place / "digits.onnx")
     graph = exported.graph
     for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
