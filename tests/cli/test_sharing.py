@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from modhub.files import pretty_json
-from modhub.server.accounts import Accounts
+from modhub.server.auth.accounts import Accounts
 from modhub.store.model import Add
 from modhub.store.records import RepositoryKey
 from modhub.store.store import Store

@@ -22,7 +22,8 @@ PAPER = ["manifest", "store", "hub", "catalog", "project"]
 TENSOR = ["nets", "data", "artifact", "parents", "pruning", "calibration", "decomposition", "composition"]
 TENSOR += ["runtimes", "evaluation"]
 ROOMS = [*GROUND, "manifest", "nets", "data", "store", "hub", "parents", "artifact", "pruning", "calibration"]
-ROOMS += ["catalog", "decomposition", "composition", "project", "runtimes", "evaluation", "server", "api"]
+ROOMS += ["catalog", "decomposition", "composition", "project", "runtimes", "evaluation"]
+ROOMS += ["server.errors", "server.auth", "server.http", "server.protocol", "server.web", "server", "api"]
 ROOMS += ["", "demo", "decompose"]
 
 
