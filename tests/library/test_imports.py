@@ -17,7 +17,7 @@ LIBRARY = ROOT / "registry" / "modhub"
 # From the ground up: each room imports itself and the rooms before it in this list, none after it.
 # A file belongs to the longest entry that its module name starts with.
 GROUND = ["__version__", "errors", "formatting", "files", "refs", "reporter", "images", "schemas"]
-GROUND += ["devices", "workers"]
+GROUND += ["integrity", "devices", "workers"]
 PAPER = ["manifest", "store", "hub", "catalog", "project"]
 TENSOR = ["nets", "data", "artifact", "parents", "pruning", "calibration", "decomposition", "composition"]
 TENSOR += ["runtimes", "evaluation"]
