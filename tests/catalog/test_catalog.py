@@ -155,7 +155,7 @@ def test_a_push_that_was_killed_before_its_tag_is_finished_by_the_next(
     catalog: Catalog, artifact: Path, request: pytest.FixtureRequest
 ) -> None:
     commit = release(catalog, artifact, "1.0.0")
-    store_of(catalog, request).delete_tag(RepositoryKey.model(NET), "v1.0.0")
+    store_of(catalog, request).tags.delete(RepositoryKey.model(NET), "v1.0.0")
     assert catalog.releases(NET) == ()
     assert release(catalog, artifact, "1.0.0") == commit
 
