@@ -30,8 +30,8 @@ from modhub.pruning.order import importance
 from modhub.pruning.statistics import (
     CORRELATION_LIMIT,
     ClassStatistics,
-    channelled_margin,
     observe,
+    one_against_rest_margin,
     statistics_tensors,
 )
 from modhub.workers import Workers
@@ -77,7 +77,7 @@ class Workbench:
         head = channelled_head(self.parent.head.weight, self.parent.head.bias, row)
         on_device = (each.to(self.options.device) for each in batches)
         placed = head[0].to(self.options.device), head[1].to(self.options.device)
-        return observe(runner, on_device, self.space, channelled_margin(placed, self.parent.head.tail))
+        return observe(runner, on_device, self.space, one_against_rest_margin(placed, self.parent.head.tail))
 
     def draft(self, row: int, mask: Mask, statistics: ClassStatistics | None = None) -> ModuleDraft:
         """The module of one class that keeps the slots of `mask` (slots,) and what must stay with them.
