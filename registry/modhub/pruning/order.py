@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from modhub.nets import ChannelGroup, ChannelSpace, Mask, Network, cost, slice_network, weightless
 from modhub.pruning.elimination import BLOCK, GroupValue, eliminate, initial_saliencies
@@ -26,6 +28,7 @@ __all__ = [
     "mask_after",
     "order_work",
     "pruning_order",
+    "relevance_tensor",
     "slot_costs",
 ]
 
@@ -142,6 +145,12 @@ def importance(statistics: ClassStatistics, space: ChannelSpace) -> Array:
         alive = layout >= 0
         np.add.at(worth, layout[alive], (statistics.sensitivity[name] * moments.variance)[alive])
     return worth
+
+
+def relevance_tensor(statistics: ClassStatistics, space: ChannelSpace) -> Tensor:
+    """`importance` as a module carries it: float16 (slots,), the largest 1."""
+    worth = importance(statistics, space)
+    return torch.from_numpy(worth / max(worth.max(initial=0.0), 1e-30)).half()
 
 
 def slot_costs(network: Network, space: ChannelSpace) -> Array:
