@@ -1,5 +1,6 @@
 import importlib
 import importlib.util
+import inspect
 import re
 import shlex
 import tomllib
@@ -169,23 +170,32 @@ def test_names_of_the_library_exist(path):
 
 
 def resolves(name):
-    """Whether the longest module that `name` begins with has what follows."""
-    module, _, attribute = name.rpartition(".")
-    if importlib.util.find_spec(name.split(".")[0]) is None:
-        return False
-    try:
-        importlib.import_module(name)
-    except ModuleNotFoundError:
-        return bool(module) and resolves(module) and hasattr(thing(module), attribute)
+    """Whether a dotted name leads to a module, or to something in one."""
+    path, *rest = name.split(".")
+    thing = importlib.import_module(path)
+    for part in rest:
+        path += f".{part}"
+        # Attributes first: `modhub.decompose` is the function, and importing the module would hide it.
+        if hasattr(thing, part):
+            thing = getattr(thing, part)
+        elif inspect.ismodule(thing) and importlib.util.find_spec(path) is not None:
+            thing = importlib.import_module(path)
+        else:
+            return False
     return True
 
 
-def thing(name):
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError:
-        module, _, attribute = name.rpartition(".")
-        return getattr(thing(module), attribute)
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [
+        ("modhub.nets.Cost.time", True),
+        ("modhub.project.resolver", True),
+        ("modhub.nets.Cost.price", False),
+        ("modhub.nothing.at.all", False),
+    ],
+)
+def test_a_name_that_is_missing_is_seen(name, there):
+    assert resolves(name) is there
 
 
 @PAGE
