@@ -3,11 +3,13 @@ import importlib.util
 import inspect
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 
 import click
 import pytest
+from PIL import Image
 
 from modhub.nets.architectures import ARCHITECTURES
 from modhub.parents import load_parent
@@ -213,3 +215,13 @@ def test_a_parent_is_written_as_the_page_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(code, {"model": ARCHITECTURES["resnet20"].build(2)})
     assert load_parent("parent").labels == ("cat", "dog")
+
+
+def test_an_exported_file_runs_as_the_page_says(tmp_path, monkeypatch, capsys):
+    page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.+?)^```", page, re.MULTILINE | re.DOTALL)
+    shutil.copy(ROOT / "tests" / "golden" / "0.1.0" / "digits.onnx", tmp_path / "build.onnx")
+    Image.new("RGB", (20, 20), (200, 30, 30)).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert capsys.readouterr().out.strip() in ("0", "1", "eight")
