@@ -50,11 +50,11 @@ from modhub.nets import (
     Runner,
     channel_space,
     cost,
+    head_logits,
     mask_positions,
     slice_network,
 )
 from modhub.nets.operators import keeps_zero
-from modhub.pruning.statistics import margins
 from modhub.reporter import Reporter
 
 __all__ = [
@@ -348,4 +348,6 @@ class _Scores:
     def _logits(self, trunk: Network, batches: Iterable[Tensor]) -> Tensor:
         runner, head = Runner(trunk), self.parent.head
         with torch.inference_mode():
-            return torch.cat([margins(runner(batch), head.weight, head.bias, head.tail) for batch in batches])
+            return torch.cat(
+                [head_logits(runner(batch), head.weight, head.bias, head.tail) for batch in batches]
+            )
