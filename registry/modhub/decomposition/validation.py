@@ -17,7 +17,7 @@ from modhub.decomposition.measurement import Answers, measurement
 from modhub.manifest import Calibration, Measurement
 from modhub.nets import ChannelSpace, Network, Runner, fuse_batch_norm, head_logits
 from modhub.pruning.compensation import cut
-from modhub.pruning.order import Removal, mask_after
+from modhub.pruning.order import PruningOrder, mask_after
 from modhub.pruning.statistics import ClassStatistics
 from modhub.workers import Workers
 
@@ -60,7 +60,7 @@ class Examiner:
         return self.calibrator.calibration(row)
 
     def longest(
-        self, row: int, statistics: ClassStatistics, removal: Removal, calibration: Calibration
+        self, row: int, statistics: ClassStatistics, removal: PruningOrder, calibration: Calibration
     ) -> int:
         """How long a prefix of the order can go with its loss of balanced accuracy in the budget.
 

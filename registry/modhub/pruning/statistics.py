@@ -86,13 +86,13 @@ def compensable_sites(graph: Graph, space: ChannelSpace) -> tuple[Site, ...]:
     cuttable = np.zeros(space.slots, np.bool_)
     for group in space.groups:
         cuttable[group.slots] = group.cuttable
-    found = []
+    compensable = []
     for site in sites(graph):
         layout = space.of(site.channels)
         mixed = 0 if graph.node[site.consumer].op == "conv2d" else len(graph.shapes[site.value]) - 1
         if space.axis(site.value) == mixed and cuttable[layout[layout >= 0]].any():
-            found.append(site)
-    return tuple(found)
+            compensable.append(site)
+    return tuple(compensable)
 
 
 def observed_values(graph: Graph, space: ChannelSpace) -> tuple[str, ...]:
@@ -122,14 +122,16 @@ def observe(
     images = 0
     for batch in batches:
         wanted = dict.fromkeys((*values, graph.output))
-        found = runner.observe(batch.requires_grad_(), wanted)
+        observed = runner.observe(batch.requires_grad_(), wanted)
         ordered = list(wanted)
-        slopes = torch.autograd.grad(answer(found[graph.output]).sum(), [found[name] for name in ordered])
+        slopes = torch.autograd.grad(
+            answer(observed[graph.output]).sum(), [observed[name] for name in ordered]
+        )
         images += len(batch)
         for name, gradient in zip(ordered, slopes, strict=True):
             if name not in samples:
                 continue
-            flat = by_channel(found[name].detach(), space.axis(name))
+            flat = by_channel(observed[name].detach(), space.axis(name))
             steep = by_channel(gradient, space.axis(name))
             wide = flat.shape[1] > CHANNEL_LIMIT
             _add(first, name, flat.sum(0))
@@ -248,9 +250,9 @@ def unpacked(pairs: Array) -> Array:
 
 def _vector(tensor: Tensor | None, key: str, size: int) -> Array:
     if tensor is None or tensor.shape != (size,):
-        found = "missing" if tensor is None else f"{list(tensor.shape)}"
+        shape = "missing" if tensor is None else f"{list(tensor.shape)}"
         raise IntegrityError(
-            f"The tensor '{key}' of a module is {found}; its trunk asks for [{size}].",
+            f"The tensor '{key}' of a module is {shape}; its trunk needs [{size}].",
             hint="Decompose the parent again, or pull the module again.",
         )
     return tensor.double().numpy()
