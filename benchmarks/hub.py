@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from modhub.server.accounts import Accounts
+from modhub.server.auth.accounts import Accounts
 from modhub.store.model import Add
 from modhub.store.records import RepositoryKey
 from modhub.store.store import Store

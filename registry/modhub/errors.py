@@ -4,7 +4,10 @@
     ├── RefError                    a ref, version, label or digest that does not parse
     ├── ManifestError               a file that does not say what its format asks for
     │   └── SchemaVersionError      written by a newer modhub
-    ├── IntegrityError              bytes that are not what their digest or size promises, or no such promise
+    ├── IntegrityError              content that is not what was recorded of it
+    │   ├── MissingFileError        a file that a manifest lists is not there
+    │   ├── SizeMismatchError       a file of another size than recorded
+    │   └── DigestMismatchError     content with another digest than recorded
     ├── NetworkImportError          a model that cannot become data
     │   └── UnsupportedOperatorError
     ├── ParentError                 a parent whose weights, labels or input make no sense
@@ -42,12 +45,14 @@ __all__ = [
     "ConflictError",
     "DataError",
     "DeviceError",
+    "DigestMismatchError",
     "ExportError",
     "HubError",
     "IntegrityError",
     "ManifestError",
     "MethodError",
     "MissingDependencyError",
+    "MissingFileError",
     "ModhubError",
     "NetworkImportError",
     "NotFoundError",
@@ -56,6 +61,7 @@ __all__ = [
     "RefError",
     "ResolutionError",
     "SchemaVersionError",
+    "SizeMismatchError",
     "StaleParentError",
     "StorageError",
     "UnsupportedOperatorError",
@@ -114,7 +120,39 @@ class SchemaVersionError(ManifestError):
 
 
 class IntegrityError(ModhubError):
-    """Bytes differ from the digest or size promised for them, or what was promised is no digest or size."""
+    """Content differs from what was recorded of it, or the record is no digest or size."""
+
+
+class MissingFileError(IntegrityError):
+    """A file that a manifest lists is not there. `place` names it as the message does."""
+
+    def __init__(self, place: str, *, hint: str = "") -> None:
+        super().__init__(f"{place} is missing.", hint=hint)
+        self.place = place
+
+
+class SizeMismatchError(IntegrityError):
+    """`place` has `actual` bytes where `expected` are recorded."""
+
+    def __init__(self, place: str, *, expected: int, actual: int, hint: str = "") -> None:
+        super().__init__(f"{place} has {actual:,} bytes, expected {expected:,}.", hint=hint)
+        self.place = place
+        self.expected = expected
+        self.actual = actual
+
+
+class DigestMismatchError(IntegrityError):
+    """The content of `place` has the digest `actual` where `expected` is recorded.
+
+    `algorithm` is "sha256" or "git sha1"; digests are lower-case hex, shortened to 12 digits in the message.
+    """
+
+    def __init__(self, place: str, *, algorithm: str, expected: str, actual: str, hint: str = "") -> None:
+        super().__init__(f"{place} has the {algorithm} {actual[:12]}…, expected {expected[:12]}….", hint=hint)
+        self.place = place
+        self.algorithm = algorithm
+        self.expected = expected
+        self.actual = actual
 
 
 class NetworkImportError(ModhubError):

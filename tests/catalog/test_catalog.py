@@ -13,6 +13,7 @@ from modhub.catalog.catalog import Catalog
 from modhub.catalog.publish import push, unyank, yank
 from modhub.errors import (
     ConflictError,
+    DigestMismatchError,
     HubError,
     IntegrityError,
     ManifestError,
@@ -174,7 +175,7 @@ def renamed(root: Path, before: str, after: str) -> None:
         (
             lambda root: (root / "modules/cat/module.safetensors").write_bytes(b"x"),
             IntegrityError,
-            "'{}/modules/cat/module.safetensors' is not what its manifest's digest promises.",
+            "'{}/modules/cat/module.safetensors' has 1 bytes, expected 90.",
         ),
         (
             lambda root: (root / "trunk/graph.json").unlink(),
@@ -409,7 +410,7 @@ def test_a_tampered_blob_is_refused_and_nothing_is_kept(
     blob.chmod(0o644)
     blob.write_bytes(whole[:-1] + b"?")
     with pytest.raises(
-        IntegrityError, match=r"'modules/cat/module.safetensors' of 'lab/net' .* is not what its digest"
+        DigestMismatchError, match=r"'modules/cat/module.safetensors' of 'lab/net' .* has the sha256 "
     ):
         catalog.pull(Ref.parse("lab/net/cat"))
     blob.write_bytes(whole[:-1])

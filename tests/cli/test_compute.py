@@ -175,9 +175,9 @@ def test_verify_reads_every_file_of_a_build(home, modhub, tmp_path):
     weights.write_bytes(content)
     result = modhub("verify", build, "-q")
     assert result.code == 1
-    assert result.err.startswith(f"Error: The file '{weights}' does not have the digest that build.json")
+    assert result.err.startswith(f"Error: '{weights}' has the sha256 ")
     weights.unlink()
-    assert modhub("verify", build, "-q").err.startswith(f"Error: The file '{weights}' is missing")
+    assert modhub("verify", build, "-q").err.startswith(f"Error: '{weights}' is missing.\n")
 
 
 NOT_THE_LOCK = "'{}/modhub.lock' is not the lock of the modhub.toml beside it."
@@ -195,7 +195,10 @@ def replaced(path, before, after):
         (lambda build: (build / "modhub.lock").write_text("x"), "{}/modhub.lock is not valid JSON ("),
         (lambda build: (build / "options.json").write_text("x"), "{}/options.json is not valid JSON ("),
         (lambda build: (build / "modhub.toml").write_text("x"), "{}/modhub.toml is not valid TOML ("),
-        (lambda build: (build / "modules/0.json").write_text("x"), "'{}/modules/0.json' has 1 bytes; "),
+        (
+            lambda build: (build / "modules/0.json").write_text("x"),
+            "'{}/modules/0.json' has 1 bytes, expected ",
+        ),
         (lambda build: (build / "modhub.lock").unlink(), "'{}/modhub.lock' is missing."),
         (lambda build: (build / "options.json").unlink(), "'{}/options.json' is missing."),
         (lambda build: (build / "modhub.toml").unlink(), "'{}/modhub.toml' is missing."),

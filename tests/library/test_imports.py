@@ -17,12 +17,13 @@ LIBRARY = ROOT / "registry" / "modhub"
 # From the ground up: each room imports itself and the rooms before it in this list, none after it.
 # A file belongs to the longest entry that its module name starts with.
 GROUND = ["__version__", "errors", "formatting", "files", "refs", "reporter", "images", "schemas"]
-GROUND += ["devices", "workers"]
+GROUND += ["integrity", "devices", "workers"]
 PAPER = ["manifest", "store", "hub", "catalog", "project"]
 TENSOR = ["nets", "data", "artifact", "parents", "pruning", "calibration", "decomposition", "composition"]
 TENSOR += ["runtimes", "evaluation"]
 ROOMS = [*GROUND, "manifest", "nets", "data", "store", "hub", "parents", "artifact", "pruning", "calibration"]
-ROOMS += ["catalog", "decomposition", "composition", "project", "runtimes", "evaluation", "server", "api"]
+ROOMS += ["catalog", "decomposition", "composition", "project", "runtimes", "evaluation"]
+ROOMS += ["server.errors", "server.auth", "server.http", "server.protocol", "server.web", "server", "api"]
 ROOMS += ["", "demo", "decompose"]
 
 

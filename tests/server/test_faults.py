@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from modhub.server.accounts import Accounts
+from modhub.server.auth.accounts import Accounts
 from modhub.store.fsck import fsck
 from modhub.store.records import RepositoryKey
 from modhub.store.store import Store
@@ -118,7 +118,7 @@ from modhub.errors import StorageError
 from modhub.store.model import Add
 from modhub.hub.directory import DirectoryHub
 from modhub.server.launch import first_token
-from modhub.server.state import Options
+from modhub.server.http.state import Options
 from modhub.refs import RepositoryId
 from tests.support.hub_server import serving
 root = Path(sys.argv[1])

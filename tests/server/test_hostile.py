@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modhub.server import body as body_module
 from modhub.server import serving as serving_module
+from modhub.server.http import body as body_module
 from modhub.server.web.markdown import card_html
 from tests.support.hub_server import Server, commit_body, serving
 

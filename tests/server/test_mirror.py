@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
-from modhub.server.state import Options
+from modhub.server.http.state import Options
 from tests.support.hub_server import TOKENS, Server, serving
 
 BIG = os.urandom(1_500_000)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from modhub.manifest import ModuleManifest
-from modhub.server.state import Options
+from modhub.server.http.state import Options
 from tests.support.chromium import chromium
 from tests.support.hub_server import TOKENS, Server, serving
 from tests.support.hub_world import push, repository_files

@@ -14,8 +14,8 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
+from modhub.server.http.state import Options
 from modhub.server.serving import Listening
-from modhub.server.state import Options
 from modhub.store.records import RepositoryKey
 from modhub.store.store import Store
 from tests.support.hub_server import Server, commit_body, serving
@@ -240,10 +240,10 @@ def test_lfs_upload_verify_and_download(server: Server) -> None:
 
 @pytest.mark.parametrize("repository", ["alice/net", f"{'o' * 90}/{'n' * 90}"])
 def test_lfs_in_parts(server: Server, monkeypatch: pytest.MonkeyPatch, repository: str) -> None:
-    from modhub.server import api_lfs
+    from modhub.server.protocol import lfs
 
-    monkeypatch.setattr(api_lfs, "MULTIPART_FROM", 1000)
-    monkeypatch.setattr(api_lfs, "PART", 400)
+    monkeypatch.setattr(lfs, "MULTIPART_FROM", 1000)
+    monkeypatch.setattr(lfs, "PART", 400)
     server.ask("POST", "/api/repos/create", "admin", {"name": repository})
     content = os.urandom(1100)
     one = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content)}
@@ -461,7 +461,7 @@ def test_metrics_tell_what_is_stored_and_what_is_free(
         assert gauges()["modhub_stored_bytes"] == before["modhub_stored_bytes"], (
             "not counted at every request"
         )
-        monkeypatch.setattr("modhub.server.state.SIZES_SECONDS", 0.0)
+        monkeypatch.setattr("modhub.server.http.state.SIZES_SECONDS", 0.0)
         assert gauges()["modhub_stored_bytes"] == held() > 3_000_001
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from modhub.server.routing import Route
+from modhub.server.http.routing import Route
 from tests.support.hub_server import TOKENS, Answer, Server, serving
 
 PEOPLE = (None, "bob", "reader", "alice", "admin")
@@ -240,7 +240,7 @@ def test_a_cookie_opens_pages_and_changes_nothing(server: Server) -> None:
 
 
 def test_a_revoked_token_is_out_at_once(tmp_path: Path) -> None:
-    from modhub.server.accounts import Accounts
+    from modhub.server.auth.accounts import Accounts
 
     with serving(tmp_path) as server:
         token, value = Accounts(tmp_path).create_token("carol")
@@ -294,7 +294,7 @@ def test_hints_name_what_helps(tmp_path: Path) -> None:
     from modhub.errors import AccessError
     from modhub.hub.huggingface import HuggingFaceHub
     from modhub.refs import RepositoryId
-    from modhub.server.state import Options
+    from modhub.server.http.state import Options
     from modhub.store.model import Add
 
     net = RepositoryId("alice", "net")
@@ -317,7 +317,7 @@ def test_hints_name_what_helps(tmp_path: Path) -> None:
 
 
 def test_a_read_only_server_changes_nothing(tmp_path: Path) -> None:
-    from modhub.server.state import Options
+    from modhub.server.http.state import Options
 
     with serving(tmp_path) as server:
         server.ask("POST", "/api/repos/create", "alice", {"name": "net"})

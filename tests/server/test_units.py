@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modhub.errors import AccessError, HubError, IntegrityError, NotFoundError, RefError
-from modhub.server.accounts import Accounts, parse_expiry
-from modhub.server.commit_stream import CommitReader, Line
-from modhub.server.faults import Fault
-from modhub.server.ignore import Ignore
-from modhub.server.metrics import Metrics
-from modhub.server.signing import Signer
-from modhub.server.state import Options
+from modhub.server.auth.accounts import Accounts, parse_expiry
+from modhub.server.auth.signing import Signer
+from modhub.server.errors import HTTPError
+from modhub.server.http.metrics import Metrics
+from modhub.server.http.state import Options
+from modhub.server.protocol.commit_stream import CommitReader, Line
+from modhub.server.protocol.gitignore import Ignore
 from modhub.store.blobs import FileBlobs
 from modhub.store.lru import Recent
 
@@ -79,7 +79,7 @@ def test_the_last_use_of_a_token_is_known_to_some_minutes(
     Accounts(tmp_path).principal(value)
     assert accounts.last_used(token) >= token.created[:-5]
     os.utime(file, (0, 0))
-    monkeypatch.setattr("modhub.server.accounts.USE_SECONDS", 0.0)
+    monkeypatch.setattr("modhub.server.auth.accounts.USE_SECONDS", 0.0)
     accounts.principal_of(token.id)
     assert accounts.last_used(token) >= token.created[:-5]
     assert (tmp_path / "accounts.json").read_bytes() == before
@@ -154,7 +154,7 @@ def test_signatures_fit_one_thing_for_a_while(tmp_path: Path) -> None:
         ("", ("upload", "a", "b")),
         ("²-x", ("upload", "a", "b")),
     ):
-        with pytest.raises(Fault):
+        with pytest.raises(HTTPError):
             signer.check(signature, *parts)
     assert (tmp_path / "secret").stat().st_mode & 0o077 == 0
 
@@ -307,7 +307,7 @@ def test_streams_that_are_no_commit(tmp_path: Path, body: bytes) -> None:
         reader.feed(body)
         reader.finish()
 
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(HTTPError) as caught:
         read()
     reader.close()
     assert caught.value.status == 400

@@ -18,11 +18,11 @@ from modhub.errors import (
     StorageError,
 )
 from modhub.hub.directory import DirectoryHub
+from modhub.integrity import git_oid
 from modhub.refs import RepositoryId
 from modhub.store.changes import Add, Copy, Delete, Link, Put
 from modhub.store.fsck import fsck
 from modhub.store.index import Query
-from modhub.store.model import git_oid
 from modhub.store.pull_requests import PullRequests
 from modhub.store.records import CommitRecord, RepositoryKey, Settings
 from modhub.store.store import Store

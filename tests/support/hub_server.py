@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from modhub.server.accounts import Accounts
+from modhub.server.auth.accounts import Accounts
+from modhub.server.http.state import DEFAULTS, Options
 from modhub.server.serving import Listening
-from modhub.server.state import DEFAULTS, Options
 
 TOKENS = {
     "admin": "admin-token-0123456789",

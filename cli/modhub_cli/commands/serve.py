@@ -60,8 +60,8 @@ def command(
 
     Example: modhub serve --root /srv/hub --host 0.0.0.0 --port 8000
     """
+    from modhub.server.http.state import Options
     from modhub.server.launch import first_token, serve, store_root
-    from modhub.server.state import Options
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     out = Out()

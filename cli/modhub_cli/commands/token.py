@@ -11,7 +11,7 @@ from modhub_cli.options import reporting, root_option
 from modhub_cli.output import Out
 
 if TYPE_CHECKING:
-    from modhub.server.accounts import Token
+    from modhub.server.auth.accounts import Token
 
 __all__ = ["command"]
 
@@ -57,7 +57,7 @@ def create(
 
     Example: modhub token create --user alice --org vision-lab --role write --expires 90d
     """
-    from modhub.server.accounts import Accounts, parse_expiry
+    from modhub.server.auth.accounts import Accounts, parse_expiry
     from modhub.server.launch import store_root
 
     folder = store_root(root)
@@ -85,7 +85,7 @@ def show(root: Path | None, out: Out) -> None:
 
     Example: modhub token list --root /srv/hub
     """
-    from modhub.server.accounts import Accounts
+    from modhub.server.auth.accounts import Accounts
     from modhub.server.launch import store_root
 
     accounts = Accounts(store_root(root, begin=False))
@@ -127,7 +127,7 @@ def revoke(token: str, root: Path | None, out: Out) -> None:
 
     Example: modhub token revoke 1f2e3d4c --root /srv/hub
     """
-    from modhub.server.accounts import Accounts
+    from modhub.server.auth.accounts import Accounts
     from modhub.server.launch import store_root
 
     revoked = Accounts(store_root(root, begin=False)).revoke(token)

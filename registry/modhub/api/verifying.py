@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from modhub.api.projects import open_catalog, read_project
 from modhub.api.sharing import pull_refs
 from modhub.catalog.catalog import Catalog
-from modhub.errors import IntegrityError, NotFoundError
-from modhub.files import confined, sha256_of_file
+from modhub.errors import IntegrityError, MissingFileError, NotFoundError
+from modhub.files import confined
 from modhub.manifest import (
     AGAIN,
     MANIFEST_NAME,
@@ -66,7 +66,8 @@ def _verify_artifact(directory: Path, reporter: Reporter) -> dict[str, int]:
     manifest = RepositoryManifest.from_bytes(path.read_bytes(), f"'{path}'")
     files = list(_files_of(manifest))
     for file in reporter.track(files, "verify"):
-        _check(confined(directory, file.path), file, AGAIN)
+        place = confined(directory, file.path)
+        file.check(place, f"'{place}'", hint=AGAIN)
     _check_entries(
         manifest, [(entry, confined(directory, entry.manifest.path)) for entry in manifest.modules]
     )
@@ -94,7 +95,7 @@ def _verify_origin(directory: Path, classifier: ComposedClassifier) -> int:
         return 0
     for name in names:
         if not (directory / name).is_file():
-            raise IntegrityError(f"'{directory / name}' is missing.", hint=_AGAIN)
+            raise MissingFileError(f"'{directory / name}'", hint=_AGAIN)
     path = directory / LOCK_NAME
     lock = Lock.from_bytes(path.read_bytes(), str(path), hint=_AGAIN)
     if not lock.fulfils(read_project(directory)):
@@ -108,7 +109,7 @@ def _verify_origin(directory: Path, classifier: ComposedClassifier) -> int:
         )
     for number, module in enumerate(lock.modules):
         place = directory / "modules" / f"{number}.json"
-        _check(place, module.files[0], _AGAIN)
+        module.files[0].check(place, f"'{place}'", hint=_AGAIN)
         about = ModuleManifest.from_bytes(place.read_bytes(), str(place), hint=_AGAIN)
         said = (about.label, about.trunk.sha256, (about.tensors,))
         if said != (module.module, module.trunk, module.files[1:]):
@@ -135,19 +136,3 @@ def _files_of(manifest: RepositoryManifest) -> Iterator[FileInfo]:
     for trunk in trunks.values():
         if trunk.repository is None:
             yield from trunk.files
-
-
-def _check(path: Path, file: FileInfo, hint: str) -> None:
-    if not path.is_file():
-        raise IntegrityError(f"'{path}' is missing.", hint=hint)
-    size = path.stat().st_size
-    if size != file.size:
-        raise IntegrityError(
-            f"'{path}' has {size:,} bytes; its manifest promises {file.size:,}.",
-            hint=f"It may be truncated. {hint}",
-        )
-    if sha256_of_file(path) != file.sha256:
-        raise IntegrityError(
-            f"'{path}' is not what its manifest promises: its sha256 differs.",
-            hint=f"It was altered or damaged. {hint}",
-        )

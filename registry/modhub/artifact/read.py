@@ -14,7 +14,7 @@ from modhub.artifact.modules import ClassModule, ModuleSet
 from modhub.artifact.positions import POSITION_MASK
 from modhub.artifact.tensor_file import parse_tensors
 from modhub.errors import IntegrityError, ManifestError, hinting
-from modhub.files import confined, parse_json, sha256_of_bytes
+from modhub.files import confined, parse_json
 from modhub.manifest import (
     AGAIN,
     MANIFEST_NAME,
@@ -164,23 +164,7 @@ def _check_tensors(tensors: dict[str, Tensor], trunk: Network, slots: int, featu
 
 
 def _content(info: FileInfo, locate: Locate) -> bytes:
-    path = locate(info)
-    try:
-        size = path.stat().st_size
-        if size != info.size:
-            raise IntegrityError(
-                f"{info.path} has {size:,} bytes; its manifest promises {info.size:,}.",
-                hint="Fetch or build it again; it may be truncated.",
-            )
-        content = path.read_bytes()
-    except OSError as error:
-        raise IntegrityError(f"{info.path} cannot be read: {error.strerror or error}.", hint=AGAIN) from None
-    if sha256_of_bytes(content) != info.sha256:
-        raise IntegrityError(
-            f"{info.path} is not what its manifest promises: its sha256 differs.",
-            hint="It was altered or damaged; pull or decompose it again.",
-        )
-    return content
+    return info.read(locate(info), f"'{info.path}'", hint=AGAIN)
 
 
 def _described(dtype: torch.dtype, shape: Sequence[int]) -> str:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from modhub.artifact.modules import ModuleSet, tensor_bytes
 from modhub.artifact.tensor_file import parse_tensors
-from modhub.errors import IntegrityError
-from modhub.files import new_directory, pretty_json, sha256_of_bytes, write_files
+from modhub.files import new_directory, pretty_json, write_files
 from modhub.manifest import MANIFEST_NAME, FileInfo, ModuleManifest, RepositoryManifest
 from modhub.manifest.card import CARD_NAME, card
 
@@ -19,17 +18,13 @@ def artifact_files(modules: ModuleSet, *others: ModuleSet) -> dict[str, bytes]:
     """Every file of the repository by path: equal sets give equal bytes.
 
     `others` are sets of the same parent on trunks of their own, as standalone modules are. A trunk that
-    stands in another repository (`TrunkInfo.repository`) is left out. Raises `IntegrityError` when a digest
-    in a manifest is not that of the bytes it speaks of, and like `ManifestError` for what would not be read.
+    stands in another repository (`TrunkInfo.repository`) is left out. Raises `IntegrityError` when content
+    differs from the size or digest in its manifest, and like `ManifestError` for what would not be read.
     """
     files: dict[str, bytes] = {}
 
     def add(info: FileInfo, content: bytes) -> None:
-        if (info.size, info.sha256) != (len(content), sha256_of_bytes(content)):
-            raise IntegrityError(
-                f"The manifest's digest for {info.path} is not that of its content.",
-                hint="Take the manifests from modhub.decomposition.assembly.assemble.",
-            )
+        info.check(content, f"'{info.path}'", hint="Make its manifests with modhub.decomposition.assembly.")
         files[info.path] = content
 
     sets = (modules, *others)

@@ -19,7 +19,7 @@ from modhub.errors import (
     StaleParentError,
     StorageError,
 )
-from modhub.files import confined, pretty_json, sha256_of_file
+from modhub.files import confined, pretty_json
 from modhub.manifest import MANIFEST_NAME, FileInfo, ModuleManifest, RepositoryManifest
 from modhub.manifest.card import CARD_NAME, card
 from modhub.refs import RepositoryId, is_text, tag_of
@@ -221,11 +221,7 @@ def artifact_contents(catalog: Catalog, directory: Path, repository: RepositoryI
 
 def _verify(directory: Path, info: FileInfo) -> None:
     path = confined(directory, info.path)
-    hint = "Build the artifact again with: modhub decompose"
-    if not path.is_file():
-        raise IntegrityError(f"'{path}' is missing.", hint=hint)
-    if path.stat().st_size != info.size or sha256_of_file(path) != info.sha256:
-        raise IntegrityError(f"'{path}' is not what its manifest's digest promises.", hint=hint)
+    info.check(path, f"'{path}'", hint="Build the artifact again with: modhub decompose")
 
 
 def _existing_release(

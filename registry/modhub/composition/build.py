@@ -20,7 +20,7 @@ from modhub.composition.classifier import ComposedClassifier, TrunkPass, TrunkRe
 from modhub.composition.heads import CALIBRATION_FIELDS, DENSITY_FIELDS, HeadTensors, JoinedHead
 from modhub.devices import torch_defaults
 from modhub.errors import IntegrityError, ManifestError, hinting
-from modhub.files import confined, new_directory, parse_json, pretty_json, sha256_of_bytes, write_files
+from modhub.files import confined, new_directory, parse_json, pretty_json, write_files
 from modhub.manifest import Fields, FileInfo, InputSpec
 from modhub.nets import TAIL_STEPS, Graph, Network
 
@@ -169,20 +169,7 @@ def _tensors(directory: Path, info: FileInfo) -> dict[str, Tensor]:
 
 def _verified(directory: Path, info: FileInfo) -> bytes:
     path = confined(directory, info.path)
-    if not path.is_file():
-        raise IntegrityError(f"The file '{path}' is missing.", hint=_AGAIN)
-    if path.stat().st_size != info.size:
-        raise IntegrityError(
-            f"The file '{path}' has {path.stat().st_size:,} bytes; {info.size:,} were written.",
-            hint=_AGAIN,
-        )
-    content = path.read_bytes()
-    if sha256_of_bytes(content) != info.sha256:
-        raise IntegrityError(
-            f"The file '{path}' does not have the digest that {BUILD_NAME} promises.",
-            hint=_AGAIN,
-        )
-    return content
+    return info.read(path, f"'{path}'", hint=_AGAIN)
 
 
 def _readme(classifier: ComposedClassifier) -> str:

@@ -38,6 +38,7 @@ __all__ = ["CACHE_VARIABLE", "Cache", "Held", "default_cache"]
 
 CACHE_VARIABLE = "MODHUB_CACHE"
 Fetch = Callable[[BinaryIO, int], None]
+_DAMAGED = "Nothing was kept. Try again; if it fails again, the hub's copy is damaged."
 
 
 def default_cache() -> Path:
@@ -112,12 +113,11 @@ class Cache:
                         f"{place} broke off after {size:,} of {entry.size:,} bytes.",
                         hint="Run the command again: it goes on from there.",
                     )
-                if not entry.matches(partial):
+                try:
+                    entry.check(partial, place, hint=_DAMAGED)
+                except IntegrityError:
                     partial.unlink()
-                    raise IntegrityError(
-                        f"{place} is not what its digest promises ({_digests(entry)}).",
-                        hint="Nothing was kept. Try again; if it stays so, the hub's copy is damaged.",
-                    )
+                    raise
                 os.fsync(stream.fileno())
                 return self._adopt(partial, entry)
 
@@ -290,7 +290,7 @@ class _Bounded(io.BufferedRandom):
             _restart(self)
             raise IntegrityError(
                 f"{self._place} goes on after the {self._limit:,} bytes that were promised.",
-                hint="Nothing was kept. Try again; if it stays so, the hub's copy is damaged.",
+                hint=_DAMAGED,
             )
         return super().write(chunk)
 
@@ -371,7 +371,3 @@ def _restart(stream: BinaryIO) -> int:
     stream.seek(0)
     stream.truncate()
     return 0
-
-
-def _digests(entry: FileEntry) -> str:
-    return f"sha256 {entry.sha256}" if entry.sha256 else f"git sha1 {entry.oid}"

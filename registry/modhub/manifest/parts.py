@@ -10,6 +10,7 @@ from typing import Any
 
 from modhub.errors import ManifestError, RefError
 from modhub.files import confined, sha256_of_bytes
+from modhub.integrity import check_content, read_checked
 from modhub.manifest.fields import Fields
 from modhub.refs import RepositoryId
 
@@ -46,6 +47,14 @@ class FileInfo:
     def of(cls, path: str, content: bytes) -> FileInfo:
         """The file `path` of a repository with this content."""
         return cls(path=path, sha256=sha256_of_bytes(content), size=len(content))
+
+    def check(self, content: bytes | Path, place: str, *, hint: str) -> None:
+        """Raise `IntegrityError` naming `place` unless `content` has this size and sha256."""
+        check_content(content, size=self.size, sha256=self.sha256, place=place, hint=hint)
+
+    def read(self, path: Path, place: str, *, hint: str) -> bytes:
+        """The content of the local file `path`. Raises `IntegrityError` unless it passes `check`."""
+        return read_checked(path, size=self.size, sha256=self.sha256, place=place, hint=hint)
 
     @classmethod
     def from_dict(cls, fields: Fields) -> FileInfo:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from modhub.errors import HubError, MissingDependencyError, StorageError
 from modhub.hub import default_hub
-from modhub.server.accounts import Accounts
-from modhub.server.state import Options
+from modhub.server.auth.accounts import Accounts
+from modhub.server.http.state import Options
 
 __all__ = ["first_token", "serve", "store_root"]
 

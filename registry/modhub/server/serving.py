@@ -12,8 +12,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from modhub.errors import HubError
-from modhub.server.application import create_app
-from modhub.server.state import DEFAULTS, Options
+from modhub.server.app import create_app
+from modhub.server.http.state import DEFAULTS, Options
 
 __all__ = ["Listening", "serve"]
 

@@ -20,8 +20,8 @@ from typing import BinaryIO, Protocol
 
 from modhub.errors import IntegrityError, StorageError
 from modhub.files import fsync_directory
+from modhub.integrity import git_oid
 from modhub.store.disk import disk_errors, file_lock, make_directory
-from modhub.store.model import git_oid
 
 __all__ = ["Blob", "BlobWriter", "Blobs", "FileBlobs", "take_in"]
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from modhub.integrity import check_content, matches
 from modhub.refs import RepositoryId
 
-__all__ = ["MAIN", "Add", "Change", "Delete", "FileEntry", "Refs", "RepositorySummary", "git_oid"]
+__all__ = ["MAIN", "Add", "Change", "Delete", "FileEntry", "Refs", "RepositorySummary"]
 
 MAIN = "main"
 
@@ -49,13 +49,12 @@ class FileEntry:
     oid: str | None = None
 
     def matches(self, content: bytes | Path) -> bool:
-        """Whether `content` (bytes or a file) is what this entry promises."""
-        size = content.stat().st_size if isinstance(content, Path) else len(content)
-        if size != self.size:
-            return False
-        if self.sha256 is not None:
-            return _digest(content, hashlib.sha256()) == self.sha256
-        return self.oid is not None and git_oid(content) == self.oid
+        """Whether `content` (bytes or a file) has this size and digest."""
+        return matches(content, size=self.size, sha256=self.sha256, oid=self.oid)
+
+    def check(self, content: bytes | Path, place: str, *, hint: str) -> None:
+        """Raise `IntegrityError` naming `place` unless `content` has this size and digest."""
+        check_content(content, size=self.size, sha256=self.sha256, oid=self.oid, place=place, hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +75,3 @@ class RepositorySummary:
     updated: str = ""
     private: bool = False
     head: str | None = field(default=None, compare=False)
-
-
-def git_oid(content: bytes | Path) -> str:
-    """Git's sha1 of a blob with these bytes, 40 hex digits."""
-    size = content.stat().st_size if isinstance(content, Path) else len(content)
-    return _digest(content, hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False))
-
-
-def _digest(content: bytes | Path, digest: hashlib._Hash) -> str:
-    if isinstance(content, bytes):
-        digest.update(content)
-        return digest.hexdigest()
-    with content.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -15,11 +15,11 @@ from modhub.manifest.card import ref_of
 from modhub.project.resolver import Resolution, resolve
 from modhub.project.toml import Project, Want, add_want, new_project
 from modhub.refs import Ref, RepositoryId
-from modhub.server.call import Call
-from modhub.server.faults import fault_of
-from modhub.server.routing import Routes
-from modhub.server.shelf import VisibleCatalogue, newest
+from modhub.server.errors import to_http_error
+from modhub.server.http.request import Request
+from modhub.server.http.routing import Routes
 from modhub.server.web.render import address, page
+from modhub.server.web.repository_view import VisibleCatalogue, newest
 
 __all__ = ["routes"]
 
@@ -31,13 +31,13 @@ FLOAT_BYTES = 4
 
 
 @routes.get("/compose")
-def compose(call: Call) -> Response:
-    picks, searched = _picks(call), call.one("q")[:200].strip()
-    if dropped := call.many("without"):
+def compose(request: Request) -> Response:
+    picks, searched = _picks(request), request.parameter("q")[:200].strip()
+    if dropped := request.parameters("without"):
         # An address that says what is picked, and not how it came to be.
         kept = [pick for pick in picks if pick not in dropped]
-        return RedirectResponse(address(call, "compose", pick=kept, q=searched), 303)
-    catalogue = VisibleCatalogue(call.state.store, call.principal)
+        return RedirectResponse(address(request, "compose", pick=kept, q=searched), 303)
+    catalogue = VisibleCatalogue(request.state.store, request.principal)
     wants, trouble = _wants(picks)
     text = _toml(wants) if wants else ""
     resolution, estimate = None, None
@@ -47,36 +47,36 @@ def compose(call: Call) -> Response:
             resolution = resolve(project, catalogue, nearest=catalogue.nearest)
             estimate = _estimate(catalogue, resolution)
         except ModhubError as error:
-            trouble = fault_of(error).message
+            trouble = to_http_error(error).message
     found, near = _found(catalogue, searched), []
     if searched and not found:
         with suppress(RefError):
             near = catalogue.nearest(searched)
     passes = frozenset() if resolution is None else resolution.trunks
     return page(
-        call,
+        request,
         "compose.html",
         title="Compose a classifier",
         picks=picks,
-        too_many=len(call.many("pick")) > PICKS_LIMIT,
+        too_many=len(request.parameters("pick")) > PICKS_LIMIT,
         limit=PICKS_LIMIT,
         searched=searched,
-        found=[_to_choose(call, catalogue, picks, one) for one in found[:FOUND_LIMIT]],
+        found=[_to_choose(request, catalogue, picks, one) for one in found[:FOUND_LIMIT]],
         number=len(found),
-        near=[(name, address(call, "compose", pick=picks, q=name)) for name in near],
+        near=[(name, address(request, "compose", pick=picks, q=name)) for name in near],
         passes=passes,
         trouble=trouble,
         resolution=resolution,
         closed=_closed(catalogue, resolution) if resolution else [],
         estimate=estimate,
         toml=text,
-        download=address(call, "compose", "modhub.toml", pick=picks),
+        download=address(request, "compose", "modhub.toml", pick=picks),
     )
 
 
 @routes.get("/compose/modhub.toml")
-def download(call: Call) -> Response:
-    wants, trouble = _wants(_picks(call))
+def download(request: Request) -> Response:
+    wants, trouble = _wants(_picks(request))
     if trouble:
         raise RefError(trouble)
     headers = {"Content-Disposition": 'attachment; filename="modhub.toml"'}
@@ -109,8 +109,8 @@ class _Found:
     picked: bool
 
 
-def _picks(call: Call) -> list[str]:
-    given = [pick.strip()[:400] for pick in call.many("pick")[:PICKS_LIMIT]]
+def _picks(request: Request) -> list[str]:
+    given = [pick.strip()[:400] for pick in request.parameters("pick")[:PICKS_LIMIT]]
     return list(dict.fromkeys(pick for pick in given if pick))
 
 
@@ -165,14 +165,14 @@ def _found(catalogue: VisibleCatalogue, label: str) -> list[_Provider]:
     return sorted(found, key=lambda one: standing(one.entry.metrics, one.entry.sample), reverse=True)
 
 
-def _to_choose(call: Call, catalogue: VisibleCatalogue, picks: Sequence[str], one: _Provider) -> _Found:
+def _to_choose(request: Request, catalogue: VisibleCatalogue, picks: Sequence[str], one: _Provider) -> _Found:
     repository, entry = one.repository, one.entry
     ref, sizes = ref_of(str(repository), entry), None
     with suppress(ModhubError):
         sizes = catalogue.module(repository, one.release.commit, entry).sizes
     return _Found(
         ref=ref,
-        href=address(call, repository.namespace, repository.name, "modules", entry.slug),
+        href=address(request, repository.namespace, repository.name, "modules", entry.slug),
         release=one.release,
         entry=entry,
         at_least=at_least(entry.metrics, entry.sample),

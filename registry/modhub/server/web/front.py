@@ -11,11 +11,11 @@ from starlette.responses import Response
 from modhub.errors import RefError
 from modhub.manifest.card import class_tag
 from modhub.refs import slug_of
-from modhub.server.call import Call
-from modhub.server.faults import nothing_here
-from modhub.server.routing import Routes
-from modhub.server.shelf import VisibleCatalogue
+from modhub.server.errors import not_found
+from modhub.server.http.request import Request
+from modhub.server.http.routing import Routes
 from modhub.server.web.render import address, page, static_file, static_version
+from modhub.server.web.repository_view import VisibleCatalogue
 from modhub.store.index import IndexEntry, Query
 
 __all__ = ["routes"]
@@ -37,37 +37,37 @@ _TYPES = {".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
 
 
 @routes.get("/static/{file}")
-def static(call: Call) -> Response:
-    name = call.values["file"]
+def static(request: Request) -> Response:
+    name = request.values["file"]
     content = static_file(name)
     if content is None:
-        raise nothing_here()
-    kept = call.one("v") == static_version(name)
+        raise not_found()
+    kept = request.parameter("v") == static_version(name)
     cached = "public, max-age=31536000, immutable" if kept else "no-cache"
     media = _TYPES.get(name[name.rfind(".") :], "application/octet-stream")
     return Response(content, headers={"Cache-Control": cached}, media_type=media)
 
 
 @routes.get("/")
-def front(call: Call) -> Response:
-    chosen = {name: call.one(name)[:200] for name, _ in FACETS if call.one(name)}
-    text = call.one("q")[:200]
-    kind = "dataset" if call.one("kind") == "dataset" else "model"
-    order = call.one("sort") if call.one("sort") in ORDERS else "updated"
-    author = call.one("author")[:200]
+def front(request: Request) -> Response:
+    chosen = {name: request.parameter(name)[:200] for name, _ in FACETS if request.parameter(name)}
+    text = request.parameter("q")[:200]
+    kind = "dataset" if request.parameter("kind") == "dataset" else "model"
+    order = request.parameter("sort") if request.parameter("sort") in ORDERS else "updated"
+    author = request.parameter("author")[:200]
     tags = [f"{name}:{_facet_value(name, value)}" for name, value in chosen.items()]
     query = Query(
         kind=kind,
         tags=tags,
         text=text,
         author=author,
-        visible=None if call.principal.admin else call.principal.namespaces,
+        visible=None if request.principal.admin else request.principal.namespaces,
     )
-    index = call.state.store.index
+    index = request.state.store.index
     total = index.count(query)
     # A bookmark of a page that is no more leads to the last one there is.
     pages = max(1, -(-total // PAGE))
-    number = min(call.number("page", 1, 10_000), pages)
+    number = min(request.number("page", 1, 10_000), pages)
     entries = index.search(query, sort=order, limit=PAGE, offset=(number - 1) * PAGE)
     # What every link of the page keeps of the present choice.
     state = {
@@ -78,25 +78,25 @@ def front(call: Call) -> Response:
         **chosen,
     }
 
-    opened = call.one("all")
+    opened = request.parameter("all")
 
     def facet(name: str) -> tuple[list[tuple[str, int, str]], str]:
         """The commonest values with the ways to them, and the way to all where there are more."""
         others = replace(query, tags=[tag for tag in query.tags if not tag.startswith(f"{name}:")])
         shown = VALUES_LIMIT if name == opened else VALUES
-        found = _facets(call, name, others, shown + 1)
-        more = address(call, **{**state, "all": name}) if len(found) > shown and name != opened else ""
+        found = _facets(request, name, others, shown + 1)
+        more = address(request, **{**state, "all": name}) if len(found) > shown and name != opened else ""
         return [
-            (value, count, address(call, **{**state, name: value})) for value, count in found[:shown]
+            (value, count, address(request, **{**state, name: value})) for value, count in found[:shown]
         ], more
 
     near: list[str] = []
     if text and not total:
         with suppress(RefError):
-            near = VisibleCatalogue(call.state.store, call.principal).nearest(text)
+            near = VisibleCatalogue(request.state.store, request.principal).nearest(text)
     other = "model" if kind == "dataset" else "dataset"
     return page(
-        call,
+        request,
         "front.html",
         title=_title(text, author, kind, number),
         text=text,
@@ -104,37 +104,37 @@ def front(call: Call) -> Response:
         order=order,
         orders=ORDERS,
         chosen=chosen,
-        without={name: address(call, **{**state, name: ""}) for name in chosen},
+        without={name: address(request, **{**state, name: ""}) for name in chosen},
         facets=[(name, title, *facet(name)) for name, title in FACETS],
         author=author,
-        without_author=address(call, **{**state, "author": ""}),
-        rows=[_row(call, entry, {tag for tag in tags if tag.startswith("class:")}) for entry in entries],
+        without_author=address(request, **{**state, "author": ""}),
+        rows=[_row(request, entry, {tag for tag in tags if tag.startswith("class:")}) for entry in entries],
         total=total,
         number=number,
         pages=pages,
-        near=[(name, address(call, **{**state, "q": name})) for name in near],
-        same_name=_class_of_that_name(call, query),
+        near=[(name, address(request, **{**state, "q": name})) for name in near],
+        same_name=_class_of_that_name(request, query),
         others=index.count(replace(query, kind=other)) if not total else 0,
         empty=not total and not index.count(Query(kind=None, visible=query.visible)),
-        previous=address(call, **state, page=str(number - 1)) if number > 1 else "",
-        following=address(call, **state, page=str(number + 1)) if number < pages else "",
+        previous=address(request, **state, page=str(number - 1)) if number > 1 else "",
+        following=address(request, **state, page=str(number + 1)) if number < pages else "",
         kinds={
-            "model": address(call, **{**state, "kind": ""}),
-            "dataset": address(call, **{**state, "kind": "dataset"}),
+            "model": address(request, **{**state, "kind": ""}),
+            "dataset": address(request, **{**state, "kind": "dataset"}),
         },
     )
 
 
-def _facets(call: Call, name: str, query: Query, limit: int) -> list[tuple[str, int]]:
+def _facets(request: Request, name: str, query: Query, limit: int) -> list[tuple[str, int]]:
     """Counting 100,000 tags takes a while: what was counted for the same eyes lately is good enough."""
     visible = None if query.visible is None else tuple(sorted(query.visible))
     key = (name, limit, query.kind, tuple(query.tags), query.text, query.author, visible)
-    counted = call.state.facets.get(key)
+    counted = request.state.facets.get(key)
     if counted is None or time.monotonic() - counted[0] > FACETS_SECONDS:
-        counted = (time.monotonic(), call.state.store.index.facets(f"{name}:", query, limit=limit))
-        if len(call.state.facets) >= FACETS_KEPT:
-            call.state.facets.clear()
-        call.state.facets[key] = counted
+        counted = (time.monotonic(), request.state.store.index.facets(f"{name}:", query, limit=limit))
+        if len(request.state.facets) >= FACETS_KEPT:
+            request.state.facets.clear()
+        request.state.facets[key] = counted
     return counted[1]
 
 
@@ -144,21 +144,23 @@ def _title(text: str, author: str, kind: str, number: int) -> str:
     return f"{sought}{what}{f' of {author}' if author else ''}{f', page {number}' if number > 1 else ''}"
 
 
-def _class_of_that_name(call: Call, query: Query) -> dict[str, object] | None:
+def _class_of_that_name(request: Request, query: Query) -> dict[str, object] | None:
     """How many repositories have the class that somebody looks for by words, and the ways to them: words are
     found in names, too (`cat` in `big-cats`)."""
     try:
         name = slug_of(query.text)
     except RefError:
         return None
-    found = call.state.store.index.count(Query(tags=["modhub", class_tag(query.text)], visible=query.visible))
+    found = request.state.store.index.count(
+        Query(tags=["modhub", class_tag(query.text)], visible=query.visible)
+    )
     if not found:
         return None
     return {
         "name": name,
         "number": found,
-        "only": address(call, **{"class": name}),
-        "compare": address(call, "compose", q=query.text),
+        "only": address(request, **{"class": name}),
+        "compare": address(request, "compose", q=query.text),
     }
 
 
@@ -171,7 +173,7 @@ def _facet_value(name: str, value: str) -> str:
         return value
 
 
-def _row(call: Call, entry: IndexEntry, wanted: set[str]) -> dict[str, object]:
+def _row(request: Request, entry: IndexEntry, wanted: set[str]) -> dict[str, object]:
     def tagged(prefix: str) -> list[str]:
         # What was asked for comes first: only the first few are shown.
         tags = sorted(
@@ -181,7 +183,9 @@ def _row(call: Call, entry: IndexEntry, wanted: set[str]) -> dict[str, object]:
 
     return {
         "entry": entry,
-        "href": address(call, "" if entry.kind == "model" else "datasets", entry.id.namespace, entry.id.name),
+        "href": address(
+            request, "" if entry.kind == "model" else "datasets", entry.id.namespace, entry.id.name
+        ),
         "classes": tagged("class:"),
         "datasets": tagged("dataset:"),
         "licenses": tagged("license:"),

@@ -11,10 +11,9 @@ from starlette.responses import Response
 from modhub.errors import ModhubError
 from modhub.manifest import Calibration, ModuleEntry, RepositoryManifest
 from modhub.manifest.card import ref_of
-from modhub.server.call import Call
-from modhub.server.faults import Fault, fault_of
-from modhub.server.routing import Routes
-from modhub.server.shelf import Shelf, newest
+from modhub.server.errors import HTTPError, to_http_error
+from modhub.server.http.request import Request
+from modhub.server.http.routing import Routes
 from modhub.server.web.pictures import (
     calibration_picture,
     mask_picture,
@@ -23,6 +22,7 @@ from modhub.server.web.pictures import (
 )
 from modhub.server.web.render import literal, page
 from modhub.server.web.repository import may_read, parts_of, pin, release_at
+from modhub.server.web.repository_view import Shelf, newest
 from modhub.store.records import RepositoryRecord
 from modhub.store.tree import Tree
 
@@ -34,22 +34,22 @@ _UNSEEN: dict[str, Any] = {"mask": None, "matrix": None, "closest": []}
 
 
 @routes.get("/{namespace}/{name}/modules/{slug}")
-def module(call: Call) -> Response:
-    record = call.repository("see")
-    store = call.state.store
+def module(request: Request) -> Response:
+    record = request.repository("see")
+    store = request.state.store
     shelf = Shelf(store)
     releases = shelf.releases(record)
     standing = newest(releases)
-    revision = call.one("revision")
-    commit = call.commit_of(record, revision or (standing.commit if standing else "main"))
+    revision = request.parameter("revision")
+    commit = request.commit_of(record, revision or (standing.commit if standing else "main"))
     manifest = shelf.manifest(record, commit)
-    entry = None if manifest is None else _entry(manifest, call.values["slug"])
+    entry = None if manifest is None else _entry(manifest, request.values["slug"])
     if manifest is None or entry is None:
-        wanted = call.values["slug"][:100]
+        wanted = request.values["slug"][:100]
         near = get_close_matches(wanted, [one.slug for one in manifest.modules] if manifest else [], n=5)
         hint = f" Nearest: {', '.join(near)}." if near else ""
-        raise Fault(404, f"There is no module '{wanted}' in {record.id}.{hint}")
-    readable = may_read(call, record)
+        raise HTTPError(404, f"There is no module '{wanted}' in {record.id}.{hint}")
+    readable = may_read(request, record)
     release = release_at(releases, commit)
     ref = ref_of(str(record.id), entry) + pin(revision, release, standing, commit)
     details, trouble = None, ""
@@ -57,9 +57,9 @@ def module(call: Call) -> Response:
         try:
             details = shelf.module(record, commit, entry)
         except ModhubError as error:
-            trouble = fault_of(error).message
+            trouble = to_http_error(error).message
     return page(
-        call,
+        request,
         "module.html",
         title=f"{entry.label} of {record.id}{f' {release}' if release else ''}",
         record=record,

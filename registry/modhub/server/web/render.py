@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from modhub.files import sha256_of_bytes
 from modhub.formatting import count, percent, size
-from modhub.server.call import Call
+from modhub.server.http.request import Request
 
 __all__ = ["POLICY", "address", "literal", "page", "static_file", "static_version"]
 
@@ -39,9 +39,9 @@ def share(part: int, whole: int) -> str:
     return percent(part / whole if whole else None)
 
 
-def address(call: Call, /, *parts: str, **query: str | list[str]) -> str:
+def address(request: Request, /, *parts: str, **query: str | list[str]) -> str:
     """A path on this server as browsers ask for it: every part quoted, a query without its empty values."""
-    path = f"{call.below}/" + "/".join(quote(part, safe="") for part in parts if part)
+    path = f"{request.below}/" + "/".join(quote(part, safe="") for part in parts if part)
     pairs = {name: value for name, value in query.items() if value}
     return path + (f"?{urlencode(pairs, doseq=True)}" if pairs else "")
 
@@ -72,20 +72,20 @@ _templates.filters.update(
 )
 
 
-def page(call: Call, template: str, *, status: int = 200, **context: Any) -> Response:
+def page(request: Request, template: str, *, status: int = 200, **context: Any) -> Response:
     """The page `template`; every text in `context` is escaped unless it is `Markup`."""
 
     def under(here: Sequence[str], *parts: str, **query: str | list[str]) -> str:
         """`address` below a repository's own parts."""
-        return address(call, *here, *parts, **query)
+        return address(request, *here, *parts, **query)
 
     text = _templates.get_template(template).render(
-        principal=call.principal,
-        host=call.base_url,
-        login=address(call, "login", next=_asked(call)),
-        read_only=call.state.options.read_only,
-        address=partial(address, call),
-        static_address=partial(static_address, call),
+        principal=request.principal,
+        host=request.base_url,
+        login=address(request, "login", next=_asked(request)),
+        read_only=request.state.options.read_only,
+        address=partial(address, request),
+        static_address=partial(static_address, request),
         under=under,
         **context,
     )
@@ -96,7 +96,7 @@ def page(call: Call, template: str, *, status: int = 200, **context: Any) -> Res
     }
     content = text.encode()
     # The page of a thousand classes has half a megabyte, a twentieth of it once it is packed.
-    if len(content) > PACKED_FROM and _takes_gzip(call.request.headers.get("accept-encoding", "")):
+    if len(content) > PACKED_FROM and _takes_gzip(request.headers.get("accept-encoding", "")):
         content = gzip.compress(content, 6, mtime=0)
         headers["Content-Encoding"] = "gzip"
     return Response(content, status, headers, "text/html; charset=utf-8")
@@ -109,21 +109,21 @@ def _takes_gzip(accepted: str) -> bool:
     )
 
 
-def _asked(call: Call) -> str:
+def _asked(request: Request) -> str:
     """The address of the page itself, to come back to; nothing for what is no page to come back to."""
-    scope = call.request.scope
+    scope = request.http.scope
     path = scope["raw_path"].decode("latin-1").partition("?")[0]
-    if call.request.method not in ("GET", "HEAD") or path in ("/", "/login"):
+    if request.method not in ("GET", "HEAD") or path in ("/", "/login"):
         return ""
     query = scope["query_string"].decode("latin-1")
-    asked = f"{call.below}{path}" + (f"?{query}" if query else "")
+    asked = f"{request.below}{path}" + (f"?{query}" if query else "")
     return asked if len(asked) <= ASKED_LIMIT else ""
 
 
-def static_address(call: Call, name: str) -> str:
+def static_address(request: Request, name: str) -> str:
     """The address of a static file, another one for every content: browsers keep what they have for good, and
     never draw a page of a new modhub with the style of an old one."""
-    return address(call, "static", name, v=static_version(name))
+    return address(request, "static", name, v=static_version(name))
 
 
 @lru_cache(maxsize=64)

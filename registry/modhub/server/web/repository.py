@@ -9,14 +9,13 @@ from starlette.responses import Response
 
 from modhub.catalog.releases import Release
 from modhub.manifest import MANIFEST_NAME, ModuleEntry, RepositoryManifest
-from modhub.server.api_files import missing_file
-from modhub.server.call import Call
-from modhub.server.faults import Fault, nothing_here
-from modhub.server.principal import authorize
-from modhub.server.routing import Routes
-from modhub.server.shelf import Shelf, newest
+from modhub.server.auth.principal import authorize
+from modhub.server.errors import HTTPError, missing_file, not_found
+from modhub.server.http.request import Request
+from modhub.server.http.routing import Routes
 from modhub.server.web.markdown import card_html
 from modhub.server.web.render import address, page
+from modhub.server.web.repository_view import Shelf, newest
 from modhub.store.records import RepositoryRecord
 from modhub.store.tree import TreeFile
 
@@ -35,11 +34,11 @@ def parts_of(record: RepositoryRecord) -> tuple[str, ...]:
     return parts if record.kind == "model" else ("datasets", *parts)
 
 
-def may_read(call: Call, record: RepositoryRecord) -> bool:
+def may_read(request: Request, record: RepositoryRecord) -> bool:
     """Whether the reader gets at the files' content, behind the gate if there is one."""
     try:
-        authorize(call.principal, record, "read")
-    except Fault:
+        authorize(request.principal, record, "read")
+    except HTTPError:
         return False
     return True
 
@@ -69,26 +68,26 @@ def _sought(manifest: RepositoryManifest, text: str) -> list[ModuleEntry]:
 
 
 @routes.get(ONE)
-def overview(call: Call) -> Response:
+def overview(request: Request) -> Response:
     try:
-        record = call.repository("see")
-    except Fault:
-        if call.values["namespace"] == "api" and not call.values["web"]:
+        record = request.repository("see")
+    except HTTPError:
+        if request.values["namespace"] == "api" and not request.values["web"]:
             # No page was meant, but something of the API that is not here.
-            raise nothing_here() from None
+            raise not_found() from None
         raise
-    shelf = Shelf(call.state.store)
-    revision = call.one("revision")
-    commit = call.commit_of(record, revision or "main")
-    tree = call.state.store.tree(record.key, commit)
+    shelf = Shelf(request.state.store)
+    revision = request.parameter("revision")
+    commit = request.commit_of(record, revision or "main")
+    tree = request.state.store.tree(record.key, commit)
     manifest = shelf.manifest(record, commit)
-    sought = " ".join(call.one("q")[:200].split())
+    sought = " ".join(request.parameter("q")[:200].split())
     here = parts_of(record)
     text, whole = shelf.card(record, commit)
     releases = shelf.releases(record)
     standing, release = newest(releases), release_at(releases, commit)
     return page(
-        call,
+        request,
         "repository.html",
         title=f"{record.id} {release or revision[:40]}" if revision else str(record.id),
         record=record,
@@ -99,32 +98,32 @@ def overview(call: Call) -> Response:
         standing=standing,
         ref=f"{record.id}{pin(revision, release, standing, commit)}",
         unreadable=manifest is None and MANIFEST_NAME in tree,
-        card=card_html(text, address(call, *here, "resolve", commit)),
-        whole_card="" if whole else address(call, *here, "resolve", commit, "README.md"),
+        card=card_html(text, address(request, *here, "resolve", commit)),
+        whole_card="" if whole else address(request, *here, "resolve", commit, "README.md"),
         manifest=manifest,
         searchable=manifest is not None and len(manifest.modules) > SEARCHED_FROM,
         sought=sought,
         modules=_sought(manifest, sought) if manifest else [],
         releases=releases,
-        downloads=call.state.store.references.downloads(record.key),
+        downloads=request.state.store.references.downloads(record.key),
         files=len(tree),
         size=sum({file.sha256: file.size for file in tree.values()}.values()),
-        readable=may_read(call, record),
+        readable=may_read(request, record),
     )
 
 
 @routes.get(ONE + "/tree/{revision}", ONE + "/tree/{revision}/{path*}")
-def files(call: Call) -> Response:
-    record = call.repository("see")
-    store = call.state.store
-    commit = call.commit_of(record, call.values["revision"])
-    folder = call.values.get("path", "").strip("/")
+def files(request: Request) -> Response:
+    record = request.repository("see")
+    store = request.state.store
+    commit = request.commit_of(record, request.values["revision"])
+    folder = request.values.get("path", "").strip("/")
     tree = store.tree(record.key, commit)
     if not tree.has_folder(folder):
         raise missing_file(folder, commit)
     listing = list(tree.listing(folder).items())
     changes = store.last_changes(record.key, commit, [path for path, _ in listing[:200]])
-    here, revision = parts_of(record), call.values["revision"]
+    here, revision = parts_of(record), request.values["revision"]
     rows = []
     for path, entry in listing[:FILES_LIMIT]:
         place = path.split("/")
@@ -133,38 +132,38 @@ def files(call: Call) -> Response:
             {
                 "name": place[-1],
                 "size": entry.size if isinstance(entry, TreeFile) else None,
-                "href": address(call, *here, "resolve" if is_file else "tree", revision, *place),
+                "href": address(request, *here, "resolve" if is_file else "tree", revision, *place),
                 "change": changes.get(path),
             }
         )
     above = folder.split("/")[:-1] if folder else None
     return page(
-        call,
+        request,
         "files.html",
         title=f"{folder or 'Files'} of {record.id} at {revision[:40]}",
         record=record,
         here=here,
         revision=revision,
         folder=folder,
-        up=None if above is None else address(call, *here, "tree", revision, *above),
+        up=None if above is None else address(request, *here, "tree", revision, *above),
         rows=rows,
         left_out=max(0, len(listing) - FILES_LIMIT),
     )
 
 
 @routes.get(ONE + "/commits/{revision}", ONE + "/commit/{revision}")
-def history(call: Call) -> Response:
-    record = call.repository("see")
-    commit = call.commit_of(record, call.values["revision"])
-    rows = list(islice(call.state.store.history(record.key, commit), COMMITS + 1))
+def history(request: Request) -> Response:
+    record = request.repository("see")
+    commit = request.commit_of(record, request.values["revision"])
+    rows = list(islice(request.state.store.history(record.key, commit), COMMITS + 1))
     here = parts_of(record)
     return page(
-        call,
+        request,
         "history.html",
-        title=f"History of {record.id} at {call.values['revision'][:40]}",
+        title=f"History of {record.id} at {request.values['revision'][:40]}",
         record=record,
         here=here,
         rows=rows[:COMMITS],
-        older=address(call, *here, "commits", rows[COMMITS].id) if len(rows) > COMMITS else "",
-        revision=call.values["revision"],
+        older=address(request, *here, "commits", rows[COMMITS].id) if len(rows) > COMMITS else "",
+        revision=request.values["revision"],
     )

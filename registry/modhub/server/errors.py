@@ -1,4 +1,4 @@
-"""What goes wrong on the wire: a status, one of the protocol's error codes, one sentence."""
+"""Answers other than the wanted one: a status, one of the protocol's error codes, one sentence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modhub.errors import (
     StorageError,
 )
 
-__all__ = ["Fault", "fault_of", "header_text", "nothing_here"]
+__all__ = ["HTTPError", "header_text", "missing_file", "not_found", "to_http_error"]
 
 _CODES = {"repository": "RepoNotFound", "revision": "RevisionNotFound", "file": "EntryNotFound"}
 _STATUSES: tuple[tuple[type[ModhubError], int], ...] = (
@@ -28,7 +28,7 @@ _STATUSES: tuple[tuple[type[ModhubError], int], ...] = (
 )
 
 
-class Fault(Exception):  # noqa: N818 - it is an answer
+class HTTPError(Exception):
     """An answer that is not the wanted one. `code` is the protocol's `X-Error-Code`, empty for none."""
 
     def __init__(
@@ -48,20 +48,27 @@ class Fault(Exception):  # noqa: N818 - it is an answer
         self.body = body or {}
 
 
-def nothing_here(code: str = "") -> Fault:
-    """404 for an address that means nothing."""
-    return Fault(404, "There is nothing at this address.", code=code)
+def not_found(code: str = "") -> HTTPError:
+    """404 for an address without a route."""
+    return HTTPError(404, "There is nothing at this address.", code=code)
 
 
-def fault_of(error: ModhubError) -> Fault:
+def missing_file(path: str, commit: str) -> HTTPError:
+    """404 for a path that is not in a commit; the commit in the header lets clients remember the absence."""
+    return HTTPError(
+        404, f"Entry not found: {path[:200]}", code="EntryNotFound", headers={"X-Repo-Commit": commit}
+    )
+
+
+def to_http_error(error: ModhubError) -> HTTPError:
     """The answer to an error of the library. Of a disk it says what is wrong, but not where."""
     if isinstance(error, StorageError):
         cause = error.__cause__
         why = f" ({cause.strerror})" if isinstance(cause, OSError) and cause.strerror else ""
-        return Fault(507, f"The hub's disk refuses{why}. Whoever runs the hub finds more in its log.")
+        return HTTPError(507, f"The hub's disk refuses{why}. Whoever runs the hub finds more in its log.")
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
     code = _CODES.get(getattr(error, "missing", ""), "") if isinstance(error, NotFoundError) else ""
-    return Fault(status, str(error), code=code)
+    return HTTPError(status, str(error), code=code)
 
 
 def header_text(text: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from modhub.errors import IntegrityError
 from modhub.files import fsync_directory
-from modhub.server.faults import Fault
+from modhub.server.errors import HTTPError
 
 __all__ = ["Signer"]
 
@@ -32,12 +32,12 @@ class Signer:
         return f"{expiry}-{self._mac(expiry, parts)}"
 
     def check(self, signature: str, *parts: str) -> None:
-        """Raises `Fault` 403 for a signature that is forged, for something else, or too old."""
+        """Raises `HTTPError` 403 for a signature that is forged, for something else, or too old."""
         expiry, _, mac = signature.partition("-")
         # Compare first: an attacker learns nothing from which of the two failed.
         genuine = hmac.compare_digest(mac.encode(), self._mac(expiry, parts).encode())
         if not genuine or not expiry.isascii() or not expiry.isdigit() or int(expiry) < time.time():
-            raise Fault(403, "This upload address is not valid or has expired; ask for a new one.")
+            raise HTTPError(403, "This upload address is not valid or has expired; ask for a new one.")
 
     def _mac(self, expiry: str, parts: tuple[str, ...]) -> str:
         message = "\0".join((expiry, *parts)).encode("utf-8", "surrogatepass")

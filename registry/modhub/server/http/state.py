@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from modhub.errors import AccessError, HubError
-from modhub.server.accounts import Accounts
-from modhub.server.faults import Fault
-from modhub.server.metrics import Metrics
-from modhub.server.principal import ANONYMOUS, Principal
-from modhub.server.signing import Signer
+from modhub.errors import HubError
+from modhub.server.auth.accounts import Accounts
+from modhub.server.auth.sessions import Sessions
+from modhub.server.auth.signing import Signer
+from modhub.server.errors import HTTPError
+from modhub.server.http.metrics import Metrics
 from modhub.store.store import Store
 
 __all__ = ["DEFAULTS", "Options", "State"]
 
-SESSION_SECONDS = 12 * 3600
 SIZES_SECONDS = 300.0
 
 
@@ -68,6 +67,7 @@ class State:
         self.options = options
         self.accounts = Accounts(self.root)
         self.signer = Signer(self.root)
+        self.sessions = Sessions(self.accounts, self.signer)
         self.metrics = Metrics()
         self.started = time.time()
         # What the front page counted lately, and when: see modhub.server.web.front.
@@ -87,20 +87,6 @@ class State:
             return self._stored[1]
 
     def refuse_when_read_only(self) -> None:
-        """Raises `Fault` 403 on a server that only reads."""
+        """Raises `HTTPError` 403 on a server that only reads."""
         if self.options.read_only:
-            raise Fault(403, "This hub is read-only.")
-
-    def new_session(self, token: str) -> str:
-        """A cookie for a browser that showed `token`; it dies with the token. Raises `AccessError`."""
-        principal = self.accounts.principal(token)
-        return f"{principal.token}.{self.signer.sign('session', principal.token, lifetime=SESSION_SECONDS)}"
-
-    def session_principal(self, session: str) -> Principal:
-        """Whom a cookie speaks for; a stale one is nobody's."""
-        identity, _, signature = session.partition(".")
-        try:
-            self.signer.check(signature, "session", identity)
-            return self.accounts.principal_of(identity)
-        except (Fault, AccessError):
-            return ANONYMOUS
+            raise HTTPError(403, "This hub is read-only.")

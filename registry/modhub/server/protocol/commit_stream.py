@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from modhub.server.call import parse_body
-from modhub.server.faults import Fault
+from modhub.server.errors import HTTPError
+from modhub.server.http.request import parse_body
 from modhub.store.blobs import Blob, BlobWriter
 
 __all__ = ["CommitReader", "Line"]
@@ -28,7 +28,7 @@ Line = tuple[str, dict[str, Any], Blob | None]
 class CommitReader:
     """Feed it the body; `on_line` gets (key, value, blob of the content or None) for each line, in order.
 
-    Raises `Fault` 400 or 422 for what is no commit, 413 for lines without end. Call `close` in every case.
+    Raises `HTTPError` 400 or 422 for what is no commit, 413 for lines without end. Call `close` in any case.
     """
 
     def __init__(self, open_writer: Callable[[], BlobWriter], on_line: Callable[[Line], None]) -> None:
@@ -49,7 +49,7 @@ class CommitReader:
     def finish(self) -> None:
         """The body is over."""
         if self._writer is not None:
-            raise Fault(400, "The commit ends in the middle of a file.")
+            raise HTTPError(400, "The commit ends in the middle of a file.")
         self._end_line()
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class CommitReader:
             return chunk[used:]
         self._searched = len(self._line)
         if len(self._line) > SKELETON_LIMIT:
-            raise Fault(413, "A line of the commit is too long.")
+            raise HTTPError(413, "A line of the commit is too long.")
         if newline < 0:
             return b""
         self._end_line()
@@ -84,7 +84,7 @@ class CommitReader:
         quote = chunk.find(b'"')
         part = chunk if quote < 0 else chunk[:quote]
         if b"\\" in part or b"\n" in part:
-            raise Fault(400, "The content of a file is not valid base64.")
+            raise HTTPError(400, "The content of a file is not valid base64.")
         part = self._rest + part
         whole = len(part) if quote >= 0 else len(part) - len(part) % 4
         self._rest = part[whole:]
@@ -102,7 +102,7 @@ class CommitReader:
         try:
             content = base64.b64decode(encoded, validate=True)
         except binascii.Error:
-            raise Fault(400, "The content of a file is not valid base64.") from None
+            raise HTTPError(400, "The content of a file is not valid base64.") from None
         if content and self._writer is not None:
             self._writer.write(content)
 
@@ -114,11 +114,11 @@ class CommitReader:
             return
         self._count += 1
         if self._count > LINES_LIMIT:
-            raise Fault(413, f"A commit may have {LINES_LIMIT:,} lines.")
+            raise HTTPError(413, f"A commit may have {LINES_LIMIT:,} lines.")
         document = parse_body(line)
         key, value = document.get("key"), document.get("value")
         if not isinstance(key, str) or not isinstance(value, dict):
-            raise Fault(400, 'A line of a commit is {"key": …, "value": {…}}.')
+            raise HTTPError(400, 'A line of a commit is {"key": …, "value": {…}}.')
         if blob is not None and (key != "file" or value.get("content") != ""):
-            raise Fault(400, "A line of the commit has a content where none belongs.")
+            raise HTTPError(400, "A line of the commit has a content where none belongs.")
         self._on_line((key, value, blob))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from modhub.server.faults import Fault
+from modhub.server.errors import HTTPError
 from modhub.store.records import RepositoryRecord
 
 __all__ = ["ANONYMOUS", "ROLES", "Principal", "authorize", "authorize_namespace", "missing_repository"]
@@ -42,7 +42,7 @@ ANONYMOUS = Principal(None, "read")
 
 
 def authorize(principal: Principal, repository: RepositoryRecord, action: str) -> None:
-    """Let `principal` pass or raise the `Fault` to answer with.
+    """Let `principal` pass or raise the `HTTPError` to answer with.
 
     Actions: `see` (name, tags, file names, card), `read` (the files' content; gates count), `write`
     (everything that changes something). Who may not see a repository is told what they would be told if it
@@ -60,7 +60,7 @@ def authorize(principal: Principal, repository: RepositoryRecord, action: str) -
         readers = {name.lower() for name in settings.readers}
         if principal.name is not None and principal.name.lower() in readers:
             return
-        raise Fault(
+        raise HTTPError(
             401 if principal.name is None else 403,
             f"Access to {repository.kind} {repository.id} is restricted and you are not in the authorized "
             "list.",
@@ -72,13 +72,15 @@ def authorize(principal: Principal, repository: RepositoryRecord, action: str) -
 def authorize_namespace(principal: Principal, namespace: str) -> None:
     """Whether `principal` may create and change repositories below `namespace`."""
     if principal.name is None:
-        raise Fault(401, "Log in first: this needs a token that may write.")
+        raise HTTPError(401, "Log in first: this needs a token that may write.")
     if principal.role not in ("write", "admin"):
-        raise Fault(403, "This token may only read.")
+        raise HTTPError(403, "This token may only read.")
     if not principal.belongs_to(namespace):
-        raise Fault(403, f"You don't have the rights to change anything under the namespace '{namespace}'.")
+        raise HTTPError(
+            403, f"You don't have the rights to change anything under the namespace '{namespace}'."
+        )
 
 
-def missing_repository(principal: Principal) -> Fault:
+def missing_repository(principal: Principal) -> HTTPError:
     """The one answer for a repository that is not there and for one that is not theirs to see."""
-    return Fault(401 if principal.name is None else 404, "Repository not found", code="RepoNotFound")
+    return HTTPError(401 if principal.name is None else 404, "Repository not found", code="RepoNotFound")

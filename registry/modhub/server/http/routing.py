@@ -15,10 +15,10 @@ from urllib.parse import unquote
 
 from starlette.responses import Response
 
-from modhub.server.faults import Fault, nothing_here
+from modhub.server.errors import HTTPError, not_found
 
 if TYPE_CHECKING:
-    from modhub.server.call import Call
+    from modhub.server.http.request import Request
 
 __all__ = ["Match", "Route", "Router", "Routes"]
 
@@ -29,8 +29,8 @@ _SPECIAL = {
     "revision": r"(?P<revision>refs/(?:pr|heads|tags|convert)/[^/]+|[^/]+)",
 }
 
-SyncHandler = Callable[["Call"], Response]
-AsyncHandler = Callable[["Call"], Awaitable[Response]]
+SyncHandler = Callable[["Request"], Response]
+AsyncHandler = Callable[["Request"], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Router:
         self.routes = tuple(route for group in groups for route in group.all)
 
     def match(self, method: str, raw_path: str) -> Match:
-        """The route for a request; HEAD is answered wherever GET is. Raises `Fault` 400, 404 or 405."""
+        """The route for a request; HEAD is answered wherever GET is. Raises `HTTPError` 400, 404 or 405."""
         allowed: set[str] = set()
         wanted = "GET" if method == "HEAD" else method
         for route in self.routes:
@@ -108,8 +108,10 @@ class Router:
             return Match(route, {name: _decoded(text or "") for name, text in found.groupdict().items()})
         if allowed:
             allowed |= {"HEAD"} if "GET" in allowed else set()
-            raise Fault(405, f"{method} is not allowed here.", headers={"Allow": ", ".join(sorted(allowed))})
-        raise nothing_here(_code_for(raw_path))
+            raise HTTPError(
+                405, f"{method} is not allowed here.", headers={"Allow": ", ".join(sorted(allowed))}
+            )
+        raise not_found(_code_for(raw_path))
 
 
 def _code_for(raw_path: str) -> str:
@@ -133,7 +135,7 @@ def _decoded(text: str) -> str:
     try:
         value = unquote(text, errors="strict")
     except UnicodeDecodeError:
-        raise Fault(400, "The address is not UTF-8.") from None
+        raise HTTPError(400, "The address is not UTF-8.") from None
     if "\0" in value:
-        raise Fault(400, "The address has a zero byte.")
+        raise HTTPError(400, "The address has a zero byte.")
     return value

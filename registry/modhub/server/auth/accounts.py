@@ -39,7 +39,7 @@ from modhub.errors import (
 )
 from modhub.files import parse_json, pretty_json, write_bytes
 from modhub.manifest.fields import Fields
-from modhub.server.principal import ANONYMOUS, ROLES, Principal
+from modhub.server.auth.principal import ANONYMOUS, ROLES, Principal
 from modhub.store.audit import AuditLog
 from modhub.store.disk import disk_errors
 

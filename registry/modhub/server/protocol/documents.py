@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
-from modhub.server.faults import Fault
+from modhub.server.errors import HTTPError
 from modhub.store.front_matter import read_front_matter, tags_of
 from modhub.store.index import IndexEntry
 from modhub.store.records import CommitRecord, RepositoryRecord
@@ -88,7 +88,9 @@ def repository_json(
 ) -> dict[str, Any]:
     """A repository at a commit, with its files."""
     if unknown := sorted(set(wanted) - EXPANDABLE):
-        raise Fault(400, f'"expand" must be one of {", ".join(sorted(EXPANDABLE))}, not {unknown[0][:50]}')
+        raise HTTPError(
+            400, f'"expand" must be one of {", ".join(sorted(EXPANDABLE))}, not {unknown[0][:50]}'
+        )
     tree = store.tree(record.key, commit.id)
     front = _front_matter(store, tree)
     downloads = store.references.downloads(record.key)

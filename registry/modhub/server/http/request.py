@@ -1,4 +1,4 @@
-"""One request, as handlers see it: who asks, what for, and the doors to the store."""
+"""A request as handlers see it: the principal, the pieces of the address, the repository that is meant."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from starlette.requests import Request
+from starlette.datastructures import Headers
+from starlette.requests import Request as StarletteRequest
 
 from modhub.errors import HubError, NotFoundError, RefError
 from modhub.refs import RepositoryId
-from modhub.server.faults import Fault
-from modhub.server.principal import Principal, authorize, missing_repository
+from modhub.server.auth.principal import Principal, authorize, missing_repository
+from modhub.server.errors import HTTPError
 from modhub.store.records import RepositoryKey, RepositoryRecord
 
 if TYPE_CHECKING:
-    from modhub.server.state import State
+    from modhub.server.http.state import State
 
-__all__ = ["Call", "Moved", "form_fields", "parse_body", "text_field"]
+__all__ = ["Moved", "Request", "form_fields", "parse_body", "text_field"]
 
 DEPTH_LIMIT = 64
 _TRUE = ("1", "true", "yes", "on")
@@ -33,44 +34,64 @@ class Moved(Exception):  # noqa: N818 - it is an answer
         self.target = target
 
 
-class Call:
-    """`values` are the decoded pieces of the path; `body` is complete unless the handler streams."""
+class Request:
+    """`values` are the decoded pieces of the path; `body` is complete unless the handler streams `http`."""
 
     def __init__(
         self,
         state: State,
-        request: Request,
+        http: StarletteRequest,
         principal: Principal,
         values: Mapping[str, str],
         body: bytes = b"",
     ) -> None:
         self.state = state
-        self.request = request
+        self.http = http
         self.principal = principal
         self.values = values
         self.body = body
         self.in_thread: Callable[..., Awaitable[Any]] = _no_threads
-        self.query = form_fields(request.scope["query_string"].decode("latin-1"), limit=2000)
+        self.query = form_fields(self.query_string, limit=2000)
 
-    # -- what was asked ---------------------------------------------------------------------------------
+    # -- the address ------------------------------------------------------------------------------------
 
-    def one(self, name: str, default: str = "") -> str:
+    @property
+    def method(self) -> str:
+        return self.http.method
+
+    @property
+    def headers(self) -> Headers:
+        return self.http.headers
+
+    @property
+    def raw_path(self) -> str:
+        """The path as the client encoded it, without the query."""
+        path: bytes = self.http.scope["raw_path"]
+        return path.decode("latin-1").partition("?")[0]
+
+    @property
+    def query_string(self) -> str:
+        """What follows the `?`, as the client encoded it."""
+        query: bytes = self.http.scope["query_string"]
+        return query.decode("latin-1")
+
+    def parameter(self, name: str, default: str = "") -> str:
         """The last value of a query parameter."""
         return next((value for key, value in reversed(self.query) if key == name), default)
 
-    def many(self, name: str) -> list[str]:
+    def parameters(self, name: str) -> list[str]:
         """All values of a query parameter, `name=a&name=b` and `name[]=a` alike."""
         return [value for key, value in self.query if key in (name, f"{name}[]")]
 
     def flag(self, name: str) -> bool:
-        return self.one(name).lower() in _TRUE
+        return self.parameter(name).lower() in _TRUE
 
     def number(self, name: str, default: int, maximum: int) -> int:
-        text = self.one(name)
+        text = self.parameter(name)
         if not text:
             return default
         if not re.fullmatch(r"[0-9]{1,9}", text):
-            raise Fault(400, f'"{name}" must be a number, not {text[:50]!r}')
+            raise HTTPError(400, f'"{name}" must be a number, not {text[:50]!r}')
         return max(1, min(int(text), maximum))
 
     def json(self) -> dict[str, Any]:
@@ -87,10 +108,10 @@ class Call:
         """Scheme and host as the client wrote them, or the configured public address."""
         if self.state.options.public_url:
             return self.state.options.public_url.rstrip("/")
-        host = self.request.headers.get("host", "")
+        host = self.http.headers.get("host", "")
         if not re.fullmatch(r"[A-Za-z0-9._\-]+(?::\d{1,5})?|\[[0-9a-fA-F:]+\](?::\d{1,5})?", host):
-            raise Fault(400, "The Host header is not a host.")
-        return f"{self.request.url.scheme}://{host}"
+            raise HTTPError(400, "The Host header is not a host.")
+        return f"{self.http.url.scheme}://{host}"
 
     @property
     def below(self) -> str:
@@ -116,12 +137,12 @@ class Call:
             raise missing_repository(self.principal) from None
 
     def repository(self, action: str) -> RepositoryRecord:
-        """The repository in the path, if the caller may do `action` there. Raises `Fault` or `Moved`."""
+        """The repository in the path, if the caller may do `action` there. Raises `HTTPError` or `Moved`."""
         return self.permitted(self.key(), action)
 
     def permitted(self, key: RepositoryKey, action: str) -> RepositoryRecord:
-        """The repository `key`, if the caller may do `action` there. Raises `Fault` or `Moved`."""
-        if (record := self.find(key)) is None:
+        """The repository `key`, if the caller may do `action` there. Raises `HTTPError` or `Moved`."""
+        if (record := self.find_repository(key)) is None:
             raise missing_repository(self.principal)
         authorize(self.principal, record, action if record.key == key else "see")
         if record.key != key:
@@ -130,7 +151,7 @@ class Call:
             self.state.refuse_when_read_only()
         return record
 
-    def find(self, key: RepositoryKey) -> RepositoryRecord | None:
+    def find_repository(self, key: RepositoryKey) -> RepositoryRecord | None:
         """The repository of that name, or the one that went away from it, without asking who wants it."""
         store = self.state.store
         for _ in range(10):
@@ -147,33 +168,32 @@ class Call:
         if "name" not in self.values:
             # The body names it, which no redirect would change.
             message = f"The repository '{key.id}' is called '{record.id}' now."
-            return Fault(404, message, code="RepoNotFound")
-        parts = self.request.scope["raw_path"].decode("latin-1").split("/")
+            return HTTPError(404, message, code="RepoNotFound")
+        parts = self.http.scope["raw_path"].decode("latin-1").split("/")
         # The id comes after `/api/models` or `/lfs/models`, after `/datasets`, or first.
         place = 3 if "kind" in self.values else 2 if self.values.get("web") else 1
         git = ".git" if parts[place + 1].endswith(".git") else ""
         parts[place : place + 2] = [quote(record.id.namespace), quote(record.id.name) + git]
-        query = self.request.scope["query_string"].decode("latin-1")
-        return Moved(self.below + "/".join(parts) + (f"?{query}" if query else ""))
+        return Moved(self.below + "/".join(parts) + (f"?{self.query_string}" if self.query_string else ""))
 
     def commit_of(self, record: RepositoryRecord, revision: str) -> str:
-        """The commit a revision names. Raises `Fault` 404 with `RevisionNotFound`."""
+        """The commit a revision names. Raises `HTTPError` 404 with `RevisionNotFound`."""
         try:
             return self.state.store.resolve(record.key, revision)
         except (NotFoundError, RefError):
-            raise Fault(404, f"Invalid rev id: {revision[:100]}", code="RevisionNotFound") from None
+            raise HTTPError(404, f"Invalid rev id: {revision[:100]}", code="RevisionNotFound") from None
 
 
 def form_fields(text: str, *, limit: int) -> list[tuple[str, str]]:
-    """The pairs of `a=1&b=2`. Raises `Fault` 400 for more than `limit`."""
+    """The pairs of `a=1&b=2`. Raises `HTTPError` 400 for more than `limit`."""
     try:
         return parse_qsl(text, keep_blank_values=True, max_num_fields=limit)
     except ValueError:
-        raise Fault(400, f"There are more than the {limit:,} fields allowed here.") from None
+        raise HTTPError(400, f"There are more than the {limit:,} fields allowed here.") from None
 
 
 def parse_body(body: bytes, depth_limit: int = DEPTH_LIMIT) -> dict[str, Any]:
-    """JSON from a stranger: an object, not deep, no NaN. Raises `Fault` 400."""
+    """JSON from a stranger: an object, not deep, no NaN. Raises `HTTPError` 400."""
     if not body.strip():
         return {}
     try:
@@ -182,9 +202,9 @@ def parse_body(body: bytes, depth_limit: int = DEPTH_LIMIT) -> dict[str, Any]:
         if fine:
             json.dumps(value, ensure_ascii=False).encode()  # lone surrogates cannot be stored
     except (ValueError, RecursionError):
-        raise Fault(400, "The body is not valid JSON.") from None
+        raise HTTPError(400, "The body is not valid JSON.") from None
     if not fine:
-        raise Fault(400, "The body should be a JSON object that is not nested deeply.")
+        raise HTTPError(400, "The body should be a JSON object that is not nested deeply.")
     document: dict[str, Any] = value
     return document
 
@@ -210,10 +230,10 @@ def _depth(value: object, left: int) -> bool:
 def text_field(
     document: Mapping[str, Any], name: str, default: str | None = None, *, limit: int = 10_000
 ) -> str:
-    """A string of a JSON body. Raises `Fault` 400; `default` stands in for a missing or null one."""
+    """A string of a JSON body. Raises `HTTPError` 400; `default` stands in for a missing or null one."""
     value = document.get(name)
     if value is None and default is not None:
         return default
     if not isinstance(value, str) or len(value) > limit:
-        raise Fault(400, f'"{name}" must be a string of at most {limit} characters')
+        raise HTTPError(400, f'"{name}" must be a string of at most {limit} characters')
     return value

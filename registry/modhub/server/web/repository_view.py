@@ -21,8 +21,8 @@ from modhub.files import parse_json
 from modhub.manifest import MANIFEST_NAME, ModuleEntry, ModuleManifest, RepositoryManifest
 from modhub.manifest.card import class_tag
 from modhub.refs import RepositoryId, version_of_tag
-from modhub.server.faults import Fault
-from modhub.server.principal import Principal, authorize
+from modhub.server.auth.principal import Principal, authorize
+from modhub.server.errors import HTTPError
 from modhub.store.index import Query
 from modhub.store.lru import Recent
 from modhub.store.records import RepositoryKey, RepositoryRecord
@@ -179,7 +179,7 @@ class VisibleCatalogue:
         try:
             record = self.store.repository(RepositoryKey("model", repository))
             authorize(self.principal, record, "read")
-        except (Fault, NotFoundError):
+        except (HTTPError, NotFoundError):
             raise NotFoundError(
                 f"There is no repository '{repository}'.",
                 hint="Check the name; if it is private, log in.",

@@ -19,13 +19,13 @@ from starlette.responses import JSONResponse, Response
 from modhub.errors import IntegrityError
 from modhub.files import sha256_of_bytes, write_text
 from modhub.refs import is_sha256
-from modhub.server.body import batches
-from modhub.server.call import Call
-from modhub.server.describe import repository_path
-from modhub.server.faults import Fault
-from modhub.server.principal import missing_repository
-from modhub.server.resolve import send_file
-from modhub.server.routing import Routes
+from modhub.server.auth.principal import missing_repository
+from modhub.server.errors import HTTPError
+from modhub.server.http.body import batches
+from modhub.server.http.request import Request
+from modhub.server.http.routing import Routes
+from modhub.server.protocol.documents import repository_path
+from modhub.server.protocol.downloads import send_file
 from modhub.store.blobs import BlobWriter
 from modhub.store.records import RepositoryKey, RepositoryRecord
 from modhub.store.tree import TreeFile
@@ -43,29 +43,29 @@ PARTS_LIMIT = 10_000
 
 
 @routes.post(GIT + "objects/batch", "/{web}{namespace}/{name}/info/lfs/objects/batch")
-def batch(call: Call) -> Response:
-    record = call.repository("see")
-    body = call.json()
+def batch(request: Request) -> Response:
+    record = request.repository("see")
+    body = request.json()
     operation, objects = body.get("operation"), body.get("objects")
     if operation not in ("upload", "download"):
-        raise Fault(422, '"operation" must be upload or download')
+        raise HTTPError(422, '"operation" must be upload or download')
     if body.get("hash_algo", "sha256") != "sha256":
-        raise Fault(409, "This hub names objects by sha256 only.")
+        raise HTTPError(409, "This hub names objects by sha256 only.")
     if not isinstance(objects, list) or len(objects) > OBJECTS_LIMIT:
-        raise Fault(413, f'"objects" must be a list of at most {OBJECTS_LIMIT} objects')
+        raise HTTPError(413, f'"objects" must be a list of at most {OBJECTS_LIMIT} objects')
     action = "write" if operation == "upload" else "read"
-    if operation == "upload" and _proposes(body) and call.principal.role in ("write", "admin"):
-        action = "read" if call.principal.name else "write"
-    record = call.repository(action)
+    if operation == "upload" and _proposes(body) and request.principal.role in ("write", "admin"):
+        action = "read" if request.principal.name else "write"
+    record = request.repository(action)
     if operation == "upload":
-        call.state.refuse_when_read_only()
+        request.state.refuse_when_read_only()
     transfers = body.get("transfers")
     multipart = isinstance(transfers, list) and "multipart" in transfers
     answers, chosen = [], "basic"
     oids = [one.get("oid") for one in objects if isinstance(one, dict)]
-    known = call.state.store.find_blobs(record.key, [oid for oid in oids if isinstance(oid, str)])
+    known = request.state.store.find_blobs(record.key, [oid for oid in oids if isinstance(oid, str)])
     for one in objects:
-        answer = _object(call, record, one, operation, multipart, known)
+        answer = _object(request, record, one, operation, multipart, known)
         answers.append(answer)
         if "chunk_size" in answer.get("actions", {}).get("upload", {}).get("header", {}):
             chosen = "multipart"
@@ -80,7 +80,7 @@ def _proposes(body: dict[str, Any]) -> bool:
 
 
 def _object(
-    call: Call,
+    request: Request,
     record: RepositoryRecord,
     one: object,
     operation: str,
@@ -97,17 +97,17 @@ def _object(
     if operation == "download":
         if known is None:
             return {**answer, "error": {"code": 404, "message": "Object does not exist."}}
-        signature = call.state.signer.sign("download", record.key.path, oid)
+        signature = request.state.signer.sign("download", record.key.path, oid)
         query = urlencode({"signature": signature})
-        href = f"{call.base_url}{_place(record, oid, known)}?{query}"
+        href = f"{request.base_url}{_place(record, oid, known)}?{query}"
         return {**answer, "size": known, "actions": {"download": {"href": href}}}
     if known is not None:
         if known != size:
             return {**answer, "error": {"code": 422, "message": f"This object has {known} bytes."}}
         return answer
-    if size > call.state.options.upload_limit:
+    if size > request.state.options.upload_limit:
         return {**answer, "error": {"code": 422, "message": "The object is larger than this hub takes."}}
-    return {**answer, "actions": _upload(call, record, oid, size, multipart)}
+    return {**answer, "actions": _upload(request, record, oid, size, multipart)}
 
 
 def _is_size(size: object) -> bool:
@@ -118,12 +118,14 @@ def _place(record: RepositoryRecord, oid: str, size: int) -> str:
     return f"/lfs/{record.kind}s/{quote(str(record.id))}/{oid}/{size}"
 
 
-def _upload(call: Call, record: RepositoryRecord, oid: str, size: int, multipart: bool) -> dict[str, Any]:
-    place = call.base_url + _place(record, oid, size)
+def _upload(
+    request: Request, record: RepositoryRecord, oid: str, size: int, multipart: bool
+) -> dict[str, Any]:
+    place = request.base_url + _place(record, oid, size)
     parts = ("upload", record.key.path, oid, str(size))
-    query = urlencode({"signature": call.state.signer.sign(*parts)})
-    verify = {"href": f"{call.base_url}/{repository_path(record)}.git/info/lfs/verify"}
-    if authorization := call.request.headers.get("authorization"):
+    query = urlencode({"signature": request.state.signer.sign(*parts)})
+    verify = {"href": f"{request.base_url}/{repository_path(record)}.git/info/lfs/verify"}
+    if authorization := request.headers.get("authorization"):
         verify = {**verify, "header": {"Authorization": authorization}}  # type: ignore[dict-item]
     chunk = max(PART, -(-size // PARTS_LIMIT))
     if not multipart or size < MULTIPART_FROM:
@@ -135,90 +137,90 @@ def _upload(call: Call, record: RepositoryRecord, oid: str, size: int, multipart
 
 
 @routes.post(GIT + "verify", "/{web}{namespace}/{name}/info/lfs/verify")
-def verify(call: Call) -> Response:
-    record = call.repository("see")
-    body = call.json()
+def verify(request: Request) -> Response:
+    record = request.repository("see")
+    body = request.json()
     oid, size = body.get("oid"), body.get("size")
-    known = call.state.store.find_blob(record.key, oid) if isinstance(oid, str) else None
+    known = request.state.store.find_blob(record.key, oid) if isinstance(oid, str) else None
     if known is None or known.size != size:
-        raise Fault(404, "The object is not here in this size.")
+        raise HTTPError(404, "The object is not here in this size.")
     return JSONResponse({}, media_type=MEDIA)
 
 
 @routes.stream("PUT", UPLOAD)
-async def put(call: Call) -> Response:
-    upload = await call.in_thread(_Upload, call)
-    writer: BlobWriter = await call.in_thread(upload.open)
+async def put(request: Request) -> Response:
+    upload = await request.in_thread(_Upload, request)
+    writer: BlobWriter = await request.in_thread(upload.open)
     try:
-        async for chunk in batches(call.request, limit=upload.size):
-            call.state.metrics.count("received", len(chunk))
-            await call.in_thread(writer.write, chunk)
-        await call.in_thread(upload.finish, writer)
+        async for chunk in batches(request.http, limit=upload.size):
+            request.state.metrics.count("received", len(chunk))
+            await request.in_thread(writer.write, chunk)
+        await request.in_thread(upload.finish, writer)
     finally:
         writer.__exit__(None, None, None)
     return Response(status_code=200, headers={"ETag": f'"{upload.sha256}"'})
 
 
 @routes.stream("PUT", UPLOAD + "/{part}")
-async def put_part(call: Call) -> Response:
+async def put_part(request: Request) -> Response:
     """One part, kept as a file until the whole is put together."""
-    upload = await call.in_thread(_Upload, call)
-    number, expected = upload.part(call.values["part"])
+    upload = await request.in_thread(_Upload, request)
+    number, expected = upload.part(request.values["part"])
     path = upload.folder() / f"{number}.part"
-    writer: BlobWriter = await call.in_thread(call.state.store.upload)
+    writer: BlobWriter = await request.in_thread(request.state.store.upload)
     try:
         total = 0
-        async for chunk in batches(call.request, limit=expected):
+        async for chunk in batches(request.http, limit=expected):
             total += len(chunk)
-            call.state.metrics.count("received", len(chunk))
-            await call.in_thread(writer.write, chunk)
+            request.state.metrics.count("received", len(chunk))
+            await request.in_thread(writer.write, chunk)
         if total != expected:
-            raise Fault(422, f"Part {number} should have {expected} bytes, not {total}.")
-        blob = await call.in_thread(writer.finish)
-        await call.in_thread(write_text, path, blob.sha256)
+            raise HTTPError(422, f"Part {number} should have {expected} bytes, not {total}.")
+        blob = await request.in_thread(writer.finish)
+        await request.in_thread(write_text, path, blob.sha256)
     finally:
         writer.__exit__(None, None, None)
     return Response(status_code=200, headers={"ETag": f'"{blob.sha256}"'})
 
 
 @routes.stream("POST", UPLOAD)
-async def complete(call: Call) -> Response:
+async def complete(request: Request) -> Response:
     """Put the parts together. `{oid, parts: [{partNumber, etag}]}`."""
-    upload = await call.in_thread(_Upload, call)
-    async for _ in batches(call.request, limit=1 << 20):
+    upload = await request.in_thread(_Upload, request)
+    async for _ in batches(request.http, limit=1 << 20):
         pass
-    await call.in_thread(upload.assemble)
+    await request.in_thread(upload.assemble)
     return JSONResponse({"oid": upload.sha256}, media_type=MEDIA)
 
 
 @routes.get(UPLOAD)
-def download(call: Call) -> Response:
+def download(request: Request) -> Response:
     """A signed address for one object; what git-lfs is sent to."""
-    key = call.key()
-    sha256 = call.values["sha256"]
-    call.state.signer.check(call.one("signature"), "download", key.path, sha256)
-    file = None if call.find(key) is None else call.state.store.find_blob(key, sha256)
+    key = request.key()
+    sha256 = request.values["sha256"]
+    request.state.signer.check(request.parameter("signature"), "download", key.path, sha256)
+    file = None if request.find_repository(key) is None else request.state.store.find_blob(key, sha256)
     if file is None:
-        raise missing_repository(call.principal)
-    return send_file(call, replace(file, lfs=True), {}, "application/octet-stream", "")
+        raise missing_repository(request.principal)
+    return send_file(request, replace(file, lfs=True), {}, "application/octet-stream", "")
 
 
 class _Upload:
-    """What a signed address allows. Raises `Fault` 403 unless the signature fits everything else."""
+    """What a signed address allows. Raises `HTTPError` 403 unless the signature fits everything else."""
 
-    def __init__(self, call: Call) -> None:
-        self.store = call.state.store
-        self.root = call.state.root
-        self.key: RepositoryKey = call.key()
-        self.sha256, size = call.values["sha256"], call.values["size"]
-        call.state.signer.check(call.one("signature"), "upload", self.key.path, self.sha256, size)
-        call.state.refuse_when_read_only()
-        if call.find(self.key) is None:
-            raise missing_repository(call.principal)
+    def __init__(self, request: Request) -> None:
+        self.store = request.state.store
+        self.root = request.state.root
+        self.key: RepositoryKey = request.key()
+        self.sha256, size = request.values["sha256"], request.values["size"]
+        request.state.signer.check(request.parameter("signature"), "upload", self.key.path, self.sha256, size)
+        request.state.refuse_when_read_only()
+        if request.find_repository(self.key) is None:
+            raise missing_repository(request.principal)
         self.size = int(size)
-        chunk = call.one("chunk", str(PART))
+        chunk = request.parameter("chunk", str(PART))
         if not re.fullmatch(r"[1-9][0-9]{0,15}", chunk) or -(-self.size // int(chunk)) > PARTS_LIMIT:
-            raise Fault(400, "The parts have an odd size.")
+            raise HTTPError(400, "The parts have an odd size.")
         self.chunk = int(chunk)
 
     def open(self) -> BlobWriter:
@@ -236,7 +238,7 @@ class _Upload:
         """Number and size of a part."""
         count = -(-self.size // self.chunk)
         if not re.fullmatch(r"[1-9][0-9]{0,5}", text) or int(text) > count:
-            raise Fault(400, f"There are parts 1 to {count}.")
+            raise HTTPError(400, f"There are parts 1 to {count}.")
         number = int(text)
         return number, min(self.chunk, self.size - (number - 1) * self.chunk)
 
@@ -254,7 +256,7 @@ class _Upload:
                 try:
                     digest = (self.folder() / f"{number}.part").read_text()
                 except FileNotFoundError:
-                    raise Fault(422, f"Part {number} of {count} is missing; send it again.") from None
+                    raise HTTPError(422, f"Part {number} of {count} is missing; send it again.") from None
                 with self.store.blobs.open(digest) as stream:
                     while chunk := stream.read(1 << 20):
                         writer.write(chunk)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import anyio
-from starlette.requests import Request
+from starlette.requests import Request as StarletteRequest
 
-from modhub.server.faults import Fault
+from modhub.server.errors import HTTPError
 
 __all__ = ["batches", "read_body"]
 
@@ -15,37 +15,37 @@ SILENCE = 30.0
 BATCH = 1 << 20
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body. Raises `Fault` 413 beyond `limit` bytes and 408 for a sender that falls silent.
+async def read_body(http: StarletteRequest, limit: int) -> bytes:
+    """The whole body. Raises `HTTPError` 413 beyond `limit` bytes and 408 for a sender that falls silent.
 
     A small body has as long in all as a large one may be silent: it cannot be dripped in.
     """
-    announced = request.headers.get("content-length", "0")
+    announced = http.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > limit:
         raise _too_large(limit)
     body = bytearray()
     with anyio.move_on_after(SILENCE) as scope:
-        async for chunk in request.stream():
+        async for chunk in http.stream():
             body += chunk
             if len(body) > limit:
                 raise _too_large(limit)
     if scope.cancelled_caught:
-        raise Fault(408, "The body took too long to arrive.", headers={"Connection": "close"})
+        raise HTTPError(408, "The body took too long to arrive.", headers={"Connection": "close"})
     return bytes(body)
 
 
-async def batches(request: Request, *, limit: int) -> AsyncIterator[bytes]:
-    """The body in pieces of about a mebibyte. Raises `Fault` as `read_body`, 408 by silence only."""
-    announced = request.headers.get("content-length", "0")
+async def batches(http: StarletteRequest, *, limit: int) -> AsyncIterator[bytes]:
+    """The body in pieces of about a mebibyte. Raises `HTTPError` as `read_body`, 408 by silence only."""
+    announced = http.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > limit:
         raise _too_large(limit)
-    stream = request.stream()
+    stream = http.stream()
     waiting, total = bytearray(), 0
     while True:
         with anyio.move_on_after(SILENCE) as scope:
             chunk = await anext(stream, None)
         if scope.cancelled_caught:
-            raise Fault(408, "The body stopped arriving.", headers={"Connection": "close"})
+            raise HTTPError(408, "The body stopped arriving.", headers={"Connection": "close"})
         if chunk is None:
             break
         total += len(chunk)
@@ -59,7 +59,7 @@ async def batches(request: Request, *, limit: int) -> AsyncIterator[bytes]:
         yield bytes(waiting)
 
 
-def _too_large(limit: int) -> Fault:
-    return Fault(
+def _too_large(limit: int) -> HTTPError:
+    return HTTPError(
         413, f"The body is larger than the {limit:,} bytes allowed here.", headers={"Connection": "close"}
     )

@@ -13,10 +13,9 @@ import anyio.to_thread
 from starlette.responses import Response, StreamingResponse
 
 from modhub.errors import StorageError
-from modhub.server.api_files import missing_file
-from modhub.server.call import Call
-from modhub.server.faults import Fault
-from modhub.server.routing import Routes
+from modhub.server.errors import HTTPError, missing_file
+from modhub.server.http.request import Request
+from modhub.server.http.routing import Routes
 from modhub.store.tree import TreeFile
 
 __all__ = ["routes", "send_file"]
@@ -61,22 +60,22 @@ POLICY = "default-src 'none'; sandbox"
 @routes.get(
     "/{web}{namespace}/{name}/resolve/{revision}/{path*}", "/{web}{namespace}/{name}/raw/{revision}/{path*}"
 )
-def resolve(call: Call) -> Response:
-    record = call.repository("read")
-    commit = call.commit_of(record, call.values["revision"])
-    path = call.values["path"]
-    file = call.state.store.tree(record.key, commit).get(path)
+def resolve(request: Request) -> Response:
+    record = request.repository("read")
+    commit = request.commit_of(record, request.values["revision"])
+    path = request.values["path"]
+    file = request.state.store.tree(record.key, commit).get(path)
     if file is None:
         raise missing_file(path, commit)
-    if call.request.headers.get("x-hf-download-counter") and call.request.method == "GET":
+    if request.headers.get("x-hf-download-counter") and request.method == "GET":
         # A disk that is full or may not be written to still has the file.
         with suppress(StorageError):
-            call.state.store.count_download(record.key)
+            request.state.store.count_download(record.key)
     headers = {"X-Repo-Commit": commit}
     if file.lfs:
         headers |= {"X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": str(file.size)}
     media = _media_type(PurePosixPath(path), file)
-    return send_file(call, file, headers, media, PurePosixPath(path).name)
+    return send_file(request, file, headers, media, PurePosixPath(path).name)
 
 
 def _media_type(path: PurePosixPath, file: TreeFile) -> str:
@@ -86,7 +85,7 @@ def _media_type(path: PurePosixPath, file: TreeFile) -> str:
     return _IMAGES.get(suffix, "application/octet-stream")
 
 
-def send_file(call: Call, file: TreeFile, headers: dict[str, str], media: str, name: str) -> Response:
+def send_file(request: Request, file: TreeFile, headers: dict[str, str], media: str, name: str) -> Response:
     """The file or the wanted range of it; big ones flow, small ones come at once."""
     etag = f'"{file.sha256 if file.lfs else file.oid}"'
     headers = {
@@ -100,15 +99,15 @@ def send_file(call: Call, file: TreeFile, headers: dict[str, str], media: str, n
     }
     if name:
         headers["Content-Disposition"] = f"inline; filename*=UTF-8''{quote(name, safe='')}"
-    if _is_held(call.request.headers.get("if-none-match", ""), etag):
+    if _is_held(request.headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers=headers)
-    start, stop, status = _wanted(call, file.size, etag)
+    start, stop, status = _wanted(request, file.size, etag)
     if status == 206:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.size}"
     headers["Content-Length"] = str(stop - start)
-    if call.request.method == "HEAD":
+    if request.method == "HEAD":
         return Response(status_code=status, headers=headers)
-    stream = call.state.store.open(file.sha256, start)
+    stream = request.state.store.open(file.sha256, start)
     if stop - start <= AT_ONCE:
         with stream:
             return Response(stream.read(stop - start), status, headers)
@@ -120,10 +119,10 @@ def _is_held(given: str, etag: str) -> bool:
     return any(one.strip().removeprefix("W/") in (etag, "*") for one in given.split(","))
 
 
-def _wanted(call: Call, size: int, etag: str) -> tuple[int, int, int]:
+def _wanted(request: Request, size: int, etag: str) -> tuple[int, int, int]:
     """First byte, the byte after the last, and the status. Several ranges at once are answered in full."""
-    header = call.request.headers.get("range", "")
-    condition = call.request.headers.get("if-range", etag)
+    header = request.headers.get("range", "")
+    condition = request.headers.get("if-range", etag)
     match = _RANGE.match(header.replace(" ", ""))
     if match is None or condition != etag or not (match[1] or match[2]):
         return 0, size, 200
@@ -133,7 +132,7 @@ def _wanted(call: Call, size: int, etag: str) -> tuple[int, int, int]:
     else:
         start, stop = max(0, size - int(match[2])), size
     if start >= size or start >= stop:
-        raise Fault(416, "The range lies outside the file.", headers={"Content-Range": f"bytes */{size}"})
+        raise HTTPError(416, "The range lies outside the file.", headers={"Content-Range": f"bytes */{size}"})
     return start, stop, 206
 
 

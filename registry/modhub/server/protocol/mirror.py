@@ -25,9 +25,9 @@ from starlette.responses import Response, StreamingResponse
 from modhub.errors import IntegrityError
 from modhub.files import canonical_json, write_bytes
 from modhub.refs import is_commit
-from modhub.server.call import Call
-from modhub.server.faults import Fault
-from modhub.server.resolve import send_file
+from modhub.server.errors import HTTPError
+from modhub.server.http.request import Request
+from modhub.server.protocol.downloads import send_file
 from modhub.store.store import Store
 from modhub.store.tree import TreeFile
 
@@ -68,17 +68,17 @@ class Mirror:
         self.upstream = OFFICIAL if self.upstream == "hf" else self.upstream.rstrip("/")
         self.root = self.store.root / "mirror"
 
-    def answer(self, call: Call) -> Response | None:
+    def answer(self, request: Request) -> Response | None:
         """The upstream's answer to a request for a repository that is not here; None when it has none."""
-        path = call.request.scope["raw_path"].decode("latin-1").partition("?")[0]
-        if call.request.method not in ("GET", "HEAD"):
+        path = request.raw_path
+        if request.method not in ("GET", "HEAD"):
             return None
         if _API.match(path):
-            return self._document(call, path)
-        return self._file(call, path) if _FILE.match(path) else None
+            return self._document(request, path)
+        return self._file(request, path) if _FILE.match(path) else None
 
-    def _document(self, call: Call, path: str) -> Response | None:
-        query = call.request.scope["query_string"].decode("latin-1")
+    def _document(self, request: Request, path: str) -> Response | None:
+        query = request.query_string
         target = f"{path}?{query}" if query else path
         kept = self._ask("GET", target)
         if kept.status in (401, 403):
@@ -86,7 +86,7 @@ class Mirror:
         headers, link = {}, kept.headers.get("link", "")
         # Clients take their token along to where a list goes on: that is here, or nowhere.
         if link.startswith(f"<{self.upstream}/"):
-            headers["link"] = link.replace(self.upstream, call.base_url)
+            headers["link"] = link.replace(self.upstream, request.base_url)
         if kept.status == 404 and kept.headers.get("x-error-code", "RepoNotFound") == "RepoNotFound":
             return None
         for name in ("x-error-code", "x-error-message"):
@@ -94,13 +94,13 @@ class Mirror:
                 headers[name] = kept.headers[name]
         return Response(kept.body, kept.status, headers, "application/json")
 
-    def _file(self, call: Call, path: str) -> Response | None:
+    def _file(self, request: Request, path: str) -> Response | None:
         head = self._ask("HEAD", path)
         if head.status != 200:
             code = head.headers.get("x-error-code", "")
             if head.status == 404 and code in ("EntryNotFound", "RevisionNotFound"):
                 told = {name: head.headers[name] for name in ("x-repo-commit",) if name in head.headers}
-                raise Fault(404, "The upstream has no such file or revision.", code=code, headers=told)
+                raise HTTPError(404, "The upstream has no such file or revision.", code=code, headers=told)
             return None
         etag = head.headers.get("x-linked-etag", head.headers.get("etag", "")).removeprefix("W/").strip('"')
         size = head.headers.get("x-linked-size", head.headers.get("content-length", ""))
@@ -110,15 +110,15 @@ class Mirror:
             or not re.fullmatch(r"[0-9]{1,15}", size)
             or not is_commit(commit)
         ):
-            raise Fault(502, "The upstream does not say what its file is.")
+            raise HTTPError(502, "The upstream does not say what its file is.")
         headers = {"X-Repo-Commit": commit}
         if len(etag) == 64:
             headers |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": size}
         known = self._known(etag, int(size))
-        if known is not None or call.request.method == "HEAD":
+        if known is not None or request.method == "HEAD":
             sha256 = known or etag
             file = TreeFile(sha256, int(size), etag, len(etag) == 64)
-            return send_file(call, file, headers, "application/octet-stream", path.rpartition("/")[2])
+            return send_file(request, file, headers, "application/octet-stream", path.rpartition("/")[2])
         headers |= {"ETag": f'"{etag}"', "Content-Length": size, "Accept-Ranges": "none"}
         pieces = self._through(path, etag, int(size))
         return StreamingResponse(pieces, 200, headers, "application/octet-stream")
@@ -155,7 +155,7 @@ class Mirror:
             yield last
 
     def _ask(self, method: str, target: str) -> _Kept:
-        """The upstream's answer, or the kept one when it cannot be reached. Raises `Fault` 504."""
+        """The upstream's answer, or the kept one when it cannot be reached. Raises `HTTPError` 504."""
         place = self.root / "answers" / hashlib.sha256(f"{method} {target}".encode()).hexdigest()
         try:
             stream, headers = self._open(method, target)
@@ -173,7 +173,7 @@ class Mirror:
             try:
                 document = json.loads(place.read_bytes())
             except FileNotFoundError:
-                raise Fault(504, f"The upstream cannot be reached: {error}") from None
+                raise HTTPError(504, f"The upstream cannot be reached: {error}") from None
             return _Kept(200, document["headers"], document["body"])
 
     def _open(self, method: str, target: str) -> tuple[IO[bytes], Message]:

@@ -10,15 +10,15 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from modhub.errors import ConflictError, NotFoundError, RefError, StaleParentError
 from modhub.refs import is_commit, is_sha256
-from modhub.server.api_discussions import proposable, pull_for_writing
-from modhub.server.api_repositories import ONE
-from modhub.server.body import batches
-from modhub.server.call import Call, text_field
-from modhub.server.commit_stream import CommitReader, Line
-from modhub.server.describe import web_address
-from modhub.server.faults import Fault
-from modhub.server.ignore import Ignore
-from modhub.server.routing import Routes
+from modhub.server.errors import HTTPError
+from modhub.server.http.body import batches
+from modhub.server.http.request import Request, text_field
+from modhub.server.http.routing import Routes
+from modhub.server.protocol.commit_stream import CommitReader, Line
+from modhub.server.protocol.documents import web_address
+from modhub.server.protocol.gitignore import Ignore
+from modhub.server.protocol.pull_requests import proposable, pull_for_writing
+from modhub.server.protocol.repositories import ONE
 from modhub.store.blobs import Blob
 from modhub.store.model import Delete
 from modhub.store.paths import check_path
@@ -38,12 +38,12 @@ STALE = "The branch was updated since you opened this page. Please refresh and t
 
 
 @routes.post("/api/validate-yaml")
-def validate_card(call: Call) -> Response:
+def validate_card(request: Request) -> Response:
     """The front matter of a card is a mapping. Programs get JSON, `Accept: text/plain` the sentences."""
-    content = text_field(call.json(), "content", limit=1 << 20).replace("\r\n", "\n")
+    content = text_field(request.json(), "content", limit=1 << 20).replace("\r\n", "\n")
     problems = _problems(content)
     warnings = [] if content.startswith("---\n") else [{"message": "The card has no YAML metadata."}]
-    if problems and "text/plain" in call.request.headers.get("accept", ""):
+    if problems and "text/plain" in request.headers.get("accept", ""):
         return PlainTextResponse("\n".join(f"- Error: {one}" for one in problems), 400)
     document = {"errors": [{"message": one} for one in problems], "warnings": warnings}
     return JSONResponse(document, 400 if problems else 200)
@@ -79,24 +79,24 @@ def _problems(content: str) -> list[str]:
 
 
 @routes.post(ONE + "/preupload/{revision}", body_limit=16 << 20)
-def preupload(call: Call) -> Response:
-    record = _writable(call)
-    body = call.json()
+def preupload(request: Request) -> Response:
+    record = _writable(request)
+    body = request.json()
     files = body.get("files")
     if not isinstance(files, list) or len(files) > PREUPLOAD_LIMIT:
-        raise Fault(400, f'"files" must be a list of at most {PREUPLOAD_LIMIT} files')
-    commit = call.commit_of(record, call.values["revision"])
-    store = call.state.store
+        raise HTTPError(400, f'"files" must be a list of at most {PREUPLOAD_LIMIT} files')
+    commit = request.commit_of(record, request.values["revision"])
+    store = request.state.store
     tree = store.tree(record.key, commit)
     rules = text_field(body, "gitIgnore", "", limit=1 << 20)
     if not rules and ".gitignore" in tree and tree[".gitignore"].size < 1 << 20:
         rules = store.read(record.key, commit, ".gitignore").decode("utf-8", "replace")
     ignore = Ignore.of(rules)
-    lfs = _wants_lfs(call.request.headers.get("user-agent", ""))
+    lfs = _wants_lfs(request.headers.get("user-agent", ""))
     answers = []
     for file in files:
         if not isinstance(file, dict) or not isinstance(file.get("size"), int):
-            raise Fault(400, "A file to upload has a path and a size.")
+            raise HTTPError(400, "A file to upload has a path and a size.")
         path = text_field(file, "path", limit=1000)
         by_lfs = lfs and file["size"] >= LFS_FROM_BYTES
         answers.append(
@@ -123,27 +123,27 @@ def _known_oid(store: Store, known: TreeFile | None, size: int, by_lfs: bool) ->
     return known.sha256 if by_lfs else known.oid
 
 
-def _writable(call: Call) -> RepositoryRecord:
+def _writable(request: Request) -> RepositoryRecord:
     """The repository, for writing; for proposing only, the right to read it and a name will do."""
-    revision = call.values["revision"]
-    if call.flag("create_pr"):
-        return proposable(call)
+    revision = request.values["revision"]
+    if request.flag("create_pr"):
+        return proposable(request)
     if match := _PULL.match(revision):
-        record = proposable(call)
-        pull_for_writing(call, record, int(match[1]))
+        record = proposable(request)
+        pull_for_writing(request, record, int(match[1]))
         return record
-    return call.repository("write")
+    return request.repository("write")
 
 
 @routes.stream("POST", ONE + "/commit/{revision}")
-async def commit(call: Call) -> Response:
-    record = await call.in_thread(_writable, call)
-    work = _Commit(call, record)
+async def commit(request: Request) -> Response:
+    record = await request.in_thread(_writable, request)
+    work = _Commit(request, record)
     try:
-        async for batch in batches(call.request, limit=call.state.options.upload_limit):
-            call.state.metrics.count("received", len(batch))
-            await call.in_thread(work.reader.feed, batch)
-        response: Response = await call.in_thread(work.finish)
+        async for batch in batches(request.http, limit=request.state.options.upload_limit):
+            request.state.metrics.count("received", len(batch))
+            await request.in_thread(work.reader.feed, batch)
+        response: Response = await request.in_thread(work.finish)
     finally:
         work.reader.close()
     return response
@@ -152,19 +152,19 @@ async def commit(call: Call) -> Response:
 class _Commit:
     """One commit while it arrives."""
 
-    def __init__(self, call: Call, record: RepositoryRecord) -> None:
-        self.call = call
+    def __init__(self, request: Request, record: RepositoryRecord) -> None:
+        self.request = request
         self.record = record
         self.header: dict[str, Any] | None = None
         self.changes: list[StoreChange] = []
-        self.reader = CommitReader(call.state.store.upload, self._take)
+        self.reader = CommitReader(request.state.store.upload, self._take)
 
     def _take(self, line: Line) -> None:
         key, value, blob = line
         if key == "header":
             self.header = value
         elif self.header is None:
-            raise Fault(400, "The first line of a commit is its header.")
+            raise HTTPError(400, "The first line of a commit is its header.")
         elif key == "file":
             self.changes.append(self._file(value, blob))
         elif key == "lfsFile":
@@ -172,62 +172,62 @@ class _Commit:
         elif key in ("deletedFile", "deletedFolder", "deletedEntry"):
             self.changes.append(Delete(_path(value).rstrip("/")))
         else:
-            raise Fault(400, f"A commit has no lines called {key[:40]!r}.")
+            raise HTTPError(400, f"A commit has no lines called {key[:40]!r}.")
 
     def _file(self, value: dict[str, Any], blob: Blob | None) -> StoreChange:
         if value.get("encoding", "base64") != "base64" or blob is None:
-            raise Fault(400, "A file of a commit has a content in base64.")
+            raise HTTPError(400, "A file of a commit has a content in base64.")
         return Put(_path(value), blob)
 
     def finish(self) -> Response:
         self.reader.finish()
         if self.header is None:
-            raise Fault(400, "The commit has no header.")
+            raise HTTPError(400, "The commit has no header.")
         title = text_field(self.header, "summary", "", limit=2000).strip()
         if not title:
-            raise Fault(400, "The commit has no summary.")
+            raise HTTPError(400, "The commit has no summary.")
         parent = self.header.get("parentCommit")
         if parent is not None and not (isinstance(parent, str) and is_commit(parent)):
-            raise Fault(400, '"parentCommit" must be a commit id of 40 hex digits')
-        call, record, store = self.call, self.record, self.call.state.store
+            raise HTTPError(400, '"parentCommit" must be a commit id of 40 hex digits')
+        request, record, store = self.request, self.record, self.request.state.store
         description = text_field(self.header, "description", "", limit=1 << 18)
-        if not call.flag("create_pr") and (head := self._head_if_unchanged()):
+        if not request.flag("create_pr") and (head := self._head_if_unchanged()):
             if parent not in (None, head):
-                raise Fault(412, STALE)
+                raise HTTPError(412, STALE)
             return JSONResponse(self._answer(head))
-        revision = "main" if call.values["revision"] == "HEAD" else call.values["revision"]
+        revision = "main" if request.values["revision"] == "HEAD" else request.values["revision"]
         try:
-            if not call.flag("create_pr"):
+            if not request.flag("create_pr"):
                 made = store.commit(
                     record.key,
                     self.changes,
                     title=title,
                     description=description,
-                    actor=call.actor,
+                    actor=request.actor,
                     parent=parent,
                     ref=_branch(revision),
                 )
                 return JSONResponse(self._answer(made.id))
-            call.commit_of(record, revision)
+            request.commit_of(record, revision)
             pull, made = PullRequests(store).propose(
                 record.key,
                 self.changes,
                 title=title,
                 description=description,
-                actor=call.actor,
+                actor=request.actor,
                 parent=parent,
                 target=revision,
             )
         except StaleParentError:
-            raise Fault(412, STALE) from None
-        url = web_address(call.base_url, record, "discussions", str(pull.number))
+            raise HTTPError(412, STALE) from None
+        url = web_address(request.base_url, record, "discussions", str(pull.number))
         return JSONResponse({**self._answer(made.id), "pullRequestUrl": url})
 
     def _head_if_unchanged(self) -> str | None:
         """The newest commit, when this one would add nothing to it: clients send such commits when all that
         is left of a folder are ignored files, and 0.36 sends what it found unchanged."""
-        head = self.call.commit_of(self.record, self.call.values["revision"])
-        tree = self.call.state.store.tree(self.record.key, head)
+        head = self.request.commit_of(self.record, self.request.values["revision"])
+        tree = self.request.state.store.tree(self.record.key, head)
         same = all(
             (digest := _digest_of(change)) and (known := tree.get(change.path)) and known.sha256 == digest
             for change in self.changes
@@ -235,7 +235,7 @@ class _Commit:
         return head if same else None
 
     def _answer(self, commit: str) -> dict[str, Any]:
-        url = web_address(self.call.base_url, self.record, "commit", commit)
+        url = web_address(self.request.base_url, self.record, "commit", commit)
         return {"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""}
 
 
@@ -243,7 +243,7 @@ def _branch(revision: str) -> str:
     try:
         return full_ref(revision)
     except RefError:
-        raise Fault(404, f"Invalid rev id: {revision[:100]}", code="RevisionNotFound") from None
+        raise HTTPError(404, f"Invalid rev id: {revision[:100]}", code="RevisionNotFound") from None
 
 
 def _digest_of(change: StoreChange) -> str | None:
@@ -255,9 +255,9 @@ def _digest_of(change: StoreChange) -> str | None:
 def _lfs_file(value: dict[str, Any]) -> Link:
     oid, size = value.get("oid"), value.get("size")
     if value.get("algo", "sha256") != "sha256" or not isinstance(oid, str) or not is_sha256(oid):
-        raise Fault(400, "An LFS file is named by its sha256, 64 hex digits.")
+        raise HTTPError(400, "An LFS file is named by its sha256, 64 hex digits.")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
-        raise Fault(400, "The size of an LFS file is a number of bytes.")
+        raise HTTPError(400, "The size of an LFS file is a number of bytes.")
     return Link(_path(value), oid, size, lfs=True)
 
 
@@ -268,14 +268,14 @@ def _path(value: dict[str, Any]) -> str:
 
 
 @routes.post(ONE + "/lfs-files/batch")
-def delete_lfs_files(call: Call) -> Response:
+def delete_lfs_files(request: Request) -> Response:
     """Take the files with these contents out of main; with `rewriteHistory` out of its history too."""
-    record = call.repository("write")
-    deletions = call.json().get("deletions")
+    record = request.repository("write")
+    deletions = request.json().get("deletions")
     wanted = deletions.get("sha") if isinstance(deletions, dict) else None
     if not isinstance(deletions, dict) or not isinstance(wanted, list):
-        raise Fault(400, '"deletions.sha" must be a list of file oids')
-    store = call.state.store
+        raise HTTPError(400, '"deletions.sha" must be a list of file oids')
+    store = request.state.store
     tree = store.tree(record.key, "main")
     digests = {one for one in wanted if isinstance(one, str)}
     changes = [
@@ -283,9 +283,9 @@ def delete_lfs_files(call: Call) -> Response:
     ]
     try:
         if changes:
-            store.commit(record.key, changes, title="Delete LFS files", actor=call.actor)
+            store.commit(record.key, changes, title="Delete LFS files", actor=request.actor)
         if deletions.get("rewriteHistory"):
-            store.squash(record.key, "main", title="Delete LFS files", actor=call.actor)
+            store.squash(record.key, "main", title="Delete LFS files", actor=request.actor)
     except (ConflictError, NotFoundError):
-        raise Fault(412, STALE) from None
+        raise HTTPError(412, STALE) from None
     return JSONResponse({"success": True})

@@ -7,8 +7,8 @@ import time
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from modhub.server.call import Call
-from modhub.server.routing import Routes
+from modhub.server.http.request import Request
+from modhub.server.http.routing import Routes
 from modhub.store.disk import disk_errors
 from modhub.store.index import Query
 
@@ -18,24 +18,24 @@ routes = Routes()
 
 
 @routes.get("/healthz")
-def health(call: Call) -> Response:
+def health(request: Request) -> Response:
     """200 when the store can be read; anything else reaches the caller as 5xx."""
-    call.state.store.index.count(Query(kind="model", author="healthz", visible=()))
-    return JSONResponse({"status": "ok", "read_only": call.state.options.read_only})
+    request.state.store.index.count(Query(kind="model", author="healthz", visible=()))
+    return JSONResponse({"status": "ok", "read_only": request.state.options.read_only})
 
 
 @routes.get("/metrics")
-def metrics(call: Call) -> Response:
+def metrics(request: Request) -> Response:
     """Prometheus text. It says how many repositories there are, private ones too, but none of their names."""
-    index = call.state.store.index
-    with disk_errors(call.state.root):
-        disk = shutil.disk_usage(call.state.root)
+    index = request.state.store.index
+    with disk_errors(request.state.root):
+        disk = shutil.disk_usage(request.state.root)
     gauges = {
         'modhub_repositories{kind="model"}': float(index.count(Query(kind="model"))),
         'modhub_repositories{kind="dataset"}': float(index.count(Query(kind="dataset"))),
-        "modhub_stored_bytes": float(call.state.stored_bytes()),
+        "modhub_stored_bytes": float(request.state.stored_bytes()),
         "modhub_disk_bytes": float(disk.total),
         "modhub_disk_free_bytes": float(disk.free),
-        "modhub_uptime_seconds": time.time() - call.state.started,
+        "modhub_uptime_seconds": time.time() - request.state.started,
     }
-    return PlainTextResponse(call.state.metrics.text(gauges), media_type="text/plain; version=0.0.4")
+    return PlainTextResponse(request.state.metrics.text(gauges), media_type="text/plain; version=0.0.4")

@@ -1,0 +1,191 @@
+"""Reading what repositories hold: trees, paths, references, history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from modhub.errors import ConflictError, IntegrityError, NotFoundError, RefError
+from modhub.server.errors import HTTPError, missing_file
+from modhub.server.http.request import Request, form_fields, text_field
+from modhub.server.http.routing import Routes
+from modhub.server.protocol.documents import commit_json, file_json
+from modhub.server.protocol.repositories import ONE, next_page
+from modhub.store.records import CommitRecord, RepositoryRecord
+from modhub.store.store import HEADS, TAGS
+from modhub.store.tree import TreeFile, TreeFolder
+
+__all__ = ["routes"]
+
+routes = Routes()
+PAGE, EXPANDED_PAGE = 1000, 50
+PATHS_LIMIT = 5000
+
+
+@routes.get(ONE + "/tree/{revision}", ONE + "/tree/{revision}/{path*}")
+def tree(request: Request) -> Response:
+    record = request.repository("see")
+    commit = request.commit_of(record, request.values["revision"])
+    folder = request.values.get("path", "").strip("/")
+    whole = request.state.store.tree(record.key, commit)
+    if not whole.has_folder(folder):
+        raise missing_file(folder, commit)
+    items = whole.listing(folder, recursive=request.flag("recursive"))
+    expand = request.flag("expand")
+    size = EXPANDED_PAGE if expand else PAGE
+    size, start = request.number("limit", size, size), request.number("cursor", 1, 10**9) - 1
+    page = dict(list(items.items())[start : start + size])
+    headers = next_page(request, start + size + 1) if start + size < len(items) else None
+    return JSONResponse(_items(request, record, commit, page, expand), headers=headers)
+
+
+@routes.post(ONE + "/paths-info/{revision}")
+def paths_info(request: Request) -> Response:
+    record = request.repository("see")
+    commit = request.commit_of(record, request.values["revision"])
+    if request.headers.get("content-type", "").startswith("application/json"):
+        body = request.json()
+        paths, expand = body.get("paths"), body.get("expand") is True
+    else:
+        form = form_fields(request.body.decode("utf-8", "replace"), limit=PATHS_LIMIT + 10)
+        paths = [value for name, value in form if name in ("paths", "paths[]")]
+        expand = any(name == "expand" and value.lower() == "true" for name, value in form)
+    if not isinstance(paths, list) or len(paths) > PATHS_LIMIT:
+        raise HTTPError(400, f'"paths" must be a list of at most {PATHS_LIMIT} paths')
+    whole = request.state.store.tree(record.key, commit).listing(recursive=True)
+    found = {path: whole[path] for path in paths if isinstance(path, str) and path in whole}
+    return JSONResponse(_items(request, record, commit, found, expand))
+
+
+def _items(
+    request: Request,
+    record: RepositoryRecord,
+    commit: str,
+    entries: Mapping[str, TreeFile | TreeFolder],
+    expand: bool,
+) -> list[dict[str, object]]:
+    changes: Mapping[str, CommitRecord] = {}
+    if expand:
+        changes = request.state.store.last_changes(record.key, commit, entries)
+    return [file_json(path, entry, changes.get(path), expand) for path, entry in entries.items()]
+
+
+@routes.get(ONE + "/refs")
+def refs(request: Request) -> Response:
+    record = request.repository("see")
+    all_refs = request.state.store.refs(record.key)
+
+    def below(prefix: str) -> list[dict[str, str]]:
+        return [
+            {"name": ref[len(prefix) :], "ref": ref, "targetCommit": commit}
+            for ref, commit in sorted(all_refs.items())
+            if ref.startswith(prefix)
+        ]
+
+    document = {"branches": below(HEADS), "tags": below(TAGS), "converts": []}
+    if request.flag("include_prs"):
+        document["pullRequests"] = below("refs/pr/")
+    return JSONResponse(document)
+
+
+@routes.get(ONE + "/commits/{revision}")
+def commits(request: Request) -> Response:
+    record = request.repository("see")
+    commit = request.commit_of(record, request.values["revision"])
+    size, page = request.number("limit", 100, PAGE), request.number("p", 0, 10**6)
+    page = 0 if request.parameter("p") in ("", "0") else page
+    start = request.number("cursor", page * size + 1, 10**9) - 1
+    items: list[dict[str, object]] = []
+    for position, one in enumerate(request.state.store.history(record.key, commit)):
+        if position >= start + size:
+            return JSONResponse(items, headers=next_page(request, start + size + 1))
+        if position >= start:
+            items.append(commit_json(one))
+    return JSONResponse(items)
+
+
+@routes.post(ONE + "/tag/{revision}")
+def create_tag(request: Request) -> Response:
+    record = request.repository("write")
+    name = text_field(request.json(), "tag", limit=300)
+    commit = request.commit_of(record, request.values["revision"])
+    try:
+        request.state.store.create_tag(record.key, name, revision=commit, actor=request.actor)
+    except ConflictError:
+        raise HTTPError(409, f"Reference refs/tags/{name} already exists") from None
+    return PlainTextResponse("OK")
+
+
+@routes.on("DELETE", ONE + "/tag/{tag}")
+def delete_tag(request: Request) -> Response:
+    record = request.repository("write")
+    request.state.store.delete_tag(record.key, request.values["tag"], actor=request.actor)
+    return PlainTextResponse("OK")
+
+
+@routes.post(ONE + "/branch/{branch}")
+def create_branch(request: Request) -> Response:
+    record = request.repository("write")
+    name = request.values["branch"]
+    body = request.json()
+    start = request.commit_of(record, text_field(body, "startingPoint", "main", limit=300))
+    try:
+        request.state.store.create_branch(record.key, name, revision=start, actor=request.actor)
+    except ConflictError:
+        raise HTTPError(409, f"Reference refs/heads/{name} already exists") from None
+    return PlainTextResponse("OK")
+
+
+@routes.on("DELETE", ONE + "/branch/{branch}")
+def delete_branch(request: Request) -> Response:
+    record = request.repository("write")
+    name = request.values["branch"]
+    try:
+        request.state.store.delete_branch(record.key, name, actor=request.actor)
+    except ConflictError:
+        raise HTTPError(403, f"Cannot delete refs/heads/{name}") from None
+    return PlainTextResponse("OK")
+
+
+@routes.post(ONE + "/super-squash/{revision}")
+def squash(request: Request) -> Response:
+    record = request.repository("write")
+    message = text_field(
+        request.json(), "message", f"Super-squash branch '{request.values['revision']}'", limit=5000
+    )
+    try:
+        squashed = request.state.store.squash(
+            record.key, request.values["revision"], title=message, actor=request.actor
+        )
+    except RefError as error:
+        raise HTTPError(404, error.message, code="RevisionNotFound") from None
+    return JSONResponse({"commitId": squashed.id})
+
+
+@routes.get(ONE + "/lfs-files")
+def lfs_files(request: Request) -> Response:
+    record = request.repository("see")
+    files: dict[str, dict[str, object]] = {}
+    store = request.state.store
+    for ref, head in sorted(store.refs(record.key).items()):
+        try:
+            commit = store.commit_record(record.key, head)
+            tree = store.tree_of(commit)
+        except (IntegrityError, NotFoundError):
+            # A tag whose commit is lost stays; the others can be told.
+            continue
+        for path, file in tree.items():
+            if file.lfs:
+                files.setdefault(
+                    file.sha256,
+                    {
+                        "fileOid": file.git_oid,
+                        "filename": path,
+                        "oid": file.sha256,
+                        "pushedAt": commit.date,
+                        "ref": ref,
+                        "size": file.size,
+                    },
+                )
+    return JSONResponse(list(files.values()))
