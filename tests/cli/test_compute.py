@@ -23,8 +23,6 @@ from modhub.composition import Budget
 from modhub.data import as_batch, open_data
 from modhub.nets.architectures import ARCHITECTURES
 from modhub_cli.main import run
-from modhub_cli.output import Out
-from modhub_cli.table import fit_table
 from tests.support.console import ROOT, Console
 from tests.support.hub_server import serving
 
@@ -256,35 +254,6 @@ def test_frontier_shows_the_trade(home, modhub, tmp_path):
     assert modhub("frontier", "--budgets", "0.9,none").code == 2
 
 
-def test_tables_fit_any_terminal(home, modhub, monkeypatch, tmp_path):
-    tables = []
-
-    def recorded(out, columns, rows, *, right=()):
-        tables.append((columns, list(rows), right))
-
-    monkeypatch.setattr(Out, "table", recorded)
-    weights = str(home / "plain.safetensors")
-    arguments = [weights if each == "plain.safetensors" else each for each in decompose_arguments("plain")]
-    modhub.good(*arguments, "-o", tmp_path / "plain")
-    modhub.good("compose", "--locked", "-o", tmp_path / "build")
-    modhub.good("evaluate", "build", "--data", "digits")
-    modhub.good("evaluate", "build", "--data", "digits", "--before", tmp_path / "build")
-    modhub.good("frontier", "--data", "digits", "--budgets", "0.9")
-    assert len(tables) == 5
-    for columns, rows, right in tables:
-        # Names as long as they come: a parent's of 40 characters, a class's of 30.
-        size = 40 if columns[0] == "parent" else 30
-        rows = [[row[0].ljust(size, "x"), *row[1:]] for row in rows]
-        full = fit_table(columns, rows, right=right)
-        assert [re.split(" {2,}", line.strip()) for line in full.lines] == rows
-        for width in (60, 80, 100, 200):
-            fitted = fit_table(columns, rows, right=right, width=width)
-            shown = len(columns) - len(fitted.hidden)
-            assert shown > 1
-            assert max(map(len, [fitted.header, *fitted.lines])) <= width
-            assert [re.split(" {2,}", line.strip()) for line in fitted.lines] == [row[:shown] for row in rows]
-
-
 def test_the_next_command_after_a_frontier_makes_what_was_measured(home, modhub, tmp_path):
     modhub.go(tmp_path / "elsewhere")
     row = ("frontier", home / "work", "--budgets", "0.9", "--kind", "params", "--tune", "digits", "--seed", 3)
@@ -374,7 +343,7 @@ def test_evaluate_counts_what_it_knows(modhub):
 def test_a_build_of_one_class_says_yes_or_no(modhub):
     Path("alone").mkdir()
     Path("alone/modhub.toml").write_text('[composition]\nname = "alone"\n\n[modules]\n0 = "lab/plain/0"\n')
-    modhub.good("compose", "alone", "-o", "zero", "-q")
+    assert modhub.good("compose", "alone", "-o", "zero").out.endswith(": zero\n")
     report = modhub.good("evaluate", "zero", "--data", "digits", "--json").json
     said = report["yes_no"]
     assert (report["count"], report["left_out"], said["others"]) == (340, 0, 306)

@@ -8,7 +8,6 @@ import struct
 import subprocess
 import sys
 import termios
-from pathlib import Path
 
 import pytest
 
@@ -165,10 +164,3 @@ def test_wide_characters_take_two_columns():
 
 def test_a_cell_is_one_line_whatever_it_holds():
     assert fit_table(["class"], [["a\x1b[31m\nb"]]).lines == ("a\\x1b[31m\\nb",)
-
-
-def test_every_command_that_prints_a_table_is_tried():
-    commands = Path(ROOT, "cli/modhub_cli/commands")
-    printing = {path.stem for path in commands.glob("*.py") if ".table(" in path.read_text(encoding="utf-8")}
-    # Those that compute are tried in test_compute.py.
-    assert printing == {"search", "info", "token", "decompose", "compose", "evaluate", "frontier"}
