@@ -156,10 +156,10 @@ def search(folder: Path, repositories: int) -> None:
     began = time.perf_counter()
     for number in range(repositories):
         key = RepositoryKey.model(f"ns{number % 100}/net-{number}")
-        store.create_repository(key)
+        store.repositories.create(key)
         classes = "".join(f"- class:thing-{(number * 7 + place * 13) % 1000}\n" for place in range(10))
         card = f"---\nlicense: mit\ntags:\n- modhub\n- dataset:set-{number % 20}\n{classes}---\n# {number}\n"
-        store.commit(key, [Add("README.md", card.encode())], title="Release")
+        store.commits.create(key, [Add("README.md", card.encode())], title="Release")
     os.fsync = sync
     store.close()
     seconds = time.perf_counter() - began

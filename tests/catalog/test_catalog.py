@@ -82,8 +82,8 @@ def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
         return Catalog(RemoteHub(tmp_path / "hub"), cache)
     server: Server = request.getfixturevalue("server")
     store = Store(server.root)
-    for key in list(store.repositories()):
-        store.delete_repository(key)
+    for key in list(store.repositories.all()):
+        store.repositories.delete(key)
     return Catalog(HuggingFaceHub(server.address, token=TOKENS["admin"]), cache)
 
 
@@ -109,7 +109,7 @@ def test_a_release_is_one_commit_and_a_tag(
     assert (done.existed, done.files) == (False, 10)
     refs = catalog.hub.refs(NET)
     assert refs.tags == {"v1.0": refs.branches["main"]} == {"v1.0": done.release.commit}
-    assert len(list(store_of(catalog, request).history(RepositoryKey.model(NET)))) == 2
+    assert len(list(store_of(catalog, request).reader.history(RepositoryKey.model(NET)))) == 2
     tree = catalog.hub.tree(NET, done.release.commit)
     assert set(tree) == {
         "README.md",
@@ -155,7 +155,7 @@ def test_a_push_that_was_killed_before_its_tag_is_finished_by_the_next(
     catalog: Catalog, artifact: Path, request: pytest.FixtureRequest
 ) -> None:
     commit = release(catalog, artifact, "1.0.0")
-    store_of(catalog, request).delete_tag(RepositoryKey.model(NET), "v1.0.0")
+    store_of(catalog, request).tags.delete(RepositoryKey.model(NET), "v1.0.0")
     assert catalog.releases(NET) == ()
     assert release(catalog, artifact, "1.0.0") == commit
 
@@ -404,7 +404,7 @@ def test_a_tampered_blob_is_refused_and_nothing_is_kept(
     commit = release(catalog, artifact, "1.0.0")
     store = store_of(catalog, request)
     path = "modules/cat/module.safetensors"
-    blob = store.blobs.path(store.file(RepositoryKey.model(NET), commit, path).sha256)
+    blob = store.blobs.path(store.reader.file(RepositoryKey.model(NET), commit, path).sha256)
     assert blob is not None
     whole = blob.read_bytes()
     blob.chmod(0o644)
@@ -426,7 +426,7 @@ def test_a_push_brings_back_what_a_hub_has_lost(
 ) -> None:
     commit = release(catalog, artifact, "1.0.0")
     store = store_of(catalog, request)
-    tree = store.tree(RepositoryKey.model(NET))
+    tree = store.reader.tree(RepositoryKey.model(NET))
     for file in tree.values():
         blob = store.blobs.path(file.sha256)
         assert blob is not None
@@ -435,7 +435,7 @@ def test_a_push_brings_back_what_a_hub_has_lost(
     done = push(catalog, artifact, NET, Version("1.0.0"))
     assert (done.existed, done.release.commit) == (True, commit)
     assert done.sent == sum(file.size for file in tree.values())
-    assert (catalog.hub.lost(NET, commit), store.lost(tree)) == (frozenset(), [])
+    assert (catalog.hub.lost(NET, commit), store.reader.lost(tree)) == (frozenset(), [])
     catalog.pull(Ref.parse("lab/net/cat"))
 
 
@@ -451,7 +451,7 @@ def test_a_push_brings_back_what_only_an_older_release_has(
     second = release(catalog, artifact, "1.1.0")
     newest = release(catalog, newer, "2.0.0")
     store = store_of(catalog, request)
-    trees = [store.tree(RepositoryKey.model(NET), commit) for commit in (first, second, newest)]
+    trees = [store.reader.tree(RepositoryKey.model(NET), commit) for commit in (first, second, newest)]
     only = {path: file for path, file in trees[1].items() if file not in trees[2].values()}
     assert {"notes.txt", "empty.txt", "trunk/graph.json"} <= set(only)
     assert any(path.endswith(".safetensors") for path in only)
@@ -462,7 +462,7 @@ def test_a_push_brings_back_what_only_an_older_release_has(
     done = push(catalog, artifact, NET, Version("1.1.0"))
     assert (done.existed, done.release.commit) == (True, second)
     assert done.sent == sum(file.size for file in only.values())
-    assert [store.lost(tree) for tree in trees] == [[], [], []]
+    assert [store.reader.lost(tree) for tree in trees] == [[], [], []]
     assert catalog.hub.commit_of(NET, "main") == newest
     assert push(catalog, artifact, NET, Version("1.1.0")).sent == 0
 

@@ -81,14 +81,14 @@ def test_search(shop):
 def test_search_says_what_it_passed_over_and_prints_no_sign_of_it(shop, label):
     store = Store(shop.hub)
     key = RepositoryKey.model("evil/x")
-    store.create_repository(key)
+    store.repositories.create(key)
     manifest = json.loads((shop.home / "pets" / "modhub.json").read_bytes())
     manifest["modules"][0].update(label=label, aliases=["cat"])
     card = b"---\ntags: [modhub, 'class:cat']\n---\n"
-    made = store.commit(
+    made = store.commits.create(
         key, [Add("README.md", card), Add("modhub.json", json.dumps(manifest).encode())], title="x"
     )
-    store.create_tag(key, "v1", revision=made.id)
+    store.tags.create(key, "v1", revision=made.id)
     found = shop.good("search", "cat", "--json")
     assert [row["ref"] for row in found.json["modules"]] == ["lab/pets/cat"]
     place = f"'label' in 'modules[0]' in modhub.json of 'evil/x' at {made.id[:12]}"
@@ -296,8 +296,10 @@ def test_a_release_whose_manifests_contradict_one_another(shop):
     store = Store(shop.hub)
     key = RepositoryKey.model("lab/pets")
     said_otherwise(Path("pets"), lambda d: d.update(license="cc0-1.0"))
-    made = store.commit(key, [Add("modhub.json", Path("pets/modhub.json").read_bytes())], title="Other")
-    store.create_tag(key, "v1.1.0", revision=made.id)
+    made = store.commits.create(
+        key, [Add("modhub.json", Path("pets/modhub.json").read_bytes())], title="Other"
+    )
+    store.tags.create(key, "v1.1.0", revision=made.id)
     result = shop("verify", "lab/pets", "-q")
     assert result.err.startswith("Error: modules/cat/module.json does not say the same as modhub.json: ")
 
@@ -539,7 +541,7 @@ def test_a_token_is_listed_with_its_last_use(modhub):
 
 
 def test_a_repository_without_a_release_says_so(shop):
-    Store("hub").create_repository(RepositoryKey.model("lab/empty"))
+    Store("hub").repositories.create(RepositoryKey.model("lab/empty"))
     told = shop.good("versions", "lab/empty")
     assert (told.out, told.err) == ("", "'lab/empty' has no releases.\n")
     assert (shop.good("versions", "lab/empty", "-q").out, shop.good("versions", "lab/empty", "-q").err) == (
@@ -550,7 +552,7 @@ def test_a_repository_without_a_release_says_so(shop):
 
 
 def test_one_damaged_file_takes_no_release_away(shop):
-    tree = Store("hub").tree(RepositoryKey.model("lab/pets"))
+    tree = Store("hub").reader.tree(RepositoryKey.model("lab/pets"))
     place = Store("hub").blobs.path(tree["modules/dog/module.safetensors"].sha256)
     flipped = bytearray(place.read_bytes())
     flipped[-1] ^= 1

@@ -19,7 +19,7 @@ from modhub.api.composing import compose_project, parts_of_lock
 from modhub.api.projects import add_modules, create_project, lock_project
 from modhub.api.sharing import push
 from modhub.artifact.modules import ModuleSet
-from modhub.calibration.one_against_rest import channelled_head
+from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.catalog.catalog import Catalog
 from modhub.composition import Budget, ComposedClassifier, Part, compose, parts_of
 from modhub.composition.head_density import densities
@@ -247,7 +247,7 @@ def test_classes_of_one_parent_keep_its_order_behind_any_tail(
     weight, bias = torch.randn(labels, 6, generator=draw), torch.randn(labels, generator=draw)
     features = torch.randn((20, 6, 3, 3) if tail else (20, 6), generator=draw)
     rows = list(range(min(composed, labels)))
-    pairs = [channelled_head(weight, bias, row) for row in rows]
+    pairs = [one_against_rest_head(weight, bias, row) for row in rows]
     head = JoinedHead(
         HeadTensors(
             rows=torch.stack([weights[0] for weights, _ in pairs]),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import sys
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 import modhub
 from modhub.calibration.calibrator import fit_bars, fit_temperature, platt
-from modhub.calibration.one_against_rest import channelled_head
+from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.composition import Budget, compose, parts_of
 from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
@@ -29,7 +30,7 @@ from modhub.pruning.statistics import (
     observe,
     pool,
     read_statistics,
-    statistics_tensors,
+    stored_statistics,
 )
 from tests.support.digit_parents import INPUT, OPTIONS, digit_modules, digit_parent, digits, pixels_of
 from tests.support.pico import PicoNet, pico_network
@@ -192,7 +193,7 @@ def _statistics(batches: int = 1) -> tuple[ClassStatistics, Parent]:
         Runner(parent.trunk),
         (Preprocess(INPUT)(pixels) for pixels, _ in own.batches(60 // batches)),
         space,
-        channelled_margin(channelled_head(parent.head.weight, parent.head.bias, 3)),
+        channelled_margin(one_against_rest_head(parent.head.weight, parent.head.bias, 3)),
     )
     return found, parent
 
@@ -208,17 +209,24 @@ def test_statistics_do_not_depend_on_the_batches() -> None:
 def test_statistics_are_read_as_they_were_written() -> None:
     statistics, parent = _statistics()
     graph, space = parent.trunk.graph, channel_space(parent.trunk)
-    tensors = statistics_tensors(statistics, correlations=True)
-    found = read_statistics(tensors, {}, graph, space)
+    stored = stored_statistics(statistics, correlations=True)
+    found = read_statistics(stored, {}, graph, space)
     assert found is not None
     for name, moments in statistics.moments.items():
         scale = float(moments.variance.max())
         np.testing.assert_allclose(found.moments[name].mean, moments.mean, rtol=1e-6)
         np.testing.assert_allclose(found.moments[name].covariance, moments.covariance, atol=2e-3 * scale)
     assert read_statistics({}, {}, graph, space) is None
-    broken = {**tensors, next(key for key in tensors if key.endswith("mean")): torch.zeros(1)}
-    with pytest.raises(IntegrityError, match="of a module is "):
-        read_statistics(broken, {}, graph, space)
+    name = next(iter(stored))
+    channels = len(space.of(name))
+    for part, words in (("mean", torch.zeros(1)), ("sensitivity", None)):
+        broken = {**stored, name: dataclasses.replace(stored[name], **{part: words})}
+        found = "missing" if words is None else "[1]"
+        with pytest.raises(IntegrityError) as caught:
+            read_statistics(broken, {}, graph, space)
+        assert caught.value.message == (
+            f"The tensor 'statistics.{name}.{part}' of a module is {found}; its trunk asks for [{channels}]."
+        )
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4))

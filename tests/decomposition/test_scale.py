@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from modhub.artifact.modules import Decomposition
-from modhub.calibration.one_against_rest import channelled_head
+from modhub.artifact.tensors import ModuleTensors, TrunkTensors
+from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.data.augment import augmented, mirrored
 from modhub.data.disk_tensor import Rows
 from modhub.data.preprocessing import Preprocess
@@ -85,7 +86,7 @@ def test_a_class_observed_among_others_is_as_if_alone(
             Runner(parent.trunk),
             (Preprocess(INPUT)(pixels) for pixels, _ in own.batches(20)),
             space,
-            channelled_margin(channelled_head(parent.head.weight, parent.head.bias, row), tail),
+            channelled_margin(one_against_rest_head(parent.head.weight, parent.head.bias, row), tail),
         )
         for name, moments in alone.moments.items():
             np.testing.assert_allclose(found.moments[name].mean, moments.mean, rtol=1e-5, atol=1e-6)
@@ -133,7 +134,9 @@ def test_classes_choose_with_the_statistics_that_composers_read(
     space = channel_space(parent.trunk)
     for row, draft in enumerate(done.modules):
         assert not any(key.endswith("correlation") for key in draft.tensors)
-        read = read_statistics(draft.tensors, done.statistics, parent.trunk.graph, space)
+        stored = ModuleTensors.from_dict(draft.tensors).statistics
+        pooled = TrunkTensors.from_dict(done.statistics).correlations
+        read = read_statistics(stored, pooled, parent.trunk.graph, space)
         for name, moments in read.moments.items():
             np.testing.assert_array_equal(seen[row].moments[name].covariance, moments.covariance)
             np.testing.assert_array_equal(seen[row].moments[name].mean, moments.mean)

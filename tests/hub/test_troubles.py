@@ -156,7 +156,7 @@ def test_what_fails_once_is_asked_for_again(
         catalog.pull(Ref.parse("lab/net/cat"))
         yank(catalog, NET, Version("1.0.0"), "a test")
     store = Store(server.root)
-    titles = [made.title for made in store.history(RepositoryKey.model("lab/net"))]
+    titles = [made.title for made in store.reader.history(RepositoryKey.model("lab/net"))]
     assert titles[:2] == ["Take back release 1.0.0", "Release 1.0.0"]
     assert len(titles) == 3
     assert {path.split("/")[-2] for method, path in seen if method == "POST"} == {"repos", "commit", "tag"}

@@ -53,10 +53,10 @@ def test_a_client_is_asked_for_contents_that_are_lost(
     with serving(tmp_path / "hub") as server:
         assert server.listening is not None
         store, key = Store(tmp_path / "hub"), RepositoryKey.model("lab/net")
-        store.create_repository(key)
+        store.repositories.create(key)
         api = HfApi(server.address, TOKENS["alice"])
         before = api.upload_folder(repo_id="lab/net", folder_path=tmp_path / "out").oid
-        for file in store.tree(key).values():
+        for file in store.reader.tree(key).values():
             place = store.blobs.path(file.sha256)
             assert place is not None
             place.unlink()
@@ -188,7 +188,7 @@ def test_a_damaged_repository_keeps_no_other_out_of_lists(tmp_path: Path) -> Non
             server.ask("POST", "/api/repos/create", "alice", {"name": name})
             assert server.commit(f"models/alice/{name}", {"a": name.encode()}).status == 200
         store, key = Store(tmp_path), RepositoryKey.model("alice/bad")
-        lost = store.blobs.path(store.commit_record(key, store.resolve(key)).tree)
+        lost = store.blobs.path(store.reader.commit(key, store.reader.resolve(key)).tree)
         assert lost is not None
         lost.unlink()
     # Another server, that has nothing in its memory.
@@ -274,12 +274,12 @@ def test_a_killed_server_keeps_every_commit_it_acknowledged(tmp_path: Path) -> N
     servers.close()
     store = Store(tmp_path)
     key = RepositoryKey.model("alice/net")
-    tree = store.tree(key)
+    tree = store.reader.tree(key)
     for path, digest in acknowledged.items():
         assert tree[path].sha256 == digest
-        with store.open(digest) as stream:
+        with store.reader.open(digest) as stream:
             assert hashlib.sha256(stream.read()).hexdigest() == digest
-    history = sum(1 for _ in store.history(key)) - 1
+    history = sum(1 for _ in store.reader.history(key)) - 1
     # Commits whose answer the kill swallowed may have landed; each landed once and whole.
     assert len(acknowledged) <= history == len(tree) <= attempted
     assert len(acknowledged) >= KILLS * 2 // 3

@@ -83,12 +83,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     store = Store(root)
     key = RepositoryKey.model("lab/versions")
     for version in [*(f"1.{minor}.0" for minor in range(1, 60)), "2.0rc1"]:
-        made = store.commit(key, [Add("notes.txt", version.encode())], title=f"Release {version}")
-        store.create_tag(key, f"v{version}", revision=made.id)
-    store.commit(key, [Add("yanked.json", b'{"1.59.0": "labels are swapped"}')], title="Take back 1.59.0")
+        made = store.commits.create(key, [Add("notes.txt", version.encode())], title=f"Release {version}")
+        store.tags.create(key, f"v{version}", revision=made.id)
+    store.commits.create(
+        key, [Add("yanked.json", b'{"1.59.0": "labels are swapped"}')], title="Take back 1.59.0"
+    )
     broken = RepositoryKey.model("lab/broken")
-    store.create_repository(broken, actor="lab")
-    store.commit(broken, [Add("modhub.json", b"{}")], title="Nonsense")
+    store.repositories.create(broken, actor="lab")
+    store.commits.create(broken, [Add("modhub.json", b"{}")], title="Nonsense")
     store.close()
     with serving(root) as server:
         yield server
@@ -219,8 +221,8 @@ def test_words_that_find_nothing_are_answered_with_what_may_have_been_meant(serv
 def test_a_list_has_as_many_pages_as_it_says(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for number in range(61):
-        store.create_repository(RepositoryKey.model(f"lab/plain-{number}"), actor="lab")
-    store.create_repository(RepositoryKey.model("other/lab-plain"), actor="other")
+        store.repositories.create(RepositoryKey.model(f"lab/plain-{number}"), actor="lab")
+    store.repositories.create(RepositoryKey.model("other/lab-plain"), actor="other")
     store.close()
     push(tmp_path, "zoo/many", [f"kind {number}" for number in range(20)])
     with serving(tmp_path) as long:
@@ -330,9 +332,9 @@ def test_a_repository_without_modules_says_how_it_is_got_or_filled(tmp_path: Pat
     store = Store(tmp_path)
     for kind, name in (("model", "lab/plain"), ("dataset", "lab/set"), ("model", "lab/bare")):
         key = RepositoryKey(kind, RepositoryId.parse(name))
-        store.create_repository(key, actor="lab")
+        store.repositories.create(key, actor="lab")
         if name != "lab/bare":
-            store.commit(key, [Add("README.md", b"### Deep\n\n# High\n\n### Deep\n")], title="One")
+            store.commits.create(key, [Add("README.md", b"### Deep\n\n# High\n\n### Deep\n")], title="One")
     store.close()
     with serving(tmp_path) as plain:
         assert commands(read(plain, "/lab/plain"))[0] == f"HF_ENDPOINT={plain.address} hf download lab/plain"
@@ -454,9 +456,11 @@ def test_a_gate_shows_the_way_in_and_a_wrong_address_does_not(tmp_path: Path) ->
 def test_a_card_without_end_is_shown_as_far_as_it_is_worth_it(tmp_path: Path) -> None:
     store = Store(tmp_path)
     key = RepositoryKey.model("lab/long")
-    store.create_repository(key, actor="lab")
+    store.repositories.create(key, actor="lab")
     text = "".join(f"Line {number} of many.\n\n" for number in range(70_000))
-    store.commit(key, [Add("README.md", f"---\nlicense: mit\n---\n# Long\n\n{text}".encode())], title="One")
+    store.commits.create(
+        key, [Add("README.md", f"---\nlicense: mit\n---\n# Long\n\n{text}".encode())], title="One"
+    )
     store.close()
     assert len(text) > 1 << 20
     with serving(tmp_path) as server:

@@ -418,7 +418,7 @@ def test_what_cannot_be_duplicated_takes_no_name(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         server.ask("POST", "/api/repos/create", "alice", {"name": "net"})
         assert server.commit("models/alice/net", {"a": b"1", "w.bin": BIG}).status == 200
-        lost = store.blobs.path(store.file(key, "main", "w.bin").sha256)
+        lost = store.blobs.path(store.reader.file(key, "main", "w.bin").sha256)
         assert lost is not None
         lost.unlink()
         asked = {"repository": "alice/copy"}
@@ -451,7 +451,7 @@ def test_metrics_tell_what_is_stored_and_what_is_free(
         def held() -> int:
             return sum(path.stat().st_size for path in (tmp_path / "blobs").glob("??/*"))
 
-        Store(tmp_path).create_repository(RepositoryKey.model("alice/net"))
+        Store(tmp_path).repositories.create(RepositoryKey.model("alice/net"))
         before = gauges()
         assert before["modhub_stored_bytes"] == held()
         disk = shutil.disk_usage(tmp_path)

@@ -23,7 +23,7 @@ from modhub.server.http.state import Options
 from modhub.server.protocol.commit_stream import CommitReader, Line
 from modhub.server.protocol.gitignore import Ignore
 from modhub.store.blobs import FileBlobs
-from modhub.store.lru import Recent
+from modhub.store.lru import LRU
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_metrics_are_in_prometheus_format() -> None:
 
 
 def test_what_was_kept_last_is_there_as_far_as_its_weight_allows() -> None:
-    kept = Recent[str](10)
+    kept = LRU[str](10)
     for name in ("a", "b", "c"):
         kept.put(name, name.upper(), 3)
     assert kept.get("a") == "A"

@@ -25,10 +25,12 @@ KEY = RepositoryKey.model("lab/net")
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     store = Store(tmp_path / "hub")
-    store.create_repository(KEY)
+    store.repositories.create(KEY)
     for number in range(3):
-        store.commit(KEY, [Add("a", b"%d" % number), Add("big", b"\0%d" % number * 500)], title=f"{number}")
-    store.create_tag(KEY, "v1", revision=list(store.history(KEY))[1].id)
+        store.commits.create(
+            KEY, [Add("a", b"%d" % number), Add("big", b"\0%d" % number * 500)], title=f"{number}"
+        )
+    store.tags.create(KEY, "v1", revision=list(store.reader.history(KEY))[1].id)
     return store
 
 
@@ -39,52 +41,52 @@ def age(store: Store, seconds: float) -> None:
 
 
 def blob(store: Store, revision: str, path: str) -> Path:
-    found = store.blobs.path(store.file(KEY, revision, path).sha256)
+    found = store.blobs.path(store.reader.file(KEY, revision, path).sha256)
     assert found is not None
     return found
 
 
 def test_gc_takes_what_nothing_names_and_nothing_else(store: Store) -> None:
-    kept = store.resolve(KEY, "v1")
-    lost = list(store.history(KEY))[2].id
-    head = store.squash(KEY, title="one").id
-    with store.upload() as writer:
+    kept = store.reader.resolve(KEY, "v1")
+    lost = list(store.reader.history(KEY))[2].id
+    head = store.commits.squash(KEY, title="one").id
+    with store.uploads.writer() as writer:
         writer.write(b"nobody noted me")
         forgotten = writer.finish()
-    with store.upload() as writer:
+    with store.uploads.writer() as writer:
         writer.write(b"noted")
         noted = writer.finish()
-    store.note_upload(KEY, noted)
+    store.uploads.add(KEY, noted)
     (store.root / "staging" / "blob-left").write_bytes(b"x" * 10)
     before = sorted(store.blobs.all())
     assert gc(store).blobs == 0
     age(store, 2 * DAY)
-    store.note_upload(KEY, noted)
+    store.uploads.add(KEY, noted)
     planned = gc(store, dry_run=True)
     assert sorted(store.blobs.all()) == before
     done = gc(store)
     assert (done.blobs, done.commits) == (planned.blobs, planned.commits)
     # The tag keeps its own commit and those before it, one of which is the lost branch's.
-    assert store.read(KEY, kept, "a") == b"1"
-    assert store.read(KEY, lost, "a") == b"0"
-    assert store.read(KEY, head, "a") == b"2"
+    assert store.reader.read(KEY, kept, "a") == b"1"
+    assert store.reader.read(KEY, lost, "a") == b"0"
+    assert store.reader.read(KEY, head, "a") == b"2"
     assert store.blobs.size(forgotten.sha256) is None
     assert store.blobs.size(noted.sha256) == 5
     assert list((store.root / "staging").iterdir()) == []
-    store.delete_tag(KEY, "v1")
+    store.tags.delete(KEY, "v1")
     age(store, 2 * DAY)
     assert gc(store).commits == 3
     for gone in (kept, lost):
         with pytest.raises(NotFoundError):
-            store.resolve(KEY, gone)
+            store.reader.resolve(KEY, gone)
     assert fsck(store).findings == ()
 
 
 def test_gc_spares_what_a_writer_is_about_to_use_again(store: Store) -> None:
     path = blob(store, "main", "a")
-    store.delete_repository(KEY)
+    store.repositories.delete(KEY)
     age(store, 2 * DAY)
-    with store.upload() as writer:
+    with store.uploads.writer() as writer:
         writer.write(b"2")
         again = writer.finish()
     gc(store)
@@ -106,7 +108,7 @@ class Between(Reporter):
 
 
 def move(store: Store, name: str, to: str) -> None:
-    store.move_repository(RepositoryKey.model(name), RepositoryId.parse(to))
+    store.repositories.move(RepositoryKey.model(name), RepositoryId.parse(to))
 
 
 def moved_earlier(store: Store) -> None:
@@ -119,15 +121,15 @@ def moved_to_a_name_that_was_marked(store: Store) -> None:
 
 
 def moved_after_a_deletion(store: Store) -> None:
-    store.delete_repository(RepositoryKey.model("m/one"))
+    store.repositories.delete(RepositoryKey.model("m/one"))
     move(store, "z/two", "m/one")
 
 
 def moved_twice_and_copied(store: Store) -> None:
     move(store, "z/two", "a/two")
     move(store, "a/two", "b/two")
-    store.create_repository(RepositoryKey.model("a/copy"))
-    store.copy_files(RepositoryKey.model("b/two"), RepositoryKey.model("a/copy"), title="copy")
+    store.repositories.create(RepositoryKey.model("a/copy"))
+    store.commits.copy_files(RepositoryKey.model("b/two"), RepositoryKey.model("a/copy"), title="copy")
 
 
 @pytest.mark.parametrize(
@@ -139,26 +141,26 @@ def test_gc_loses_nothing_of_a_repository_that_moves_meanwhile(
     store = Store(tmp_path)
     for name in ("m/one", "z/two"):
         key = RepositoryKey.model(name)
-        store.create_repository(key)
-        store.commit(key, [Add("a", name.encode())], title="1")
-        store.commit(key, [Add("a", name.encode() * 2)], title="2")
-    with store.upload() as writer:
+        store.repositories.create(key)
+        store.commits.create(key, [Add("a", name.encode())], title="1")
+        store.commits.create(key, [Add("a", name.encode() * 2)], title="2")
+    with store.uploads.writer() as writer:
         writer.write(b"noted")
         noted = writer.finish()
-    store.note_upload(key, noted)
+    store.uploads.add(key, noted)
     age(store, 2 * DAY)
-    store.note_upload(key, noted)
+    store.uploads.add(key, noted)
     other = Store(tmp_path)
     gc(store, reporter=Between(lambda: act(other)))
     again = Store(tmp_path)
     assert fsck(again).findings == ()
-    found = [one for one in again.repositories() if again.read(one, "main", "a") == b"z/twoz/two"]
+    found = [one for one in again.repositories.all() if again.reader.read(one, "main", "a") == b"z/twoz/two"]
     assert found
-    assert any(again.find_blob(one, noted.sha256) for one in found)
+    assert any(again.uploads.find(one, noted.sha256) for one in found)
 
 
 def test_gc_refuses_a_damaged_store(store: Store) -> None:
-    (store.root / "repositories" / KEY.path / "commits" / store.resolve(KEY, "v1")).unlink()
+    (store.root / "repositories" / KEY.path / "commits" / store.reader.resolve(KEY, "v1")).unlink()
     age(store, 2 * DAY)
     before = sorted(store.blobs.all())
     with pytest.raises(IntegrityError, match="is missing; no blob was removed"):
@@ -192,17 +194,17 @@ def damage_missing_blob(store: Store) -> None:
 
 
 def damage_missing_tree(store: Store) -> None:
-    path = store.blobs.path(store.commit_record(KEY, store.resolve(KEY)).tree)
+    path = store.blobs.path(store.reader.commit(KEY, store.reader.resolve(KEY)).tree)
     assert path is not None
     path.unlink()
 
 
 def damage_missing_commit(store: Store) -> None:
-    (store.root / "repositories" / KEY.path / "commits" / store.resolve(KEY)).unlink()
+    (store.root / "repositories" / KEY.path / "commits" / store.reader.resolve(KEY)).unlink()
 
 
 def damage_commit(store: Store) -> None:
-    path = store.root / "repositories" / KEY.path / "commits" / store.resolve(KEY)
+    path = store.root / "repositories" / KEY.path / "commits" / store.reader.resolve(KEY)
     path.write_bytes(path.read_bytes().replace(b'"title":"2"', b'"title":"3"'))
 
 
@@ -217,25 +219,25 @@ def damage_commit(store: Store) -> None:
 def test_fsck_names_the_damage_and_goes_back_to_the_newest_commit_it_can_read(
     store: Store, damage: Callable[[Store], None], problem: str
 ) -> None:
-    head = store.resolve(KEY)
-    before = list(store.history(KEY))[1].id
+    head = store.reader.resolve(KEY)
+    before = list(store.reader.history(KEY))[1].id
     damage(store)
     found = fsck(Store(store.root))
     assert f"model lab/net, refs/heads/main: commit {head[:12]}: {problem}" in [
         str(one) for one in found.findings
     ]
     assert not found.clean
-    assert Store(store.root).refs(KEY)["refs/heads/main"] == head
+    assert Store(store.root).reader.refs(KEY)["refs/heads/main"] == head
     mended = fsck(Store(store.root), repair=True)
     assert f"commit {head[:12]}: {problem} (taken back to {before[:12]})" in " ".join(
         map(str, mended.findings)
     )
     again = Store(store.root)
-    assert again.resolve(KEY) == before
-    assert again.read(KEY, "main", "a") == b"1"
+    assert again.reader.resolve(KEY) == before
+    assert again.reader.read(KEY, "main", "a") == b"1"
     # What was lost can be pushed again.
-    again.commit(KEY, [Add("big", b"\x002" * 500)], title="again")
-    assert again.read(KEY, "main", "big") == b"\x002" * 500
+    again.commits.create(KEY, [Add("big", b"\x002" * 500)], title="again")
+    assert again.reader.read(KEY, "main", "big") == b"\x002" * 500
     assert [one for one in fsck(again).findings if "refs/heads/main" in one.place] == []
 
 
@@ -255,9 +257,9 @@ def text_of(report: Report) -> list[str]:
 def test_damaged_contents_move_no_reference_and_come_back(
     store: Store, damage: Callable[[Store], None], state: str, removed: bool, back: str
 ) -> None:
-    store.create_tag(KEY, "v2")
+    store.tags.create(KEY, "v2")
     path = blob(store, "main", "big")
-    good, refs = path.read_bytes(), store.refs(KEY)
+    good, refs = path.read_bytes(), store.reader.refs(KEY)
     damage(store)
     head = refs["refs/heads/main"]
     wrong = [
@@ -273,20 +275,20 @@ def test_damaged_contents_move_no_reference_and_come_back(
     assert text_of(again) == [text.format("missing") for text in wrong]
     assert not again.clean
     hub = Store(store.root)
-    assert hub.refs(KEY) == refs
-    assert hub.read(KEY, "v2", "a") == b"2"
+    assert hub.reader.refs(KEY) == refs
+    assert hub.reader.read(KEY, "v2", "a") == b"2"
     with pytest.raises(IntegrityError, match=f"The file contents {path.name} are missing in the store"):
-        hub.read(KEY, "v2", "big")
+        hub.reader.read(KEY, "v2", "big")
     with pytest.raises(ConflictError):
-        hub.create_tag(KEY, "v2", revision="v1")
+        hub.tags.create(KEY, "v2", revision="v1")
     age(hub, 2 * DAY)
     gc(hub)
     if back == "file":
         path.write_bytes(good)
     else:
-        hub.commit(KEY, [Add("again", good)], title="the same bytes at another place")
+        hub.commits.create(KEY, [Add("again", good)], title="the same bytes at another place")
     hub = Store(store.root)
-    assert hub.read(KEY, "v2", "big") == good
+    assert hub.reader.read(KEY, "v2", "big") == good
     assert fsck(hub, repair=True).findings == ()
 
 
@@ -301,8 +303,8 @@ def test_damaged_contents_move_no_reference_and_come_back(
 def test_a_tag_whose_commit_is_lost_stays_until_it_is_back(
     store: Store, damage: Callable[[Store], None], problem: str
 ) -> None:
-    store.create_tag(KEY, "v2")
-    head = store.resolve(KEY)
+    store.tags.create(KEY, "v2")
+    head = store.reader.resolve(KEY)
     backup = store.root.parent / "backup"
     shutil.copytree(store.root, backup)
     damage(store)
@@ -312,23 +314,23 @@ def test_a_tag_whose_commit_is_lost_stays_until_it_is_back(
         assert not report.clean
         assert text + "takes its name" in text_of(report)
     hub = Store(store.root)
-    assert hub.refs(KEY)["refs/tags/v2"] == head
+    assert hub.reader.refs(KEY)["refs/tags/v2"] == head
     with pytest.raises(ConflictError):
-        hub.create_tag(KEY, "v2")
+        hub.tags.create(KEY, "v2")
     # All else goes on as it should: what was sent is taken, and gc removes nothing that may be missed.
-    with hub.upload() as writer:
+    with hub.uploads.writer() as writer:
         writer.write(b"sent")
         sent = writer.finish()
-    hub.note_upload(KEY, sent)
-    assert hub.find_blob(KEY, sent.sha256) is not None
-    assert hub.find_blob(KEY, "0" * 64) is None
+    hub.uploads.add(KEY, sent)
+    assert hub.uploads.find(KEY, sent.sha256) is not None
+    assert hub.uploads.find(KEY, "0" * 64) is None
     age(hub, 2 * DAY)
     gc(hub)
     shutil.copytree(backup / "blobs", hub.root / "blobs", dirs_exist_ok=True)
     commits = hub.root / "repositories" / KEY.path / "commits"
     shutil.copytree(backup / commits.relative_to(hub.root), commits, dirs_exist_ok=True)
     hub = Store(store.root)
-    assert hub.read(KEY, "v2", "big") == b"\x002" * 500
+    assert hub.reader.read(KEY, "v2", "big") == b"\x002" * 500
     assert fsck(hub, repair=True).clean
 
 
@@ -346,7 +348,7 @@ def flip_record(store: Store, commit: str) -> None:
 
 
 def lose_list(store: Store, commit: str) -> None:
-    path = store.blobs.path(store.commit_record(KEY, commit).tree)
+    path = store.blobs.path(store.reader.commit(KEY, commit).tree)
     assert path is not None
     path.unlink()
 
@@ -363,14 +365,14 @@ def test_a_lost_older_commit_ends_the_history_and_gc_goes_on_without_losing_what
     store: Store, lose: Callable[[Store, str], None], problem: str
 ) -> None:
     other = RepositoryKey.model("lab/other")
-    store.create_repository(other)
+    store.repositories.create(other)
     pull = PullRequests(store).open(KEY, title="of what is lost")
     for number in range(3, 6):
-        store.commit(KEY, [Add("a", b"%d" % number)], title=f"{number}")
-    five, four, three, lost, one, zero, empty = (record.id for record in store.history(KEY))
-    store.delete_tag(KEY, "v1")
+        store.commits.create(KEY, [Add("a", b"%d" % number)], title=f"{number}")
+    five, four, three, lost, one, zero, empty = (record.id for record in store.reader.history(KEY))
+    store.tags.delete(KEY, "v1")
     lose(store, lost)
-    with store.upload() as writer:
+    with store.uploads.writer() as writer:
         writer.write(b"nobody wants me")
         unused = writer.finish().sha256
     age(store, 2 * DAY)
@@ -388,61 +390,61 @@ def test_a_lost_older_commit_ends_the_history_and_gc_goes_on_without_losing_what
     assert again.blobs.size(unused) is None
     # Everything that is whole is still there, whether or not the history leads to it.
     for commit, content in ((five, b"5"), (four, b"4"), (three, b"3"), (one, b"1"), (zero, b"0")):
-        assert again.read(KEY, commit, "a") == content
-    assert again.tree(KEY, empty) == {}
-    assert [record.id for record in again.history(KEY)] == [five, four, three]
-    assert again.last_changes(KEY, "main", ["a", "big"])["a"].id == five
+        assert again.reader.read(KEY, commit, "a") == content
+    assert again.reader.tree(KEY, empty) == {}
+    assert [record.id for record in again.reader.history(KEY)] == [five, four, three]
+    assert again.reader.last_changes(KEY, "main", ["a", "big"])["a"].id == five
     later = fsck(again)
     assert [str(each) for each in later.findings] == [f"{text} (the history ends there since a repair)"]
     assert later.clean
     assert PullRequests(again).get(KEY, pull.number).base == lost
-    head = again.commit(KEY, [Add("a", b"6")], title="6").id
-    again.create_tag(KEY, "v6")
+    head = again.commits.create(KEY, [Add("a", b"6")], title="6").id
+    again.tags.create(KEY, "v6")
     PullRequests(again).open(KEY, title="another")
-    assert [record.id for record in Store(store.root).history(KEY)] == [head, five, four, three]
+    assert [record.id for record in Store(store.root).reader.history(KEY)] == [head, five, four, three]
     gc(Store(store.root))
-    assert again.read(KEY, zero, "a") == b"0"
+    assert again.reader.read(KEY, zero, "a") == b"0"
 
 
 def test_a_lost_commit_that_comes_back_is_no_end_any_more(store: Store) -> None:
-    commits = [record.id for record in store.history(KEY)]
+    commits = [record.id for record in store.reader.history(KEY)]
     path = commit_file(store, commits[2])
     backup = path.read_bytes()
     path.unlink()
     fsck(Store(store.root), repair=True)
-    assert [record.id for record in Store(store.root).history(KEY)] == commits[:2]
+    assert [record.id for record in Store(store.root).reader.history(KEY)] == commits[:2]
     path.write_bytes(backup)
     assert fsck(Store(store.root), repair=True).clean
-    assert [record.id for record in Store(store.root).history(KEY)] == commits
+    assert [record.id for record in Store(store.root).reader.history(KEY)] == commits
     assert "lost" not in (store.root / "repositories" / KEY.path / "refs.json").read_text()
 
 
 def test_fsck_mends_references_and_settings(store: Store) -> None:
     folder = store.root / "repositories" / KEY.path
-    head = store.resolve(KEY)
+    head = store.reader.resolve(KEY)
     (folder / "refs.json").write_text("{")
     (folder / "repository.json").unlink()
     report = fsck(Store(store.root), repair=True)
     assert report.clean
     again = Store(store.root)
-    assert again.refs(KEY) == {"refs/heads/main": head}
-    assert again.repository(KEY).settings.private
+    assert again.reader.refs(KEY) == {"refs/heads/main": head}
+    assert again.repositories.get(KEY).settings.private
 
 
 def test_a_backup_copied_while_somebody_pushes_is_mended(store: Store, tmp_path: Path) -> None:
     backup = tmp_path / "backup"
     # The order in which a copy may see things: blobs first, then a commit lands, then the references.
     shutil.copytree(store.root / "blobs", backup / "blobs")
-    whole = store.resolve(KEY)
-    late = store.commit(KEY, [Add("a", b"late")], title="late").id
+    whole = store.reader.resolve(KEY)
+    late = store.commits.create(KEY, [Add("a", b"late")], title="late").id
     shutil.copytree(store.root / "repositories", backup / "repositories")
     copy = Store(backup)
-    assert copy.resolve(KEY) == late
+    assert copy.reader.resolve(KEY) == late
     assert not fsck(copy).clean
     assert fsck(copy, repair=True).clean
     copy = Store(backup)
-    assert copy.resolve(KEY) == whole
-    assert copy.read(KEY, "main", "a") == b"2"
+    assert copy.reader.resolve(KEY) == whole
+    assert copy.reader.read(KEY, "main", "a") == b"2"
     assert copy.index.search()[0].head == whole
     assert fsck(copy).findings == ()
 
@@ -453,10 +455,10 @@ def test_the_backup_of_the_page_loses_nothing_that_a_reference_names(tmp_path: P
     root, copy, archive = tmp_path / "hub", tmp_path / "copy", tmp_path / "hub.tar"
     store, name = Store(root), RepositoryId("lab", "refs.json")
     key = RepositoryKey.model(name)
-    store.create_repository(key)
+    store.repositories.create(key)
     for number, command in enumerate(commands):
-        made = store.commit(key, [Add("a", str(number).encode())], title="more")
-        store.create_tag(key, f"v{number}")
+        made = store.commits.create(key, [Add("a", str(number).encode())], title="more")
+        store.tags.create(key, f"v{number}")
         shell = ["sh", "-ec", command.replace("/backup/hub.tar", str(archive))]
         subprocess.run(shell, cwd=root, check=True)
         if not number:
@@ -465,11 +467,11 @@ def test_the_backup_of_the_page_loses_nothing_that_a_reference_names(tmp_path: P
     subprocess.run(["tar", "-xf", archive], cwd=copy, check=True)
     restored = Store(copy)
     assert [finding.place for finding in fsck(restored).findings] == []
-    assert restored.refs(key) == {"refs/heads/main": first.id, "refs/tags/v0": first.id}
-    assert restored.read(key, "v0", "a") == b"0"
+    assert restored.reader.refs(key) == {"refs/heads/main": first.id, "refs/tags/v0": first.id}
+    assert restored.reader.read(key, "v0", "a") == b"0"
     assert [entry.id for entry in restored.index.search(Query())] == [name]
 
 
 def test_fsck_reads_manifests(store: Store) -> None:
-    store.commit(KEY, [Add("modhub.json", b'{"schema_version": 1}')], title="t")
+    store.commits.create(KEY, [Add("modhub.json", b'{"schema_version": 1}')], title="t")
     assert "modhub.json has no 'parent'." in [one.problem for one in fsck(store).findings]

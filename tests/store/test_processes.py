@@ -28,10 +28,10 @@ store, key = Store(root), RepositoryKey.model("lab/net")
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(rounds):
-    parent = store.resolve(key) if pinned else None
+    parent = store.reader.resolve(key) if pinned else None
     try:
         change = Add(f"{name}/{number}", f"{name} {number}".encode())
-        done = store.commit(key, [change], title=name, parent=parent)
+        done = store.commits.create(key, [change], title=name, parent=parent)
         print("done", done.id, f"{name}/{number}", flush=True)
     except StaleParentError:
         print("refused", flush=True)
@@ -48,7 +48,7 @@ for number in range(start, start + 100_000):
     text = str(number).encode()
     contents = {"a": text, "b": text + b"!" * 50_000, "README.md": text + b"?"}
     files = [Add(name, content) for name, content in contents.items()]
-    print("done", store.commit(key, files, title=str(number)).id, number, flush=True)
+    print("done", store.commits.create(key, files, title=str(number)).id, number, flush=True)
 """
 
 
@@ -65,7 +65,7 @@ def start(script: str, *arguments: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize(("mode", "processes"), [("pinned", 16), ("free", 4)])
 def test_processes_on_one_branch_lose_no_commit(tmp_path: Path, mode: str, processes: int) -> None:
     store = Store(tmp_path)
-    store.create_repository(KEY)
+    store.repositories.create(KEY)
     writers = [start(COMMITTER, str(tmp_path), f"w{number}", "5", mode) for number in range(processes)]
     for writer in writers:
         assert writer.stdout is not None
@@ -81,9 +81,9 @@ def test_processes_on_one_branch_lose_no_commit(tmp_path: Path, mode: str, proce
     done = [line.split()[1:] for line in outputs if line.startswith("done")]
     assert len(done) + outputs.count("refused") == 5 * processes
     assert len(done) == 5 * processes if mode == "free" else done
-    history = [record.id for record in store.history(KEY)]
+    history = [record.id for record in store.reader.history(KEY)]
     assert sorted(history[:-1]) == sorted(commit for commit, _ in done)
-    assert sorted(store.tree(KEY)) == sorted(path for _, path in done)
+    assert sorted(store.reader.tree(KEY)) == sorted(path for _, path in done)
     assert fsck(store).findings == ()
 
 
@@ -91,10 +91,10 @@ def test_another_repository_does_not_wait(tmp_path: Path) -> None:
     store = Store(tmp_path)
     other = RepositoryKey.model("lab/other")
     for key in (KEY, other):
-        store.create_repository(key)
+        store.repositories.create(key)
     with store.references.locked(KEY):
         before = time.monotonic()
-        store.commit(other, [Add("a", b"1")], title="t")
+        store.commits.create(other, [Add("a", b"1")], title="t")
         assert time.monotonic() - before < 5
 
 
@@ -104,7 +104,7 @@ def test_a_commit_survives_kill_at_any_moment(tmp_path: Path) -> None:
     seed = int(os.environ.get("MODHUB_TEST_SEED", "7"))
     generator = random.Random(seed)
     store = Store(tmp_path)
-    store.create_repository(KEY)
+    store.repositories.create(KEY)
     promised: dict[str, int] = {}
     started = 0
     for _ in range(kills):
@@ -124,17 +124,17 @@ def test_a_commit_survives_kill_at_any_moment(tmp_path: Path) -> None:
                 promised[commit] = int(number)
         started = max(promised.values()) + 2
         # The reader sees whole commits only, and the index agrees with the files.
-        head = store.resolve(KEY)
-        number = int(store.read(KEY, head, "a"))
-        assert store.read(KEY, head, "b") == str(number).encode() + b"!" * 50_000
+        head = store.reader.resolve(KEY)
+        number = int(store.reader.read(KEY, head, "a"))
+        assert store.reader.read(KEY, head, "b") == str(number).encode() + b"!" * 50_000
         assert store.index.search()[0].head == head
-    history = {record.id: record.title for record in store.history(KEY)}
+    history = {record.id: record.title for record in store.reader.history(KEY)}
     assert promised.keys() <= history.keys()
     assert all(history[commit] == str(number) for commit, number in promised.items())
     # At most the one commit under way at each kill landed without having been told.
     assert len(history) - 1 - len(promised) <= kills
     entered = {entry.get("commit") for entry in store.audit.entries()}
-    assert set(history) - entered == {record.id for record in store.history(KEY) if not record.parents}
+    assert set(history) - entered == {record.id for record in store.reader.history(KEY) if not record.parents}
     report = fsck(Store(tmp_path))
     assert report.findings == ()
     assert report.commits >= len(history)

@@ -24,6 +24,7 @@ from modhub.store.changes import Add, Copy, Delete, Link, Put
 from modhub.store.fsck import fsck
 from modhub.store.index import Query
 from modhub.store.pull_requests import PullRequests
+from modhub.store.reader import Reader
 from modhub.store.records import CommitRecord, RepositoryKey, Settings
 from modhub.store.store import Store
 from modhub.store.tree import Tree
@@ -35,23 +36,23 @@ CARD = b"---\nlicense: mit\ntags: [modhub, 'class:cat']\n---\n# A net\n"
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     store = Store(tmp_path / "hub")
-    store.create_repository(KEY, actor="ann")
+    store.repositories.create(KEY, actor="ann")
     return store
 
 
 def put(store: Store, files: dict[str, bytes], ref: str = "main", parent: str | None = None) -> str:
     changes = [Add(path, content) for path, content in files.items()]
-    return store.commit(KEY, changes, title="t", actor="ann", ref=ref, parent=parent).id
+    return store.commits.create(KEY, changes, title="t", actor="ann", ref=ref, parent=parent).id
 
 
 def test_a_commit_is_a_whole_tree_and_never_changes(store: Store) -> None:
     first = put(store, {"a.txt": b"one", "b/c.bin": b"\0\1"})
     second = put(store, {"a.txt": b"two"})
-    assert store.read(KEY, first, "a.txt") == b"one"
-    assert store.read(KEY, "main", "a.txt") == b"two"
-    assert list(store.tree(KEY, second)) == ["a.txt", "b/c.bin"]
-    assert [record.id for record in store.history(KEY)][:2] == [second, first]
-    text, binary = store.file(KEY, first, "a.txt"), store.file(KEY, first, "b/c.bin")
+    assert store.reader.read(KEY, first, "a.txt") == b"one"
+    assert store.reader.read(KEY, "main", "a.txt") == b"two"
+    assert list(store.reader.tree(KEY, second)) == ["a.txt", "b/c.bin"]
+    assert [record.id for record in store.reader.history(KEY)][:2] == [second, first]
+    text, binary = store.reader.file(KEY, first, "a.txt"), store.reader.file(KEY, first, "b/c.bin")
     assert (text.lfs, binary.lfs) == (False, True)
     assert text.git_oid == hashlib.sha1(b"blob 3\0one").hexdigest() == git_oid(b"one")
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{binary.sha256}\nsize 2\n".encode()
@@ -61,29 +62,29 @@ def test_a_commit_is_a_whole_tree_and_never_changes(store: Store) -> None:
 
 def test_equal_bytes_are_stored_once(store: Store) -> None:
     other = RepositoryKey.model("lab/other")
-    store.create_repository(other)
+    store.repositories.create(other)
     before = len(list(store.blobs.all()))
     for key in (KEY, other):
-        store.commit(key, [Add("trunk.bin", b"\0" * 5000)], title="t")
+        store.commits.create(key, [Add("trunk.bin", b"\0" * 5000)], title="t")
     # The bytes once, and the one list of files they both have.
     assert len(list(store.blobs.all())) == before + 2
 
 
 def test_copy_delete_link_and_put(store: Store) -> None:
     put(store, {"a/1": b"1", "a/2": b"2", "b": b"3"})
-    with store.upload(size=3) as writer:
+    with store.uploads.writer(size=3) as writer:
         writer.write(b"abc")
         blob = writer.finish(sha256=hashlib.sha256(b"abc").hexdigest())
     with pytest.raises(IntegrityError, match=r"The contents of 'l' .* were never sent"):
-        store.commit(KEY, [Link("l", blob.sha256)], title="t")
-    store.note_upload(KEY, blob)
-    store.commit(
+        store.commits.create(KEY, [Link("l", blob.sha256)], title="t")
+    store.uploads.add(KEY, blob)
+    store.commits.create(
         KEY,
         [Copy("c", "a"), Copy("d", "b"), Delete("a"), Link("l", blob.sha256, 3, lfs=True), Put("p", blob)],
         title="t",
     )
-    tree = store.tree(KEY)
-    assert {path: store.read(KEY, "main", path) for path in tree} == {
+    tree = store.reader.tree(KEY)
+    assert {path: store.reader.read(KEY, "main", path) for path in tree} == {
         "b": b"3",
         "c/1": b"1",
         "c/2": b"2",
@@ -117,9 +118,9 @@ def test_a_commit_that_makes_no_sense_changes_nothing(
 ) -> None:
     head = put(store, {"a.txt": b"1"})
     with pytest.raises(kind) as caught:
-        store.commit(KEY, [Add("fine", b"fine"), change], title="t")
+        store.commits.create(KEY, [Add("fine", b"fine"), change], title="t")
     assert getattr(caught.value, "message", "") == message
-    assert store.resolve(KEY) == head
+    assert store.reader.resolve(KEY) == head
 
 
 def test_a_stale_parent_is_refused(store: Store) -> None:
@@ -131,21 +132,25 @@ def test_a_stale_parent_is_refused(store: Store) -> None:
 
 def test_references(store: Store) -> None:
     first = put(store, {"a": b"1"})
-    assert store.create_tag(KEY, "v1.0.0") == first
-    store.create_branch(KEY, "dev", revision="v1.0.0")
+    assert store.tags.create(KEY, "v1.0.0") == first
+    store.branches.create(KEY, "dev", revision="v1.0.0")
     second = put(store, {"a": b"2"}, ref="dev")
-    assert store.refs(KEY) == {"refs/heads/main": first, "refs/tags/v1.0.0": first, "refs/heads/dev": second}
+    assert store.reader.refs(KEY) == {
+        "refs/heads/main": first,
+        "refs/tags/v1.0.0": first,
+        "refs/heads/dev": second,
+    }
     for name in ("dev", "refs/heads/dev", second):
-        assert store.resolve(KEY, name) == second
-    assert store.resolve(KEY, "HEAD") == first
+        assert store.reader.resolve(KEY, name) == second
+    assert store.reader.resolve(KEY, "HEAD") == first
     with pytest.raises(ConflictError, match=r"Reference refs/tags/v1\.0\.0 already exists"):
-        store.create_tag(KEY, "v1.0.0", revision="dev")
+        store.tags.create(KEY, "v1.0.0", revision="dev")
     with pytest.raises(ConflictError, match="'main' cannot be deleted"):
-        store.delete_branch(KEY, "main")
-    store.delete_branch(KEY, "dev")
+        store.branches.delete(KEY, "main")
+    store.branches.delete(KEY, "dev")
     for missing in ("dev", "refs/heads/dev", "f" * 40, "refs/tags/x"):
         with pytest.raises(NotFoundError, match="There is no revision") as caught:
-            store.resolve(KEY, missing)
+            store.reader.resolve(KEY, missing)
         assert caught.value.missing == "revision"
     with pytest.raises(RefError):
         put(store, {"a": b"3"}, ref="refs/tags/v1.0.0")
@@ -153,18 +158,18 @@ def test_references(store: Store) -> None:
 
 def test_squash_keeps_files_and_tags(store: Store) -> None:
     put(store, {"a": b"1"})
-    store.create_tag(KEY, "v1")
+    store.tags.create(KEY, "v1")
     head = put(store, {"b": b"2"})
-    squashed = store.squash(KEY, title="one")
-    assert [record.id for record in store.history(KEY)] == [squashed.id]
-    assert dict(store.tree(KEY)) == dict(store.tree(KEY, head))
-    assert list(store.tree(KEY, "v1")) == ["a"]
+    squashed = store.commits.squash(KEY, title="one")
+    assert [record.id for record in store.reader.history(KEY)] == [squashed.id]
+    assert dict(store.reader.tree(KEY)) == dict(store.reader.tree(KEY, head))
+    assert list(store.reader.tree(KEY, "v1")) == ["a"]
 
 
 def test_last_changes(store: Store) -> None:
     first = put(store, {"a": b"1", "d/x": b"1", "d/y": b"1"})
     second = put(store, {"d/x": b"2"})
-    found = store.last_changes(KEY, "main", ["a", "d", "d/x", "d/y", "missing"])
+    found = store.reader.last_changes(KEY, "main", ["a", "d", "d/x", "d/y", "missing"])
     assert {path: record.id for path, record in found.items()} == {
         "a": first,
         "d": second,
@@ -175,7 +180,7 @@ def test_last_changes(store: Store) -> None:
 
 def test_listing_has_folders(store: Store) -> None:
     put(store, {"a/b/c": b"1", "a/d": b"2", "e": b"3"})
-    tree = store.tree(KEY)
+    tree = store.reader.tree(KEY)
     assert list(tree.listing()) == ["a", "e"]
     assert list(tree.listing("a")) == ["a/b", "a/d"]
     assert list(tree.listing(recursive=True)) == ["a", "a/b", "a/b/c", "a/d", "e"]
@@ -185,44 +190,47 @@ def test_listing_has_folders(store: Store) -> None:
 def test_case_move_and_delete(store: Store) -> None:
     head = put(store, {"README.md": CARD})
     with pytest.raises(ConflictError, match="A model repository called 'LAB/Net' exists already"):
-        store.create_repository(RepositoryKey.model("LAB/Net"))
-    moved = store.move_repository(KEY, RepositoryId("New", "Home"))
-    assert not store.exists(KEY)
-    assert store.moved_to(RepositoryKey.model("lab/NET")) == RepositoryId("New", "Home")
-    assert store.resolve(moved.key) == head
-    assert store.repository(RepositoryKey.model("new/home")).id == RepositoryId("New", "Home")
+        store.repositories.create(RepositoryKey.model("LAB/Net"))
+    moved = store.repositories.move(KEY, RepositoryId("New", "Home"))
+    assert not store.repositories.exists(KEY)
+    assert store.repositories.moved_to(RepositoryKey.model("lab/NET")) == RepositoryId("New", "Home")
+    assert store.reader.resolve(moved.key) == head
+    assert store.repositories.get(RepositoryKey.model("new/home")).id == RepositoryId("New", "Home")
     assert [entry.id for entry in store.index.search()] == [RepositoryId("New", "Home")]
-    store.create_repository(KEY)
-    assert store.moved_to(KEY) is None
+    store.repositories.create(KEY)
+    assert store.repositories.moved_to(KEY) is None
     with pytest.raises(NotFoundError):
-        store.resolve(KEY, head)
-    store.delete_repository(moved.key)
+        store.reader.resolve(KEY, head)
+    store.repositories.delete(moved.key)
     with pytest.raises(NotFoundError) as caught:
-        store.resolve(moved.key)
+        store.reader.resolve(moved.key)
     assert caught.value.missing == "repository"
 
 
 def test_a_hub_in_a_folder_follows_every_move(store: Store) -> None:
     head, key = put(store, {"README.md": CARD}), KEY
     for name in ("first", "second"):
-        key = store.move_repository(key, RepositoryId("lab", name)).key
+        key = store.repositories.move(key, RepositoryId("lab", name)).key
     hub = DirectoryHub(store.root)
-    assert [hub.refs(RepositoryId("lab", one)).branches["main"] for one in ("net", "first")] == [head, head]
+    assert [hub.refs(RepositoryId("lab", one)).branches["main"] for one in ("net", "first")] == [
+        head,
+        head,
+    ]
 
 
 def test_a_recreated_repository_shows_nothing_of_the_old_one(store: Store) -> None:
     head = put(store, {"secret": b"1"})
-    store.delete_repository(KEY)
-    store.create_repository(KEY)
+    store.repositories.delete(KEY)
+    store.repositories.create(KEY)
     with pytest.raises(NotFoundError):
-        store.tree(KEY, head)
+        store.reader.tree(KEY, head)
 
 
 def test_search(store: Store) -> None:
     put(store, {"README.md": CARD})
     secret = RepositoryKey.model("other/secret")
-    store.create_repository(secret, settings=Settings(private=True, gated="manual", readers=("bob",)))
-    store.commit(secret, [Add("README.md", CARD.replace(b"cat", b"dog"))], title="t")
+    store.repositories.create(secret, settings=Settings(private=True, gated="manual", readers=("bob",)))
+    store.commits.create(secret, [Add("README.md", CARD.replace(b"cat", b"dog"))], title="t")
     names = lambda **query: [str(entry.id) for entry in store.index.search(Query(**query), sort="name")]  # noqa: E731
     assert names() == ["Lab/net", "other/secret"]
     assert names(visible=()) == ["Lab/net"]
@@ -236,8 +244,8 @@ def test_search(store: Store) -> None:
     assert store.index.facets("class:") == [("cat", 1), ("dog", 1)]
     assert store.index.facets("class:", Query(visible=())) == [("cat", 1)]
     assert store.index.count() == 2
-    store.count_download(secret)
-    assert store.count_download(secret) == 2
+    store.repositories.count_download(secret)
+    assert store.repositories.count_download(secret) == 2
     assert [entry.downloads for entry in store.index.search(sort="downloads")] == [2, 0]
     with pytest.raises(HubError, match="'likes' is not an order"):
         store.index.search(sort="likes")
@@ -259,9 +267,11 @@ def test_the_index_is_made_anew_from_the_files(store: Store) -> None:
     late.index.mark(KEY)
     state = late.references.state(KEY)
     with late.references.locked(KEY):
-        late.append(KEY, state, "refs/heads/main", (late.resolve(KEY),), late.tree(KEY), title="t")
-    assert late.index.search()[0].head == late.resolve(KEY)
-    assert late.index.rebuild() == 1
+        late.commits.append(
+            KEY, state, "refs/heads/main", (late.reader.resolve(KEY),), late.reader.tree(KEY), title="t"
+        )
+    assert late.index.search()[0].head == late.reader.resolve(KEY)
+    assert late.index.refresh() == 0
 
 
 @pytest.mark.parametrize(
@@ -282,13 +292,16 @@ def test_a_hostile_card_is_indexed_as_having_no_tags(store: Store, card: bytes) 
 
 def test_an_upload_is_checked_before_it_is_visible(store: Store) -> None:
     before = sorted(store.blobs.all())
-    with pytest.raises(IntegrityError, match="More bytes arrived than the 2"), store.upload(size=2) as writer:
+    with (
+        pytest.raises(IntegrityError, match="More bytes arrived than the 2"),
+        store.uploads.writer(size=2) as writer,
+    ):
         writer.write(b"abc")
-    with store.upload(size=3) as writer:
+    with store.uploads.writer(size=3) as writer:
         writer.write(b"ab")
         with pytest.raises(IntegrityError, match="2 bytes arrived where 3 were"):
             writer.finish()
-    with store.upload() as writer:
+    with store.uploads.writer() as writer:
         writer.write(b"abc")
         with pytest.raises(IntegrityError, match="have the sha256"):
             writer.finish(sha256="0" * 64)
@@ -298,13 +311,13 @@ def test_an_upload_is_checked_before_it_is_visible(store: Store) -> None:
 
 def test_an_upload_belongs_to_the_repository_it_was_sent_to(store: Store) -> None:
     other = RepositoryKey.model("lab/other")
-    store.create_repository(other, settings=Settings(private=True))
-    record = store.commit(other, [Add("secret.bin", b"\0secret")], title="t")
-    sha256 = store.file(other, record.id, "secret.bin").sha256
+    store.repositories.create(other, settings=Settings(private=True))
+    record = store.commits.create(other, [Add("secret.bin", b"\0secret")], title="t")
+    sha256 = store.reader.file(other, record.id, "secret.bin").sha256
     with pytest.raises(IntegrityError, match="were never sent"):
-        store.commit(KEY, [Link("mine", sha256)], title="t")
-    assert store.find_blob(KEY, sha256) is None
-    assert store.find_blob(other, sha256) is not None
+        store.commits.create(KEY, [Link("mine", sha256)], title="t")
+    assert store.uploads.find(KEY, sha256) is None
+    assert store.uploads.find(other, sha256) is not None
 
 
 def test_pull_requests(store: Store) -> None:
@@ -315,7 +328,7 @@ def test_pull_requests(store: Store) -> None:
     put(store, {"a": b"3"}, ref="refs/pr/2")
     merged = pulls.merge(KEY, 1, actor="ann")
     assert merged.title == "p1 (#1)"
-    assert {path: store.read(KEY, "main", path) for path in store.tree(KEY)} == {
+    assert {path: store.reader.read(KEY, "main", path) for path in store.reader.tree(KEY)} == {
         "a": b"2",
         "b": b"1",
         "c": b"new",
@@ -338,9 +351,9 @@ def test_pull_requests(store: Store) -> None:
 def test_copy_files_takes_everything(store: Store) -> None:
     put(store, {"a": b"1", "b/c": b"\0"})
     other = RepositoryKey.model("lab/copy")
-    store.create_repository(other)
-    store.copy_files(KEY, other, title="copy")
-    assert dict(store.tree(other)) == dict(store.tree(KEY))
+    store.repositories.create(other)
+    store.commits.copy_files(KEY, other, title="copy")
+    assert dict(store.reader.tree(other)) == dict(store.reader.tree(KEY))
 
 
 def test_the_audit_log_names_every_change_and_survives_a_torn_line(store: Store) -> None:
@@ -348,7 +361,7 @@ def test_the_audit_log_names_every_change_and_survives_a_torn_line(store: Store)
     (path,) = (store.root / "audit").iterdir()
     with path.open("ab") as stream:
         stream.write(b'{"torn')
-    store.create_tag(KEY, "v1", actor="ann")
+    store.tags.create(KEY, "v1", actor="ann")
     actions = [(entry["action"], entry["subject"], entry["actor"]) for entry in store.audit.entries()]
     assert actions == [
         ("create-repository", "model/Lab/net", "ann"),
@@ -382,15 +395,15 @@ def test_a_disk_that_refuses_is_a_clear_error_and_nothing_is_left(
             except StorageError as error:
                 refused.append(error.message)
         # The reference either moved whole or not at all.
-        assert store.read(KEY, "main", "a") in (b"%d" % fail_at, store.read(KEY, head, "a"))
-        head = store.resolve(KEY)
+        assert store.reader.read(KEY, "main", "a") in (b"%d" % fail_at, store.reader.read(KEY, head, "a"))
+        head = store.reader.resolve(KEY)
     assert len(refused) >= 8
     assert all(message.endswith(": No space left on device.") for message in refused)
     assert [
         path for path in store.root.rglob("*") if path.suffix == ".part" or path.parent.name == "staging"
     ] == []
     put(store, {"a": b"last"})
-    assert store.read(KEY, "main", "a") == b"last"
+    assert store.reader.read(KEY, "main", "a") == b"last"
 
 
 def test_a_place_that_is_no_directory(tmp_path: Path) -> None:
@@ -403,21 +416,21 @@ def test_many_blobs_are_looked_for_in_one_reading_of_the_references(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(5):
-        store.create_tag(KEY, f"v{number}", revision=put(store, {"a": b"\0%d" % number}))
+        store.tags.create(KEY, f"v{number}", revision=put(store, {"a": b"\0%d" % number}))
     digests = [hashlib.sha256(b"\0%d" % number).hexdigest() for number in range(10)]
-    read, real = [], Store.tree_of
+    read, real = [], Reader.tree_of
 
-    def counted(self: Store, record: CommitRecord) -> Tree:
+    def counted(self: Reader, record: CommitRecord) -> Tree:
         read.append(record.id)
         return real(self, record)
 
-    monkeypatch.setattr(Store, "tree_of", counted)
-    found = store.find_blobs(KEY, [*digests, "no digest"])
+    monkeypatch.setattr(Reader, "tree_of", counted)
+    found = store.uploads.find_all(KEY, [*digests, "no digest"])
     assert {digest: file.sha256 for digest, file in found.items()} == {one: one for one in digests[:5]}
     assert len(read) == len(set(read)) == 5
     read.clear()
     changes = [Link(f"l{number}", digests[number], 2) for number in range(5)]
-    store.commit(KEY, changes, title="t", actor="ann")
+    store.commits.create(KEY, changes, title="t", actor="ann")
     assert len(read) < 10
 
 

@@ -123,8 +123,10 @@ def push(root: Path, name: str, labels: Sequence[str], *, private: bool = False,
     """Release 1.0.0 of a made-up repository into the store at `root`."""
     store = Store(root)
     key = RepositoryKey.model(name)
-    store.create_repository(key, settings=Settings(private=private), actor="lab")
+    store.repositories.create(key, settings=Settings(private=private), actor="lab")
     files = repository_files(name, labels, seed=seed)
-    made = store.commit(key, [Add(path, content) for path, content in files.items()], title="Release 1.0.0")
-    store.create_tag(key, "v1.0.0", revision=made.id)
+    made = store.commits.create(
+        key, [Add(path, content) for path, content in files.items()], title="Release 1.0.0"
+    )
+    store.tags.create(key, "v1.0.0", revision=made.id)
     store.close()

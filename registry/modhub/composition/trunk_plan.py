@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modhub.artifact.positions import position_masks, unite_positions
-from modhub.calibration.one_against_rest import tail_of
+from modhub.artifact.tensors import unite_positions
 from modhub.composition.budget import KINDS, Budget, mask_within
 from modhub.composition.classifier import TrunkPass, TrunkReport
 from modhub.composition.fitting.data import Examples, Material, apart, asked_about, room, seen_at_most, tuned
@@ -120,7 +119,7 @@ class TrunkPlan:
         """One per module, in their order; None when one of them carries none."""
         space = self.space
         found = [
-            read_statistics(part.module.tensors, part.statistics, self.trunk.graph, space)
+            read_statistics(part.tensors.statistics, part.shared.correlations, self.trunk.graph, space)
             for part in self.parts
         ]
         known = [each for each in found if each is not None]
@@ -284,7 +283,7 @@ class TrunkPlan:
 
     def _fits(self, mask: Mask) -> bool:
         """Whether a network cut to `mask` can be fitted at all."""
-        return not mask.all() and not any(position_masks(part.module.tensors) for part in self.parts)
+        return not mask.all() and not any(part.tensors.position_masks for part in self.parts)
 
     def _examples(self, tune: ImageSet, fitting: Fitting) -> Examples:
         """With what the parent says of them where a class answers alone, and imagined ones of a side that it
@@ -394,7 +393,7 @@ class TrunkPlan:
                 reporter=reporter,
             )
         heads = [
-            JoinedHead(replace(fitted, density=world), tail_of(head[0].module.tensors))
+            JoinedHead(replace(fitted, density=world), head[0].tensors.head_tail)
             for fitted, head, world in zip(
                 rows.fitted(weight, fitted_bias),
                 self.heads,
@@ -454,5 +453,5 @@ def _margins(each: TrunkPass, images: Tensor, network: Network | None = None) ->
 
 def positioned(trunk: Network, parts: Sequence[Part]) -> Network:
     """The trunk with position masks united: a position is alive where any module keeps it."""
-    masks = unite_positions([position_masks(part.module.tensors) for part in parts])
+    masks = unite_positions([part.tensors.position_masks for part in parts])
     return mask_positions(trunk, masks) if masks else trunk

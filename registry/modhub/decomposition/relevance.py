@@ -23,7 +23,8 @@ from torch import Tensor
 
 from modhub import __version__
 from modhub.artifact.modules import Decomposition, ModuleDraft
-from modhub.calibration.one_against_rest import head_tensors
+from modhub.artifact.tensors import ModuleTensors, TrunkTensors
+from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.data import ImageSet, split_indices
 from modhub.decomposition.base import DecomposeOptions, Parent, aligned, classes_seen, sizes_of, wanted_rows
 from modhub.decomposition.checkpoint import Savings, digest_of_images
@@ -38,9 +39,9 @@ from modhub.pruning.moments import correlation_numbers
 from modhub.pruning.order import (
     QuickOrder,
     Removal,
-    importance,
     mask_after,
     order_work,
+    relevance_tensor,
     removal_order,
     slot_costs,
 )
@@ -169,15 +170,15 @@ class _Work:
         with self.reporter.step("calibrate"):
             self._calibrate()
         choices = self._choose()
-        shared = {
-            "parent.weight": parent.head.weight,
-            "parent.bias": parent.head.bias,
-            **self.seen.correlations,
-        }
+        shared = TrunkTensors(
+            parent_weight=parent.head.weight,
+            parent_bias=parent.head.bias,
+            correlations=self.seen.correlations,
+        )
         return Decomposition(
             method=MethodInfo(name=Relevance.name, parameters=self.parameters, paper=Relevance.paper),
             modules=tuple(self._draft(row, choices[row]) for row in self.wanted),
-            statistics=shared,
+            statistics=shared.to_dict(),
             seconds=time.perf_counter() - started,
             images=len(self.fit) + len(self.held),
         )
@@ -262,15 +263,18 @@ class _Work:
 
     def _draft(self, row: int, choice: _Choice) -> ModuleDraft:
         statistics = self.seen.statistics(row, covariances=False)
-        relevance = importance(statistics, self.space)
+        head = self.parent.head
+        weight, bias = one_against_rest_head(head.weight, head.bias, row)
         return ModuleDraft(
             label=self.parent.labels[row],
-            tensors={
-                "mask": torch.from_numpy(choice.mask.astype(np.uint8)),
-                "relevance": torch.from_numpy(relevance / max(relevance.max(initial=0.0), 1e-30)).half(),
-                **head_tensors(self.parent.head, row),
-                **self.seen.carried(row),
-            },
+            tensors=ModuleTensors(
+                mask=torch.from_numpy(choice.mask.astype(np.uint8)),
+                head_weight=weight,
+                head_bias=bias,
+                head_tail=head.tail,
+                relevance=relevance_tensor(statistics, self.space),
+                statistics=self.seen.carried(row),
+            ).to_dict(),
             calibration=choice.calibration,
             measurement=choice.measurement,
             sizes=choice.sizes,

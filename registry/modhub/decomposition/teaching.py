@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modhub.artifact.modules import ClassModule, Decomposition, ModuleDraft, ModuleSet
+from modhub.artifact.tensors import ModuleTensors
 from modhub.calibration.calibrator import PLAIN_WEIGHT, fit_calibration, odds_among
 from modhub.data import ImageSet
 from modhub.data.augment import augmented
@@ -34,7 +35,7 @@ from modhub.errors import CompositionError, DataError, IntegrityError
 from modhub.manifest import Calibration, MethodInfo
 from modhub.nets import Head, Runner, channel_space, cost
 from modhub.pruning.compensation import cut
-from modhub.pruning.order import importance, mask_after, removal_order, slot_costs
+from modhub.pruning.order import mask_after, relevance_tensor, removal_order, slot_costs
 from modhub.pruning.statistics import (
     CORRELATION_LIMIT,
     ClassStatistics,
@@ -42,7 +43,7 @@ from modhub.pruning.statistics import (
     channelled_margin,
     observe,
     read_statistics,
-    statistics_tensors,
+    stored_statistics,
 )
 from modhub.refs import slug_of
 from modhub.reporter import SILENT, Reporter
@@ -98,17 +99,16 @@ def teach(
     kept = float(np.mean([module.manifest.sizes.kept_channels_fraction for module in modules.modules]))
     mask = mask_after(removal, min(round((1 - kept) * space.slots), len(removal.slots)), space)
     sliced, _, _ = cut(parent.trunk, mask, space, statistics, *head)
-    relevance = importance(statistics, space)
     own = sum(len(each.mean) * (len(each.mean) - 1) // 2 for each in statistics.moments.values())
     draft = ModuleDraft(
         label=label,
-        tensors={
-            "mask": torch.from_numpy(mask.astype(np.uint8)),
-            "relevance": torch.from_numpy(relevance / max(relevance.max(initial=0.0), 1e-30)).half(),
-            "head.weight": head[0],
-            "head.bias": head[1],
-            **statistics_tensors(statistics, correlations=own <= CORRELATION_LIMIT),
-        },
+        tensors=ModuleTensors(
+            mask=torch.from_numpy(mask.astype(np.uint8)),
+            head_weight=head[0],
+            head_bias=head[1],
+            relevance=relevance_tensor(statistics, space),
+            statistics=stored_statistics(statistics, correlations=own <= CORRELATION_LIMIT),
+        ).to_dict(),
         calibration=_calibration(modules.modules[0], known, parent, head, plain, harder, seed),
         measurement=None,
         sizes=sizes_of(mask, cost(sliced), cost(parent.trunk)),
@@ -213,10 +213,11 @@ def _known(modules: ModuleSet, label: str) -> tuple[list[ClassStatistics], Paren
         raise CompositionError(
             f"'{about.name}' knows the class '{label}' already.", hint="Use its own module, or another label."
         )
-    weight, bias = modules.statistics.get("parent.weight"), modules.statistics.get("parent.bias")
+    shared = modules.shared
+    weight, bias = shared.parent_weight, shared.parent_bias
     space = channel_space(modules.trunk)
     read = [
-        read_statistics(module.tensors, modules.statistics, modules.trunk.graph, space)
+        read_statistics(module.parsed.statistics, shared.correlations, modules.trunk.graph, space)
         for module in modules.modules
     ]
     known = [each for each in read if each is not None]
@@ -226,7 +227,7 @@ def _known(modules: ModuleSet, label: str) -> tuple[list[ClassStatistics], Paren
             "least two classes and the parent's head.",
             hint="Decompose the parent with the method 'relevance', all its classes.",
         )
-    if "head.tail" in modules.modules[0].tensors:
+    if modules.modules[0].parsed.head_tail:
         raise CompositionError(
             f"The head of '{about.name}' is applied at every position of its features.",
             hint="Teach on a parent whose last layer is linear.",

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modhub.calibration.calibrator import BY_ODDS, balanced_accuracy, log_odds
-from modhub.calibration.one_against_rest import channelled_head
+from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.data.disk_tensor import Rows
 from modhub.decomposition.base import DecomposeOptions, Parent
 from modhub.decomposition.held_out import HeldOut
@@ -95,7 +95,7 @@ class Examiner:
         head = self.parent.head
         if calibration.kind == BY_ODDS:
             return (head.weight, head.bias), row
-        return channelled_head(head.weight, head.bias, row), 0
+        return one_against_rest_head(head.weight, head.bias, row), 0
 
     def measure(
         self, row: int, sliced: Network, weight: Tensor, bias: Tensor, calibration: Calibration, place: str

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from modhub.artifact.modules import Decomposition, ModuleSet
+from modhub.artifact.tensors import ModuleTensors
 from modhub.calibration.calibrator import BY_ODDS
 from modhub.composition import TrunkPass, parts_of
 from modhub.composition.trunk_plan import plans, positioned
@@ -75,7 +76,7 @@ def measured(
     drafts = []
     for draft in reporter.track(decomposition.modules, f"measure on {images.name}"):
         row = parent.labels.index(draft.label)
-        mask = plan.space.close(draft.tensors["mask"].bool().numpy())
+        mask = plan.space.close(ModuleTensors.from_dict(draft.tensors).mask.bool().numpy())
         one = plan.compile(mask)
         folded = cut(
             dense,

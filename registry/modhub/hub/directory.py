@@ -15,8 +15,8 @@ from modhub.store.blobs import take_in
 from modhub.store.disk import disk_errors
 from modhub.store.index import Query
 from modhub.store.model import MAIN, Add, Change, FileEntry, Refs, RepositorySummary
-from modhub.store.records import RepositoryKey, Settings
-from modhub.store.store import HEADS, TAGS, Store
+from modhub.store.records import HEADS, TAGS, RepositoryKey, Settings
+from modhub.store.store import Store
 
 __all__ = ["DirectoryHub"]
 
@@ -47,7 +47,7 @@ class DirectoryHub:
         return Store(self._root)
 
     @property
-    def _held(self) -> Store:
+    def _existing(self) -> Store:
         if not self._own and not self._root.is_dir():
             raise NotFoundError(
                 f"'{self._root}' is no hub's folder.",
@@ -62,27 +62,32 @@ class DirectoryHub:
         query = Query(tags=tuple(tags), text=text, author=author)
         return [
             RepositorySummary(entry.id, entry.tags, entry.downloads, entry.updated, entry.private, entry.head)
-            for entry in self._held.index.search(query, limit=limit)
+            for entry in self._existing.index.search(query, limit=limit)
         ]
 
     def refs(self, repository: RepositoryId) -> Refs:
-        refs = self._held.refs(self._key(repository))
+        refs = self._existing.reader.refs(self._key(repository))
         return Refs(
             branches={name.removeprefix(HEADS): refs[name] for name in refs if name.startswith(HEADS)},
             tags={name.removeprefix(TAGS): refs[name] for name in refs if name.startswith(TAGS)},
         )
 
     def commit_of(self, repository: RepositoryId, revision: str) -> str:
-        return self._held.resolve(self._key(repository), revision)
+        return self._existing.reader.resolve(self._key(repository), revision)
 
     def tree(self, repository: RepositoryId, commit: str) -> dict[str, FileEntry]:
-        return {path: file.entry for path, file in self._held.tree(self._key(repository), commit).items()}
+        return {
+            path: file.entry
+            for path, file in self._existing.reader.tree(self._key(repository), commit).items()
+        }
 
     def lost(self, repository: RepositoryId, commit: str) -> frozenset[str]:
-        return frozenset(self._held.lost(self._held.tree(self._key(repository), commit)))
+        return frozenset(
+            self._existing.reader.lost(self._existing.reader.tree(self._key(repository), commit))
+        )
 
     def read(self, repository: RepositoryId, commit: str, path: str, *, limit: int = 16 << 20) -> bytes:
-        return self._held.read(self._key(repository), commit, path, limit=limit)
+        return self._existing.reader.read(self._key(repository), commit, path, limit=limit)
 
     def download(
         self,
@@ -94,8 +99,8 @@ class DirectoryHub:
         offset: int = 0,
         reporter: Reporter = SILENT,
     ) -> None:
-        file = self._held.file(self._key(repository), commit, path)
-        with disk_errors(path), self._held.open(file.sha256, offset) as stream:
+        file = self._existing.reader.file(self._key(repository), commit, path)
+        with disk_errors(path), self._existing.reader.open(file.sha256, offset) as stream:
             while chunk := stream.read(CHUNK):
                 destination.write(chunk)
                 reporter.advance(len(chunk))
@@ -104,7 +109,7 @@ class DirectoryHub:
         self, repository: RepositoryId, *, private: bool = False, exist_ok: bool = False
     ) -> None:
         try:
-            self.store.create_repository(
+            self.store.repositories.create(
                 RepositoryKey.model(repository), settings=Settings(private=private), actor=_user()
             )
         except ConflictError:
@@ -122,16 +127,18 @@ class DirectoryHub:
         reporter: Reporter = SILENT,
     ) -> str:
         key = self._key(repository)
-        return self._held.commit(key, changes, title=message, actor=_user(), parent=parent, ref=branch).id
+        return self._existing.commits.create(
+            key, changes, title=message, actor=_user(), parent=parent, ref=branch
+        ).id
 
     def restore(self, repository: RepositoryId, lost: Sequence[Add], *, reporter: Reporter = SILENT) -> None:
         for one in lost:
-            take_in(self._held.blobs, one.content)
+            take_in(self._existing.blobs, one.content)
             reporter.advance(one.size)
 
     def create_tag(self, repository: RepositoryId, name: str, commit: str) -> None:
         key = self._key(repository)
-        there = self._held.create_tag(key, name, revision=commit, actor=_user(), exist_ok=True)
+        there = self._existing.tags.create(key, name, revision=commit, actor=_user(), exist_ok=True)
         if there != commit:
             raise ConflictError(
                 f"The tag '{name}' of '{repository}' stands on another commit.", hint="Choose another name."
@@ -141,7 +148,7 @@ class DirectoryHub:
         """The repository's key, following its moves as far as a server does."""
         key = RepositoryKey.model(repository)
         for _ in range(MOVES):
-            moved = self._held.moved_to(key)
+            moved = self._existing.repositories.moved_to(key)
             if moved is None:
                 break
             key = RepositoryKey.model(moved)

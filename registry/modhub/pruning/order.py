@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from modhub.nets import ChannelGroup, ChannelSpace, Mask, Network, cost, slice_network, weightless
 from modhub.pruning.statistics import ClassStatistics, Moments
@@ -26,6 +28,7 @@ __all__ = [
     "importance",
     "mask_after",
     "order_work",
+    "relevance_tensor",
     "removal_order",
     "slot_costs",
 ]
@@ -140,6 +143,12 @@ def importance(statistics: ClassStatistics, space: ChannelSpace) -> Array:
         alive = layout >= 0
         np.add.at(worth, layout[alive], (statistics.sensitivity[name] * moments.variance)[alive])
     return worth
+
+
+def relevance_tensor(statistics: ClassStatistics, space: ChannelSpace) -> Tensor:
+    """`importance` as a module carries it: float16 (slots,), the largest 1."""
+    worth = importance(statistics, space)
+    return torch.from_numpy(worth / max(worth.max(initial=0.0), 1e-30)).half()
 
 
 def slot_costs(network: Network, space: ChannelSpace) -> Array:

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modhub.artifact.tensors import ValueStatistics, statistics_key
 from modhub.errors import IntegrityError
 from modhub.nets import ChannelSpace, Graph, Runner, Site, sites
 
@@ -37,7 +38,7 @@ __all__ = [
     "pool",
     "pooled_statistics",
     "read_statistics",
-    "statistics_tensors",
+    "stored_statistics",
     "unpacked",
 ]
 
@@ -207,54 +208,58 @@ def pooled_statistics(statistics: Sequence[ClassStatistics]) -> ClassStatistics:
     )
 
 
-def statistics_tensors(statistics: ClassStatistics, *, correlations: bool) -> dict[str, Tensor]:
-    """As they stand in a module: `statistics.<value>.mean`, `.deviation`, `.sensitivity` and, if wanted,
-    `.correlation` (float16, the upper triangle without the diagonal, row by row)."""
-    tensors: dict[str, Tensor] = {}
-    for name, moments in statistics.moments.items():
-        tensors[f"statistics.{name}.mean"] = _single(moments.mean)
-        tensors[f"statistics.{name}.deviation"] = _single(np.sqrt(moments.variance.clip(0)))
-        tensors[f"statistics.{name}.sensitivity"] = _single(statistics.sensitivity[name])
-    if correlations:
-        tensors.update(correlation_tensors(statistics.moments))
-    return tensors
+def stored_statistics(statistics: ClassStatistics, *, correlations: bool) -> dict[str, ValueStatistics]:
+    """By value, as a module carries them: float32 and, if wanted, correlations in float16."""
+    packed = correlation_tensors(statistics.moments) if correlations else {}
+    return {
+        name: ValueStatistics(
+            mean=_single(moments.mean),
+            deviation=_single(np.sqrt(moments.variance.clip(0))),
+            sensitivity=_single(statistics.sensitivity[name]),
+            correlation=packed.get(name),
+        )
+        for name, moments in statistics.moments.items()
+    }
 
 
 def correlation_tensors(moments: Mapping[str, Moments]) -> dict[str, Tensor]:
-    """`statistics.<value>.correlation` of every value whose covariances are known."""
+    """The packed correlations of every value whose covariances are known."""
     tensors = {}
     for name, each in moments.items():
         if each.covariance.ndim == 2:
             deviation = np.sqrt(each.variance.clip(1e-24))
             triangle = np.triu_indices(len(deviation), 1)
             correlation = (each.covariance / np.outer(deviation, deviation))[triangle]
-            tensors[f"statistics.{name}.correlation"] = torch.from_numpy(correlation.clip(-1, 1)).half()
+            tensors[name] = torch.from_numpy(correlation.clip(-1, 1)).half()
     return tensors
 
 
 def read_statistics(
-    tensors: Mapping[str, Tensor], shared: Mapping[str, Tensor], graph: Graph, space: ChannelSpace
+    stored: Mapping[str, ValueStatistics],
+    pooled: Mapping[str, Tensor],
+    graph: Graph,
+    space: ChannelSpace,
 ) -> ClassStatistics | None:
-    """The inverse of `statistics_tensors`; correlations not in the module are taken from the trunk's.
+    """The inverse of `stored_statistics`; correlations that a module does not have are the `pooled` ones of
+    its trunk (`TrunkTensors.correlations`).
 
     None when the module carries no statistics. Raises `IntegrityError` when some are missing or do not fit.
     """
     values = observed_values(graph, space)
-    if not any(f"statistics.{name}.mean" in tensors for name in values):
+    by_value = {name: stored.get(name, ValueStatistics()) for name in values}
+    if all(each.mean is None for each in by_value.values()):
         return None
     moments: dict[str, Moments] = {}
     sensitivity: dict[str, Array] = {}
-    for name in values:
+    for name, each in by_value.items():
         channels = len(space.of(name))
-        mean, deviation, slope = (
-            _vector(tensors, f"statistics.{name}.{part}", channels)
-            for part in ("mean", "deviation", "sensitivity")
-        )
-        key = f"statistics.{name}.correlation"
-        packed = tensors.get(key, shared.get(key))
+        mean = _vector(each.mean, statistics_key(name, "mean"), channels)
+        deviation = _vector(each.deviation, statistics_key(name, "deviation"), channels)
+        slope = _vector(each.sensitivity, statistics_key(name, "sensitivity"), channels)
+        packed = pooled.get(name) if each.correlation is None else each.correlation
         covariance: Array = deviation**2
         if packed is not None:
-            pairs = _vector({key: packed}, key, channels * (channels - 1) // 2)
+            pairs = _vector(packed, statistics_key(name, "correlation"), channels * (channels - 1) // 2)
             covariance = unpacked(pairs) * deviation[:, None] * deviation[None, :]
         moments[name] = Moments(mean, covariance)
         sensitivity[name] = slope
@@ -262,7 +267,7 @@ def read_statistics(
 
 
 def unpacked(pairs: Array) -> Array:
-    """The correlation matrix (channels, channels) of a `.correlation` tensor's numbers, of the same type."""
+    """The correlation matrix (channels, channels) of packed correlations, of the same type."""
     size = (1 + math.isqrt(1 + 8 * len(pairs))) // 2
     full: Array = np.eye(size, dtype=pairs.dtype)
     above = np.triu_indices(size, 1)
@@ -270,8 +275,7 @@ def unpacked(pairs: Array) -> Array:
     return full
 
 
-def _vector(tensors: Mapping[str, Tensor], key: str, size: int) -> Array:
-    tensor = tensors.get(key)
+def _vector(tensor: Tensor | None, key: str, size: int) -> Array:
     if tensor is None or tensor.shape != (size,):
         found = "missing" if tensor is None else f"{list(tensor.shape)}"
         raise IntegrityError(

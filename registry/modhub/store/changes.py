@@ -12,7 +12,7 @@ __all__ = ["Add", "Copy", "Delete", "Link", "Put", "StoreChange"]
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Put bytes at `path` that were sent to this repository before (`Store.upload`) or stand in it already.
+    """Put bytes at `path` that were sent to this repository before (`Uploads.writer`) or stand in it already.
 
     `lfs` says whether git would hold a pointer; None: whether the bytes are binary or many. Raises
     `IntegrityError` when the store has no such blob for this repository, or `size` is another.
@@ -35,7 +35,7 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Put at `path` bytes that the caller has just taken in through `Store.upload`."""
+    """Put at `path` bytes that the caller has just taken in through `Uploads.writer`."""
 
     path: str
     blob: Blob

@@ -10,9 +10,9 @@ from modhub.errors import IntegrityError, ModhubError, NotFoundError
 from modhub.manifest import MANIFEST_NAME, RepositoryManifest
 from modhub.reporter import SILENT, Reporter
 from modhub.store.model import MAIN
-from modhub.store.records import CommitRecord, RepositoryKey, RepositoryRecord, Settings, now
+from modhub.store.records import HEADS, TAGS, CommitRecord, RepositoryKey, RepositoryRecord, Settings, now
 from modhub.store.references import State
-from modhub.store.store import HEADS, TAGS, Store
+from modhub.store.store import Store
 from modhub.store.tree import Tree
 
 __all__ = ["Finding", "Report", "fsck"]
@@ -76,7 +76,7 @@ class _Check:
     def run(self) -> Report:
         if self.deep:
             self.check_blobs()
-        keys = list(self.store.repositories())
+        keys = list(self.store.repositories.all())
         for key in self.reporter.track(keys, "repositories", len(keys)):
             with self.store.references.locked(key, reading=not self.repair):
                 self.check_repository(key)
@@ -119,7 +119,7 @@ class _Check:
         name = f"{key.kind} {key.id}"
         records = dict(self.readable(key, name))
         try:
-            known = self.store.exists(key)
+            known = self.store.repositories.exists(key)
         except ModhubError:
             known = False
         if not known:
@@ -196,9 +196,7 @@ class _Check:
                 else:
                     refs[ref] = newest
                     repaired = f"taken back to {newest[:12]}"
-                self.store.audit.append(
-                    "repair", f"{key.kind}/{key.id}", "fsck", ref=ref, lost=commit, commit=newest
-                )
+                self.store.audit.append("repair", key.subject, "fsck", ref=ref, lost=commit, commit=newest)
             self.found(place, problem, repaired)
         lost = self.check_history(key, name, replace(state, refs=refs), records, problems)
         if self.repair and (refs != state.refs or lost != state.lost):
@@ -211,7 +209,7 @@ class _Check:
             return "it is missing"
         if problem := self.list_problem(record):
             return problem
-        tree = self.store.tree_of(record)
+        tree = self.store.reader.tree_of(record)
         for path, file in tree.items():
             size = self.store.blobs.size(file.sha256)
             if size is None:
@@ -230,7 +228,7 @@ class _Check:
         if record.tree in self.bad_blobs or self.store.blobs.size(record.tree) is None:
             return "its list of files is missing or damaged"
         try:
-            self.store.tree_of(record)
+            self.store.reader.tree_of(record)
         except ModhubError as error:
             return error.message
         return ""
@@ -299,17 +297,17 @@ class _Check:
                     repaired = "the history ends there since a repair"
                 elif self.repair:
                     repaired = "the history ends there now"
-                    self.store.audit.append("repair", f"{key.kind}/{key.id}", "fsck", lost=one)
+                    self.store.audit.append("repair", key.subject, "fsck", lost=one)
             if problem:
                 self.found(place, f"older commit {one[:12]}: {problem}", repaired)
         return lost
 
     def check_manifest(self, key: RepositoryKey, place: str, record: CommitRecord) -> None:
-        tree: Tree = self.store.tree_of(record)
+        tree: Tree = self.store.reader.tree_of(record)
         if MANIFEST_NAME not in tree:
             return
         try:
-            content = self.store.read(key, record.id, MANIFEST_NAME, limit=64 << 20)
+            content = self.store.reader.read(key, record.id, MANIFEST_NAME, limit=64 << 20)
             manifest = RepositoryManifest.from_bytes(content, MANIFEST_NAME)
         except ModhubError as error:
             self.found(place, error.message)
@@ -326,7 +324,7 @@ class _Check:
         generation = 1 + max((record.generation for record in records.values()), default=0)
         commit = CommitRecord(
             parents=(),
-            tree=self.store.put_tree(Tree({})),
+            tree=self.store.commits.put_tree(Tree({})),
             title="start anew: no whole commit was left",
             description="",
             author="fsck",

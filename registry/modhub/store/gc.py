@@ -41,9 +41,9 @@ def gc(store: Store, *, grace: float = DAY, dry_run: bool = False, reporter: Rep
     old_commits: list[tuple[RepositoryKey, str]] = []
     old_uploads: list[tuple[RepositoryKey, str]] = []
     removed_commits = 0
-    for key in reporter.track(store.repositories(), "mark"):
+    for key in reporter.track(store.repositories.all(), "mark"):
         with store.references.locked(key):
-            if not store.exists(key):
+            if not store.repositories.exists(key):
                 continue
             for commit in _unreachable(store, key, grace):
                 old_commits.append((key, commit))
@@ -101,9 +101,9 @@ def _unreachable(store: Store, key: RepositoryKey, grace: float) -> list[str]:
 
 
 def _needs(store: Store, key: RepositoryKey, commit: str, lost: Collection[str]) -> set[str]:
-    record = store.commit_record(key, commit)
+    record = store.reader.commit(key, commit)
     try:
-        return {record.tree, *(file.sha256 for file in store.tree_of(record).values())}
+        return {record.tree, *(file.sha256 for file in store.reader.tree_of(record).values())}
     except IntegrityError:
         if commit not in lost:
             raise

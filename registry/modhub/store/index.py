@@ -181,17 +181,6 @@ class Index:
         """Bring everything up to date with the files; how many entries were out of date."""
         return self._read(self._refresh)
 
-    def rebuild(self) -> int:
-        """Make the index anew from the files; how many entries were read."""
-
-        def work(connection: sqlite3.Connection) -> int:
-            with connection:
-                connection.execute("DELETE FROM tags")
-                connection.execute("DELETE FROM repositories")
-            return self._refresh(connection)
-
-        return self._run(work)
-
     def close(self) -> None:
         """Close the connections of all threads; the next use opens another."""
         with self._memory_lock:

@@ -1,4 +1,4 @@
-"""The last few of many things that never change, kept in memory."""
+"""A cache in memory that drops the least recently used values."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ import threading
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
-__all__ = ["Recent"]
+__all__ = ["LRU"]
 
-Kept = TypeVar("Kept")
+Value = TypeVar("Value")
 
 
-class Recent(Generic[Kept]):
-    """The last things that never change, by name: as many as weigh no more than `size` together."""
+class LRU(Generic[Value]):
+    """Immutable values by name; together they weigh at most `size`, or are a single heavier one."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._weight = 0
-        self._kept: OrderedDict[str, tuple[Kept, int]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[Value, int]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, name: str) -> Kept | None:
+    def get(self, name: str) -> Value | None:
         with self._lock:
-            if name in self._kept:
-                self._kept.move_to_end(name)
-            found = self._kept.get(name)
-        return None if found is None else found[0]
+            if name not in self._entries:
+                return None
+            self._entries.move_to_end(name)
+            return self._entries[name][0]
 
-    def put(self, name: str, value: Kept, weight: int = 1) -> None:
-        """Keep `value`, and as many of those before as there is room for beside it."""
+    def put(self, name: str, value: Value, weight: int = 1) -> None:
+        """Keep `value`; the least recently used others go until it fits."""
         with self._lock:
-            if (former := self._kept.pop(name, None)) is not None:
+            if (former := self._entries.pop(name, None)) is not None:
                 self._weight -= former[1]
-            self._kept[name] = value, weight
+            self._entries[name] = value, weight
             self._weight += weight
-            while self._weight > self._size and len(self._kept) > 1:
-                self._weight -= self._kept.popitem(last=False)[1][1]
+            while self._weight > self._size and len(self._entries) > 1:
+                self._weight -= self._entries.popitem(last=False)[1][1]

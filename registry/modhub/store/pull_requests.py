@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from modhub.errors import ConflictError, NotFoundError
+from modhub.store.changes import StoreChange
 from modhub.store.model import MAIN
-from modhub.store.records import CommitRecord, PullRequest, RepositoryKey, now
+from modhub.store.records import HEADS, CommitRecord, PullRequest, RepositoryKey, now
 from modhub.store.references import State
-from modhub.store.store import HEADS, Store, StoreChange
+from modhub.store.store import Store
 from modhub.store.tree import Tree, TreeFile
 
 __all__ = ["PullRequests"]
@@ -25,7 +26,7 @@ class PullRequests:
         self, key: RepositoryKey, *, title: str, description: str = "", actor: str = "", target: str = MAIN
     ) -> PullRequest:
         """A new one, its reference standing where the branch `target` stands."""
-        with self._store.writing(key):
+        with self._store.write_lock(key):
             pull, state = self._opened(key, title, description, actor, target)
             self._audit(key, pull)
             self._store.references.save_state(key, state)
@@ -43,12 +44,12 @@ class PullRequests:
         parent: str | None = None,
     ) -> tuple[PullRequest, CommitRecord]:
         """A new one with `changes` to `target` as its first commit, or neither: raises what `commit` does."""
-        changes = self._store.taken_in(key, changes)
-        with self._store.writing(key):
+        changes = self._store.commits.store_contents(key, changes)
+        with self._store.write_lock(key):
             pull, state = self._opened(key, title, description, actor, target)
-            tree = self._store.changed(key, pull.base, changes, ref=target, parent=parent)
+            tree = self._store.commits.apply(key, pull.base, changes, ref=target, parent=parent)
             self._audit(key, pull)
-            made = self._store.append(
+            made = self._store.commits.append(
                 key,
                 state,
                 pull.ref,
@@ -73,12 +74,12 @@ class PullRequests:
             author=actor,
             created=now(),
             target=target,
-            base=self._store.resolve(key, HEADS + target),
+            base=self._store.reader.resolve(key, HEADS + target),
         )
         return pull, replace(state, refs={**state.refs, pull.ref: pull.base}, pulls=(*state.pulls, pull))
 
     def _audit(self, key: RepositoryKey, pull: PullRequest) -> None:
-        subject, title = f"{key.kind}/{key.id}", pull.title[:200]
+        subject, title = key.subject, pull.title[:200]
         self._store.audit.append("open-pull-request", subject, pull.author, number=pull.number, title=title)
 
     def all(self, key: RepositoryKey) -> tuple[PullRequest, ...]:
@@ -96,7 +97,7 @@ class PullRequests:
         self, key: RepositoryKey, number: int, *, actor: str = "", title: str = "", description: str = ""
     ) -> CommitRecord:
         """Its changes as one commit on its target. Raises `ConflictError` naming the files that disagree."""
-        with self._store.writing(key):
+        with self._store.write_lock(key):
             state = self._store.references.state(key)
             pull = _numbered(key, state, number)
             if pull.status != "open":
@@ -113,7 +114,7 @@ class PullRequests:
                 )
             ref = HEADS + pull.target
             done = _with(state, _event(replace(pull, status="merged"), "status-change", actor, "merged"))
-            return self._store.append(
+            return self._store.commits.append(
                 key,
                 done,
                 ref,
@@ -160,17 +161,17 @@ class PullRequests:
         action: str,
         change: Callable[[PullRequest], PullRequest],
     ) -> PullRequest:
-        with self._store.writing(key):
+        with self._store.write_lock(key):
             state = self._store.references.state(key)
             pull = change(_numbered(key, state, number))
-            self._store.audit.append(action, f"{key.kind}/{key.id}", actor, number=number)
+            self._store.audit.append(action, key.subject, actor, number=number)
             self._store.references.save_state(key, _with(state, pull))
         return pull
 
     def _merged(self, key: RepositoryKey, pull: PullRequest) -> tuple[Tree, list[str]]:
         """The target's files with the pull request's changes, and the paths both changed differently."""
         base, ours, theirs = (
-            self._store.tree(key, revision) for revision in (pull.base, HEADS + pull.target, pull.ref)
+            self._store.reader.tree(key, revision) for revision in (pull.base, HEADS + pull.target, pull.ref)
         )
         put: dict[str, TreeFile] = {}
         gone: list[str] = []

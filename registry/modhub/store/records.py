@@ -14,7 +14,10 @@ from modhub.manifest.fields import Fields
 from modhub.refs import RepositoryId
 
 __all__ = [
+    "HEADS",
     "KINDS",
+    "PULLS",
+    "TAGS",
     "CommitRecord",
     "PullRequest",
     "RepositoryKey",
@@ -25,6 +28,8 @@ __all__ = [
 
 KINDS = ("model", "dataset")
 GATES = ("", "auto", "manual")
+HEADS, TAGS, PULLS = "refs/heads/", "refs/tags/", "refs/pr/"
+"""How the full names of branches, tags and pull requests begin."""
 
 
 def now() -> str:
@@ -52,6 +57,11 @@ class RepositoryKey:
     def model(cls, text: str | RepositoryId) -> RepositoryKey:
         """The model repository `namespace/name`. Raises `RefError`."""
         return cls("model", RepositoryId.parse(text) if isinstance(text, str) else text)
+
+    @property
+    def subject(self) -> str:
+        """The repository as the audit log names it."""
+        return f"{self.kind}/{self.id}"
 
     def __str__(self) -> str:
         return str(self.id) if self.kind == "model" else f"{self.kind}s/{self.id}"
@@ -164,7 +174,7 @@ class PullRequest:
 
     @property
     def ref(self) -> str:
-        return f"refs/pr/{self.number}"
+        return f"{PULLS}{self.number}"
 
     @classmethod
     def from_dict(cls, fields: Fields) -> PullRequest:

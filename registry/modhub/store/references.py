@@ -299,21 +299,21 @@ class _Locks:
     def __init__(self, paths: list[Path], reading: bool) -> None:
         self._paths = paths
         self._reading = reading
-        self._held: list[AbstractContextManager[bool]] = []
+        self._locks: list[AbstractContextManager[bool]] = []
 
     def __enter__(self) -> None:
         try:
             for path in self._paths:
                 lock = file_lock(path, reading=self._reading)
                 lock.__enter__()
-                self._held.append(lock)
+                self._locks.append(lock)
         except BaseException:
             self.__exit__()
             raise
 
     def __exit__(self, *_: object) -> None:
-        while self._held:
-            self._held.pop().__exit__(None, None, None)
+        while self._locks:
+            self._locks.pop().__exit__(None, None, None)
 
 
 def _names(folder: Path) -> list[str]:

@@ -251,14 +251,6 @@ class Accounts:
             raise AccessError("This session has ended.", hint="Log in again.")
         return self._speaking_for(token, state)
 
-    def has_name(self, name: str) -> bool:
-        """Whether a user or an organisation is called so; case does not matter."""
-        wanted = name.lower()
-        users = self._read().users
-        return any(wanted == one.lower() for one in users) or any(
-            wanted == one.lower() for member in users.values() for one in member
-        )
-
     def _speaking_for(self, token: Token, state: _State) -> Principal:
         self._note_use(token)
         return Principal(token.user, token.role, state.users.get(token.user, ()), token.id)

@@ -156,9 +156,9 @@ class Request:
         store = self.state.store
         for _ in range(10):
             try:
-                return store.repository(key)
+                return store.repositories.get(key)
             except NotFoundError:
-                moved = store.moved_to(key)
+                moved = store.repositories.moved_to(key)
                 if moved is None:
                     return None
                 key = RepositoryKey(key.kind, moved)
@@ -179,7 +179,7 @@ class Request:
     def commit_of(self, record: RepositoryRecord, revision: str) -> str:
         """The commit a revision names. Raises `HTTPError` 404 with `RevisionNotFound`."""
         try:
-            return self.state.store.resolve(record.key, revision)
+            return self.state.store.reader.resolve(record.key, revision)
         except (NotFoundError, RefError):
             raise HTTPError(404, f"Invalid rev id: {revision[:100]}", code="RevisionNotFound") from None
 

@@ -20,11 +20,12 @@ from modhub.server.protocol.gitignore import Ignore
 from modhub.server.protocol.pull_requests import proposable, pull_for_writing
 from modhub.server.protocol.repositories import ONE
 from modhub.store.blobs import Blob
-from modhub.store.model import Delete
+from modhub.store.changes import Delete, Link, Put, StoreChange
+from modhub.store.commits import full_ref
 from modhub.store.paths import check_path
 from modhub.store.pull_requests import PullRequests
 from modhub.store.records import RepositoryRecord
-from modhub.store.store import Link, Put, Store, StoreChange, full_ref
+from modhub.store.store import Store
 from modhub.store.tree import TreeFile
 
 __all__ = ["routes"]
@@ -87,10 +88,10 @@ def preupload(request: Request) -> Response:
         raise HTTPError(400, f'"files" must be a list of at most {PREUPLOAD_LIMIT} files')
     commit = request.commit_of(record, request.values["revision"])
     store = request.state.store
-    tree = store.tree(record.key, commit)
+    tree = store.reader.tree(record.key, commit)
     rules = text_field(body, "gitIgnore", "", limit=1 << 20)
     if not rules and ".gitignore" in tree and tree[".gitignore"].size < 1 << 20:
-        rules = store.read(record.key, commit, ".gitignore").decode("utf-8", "replace")
+        rules = store.reader.read(record.key, commit, ".gitignore").decode("utf-8", "replace")
     ignore = Ignore.of(rules)
     lfs = _wants_lfs(request.headers.get("user-agent", ""))
     answers = []
@@ -118,7 +119,7 @@ def _wants_lfs(user_agent: str) -> bool:
 
 def _known_oid(store: Store, known: TreeFile | None, size: int, by_lfs: bool) -> str | None:
     """What the client compares its own file with, to find that nothing changed; None has it sent."""
-    if known is None or known.size != size or not store.holds(known):
+    if known is None or known.size != size or not store.reader.holds(known):
         return None
     return known.sha256 if by_lfs else known.oid
 
@@ -157,7 +158,7 @@ class _Commit:
         self.record = record
         self.header: dict[str, Any] | None = None
         self.changes: list[StoreChange] = []
-        self.reader = CommitReader(request.state.store.upload, self._take)
+        self.reader = CommitReader(request.state.store.uploads.writer, self._take)
 
     def _take(self, line: Line) -> None:
         key, value, blob = line
@@ -198,7 +199,7 @@ class _Commit:
         revision = "main" if request.values["revision"] == "HEAD" else request.values["revision"]
         try:
             if not request.flag("create_pr"):
-                made = store.commit(
+                made = store.commits.create(
                     record.key,
                     self.changes,
                     title=title,
@@ -227,7 +228,7 @@ class _Commit:
         """The newest commit, when this one would add nothing to it: clients send such commits when all that
         is left of a folder are ignored files, and 0.36 sends what it found unchanged."""
         head = self.request.commit_of(self.record, self.request.values["revision"])
-        tree = self.request.state.store.tree(self.record.key, head)
+        tree = self.request.state.store.reader.tree(self.record.key, head)
         same = all(
             (digest := _digest_of(change)) and (known := tree.get(change.path)) and known.sha256 == digest
             for change in self.changes
@@ -276,16 +277,16 @@ def delete_lfs_files(request: Request) -> Response:
     if not isinstance(deletions, dict) or not isinstance(wanted, list):
         raise HTTPError(400, '"deletions.sha" must be a list of file oids')
     store = request.state.store
-    tree = store.tree(record.key, "main")
+    tree = store.reader.tree(record.key, "main")
     digests = {one for one in wanted if isinstance(one, str)}
     changes = [
         Delete(path) for path, file in tree.items() if file.lfs and digests & {file.git_oid, file.sha256}
     ]
     try:
         if changes:
-            store.commit(record.key, changes, title="Delete LFS files", actor=request.actor)
+            store.commits.create(record.key, changes, title="Delete LFS files", actor=request.actor)
         if deletions.get("rewriteHistory"):
-            store.squash(record.key, "main", title="Delete LFS files", actor=request.actor)
+            store.commits.squash(record.key, "main", title="Delete LFS files", actor=request.actor)
     except (ConflictError, NotFoundError):
         raise HTTPError(412, STALE) from None
     return JSONResponse({"success": True})

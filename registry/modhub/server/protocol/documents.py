@@ -91,12 +91,12 @@ def repository_json(
         raise HTTPError(
             400, f'"expand" must be one of {", ".join(sorted(EXPANDABLE))}, not {unknown[0][:50]}'
         )
-    tree = store.tree(record.key, commit.id)
+    tree = store.reader.tree(record.key, commit.id)
     front = _front_matter(store, tree)
     downloads = store.references.downloads(record.key)
     facts = _facts(record, commit.id, commit.date, downloads, front, tags_of(front))
     facts["siblings"] = [_sibling(path, file, blobs) for path, file in tree.items()]
-    if blobs and (lost := store.lost(tree)):
+    if blobs and (lost := store.reader.lost(tree)):
         # A word of our own: what a push may bring back.
         facts["missing"] = lost
     facts["usedStorage"] = sum({file.sha256: file.size for file in tree.values()}.values())
@@ -184,12 +184,12 @@ def commit_json(record: CommitRecord) -> dict[str, Any]:
 def _front_matter(store: Store, tree: Tree) -> dict[str, Any]:
     card = tree.get("README.md")
     # A card that is lost hides nothing else of a repository.
-    return {} if card is None or not store.holds(card) else dict(_card_head(store, card.sha256))
+    return {} if card is None or not store.reader.holds(card) else dict(_card_head(store, card.sha256))
 
 
 @lru_cache(maxsize=1024)
 def _card_head(store: Store, sha256: str) -> dict[str, Any]:
-    with store.open(sha256) as stream:
+    with store.reader.open(sha256) as stream:
         return read_front_matter(stream.read(1 << 20))
 
 

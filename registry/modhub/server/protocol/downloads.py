@@ -64,13 +64,13 @@ def resolve(request: Request) -> Response:
     record = request.repository("read")
     commit = request.commit_of(record, request.values["revision"])
     path = request.values["path"]
-    file = request.state.store.tree(record.key, commit).get(path)
+    file = request.state.store.reader.tree(record.key, commit).get(path)
     if file is None:
         raise missing_file(path, commit)
     if request.headers.get("x-hf-download-counter") and request.method == "GET":
         # A disk that is full or may not be written to still has the file.
         with suppress(StorageError):
-            request.state.store.count_download(record.key)
+            request.state.store.repositories.count_download(record.key)
     headers = {"X-Repo-Commit": commit}
     if file.lfs:
         headers |= {"X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": str(file.size)}
@@ -107,7 +107,7 @@ def send_file(request: Request, file: TreeFile, headers: dict[str, str], media: 
     headers["Content-Length"] = str(stop - start)
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers)
-    stream = request.state.store.open(file.sha256, start)
+    stream = request.state.store.reader.open(file.sha256, start)
     if stop - start <= AT_ONCE:
         with stream:
             return Response(stream.read(stop - start), status, headers)

@@ -12,8 +12,7 @@ from modhub.server.http.request import Request, form_fields, text_field
 from modhub.server.http.routing import Routes
 from modhub.server.protocol.documents import commit_json, file_json
 from modhub.server.protocol.repositories import ONE, next_page
-from modhub.store.records import CommitRecord, RepositoryRecord
-from modhub.store.store import HEADS, TAGS
+from modhub.store.records import HEADS, PULLS, TAGS, CommitRecord, RepositoryRecord
 from modhub.store.tree import TreeFile, TreeFolder
 
 __all__ = ["routes"]
@@ -28,7 +27,7 @@ def tree(request: Request) -> Response:
     record = request.repository("see")
     commit = request.commit_of(record, request.values["revision"])
     folder = request.values.get("path", "").strip("/")
-    whole = request.state.store.tree(record.key, commit)
+    whole = request.state.store.reader.tree(record.key, commit)
     if not whole.has_folder(folder):
         raise missing_file(folder, commit)
     items = whole.listing(folder, recursive=request.flag("recursive"))
@@ -53,7 +52,7 @@ def paths_info(request: Request) -> Response:
         expand = any(name == "expand" and value.lower() == "true" for name, value in form)
     if not isinstance(paths, list) or len(paths) > PATHS_LIMIT:
         raise HTTPError(400, f'"paths" must be a list of at most {PATHS_LIMIT} paths')
-    whole = request.state.store.tree(record.key, commit).listing(recursive=True)
+    whole = request.state.store.reader.tree(record.key, commit).listing(recursive=True)
     found = {path: whole[path] for path in paths if isinstance(path, str) and path in whole}
     return JSONResponse(_items(request, record, commit, found, expand))
 
@@ -67,14 +66,14 @@ def _items(
 ) -> list[dict[str, object]]:
     changes: Mapping[str, CommitRecord] = {}
     if expand:
-        changes = request.state.store.last_changes(record.key, commit, entries)
+        changes = request.state.store.reader.last_changes(record.key, commit, entries)
     return [file_json(path, entry, changes.get(path), expand) for path, entry in entries.items()]
 
 
 @routes.get(ONE + "/refs")
 def refs(request: Request) -> Response:
     record = request.repository("see")
-    all_refs = request.state.store.refs(record.key)
+    all_refs = request.state.store.reader.refs(record.key)
 
     def below(prefix: str) -> list[dict[str, str]]:
         return [
@@ -85,7 +84,7 @@ def refs(request: Request) -> Response:
 
     document = {"branches": below(HEADS), "tags": below(TAGS), "converts": []}
     if request.flag("include_prs"):
-        document["pullRequests"] = below("refs/pr/")
+        document["pullRequests"] = below(PULLS)
     return JSONResponse(document)
 
 
@@ -97,7 +96,7 @@ def commits(request: Request) -> Response:
     page = 0 if request.parameter("p") in ("", "0") else page
     start = request.number("cursor", page * size + 1, 10**9) - 1
     items: list[dict[str, object]] = []
-    for position, one in enumerate(request.state.store.history(record.key, commit)):
+    for position, one in enumerate(request.state.store.reader.history(record.key, commit)):
         if position >= start + size:
             return JSONResponse(items, headers=next_page(request, start + size + 1))
         if position >= start:
@@ -111,7 +110,7 @@ def create_tag(request: Request) -> Response:
     name = text_field(request.json(), "tag", limit=300)
     commit = request.commit_of(record, request.values["revision"])
     try:
-        request.state.store.create_tag(record.key, name, revision=commit, actor=request.actor)
+        request.state.store.tags.create(record.key, name, revision=commit, actor=request.actor)
     except ConflictError:
         raise HTTPError(409, f"Reference refs/tags/{name} already exists") from None
     return PlainTextResponse("OK")
@@ -120,7 +119,7 @@ def create_tag(request: Request) -> Response:
 @routes.on("DELETE", ONE + "/tag/{tag}")
 def delete_tag(request: Request) -> Response:
     record = request.repository("write")
-    request.state.store.delete_tag(record.key, request.values["tag"], actor=request.actor)
+    request.state.store.tags.delete(record.key, request.values["tag"], actor=request.actor)
     return PlainTextResponse("OK")
 
 
@@ -131,7 +130,7 @@ def create_branch(request: Request) -> Response:
     body = request.json()
     start = request.commit_of(record, text_field(body, "startingPoint", "main", limit=300))
     try:
-        request.state.store.create_branch(record.key, name, revision=start, actor=request.actor)
+        request.state.store.branches.create(record.key, name, revision=start, actor=request.actor)
     except ConflictError:
         raise HTTPError(409, f"Reference refs/heads/{name} already exists") from None
     return PlainTextResponse("OK")
@@ -142,7 +141,7 @@ def delete_branch(request: Request) -> Response:
     record = request.repository("write")
     name = request.values["branch"]
     try:
-        request.state.store.delete_branch(record.key, name, actor=request.actor)
+        request.state.store.branches.delete(record.key, name, actor=request.actor)
     except ConflictError:
         raise HTTPError(403, f"Cannot delete refs/heads/{name}") from None
     return PlainTextResponse("OK")
@@ -155,7 +154,7 @@ def squash(request: Request) -> Response:
         request.json(), "message", f"Super-squash branch '{request.values['revision']}'", limit=5000
     )
     try:
-        squashed = request.state.store.squash(
+        squashed = request.state.store.commits.squash(
             record.key, request.values["revision"], title=message, actor=request.actor
         )
     except RefError as error:
@@ -168,10 +167,10 @@ def lfs_files(request: Request) -> Response:
     record = request.repository("see")
     files: dict[str, dict[str, object]] = {}
     store = request.state.store
-    for ref, head in sorted(store.refs(record.key).items()):
+    for ref, head in sorted(store.reader.refs(record.key).items()):
         try:
-            commit = store.commit_record(record.key, head)
-            tree = store.tree_of(commit)
+            commit = store.reader.commit(record.key, head)
+            tree = store.reader.tree_of(commit)
         except (IntegrityError, NotFoundError):
             # A tag whose commit is lost stays; the others can be told.
             continue

@@ -63,7 +63,7 @@ def batch(request: Request) -> Response:
     multipart = isinstance(transfers, list) and "multipart" in transfers
     answers, chosen = [], "basic"
     oids = [one.get("oid") for one in objects if isinstance(one, dict)]
-    known = request.state.store.find_blobs(record.key, [oid for oid in oids if isinstance(oid, str)])
+    known = request.state.store.uploads.find_all(record.key, [oid for oid in oids if isinstance(oid, str)])
     for one in objects:
         answer = _object(request, record, one, operation, multipart, known)
         answers.append(answer)
@@ -141,7 +141,7 @@ def verify(request: Request) -> Response:
     record = request.repository("see")
     body = request.json()
     oid, size = body.get("oid"), body.get("size")
-    known = request.state.store.find_blob(record.key, oid) if isinstance(oid, str) else None
+    known = request.state.store.uploads.find(record.key, oid) if isinstance(oid, str) else None
     if known is None or known.size != size:
         raise HTTPError(404, "The object is not here in this size.")
     return JSONResponse({}, media_type=MEDIA)
@@ -167,7 +167,7 @@ async def put_part(request: Request) -> Response:
     upload = await request.in_thread(_Upload, request)
     number, expected = upload.part(request.values["part"])
     path = upload.folder() / f"{number}.part"
-    writer: BlobWriter = await request.in_thread(request.state.store.upload)
+    writer: BlobWriter = await request.in_thread(request.state.store.uploads.writer)
     try:
         total = 0
         async for chunk in batches(request.http, limit=expected):
@@ -199,7 +199,7 @@ def download(request: Request) -> Response:
     key = request.key()
     sha256 = request.values["sha256"]
     request.state.signer.check(request.parameter("signature"), "download", key.path, sha256)
-    file = None if request.find_repository(key) is None else request.state.store.find_blob(key, sha256)
+    file = None if request.find_repository(key) is None else request.state.store.uploads.find(key, sha256)
     if file is None:
         raise missing_repository(request.principal)
     return send_file(request, replace(file, lfs=True), {}, "application/octet-stream", "")
@@ -224,10 +224,10 @@ class _Upload:
         self.chunk = int(chunk)
 
     def open(self) -> BlobWriter:
-        return self.store.upload(size=self.size)
+        return self.store.uploads.writer(size=self.size)
 
     def finish(self, writer: BlobWriter) -> None:
-        self.store.note_upload(self.key, writer.finish(sha256=self.sha256))
+        self.store.uploads.add(self.key, writer.finish(sha256=self.sha256))
 
     def folder(self) -> Path:
         # The names of repository and owner together may be longer than a file's may be.
@@ -244,7 +244,7 @@ class _Upload:
 
     def assemble(self) -> None:
         # Whoever missed the answer asks again, and of two who send the same one comes second.
-        known = self.store.find_blob(self.key, self.sha256)
+        known = self.store.uploads.find(self.key, self.sha256)
         if known is None or known.size != self.size:
             self._join()
         shutil.rmtree(self.folder(), ignore_errors=True)

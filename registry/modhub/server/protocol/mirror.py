@@ -137,7 +137,7 @@ class Mirror:
             stream, _ = self._open("GET", path)
         except (_UnreachableError, urllib.error.HTTPError) as error:
             raise OSError("the upstream does not send the file") from error
-        with stream, self.store.upload(size=size) as writer:
+        with stream, self.store.uploads.writer(size=size) as writer:
             last = b""
             while piece := _piece(stream):
                 writer.write(piece)

@@ -205,8 +205,8 @@ def _merge_commit(request: Request, record: RepositoryRecord, pull: PullRequest)
     if pull.status != "merged":
         return None
     store = request.state.store
-    head = store.refs(record.key).get(pull.ref)
-    for place, commit in enumerate(store.history(record.key, f"refs/heads/{pull.target}")):
+    head = store.reader.refs(record.key).get(pull.ref)
+    for place, commit in enumerate(store.reader.history(record.key, f"refs/heads/{pull.target}")):
         if head in commit.parents[1:]:
             return commit.id
         if place > HISTORY_LIMIT:

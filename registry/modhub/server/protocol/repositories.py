@@ -68,11 +68,11 @@ def create(request: Request) -> Response:
     authorize_namespace(request.principal, key.id.namespace)
     request.state.refuse_when_read_only()
     try:
-        record = request.state.store.create_repository(
+        record = request.state.store.repositories.create(
             key, settings=_settings(Settings(), body), actor=request.actor
         )
     except ConflictError:
-        url = web_address(request.base_url, request.state.store.repository(key))
+        url = web_address(request.base_url, request.state.store.repositories.get(key))
         message = f"You already created this {key.kind} repo"
         raise HTTPError(409, message, body={"url": url}) from None
     return JSONResponse(
@@ -83,7 +83,7 @@ def create(request: Request) -> Response:
 @routes.on("DELETE", "/api/repos/delete")
 def delete(request: Request) -> Response:
     record = request.permitted(_named(request, request.json()), "write")
-    request.state.store.delete_repository(record.key, actor=request.actor)
+    request.state.store.repositories.delete(record.key, actor=request.actor)
     return PlainTextResponse("OK")
 
 
@@ -95,7 +95,7 @@ def move(request: Request) -> Response:
     target = _id(text_field(body, "toRepo"))
     authorize_namespace(request.principal, target.namespace)
     try:
-        request.state.store.move_repository(record.key, target, actor=request.actor)
+        request.state.store.repositories.move(record.key, target, actor=request.actor)
     except ConflictError:
         raise HTTPError(409, f"A {kind} repository called {target} already exists") from None
     return PlainTextResponse("OK")
@@ -105,7 +105,7 @@ def move(request: Request) -> Response:
 def change_settings(request: Request) -> Response:
     record = request.repository("write")
     settings = _settings(record.settings, request.json())
-    request.state.store.change_settings(record.key, settings, actor=request.actor)
+    request.state.store.repositories.change_settings(record.key, settings, actor=request.actor)
     return JSONResponse({"private": settings.private, "gated": settings.gated or False})
 
 
@@ -124,19 +124,21 @@ def duplicate(request: Request) -> Response:
     authorize_namespace(request.principal, target.id.namespace)
     request.state.refuse_when_read_only()
     store = request.state.store
-    tree = store.tree(source.key)
-    if lost := store.lost(tree):
+    tree = store.reader.tree(source.key)
+    if lost := store.reader.lost(tree):
         raise IntegrityError(
             f"The contents of '{lost[0]}' in '{source.key}' are lost.", hint="Push them there again first."
         )
     try:
         settings = _settings(Settings(private=source.settings.private), body)
-        record = store.create_repository(target, settings=settings, actor=request.actor)
+        record = store.repositories.create(target, settings=settings, actor=request.actor)
     except ConflictError:
-        url = web_address(request.base_url, store.repository(target))
+        url = web_address(request.base_url, store.repositories.get(target))
         raise HTTPError(409, f"You already created this {target.kind} repo", body={"url": url}) from None
     if tree:
-        store.copy_files(source.key, record.key, title=f"Duplicate from {source.id}", actor=request.actor)
+        store.commits.copy_files(
+            source.key, record.key, title=f"Duplicate from {source.id}", actor=request.actor
+        )
     return JSONResponse({"url": web_address(request.base_url, record), "filesCopyPending": False})
 
 
@@ -171,7 +173,7 @@ def information(request: Request) -> Response:
     document = repository_json(
         store,
         record,
-        store.commit_record(record.key, commit),
+        store.reader.commit(record.key, commit),
         blobs=request.flag("blobs"),
         wanted=request.parameters("expand"),
     )
@@ -224,7 +226,7 @@ def listing(request: Request) -> Response:
 def _files(request: Request, entry: IndexEntry) -> Mapping[str, TreeFile]:
     """Its newest files; none where they are lost: one damaged repository keeps no other out of a list."""
     try:
-        return request.state.store.tree(entry.key, entry.head)
+        return request.state.store.reader.tree(entry.key, entry.head)
     except (IntegrityError, NotFoundError):
         return {}
 

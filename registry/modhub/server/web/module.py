@@ -89,7 +89,7 @@ def _entry(manifest: RepositoryManifest, name: str) -> ModuleEntry | None:
 def _pictures(
     shelf: Shelf, record: RepositoryRecord, commit: str, manifest: RepositoryManifest, entry: ModuleEntry
 ) -> dict[str, Any]:
-    tree: Tree = shelf.store.tree(record.key, commit)
+    tree: Tree = shelf.store.reader.tree(record.key, commit)
     own = shelf.mask(tree, entry)
     if own is None:
         return _UNSEEN

@@ -79,7 +79,7 @@ def overview(request: Request) -> Response:
     shelf = Shelf(request.state.store)
     revision = request.parameter("revision")
     commit = request.commit_of(record, revision or "main")
-    tree = request.state.store.tree(record.key, commit)
+    tree = request.state.store.reader.tree(record.key, commit)
     manifest = shelf.manifest(record, commit)
     sought = " ".join(request.parameter("q")[:200].split())
     here = parts_of(record)
@@ -118,11 +118,11 @@ def files(request: Request) -> Response:
     store = request.state.store
     commit = request.commit_of(record, request.values["revision"])
     folder = request.values.get("path", "").strip("/")
-    tree = store.tree(record.key, commit)
+    tree = store.reader.tree(record.key, commit)
     if not tree.has_folder(folder):
         raise missing_file(folder, commit)
     listing = list(tree.listing(folder).items())
-    changes = store.last_changes(record.key, commit, [path for path, _ in listing[:200]])
+    changes = store.reader.last_changes(record.key, commit, [path for path, _ in listing[:200]])
     here, revision = parts_of(record), request.values["revision"]
     rows = []
     for path, entry in listing[:FILES_LIMIT]:
@@ -155,7 +155,7 @@ def files(request: Request) -> Response:
 def history(request: Request) -> Response:
     record = request.repository("see")
     commit = request.commit_of(record, request.values["revision"])
-    rows = list(islice(request.state.store.history(record.key, commit), COMMITS + 1))
+    rows = list(islice(request.state.store.reader.history(record.key, commit), COMMITS + 1))
     here = parts_of(record)
     return page(
         request,

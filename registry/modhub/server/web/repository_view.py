@@ -24,9 +24,9 @@ from modhub.refs import RepositoryId, version_of_tag
 from modhub.server.auth.principal import Principal, authorize
 from modhub.server.errors import HTTPError
 from modhub.store.index import Query
-from modhub.store.lru import Recent
-from modhub.store.records import RepositoryKey, RepositoryRecord
-from modhub.store.store import TAGS, Store
+from modhub.store.lru import LRU
+from modhub.store.records import TAGS, RepositoryKey, RepositoryRecord
+from modhub.store.store import Store
 from modhub.store.tree import Tree, TreeFile
 
 __all__ = ["Shelf", "VisibleCatalogue", "newest"]
@@ -39,7 +39,7 @@ CARD_LIMIT = 256 << 10
 CLASSES_LIMIT = 20_000
 Mask = NDArray[np.bool_]
 # By the bytes that they were read from; in memory they take up twice as much.
-_MANIFESTS: Recent[tuple[RepositoryManifest | None]] = Recent(64 << 20)
+_MANIFESTS: LRU[tuple[RepositoryManifest | None]] = LRU(64 << 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Shelf:
 
     def releases(self, record: RepositoryRecord) -> tuple[Release, ...]:
         """The newest version first, those taken back too."""
-        refs = self.store.refs(record.key)
+        refs = self.store.reader.refs(record.key)
         reasons = self._yanked(record)
         found = [
             Release(version, commit, reasons.get(str(version)))
@@ -61,14 +61,14 @@ class Shelf:
 
     def manifest(self, record: RepositoryRecord, commit: str) -> RepositoryManifest | None:
         """`modhub.json` at a commit; None when there is none that can be read."""
-        file = self.store.tree(record.key, commit).get(MANIFEST_NAME)
+        file = self.store.reader.tree(record.key, commit).get(MANIFEST_NAME)
         if file is None or file.size > MANIFEST_LIMIT:
             return None
         return _manifest(self.store, file)
 
     def module(self, record: RepositoryRecord, commit: str, entry: ModuleEntry) -> ModuleManifest:
         """A module's own manifest. Raises `NotFoundError` or `ManifestError`."""
-        content = self.store.read(record.key, commit, entry.manifest.path, limit=MANIFEST_LIMIT)
+        content = self.store.reader.read(record.key, commit, entry.manifest.path, limit=MANIFEST_LIMIT)
         return ModuleManifest.from_bytes(content, entry.manifest.path)
 
     def mask(self, tree: Tree, entry: ModuleEntry) -> Mask | None:
@@ -81,11 +81,11 @@ class Shelf:
 
     def card(self, record: RepositoryRecord, commit: str) -> tuple[str, bool]:
         """The card's text without its front matter, and whether that is all of it."""
-        file = self.store.tree(record.key, commit).get("README.md")
-        if file is None or not self.store.holds(file):
+        file = self.store.reader.tree(record.key, commit).get("README.md")
+        if file is None or not self.store.reader.holds(file):
             return "", True
         whole = file.size <= CARD_LIMIT
-        with self.store.open(file.sha256) as stream:
+        with self.store.reader.open(file.sha256) as stream:
             content = stream.read(CARD_LIMIT)
         if not whole:
             # At the end of a line.
@@ -99,7 +99,7 @@ class Shelf:
 
     def _yanked(self, record: RepositoryRecord) -> dict[str, str]:
         try:
-            content = self.store.read(record.key, "main", YANKED_NAME, limit=1 << 20)
+            content = self.store.reader.read(record.key, "main", YANKED_NAME, limit=1 << 20)
             reasons = parse_json(content, YANKED_NAME)
         except ModhubError:
             return {}
@@ -131,7 +131,7 @@ class VisibleCatalogue:
         return self._releases[repository]
 
     def release_at(self, repository: RepositoryId, revision: str) -> Release:
-        commit = self.store.resolve(self.record(repository).key, revision)
+        commit = self.store.reader.resolve(self.record(repository).key, revision)
         marked = (release for release in self.releases(repository) if release.commit == commit)
         return next(marked, Release(None, commit))
 
@@ -149,7 +149,7 @@ class VisibleCatalogue:
         return Shelf(self.store).module(self.record(repository), commit, entry)
 
     def lost(self, repository: RepositoryId, commit: str) -> Sequence[str]:
-        return self.store.lost(self.store.tree(self.record(repository).key, commit))
+        return self.store.reader.lost(self.store.reader.tree(self.record(repository).key, commit))
 
     def providers(self, label: str) -> Sequence[RepositoryId]:
         query = Query(tags=["modhub", class_tag(label)], visible=self._visible)
@@ -177,7 +177,7 @@ class VisibleCatalogue:
         if repository in self._records:
             return self._records[repository]
         try:
-            record = self.store.repository(RepositoryKey("model", repository))
+            record = self.store.repositories.get(RepositoryKey("model", repository))
             authorize(self.principal, record, "read")
         except (HTTPError, NotFoundError):
             raise NotFoundError(
@@ -194,7 +194,7 @@ def _manifest(store: Store, file: TreeFile) -> RepositoryManifest | None:
     name = f"{store.root}:{file.sha256}"
     known = _MANIFESTS.get(name)
     if known is None:
-        with store.open(file.sha256) as stream:
+        with store.reader.open(file.sha256) as stream:
             content = stream.read(MANIFEST_LIMIT)
         try:
             known = (RepositoryManifest.from_bytes(content),)
@@ -207,7 +207,7 @@ def _manifest(store: Store, file: TreeFile) -> RepositoryManifest | None:
 @lru_cache(maxsize=4096)
 def _mask(store: Store, sha256: str) -> tuple[NDArray[np.uint8], int] | None:
     """The mask's bits, packed, and how many there are."""
-    with store.open(sha256) as stream:
+    with store.reader.open(sha256) as stream:
         content = stream.read(TENSORS_LIMIT)
     try:
         tensors: dict[str, Any] = safetensors.numpy.load(content)

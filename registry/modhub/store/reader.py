@@ -1,0 +1,167 @@
+"""Reading: which commit a name means, which files a commit has, and their bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+from modhub.errors import HubError, IntegrityError, NotFoundError
+from modhub.refs import is_commit
+from modhub.store.blobs import Blobs
+from modhub.store.lru import LRU
+from modhub.store.model import MAIN
+from modhub.store.records import HEADS, TAGS, CommitRecord, RepositoryKey
+from modhub.store.references import References, State, no_repository
+from modhub.store.tree import Tree, TreeFile
+
+__all__ = ["Reader", "no_revision"]
+
+# Counted by files: thousands of small trees fit, and not too many large ones.
+TREE_FILES = 400_000
+COMMITS = 4096
+
+
+class Reader:
+    """Reads the repositories of a store.
+
+    Raises `NotFoundError` with `missing` "repository", "revision" or "file" for what is not there.
+    """
+
+    def __init__(self, blobs: Blobs, references: References) -> None:
+        self._blobs = blobs
+        self._references = references
+        self._trees: LRU[Tree] = LRU(TREE_FILES)
+        self._commits: LRU[CommitRecord] = LRU(COMMITS)
+
+    def refs(self, key: RepositoryKey) -> dict[str, str]:
+        """Full name (`refs/heads/main`, `refs/tags/v1.0.0`, `refs/pr/1`) → commit."""
+        return dict(self._references.state(key).refs)
+
+    def resolve(self, key: RepositoryKey, revision: str = MAIN) -> str:
+        """The commit that a branch, tag, full name, `HEAD` or commit id stands for."""
+        return self.resolve_in(key, self._references.state(key), revision)
+
+    def resolve_in(self, key: RepositoryKey, state: State, revision: str) -> str:
+        """`resolve` against references that were read before."""
+        if is_commit(revision):
+            return self.commit(key, revision).id
+        name = MAIN if revision == "HEAD" else revision
+        for ref in (name,) if name.startswith("refs/") else (HEADS + name, TAGS + name):
+            if ref in state.refs:
+                return state.refs[ref]
+        raise no_revision(key, revision)
+
+    def commit(self, key: RepositoryKey, commit: str) -> CommitRecord:
+        """The commit with this id."""
+        record = self._commits.get(commit)
+        # A gc, or a deleted repository, may have removed a commit that is still remembered here.
+        if record is not None and self._references.has_commit(key, commit):
+            return record
+        record = self._references.commit(key, commit) if is_commit(commit) else None
+        if record is None:
+            if self._references.record(key) is None:
+                raise no_repository(key)
+            raise no_revision(key, commit)
+        self._commits.put(commit, record)
+        return record
+
+    def tree(self, key: RepositoryKey, revision: str = MAIN) -> Tree:
+        """All files of a revision."""
+        return self.tree_of(self.commit(key, self.resolve(key, revision)))
+
+    def tree_of(self, record: CommitRecord) -> Tree:
+        """All files of a commit. Raises `IntegrityError` when the list of them is lost or damaged."""
+        tree = self._trees.get(record.tree)
+        if tree is None:
+            with self._blobs.open(record.tree) as stream:
+                content = stream.read()
+            if hashlib.sha256(content).hexdigest() != record.tree:
+                raise IntegrityError(
+                    f"The list of files {record.tree} is damaged on disk.", hint="Run: modhub fsck --repair"
+                )
+            tree = Tree.from_bytes(content)
+            self.remember(record.tree, tree)
+        return tree
+
+    def remember(self, sha256: str, tree: Tree) -> None:
+        """Keep a tree in memory under the digest of its list of files."""
+        self._trees.put(sha256, tree, len(tree) + 1)
+
+    def file(self, key: RepositoryKey, revision: str, path: str) -> TreeFile:
+        """A file of a revision."""
+        file = self.tree(key, revision).get(path)
+        if file is None:
+            raise NotFoundError(
+                f"There is no file '{path}' in '{key}' at '{revision}'.",
+                hint="List its files, or choose another revision.",
+                missing="file",
+            )
+        return file
+
+    def holds(self, file: TreeFile) -> bool:
+        """Whether the file's contents are there; a repair removes what is damaged."""
+        return self._blobs.size(file.sha256) == file.size
+
+    def lost(self, tree: Tree) -> list[str]:
+        """The files whose contents are not there."""
+        return [path for path, file in tree.items() if not self.holds(file)]
+
+    def open(self, sha256: str, offset: int = 0) -> BinaryIO:
+        """A stored file's bytes from `offset` on."""
+        return self._blobs.open(sha256, offset)
+
+    def read(self, key: RepositoryKey, revision: str, path: str, *, limit: int = 16 << 20) -> bytes:
+        """A small file. Raises `HubError` when it has more than `limit` bytes."""
+        file = self.file(key, revision, path)
+        if file.size > limit:
+            raise HubError(
+                f"'{path}' in '{key}' has {file.size:,} bytes; at most {limit:,} are read at once.",
+                hint="Choose another release, or tell its publisher.",
+            )
+        with self.open(file.sha256) as stream:
+            return stream.read()
+
+    def history(self, key: RepositoryKey, revision: str = MAIN) -> Iterator[CommitRecord]:
+        """The commit of `revision` and those before it on its branch, the newest first.
+
+        It ends before a commit that a repair recorded as lost.
+        """
+        commit: str | None = self.resolve(key, revision)
+        lost = self._references.state(key).lost
+        while commit is not None:
+            record = self.commit(key, commit)
+            yield record
+            commit = record.parents[0] if record.parents else None
+            if commit in lost:
+                return
+
+    def last_changes(
+        self, key: RepositoryKey, revision: str, paths: Iterable[str]
+    ) -> dict[str, CommitRecord]:
+        """For each path (file or folder) the commit that last changed it."""
+        changes: dict[str, CommitRecord] = {}
+        wanted = set(paths)
+        later: tuple[CommitRecord, dict[str, str]] | None = None
+        for record in self.history(key, revision):
+            listing = self.tree_of(record).listing(recursive=True)
+            oids = {path: entry.oid for path, entry in listing.items() if path in wanted}
+            if later is not None:
+                for path in [path for path in wanted if oids.get(path) != later[1].get(path)]:
+                    changes[path] = later[0]
+                    wanted.discard(path)
+            if not wanted:
+                break
+            later = (record, oids)
+        else:
+            if later is not None:
+                changes.update({path: later[0] for path in wanted if path in later[1]})
+        return changes
+
+
+def no_revision(key: RepositoryKey, revision: str) -> NotFoundError:
+    return NotFoundError(
+        f"There is no revision '{revision}' in '{key}'.",
+        hint="Use one of its branches, tags or commits.",
+        missing="revision",
+    )

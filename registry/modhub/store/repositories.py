@@ -1,0 +1,138 @@
+"""Repositories: create, delete, rename, and who may see them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+
+from modhub.errors import ConflictError, IntegrityError, NotFoundError
+from modhub.refs import RepositoryId
+from modhub.store.audit import AuditLog
+from modhub.store.blobs import Blobs
+from modhub.store.commits import Commits
+from modhub.store.index import Index
+from modhub.store.model import MAIN
+from modhub.store.reader import Reader
+from modhub.store.records import HEADS, CommitRecord, RepositoryKey, RepositoryRecord, Settings, now
+from modhub.store.references import References, State, no_repository
+from modhub.store.tree import Tree
+from modhub.store.write_lock import WriteLock
+
+__all__ = ["Repositories"]
+
+PUBLIC = Settings()
+
+
+class Repositories:
+    """All repositories of a store. `actor` is whom the audit log names.
+
+    Raises `NotFoundError` (`missing="repository"`) for an unknown key, `StorageError` when the disk refuses.
+    """
+
+    def __init__(
+        self,
+        blobs: Blobs,
+        references: References,
+        audit: AuditLog,
+        index: Index,
+        reader: Reader,
+        commits: Commits,
+        write_lock: WriteLock,
+    ) -> None:
+        self._blobs = blobs
+        self._references = references
+        self._audit = audit
+        self._index = index
+        self._reader = reader
+        self._commits = commits
+        self._write_lock = write_lock
+
+    def all(self, kind: str | None = None) -> Iterator[RepositoryKey]:
+        """All of them in order of their names; with 10,000 or more prefer `Index.search`."""
+        return self._references.all(kind)
+
+    def exists(self, key: RepositoryKey) -> bool:
+        return self._references.record(key) is not None
+
+    def get(self, key: RepositoryKey) -> RepositoryRecord:
+        """Spelling, creation date and settings."""
+        record = self._references.record(key)
+        if record is None:
+            raise no_repository(key)
+        return record
+
+    def moved_to(self, key: RepositoryKey) -> RepositoryId | None:
+        """Where the repository of that name went; None when it is there, or never was."""
+        return self._references.moved_to(key)
+
+    def create(self, key: RepositoryKey, *, settings: Settings = PUBLIC, actor: str = "") -> RepositoryRecord:
+        """A repository with an empty first commit on main. Raises `ConflictError` when the name is taken."""
+        record = RepositoryRecord(kind=key.kind, id=key.id, created=now(), settings=settings)
+        first = CommitRecord(
+            parents=(),
+            tree=self._commits.put_tree(Tree({})),
+            title="initial commit",
+            description="",
+            author=actor,
+            date=record.created,
+            ref=HEADS + MAIN,
+            generation=0,
+        )
+        with self._write_lock(key):
+            if self.exists(key):
+                raise _name_taken(key)
+            self._audit.append("create-repository", key.subject, actor, private=settings.private)
+            self._references.create(record, State({HEADS + MAIN: first.id}), first)
+        return record
+
+    def delete(self, key: RepositoryKey, *, actor: str = "") -> None:
+        """Removed at once; its blobs go with the next `gc`."""
+        with self._write_lock(key):
+            self.get(key)
+            self._audit.append("delete-repository", key.subject, actor)
+            self._references.remove(key)
+
+    def move(self, key: RepositoryKey, to: RepositoryId, *, actor: str = "") -> RepositoryRecord:
+        """Rename; the old name answers `moved_to` until it is taken again. Raises `ConflictError`."""
+        target = RepositoryKey(key.kind, to)
+        with self._write_lock(key, target):
+            record = self.get(key)
+            if target != key and self.exists(target):
+                raise _name_taken(target)
+            if target != key:
+                self._touch_all(key)
+            self._audit.append("move-repository", key.subject, actor, to=str(to))
+            self._references.move(record, to)
+        return replace(record, id=to)
+
+    def change_settings(self, key: RepositoryKey, settings: Settings, *, actor: str = "") -> RepositoryRecord:
+        with self._write_lock(key):
+            record = replace(self.get(key), settings=settings)
+            self._audit.append("change-settings", key.subject, actor, **settings.to_dict())
+            self._references.save(record)
+        return record
+
+    def count_download(self, key: RepositoryKey) -> int:
+        """Add one download; the total. Survives crashes; counted once however many processes count."""
+        total = self._references.count_download(key)
+        self._index.set_downloads(key, total)
+        return total
+
+    def _touch_all(self, key: RepositoryKey) -> None:
+        """Make all blobs of `key` look new: a running `gc` may have passed its new name already."""
+        needed: set[str] = set(self._references.uploads(key))
+        for commit, _ in self._references.commits(key):
+            # Damaged commits cannot be read, and may be moved all the same.
+            with suppress(IntegrityError, NotFoundError):
+                record = self._reader.commit(key, commit)
+                needed.add(record.tree)
+                needed.update(file.sha256 for file in self._reader.tree_of(record).values())
+        for sha256 in needed:
+            self._blobs.touch(sha256)
+
+
+def _name_taken(key: RepositoryKey) -> ConflictError:
+    return ConflictError(
+        f"A {key.kind} repository called '{key.id}' exists already.", hint="Choose another name."
+    )

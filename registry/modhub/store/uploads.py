@@ -1,0 +1,73 @@
+"""Bytes sent ahead of the commit that will use them.
+
+A digest proves no ownership: only the repository that was sent a blob, or has it already, may link it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+
+from modhub.errors import IntegrityError, NotFoundError
+from modhub.refs import is_sha256
+from modhub.store.blobs import Blob, Blobs, BlobWriter
+from modhub.store.reader import Reader
+from modhub.store.records import RepositoryKey
+from modhub.store.references import References
+from modhub.store.tree import TreeFile
+
+__all__ = ["Uploads", "tree_file"]
+
+LFS_FROM_BYTES = 1 << 20
+
+
+class Uploads:
+    """Blobs that repositories may name in a `Link`."""
+
+    def __init__(self, blobs: Blobs, references: References, reader: Reader) -> None:
+        self._blobs = blobs
+        self._references = references
+        self._reader = reader
+
+    def writer(self, *, size: int | None = None) -> BlobWriter:
+        """Receive bytes for a later `Link`; `size` is what the sender announced.
+
+            with store.uploads.writer(size=n) as writer:
+                writer.write(chunk)
+                blob = writer.finish(sha256=announced)
+            store.uploads.add(key, blob)
+
+        Bytes that are neither added nor committed are removed by a `gc`.
+        """
+        return self._blobs.writer(size=size)
+
+    def add(self, key: RepositoryKey, blob: Blob) -> None:
+        """Let `Link` use a received blob in `key`, and only there."""
+        self._references.note_upload(key, blob)
+
+    def find(self, key: RepositoryKey, sha256: str) -> TreeFile | None:
+        """A blob that `key` may `Link`: uploaded to it, or in a file of one of its references."""
+        return self.find_all(key, [sha256]).get(sha256)
+
+    def find_all(self, key: RepositoryKey, digests: Iterable[str]) -> dict[str, TreeFile]:
+        """Those of `digests` that `key` may `Link`. Every reference is read at most once."""
+        files: dict[str, TreeFile] = {}
+        wanted = {digest for digest in digests if is_sha256(digest)}
+        for sha256 in wanted:
+            blob = self._references.upload(key, sha256)
+            if blob is not None and self._blobs.size(sha256) == blob.size:
+                files[sha256] = tree_file(blob)
+        for commit in dict.fromkeys(self._reader.refs(key).values()):
+            if len(files) == len(wanted):
+                break
+            # A reference whose commit is lost stays, and is no reason to refuse an upload.
+            with suppress(IntegrityError, NotFoundError):
+                for file in self._reader.tree_of(self._reader.commit(key, commit)).values():
+                    if file.sha256 in wanted and file.sha256 not in files and self._reader.holds(file):
+                        files[file.sha256] = file
+        return files
+
+
+def tree_file(blob: Blob) -> TreeFile:
+    """A blob as a file of a tree; git would hold a pointer to what is binary or large."""
+    return TreeFile(blob.sha256, blob.size, blob.oid, lfs=not blob.text or blob.size > LFS_FROM_BYTES)

@@ -1,0 +1,33 @@
+"""One writer at a time in a repository, and an index that follows what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from modhub.errors import StorageError
+from modhub.store.index import Index
+from modhub.store.records import RepositoryKey
+from modhub.store.references import References
+
+__all__ = ["WriteLock"]
+
+
+class WriteLock:
+    """`with lock(key):` keeps other writers out of `key` and updates the index afterwards."""
+
+    def __init__(self, references: References, index: Index) -> None:
+        self._references = references
+        self._index = index
+
+    @contextmanager
+    def __call__(self, *keys: RepositoryKey) -> Iterator[None]:
+        with self._references.locked(*keys):
+            for key in keys:
+                self._index.mark(key)
+            try:
+                yield
+            finally:
+                # The change is made even where the index cannot follow; its mark remains and it catches up.
+                with suppress(StorageError):
+                    self._index.update(*keys)
