@@ -395,7 +395,7 @@ def test_predict_goes_on_past_bad_files(home, modhub):
     assert result.code == 1
     report = result.json["images"]
     assert [Path(entry["path"]).name for entry in report] == ["0.png", "1.png", "2.png", "broken.png"]
-    assert "is not an image" in report[3]["error"]
+    assert "is not a readable image" in report[3]["error"]
     for entry in report[:3]:
         assert set(entry["probabilities"]) <= {"0", "two", "4"}
         assert entry["label"] == max(entry["probabilities"], key=entry["probabilities"].get)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import sys
 
 import numpy as np
 import pytest
@@ -22,12 +21,12 @@ from modhub.errors import DataError, IntegrityError, ParentError, RefError
 from modhub.manifest import InputSpec
 from modhub.nets import Runner, channel_space, fuse_batch_norm
 from modhub.pruning.compensation import affine_map, cut
-from modhub.pruning.order import mask_after, removal_order, slot_costs
+from modhub.pruning.order import mask_after, pruning_order, slot_costs
 from modhub.pruning.statistics import (
     ClassStatistics,
     Moments,
-    channelled_margin,
     observe,
+    one_against_rest_margin,
     pool,
     read_statistics,
     stored_statistics,
@@ -193,7 +192,7 @@ def _statistics(batches: int = 1) -> tuple[ClassStatistics, Parent]:
         Runner(parent.trunk),
         (Preprocess(INPUT)(pixels) for pixels, _ in own.batches(60 // batches)),
         space,
-        channelled_margin(one_against_rest_head(parent.head.weight, parent.head.bias, 3)),
+        one_against_rest_margin(one_against_rest_head(parent.head.weight, parent.head.bias, 3)),
     )
     return found, parent
 
@@ -257,9 +256,9 @@ def test_a_channel_that_is_a_map_of_others_is_found_again(seed: int) -> None:
 def test_redundant_channels_go_first_and_prefixes_are_nested() -> None:
     statistics, parent = _statistics()
     space = channel_space(parent.trunk)
-    removal = removal_order(statistics, space, slot_costs(parent.trunk, space))
-    assert len(set(removal.slots.tolist())) == len(removal.slots)
-    masks = [mask_after(removal, count, space) for count in range(len(removal.slots) + 1)]
+    order = pruning_order(statistics, space, slot_costs(parent.trunk, space))
+    assert len(set(order.slots.tolist())) == len(order.slots)
+    masks = [mask_after(order, count, space) for count in range(len(order.slots) + 1)]
     for more, fewer in itertools.pairwise(masks):
         assert (more | fewer == more).all()
     for group in space.groups:
@@ -269,22 +268,21 @@ def test_redundant_channels_go_first_and_prefixes_are_nested() -> None:
 def test_channels_of_which_nothing_is_known_go_for_nothing() -> None:
     statistics, parent = _statistics()
     space = channel_space(parent.trunk)
-    removal = removal_order(ClassStatistics({}, {}), space, np.ones(space.slots))
-    assert len(removal.slots) == len(removal_order(statistics, space, np.ones(space.slots)).slots)
-    assert not removal.price.any()
+    order = pruning_order(ClassStatistics({}, {}), space, np.ones(space.slots))
+    assert len(order.slots) == len(pruning_order(statistics, space, np.ones(space.slots)).slots)
+    assert not order.saliency.any()
 
 
 @pytest.mark.parametrize("block", [1, 3, 64])
-def test_the_order_is_that_of_plain_elimination(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_is_that_of_plain_elimination(block: int) -> None:
     """Slot by slot as the paper on optimal brain surgeons does it: the one whose best linear guess from those
     that stay costs the margin least goes, and what was asked of it is asked of them."""
-    monkeypatch.setattr(sys.modules[removal_order.__module__], "_BLOCK", block)
     statistics, parent = _statistics()
     space = channel_space(parent.trunk)
-    removal = removal_order(statistics, space, np.ones(space.slots))
+    order = pruning_order(statistics, space, np.ones(space.slots), block=block)
     compared = 0
     for group in (each for each in space.groups if each.cuttable and each.size > 1):
-        found = [slot for slot in removal.slots if group.start <= slot < group.start + group.size]
+        found = [slot for slot in order.slots if group.start <= slot < group.start + group.size]
         left, forms = list(range(group.start, group.start + group.size)), {}
         for name, moments in statistics.moments.items():
             channels = np.flatnonzero(np.isin(space.of(name), left))
@@ -316,8 +314,8 @@ def test_the_order_is_that_of_plain_elimination(block: int, monkeypatch: pytest.
 def test_compensation_beats_zeroing() -> None:
     statistics, parent = _statistics()
     space = channel_space(parent.trunk)
-    removal = removal_order(statistics, space, slot_costs(parent.trunk, space))
-    mask = mask_after(removal, len(removal.slots) // 3, space)
+    order = pruning_order(statistics, space, slot_costs(parent.trunk, space))
+    mask = mask_after(order, len(order.slots) // 3, space)
     images = digits("012345")
     own = Preprocess(INPUT)(next(images.subset(np.flatnonzero(images.targets == 3)[60:90]).batches(30))[0])
     rows = parent.head.weight, parent.head.bias

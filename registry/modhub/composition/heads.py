@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modhub.composition.head_density import Density
-from modhub.pruning.statistics import margins
+from modhub.pruning.statistics import head_scores
 
 __all__ = ["CALIBRATION_FIELDS", "DENSITY_FIELDS", "HeadTensors", "JoinedHead"]
 
@@ -156,7 +156,7 @@ class JoinedHead(nn.Module):
         Behind a ReLU that mean is of the others' rows before it, and averaged over the composed classes:
         what is taken from all alike leaves them in their parent's order.
         """
-        scores = margins(features, self.rows, self.row_bias, self.tail)
+        scores = head_scores(features, self.rows, self.row_bias, self.tail)
         if not self.two_rows:
             return scores
         return scores[:, : self.classes] - scores[:, self.classes :].mean(1, keepdim=True)

@@ -54,7 +54,7 @@ from modhub.nets import (
     slice_network,
 )
 from modhub.nets.operators import keeps_zero
-from modhub.pruning.statistics import margins
+from modhub.pruning.statistics import head_scores
 from modhub.reporter import Reporter
 
 __all__ = [
@@ -348,4 +348,6 @@ class _Scores:
     def _logits(self, trunk: Network, batches: Iterable[Tensor]) -> Tensor:
         runner, head = Runner(trunk), self.parent.head
         with torch.inference_mode():
-            return torch.cat([margins(runner(batch), head.weight, head.bias, head.tail) for batch in batches])
+            return torch.cat(
+                [head_scores(runner(batch), head.weight, head.bias, head.tail) for batch in batches]
+            )

@@ -18,7 +18,7 @@ from modhub.data.preprocessing import Preprocess
 from modhub.decomposition.base import DecomposeOptions, Parent
 from modhub.decomposition.checkpoint import Savings
 from modhub.nets import ChannelSpace, Runner, fuse_batch_norm
-from modhub.pruning.moments import Observer, chunks_of
+from modhub.pruning.moments import StreamingMoments, chunks_of
 from modhub.pruning.statistics import (
     ClassStatistics,
     Moments,
@@ -58,13 +58,13 @@ class Observations:
     ) -> None:
         self.wanted, self.fit, self.options, self.own = wanted, fit, options, own
         self.workers, self.saved, self.reporter = workers, saved, reporter
-        self.observer = Observer(
+        self.observer = StreamingMoments(
             Runner(fuse_batch_norm(parent.trunk)).to(options.device),
             parent.head,
             space,
             fit,
             Preprocess(parent.input),
-            own=own,
+            per_class=own,
             batch=options.batch,
             device=options.device,
             workers=workers,

@@ -37,12 +37,12 @@ from modhub.nets import Mask, channel_space, cost, slice_network, weightless
 from modhub.pruning.compensation import cut
 from modhub.pruning.moments import correlation_numbers
 from modhub.pruning.order import (
+    PruningOrder,
     QuickOrder,
-    Removal,
     mask_after,
     order_work,
+    pruning_order,
     relevance_tensor,
-    removal_order,
     slot_costs,
 )
 from modhub.pruning.statistics import (
@@ -232,7 +232,7 @@ class _Work:
         scale = examiner.calibrator.slope(row) ** 2
         if price is not None:
             removal = self._order(row, self.seen.statistics(row, covariances=not self.quick))
-            count = int(np.searchsorted(removal.price * scale, price, side="right"))
+            count = int(np.searchsorted(removal.saliency * scale, price, side="right"))
             mask = mask_after(removal, count, self.space)
             return _Choice(
                 mask=mask,
@@ -253,12 +253,12 @@ class _Work:
             calibration=calibration,
             measurement=examiner.measure(row, sliced, weight, bias, calibration, self.place),
             sizes=sizes_of(mask, cost(sliced), self.whole),
-            price=float(removal.price[count - 1] * scale) if count else 0.0,
+            price=float(removal.saliency[count - 1] * scale) if count else 0.0,
         )
 
-    def _order(self, row: int, statistics: ClassStatistics) -> Removal:
+    def _order(self, row: int, statistics: ClassStatistics) -> PruningOrder:
         if not self.quick:
-            return removal_order(statistics, self.space, self.costs)
+            return pruning_order(statistics, self.space, self.costs)
         return self.orders.order(self.seen.deviations(row), statistics.sensitivity)
 
     def _draft(self, row: int, choice: _Choice) -> ModuleDraft:

@@ -35,13 +35,13 @@ from modhub.errors import CompositionError, DataError, IntegrityError
 from modhub.manifest import Calibration, MethodInfo
 from modhub.nets import Head, Runner, channel_space, cost
 from modhub.pruning.compensation import cut
-from modhub.pruning.order import mask_after, relevance_tensor, removal_order, slot_costs
+from modhub.pruning.order import mask_after, pruning_order, relevance_tensor, slot_costs
 from modhub.pruning.statistics import (
     CORRELATION_LIMIT,
     ClassStatistics,
     Moments,
-    channelled_margin,
     observe,
+    one_against_rest_margin,
     read_statistics,
     stored_statistics,
 )
@@ -91,11 +91,11 @@ def teach(
     weight, bias = taught_head(moments, rows, plain, seed)
     head = _head(parent.head, weight, bias)
     with reporter.step("find its channels"):
-        seen = observe(runner, normalised(images, preprocess, 50), space, channelled_margin(head))
+        seen = observe(runner, normalised(images, preprocess, 50), space, one_against_rest_margin(head))
     value = parent.trunk.graph.output
     calm = steadied(seen.moments[value], moments, len(images))
     statistics = ClassStatistics({**seen.moments, value: calm}, seen.sensitivity)
-    removal = removal_order(statistics, space, slot_costs(parent.trunk, space))
+    removal = pruning_order(statistics, space, slot_costs(parent.trunk, space))
     kept = float(np.mean([module.manifest.sizes.kept_channels_fraction for module in modules.modules]))
     mask = mask_after(removal, min(round((1 - kept) * space.slots), len(removal.slots)), space)
     sliced, _, _ = cut(parent.trunk, mask, space, statistics, *head)

@@ -16,8 +16,8 @@ from modhub.decomposition.measurement import Answers, margin_of, measurement
 from modhub.manifest import Calibration, Measurement
 from modhub.nets import ChannelSpace, Network, Runner, fuse_batch_norm
 from modhub.pruning.compensation import cut
-from modhub.pruning.order import Removal, mask_after
-from modhub.pruning.statistics import ClassStatistics, margins
+from modhub.pruning.order import PruningOrder, mask_after
+from modhub.pruning.statistics import ClassStatistics, head_scores
 from modhub.workers import Workers
 
 __all__ = ["Examiner", "parent_logits"]
@@ -40,7 +40,7 @@ def parent_logits(parent: Parent, images: Rows, options: DecomposeOptions, worke
             if workers.mine(number):
                 part = slice(start, start + options.batch)
                 features = runner(images[part].to(options.device)).cpu()
-                found[part] = margins(features, head.weight, head.bias, head.tail)
+                found[part] = head_scores(features, head.weight, head.bias, head.tail)
     workers.sum([found])
     return found
 
@@ -59,7 +59,7 @@ class Examiner:
         return self.calibrator.calibration(row)
 
     def longest(
-        self, row: int, statistics: ClassStatistics, removal: Removal, calibration: Calibration
+        self, row: int, statistics: ClassStatistics, removal: PruningOrder, calibration: Calibration
     ) -> int:
         """How long a prefix of the order can go with its loss of balanced accuracy in the budget.
 
@@ -137,7 +137,7 @@ class Examiner:
         tail = self.parent.head.tail
         with torch.inference_mode():
             found = [
-                margins(runner(batch.to(self.options.device)).cpu(), weight, bias, tail)
+                head_scores(runner(batch.to(self.options.device)).cpu(), weight, bias, tail)
                 for batch in torch.split(images, self.options.batch)
             ]
         return torch.cat(found)

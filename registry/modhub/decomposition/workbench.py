@@ -32,8 +32,8 @@ from modhub.pruning.order import relevance_tensor
 from modhub.pruning.statistics import (
     CORRELATION_LIMIT,
     ClassStatistics,
-    channelled_margin,
     observe,
+    one_against_rest_margin,
     stored_statistics,
 )
 from modhub.workers import Workers
@@ -79,7 +79,7 @@ class Workbench:
         head = one_against_rest_head(self.parent.head.weight, self.parent.head.bias, row)
         on_device = (each.to(self.options.device) for each in batches)
         placed = head[0].to(self.options.device), head[1].to(self.options.device)
-        return observe(runner, on_device, self.space, channelled_margin(placed, self.parent.head.tail))
+        return observe(runner, on_device, self.space, one_against_rest_margin(placed, self.parent.head.tail))
 
     def draft(self, row: int, mask: Mask, statistics: ClassStatistics | None = None) -> ModuleDraft:
         """The module of one class that keeps the slots of `mask` (slots,) and what must stay with them.

@@ -22,7 +22,7 @@ from modhub.decomposition.base import DecomposeOptions, aligned, wanted_rows
 from modhub.decomposition.measurement import Answers, measurement
 from modhub.nets import Runner, channel_space
 from modhub.pruning.compensation import cut
-from modhub.pruning.statistics import margins
+from modhub.pruning.statistics import head_scores
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["measured", "share_known"]
@@ -115,7 +115,7 @@ class _Scores(nn.Module):
         self.register_buffer("bias", bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        logits = margins(features, self.get_buffer("weight"), self.get_buffer("bias"), self.tail)
+        logits = head_scores(features, self.get_buffer("weight"), self.get_buffer("bias"), self.tail)
         return torch.cat([self.head.margins(features), logits], 1)
 
 

@@ -29,12 +29,12 @@ __all__ = [
     "ClassStatistics",
     "Moments",
     "by_channel",
-    "channelled_margin",
     "compensable_sites",
     "correlation_tensors",
-    "margins",
+    "head_scores",
     "observe",
     "observed_values",
+    "one_against_rest_margin",
     "pool",
     "pooled_statistics",
     "read_statistics",
@@ -88,13 +88,13 @@ def compensable_sites(graph: Graph, space: ChannelSpace) -> tuple[Site, ...]:
     cuttable = np.zeros(space.slots, np.bool_)
     for group in space.groups:
         cuttable[group.slots] = group.cuttable
-    found = []
+    compensable = []
     for site in sites(graph):
         layout = space.of(site.channels)
         mixed = 0 if graph.node[site.consumer].op == "conv2d" else len(graph.shapes[site.value]) - 1
         if space.axis(site.value) == mixed and cuttable[layout[layout >= 0]].any():
-            found.append(site)
-    return tuple(found)
+            compensable.append(site)
+    return tuple(compensable)
 
 
 def observed_values(graph: Graph, space: ChannelSpace) -> tuple[str, ...]:
@@ -104,7 +104,7 @@ def observed_values(graph: Graph, space: ChannelSpace) -> tuple[str, ...]:
     return tuple(values)
 
 
-def margins(features: Tensor, weight: Tensor, bias: Tensor, tail: Sequence[str] = ()) -> Tensor:
+def head_scores(features: Tensor, weight: Tensor, bias: Tensor, tail: Sequence[str] = ()) -> Tensor:
     """(batch, rows) scores of a head on features (batch, features) or (batch, features, height, width)."""
     if features.dim() == 4:
         scores = torch.einsum("bfhw,rf->brhw", features, weight) + bias[:, None, None]
@@ -120,12 +120,14 @@ def margins(features: Tensor, weight: Tensor, bias: Tensor, tail: Sequence[str] 
     return scores.flatten(1) if scores.dim() == 4 else scores
 
 
-def channelled_margin(head: tuple[Tensor, Tensor], tail: Sequence[str] = ()) -> Callable[[Tensor], Tensor]:
-    """Features to the margin (batch,) of a class by its channelled head, weight (2, features) and bias (2,):
-    the difference of its rows."""
+def one_against_rest_margin(
+    head: tuple[Tensor, Tensor], tail: Sequence[str] = ()
+) -> Callable[[Tensor], Tensor]:
+    """Features to the margin (batch,) of a class by its one-against-rest head, weight (2, features) and bias
+    (2,): the difference of its rows."""
 
     def margin(features: Tensor) -> Tensor:
-        scores = margins(features, *head, tail)
+        scores = head_scores(features, *head, tail)
         return scores[:, 0] - scores[:, 1]
 
     return margin
@@ -139,8 +141,8 @@ def observe(
 ) -> ClassStatistics:
     """One pass over normalised images, of one class most often.
 
-    `answer` makes of features (batch, …) the numbers (batch,) whose slopes are the sensitivity: the class's
-    margin, see `channelled_margin`.
+    `answer` makes of features (batch, …) the numbers (batch,) whose gradients give the sensitivity: the
+    class's margin, see `one_against_rest_margin`.
     """
     graph = runner.network.graph
     values = observed_values(graph, space)
@@ -151,14 +153,16 @@ def observe(
     images = 0
     for batch in batches:
         wanted = dict.fromkeys((*values, graph.output))
-        found = runner.observe(batch.requires_grad_(), wanted)
+        observed = runner.observe(batch.requires_grad_(), wanted)
         ordered = list(wanted)
-        slopes = torch.autograd.grad(answer(found[graph.output]).sum(), [found[name] for name in ordered])
+        slopes = torch.autograd.grad(
+            answer(observed[graph.output]).sum(), [observed[name] for name in ordered]
+        )
         images += len(batch)
         for name, gradient in zip(ordered, slopes, strict=True):
             if name not in samples:
                 continue
-            flat = by_channel(found[name].detach(), space.axis(name))
+            flat = by_channel(observed[name].detach(), space.axis(name))
             steep = by_channel(gradient, space.axis(name))
             wide = flat.shape[1] > CHANNEL_LIMIT
             _add(first, name, flat.sum(0))
@@ -277,9 +281,9 @@ def unpacked(pairs: Array) -> Array:
 
 def _vector(tensor: Tensor | None, key: str, size: int) -> Array:
     if tensor is None or tensor.shape != (size,):
-        found = "missing" if tensor is None else f"{list(tensor.shape)}"
+        shape = "missing" if tensor is None else f"{list(tensor.shape)}"
         raise IntegrityError(
-            f"The tensor '{key}' of a module is {found}; its trunk asks for [{size}].",
+            f"The tensor '{key}' of a module is {shape}; its trunk needs [{size}].",
             hint="Decompose the parent again, or pull the module again.",
         )
     return tensor.double().numpy()
