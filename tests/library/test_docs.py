@@ -98,7 +98,12 @@ def complaint(words):
 
 
 CONTAINERS = (["podman", "run"], ["podman", "exec"])
-PAGE = pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+PAGE = pytest.mark.parametrize(
+    # What a changelog speaks of may be gone.
+    "path",
+    [path for path in documents() if path.name != "CHANGELOG.md"],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
 
 
 @PAGE
