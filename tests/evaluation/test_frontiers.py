@@ -15,8 +15,8 @@ import modhub
 from modhub.api.frontier import frontier_directory, frontier_page
 from modhub.composition import Budget, compose, parts_of
 from modhub.errors import BudgetError, StorageError
+from modhub.evaluation.evaluate import evaluate
 from modhub.evaluation.frontiers import NOISY_NOTE, Frontier, frontier
-from modhub.evaluation.metrics import evaluate
 from modhub.evaluation.timing import Ratio, side_by_side, time_ratio
 from modhub.reporter import Lines
 from tests.support.digit_parents import digit_modules, digits

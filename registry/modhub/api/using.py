@@ -15,8 +15,10 @@ from modhub.composition import ComposedClassifier
 from modhub.data import ImageSet, open_data
 from modhub.devices import pick_device, torch_defaults
 from modhub.errors import ExportError
-from modhub.evaluation.metrics import Classifier, Evaluation, compare
-from modhub.evaluation.metrics import evaluate as count
+from modhub.evaluation.comparison import compare
+from modhub.evaluation.evaluate import Classifier
+from modhub.evaluation.evaluate import evaluate as count
+from modhub.evaluation.metrics import Evaluation
 from modhub.project.lock import LOCK_NAME, Lock
 from modhub.reporter import SILENT, Reporter
 from modhub.runtimes.export import SUFFIXES, as_raw_batch, export_classifier, natural_size

@@ -17,7 +17,7 @@ from modhub.composition.trunk_plan import decisions, plans
 from modhub.data import ImageSet
 from modhub.devices import CPU
 from modhub.errors import BudgetError, CompositionError
-from modhub.evaluation.metrics import evaluate
+from modhub.evaluation.evaluate import evaluate
 from modhub.evaluation.timing import Ratio, time_ratio
 from modhub.nets import cost, fuse_batch_norm
 from modhub.reporter import SILENT, Reporter
