@@ -97,7 +97,7 @@ def command(
     Example: modhub frontier --data cifar10:data --budgets 0.8,0.6,0.4 -o trade
     """
     from modhub.api.frontier import frontier, frontier_directory
-    from modhub.evaluation.frontiers import BUDGETS, NOISY_NOTE
+    from modhub.evaluation.frontier import BUDGETS, NOISY_NOTE
 
     with frontier_directory(target, force=force) as write:
         result = frontier(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modhub.errors import DataError
-from modhub.evaluation.metrics import Evaluation, Predictions
+from modhub.evaluation.metrics import Evaluation, predictions_of
 
 __all__ = ["Comparison", "compare"]
 
@@ -63,7 +63,7 @@ def compare(before: Evaluation, after: Evaluation) -> Comparison:
     Images predicted alike cancel out: only those that one of the two got right count (a paired comparison).
     Raises `DataError` for evaluations on different images.
     """
-    if len(_predictions(before).targets) != len(_predictions(after).targets):
+    if len(predictions_of(before).targets) != len(predictions_of(after).targets):
         raise DataError("The evaluations are of different images.", hint="Give both the same data.")
 
     def changes(metric: str) -> dict[str, float]:
@@ -99,7 +99,7 @@ def _noise(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
 
 def _top1_shares(evaluation: Evaluation) -> NDArray[np.float64]:
     """(images,): by how much top-1 would fall without the image, to first order (its influence function)."""
-    data = _predictions(evaluation)
+    data = predictions_of(evaluation)
     correct = data.predictions == data.targets
     if evaluation.yes_no is None:
         return np.where(data.targets >= 0, correct - evaluation.top1, 0.0) / evaluation.count
@@ -112,16 +112,8 @@ def _top1_shares(evaluation: Evaluation) -> NDArray[np.float64]:
 
 def _f1_shares(evaluation: Evaluation, label: str) -> NDArray[np.float64]:
     """The same for F1 = 2 hits / (images of the class + predictions of it)."""
-    data, row = _predictions(evaluation), evaluation.labels.index(label)
+    data, row = predictions_of(evaluation), evaluation.labels.index(label)
     members, named = data.targets == row, data.predictions == row
     both = members.astype(np.int64) + named
     share: NDArray[np.float64] = 2 * (members & named) - (evaluation.per_class[label].f1 or 0.0) * both
     return share / max(int(both.sum()), 1)
-
-
-def _predictions(evaluation: Evaluation) -> Predictions:
-    if evaluation.predictions is None:
-        raise DataError(
-            "The evaluation holds no predictions to compare.", hint="Compare what evaluate() returned."
-        )
-    return evaluation.predictions

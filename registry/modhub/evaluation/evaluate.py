@@ -52,8 +52,9 @@ def evaluate(
     device: torch.device | None = None,
     reporter: Reporter = SILENT,
 ) -> Evaluation:
-    """Classify every image whose class is one of the classifier's labels or their `aliases`; a classifier with
-    one label answers yes or no to all images.
+    """Classify every image whose class is one of the classifier's labels or their `aliases`.
+
+    A classifier with one label answers yes or no to all images.
 
     Case and separators are ignored (`Aquarium fish` is `aquarium_fish`) unless they distinguish classes. A
     classifier that is a `Module` is moved to `device`, if given, and gets its images there. One that may

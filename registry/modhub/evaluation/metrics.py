@@ -10,8 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modhub.data import ImageSet
+from modhub.errors import DataError
 
-__all__ = ["ClassScore", "Evaluation", "Predictions", "Rejection", "YesNo", "score", "score_yes_no"]
+__all__ = [
+    "ClassScore",
+    "Evaluation",
+    "Predictions",
+    "Rejection",
+    "YesNo",
+    "predictions_of",
+    "score",
+    "score_yes_no",
+]
 
 _BINS = 15
 
@@ -122,6 +132,15 @@ class Evaluation:
             "rejection": None if self.rejection is None else asdict(self.rejection),
             "yes_no": None if self.yes_no is None else asdict(self.yes_no),
         }
+
+
+def predictions_of(evaluation: Evaluation) -> Predictions:
+    """Raises `DataError` for an evaluation that was not made here."""
+    if evaluation.predictions is None:
+        raise DataError(
+            "The evaluation holds no predictions to compare.", hint="Compare what evaluate() returned."
+        )
+    return evaluation.predictions
 
 
 def score(
