@@ -262,7 +262,7 @@ def test_a_directory_of_two_parents(tmp_path: Path) -> None:
     (tmp_path / "two" / "weights.safetensors").replace(tmp_path / "one" / "weights.safetensors")
     with pytest.raises(IntegrityError, match=r"is not the one that parent\.json describes"):
         load_parent(str(tmp_path / "one"))
-    with pytest.raises(ParentError, match=r"has no weights\.safetensors, so it is no parent"):
+    with pytest.raises(ParentError, match=r"is not a parent: weights\.safetensors is missing"):
         load_parent(str(tmp_path / "two"))
 
 
