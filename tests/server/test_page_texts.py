@@ -272,7 +272,7 @@ def test_all_releases_and_all_of_the_history_can_be_reached(server: Server) -> N
 
 def test_what_is_missing_is_named_with_a_way_on(server: Server) -> None:
     page = read(server, "/lab/versions?revision=v9", 404)
-    assert "“v9” names no release, branch or commit of lab/versions." in page
+    assert "“v9” is not a release, branch or commit of lab/versions." in page
     assert '<a href="/lab/versions">To lab/versions</a>' in page
     page = read(server, "/lab/net/modules/cta", 404)
     assert "There is no module &#39;cta&#39; in lab/net. Nearest: cat." in page

@@ -174,7 +174,7 @@ def test_composing_in_the_browser(server: Server, browser: Any) -> None:
 
 
 def test_logging_in_shows_what_was_hidden(server: Server, browser: Any) -> None:
-    assert "There is no such repository here" in see(browser, server, "/lab/secret-cats")
+    assert "Repository not found" in see(browser, server, "/lab/secret-cats")
     see(browser, server, "/login", "login")
     field = browser.find_element("id", "token")
     field.send_keys("reader-token-0123456789")

@@ -166,8 +166,8 @@ def test_trees_have_pages(server: Server) -> None:
     ("lines", "status", "message"),
     [
         ([], 400, "The commit has no header."),
-        (["x"], 400, "The body is not valid JSON."),
-        ([{"key": "file", "value": {}}], 400, "The first line of a commit is its header."),
+        (["x"], 400, "The request body is not valid JSON."),
+        ([{"key": "file", "value": {}}], 400, "The first line of a commit must be its header."),
         ([{"key": "header", "value": {"summary": ""}}], 400, "The commit has no summary."),
         ([{"key": "header", "value": {"summary": "s", "parentCommit": "x"}}], 400, None),
         (["HEADER", {"key": "what", "value": {}}], 400, "A commit has no lines called 'what'."),
@@ -393,7 +393,7 @@ def test_a_change_that_cannot_be_proposed_leaves_no_pull_request(tmp_path: Path)
 )
 def test_what_the_api_does_not_have_is_no_repository(server: Server, path: str, who: str | None) -> None:
     answer = server.ask("GET", path, who)
-    assert (answer.error, answer.json()["error"]) == ("404", "There is nothing at this address.")
+    assert (answer.error, answer.json()["error"]) == ("404", "No such page or API route.")
 
 
 def test_a_download_that_cannot_be_counted_is_answered(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def look_at_cache(
     `prune_days` is `removed`; None removes nothing. With `dry_run` it is only counted."""
     cache = Cache(root)
     removed = None if prune_days is None else asdict(cache.prune(prune_days * 86_400, dry_run=dry_run))
-    return {"path": str(cache.root), **asdict(cache.held()), "removed": removed, "dry_run": dry_run}
+    return {"path": str(cache.root), **asdict(cache.usage()), "removed": removed, "dry_run": dry_run}
 
 
 def _store(root: Path | None) -> Store:

@@ -34,7 +34,7 @@ def log_in(request: Request) -> Response:
     try:
         session = request.state.sessions.create(fields.get("token", "").strip())
     except AccessError:
-        trouble = "This token opens nothing here. It may be mistyped, expired or revoked."
+        trouble = "Invalid, expired or revoked token."
         return page(request, "login.html", status=401, title="Log in", trouble=trouble, onward=onward)
     response = RedirectResponse(onward or address(request), 303)
     response.set_cookie(
@@ -67,4 +67,4 @@ def _refuse_other_sites(request: Request) -> None:
     origin = request.headers.get("origin")
     # Scheme and host is all that there is in it; behind a proxy the schemes may differ.
     if origin is not None and origin.partition("://")[2] != urlsplit(request.base_url).netloc:
-        raise HTTPError(403, "This form was sent from another site.")
+        raise HTTPError(403, "Cross-site form submissions are refused.")
