@@ -87,7 +87,7 @@ def _composed(directory: Path, budget: Budget | None) -> Pair:
     about = modules.manifest
     labels = [about.parent.labels[row] for row in (3, 5)]
     slim = compose(parts_of(modules, labels), budget=budget)
-    head = Head(modules.statistics["parent.weight"], modules.statistics["parent.bias"])
+    head = Head(modules.shared.parent_weight, modules.shared.parent_bias)
     whole = nn.Sequential(Preprocess(about.input), Runner(head.join(modules.trunk))).eval()
     (report,) = [each.report for each in slim.trunk_passes]
     images = torch.randint(0, 256, (16, 3, about.input.height, about.input.width), dtype=torch.uint8)

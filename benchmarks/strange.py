@@ -29,7 +29,9 @@ def energy_and_distance(world: World, name: str) -> Callable[[Tensor], Tensor]:
     space, value = channel_space(modules.trunk), modules.trunk.graph.output
     moments = []
     for module in modules.modules:
-        found = read_statistics(module.tensors, modules.statistics, modules.trunk.graph, space)
+        found = read_statistics(
+            module.parsed.statistics, modules.shared.correlations, modules.trunk.graph, space
+        )
         if found is not None:
             moments.append(found.moments[value])
     every = np.ones(len(moments[0].mean), np.bool_)

@@ -141,13 +141,13 @@ def _known(
     space, value = channel_space(modules.trunk), modules.trunk.graph.output
     moments = []
     for label in labels:
-        tensors = modules.module(label).tensors
-        statistics = read_statistics(tensors, modules.statistics, modules.trunk.graph, space)
+        stored = modules.module(label).parsed.statistics
+        statistics = read_statistics(stored, modules.shared.correlations, modules.trunk.graph, space)
         if statistics is None:
             raise SystemExit(f"The modules of {name} carry no statistics.")
         moments.append(statistics.moments[value])
-    head = modules.statistics
-    rows = head["parent.weight"].double().numpy(), head["parent.bias"].double().numpy()
+    head = modules.shared
+    rows = head.parent_weight.double().numpy(), head.parent_bias.double().numpy()
     return moments, rows, [modules.manifest.parent.labels.index(label) for label in labels]
 
 

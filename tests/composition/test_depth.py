@@ -31,10 +31,10 @@ from modhub.nets import (
     slice_network,
     without_constants,
 )
-from modhub.pruning.baselines import random_removal
+from modhub.pruning.baselines import random_order
 from modhub.pruning.compensation import cut
 from modhub.pruning.depth import branch_order, evenly
-from modhub.pruning.order import Removal, mask_after, removal_order, slot_costs
+from modhub.pruning.order import PruningOrder, mask_after, pruning_order, slot_costs
 from tests.nets.test_branches import trunk_of
 from tests.support.digit_parents import INPUT, digits
 
@@ -143,13 +143,11 @@ def test_the_idle_branch_goes_first() -> None:
     plan = deep_plan()
     images = Preprocess(INPUT)(next(digits("13").batches(60))[0])
 
-    def answers(asked: Tensor, network: Network) -> Tensor:
+    def margins(network: Network) -> Tensor:
         with torch.inference_mode():
-            return plan.whole.heads[0].margins(Runner(network)(asked))
+            return plan.whole.heads[0].margins(Runner(network)(images))
 
-    order = branch_order(
-        plan.whole.trunk.network, images, lambda asked: lambda network: answers(asked, network)
-    )
+    order = branch_order(plan.whole.trunk.network, images, margins)
     sums = [branch.sum for branch in plan.space.branches]
     assert len(sums) == BLOCKS
     assert sorted(order) == sorted(sums)
@@ -188,13 +186,13 @@ def test_without_residual_branches_channels_save_the_time() -> None:
     network = fuse_batch_norm(trunk_of("vgg_bn"))
     space = channel_space(network)
     assert not space.branches
-    removal = random_removal(space, 0, branches=True)
+    order = random_order(space, 0, branches=True)
     whole = cost(network)
     limit = 1 - 0.5 * whole.flops / whole.time
-    mask = mask_within(network, space, removal, Budget(time=limit))
+    mask = mask_within(network, space, order, Budget(time=limit))
     assert Price.of(slice_network(network, mask, space=space), network).time <= limit
     with pytest.raises(BudgetError, match="meets time="):
-        mask_within(network, space, removal, Budget(time=0.9 * (1 - whole.flops / whole.time)))
+        mask_within(network, space, order, Budget(time=0.9 * (1 - whole.flops / whole.time)))
 
 
 def test_what_is_left_of_a_branch_is_its_mean() -> None:
@@ -234,10 +232,10 @@ def test_the_order_ends_with_every_branch_gone() -> None:
     plan = deep_plan()
     statistics = plan.statistics
     assert statistics is not None
-    removal = removal_order(statistics, plan.space, slot_costs(plan.trunk, plan.space), branches=True)
+    order = pruning_order(statistics, plan.space, slot_costs(plan.trunk, plan.space), branches=True)
     every = sorted(int(slot) for branch in plan.space.branches for slot in branch.slots)
-    assert set(every) <= set(removal.slots.tolist())
-    last = mask_after(removal, len(removal.slots), plan.space)
+    assert set(every) <= set(order.slots.tolist())
+    last = mask_after(order, len(order.slots), plan.space)
     assert len(plan.space.gone(last)) == BLOCKS
 
 
@@ -246,11 +244,11 @@ def test_no_half_of_a_bottleneck_is_left(multiple: int) -> None:
     trunk = trunk_of("wide_resnet")
     space = channel_space(trunk)
     draw = np.random.default_rng(0)
-    order = draw.permutation(np.concatenate([branch.slots for branch in space.branches]))
-    removal = Removal(order, np.arange(len(order), dtype=np.float64))
+    slots = draw.permutation(np.concatenate([branch.slots for branch in space.branches]))
+    order = PruningOrder(slots, np.arange(len(slots), dtype=np.float64))
     before = space.full_mask()
-    for count in range(0, len(order) + 1, 3):
-        mask = mask_after(removal, count, space, multiple)
+    for count in range(0, len(slots) + 1, 3):
+        mask = mask_after(order, count, space, multiple)
         for branch in space.branches:
             left = {bool(mask[group.slots].any()) for group in space.groups_of(branch)}
             assert len(left) == 1

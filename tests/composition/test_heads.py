@@ -19,7 +19,7 @@ from modhub.api.composing import compose_project, parts_of_lock
 from modhub.api.projects import add_modules, create_project, lock_project
 from modhub.api.sharing import push
 from modhub.artifact.modules import ModuleSet
-from modhub.calibration.one_against_rest import channelled_head
+from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.catalog.catalog import Catalog
 from modhub.composition import Budget, ComposedClassifier, Part, compose, parts_of
 from modhub.composition.head_density import densities
@@ -32,8 +32,8 @@ from modhub.errors import IntegrityError
 from modhub.evaluation.metrics import evaluate
 from modhub.hub import open_hub
 from modhub.hub.directory import DirectoryHub
-from modhub.nets import Runner
-from modhub.pruning.statistics import Moments, margins
+from modhub.nets import Runner, head_logits
+from modhub.pruning.statistics import Moments
 from modhub.refs import RepositoryId
 from tests.support.digit_parents import INPUT, OPTIONS, digit_modules, digit_parent, digits, pixels_of
 
@@ -247,7 +247,7 @@ def test_classes_of_one_parent_keep_its_order_behind_any_tail(
     weight, bias = torch.randn(labels, 6, generator=draw), torch.randn(labels, generator=draw)
     features = torch.randn((20, 6, 3, 3) if tail else (20, 6), generator=draw)
     rows = list(range(min(composed, labels)))
-    pairs = [channelled_head(weight, bias, row) for row in rows]
+    pairs = [one_against_rest_head(weight, bias, row) for row in rows]
     head = JoinedHead(
         HeadTensors(
             rows=torch.stack([weights[0] for weights, _ in pairs]),
@@ -259,7 +259,7 @@ def test_classes_of_one_parent_keep_its_order_behind_any_tail(
         ),
         tail,
     )
-    logits, found = margins(features, weight, bias, tail)[:, rows], head.margins(features)
+    logits, found = head_logits(features, weight, bias, tail)[:, rows], head.margins(features)
     scale = labels / (labels - 1) if not tail else 1.0
     expected = scale * (logits - logits[:, :1])
     assert torch.allclose(found - found[:, :1], expected, atol=1e-4)

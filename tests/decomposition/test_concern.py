@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from modhub.artifact import read_artifact, write_artifact
 from modhub.artifact.modules import Decomposition
-from modhub.artifact.positions import position_masks, position_tensors, unite_positions
+from modhub.artifact.tensors import unite_positions
 from modhub.composition import compose, parts_of
 from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
@@ -253,13 +253,6 @@ def test_position_masks_unite_where_any_module_lives() -> None:
     assert unite_positions([]) == {}
 
 
-def test_position_masks_survive_as_tensors() -> None:
-    masks = {"relu": torch.tensor([[[True, False]]]), "whole": torch.ones(2).bool()}
-    tensors = position_tensors(masks)
-    assert {name: tensor.dtype for name, tensor in tensors.items()} == {"position_mask.relu": torch.uint8}
-    assert torch.equal(position_masks({**tensors, "mask": torch.ones(1)})["relu"], masks["relu"])
-
-
 @pytest.mark.parametrize("published", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_composes(parent: Parent, tmp_path: Path, variant: str, published: bool) -> None:
@@ -271,7 +264,7 @@ def test_every_variant_composes(parent: Parent, tmp_path: Path, variant: str, pu
     images = pictures(3, seed=1)
     with torch.inference_mode():
         scores = torch.cat([classifier(pixels) for pixels, _ in images.batches(100)])
-    trunk = mask_positions(parent.trunk, unite_positions([position_masks(m.tensors) for m in found.modules]))
+    trunk = mask_positions(parent.trunk, unite_positions([m.parsed.position_masks for m in found.modules]))
     space = channel_space(parent.trunk)
     united = space.union([m.tensors["mask"].bool().numpy() for m in found.modules])
     features = run(slice_network(trunk, united), images)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
-import sys
 
 import numpy as np
 import pytest
@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import modhub
-from modhub.calibration.calibrator import fit_bars, fit_temperature, platt
-from modhub.calibration.one_against_rest import channelled_head
+from modhub.calibration.margins import margin_head
+from modhub.calibration.one_against_rest import one_against_rest_head, platt
+from modhub.calibration.temperature import fit_temperature
+from modhub.calibration.thresholds import fit_thresholds
 from modhub.composition import Budget, compose, parts_of
 from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
@@ -21,15 +23,14 @@ from modhub.errors import DataError, IntegrityError, ParentError, RefError
 from modhub.manifest import InputSpec
 from modhub.nets import Runner, channel_space, fuse_batch_norm
 from modhub.pruning.compensation import affine_map, cut
-from modhub.pruning.order import mask_after, removal_order, slot_costs
+from modhub.pruning.order import mask_after, pruning_order, slot_costs
 from modhub.pruning.statistics import (
     ClassStatistics,
     Moments,
-    channelled_margin,
     observe,
     pool,
     read_statistics,
-    statistics_tensors,
+    stored_statistics,
 )
 from tests.support.digit_parents import INPUT, OPTIONS, digit_modules, digit_parent, digits, pixels_of
 from tests.support.pico import PicoNet, pico_network
@@ -192,7 +193,7 @@ def _statistics(batches: int = 1) -> tuple[ClassStatistics, Parent]:
         Runner(parent.trunk),
         (Preprocess(INPUT)(pixels) for pixels, _ in own.batches(60 // batches)),
         space,
-        channelled_margin(channelled_head(parent.head.weight, parent.head.bias, 3)),
+        margin_head(one_against_rest_head(parent.head.weight, parent.head.bias, 3)),
     )
     return found, parent
 
@@ -208,17 +209,24 @@ def test_statistics_do_not_depend_on_the_batches() -> None:
 def test_statistics_are_read_as_they_were_written() -> None:
     statistics, parent = _statistics()
     graph, space = parent.trunk.graph, channel_space(parent.trunk)
-    tensors = statistics_tensors(statistics, correlations=True)
-    found = read_statistics(tensors, {}, graph, space)
+    stored = stored_statistics(statistics, correlations=True)
+    found = read_statistics(stored, {}, graph, space)
     assert found is not None
     for name, moments in statistics.moments.items():
         scale = float(moments.variance.max())
         np.testing.assert_allclose(found.moments[name].mean, moments.mean, rtol=1e-6)
         np.testing.assert_allclose(found.moments[name].covariance, moments.covariance, atol=2e-3 * scale)
     assert read_statistics({}, {}, graph, space) is None
-    broken = {**tensors, next(key for key in tensors if key.endswith("mean")): torch.zeros(1)}
-    with pytest.raises(IntegrityError, match="of a module is "):
-        read_statistics(broken, {}, graph, space)
+    name = next(iter(stored))
+    channels = len(space.of(name))
+    for part, words in (("mean", torch.zeros(1)), ("sensitivity", None)):
+        broken = {**stored, name: dataclasses.replace(stored[name], **{part: words})}
+        found = "missing" if words is None else "[1]"
+        with pytest.raises(IntegrityError) as caught:
+            read_statistics(broken, {}, graph, space)
+        assert caught.value.message == (
+            f"The tensor 'statistics.{name}.{part}' of a module is {found}; its trunk asks for [{channels}]."
+        )
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4))
@@ -249,9 +257,9 @@ def test_a_channel_that_is_a_map_of_others_is_found_again(seed: int) -> None:
 def test_redundant_channels_go_first_and_prefixes_are_nested() -> None:
     statistics, parent = _statistics()
     space = channel_space(parent.trunk)
-    removal = removal_order(statistics, space, slot_costs(parent.trunk, space))
-    assert len(set(removal.slots.tolist())) == len(removal.slots)
-    masks = [mask_after(removal, count, space) for count in range(len(removal.slots) + 1)]
+    order = pruning_order(statistics, space, slot_costs(parent.trunk, space))
+    assert len(set(order.slots.tolist())) == len(order.slots)
+    masks = [mask_after(order, count, space) for count in range(len(order.slots) + 1)]
     for more, fewer in itertools.pairwise(masks):
         assert (more | fewer == more).all()
     for group in space.groups:
@@ -261,22 +269,21 @@ def test_redundant_channels_go_first_and_prefixes_are_nested() -> None:
 def test_channels_of_which_nothing_is_known_go_for_nothing() -> None:
     statistics, parent = _statistics()
     space = channel_space(parent.trunk)
-    removal = removal_order(ClassStatistics({}, {}), space, np.ones(space.slots))
-    assert len(removal.slots) == len(removal_order(statistics, space, np.ones(space.slots)).slots)
-    assert not removal.price.any()
+    order = pruning_order(ClassStatistics({}, {}), space, np.ones(space.slots))
+    assert len(order.slots) == len(pruning_order(statistics, space, np.ones(space.slots)).slots)
+    assert not order.saliency.any()
 
 
 @pytest.mark.parametrize("block", [1, 3, 64])
-def test_the_order_is_that_of_plain_elimination(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_is_that_of_plain_elimination(block: int) -> None:
     """Slot by slot as the paper on optimal brain surgeons does it: the one whose best linear guess from those
     that stay costs the margin least goes, and what was asked of it is asked of them."""
-    monkeypatch.setattr(sys.modules[removal_order.__module__], "_BLOCK", block)
     statistics, parent = _statistics()
     space = channel_space(parent.trunk)
-    removal = removal_order(statistics, space, np.ones(space.slots))
+    order = pruning_order(statistics, space, np.ones(space.slots), block=block)
     compared = 0
     for group in (each for each in space.groups if each.cuttable and each.size > 1):
-        found = [slot for slot in removal.slots if group.start <= slot < group.start + group.size]
+        found = [slot for slot in order.slots if group.start <= slot < group.start + group.size]
         left, forms = list(range(group.start, group.start + group.size)), {}
         for name, moments in statistics.moments.items():
             channels = np.flatnonzero(np.isin(space.of(name), left))
@@ -308,8 +315,8 @@ def test_the_order_is_that_of_plain_elimination(block: int, monkeypatch: pytest.
 def test_compensation_beats_zeroing() -> None:
     statistics, parent = _statistics()
     space = channel_space(parent.trunk)
-    removal = removal_order(statistics, space, slot_costs(parent.trunk, space))
-    mask = mask_after(removal, len(removal.slots) // 3, space)
+    order = pruning_order(statistics, space, slot_costs(parent.trunk, space))
+    mask = mask_after(order, len(order.slots) // 3, space)
     images = digits("012345")
     own = Preprocess(INPUT)(next(images.subset(np.flatnonzero(images.targets == 3)[60:90]).batches(30))[0])
     rows = parent.head.weight, parent.head.bias
@@ -325,25 +332,25 @@ def test_compensation_beats_zeroing() -> None:
 
 @settings(max_examples=30)
 @given(seed=st.integers(0, 99), sizes=st.lists(st.integers(40, 400), min_size=2, max_size=4))
-def test_bars_let_ninety_five_of_a_hundred_images_pass(seed: int, sizes: list[int]) -> None:
+def test_thresholds_let_ninety_five_of_a_hundred_images_pass(seed: int, sizes: list[int]) -> None:
     draw = np.random.default_rng(seed)
     targets = np.repeat(np.arange(len(sizes)), sizes)
     margins = draw.normal(0, 1, (len(targets), len(sizes)))
     margins[np.arange(len(targets)), targets] += 2 + targets
     weights = draw.uniform(0.5, 1.5, len(targets))
     own, largest = margins[np.arange(len(targets)), targets], margins.max(1)
-    bars = fit_bars(own, largest, targets, weights)
-    for bar, values in ((bars.one, own), (bars.all, largest)):
+    thresholds = fit_thresholds(own, largest, targets, weights)
+    for threshold, values in ((thresholds.alone, own), (thresholds.together, largest)):
         passing = [
-            np.average(values[targets == row] >= bar, weights=weights[targets == row])
+            np.average(values[targets == row] >= threshold, weights=weights[targets == row])
             for row in range(len(sizes))
         ]
         # However many images a class has, all classes count the same.
         assert np.mean(passing) == pytest.approx(0.95, abs=0.02)
-    assert bars.all >= bars.one
+    assert thresholds.together >= thresholds.alone
 
 
-def test_all_classes_of_a_parent_share_their_bars() -> None:
+def test_all_classes_of_a_parent_share_their_thresholds() -> None:
     numbers = [module.manifest.calibration.parameters for module in digit_modules().modules]
     for name in ("threshold", "threshold_all"):
         margins = [each["margin_mean"] + each[name] * each["margin_std"] for each in numbers]

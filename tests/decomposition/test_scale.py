@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from modhub.artifact.modules import Decomposition
-from modhub.calibration.one_against_rest import channelled_head
+from modhub.artifact.tensors import ModuleTensors, TrunkTensors
+from modhub.calibration.margins import margin_head
+from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.data.augment import augmented, mirrored
 from modhub.data.disk_tensor import Rows
 from modhub.data.preprocessing import Preprocess
@@ -19,10 +21,9 @@ from modhub.devices import peak_memory, pick_device
 from modhub.errors import DeviceError
 from modhub.nets import Head, Runner, channel_space, import_module
 from modhub.pruning import moments as gathering
-from modhub.pruning.moments import Observer, chunks_of, correlation_numbers
-from modhub.pruning.order import QuickOrder, order_work, removal_order, slot_costs
+from modhub.pruning.moments import StreamingMoments, chunks_of, correlation_numbers
+from modhub.pruning.order import QuickOrder, order_work, pruning_order, slot_costs
 from modhub.pruning.statistics import (
-    channelled_margin,
     observe,
     observed_values,
     pooled_statistics,
@@ -35,14 +36,14 @@ from tests.support.digit_parents import INPUT, digit_parent, digits
 OPTIONS = DecomposeOptions(fit_images=40, calibration_images=20)
 
 
-def observer(parent: Parent, *, own: bool, batch: int = 50) -> Observer:
-    return Observer(
+def streaming(parent: Parent, *, per_class: bool, batch: int = 50) -> StreamingMoments:
+    return StreamingMoments(
         Runner(parent.trunk),
         parent.head,
         channel_space(parent.trunk),
         digits("012345").sample(60, 0),
         Preprocess(INPUT),
-        own=own,
+        per_class=per_class,
         batch=batch,
         device=torch.device("cpu"),
         workers=Workers(),
@@ -77,7 +78,7 @@ def test_a_class_observed_among_others_is_as_if_alone(
     parent: Parent, batch: int, tail: tuple[str, ...]
 ) -> None:
     space = channel_space(parent.trunk)
-    together = observer(parent, own=True, batch=batch)
+    together = streaming(parent, per_class=True, batch=batch)
     together.head = Head(parent.head.weight, parent.head.bias, tail)
     for row, found in zip([4, 1, 3], together.observe([4, 1, 3]), strict=True):
         own = together.images.subset(np.flatnonzero(together.images.targets == row))
@@ -85,7 +86,7 @@ def test_a_class_observed_among_others_is_as_if_alone(
             Runner(parent.trunk),
             (Preprocess(INPUT)(pixels) for pixels, _ in own.batches(20)),
             space,
-            channelled_margin(channelled_head(parent.head.weight, parent.head.bias, row), tail),
+            margin_head(one_against_rest_head(parent.head.weight, parent.head.bias, row), tail),
         )
         for name, moments in alone.moments.items():
             np.testing.assert_allclose(found.moments[name].mean, moments.mean, rtol=1e-5, atol=1e-6)
@@ -100,7 +101,7 @@ def test_pooled_while_streaming_is_pooled_afterwards(
     parent: Parent, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gathering, "CHANNEL_LIMIT", limit)
-    kept, streamed = observer(parent, own=True), observer(parent, own=False)
+    kept, streamed = streaming(parent, per_class=True), streaming(parent, per_class=False)
     whole = pooled_statistics([*kept.observe([0, 1, 2]), *kept.observe([3, 4, 5])])
     found = [*streamed.observe([0, 1, 2]), *streamed.observe([3, 4, 5])]
     assert all(each.covariance.ndim == 1 for one in found for each in one.moments.values())
@@ -133,7 +134,9 @@ def test_classes_choose_with_the_statistics_that_composers_read(
     space = channel_space(parent.trunk)
     for row, draft in enumerate(done.modules):
         assert not any(key.endswith("correlation") for key in draft.tensors)
-        read = read_statistics(draft.tensors, done.statistics, parent.trunk.graph, space)
+        stored = ModuleTensors.from_dict(draft.tensors).statistics
+        pooled = TrunkTensors.from_dict(done.statistics).correlations
+        read = read_statistics(stored, pooled, parent.trunk.graph, space)
         for name, moments in read.moments.items():
             np.testing.assert_array_equal(seen[row].moments[name].covariance, moments.covariance)
             np.testing.assert_array_equal(seen[row].moments[name].mean, moments.mean)
@@ -164,9 +167,9 @@ def test_classes_that_are_not_examined_pay_the_same_price(
     assert max(sizes[1], sizes[3], sizes[4]) < 1, "they lose channels too"
 
 
-def test_quick_orders_are_first_charges(parent: Parent) -> None:
+def test_quick_orders_are_initial_saliencies(parent: Parent) -> None:
     space = channel_space(parent.trunk)
-    (found,) = observer(parent, own=True).observe([2])
+    (found,) = streaming(parent, per_class=True).observe([2])
     costs = slot_costs(parent.trunk, space)
     deviations = {name: np.sqrt(each.variance) for name, each in found.moments.items()}
     correlations = {
@@ -174,10 +177,10 @@ def test_quick_orders_are_first_charges(parent: Parent) -> None:
         for name, each in found.moments.items()
     }
     quick = QuickOrder(correlations, space, costs).order(deviations, found.sensitivity)
-    exact = removal_order(found, space, costs)
+    exact = pruning_order(found, space, costs)
     assert sorted(quick.slots) == sorted(quick.slots.tolist())
     assert len(quick.slots) == len(exact.slots)
-    assert (np.diff(quick.price) >= 0).all()
+    assert (np.diff(quick.saliency) >= 0).all()
     # What goes first of all is the same channel, whichever way: nothing has been removed before it.
     first = len(exact.slots) // 4
     assert len(set(quick.slots[:first]) & set(exact.slots[:first])) >= first // 2
@@ -217,7 +220,7 @@ def test_channels_may_stand_last() -> None:
         torch.manual_seed(0)
         network = import_module(ChannelsLast().eval(), (1, 8, 8))
     parent = Parent.of(network, name="last", architecture="last", labels=tuple("012345"), input=INPUT)
-    (found,) = observer(parent, own=True).observe([1])
+    (found,) = streaming(parent, per_class=True).observe([1])
     assert {len(each.mean) for each in found.moments.values()} == {7, 9}
     done = decompose(parent, digits("012345"), options=OPTIONS)
     assert len(done.modules) == 6

@@ -1,6 +1,8 @@
 """Imports run downhill, and what needs no torch runs without it."""
 
 import ast
+import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -19,9 +21,9 @@ LIBRARY = ROOT / "registry" / "modhub"
 GROUND = ["__version__", "errors", "formatting", "files", "refs", "reporter", "images", "schemas"]
 GROUND += ["integrity", "devices", "workers"]
 PAPER = ["manifest", "store", "hub", "catalog", "project"]
-TENSOR = ["nets", "data", "artifact", "parents", "pruning", "calibration", "decomposition", "composition"]
+TENSOR = ["nets", "data", "artifact", "parents", "calibration", "pruning", "decomposition", "composition"]
 TENSOR += ["runtimes", "evaluation"]
-ROOMS = [*GROUND, "manifest", "nets", "data", "store", "hub", "parents", "artifact", "pruning", "calibration"]
+ROOMS = [*GROUND, "manifest", "nets", "data", "store", "hub", "parents", "artifact", "calibration", "pruning"]
 ROOMS += ["catalog", "decomposition", "composition", "project", "runtimes", "evaluation"]
 ROOMS += ["server.errors", "server.auth", "server.http", "server.protocol", "server.web", "server", "api"]
 ROOMS += ["", "demo", "decompose"]
@@ -36,17 +38,32 @@ def module_of(path: Path) -> str:
     return ".".join(path.relative_to(LIBRARY).with_suffix("").parts).removesuffix("__init__").rstrip(".")
 
 
-def imports_of(path: Path) -> set[str]:
-    """Modules and packages that the file imports, inside functions too."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imports_of(source: str) -> set[str]:
+    """Modules and packages that the source imports, inside functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module == "modhub":
-            found |= {f"modhub.{alias.name}" for alias in node.names}
+            names |= {f"modhub.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return found
+            names.add(node.module)
+    return names
+
+
+def violations(module: str, source: str) -> list[str]:
+    """What the imports of a module of the library do that they may not."""
+    room, imported = room_of(module), imports_of(source)
+    rooms = {room_of(name.removeprefix("modhub.")) for name in imported if name.startswith("modhub.")}
+    packages = {name.partition(".")[0] for name in imported}
+    uphill = rooms - {*ROOMS[: ROOMS.index(room) + 1]}
+    sentences = [f"{module} imports {above} uphill" for above in sorted(uphill)]
+    outside = packages & {"modhub_cli", "click", "rich"}
+    if room in PAPER:
+        outside |= rooms & {*TENSOR} | packages & {"torch", "torchvision"}
+    if room in TENSOR:
+        outside |= rooms & {*PAPER} - {"manifest"}
+    return sentences + [f"{module} must not know {name}" for name in sorted(outside)]
 
 
 FILES = sorted(LIBRARY.rglob("*.py"))
@@ -54,16 +71,28 @@ FILES = sorted(LIBRARY.rglob("*.py"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(LIBRARY)))
 def test_imports_run_downhill(path):
-    room, imported = room_of(module_of(path)), imports_of(path)
-    inside = {room_of(name.removeprefix("modhub.")) for name in imported if name.startswith("modhub.")}
-    assert inside <= {*ROOMS[: ROOMS.index(room) + 1]}, f"{room} imports uphill"
-    packages = {name.partition(".")[0] for name in imported}
-    assert not packages & {"modhub_cli", "click", "rich"}, "they belong to the command line"
-    if room in PAPER:
-        assert not inside & {*TENSOR}, "manifests, hubs and the resolver work without networks"
-        assert not packages & {"torch", "torchvision"}
-    if room in TENSOR:
-        assert not inside & {*PAPER} - {"manifest"}, "networks know no hub"
+    assert violations(module_of(path), path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "sentences"),
+    [
+        ("nets.graph", "from modhub.errors import RefError\nfrom modhub.nets import runner", []),
+        ("errors", "import modhub.refs", ["errors imports refs uphill"]),
+        ("composition.heads", "from modhub.api import using", ["composition.heads imports api uphill"]),
+        (
+            "composition.heads",
+            "def fit():\n    from modhub import project",
+            ["composition.heads imports project uphill", "composition.heads must not know project"],
+        ),
+        ("catalog.search", "import torch.nn", ["catalog.search must not know torch"]),
+        ("catalog.search", "import modhub.nets.graph", ["catalog.search must not know nets"]),
+        ("decomposition.relevance", "import modhub.hub", ["decomposition.relevance must not know hub"]),
+        ("api.sharing", "import click, modhub.hub", ["api.sharing must not know click"]),
+    ],
+)
+def test_the_rule_sees_what_breaks_it(module, source, sentences):
+    assert violations(module, source) == sentences
 
 
 @pytest.mark.parametrize(
@@ -77,7 +106,7 @@ def test_these_packages_have_one_user(package, files):
     users = {
         path.relative_to(LIBRARY).as_posix()
         for path in FILES
-        if package in {name.partition(".")[0] for name in imports_of(path)}
+        if package in {name.partition(".")[0] for name in imports_of(path.read_text(encoding="utf-8"))}
     }
     assert users == files
 
@@ -118,20 +147,41 @@ def test_only_the_command_line_prints():
         assert not calls, f"{path} prints"
 
 
-def test_exported_names_are_sorted_and_exist():
-    for path in FILES:
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if (
-                isinstance(node, ast.Assign)
-                and isinstance(node.targets[0], ast.Name)
-                and node.targets[0].id == "__all__"
-            ):
-                names = ast.literal_eval(node.value)
-                # as ruff sorts them: CONSTANTS, Classes, then the rest
-                assert sorted(names) == sorted(set(names)), f"{path} exports a name twice"
-    for name in modhub.__all__:
-        assert getattr(modhub, name) is not None
-        assert name in dir(modhub)
+def sorted_as_ruff_does(names):
+    """CONSTANTS, then Classes, then the rest, each without doubles and with numbers in their order."""
+
+    def key(name):
+        rank = 0 if name.isupper() else 1 if name[0].isupper() else 2
+        return rank, [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+    return sorted(set(names), key=key)
+
+
+def exports_of(source):
+    for node in ast.parse(source).body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
+            return ast.literal_eval(node.value)
+    return []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(LIBRARY)))
+def test_exported_names_are_sorted_and_exist(path):
+    names = exports_of(path.read_text(encoding="utf-8"))
+    assert names == sorted_as_ruff_does(names)
+    if names:
+        module = importlib.import_module(f"modhub.{module_of(path)}".rstrip("."))
+        assert [name for name in names if not hasattr(module, name)] == []
+
+
+def test_the_order_of_exported_names_can_be_wrong():
+    names = ["LIMIT", "Fields", "Graph", "read", "read_2", "read_10", "write"]
+    assert sorted_as_ruff_does(reversed(names)) == names
+    assert exports_of('__all__ = ["b", "a", "a"]') != sorted_as_ruff_does(["b", "a", "a"])
+
+
+def test_what_modhub_exports_is_listed_by_dir():
+    assert {*modhub.__all__} <= {*dir(modhub)}
 
 
 def test_functions_are_not_packages():

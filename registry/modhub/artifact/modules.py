@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from safetensors.torch import save
 
+from modhub.artifact.tensors import ModuleTensors, TrunkTensors
 from modhub.manifest import (
     Calibration,
     Measurement,
@@ -50,9 +51,7 @@ class Decomposition:
 class ClassModule:
     """One class of one parent: its manifest and the tensors of its `module.safetensors`.
 
-    Every module has `mask` uint8 (slots,), 1 where the trunk's channel slot is kept; `head.weight`
-    (2, features) and `head.bias` (2,): row 0 answers for the class, row 1 for all others, and the margin is
-    their difference. What else there is depends on the method; see docs/formats.md.
+    `tensors` are by key, as in the file; `parsed` has them by meaning.
     """
 
     manifest: ModuleManifest
@@ -62,6 +61,12 @@ class ClassModule:
     def label(self) -> str:
         """The class it answers for."""
         return self.manifest.label
+
+    @property
+    def parsed(self) -> ModuleTensors:
+        """The tensors by meaning. Raises `IntegrityError` when mask or head are missing."""
+        place = f"The module '{self.label}' of '{self.manifest.parent.name}'"
+        return ModuleTensors.from_dict(self.tensors, place)
 
     def __repr__(self) -> str:
         return f"<ClassModule {self.label!r} of {self.manifest.parent.name!r}>"
@@ -75,6 +80,11 @@ class ModuleSet:
     trunk: Network
     statistics: Mapping[str, torch.Tensor]
     modules: tuple[ClassModule, ...]
+
+    @property
+    def shared(self) -> TrunkTensors:
+        """The trunk's `statistics` by meaning."""
+        return TrunkTensors.from_dict(self.statistics)
 
     def module(self, name: str) -> ClassModule:
         """The module that answers to `name`. Raises `NotFoundError` with the nearest names."""

@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-import torch
 from torch import Tensor
 
 from modhub.artifact.modules import ClassModule, ModuleSet
-from modhub.artifact.positions import POSITION_MASK
 from modhub.artifact.tensor_file import parse_tensors
+from modhub.artifact.tensors import TensorType, required_tensors
 from modhub.errors import IntegrityError, ManifestError, hinting
 from modhub.files import confined, parse_json
 from modhub.manifest import (
@@ -130,42 +129,23 @@ def _read_module(
     manifest = ModuleManifest.from_bytes(_content(entry.manifest, locate), entry.manifest.path)
     whole.check(entry, manifest)
     tensors = parse_tensors(_content(entry.tensors, locate), entry.tensors.path)
-    _check_tensors(tensors, trunk, slots, manifest.trunk.features, entry.tensors.path)
+    _check_tensors(tensors, trunk.graph, slots, entry.tensors.path)
     return ClassModule(manifest, tensors)
 
 
-def _check_tensors(tensors: dict[str, Tensor], trunk: Network, slots: int, features: int, place: str) -> None:
-    wanted: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
-        "mask": (torch.uint8, (slots,)),
-        "head.weight": (torch.float32, (2, features)),
-        "head.bias": (torch.float32, (2,)),
-    }
-    if "relevance" in tensors:
-        wanted["relevance"] = (torch.float16, (slots,))
-    for name in tensors:
-        if name.startswith(POSITION_MASK):
-            value = name.removeprefix(POSITION_MASK)
-            if value not in trunk.graph.shapes:
-                raise IntegrityError(
-                    f"The tensor '{name}' in {place} speaks of no value of its trunk.",
-                    hint=AGAIN,
-                )
-            wanted[name] = (torch.uint8, tuple(trunk.graph.shapes[value]))
-    for name, (dtype, shape) in wanted.items():
-        tensor = tensors.get(name)
-        if tensor is None:
-            raise IntegrityError(f"{place} lacks the tensor '{name}'.", hint=AGAIN)
-        if tensor.dtype != dtype or tuple(tensor.shape) != shape:
+def _check_tensors(tensors: dict[str, Tensor], graph: Graph, slots: int, place: str) -> None:
+    for name, required in required_tensors(tensors, graph, slots).items():
+        if required is None:
             raise IntegrityError(
-                f"The tensor '{name}' in {place} is {_described(tensor.dtype, tensor.shape)}; its trunk asks "
-                f"for {_described(dtype, shape)}.",
-                hint=AGAIN,
+                f"The tensor '{name}' in {place} speaks of no value of its trunk.", hint=AGAIN
+            )
+        if name not in tensors:
+            raise IntegrityError(f"{place} lacks the tensor '{name}'.", hint=AGAIN)
+        if (found := TensorType.of(tensors[name])) != required:
+            raise IntegrityError(
+                f"The tensor '{name}' in {place} is {found}; its trunk asks for {required}.", hint=AGAIN
             )
 
 
 def _content(info: FileInfo, locate: Locate) -> bytes:
     return info.read(locate(info), f"'{info.path}'", hint=AGAIN)
-
-
-def _described(dtype: torch.dtype, shape: Sequence[int]) -> str:
-    return f"{str(dtype).removeprefix('torch.')} {list(shape)}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from modhub.errors import BudgetError
 from modhub.nets import ChannelSpace, Mask, Network, cost, slice_network, without_constants
-from modhub.pruning.order import Removal, mask_after
+from modhub.pruning.order import PruningOrder, mask_after
 
 __all__ = ["KINDS", "Budget", "Price", "mask_within"]
 
@@ -70,7 +70,7 @@ class Price:
         return all(limit is None or own <= limit for own, limit in limits)
 
 
-def mask_within(trunk: Network, space: ChannelSpace, removal: Removal, budget: Budget) -> Mask:
+def mask_within(trunk: Network, space: ChannelSpace, removal: PruningOrder, budget: Budget) -> Mask:
     """The mask that removes the shortest prefix of the order that meets `budget`'s flops, params and time.
 
     A prefix for a larger budget is a prefix of that for a smaller one, so more budget never drops a channel

@@ -81,10 +81,11 @@ def worlds(heads: Sequence[Sequence[Part]], mask: Mask) -> list[Density | None]:
     for head in heads:
         found.append([])
         for part in head:
-            statistics = read_statistics(part.module.tensors, part.statistics, graph, space)
+            stored = part.tensors.statistics
+            statistics = read_statistics(stored, part.shared.correlations, graph, space)
             if statistics is None or (layout < 0).any():
                 return nothing
-            own = own and f"statistics.{value}.correlation" in part.module.tensors
+            own = own and stored[value].correlation is not None
             found[-1].append(statistics.moments[value])
     return [*densities(found, mask[layout], own=own)]
 

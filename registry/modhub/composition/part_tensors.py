@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from modhub.calibration.calibrator import BY_MARGIN, BY_ODDS
+from modhub.calibration.margins import margin_rows
 from modhub.composition.heads import CALIBRATION_FIELDS, HeadTensors
 from modhub.composition.parts import Part
 from modhub.errors import CompositionError, IntegrityError
@@ -21,12 +22,13 @@ __all__ = ["StackedRows", "head_tensors", "mask_of", "relevance_of"]
 
 def mask_of(part: Part) -> Mask:
     """(slots,) True where the module keeps a channel."""
-    return _tensor(part, "mask").bool().numpy()
+    return part.tensors.mask.bool().numpy()
 
 
 def relevance_of(part: Part, space: ChannelSpace) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """(slots,) how much each channel matters to the module; its mask when it does not say."""
-    found = part.module.tensors.get("relevance", part.module.tensors["mask"]).double().numpy()
+    tensors = part.tensors
+    found = (tensors.mask if tensors.relevance is None else tensors.relevance).double().numpy()
     if found.shape != (space.slots,):
         raise IntegrityError(
             f"The relevance of '{part.name}' does not fit its trunk.", hint="Pull or decompose it again."
@@ -34,20 +36,11 @@ def relevance_of(part: Part, space: ChannelSpace) -> np.ndarray[tuple[int], np.d
     return np.asarray(found, np.float64)
 
 
-def _tensor(part: Part, name: str) -> Tensor:
-    tensor = part.module.tensors.get(name)
-    if tensor is None:
-        raise IntegrityError(
-            f"The module '{part.name}' of '{part.module.manifest.parent.name}' has no tensor '{name}'.",
-            hint="Pull it again, or decompose its parent again.",
-        )
-    return tensor
-
-
 def head_tensors(head: Sequence[Part]) -> HeadTensors:
     """The rows and calibrations of one parent's modules. Raises `CompositionError` or `IntegrityError`."""
-    weights = torch.stack([_tensor(part, "head.weight") for part in head])
-    biases = torch.stack([_tensor(part, "head.bias") for part in head])
+    tensors = [part.tensors for part in head]
+    weights = torch.stack([each.head_weight for each in tensors])
+    biases = torch.stack([each.head_bias for each in tensors])
     numbers = []
     for part in head:
         calibration = part.module.manifest.calibration
@@ -79,7 +72,7 @@ def _siblings(head: Sequence[Part]) -> tuple[Tensor, Tensor] | None:
     if any(part.module.manifest.calibration.kind != BY_ODDS for part in head):
         return None
     about, features = head[0].module.manifest.parent, head[0].trunk.graph.features
-    weight, bias = (head[0].statistics.get(f"parent.{name}") for name in ("weight", "bias"))
+    weight, bias = head[0].shared.parent_weight, head[0].shared.parent_bias
     if weight is None or bias is None or weight.shape != (len(about.labels), features):
         raise IntegrityError(
             f"The head of '{about.name}' is missing from the statistics of its trunk, or does not fit it.",
@@ -89,9 +82,8 @@ def _siblings(head: Sequence[Part]) -> tuple[Tensor, Tensor] | None:
     others = [row for row, label in enumerate(about.labels) if label not in composed]
     if not others:
         return None
-    # z_j minus the mean of the other logits, as for every class.
-    stretch = len(weight) / (len(weight) - 1)
-    return stretch * (weight - weight.mean(0))[others], stretch * (bias - bias.mean())[others]
+    rows, row_bias = margin_rows(weight, bias)
+    return rows[others], row_bias[others]
 
 
 def _threshold(part: Part, classes: int) -> float:

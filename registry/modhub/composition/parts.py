@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from modhub.artifact.modules import ClassModule, ModuleSet, tensor_bytes
+from modhub.artifact.tensors import ModuleTensors, TrunkTensors
 from modhub.errors import CompositionError
 from modhub.files import sha256_of_bytes
 from modhub.nets import Network
@@ -27,6 +28,16 @@ class Part:
     trunk: Network
     statistics: Mapping[str, Tensor] = field(default_factory=dict)
     label: str | None = None
+
+    @property
+    def tensors(self) -> ModuleTensors:
+        """The module's tensors by meaning. Raises `IntegrityError` when mask or head are missing."""
+        return self.module.parsed
+
+    @property
+    def shared(self) -> TrunkTensors:
+        """The trunk's `statistics` by meaning."""
+        return TrunkTensors.from_dict(self.statistics)
 
     @property
     def name(self) -> str:

@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modhub.artifact.positions import position_masks, unite_positions
-from modhub.calibration.one_against_rest import tail_of
+from modhub.artifact.tensors import unite_positions
 from modhub.composition.budget import KINDS, Budget, mask_within
 from modhub.composition.classifier import TrunkPass, TrunkReport
 from modhub.composition.fitting.data import Examples, Material, apart, asked_about, room, seen_at_most, tuned
@@ -40,10 +39,10 @@ from modhub.nets import (
     mask_positions,
     without_constants,
 )
-from modhub.pruning.baselines import begun, random_removal, relevance_order
+from modhub.pruning.baselines import random_order, relevance_order, with_first
 from modhub.pruning.compensation import cut
 from modhub.pruning.depth import branch_order, distance, evenly
-from modhub.pruning.order import Removal, removal_order, slot_costs
+from modhub.pruning.order import PruningOrder, pruning_order, slot_costs
 from modhub.pruning.statistics import ClassStatistics, observe, pooled_statistics, read_statistics
 from modhub.reporter import SILENT, Reporter
 
@@ -57,6 +56,10 @@ _DEPTHS = 9
 """So many steps from all residual branches to none are tried where time is limited."""
 _TRIED = 200
 """On so many images networks of different depths are refitted to see which is best."""
+_BRANCH_WORK = 1e12
+"""Multiply-adds that running the trunk without each branch may take."""
+_BRANCH_IMAGES = (20, 200)
+"""The fewest and the most images that branches are ordered on."""
 _OWN = 10
 """With more classes than this synthetic images are made for all of them together."""
 
@@ -120,7 +123,7 @@ class TrunkPlan:
         """One per module, in their order; None when one of them carries none."""
         space = self.space
         found = [
-            read_statistics(part.module.tensors, part.statistics, self.trunk.graph, space)
+            read_statistics(part.tensors.statistics, part.shared.correlations, self.trunk.graph, space)
             for part in self.parts
         ]
         known = [each for each in found if each is not None]
@@ -152,7 +155,7 @@ class TrunkPlan:
         if budget is None or all(getattr(budget, kind) is None for kind in KINDS):
             return self.space.union(mask_of(part) for part in self.parts)
         if control is not None:
-            removal = random_removal(self.space, control, branches=budget.time is not None)
+            removal = random_order(self.space, control, branches=budget.time is not None)
         else:
             removal = self.removal
         return mask_within(self.trunk, self.space, removal, budget)
@@ -207,12 +210,12 @@ class TrunkPlan:
         return self.compile(self.space.full_mask())
 
     @cached_property
-    def removal(self) -> Removal:
+    def removal(self) -> PruningOrder:
         """The order in which channels can go for this set of classes."""
         space, costs = self.space, slot_costs(self.trunk, self.space)
         statistics = self.statistics
         if statistics is not None:
-            return removal_order(statistics, space, costs, branches=True)
+            return pruning_order(statistics, space, costs, branches=True)
         return relevance_order(
             np.sum([relevance_of(part, space) for part in self.parts], axis=0), space, costs
         )
@@ -233,17 +236,16 @@ class TrunkPlan:
             return self._shallower(mask, budget, material, seed)
 
     def _shallower(self, mask: Mask, budget: Budget, material: Material, seed: int) -> Mask:
-        order = branch_order(
-            self.whole.trunk.network,
-            material.images,
-            lambda images: lambda network: _margins(self.whole, images, network),
-        )
+        dense = self.whole.trunk.network
+        most = _BRANCH_WORK / max(len(self.space.branches) * cost(dense).flops, 1)
+        asked = evenly(material.images, int(min(max(most, _BRANCH_IMAGES[0]), _BRANCH_IMAGES[1])))
+        order = branch_order(dense, asked, lambda network: _margins(self.whole, asked, network))
         slots = {branch.sum: branch.slots for branch in self.space.branches}
         trial, wanted = material.without_lessons(_TRIED), _margins(self.whole, material.judged)
         least, worse = math.inf, 0
         for count in range(0, len(order) + 1, max(1, round(len(order) / _DEPTHS))):
             first = [slots[name] for name in order[:count]]
-            tried = mask_within(self.trunk, self.space, begun(self.removal, first), budget)
+            tried = mask_within(self.trunk, self.space, with_first(self.removal, first), budget)
             off = distance(_margins(self.compile(tried, trial, seed=seed), material.judged) - wanted)
             if off < least:
                 mask, least, worse = tried, off, 0
@@ -284,7 +286,7 @@ class TrunkPlan:
 
     def _fits(self, mask: Mask) -> bool:
         """Whether a network cut to `mask` can be fitted at all."""
-        return not mask.all() and not any(position_masks(part.module.tensors) for part in self.parts)
+        return not mask.all() and not any(part.tensors.position_masks for part in self.parts)
 
     def _examples(self, tune: ImageSet, fitting: Fitting) -> Examples:
         """With what the parent says of them where a class answers alone, and imagined ones of a side that it
@@ -394,7 +396,7 @@ class TrunkPlan:
                 reporter=reporter,
             )
         heads = [
-            JoinedHead(replace(fitted, density=world), tail_of(head[0].module.tensors))
+            JoinedHead(replace(fitted, density=world), head[0].tensors.head_tail)
             for fitted, head, world in zip(
                 rows.fitted(weight, fitted_bias),
                 self.heads,
@@ -454,5 +456,5 @@ def _margins(each: TrunkPass, images: Tensor, network: Network | None = None) ->
 
 def positioned(trunk: Network, parts: Sequence[Part]) -> Network:
     """The trunk with position masks united: a position is alive where any module keeps it."""
-    masks = unite_positions([position_masks(part.module.tensors) for part in parts])
+    masks = unite_positions([part.tensors.position_masks for part in parts])
     return mask_positions(trunk, masks) if masks else trunk

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modhub import __version__
 from modhub.artifact.modules import ClassModule, Decomposition, ModuleDraft, ModuleSet, tensor_bytes
-from modhub.artifact.positions import POSITION_MASK
+from modhub.artifact.tensors import ModuleTensors, TensorType, TrunkTensors, required_head, required_tensors
 from modhub.calibration.calibrator import BY_MARGIN, BY_ODDS
 from modhub.decomposition.base import Parent
 from modhub.errors import IntegrityError, ManifestError, MethodError
@@ -114,34 +114,28 @@ def _check_tensors(
     draft: ModuleDraft, parent: Parent, space: ChannelSpace, statistics: Mapping[str, Tensor], method: str
 ) -> None:
     graph = parent.trunk.graph
-    wanted: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
-        "mask": (torch.uint8, (space.slots,)),
-        "head.weight": (torch.float32, (2, graph.features)),
-        "head.bias": (torch.float32, (2,)),
-    }
-    if "relevance" in draft.tensors:
-        wanted["relevance"] = (torch.float16, (space.slots,))
-    for key in draft.tensors:
-        if key.startswith(POSITION_MASK):
-            value = key.removeprefix(POSITION_MASK)
-            if value not in graph.shapes:
-                raise _unfit(method, draft, f"a tensor '{key}', but its parent has no value '{value}'")
-            wanted[key] = (torch.uint8, tuple(graph.shapes[value]))
-    for key, (dtype, shape) in wanted.items():
+    required = required_tensors(draft.tensors, graph, space.slots)
+    for key, type_ in required.items():
         tensor: object = draft.tensors.get(key)
-        if not isinstance(tensor, Tensor) or (tensor.dtype, tuple(tensor.shape)) != (dtype, shape):
-            raise _unfit(
-                method, draft, f"{_described(tensor)} as '{key}'; its parent asks for {_words(dtype, shape)}"
-            )
+        if type_ is None:
+            value = key.partition(".")[2]
+            raise _unfit(method, draft, f"a tensor '{key}', but its parent has no value '{value}'")
+        if not isinstance(tensor, Tensor) or TensorType.of(tensor) != type_:
+            raise _unfit(method, draft, f"{_described(tensor)} as '{key}'; its parent asks for {type_}")
     for key, tensor in draft.tensors.items():
         if not isinstance(tensor, Tensor):
             raise _unfit(method, draft, f"{_described(tensor)} as '{key}'; it should be a tensor")
         if not bool(torch.isfinite(tensor).all()):
             raise _unfit(method, draft, f"numbers in '{key}' that are not finite")
-        if tensor.dtype == torch.uint8 and key in wanted and int(tensor.max()) > 1:
+        if tensor.dtype == torch.uint8 and key in required and int(tensor.max()) > 1:
             raise _unfit(method, draft, f"values in '{key}' that are neither 0 nor 1")
     try:
-        read_statistics(draft.tensors, statistics, graph, space)
+        read_statistics(
+            ModuleTensors.from_dict(draft.tensors).statistics,
+            TrunkTensors.from_dict(statistics).correlations,
+            graph,
+            space,
+        )
     except IntegrityError as error:
         raise _unfit(method, draft, f"statistics that do not fit: {error.message.rstrip('.')}") from None
 
@@ -153,13 +147,12 @@ def _check_calibration(
     kind = calibration.kind if isinstance(calibration, Calibration) else _described(calibration)
     if kind not in (BY_MARGIN, BY_ODDS):
         raise _unfit(method, draft, f"'{kind}' as its calibration, which no composer knows")
-    head = {"parent.weight": tuple(parent.head.weight.shape), "parent.bias": (len(parent.labels),)}
-    for key, shape in head.items():
-        if kind == BY_ODDS and (key not in statistics or tuple(statistics[key].shape) != shape):
+    for key, type_ in required_head(*parent.head.weight.shape).items():
+        if kind == BY_ODDS and (key not in statistics or tuple(statistics[key].shape) != type_.shape):
             raise _unfit(
                 method,
                 draft,
-                f"the calibration '{kind}', but not with {list(shape)} as the statistic '{key}'",
+                f"the calibration '{kind}', but not with {list(type_.shape)} as the statistic '{key}'",
             )
 
 
@@ -189,12 +182,8 @@ _HINT = "What a module needs is in docs/writing-a-method.md."
 
 def _described(value: object) -> str:
     if isinstance(value, Tensor):
-        return _words(value.dtype, tuple(value.shape))
+        return str(TensorType.of(value))
     return "nothing" if value is None else f"a {type(value).__name__}"
-
-
-def _words(dtype: torch.dtype, shape: tuple[int, ...]) -> str:
-    return f"{str(dtype).removeprefix('torch.')} {list(shape)}"
 
 
 def trunk_info(trunk: Network, statistics: Mapping[str, Tensor], directory: str, name: str) -> TrunkInfo:

@@ -31,8 +31,8 @@ import torch
 from torch import Tensor
 
 from modhub.artifact.modules import Decomposition, ModuleDraft
-from modhub.artifact.positions import position_tensors
-from modhub.calibration.one_against_rest import channelled_head
+from modhub.artifact.tensors import ModuleTensors, TrunkTensors
+from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.data import ImageSet, split_indices
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition.backtracking import serving_positions
@@ -50,11 +50,11 @@ from modhub.nets import (
     Runner,
     channel_space,
     cost,
+    head_logits,
     mask_positions,
     slice_network,
 )
 from modhub.nets.operators import keeps_zero
-from modhub.pruning.statistics import margins
 from modhub.reporter import Reporter
 
 __all__ = [
@@ -128,7 +128,7 @@ class Concern:
         space, whole = channel_space(parent.trunk), cost(parent.trunk)
         drafts = []
         for row in reporter.track(wanted, "separate concerns", len(wanted)):
-            weight, bias = channelled_head(parent.head.weight, parent.head.bias, row)
+            weight, bias = one_against_rest_head(parent.head.weight, parent.head.bias, row)
             masks = concern_positions(parent.trunk, fired.alive(row), published=self.published)
             if self.variant != "none":
                 serving = serving_positions(
@@ -141,12 +141,16 @@ class Concern:
             drafts.append(
                 ModuleDraft(
                     label=parent.labels[row],
-                    tensors={
-                        "mask": torch.from_numpy(mask.astype(np.uint8)),
-                        "head.weight": weight,
-                        "head.bias": bias,
-                        **position_tensors(masks),
-                    },
+                    tensors=ModuleTensors(
+                        mask=torch.from_numpy(mask.astype(np.uint8)),
+                        head_weight=weight,
+                        head_bias=bias,
+                        position_masks={
+                            value: alive.to(torch.uint8)
+                            for value, alive in masks.items()
+                            if not bool(alive.all())
+                        },
+                    ).to_dict(),
                     calibration=calibration,
                     measurement=scores.measure(
                         row, mask_positions(parent.trunk, masks), calibration, images.name, images.split
@@ -161,7 +165,7 @@ class Concern:
                 paper=self.paper,
             ),
             modules=tuple(drafts),
-            statistics={"parent.weight": parent.head.weight, "parent.bias": parent.head.bias},
+            statistics=TrunkTensors(parent_weight=parent.head.weight, parent_bias=parent.head.bias).to_dict(),
             seconds=time.perf_counter() - started,
             images=len(fit) + len(held),
         )
@@ -344,4 +348,6 @@ class _Scores:
     def _logits(self, trunk: Network, batches: Iterable[Tensor]) -> Tensor:
         runner, head = Runner(trunk), self.parent.head
         with torch.inference_mode():
-            return torch.cat([margins(runner(batch), head.weight, head.bias, head.tail) for batch in batches])
+            return torch.cat(
+                [head_logits(runner(batch), head.weight, head.bias, head.tail) for batch in batches]
+            )

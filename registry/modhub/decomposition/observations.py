@@ -12,17 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modhub.artifact.tensors import ValueStatistics
 from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition.base import DecomposeOptions, Parent
 from modhub.decomposition.checkpoint import Savings
 from modhub.nets import ChannelSpace, Runner, fuse_batch_norm
-from modhub.pruning.moments import Observer, chunks_of
+from modhub.pruning.moments import StreamingMoments, chunks_of
 from modhub.pruning.statistics import (
     ClassStatistics,
     Moments,
     correlation_tensors,
-    statistics_tensors,
+    stored_statistics,
     unpacked,
 )
 from modhub.reporter import Reporter
@@ -30,6 +31,7 @@ from modhub.workers import Workers
 
 __all__ = ["Observations"]
 
+_PARTS = ("mean", "deviation", "sensitivity")
 _SAVES = 10
 """How often the pooled sums are saved on the way."""
 
@@ -56,20 +58,20 @@ class Observations:
     ) -> None:
         self.wanted, self.fit, self.options, self.own = wanted, fit, options, own
         self.workers, self.saved, self.reporter = workers, saved, reporter
-        self.observer = Observer(
+        self.observer = StreamingMoments(
             Runner(fuse_batch_norm(parent.trunk)).to(options.device),
             parent.head,
             space,
             fit,
             Preprocess(parent.input),
-            own=own,
+            per_class=own,
             batch=options.batch,
             device=options.device,
             workers=workers,
         )
         self.values = self.observer.values
         self.full: dict[int, ClassStatistics] = {}
-        self.tensors: dict[int, dict[str, Tensor]] = {}
+        self.stored: dict[int, dict[str, ValueStatistics]] = {}
         self.correlations: dict[str, Tensor] = {}
         self.matrices: dict[str, NDArray[np.float64]] = {}
         self.pooled = f"pooled-{workers.rank}-of-{workers.size}"
@@ -96,8 +98,8 @@ class Observations:
             self.correlations = correlation_tensors(observer.pooled.moments())
             # float16 as it is stored: what is chosen here is chosen alike where modules are composed.
             self.matrices = {
-                name: unpacked(self.correlations[f"statistics.{name}.correlation"].float().numpy())
-                if f"statistics.{name}.correlation" in self.correlations
+                name: unpacked(self.correlations[name].float().numpy())
+                if name in self.correlations
                 else np.ones(observer.channels[name])
                 for name in self.values
             }
@@ -108,10 +110,7 @@ class Observations:
             return self.full[row]
         moments, sensitivity = {}, {}
         for name in self.values:
-            mean, deviation, slope = (
-                self.tensors[row][f"statistics.{name}.{part}"].double().numpy()
-                for part in ("mean", "deviation", "sensitivity")
-            )
+            mean, deviation, slope = (self._part(row, name, part) for part in _PARTS)
             matrix = self.matrices[name]
             covariance: NDArray[np.float64] = deviation**2
             if covariances and matrix.ndim == 2:
@@ -122,15 +121,17 @@ class Observations:
 
     def deviations(self, row: int) -> dict[str, NDArray[np.float64]]:
         """(channels,) by value, of a class whose correlations are pooled."""
-        return {
-            name: self.tensors[row][f"statistics.{name}.deviation"].double().numpy() for name in self.values
-        }
+        return {name: self._part(row, name, "deviation") for name in self.values}
 
-    def carried(self, row: int) -> dict[str, Tensor]:
-        """The tensors that the class's module carries."""
+    def _part(self, row: int, name: str, part: str) -> NDArray[np.float64]:
+        tensor: Tensor = getattr(self.stored[row][name], part)
+        return tensor.double().numpy()
+
+    def carried(self, row: int) -> dict[str, ValueStatistics]:
+        """What the class's module carries, by value."""
         if self.own:
-            return statistics_tensors(self.full[row], correlations=True)
-        return self.tensors[row]
+            return stored_statistics(self.full[row], correlations=True)
+        return self.stored[row]
 
     def _seen(self, rows: list[int], found: list[ClassStatistics]) -> dict[str, Tensor]:
         """Remember what was found; the same by `<row>/<name>`, to be saved."""
@@ -146,8 +147,9 @@ class Observations:
                     ):
                         kept[f"{row}/{name}/{part}"] = torch.from_numpy(array)
             else:
-                self.tensors[row] = statistics_tensors(statistics, correlations=False)
-                kept.update({f"{row}/{key}": tensor for key, tensor in self.tensors[row].items()})
+                self.stored[row] = stored_statistics(statistics, correlations=False)
+                for name, each in self.stored[row].items():
+                    kept.update({f"{row}/{name}/{part}": getattr(each, part) for part in _PARTS})
         return kept
 
     def _save(self, unsaved: dict[str, dict[str, Tensor]], done: int) -> None:
@@ -186,7 +188,10 @@ class Observations:
         for row in dict.fromkeys(int(key.partition("/")[0]) for key in kept):
             own = {key.partition("/")[2]: each for key, each in kept.items() if key.startswith(f"{row}/")}
             if not self.own:
-                self.tensors[row] = own
+                self.stored[row] = {
+                    name: ValueStatistics(**{part: own[f"{name}/{part}"] for part in _PARTS})
+                    for name in self.values
+                }
                 continue
             arrays = {key: each.numpy() for key, each in own.items()}
             self.full[row] = ClassStatistics(

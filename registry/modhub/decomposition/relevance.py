@@ -23,7 +23,8 @@ from torch import Tensor
 
 from modhub import __version__
 from modhub.artifact.modules import Decomposition, ModuleDraft
-from modhub.calibration.one_against_rest import head_tensors
+from modhub.artifact.tensors import ModuleTensors, TrunkTensors
+from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.data import ImageSet, split_indices
 from modhub.decomposition.base import DecomposeOptions, Parent, aligned, classes_seen, sizes_of, wanted_rows
 from modhub.decomposition.checkpoint import Savings, digest_of_images
@@ -36,12 +37,12 @@ from modhub.nets import Mask, channel_space, cost, slice_network, weightless
 from modhub.pruning.compensation import cut
 from modhub.pruning.moments import correlation_numbers
 from modhub.pruning.order import (
+    PruningOrder,
     QuickOrder,
-    Removal,
-    importance,
     mask_after,
     order_work,
-    removal_order,
+    pruning_order,
+    relevance_tensor,
     slot_costs,
 )
 from modhub.pruning.statistics import (
@@ -169,15 +170,15 @@ class _Work:
         with self.reporter.step("calibrate"):
             self._calibrate()
         choices = self._choose()
-        shared = {
-            "parent.weight": parent.head.weight,
-            "parent.bias": parent.head.bias,
-            **self.seen.correlations,
-        }
+        shared = TrunkTensors(
+            parent_weight=parent.head.weight,
+            parent_bias=parent.head.bias,
+            correlations=self.seen.correlations,
+        )
         return Decomposition(
             method=MethodInfo(name=Relevance.name, parameters=self.parameters, paper=Relevance.paper),
             modules=tuple(self._draft(row, choices[row]) for row in self.wanted),
-            statistics=shared,
+            statistics=shared.to_dict(),
             seconds=time.perf_counter() - started,
             images=len(self.fit) + len(self.held),
         )
@@ -231,7 +232,7 @@ class _Work:
         scale = examiner.calibrator.slope(row) ** 2
         if price is not None:
             removal = self._order(row, self.seen.statistics(row, covariances=not self.quick))
-            count = int(np.searchsorted(removal.price * scale, price, side="right"))
+            count = int(np.searchsorted(removal.saliency * scale, price, side="right"))
             mask = mask_after(removal, count, self.space)
             return _Choice(
                 mask=mask,
@@ -252,25 +253,28 @@ class _Work:
             calibration=calibration,
             measurement=examiner.measure(row, sliced, weight, bias, calibration, self.place),
             sizes=sizes_of(mask, cost(sliced), self.whole),
-            price=float(removal.price[count - 1] * scale) if count else 0.0,
+            price=float(removal.saliency[count - 1] * scale) if count else 0.0,
         )
 
-    def _order(self, row: int, statistics: ClassStatistics) -> Removal:
+    def _order(self, row: int, statistics: ClassStatistics) -> PruningOrder:
         if not self.quick:
-            return removal_order(statistics, self.space, self.costs)
+            return pruning_order(statistics, self.space, self.costs)
         return self.orders.order(self.seen.deviations(row), statistics.sensitivity)
 
     def _draft(self, row: int, choice: _Choice) -> ModuleDraft:
         statistics = self.seen.statistics(row, covariances=False)
-        relevance = importance(statistics, self.space)
+        head = self.parent.head
+        weight, bias = one_against_rest_head(head.weight, head.bias, row)
         return ModuleDraft(
             label=self.parent.labels[row],
-            tensors={
-                "mask": torch.from_numpy(choice.mask.astype(np.uint8)),
-                "relevance": torch.from_numpy(relevance / max(relevance.max(initial=0.0), 1e-30)).half(),
-                **head_tensors(self.parent.head, row),
-                **self.seen.carried(row),
-            },
+            tensors=ModuleTensors(
+                mask=torch.from_numpy(choice.mask.astype(np.uint8)),
+                head_weight=weight,
+                head_bias=bias,
+                head_tail=head.tail,
+                relevance=relevance_tensor(statistics, self.space),
+                statistics=self.seen.carried(row),
+            ).to_dict(),
             calibration=choice.calibration,
             measurement=choice.measurement,
             sizes=choice.sizes,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from modhub.artifact.modules import ClassModule, ModuleSet, tensor_bytes
-from modhub.artifact.positions import position_masks
+from modhub.artifact.tensors import ModuleTensors, TrunkTensors
 from modhub.decomposition.assembly import trunk_info
 from modhub.manifest import FileInfo, ModuleEntry, RepositoryManifest
 from modhub.nets import channel_space, mask_positions
@@ -24,32 +24,32 @@ def standalone(modules: ModuleSet, name: str) -> ModuleSet:
     its former siblings. Raises `NotFoundError` for an unknown name.
     """
     module = modules.module(name)
-    tensors = module.tensors
+    parts, known = module.parsed, modules.shared
     space = channel_space(modules.trunk)
-    statistics = read_statistics(tensors, modules.statistics, modules.trunk.graph, space)
+    statistics = read_statistics(parts.statistics, known.correlations, modules.trunk.graph, space)
     # The parent's whole head goes along: the log-odds of the class are odds against its siblings.
-    heads = [(tensors["head.weight"], tensors["head.bias"])]
-    if "parent.weight" in modules.statistics:
-        heads.append((modules.statistics["parent.weight"], modules.statistics["parent.bias"]))
-    weight, bias = torch.cat([each[0] for each in heads]), torch.cat([each[1] for each in heads])
-    masks = position_masks(tensors)
+    weight, bias = parts.head_weight, parts.head_bias
+    whole_head = known.parent_weight is not None and known.parent_bias is not None
+    if known.parent_weight is not None and known.parent_bias is not None:
+        weight, bias = torch.cat([weight, known.parent_weight]), torch.cat([bias, known.parent_bias])
+    masks = {value: alive.bool() for value, alive in parts.position_masks.items()}
     dense = mask_positions(modules.trunk, masks) if masks else modules.trunk
-    mask = tensors["mask"].bool().numpy()
+    mask = parts.mask.bool().numpy()
     trunk, weight, bias = cut(dense, mask, channel_space(dense), statistics, weight, bias)
-    shared = {"parent.weight": weight[2:], "parent.bias": bias[2:]} if len(heads) == 2 else {}
-    own = {
-        "mask": torch.ones(channel_space(trunk).slots, dtype=torch.uint8),
-        "head.weight": weight[:2],
-        "head.bias": bias[:2],
-        **{name: tensors[name] for name in ("head.tail",) if name in tensors},
-    }
+    shared = TrunkTensors(parent_weight=weight[2:], parent_bias=bias[2:]).to_dict() if whole_head else {}
+    tensors = ModuleTensors(
+        mask=torch.ones(channel_space(trunk).slots, dtype=torch.uint8),
+        head_weight=weight[:2],
+        head_bias=bias[:2],
+        head_tail=parts.head_tail,
+    ).to_dict()
     manifest = module.manifest
     place = f"modules/{manifest.slug}"
     manifest = replace(
         manifest,
         form="standalone",
         trunk=trunk_info(trunk, shared, place, "trunk"),
-        tensors=FileInfo.of(f"{place}/module.safetensors", tensor_bytes(own)),
+        tensors=FileInfo.of(f"{place}/module.safetensors", tensor_bytes(tensors)),
     )
     entry = ModuleEntry.of(manifest, FileInfo.of(f"{place}/module.json", manifest.to_bytes()))
     repository = RepositoryManifest(
@@ -60,4 +60,4 @@ def standalone(modules: ModuleSet, name: str) -> ModuleSet:
         license=manifest.license,
         modules=(entry,),
     )
-    return ModuleSet(repository, trunk, shared, (ClassModule(manifest, own),))
+    return ModuleSet(repository, trunk, shared, (ClassModule(manifest, tensors),))

@@ -22,7 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modhub.artifact.modules import ClassModule, Decomposition, ModuleDraft, ModuleSet
-from modhub.calibration.calibrator import PLAIN_WEIGHT, fit_calibration, odds_among
+from modhub.artifact.tensors import ModuleTensors
+from modhub.calibration.calibrator import PLAIN_WEIGHT, fit_calibration
+from modhub.calibration.margins import margin_head, margin_head_beside, margins
+from modhub.calibration.one_against_rest import log_share, log_sum_exp
 from modhub.data import ImageSet
 from modhub.data.augment import augmented
 from modhub.data.preprocessing import Preprocess
@@ -34,15 +37,14 @@ from modhub.errors import CompositionError, DataError, IntegrityError
 from modhub.manifest import Calibration, MethodInfo
 from modhub.nets import Head, Runner, channel_space, cost
 from modhub.pruning.compensation import cut
-from modhub.pruning.order import importance, mask_after, removal_order, slot_costs
+from modhub.pruning.order import mask_after, pruning_order, relevance_tensor, slot_costs
 from modhub.pruning.statistics import (
     CORRELATION_LIMIT,
     ClassStatistics,
     Moments,
-    channelled_margin,
     observe,
     read_statistics,
-    statistics_tensors,
+    stored_statistics,
 )
 from modhub.refs import slug_of
 from modhub.reporter import SILENT, Reporter
@@ -88,27 +90,26 @@ def teach(
     moments = [statistics.moments[parent.trunk.graph.output] for statistics in known]
     rows = parent.head.weight.double().numpy(), parent.head.bias.double().numpy()
     weight, bias = taught_head(moments, rows, plain, seed)
-    head = _head(parent.head, weight, bias)
+    head = margin_head_beside(parent.head, weight, bias)
     with reporter.step("find its channels"):
-        seen = observe(runner, normalised(images, preprocess, 50), space, channelled_margin(head))
+        seen = observe(runner, normalised(images, preprocess, 50), space, margin_head(head))
     value = parent.trunk.graph.output
     calm = steadied(seen.moments[value], moments, len(images))
     statistics = ClassStatistics({**seen.moments, value: calm}, seen.sensitivity)
-    removal = removal_order(statistics, space, slot_costs(parent.trunk, space))
+    removal = pruning_order(statistics, space, slot_costs(parent.trunk, space))
     kept = float(np.mean([module.manifest.sizes.kept_channels_fraction for module in modules.modules]))
     mask = mask_after(removal, min(round((1 - kept) * space.slots), len(removal.slots)), space)
     sliced, _, _ = cut(parent.trunk, mask, space, statistics, *head)
-    relevance = importance(statistics, space)
     own = sum(len(each.mean) * (len(each.mean) - 1) // 2 for each in statistics.moments.values())
     draft = ModuleDraft(
         label=label,
-        tensors={
-            "mask": torch.from_numpy(mask.astype(np.uint8)),
-            "relevance": torch.from_numpy(relevance / max(relevance.max(initial=0.0), 1e-30)).half(),
-            "head.weight": head[0],
-            "head.bias": head[1],
-            **statistics_tensors(statistics, correlations=own <= CORRELATION_LIMIT),
-        },
+        tensors=ModuleTensors(
+            mask=torch.from_numpy(mask.astype(np.uint8)),
+            head_weight=head[0],
+            head_bias=head[1],
+            relevance=relevance_tensor(statistics, space),
+            statistics=stored_statistics(statistics, correlations=own <= CORRELATION_LIMIT),
+        ).to_dict(),
         calibration=_calibration(modules.modules[0], known, parent, head, plain, harder, seed),
         measurement=None,
         sizes=sizes_of(mask, cost(sliced), cost(parent.trunk)),
@@ -213,10 +214,11 @@ def _known(modules: ModuleSet, label: str) -> tuple[list[ClassStatistics], Paren
         raise CompositionError(
             f"'{about.name}' knows the class '{label}' already.", hint="Use its own module, or another label."
         )
-    weight, bias = modules.statistics.get("parent.weight"), modules.statistics.get("parent.bias")
+    shared = modules.shared
+    weight, bias = shared.parent_weight, shared.parent_bias
     space = channel_space(modules.trunk)
     read = [
-        read_statistics(module.tensors, modules.statistics, modules.trunk.graph, space)
+        read_statistics(module.parsed.statistics, shared.correlations, modules.trunk.graph, space)
         for module in modules.modules
     ]
     known = [each for each in read if each is not None]
@@ -226,7 +228,7 @@ def _known(modules: ModuleSet, label: str) -> tuple[list[ClassStatistics], Paren
             "least two classes and the parent's head.",
             hint="Decompose the parent with the method 'relevance', all its classes.",
         )
-    if "head.tail" in modules.modules[0].tensors:
+    if modules.modules[0].parsed.head_tail:
         raise CompositionError(
             f"The head of '{about.name}' is applied at every position of its features.",
             hint="Teach on a parent whose last layer is linear.",
@@ -254,17 +256,6 @@ def _features(runner: Runner, batches: Sequence[Tensor]) -> NDArray[np.float64]:
     return np.asarray(torch.cat([runner(batch) for batch in batches]).double().numpy())
 
 
-def _head(parent: Head, weight: NDArray[np.float64], bias: float) -> tuple[Tensor, Tensor]:
-    """Two rows whose difference is N/(N−1)·z − S/(N−1), S the sum of the parent's N logits: what the margin
-    of a known class is."""
-    count = len(parent.bias)
-    others = max(count - 1, 1)
-    row = torch.from_numpy(weight).float() * (count / others)
-    rest = parent.weight.sum(0) / others
-    biases = torch.tensor([bias * count / others, float(parent.bias.sum()) / others])
-    return torch.stack([row, rest]), biases
-
-
 def _calibration(
     sibling: ClassModule,
     known: Sequence[ClassStatistics],
@@ -280,12 +271,11 @@ def _calibration(
     features = np.concatenate([plain, harder, *negatives])
     margin = features @ (head[0][0] - head[0][1]).double().numpy() + float(head[1][0] - head[1][1])
     logits = features @ parent.head.weight.double().numpy().T + parent.head.bias.double().numpy()
-    others = max(logits.shape[1] - 1, 1)
-    siblings = logits - (logits.sum(1, keepdims=True) - logits) / others
     positive = np.arange(len(margin)) < len(plain) + len(harder)
     weights = np.ones(len(margin))
     weights[: len(plain)] = PLAIN_WEIGHT
     weights[len(plain) : len(plain) + len(harder)] = 1 - PLAIN_WEIGHT
     temperature = sibling.manifest.calibration.parameters.get("temperature", 1.0)
-    odds, evidence = odds_among(np.column_stack([margin, siblings]), 0, temperature)
-    return fit_calibration(margin, positive, weights, temperature, odds=odds, evidence=evidence)
+    total = log_sum_exp(temperature * np.column_stack([margin, margins(logits)]))
+    share = log_share(temperature * margin, total)
+    return fit_calibration(margin, positive, weights, temperature, share=share)

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from modhub.artifact.modules import Decomposition, ModuleDraft
-from modhub.calibration.one_against_rest import channelled_head, head_tensors
+from modhub.artifact.tensors import ModuleTensors, TrunkTensors
+from modhub.calibration.margins import margin_head
+from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.data import ImageSet, split_indices
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition.base import DecomposeOptions, Method, Parent, aligned, classes_seen, wanted_rows
@@ -26,13 +29,12 @@ from modhub.errors import CompositionError
 from modhub.manifest import MethodInfo, Sizes
 from modhub.nets import Mask, Runner, channel_space, cost
 from modhub.pruning.compensation import cut
-from modhub.pruning.order import importance
+from modhub.pruning.order import relevance_tensor
 from modhub.pruning.statistics import (
     CORRELATION_LIMIT,
     ClassStatistics,
-    channelled_margin,
     observe,
-    statistics_tensors,
+    stored_statistics,
 )
 from modhub.workers import Workers
 
@@ -74,10 +76,10 @@ class Workbench:
         margin hangs on each channel. With them removed channels are made up for, and budgets are met."""
         runner = Runner(self.parent.trunk).to(self.options.device)
         batches = normalised(self.own(row), self._preprocess, self.options.batch)
-        head = channelled_head(self.parent.head.weight, self.parent.head.bias, row)
+        head = one_against_rest_head(self.parent.head.weight, self.parent.head.bias, row)
         on_device = (each.to(self.options.device) for each in batches)
         placed = head[0].to(self.options.device), head[1].to(self.options.device)
-        return observe(runner, on_device, self.space, channelled_margin(placed, self.parent.head.tail))
+        return observe(runner, on_device, self.space, margin_head(placed, self.parent.head.tail))
 
     def draft(self, row: int, mask: Mask, statistics: ClassStatistics | None = None) -> ModuleDraft:
         """The module of one class that keeps the slots of `mask` (slots,) and what must stay with them.
@@ -99,11 +101,7 @@ class Workbench:
         size = cost(sliced)
         return ModuleDraft(
             label=parent.labels[row],
-            tensors={
-                "mask": torch.from_numpy(mask.astype(np.uint8)),
-                **head_tensors(parent.head, row),
-                **({} if statistics is None else self._carried(statistics)),
-            },
+            tensors=self._tensors(row, mask, statistics).to_dict(),
             calibration=calibration,
             measurement=self._examiner.measure(row, sliced, weight, bias, calibration, self._place),
             sizes=Sizes(
@@ -133,15 +131,27 @@ class Workbench:
         return Decomposition(
             method=MethodInfo(name=method.name, parameters=said, paper=method.paper),
             modules=tuple(drafts),
-            statistics={"parent.weight": self.parent.head.weight, "parent.bias": self.parent.head.bias},
+            statistics=TrunkTensors(
+                parent_weight=self.parent.head.weight, parent_bias=self.parent.head.bias
+            ).to_dict(),
             seconds=time.perf_counter() - self.started,
             images=self.looked_at,
         )
 
-    def _carried(self, statistics: ClassStatistics) -> dict[str, torch.Tensor]:
-        relevance = importance(statistics, self.space)
+    def _tensors(self, row: int, mask: Mask, statistics: ClassStatistics | None) -> ModuleTensors:
+        head = self.parent.head
+        weight, bias = one_against_rest_head(head.weight, head.bias, row)
+        tensors = ModuleTensors(
+            mask=torch.from_numpy(mask.astype(np.uint8)),
+            head_weight=weight,
+            head_bias=bias,
+            head_tail=head.tail,
+        )
+        if statistics is None:
+            return tensors
         numbers = sum(len(each.mean) * (len(each.mean) - 1) // 2 for each in statistics.moments.values())
-        return {
-            "relevance": torch.from_numpy(relevance / max(relevance.max(initial=0.0), 1e-30)).half(),
-            **statistics_tensors(statistics, correlations=numbers <= CORRELATION_LIMIT),
-        }
+        return replace(
+            tensors,
+            relevance=relevance_tensor(statistics, self.space),
+            statistics=stored_statistics(statistics, correlations=numbers <= CORRELATION_LIMIT),
+        )

@@ -53,7 +53,7 @@ def random_twin(parts: Sequence[Part], budget: Budget | None, seed: int) -> Comp
     for plan in plans(parts):
         mask = torch.from_numpy(_shuffled(plan.mask(None), plan.space, dice).astype(np.uint8))
         for part in plan.parts:
-            module = replace(part.module, tensors={**part.module.tensors, "mask": mask})
+            module = replace(part.module, tensors=replace(part.tensors, mask=mask).to_dict())
             found[part.name] = replace(part, module=module)
     return compose([found[part.name] for part in parts])
 

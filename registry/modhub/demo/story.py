@@ -349,7 +349,7 @@ def tell(root: Path, story: Story, reporter: Reporter = SILENT) -> Iterator[Step
 def _picture(directory: Path) -> MaskPicture:
     modules = read_artifact(directory)
     space = channel_space(modules.trunk)
-    kept = np.stack([module.tensors["mask"].bool().numpy() for module in modules.modules])
+    kept = np.stack([module.parsed.mask.bool().numpy() for module in modules.modules])
     groups = tuple((group.name, group.start + group.size) for group in space.groups)
     return MaskPicture(tuple(module.label for module in modules.modules), kept, groups)
 

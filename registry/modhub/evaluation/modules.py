@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from modhub.artifact.modules import Decomposition, ModuleSet
+from modhub.artifact.tensors import ModuleTensors
 from modhub.calibration.calibrator import BY_ODDS
 from modhub.composition import TrunkPass, parts_of
 from modhub.composition.trunk_plan import plans, positioned
@@ -19,9 +20,8 @@ from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import Parent
 from modhub.decomposition.base import DecomposeOptions, aligned, wanted_rows
 from modhub.decomposition.measurement import Answers, measurement
-from modhub.nets import Runner, channel_space
+from modhub.nets import Runner, channel_space, head_logits
 from modhub.pruning.compensation import cut
-from modhub.pruning.statistics import margins
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["measured", "share_known"]
@@ -75,7 +75,7 @@ def measured(
     drafts = []
     for draft in reporter.track(decomposition.modules, f"measure on {images.name}"):
         row = parent.labels.index(draft.label)
-        mask = plan.space.close(draft.tensors["mask"].bool().numpy())
+        mask = plan.space.close(ModuleTensors.from_dict(draft.tensors).mask.bool().numpy())
         one = plan.compile(mask)
         folded = cut(
             dense,
@@ -114,7 +114,7 @@ class _Scores(nn.Module):
         self.register_buffer("bias", bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        logits = margins(features, self.get_buffer("weight"), self.get_buffer("bias"), self.tail)
+        logits = head_logits(features, self.get_buffer("weight"), self.get_buffer("bias"), self.tail)
         return torch.cat([self.head.margins(features), logits], 1)
 
 

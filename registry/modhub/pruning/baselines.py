@@ -1,4 +1,4 @@
-"""Other orders in which channels can go than that of their charges (`modhub.pruning.order`)."""
+"""Other orders in which channels can go than by saliency (`modhub.pruning.order`)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modhub.nets import ChannelSpace
-from modhub.pruning.order import Removal
+from modhub.pruning.order import PruningOrder
 
-__all__ = ["begun", "random_removal", "relevance_order"]
+__all__ = ["random_order", "relevance_order", "with_first"]
 
 
-def relevance_order(worth: NDArray[np.float64], space: ChannelSpace, costs: NDArray[np.float64]) -> Removal:
+def relevance_order(
+    worth: NDArray[np.float64], space: ChannelSpace, costs: NDArray[np.float64]
+) -> PruningOrder:
     """The least worth per cost first, both (slots,), for modules without statistics; one slot of every group
     stays."""
     slots = np.concatenate(
@@ -24,19 +26,19 @@ def relevance_order(worth: NDArray[np.float64], space: ChannelSpace, costs: NDAr
         ]
         or [np.zeros(0, np.int64)]
     )
-    price = worth[slots] / costs[slots].clip(1e-12)
-    rank = np.argsort(price, kind="stable")
-    return Removal(slots[rank], price[rank])
+    saliency = worth[slots] / costs[slots].clip(1e-12)
+    rank = np.argsort(saliency, kind="stable")
+    return PruningOrder(slots[rank], saliency[rank])
 
 
-def begun(removal: Removal, first: Sequence[NDArray[np.int64]]) -> Removal:
+def with_first(order: PruningOrder, first: Sequence[NDArray[np.int64]]) -> PruningOrder:
     """The same order, but that the slots of `first` go before all others."""
-    begun = np.concatenate([np.zeros(0, np.int64), *first])
-    slots = np.concatenate([begun, removal.slots[~np.isin(removal.slots, begun)]])
-    return Removal(slots, np.arange(len(slots), dtype=np.float64))
+    front = np.concatenate([np.zeros(0, np.int64), *first])
+    slots = np.concatenate([front, order.slots[~np.isin(order.slots, front)]])
+    return PruningOrder(slots, np.arange(len(slots), dtype=np.float64))
 
 
-def random_removal(space: ChannelSpace, seed: int, *, branches: bool = False) -> Removal:
+def random_order(space: ChannelSpace, seed: int, *, branches: bool = False) -> PruningOrder:
     """The control: slots go in a random order, spread over the groups; one of each group stays.
 
     With `branches` each residual branch goes as a whole at a random moment, if anything of it is left.
@@ -54,4 +56,4 @@ def random_removal(space: ChannelSpace, seed: int, *, branches: bool = False) ->
         for branch in space.branches:
             moment[branch.slots] = moment[branch.slots].clip(max=draw.uniform())
         every = np.argsort(moment, kind="stable")[: int(np.isfinite(moment).sum())]
-    return Removal(every, np.arange(len(every), dtype=np.float64))
+    return PruningOrder(every, np.arange(len(every), dtype=np.float64))

@@ -1,55 +1,50 @@
 """In which order whole residual branches can go for a set of classes, measured on images.
 
-The charges of channels are of second order and count each place of an image by itself. That ranks channels,
-but a branch moves all places together: what the last blocks of a network say is averaged over the image,
-where their channels' charges fall short by a factor of ten. So the network is asked once without each branch,
-its mean in its place. What it says then, minus what it said, is a vector over images and classes; those of
-several branches are added up, which sees that two of them do the same.
+Saliencies of channels are of second order and count each position of an image by itself. That ranks
+channels, but a branch moves all positions together: what the last blocks add is averaged over the image,
+where their channels' saliencies fall short by a factor of ten. So the network is run once without each
+branch, the branch's mean in its place. By how much the margins move is a vector over images and classes; the
+vectors of several branches are added, so that two branches which do the same do not count twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from modhub.nets import Branch, ChannelSpace, Network, Runner, channel_space, cost, slice_network
 
-__all__ = ["Answers", "branch_order", "distance", "evenly"]
+__all__ = ["Margins", "branch_order", "distance", "evenly"]
 
-Answers = Callable[[Network], Tensor]
+Margins: TypeAlias = Callable[[Network], Tensor]
 """(images, classes) margins of a trunk with its batch-norms fused."""
 
-_WORK = 1e12
-"""Multiply-adds that asking without each branch may take."""
-_IMAGES = (20, 200)
-"""The fewest and the most images that are asked for."""
 _BATCH = 50
 
 
 @dataclass(frozen=True, slots=True)
 class _Loss:
-    """Of one branch: by what the answers move without it, (images, classes), and the time that saves."""
+    """Of one branch: by what the margins move without it, (images, classes), and the time that saves."""
 
     effect: Tensor
     saving: float
 
 
-def branch_order(dense: Network, images: Tensor, answers: Callable[[Tensor], Answers]) -> tuple[str, ...]:
+def branch_order(dense: Network, images: Tensor, margins: Margins) -> tuple[str, ...]:
     """All residual branches of `dense` by the names of their sums: next goes the one that adds the least to
-    the squared distance of the answers, for the time it saves.
+    the squared distance of the margins, for the time it saves.
 
     `dense` has its batch-norms fused; `images` (images, channels, height, width) are normalised, and
-    `answers` asks a network about some of them.
+    `margins` gives those of a network on them. One pass of the network for each branch, and two more.
     """
     space = channel_space(dense)
     if not space.branches:
         return ()
-    most = _WORK / max(len(space.branches) * cost(dense).flops, 1)
-    asked = evenly(images, int(min(max(most, _IMAGES[0]), _IMAGES[1])))
-    left = _losses(dense, space, asked, answers(asked))
+    left = _losses(dense, space, images, margins)
     order: list[str] = []
     gone = torch.zeros(())
     while left:
@@ -70,9 +65,9 @@ def evenly(images: Tensor, most: int) -> Tensor:
     return images[torch.linspace(0, len(images) - 1, min(len(images), most)).round().long()]
 
 
-def _losses(dense: Network, space: ChannelSpace, images: Tensor, answers: Answers) -> dict[str, _Loss]:
-    whole, means = answers(dense), _means(dense, space.branches, images)
-    found = {}
+def _losses(dense: Network, space: ChannelSpace, images: Tensor, margins: Margins) -> dict[str, _Loss]:
+    unpruned, means = margins(dense), _means(dense, space.branches, images)
+    losses = {}
     for branch in space.branches:
         mask = space.full_mask()
         mask[branch.slots] = False
@@ -80,8 +75,8 @@ def _losses(dense: Network, space: ChannelSpace, images: Tensor, answers: Answer
         value = without.of(without.graph.node[branch.sum])["value"]
         without = without.with_tensors(branch.sum, value=_shaped(means[branch.sum], value))
         saving = cost(dense).time - cost(without).time
-        found[branch.sum] = _Loss(answers(without) - whole, saving)
-    return found
+        losses[branch.sum] = _Loss(margins(without) - unpruned, saving)
+    return losses
 
 
 def _means(dense: Network, branches: Sequence[Branch], images: Tensor) -> dict[str, Tensor]:

@@ -1,10 +1,10 @@
 """One streaming pass over the images of many classes: sums per class and, for large trunks, one for all.
 
-A trunk with few enough channels lets every class keep its own second moments. A larger one has them summed
+A trunk with few enough channels has second moments for every class. A larger one has them summed
 over the classes while the images stream by, each class with the same weight; its classes keep means,
 deviations and sensitivities. Either way memory does not grow with the number of images.
 
-Images of several small classes share a batch. Batches are numbered, and processes take them turn about.
+Images of several small classes share a batch. Batches are numbered and interleaved over the processes.
 Every term is float32 and every sum float64, so the sums hardly ever depend on who added what first.
 """
 
@@ -19,20 +19,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modhub.calibration.margins import margin_head, margins_of_targets
+from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
-from modhub.nets import ChannelSpace, Graph, Head, Runner
+from modhub.nets import ChannelSpace, Graph, Head, Runner, head_logits
 from modhub.pruning.statistics import (
     CHANNEL_LIMIT,
     ClassStatistics,
     Moments,
     by_channel,
-    margins,
     observed_values,
 )
 from modhub.workers import Workers
 
-__all__ = ["Observer", "PooledSums", "chunks_of", "correlation_numbers"]
+__all__ = ["PooledSums", "StreamingMoments", "chunks_of", "correlation_numbers"]
 
 
 def correlation_numbers(graph: Graph, space: ChannelSpace) -> int:
@@ -65,13 +66,13 @@ class PooledSums:
 
     def moments(self) -> dict[str, Moments]:
         """The moments of the mixture."""
-        found = {}
+        moments = {}
         for name, first in self.first.items():
             mean = (first / self.classes).numpy()
             covariance = (self.second[name] / self.classes).numpy()
             covariance -= mean**2 if covariance.ndim == 1 else np.outer(mean, mean)
-            found[name] = Moments(mean, covariance)
-        return found
+            moments[name] = Moments(mean, covariance)
+        return moments
 
 
 @dataclass(slots=True)
@@ -88,8 +89,9 @@ class _Sums:
             yield from part.values()
 
 
-class Observer:
-    """Observes classes of `images` (targets are rows of `head`), with or without second moments of their own.
+class StreamingMoments:
+    """Sums over the classes of `images` (targets are rows of `head`), with second moments `per_class` or
+    pooled over the classes.
 
     With several processes every call of `observe` is made by all of them, in the same order.
     """
@@ -102,14 +104,14 @@ class Observer:
         images: ImageSet,
         preprocess: Preprocess,
         *,
-        own: bool,
+        per_class: bool,
         batch: int,
         device: torch.device,
         workers: Workers,
     ) -> None:
         self.graph = runner.network.graph
         self.runner, self.head, self.images, self.preprocess = runner, head, images, preprocess
-        self.own, self.batch, self.device, self.workers = own, batch, device, workers
+        self.per_class, self.batch, self.device, self.workers = per_class, batch, device, workers
         self.values = observed_values(self.graph, space)
         self.channels = {name: len(space.of(name)) for name in self.values}
         self.positions = {
@@ -119,15 +121,15 @@ class Observer:
         self.weight, self.bias = head.weight.to(device), head.bias.to(device)
         self.places = [np.flatnonzero(images.targets == row) for row in range(len(head.weight))]
         self.pooled = PooledSums()
-        if not own:
+        if not per_class:
             for name, size in self.channels.items():
                 shape = (size, size) if size <= CHANNEL_LIMIT else (size,)
                 self.pooled.first[name] = torch.zeros(size, dtype=torch.float64)
                 self.pooled.second[name] = torch.zeros(shape, dtype=torch.float64)
 
     def observe(self, rows: Sequence[int], turn: int = 0) -> list[ClassStatistics]:
-        """One pass over the images of `rows`, batches counted from `turn` on; without own second moments the
-        covariances are diagonals, and `pooled` grows."""
+        """One pass over the images of `rows`, batches counted from `turn` on; without second moments per
+        class the covariances are diagonals, and `pooled` grows."""
         sums = self._zeros(len(rows))
         counts = np.array([len(self.places[row]) for row in rows], np.int64)
         chosen = np.concatenate([self.places[row] for row in rows])
@@ -147,7 +149,7 @@ class Observer:
         second = {
             name: torch.zeros(classes, size, size, dtype=torch.float64)
             for name, size in self.channels.items()
-            if self.own and size <= CHANNEL_LIMIT
+            if self.per_class and size <= CHANNEL_LIMIT
         }
         return _Sums(first, square, slope, second)
 
@@ -160,26 +162,26 @@ class Observer:
         counts: NDArray[np.int64],
     ) -> None:
         wanted = list(dict.fromkeys((*self.values, self.graph.output)))
-        found = self.runner.observe(batch.to(self.device).requires_grad_(), wanted)
-        total = self._margin_sum(found[self.graph.output], torch.from_numpy(targets))
-        slopes = torch.autograd.grad(total, [found[name] for name in wanted])
+        values = self.runner.observe(batch.to(self.device).requires_grad_(), wanted)
+        total = self._margin_sum(values[self.graph.output], torch.from_numpy(targets))
+        slopes = torch.autograd.grad(total, [values[name] for name in wanted])
         place = torch.tensor([rows.index(int(target)) for target in targets])
         for name, gradient in zip(wanted, slopes, strict=True):
             if name not in self.channels:
                 continue
-            value = found[name].detach().movedim(self.axis[name], 1)
+            value = values[name].detach().movedim(self.axis[name], 1)
             steep = gradient.movedim(self.axis[name], 1)
-            for part, each in (
+            for sum_, per_image in (
                 (sums.first, _per_image(value)),
                 (sums.square, _per_image(value.square())),
                 (sums.slope, _per_image(steep.square())),
             ):
-                part[name].index_add_(0, place, each.double().cpu())
-            if self.own and name in sums.second:
+                sum_[name].index_add_(0, place, per_image.double().cpu())
+            if self.per_class and name in sums.second:
                 for number in sorted(set(place.tolist())):
                     flat = by_channel(value[(place == number).to(value.device)])
                     sums.second[name][number] += (flat.T @ flat).cpu()
-            elif not self.own and self.channels[name] <= CHANNEL_LIMIT:
+            elif not self.per_class and self.channels[name] <= CHANNEL_LIMIT:
                 # Scaled so that a product of all samples adds up to a mean per class, whatever its images.
                 scale = torch.from_numpy((counts[place.numpy()] * self.positions[name]) ** -0.5)
                 flat = by_channel(value * scale.to(value).view(-1, *[1] * (value.dim() - 1)))
@@ -187,26 +189,17 @@ class Observer:
 
     def _margin_sum(self, features: Tensor, targets: Tensor) -> Tensor:
         """Over the images, the margin of each one's own class: its row minus the mean of the others."""
-        size = len(self.weight)
         targets = targets.to(self.device)
         if not self.head.tail:
-            scores = margins(features, self.weight, self.bias)
-            own = scores.gather(1, targets[:, None])[:, 0]
-            return (own - (scores.sum(1) - own) / max(size - 1, 1)).sum()
+            return margins_of_targets(head_logits(features, self.weight, self.bias), targets).sum()
         total = torch.zeros((), device=self.device)
         for row in sorted(set(targets.tolist())):
-            weight, bias = self.weight[row], self.bias[row]
-            others = (
-                (self.weight.sum(0) - weight) / max(size - 1, 1),
-                (self.bias.sum() - bias) / max(size - 1, 1),
-            )
-            pair = torch.stack([weight, others[0]]), torch.stack([bias, others[1]])
-            scores = margins(features[targets == row], *pair, self.head.tail)
-            total = total + (scores[:, 0] - scores[:, 1]).sum()
+            head = one_against_rest_head(self.weight, self.bias, row)
+            total = total + margin_head(head, self.head.tail)(features[targets == row]).sum()
         return total
 
     def _finished(self, sums: _Sums, counts: NDArray[np.int64]) -> list[ClassStatistics]:
-        found = []
+        statistics = []
         for number, images in enumerate(counts.tolist()):
             moments, sensitivity = {}, {}
             for name in self.values:
@@ -218,13 +211,13 @@ class Observer:
                     covariance = (sums.square[name][number] / samples).numpy() - mean**2
                 moments[name] = Moments(mean, covariance)
                 sensitivity[name] = (sums.slope[name][number] / images).numpy()
-                if not self.own:
+                if not self.per_class:
                     self.pooled.first[name] += torch.from_numpy(mean)
                     if self.pooled.second[name].dim() == 1 and self.workers.first:
                         self.pooled.second[name] += sums.square[name][number] / samples
-            found.append(ClassStatistics(moments, sensitivity))
-        self.pooled.classes += len(found)
-        return found
+            statistics.append(ClassStatistics(moments, sensitivity))
+        self.pooled.classes += len(statistics)
+        return statistics
 
 
 def _per_image(value: Tensor) -> Tensor:

@@ -1,11 +1,9 @@
 """In which order channels can go, for one class or a set of classes.
 
-Removing channels of a value and guessing them from the kept ones leaves an error e; to second order the
-margin moves by E[(gᵀe)²], g its gradient. With M the matrix of that quadratic form (at first the diagonal of
-the sensitivities) and P = Σ⁻¹, the next channel j to go is the one with the smallest M_jj / P_jj: 1 / P_jj is
-its variance given all kept channels. Then M takes over what hung on j through the guess, and j leaves P (a
-Schur complement): the surgeon's step of Hassibi & Stork 1993, on activations instead of weights. Slots that
-several values share are charged for all of them.
+Removing channels of a value and guessing them from those that stay leaves an error e; to second order the
+margin moves by E[(gᵀe)²], g its gradient. That is the saliency of a channel: what the margin moves by when
+it goes next (`modhub.pruning.elimination`, Hassibi & Stork 1993). Slots that several values share have the
+sum of their saliencies; groups compare by saliency per multiply-add saved.
 """
 
 from __future__ import annotations
@@ -15,116 +13,123 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from modhub.nets import ChannelGroup, ChannelSpace, Mask, Network, cost, slice_network, weightless
+from modhub.pruning.elimination import BLOCK, GroupValue, eliminate, initial_saliencies
 from modhub.pruning.statistics import ClassStatistics, Moments
 
 __all__ = [
+    "PruningOrder",
     "QuickOrder",
-    "Removal",
     "importance",
     "mask_after",
     "order_work",
-    "removal_order",
+    "pruning_order",
+    "relevance_tensor",
     "slot_costs",
 ]
 
 Array: TypeAlias = NDArray[np.float64]
 _RIDGE = 1e-4
 _EXACT = 1024
-"""Groups with more slots than this are ordered by their first charges only."""
-_BLOCK = 64
-"""Channels that leave before the matrices of those that stay are brought up to date."""
+"""Groups with more slots than this are ordered by their initial saliencies only."""
 
 
 @dataclass(frozen=True, slots=True)
-class Removal:
-    """Slots in the order in which they go, and the (rising) charge per unit of cost at which each goes."""
+class PruningOrder:
+    """Slots in the order in which they go, and the (rising) saliency per unit of cost at which each goes."""
 
     slots: NDArray[np.int64]
-    price: Array
+    saliency: Array
 
 
-def removal_order(
-    statistics: ClassStatistics, space: ChannelSpace, costs: Array, *, branches: bool = False
-) -> Removal:
-    """All slots that can go, the cheapest first. `costs` (slots,) is what removing each one saves.
+def pruning_order(
+    statistics: ClassStatistics,
+    space: ChannelSpace,
+    costs: Array,
+    *,
+    branches: bool = False,
+    block: int = BLOCK,
+) -> PruningOrder:
+    """All slots that can go, the least saliency per cost first. `costs` (slots,) is what removing each saves.
 
     At least one slot of every group stays, but for those of residual branches where `branches` may go as a
     whole. The order inside a group does not depend on the other groups, so a prefix of the order for one
-    budget is a prefix of that for any smaller one.
+    budget is a prefix of that for any smaller one. `block` changes the speed only (see `eliminate`).
     """
     inside = _innermost(space) if branches else {}
     slots: list[NDArray[np.int64]] = []
-    prices: dict[str, Array] = {}
+    saliencies_by_group: dict[str, Array] = {}
     for group in space.groups:
         if not group.cuttable or group.size < 2:
             continue
-        order, charges = _group_order(group, statistics, space)
+        order, saliencies = _group_order(group, statistics, space, block)
         if group.name not in inside:
-            order, charges = order[:-1], charges[:-1]
+            order, saliencies = order[:-1], saliencies[:-1]
         slots.append(order)
-        # A later slot may be cheaper than an earlier one of its group; it still goes after it.
-        prices[group.name] = np.maximum.accumulate(charges / costs[order].clip(1e-12))
-    # The last channels of a branch go together, when the dearest of them may.
+        # A later slot may be less salient than an earlier one of its group; it still goes after it.
+        saliencies_by_group[group.name] = np.maximum.accumulate(saliencies / costs[order].clip(1e-12))
+    # The last channels of a branch go together, when the most salient of them may.
     for members in _by_value(inside).values():
-        dearest = max(prices[name][-1] for name in members)
+        largest = max(saliencies_by_group[name][-1] for name in members)
         for name in members:
-            prices[name][-1] = dearest
-    return _merged(slots, list(prices.values()))
+            saliencies_by_group[name][-1] = largest
+    return _merged(slots, list(saliencies_by_group.values()))
 
 
 def _innermost(space: ChannelSpace) -> dict[str, str]:
     """Group -> the innermost branch that it is part of, by its sum; a branch with a group of one channel,
     which stays, is none."""
-    found: dict[str, str] = {}
+    innermost: dict[str, str] = {}
     for branch in sorted(space.branches, key=lambda branch: len(branch.slots)):
         groups = space.groups_of(branch)
         if all(group.size > 1 for group in groups):
             for group in groups:
-                found.setdefault(group.name, branch.sum)
-    return found
+                innermost.setdefault(group.name, branch.sum)
+    return innermost
 
 
 def _by_value(names: Mapping[str, str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    inverted: dict[str, list[str]] = {}
     for key, value in names.items():
-        found.setdefault(value, []).append(key)
-    return found
+        inverted.setdefault(value, []).append(key)
+    return inverted
 
 
-def _merged(slots: list[NDArray[np.int64]], prices: list[Array]) -> Removal:
+def _merged(slots: list[NDArray[np.int64]], saliencies: list[Array]) -> PruningOrder:
     if not slots:
-        return Removal(np.zeros(0, np.int64), np.zeros(0))
-    all_slots, all_prices = np.concatenate(slots), np.concatenate(prices)
-    rank = np.argsort(all_prices, kind="stable")
-    return Removal(all_slots[rank], all_prices[rank])
+        return PruningOrder(np.zeros(0, np.int64), np.zeros(0))
+    all_slots, all_saliencies = np.concatenate(slots), np.concatenate(saliencies)
+    rank = np.argsort(all_saliencies, kind="stable")
+    return PruningOrder(all_slots[rank], all_saliencies[rank])
 
 
-def mask_after(removal: Removal, count: int, space: ChannelSpace, multiple: int = 1) -> Mask:
+def mask_after(order: PruningOrder, count: int, space: ChannelSpace, multiple: int = 1) -> Mask:
     """What is kept when the first `count` slots of the order are gone.
 
     With a `multiple` the last slots that went of each group come back until it keeps a multiple of that, or
     all. A prefix of the order still keeps all that a longer one does.
     """
     mask = space.full_mask()
-    mask[removal.slots[:count]] = False
+    mask[order.slots[:count]] = False
     if multiple > 1:
         for group in space.groups:
-            gone = _gone_of(group, removal, count)
+            gone = _gone_of(group, order, count)
             _give_back(mask, gone, -(group.size - len(gone)) % multiple)
     for branch in space.branches:
         # A branch goes as a whole or not at all.
         if mask[branch.slots].any():
             for group in space.groups_of(branch):
                 if not mask[group.slots].any():
-                    _give_back(mask, _gone_of(group, removal, count), multiple)
+                    _give_back(mask, _gone_of(group, order, count), multiple)
     return space.close(mask)
 
 
-def _gone_of(group: ChannelGroup, removal: Removal, count: int) -> NDArray[np.int64]:
-    gone = removal.slots[:count]
+def _gone_of(group: ChannelGroup, order: PruningOrder, count: int) -> NDArray[np.int64]:
+    gone = order.slots[:count]
     return gone[(gone >= group.start) & (gone < group.start + group.size)]
 
 
@@ -140,6 +145,12 @@ def importance(statistics: ClassStatistics, space: ChannelSpace) -> Array:
         alive = layout >= 0
         np.add.at(worth, layout[alive], (statistics.sensitivity[name] * moments.variance)[alive])
     return worth
+
+
+def relevance_tensor(statistics: ClassStatistics, space: ChannelSpace) -> Tensor:
+    """`importance` as a module carries it: float16 (slots,), the largest 1."""
+    worth = importance(statistics, space)
+    return torch.from_numpy(worth / max(worth.max(initial=0.0), 1e-30)).half()
 
 
 def slot_costs(network: Network, space: ChannelSpace) -> Array:
@@ -168,20 +179,21 @@ def slot_costs(network: Network, space: ChannelSpace) -> Array:
 
 
 def order_work(space: ChannelSpace, values: Iterable[str]) -> int:
-    """About how many numbers `removal_order` changes for one class."""
+    """About how many numbers `pruning_order` changes for one class."""
     layouts = [space.of(name) for name in values]
     work = 0
     for group in space.groups:
         if group.cuttable and 2 <= group.size <= _EXACT:
-            inside = [
-                int(((each >= group.start) & (each < group.start + group.size)).sum()) for each in layouts
+            sizes = [
+                int(((layout >= group.start) & (layout < group.start + group.size)).sum())
+                for layout in layouts
             ]
-            work += group.size * sum(size * size for size in inside)
+            work += group.size * sum(size * size for size in sizes)
     return work
 
 
 class QuickOrder:
-    """`removal_order` by first charges only, for many classes that share one set of correlations.
+    """`pruning_order` by initial saliencies only, for many classes that share one set of correlations.
 
     With Σ = DRD, D a class's deviations, the variance of a channel given all others is d² / (R⁻¹)_jj: R is
     inverted once for all classes.
@@ -199,25 +211,26 @@ class QuickOrder:
                 layout = space.of(name)
                 inside = (layout >= group.start) & (layout < group.start + group.size)
                 if name in correlations and inside.any():
-                    values.append((name, inside, _left_alone(correlations[name], inside)))
+                    values.append((name, inside, _unexplained(correlations[name], inside)))
             self.parts.append((group, values))
         self.layouts = {name: space.of(name) for name in correlations}
 
-    def order(self, deviations: Mapping[str, Array], sensitivity: Mapping[str, Array]) -> Removal:
+    def order(self, deviations: Mapping[str, Array], sensitivity: Mapping[str, Array]) -> PruningOrder:
         """For a class with these deviations and sensitivities, (channels,) by value."""
-        slots, prices = [], []
+        slots, per_group = [], []
         for group, values in self.parts:
-            charges = np.zeros(group.size)
+            saliencies = np.zeros(group.size)
             for name, inside, share in values:
-                charge = sensitivity[name][inside] * deviations[name][inside] ** 2 * share
-                np.add.at(charges, self.layouts[name][inside] - group.start, charge)
-            order = np.argsort(charges, kind="stable")[:-1]
+                terms = sensitivity[name][inside] * deviations[name][inside] ** 2 * share
+                np.add.at(saliencies, self.layouts[name][inside] - group.start, terms)
+            order = np.argsort(saliencies, kind="stable")[:-1]
             slots.append(group.start + order)
-            prices.append(np.maximum.accumulate(charges[order] / self.costs[group.start + order].clip(1e-12)))
-        return _merged(slots, prices)
+            costs = self.costs[group.start + order].clip(1e-12)
+            per_group.append(np.maximum.accumulate(saliencies[order] / costs))
+        return _merged(slots, per_group)
 
 
-def _left_alone(correlations: NDArray[Any], inside: NDArray[np.bool_]) -> Array:
+def _unexplained(correlations: NDArray[Any], inside: NDArray[np.bool_]) -> Array:
     """(channels,) share of each one's variance that the others of its group do not explain."""
     if correlations.ndim == 1:
         return np.ones(int(inside.sum()))
@@ -226,117 +239,34 @@ def _left_alone(correlations: NDArray[Any], inside: NDArray[np.bool_]) -> Array:
     return np.asarray(1 / np.diagonal(np.linalg.inv(block)).clip(1.0))
 
 
-@dataclass(frozen=True, slots=True)
-class _Value:
-    """One value's share of a group: the slots of its channels, their precision and the quadratic form of the
-    margin's changes, both (channels, channels), or where channels are taken for independent (channels,)."""
-
-    slots: NDArray[np.int64]
-    precision: Array
-    form: Array
-
-
-class _Leaving:
-    """The channels of a value leave one by one; what the margin asked of one is asked of those it is guessed
-    from.
-
-    Each that leaves changes both matrices by a product of vectors. These are collected, and taken in a block
-    at a time; what a channel is charged hangs on the diagonals only, which are changed at once.
-    """
-
-    def __init__(self, value: _Value) -> None:
-        self.slots = value.slots
-        self._precision, self._form = value.precision.copy(), value.form.copy()
-        self._own_precision, self._own_form = (
-            np.diagonal(value.precision).copy(),
-            np.diagonal(value.form).copy(),
-        )
-        self._alive = np.ones(len(value.slots), np.bool_)
-        # Three vectors for each channel that left since the last block: its row of the precision, what was
-        # asked of it, and its guess from the others.
-        self._rows, self._asked, self._guess = np.zeros((3, _BLOCK, len(value.slots)))
-        self._collected = 0
-
-    def charges(self, count: int) -> Array:
-        """(count,) what each slot costs to leave next, of the channels that are still there."""
-        charges = np.zeros(count)
-        np.add.at(charges, self.slots[self._alive], (self._own_form / self._own_precision)[self._alive])
-        return charges
-
-    def leave(self, slot: int) -> None:
-        """Every channel of the slot."""
-        for channel in np.flatnonzero((self.slots == slot) & self._alive):
-            self._leave(int(channel))
-
-    def _leave(self, channel: int) -> None:
-        done = self._collected
-        rows, asked, guess = self._rows[:done], self._asked[:done], self._guess[:done]
-        row = self._precision[channel] + rows[:, channel] @ guess
-        pull = self._form[channel] + asked[:, channel] @ guess + guess[:, channel] @ asked
-        share = -row / row[channel]
-        # a gᵀ + g aᵀ + w g gᵀ is (a + w/2 g) gᵀ and its transpose.
-        pull += pull[channel] / 2 * share
-        self._alive[channel] = False
-        away = ~self._alive
-        for vector, kept in ((row, self._rows), (pull, self._asked), (share, self._guess)):
-            vector[away] = 0.0
-            kept[done] = vector
-        self._own_precision += row * share
-        self._own_form += 2 * pull * share
-        self._collected += 1
-        if self._collected == _BLOCK:
-            self._precision += self._rows.T @ self._guess
-            crossed = self._asked.T @ self._guess
-            self._form += crossed + crossed.T
-            self._collected = 0
-
-
 def _group_order(
-    group: ChannelGroup, statistics: ClassStatistics, space: ChannelSpace
+    group: ChannelGroup, statistics: ClassStatistics, space: ChannelSpace, block: int
 ) -> tuple[NDArray[np.int64], Array]:
-    """All slots of a group, and the charge at which each goes."""
+    """All slots of a group, and the saliency at which each goes."""
     values = [
         value
         for name, moments in statistics.moments.items()
         if (value := _value_of(group, space.of(name), moments, statistics.sensitivity[name])) is not None
     ]
     if group.size > _EXACT or any(value.precision.ndim == 1 for value in values):
-        return _by_first_charge(group, values)
-    leaving = [_Leaving(value) for value in values]
-    order, paid = np.zeros(group.size, np.int64), np.zeros(group.size)
-    gone = np.zeros(group.size, np.bool_)
-    for step in range(group.size):
-        charges = sum((each.charges(group.size) for each in leaving), np.zeros(group.size))
-        charges[gone] = np.inf
-        slot = int(charges.argmin())
-        order[step], paid[step] = group.start + slot, max(charges[slot], 0.0)
-        gone[slot] = True
-        for each in leaving:
-            each.leave(slot)
-    return order, paid
+        saliencies = initial_saliencies(group.size, values)
+        order = np.argsort(saliencies, kind="stable")
+        return group.start + order, saliencies[order]
+    order, saliencies = eliminate(group.size, values, block)
+    return group.start + order, saliencies
 
 
 def _value_of(
     group: ChannelGroup, layout: NDArray[np.int64], moments: Moments, sensitivity: Array
-) -> _Value | None:
+) -> GroupValue | None:
     inside = (layout >= group.start) & (layout < group.start + group.size)
     if not inside.any():
         return None
     slots = layout[inside] - group.start
     slope = sensitivity[inside]
     if moments.covariance.ndim == 1 or len(slots) > _EXACT:
-        return _Value(slots, 1 / moments.variance[inside].clip(1e-12), slope)
+        return GroupValue(slots, 1 / moments.variance[inside].clip(1e-12), slope)
     covariance: Array = moments.covariance[np.ix_(inside, inside)].astype(np.float64)
     floor = _RIDGE * max(float(np.diagonal(covariance).mean()), 1e-12)
     inverse = np.linalg.inv(covariance + np.eye(len(covariance)) * floor)
-    return _Value(slots, np.asarray(inverse, np.float64), np.diag(slope))
-
-
-def _by_first_charge(group: ChannelGroup, values: list[_Value]) -> tuple[NDArray[np.int64], Array]:
-    charges = np.zeros(group.size)
-    for value in values:
-        precision = value.precision if value.precision.ndim == 1 else np.diagonal(value.precision)
-        form = value.form if value.form.ndim == 1 else np.diagonal(value.form)
-        np.add.at(charges, value.slots, form / precision)
-    order = np.argsort(charges, kind="stable")
-    return group.start + order, charges[order]
+    return GroupValue(slots, np.asarray(inverse, np.float64), np.diag(slope))

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modhub.artifact.tensors import ValueStatistics, statistics_key
 from modhub.errors import IntegrityError
 from modhub.nets import ChannelSpace, Graph, Runner, Site, sites
 
@@ -28,16 +29,14 @@ __all__ = [
     "ClassStatistics",
     "Moments",
     "by_channel",
-    "channelled_margin",
     "compensable_sites",
     "correlation_tensors",
-    "margins",
     "observe",
     "observed_values",
     "pool",
     "pooled_statistics",
     "read_statistics",
-    "statistics_tensors",
+    "stored_statistics",
     "unpacked",
 ]
 
@@ -87,13 +86,13 @@ def compensable_sites(graph: Graph, space: ChannelSpace) -> tuple[Site, ...]:
     cuttable = np.zeros(space.slots, np.bool_)
     for group in space.groups:
         cuttable[group.slots] = group.cuttable
-    found = []
+    compensable = []
     for site in sites(graph):
         layout = space.of(site.channels)
         mixed = 0 if graph.node[site.consumer].op == "conv2d" else len(graph.shapes[site.value]) - 1
         if space.axis(site.value) == mixed and cuttable[layout[layout >= 0]].any():
-            found.append(site)
-    return tuple(found)
+            compensable.append(site)
+    return tuple(compensable)
 
 
 def observed_values(graph: Graph, space: ChannelSpace) -> tuple[str, ...]:
@@ -101,33 +100,6 @@ def observed_values(graph: Graph, space: ChannelSpace) -> tuple[str, ...]:
     values = dict.fromkeys(site.channels for site in compensable_sites(graph, space))
     values.setdefault(graph.output)
     return tuple(values)
-
-
-def margins(features: Tensor, weight: Tensor, bias: Tensor, tail: Sequence[str] = ()) -> Tensor:
-    """(batch, rows) scores of a head on features (batch, features) or (batch, features, height, width)."""
-    if features.dim() == 4:
-        scores = torch.einsum("bfhw,rf->brhw", features, weight) + bias[:, None, None]
-    else:
-        scores = features @ weight.T + bias
-    for step in tail:
-        if step == "relu":
-            scores = scores.relu()
-        elif step == "average":
-            scores = scores.mean((-2, -1), keepdim=True)
-        else:
-            scores = scores.flatten(1)
-    return scores.flatten(1) if scores.dim() == 4 else scores
-
-
-def channelled_margin(head: tuple[Tensor, Tensor], tail: Sequence[str] = ()) -> Callable[[Tensor], Tensor]:
-    """Features to the margin (batch,) of a class by its channelled head, weight (2, features) and bias (2,):
-    the difference of its rows."""
-
-    def margin(features: Tensor) -> Tensor:
-        scores = margins(features, *head, tail)
-        return scores[:, 0] - scores[:, 1]
-
-    return margin
 
 
 def observe(
@@ -139,7 +111,7 @@ def observe(
     """One pass over normalised images, of one class most often.
 
     `answer` makes of features (batch, …) the numbers (batch,) whose slopes are the sensitivity: the class's
-    margin, see `channelled_margin`.
+    margin, see `modhub.calibration.margins.margin_head`.
     """
     graph = runner.network.graph
     values = observed_values(graph, space)
@@ -150,14 +122,16 @@ def observe(
     images = 0
     for batch in batches:
         wanted = dict.fromkeys((*values, graph.output))
-        found = runner.observe(batch.requires_grad_(), wanted)
+        observed = runner.observe(batch.requires_grad_(), wanted)
         ordered = list(wanted)
-        slopes = torch.autograd.grad(answer(found[graph.output]).sum(), [found[name] for name in ordered])
+        slopes = torch.autograd.grad(
+            answer(observed[graph.output]).sum(), [observed[name] for name in ordered]
+        )
         images += len(batch)
         for name, gradient in zip(ordered, slopes, strict=True):
             if name not in samples:
                 continue
-            flat = by_channel(found[name].detach(), space.axis(name))
+            flat = by_channel(observed[name].detach(), space.axis(name))
             steep = by_channel(gradient, space.axis(name))
             wide = flat.shape[1] > CHANNEL_LIMIT
             _add(first, name, flat.sum(0))
@@ -207,54 +181,58 @@ def pooled_statistics(statistics: Sequence[ClassStatistics]) -> ClassStatistics:
     )
 
 
-def statistics_tensors(statistics: ClassStatistics, *, correlations: bool) -> dict[str, Tensor]:
-    """As they stand in a module: `statistics.<value>.mean`, `.deviation`, `.sensitivity` and, if wanted,
-    `.correlation` (float16, the upper triangle without the diagonal, row by row)."""
-    tensors: dict[str, Tensor] = {}
-    for name, moments in statistics.moments.items():
-        tensors[f"statistics.{name}.mean"] = _single(moments.mean)
-        tensors[f"statistics.{name}.deviation"] = _single(np.sqrt(moments.variance.clip(0)))
-        tensors[f"statistics.{name}.sensitivity"] = _single(statistics.sensitivity[name])
-    if correlations:
-        tensors.update(correlation_tensors(statistics.moments))
-    return tensors
+def stored_statistics(statistics: ClassStatistics, *, correlations: bool) -> dict[str, ValueStatistics]:
+    """By value, as a module carries them: float32 and, if wanted, correlations in float16."""
+    packed = correlation_tensors(statistics.moments) if correlations else {}
+    return {
+        name: ValueStatistics(
+            mean=_single(moments.mean),
+            deviation=_single(np.sqrt(moments.variance.clip(0))),
+            sensitivity=_single(statistics.sensitivity[name]),
+            correlation=packed.get(name),
+        )
+        for name, moments in statistics.moments.items()
+    }
 
 
 def correlation_tensors(moments: Mapping[str, Moments]) -> dict[str, Tensor]:
-    """`statistics.<value>.correlation` of every value whose covariances are known."""
+    """The packed correlations of every value whose covariances are known."""
     tensors = {}
     for name, each in moments.items():
         if each.covariance.ndim == 2:
             deviation = np.sqrt(each.variance.clip(1e-24))
             triangle = np.triu_indices(len(deviation), 1)
             correlation = (each.covariance / np.outer(deviation, deviation))[triangle]
-            tensors[f"statistics.{name}.correlation"] = torch.from_numpy(correlation.clip(-1, 1)).half()
+            tensors[name] = torch.from_numpy(correlation.clip(-1, 1)).half()
     return tensors
 
 
 def read_statistics(
-    tensors: Mapping[str, Tensor], shared: Mapping[str, Tensor], graph: Graph, space: ChannelSpace
+    stored: Mapping[str, ValueStatistics],
+    pooled: Mapping[str, Tensor],
+    graph: Graph,
+    space: ChannelSpace,
 ) -> ClassStatistics | None:
-    """The inverse of `statistics_tensors`; correlations not in the module are taken from the trunk's.
+    """The inverse of `stored_statistics`; correlations that a module does not have are the `pooled` ones of
+    its trunk (`TrunkTensors.correlations`).
 
     None when the module carries no statistics. Raises `IntegrityError` when some are missing or do not fit.
     """
     values = observed_values(graph, space)
-    if not any(f"statistics.{name}.mean" in tensors for name in values):
+    by_value = {name: stored.get(name, ValueStatistics()) for name in values}
+    if all(each.mean is None for each in by_value.values()):
         return None
     moments: dict[str, Moments] = {}
     sensitivity: dict[str, Array] = {}
-    for name in values:
+    for name, each in by_value.items():
         channels = len(space.of(name))
-        mean, deviation, slope = (
-            _vector(tensors, f"statistics.{name}.{part}", channels)
-            for part in ("mean", "deviation", "sensitivity")
-        )
-        key = f"statistics.{name}.correlation"
-        packed = tensors.get(key, shared.get(key))
+        mean = _vector(each.mean, statistics_key(name, "mean"), channels)
+        deviation = _vector(each.deviation, statistics_key(name, "deviation"), channels)
+        slope = _vector(each.sensitivity, statistics_key(name, "sensitivity"), channels)
+        packed = pooled.get(name) if each.correlation is None else each.correlation
         covariance: Array = deviation**2
         if packed is not None:
-            pairs = _vector({key: packed}, key, channels * (channels - 1) // 2)
+            pairs = _vector(packed, statistics_key(name, "correlation"), channels * (channels - 1) // 2)
             covariance = unpacked(pairs) * deviation[:, None] * deviation[None, :]
         moments[name] = Moments(mean, covariance)
         sensitivity[name] = slope
@@ -262,7 +240,7 @@ def read_statistics(
 
 
 def unpacked(pairs: Array) -> Array:
-    """The correlation matrix (channels, channels) of a `.correlation` tensor's numbers, of the same type."""
+    """The correlation matrix (channels, channels) of packed correlations, of the same type."""
     size = (1 + math.isqrt(1 + 8 * len(pairs))) // 2
     full: Array = np.eye(size, dtype=pairs.dtype)
     above = np.triu_indices(size, 1)
@@ -270,12 +248,11 @@ def unpacked(pairs: Array) -> Array:
     return full
 
 
-def _vector(tensors: Mapping[str, Tensor], key: str, size: int) -> Array:
-    tensor = tensors.get(key)
+def _vector(tensor: Tensor | None, key: str, size: int) -> Array:
     if tensor is None or tensor.shape != (size,):
-        found = "missing" if tensor is None else f"{list(tensor.shape)}"
+        shape = "missing" if tensor is None else f"{list(tensor.shape)}"
         raise IntegrityError(
-            f"The tensor '{key}' of a module is {found}; its trunk asks for [{size}].",
+            f"The tensor '{key}' of a module is {shape}; its trunk needs [{size}].",
             hint="Decompose the parent again, or pull the module again.",
         )
     return tensor.double().numpy()
