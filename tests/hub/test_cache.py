@@ -9,9 +9,9 @@ from typing import BinaryIO
 import pytest
 
 from modhub.errors import IntegrityError, OfflineError, StorageError
-from modhub.files import sha256_of_bytes, sha256_of_file
+from modhub.files import sha256_of_bytes
 from modhub.hub.cache import CACHE_VARIABLE, Cache, CacheUsage, default_cache
-from modhub.integrity import git_oid
+from modhub.integrity import git_oid, matches
 from modhub.refs import RepositoryId
 from modhub.store.model import FileEntry, Refs
 

@@ -172,7 +172,7 @@ def test_a_mistyped_class_is_answered_with_its_likes_when_composing(server: Serv
         assert 'href="/compose?q=lynx"' in page
     assert "Nearest: lynx." in read(server, "/compose?pick=lynks")
     assert "Did you mean" not in read(server, "/compose?q=qqqqqq")
-    assert "No module answers to" in read(server, "/compose?q=%21%21")
+    assert "No modules for" in read(server, "/compose?q=%21%21")
 
 
 def test_names_that_may_not_be_seen_are_not_suggested(tmp_path: Path) -> None:
@@ -203,19 +203,19 @@ def test_a_page_grows_with_the_picks_and_not_with_their_square(server: Server) -
 
     few, some, many = size(10), size(60), size(110)
     assert many - some < 1.2 * (some - few)
-    assert "Only the first 200 picks count" in read(
+    assert "At most 200 picks are supported" in read(
         server, "/compose?" + "&".join(f"pick=c{number}%20%3D%20lab/net/cat" for number in range(201))
     )
 
 
 def test_words_that_find_nothing_are_answered_with_what_may_have_been_meant(server: Server) -> None:
     page = read(server, "/?q=lynks&sort=name")
-    assert "Nothing here matches" in page
+    assert "No repositories match" in page
     assert 'href="/?q=lynx&amp;sort=name"' in page
     page = read(server, "/?q=lynx")
     assert "1 repository has the class" in page
     assert '<a href="/?class=lynx">' in page
-    assert '<a href="/compose?q=lynx">Compare their modules</a>' in page
+    assert '<a href="/compose?q=lynx">Compare these modules</a>' in page
 
 
 def test_a_list_has_as_many_pages_as_it_says(tmp_path: Path) -> None:
@@ -240,16 +240,16 @@ def test_a_list_has_as_many_pages_as_it_says(tmp_path: Path) -> None:
         assert read(long, "/?author=lab&page=99") == last
         # The class that was asked for is among the few that are shown.
         assert '<bdi class="tag">kind-19</bdi>' in read(long, "/?class=kind-19")
-        assert "There are no data sets here yet." in read(long, "/?kind=dataset")
-        assert '<a href="/?q=plain-7">1 model</a> would' in read(long, "/?q=plain-7&kind=dataset")
+        assert "No data sets yet." in read(long, "/?kind=dataset")
+        assert '<a href="/?q=plain-7">1 model</a> matches' in read(long, "/?q=plain-7&kind=dataset")
 
 
 def test_an_empty_hub_says_how_it_is_filled(tmp_path: Path) -> None:
     with serving(tmp_path) as bare:
         page = read(bare, "/")
-        assert "There is nothing here yet" in page
+        assert "This hub has no public repositories yet" in page
         assert "modhub push DIR namespace/name --version 1.0.0 --hub http://127.0.0.1" in commands(page)[0]
-        assert "Nothing here matches" not in page
+        assert "No repositories match" not in page
         read(bare, "/compose?q=cat")
 
 
@@ -324,7 +324,7 @@ def test_who_may_read_what_is_not_for_everybody_is_told_that_a_token_is_needed(t
             assert b"HF_TOKEN" in shown.body
             assert "HF_TOKEN" not in read(hidden, f"/lab/open{path}")
         shown = hidden.ask("GET", "/compose?pick=lab/secret/cat", "reader", headers=BROWSER)
-        assert b"lab/secret needs a token that may read it, in <code>HF_TOKEN</code>" in shown.body
+        assert b"lab/secret requires a token with read access in <code>HF_TOKEN</code>" in shown.body
         assert "HF_TOKEN" not in read(hidden, "/compose?pick=lab/open/cat")
 
 
