@@ -273,14 +273,14 @@ def test_all_releases_and_all_of_the_history_can_be_reached(server: Server) -> N
 def test_what_is_missing_is_named_with_a_way_on(server: Server) -> None:
     page = read(server, "/lab/versions?revision=v9", 404)
     assert "“v9” is not a release, branch or commit of lab/versions." in page
-    assert '<a href="/lab/versions">To lab/versions</a>' in page
+    assert '<a href="/lab/versions">Back to lab/versions</a>' in page
     page = read(server, "/lab/net/modules/cta", 404)
     assert "There is no module &#39;cta&#39; in lab/net. Nearest: cat." in page
-    assert '<a href="/lab/net">To lab/net</a>' in page
+    assert '<a href="/lab/net">Back to lab/net</a>' in page
     assert "lab/net has no file or folder “no/where” at this revision." in read(
         server, "/lab/net/tree/main/no/where", 404
     )
-    assert "To lab/nothing" not in read(server, "/lab/nothing", 401)
+    assert "Back to lab/nothing" not in read(server, "/lab/nothing", 401)
     page = read(server, "/?page=two", 400)
     assert "must be a number, not &#39;two&#39;" in page
 
@@ -431,11 +431,11 @@ def test_all_values_to_narrow_by_can_be_seen(server: Server, tmp_path: Path) -> 
 
         page = read(large, "/?sort=name")
         assert len(classes(page)) == 12
-        more = re.search(r'<a href="([^"]+)#narrow" aria-label="All of class">All</a>', page)
+        more = re.search(r'<a href="([^"]+)#narrow" aria-label="Show all values of class">All</a>', page)
         assert more is not None
         page = read(large, html.unescape(more[1]))
         assert len(classes(page)) == 41
-        assert "All of class" not in page
+        assert "Show all values of class" not in page
         # What was counted for one namespace is not shown for another.
         assert classes(read(large, "/?author=zoo")) == ["puma"]
         assert len(classes(read(large, "/?author=lab"))) == 12
