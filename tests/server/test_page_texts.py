@@ -431,7 +431,7 @@ def test_all_values_to_narrow_by_can_be_seen(server: Server, tmp_path: Path) -> 
 
         page = read(large, "/?sort=name")
         assert len(classes(page)) == 12
-        more = re.search(r'<a href="([^"]+)#narrow" aria-label="Show all values of class">All</a>', page)
+        more = re.search(r'<a href="([^"]+)#narrow" aria-label="Show all values of class">Show all</a>', page)
         assert more is not None
         page = read(large, html.unescape(more[1]))
         assert len(classes(page)) == 41

@@ -191,7 +191,7 @@ def form_fields(text: str, *, limit: int) -> list[tuple[str, str]]:
     try:
         return parse_qsl(text, keep_blank_values=True, max_num_fields=limit)
     except ValueError:
-        raise HTTPError(400, f"More than {limit:,} fields.") from None
+        raise HTTPError(400, f"Too many fields; at most {limit:,} are allowed.") from None
 
 
 def parse_body(body: bytes, depth_limit: int = DEPTH_LIMIT) -> dict[str, Any]:
