@@ -411,15 +411,15 @@ def test_a_class_is_found_among_many_of_one_repository(tmp_path: Path) -> None:
     push(tmp_path, "lab/many", [*(f"kind {number}" for number in range(99)), "great white shark"])
     push(tmp_path, "lab/few", ("cat", "dog"))
     with serving(tmp_path) as large:
-        assert 'name="q" value=""> <button>Look</button>' in read(large, "/lab/many")
-        assert "<button>Look</button>" not in read(large, "/lab/few")
+        assert 'name="q" value=""> <button>Search</button>' in read(large, "/lab/many")
+        assert "<button>Search</button>" not in read(large, "/lab/few")
         page = read(large, "/lab/many?q=Shark++great&revision=v1.0.0")
         assert re.findall(r'href="/lab/many/modules/([^?"]+)', page) == ["great-white-shark"]
         assert "1 of 100 modules" in page
         assert '<input type="hidden" name="revision" value="v1.0.0">' in page
         assert '<a href="/lab/many?revision=v1.0.0">Show all</a>' in page
         page = read(large, "/lab/many?q=%3Cb%3E")
-        assert "No class here has “<bdi>&lt;b&gt;</bdi>” in its name." in page
+        assert "No class of this repository matches “<bdi>&lt;b&gt;</bdi>”." in page
 
 
 def test_all_values_to_narrow_by_can_be_seen(server: Server, tmp_path: Path) -> None:
@@ -468,7 +468,7 @@ def test_a_card_without_end_is_shown_as_far_as_it_is_worth_it(tmp_path: Path) ->
         page = read(server, "/lab/long")
         assert "Line 9999 of many." in page
         assert "Line 60000 of many." not in page
-        found = re.search(r'The card is longer: <a href="([^"]+)">', page)
+        found = re.search(r'The card is truncated: <a href="([^"]+)">', page)
         assert found is not None
         assert b"Line 69999 of many." in server.ask("GET", found[1]).body
         assert "has no card" not in page

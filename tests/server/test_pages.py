@@ -125,7 +125,7 @@ def test_a_repository_and_its_files(server: Server, browser: Any) -> None:
 
 def test_a_module_is_shown_in_pictures(server: Server, browser: Any) -> None:
     text = see(browser, server, "/lab/resnet20-cifar10/modules/cat", "module")
-    assert "Channels it keeps" in text
+    assert "Kept channels" in text
     pictures = browser.find_elements("css selector", "svg.picture")
     labels = [picture.get_attribute("aria-label") for picture in pictures]
     assert len(labels) == 3

@@ -1,4 +1,4 @@
-"""What a person sees when something goes wrong."""
+"""Error pages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def error_page(request: Request, error: HTTPError) -> Response:
     values = request.values
     name = f"{values['namespace']}/{values['name']}" if "namespace" in values and "name" in values else ""
     repository = ""
-    # The protocol's own words, which clients look for, say little to people.
+    # The protocol's messages, which clients parse, are not written for people.
     if error.code == "RepoNotFound":
         title = "Repository not found"
         if name:
