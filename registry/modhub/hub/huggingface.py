@@ -514,7 +514,7 @@ def _mapped(
             hint="Set HF_TOKEN to another, or run: hf auth login",
         )
     if isinstance(error, errors.HFValidationError):
-        return HubError(f"{named} cannot be asked: {error}", hint="Check the name and the address.")
+        return HubError(f"Invalid request to {named}: {error}", hint="Check the name and the address.")
     if isinstance(status, int):
         # The first line only: a server may answer with a whole HTML page.
         reason = _first_line(getattr(error, "server_message", None) or "")
