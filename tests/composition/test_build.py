@@ -21,7 +21,8 @@ from modhub.composition.fitting.synthesis import dead_leaves
 from modhub.composition.trunk_plan import plans
 from modhub.data import ImageSet
 from modhub.errors import BudgetError, CompositionError, DataError, IntegrityError, ManifestError
-from modhub.evaluation.metrics import RestrictedParent, evaluate
+from modhub.evaluation.baselines import RestrictedParent
+from modhub.evaluation.evaluate import evaluate
 from modhub.nets import Runner
 from tests.support.digit_parents import digit_modules, digit_parent, digits, pixels_of
 from tests.support.pico import pico_set

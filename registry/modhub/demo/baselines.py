@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from modhub.composition import Budget, ComposedClassifier, Part, compose
 from modhub.composition.trunk_plan import plans
-from modhub.evaluation.metrics import RestrictedParent
+from modhub.evaluation.baselines import RestrictedParent
 from modhub.nets import ChannelSpace, Mask
 from modhub.parents import ParentSource
 
