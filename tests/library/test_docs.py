@@ -171,7 +171,7 @@ def test_names_of_the_library_exist(path):
 def resolves(name):
     """Whether the longest module that `name` begins with has what follows.
 
-    The module itself is not imported: `modhub.decompose` is the function then, not the file that torchrun runs.
+    It is not imported: `modhub.decompose` stays the function and does not become the file that torchrun runs.
     """
     module, _, attribute = name.rpartition(".")
     try:

@@ -36,6 +36,7 @@ def command(
 
     The upload is atomic: one commit and one tag. Releases are immutable; yank a release that is wrong.
 
+    \b
     Example: modhub push out/r20 vision-lab/resnet20-cifar10 --version 1.0.0
     """
     from modhub.api.sharing import push
