@@ -135,11 +135,11 @@ def test_edits_at_the_same_time_are_all_kept(modhub, monkeypatch, edit):
         ),
         (
             [("add", "cat=lab/pets/cow"), ("lock",)],
-            "Error: There is no class 'cow' in lab/pets 1.0.0.\nNearest there: cat, dog.\n",
+            "Error: There is no class 'cow' in lab/pets 1.0.0.\nNearest: cat, dog.\n",
         ),
         (
             [("add", "cat=lab/pets/cat>=7"), ("lock",)],
-            "Error: lab/pets has no release that matches '>=7'.\nIt has 1.0.0.\n",
+            "Error: 'lab/pets' has no release that matches '>=7'.\nReleases: 1.0.0.\n",
         ),
         (
             [("add", "lab/pets/cat==1.0.0"), ("lock",), ("add", "dog"), ("tree",)],

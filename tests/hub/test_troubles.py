@@ -18,6 +18,7 @@ from packaging.version import Version
 from modhub.api.sharing import push as push_and_tell
 from modhub.catalog.catalog import Catalog
 from modhub.catalog.publish import push, yank
+from modhub.catalog.pull import pull
 from modhub.errors import BusyError, ModhubError, NotFoundError, OfflineError
 from modhub.hub import huggingface
 from modhub.hub.cache import Cache
@@ -153,11 +154,11 @@ def test_what_fails_once_is_asked_for_again(
         catalog = catalog_at(address, tmp_path / "cache")
         done = push(catalog, artifact, NET, Version("1.0.0"))
         assert not done.existed
-        catalog.pull(Ref.parse("lab/net/cat"))
+        pull(catalog, Ref.parse("lab/net/cat"))
         yank(catalog, NET, Version("1.0.0"), "a test")
     store = Store(server.root)
     titles = [made.title for made in store.reader.history(RepositoryKey.model("lab/net"))]
-    assert titles[:2] == ["Take back release 1.0.0", "Release 1.0.0"]
+    assert titles[:2] == ["Yank release 1.0.0", "Release 1.0.0"]
     assert len(titles) == 3
     assert {path.split("/")[-2] for method, path in seen if method == "POST"} == {"repos", "commit", "tag"}
 
@@ -228,6 +229,6 @@ def test_a_private_repository_may_be_what_is_missing(server: Server, artifact: P
     """A hub says no more than that; whoever has a token must learn that it could help."""
     push(catalog_at(server.address, tmp_path / "cache"), artifact, NET, Version("1.0.0"), private=True)
     with pytest.raises(NotFoundError, match="or you may not see it") as caught:
-        catalog_at(server.address, tmp_path / "other", "nobody").pull(Ref.parse("lab/net/cat"))
+        pull(catalog_at(server.address, tmp_path / "other", "nobody"), Ref.parse("lab/net/cat"))
     assert server.address in caught.value.message
     assert "HF_TOKEN" in caught.value.hint

@@ -17,7 +17,7 @@ from modhub.project.resolver import resolve
 from modhub.project.toml import Project
 from modhub.refs import RepositoryId, parse_version
 from tests.support.paper import write_paper_artifact
-from tests.support.shelf import Shelf
+from tests.support.releases import ReleaseHub
 
 
 def images(split: str, positives: int, negatives: int = 900) -> Sample:
@@ -63,13 +63,13 @@ def test_the_order() -> None:
     assert len(set(ranks)) == len(ranks)
 
 
-def test_a_bare_label_takes_what_was_measured_on_unseen_images() -> None:
-    shelf = Shelf()
-    shelf.put("a/known-by-heart", "1.0.0", {"cat": 1.0}, sample=images("train", 50))
-    shelf.put("b/few", "1.0.0", {"cat": 0.95}, sample=images("test", 20))
-    shelf.put("c/many", "1.0.0", {"cat": 0.93}, sample=images("test", 1000))
-    shelf.put("d/as-many", "1.0.0", {"cat": 0.93}, sample=images("test", 1000))
-    (module,) = resolve(Project.of(["cat"]), shelf).modules
+def test_a_bare_label_takes_what_was_measured_on_unseen_images(tmp_path: Path) -> None:
+    zoo = ReleaseHub(tmp_path)
+    zoo.put("a/known-by-heart", "1.0.0", {"cat": 1.0}, sample=images("train", 50))
+    zoo.put("b/few", "1.0.0", {"cat": 0.95}, sample=images("test", 20))
+    zoo.put("c/many", "1.0.0", {"cat": 0.93}, sample=images("test", 1000))
+    zoo.put("d/as-many", "1.0.0", {"cat": 0.93}, sample=images("test", 1000))
+    (module,) = resolve(Project.of(["cat"]), zoo.catalog).modules
     assert str(module.repository) == "c/many"
 
 

@@ -27,10 +27,22 @@ __all__ = ["command"]
     show_default=True,
     help="standalone: publish each module with a separate copy of its channels, without the trunk.",
 )
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Publish modules that have no class in common with the release before.",
+)
 @hub_option
 @reporting
 def command(
-    directory: Path, repository: str, version: str, private: bool, form: str, hub: str | None, out: Out
+    directory: Path,
+    repository: str,
+    version: str,
+    private: bool,
+    form: str,
+    force: bool,
+    hub: str | None,
+    out: Out,
 ) -> None:
     """Publish the modules in DIRECTORY, written by `modhub decompose`, as a release of REPOSITORY.
 
@@ -53,6 +65,7 @@ def command(
             repository,
             version=version,
             private=private,
+            force=force,
             hub=hub,
             reporter=out.reporter(),
         )

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modhub.catalog.catalog import Catalog, yanked_warning
+from modhub.catalog.catalog import Catalog
+from modhub.catalog.releases import yanked_warning
 from modhub.errors import CompositionError, ManifestError, StorageError
 from modhub.files import write_bytes, write_text
 from modhub.hub import open_hub
@@ -150,7 +151,7 @@ def resolve_project(
 ) -> Lock:
     """Pick releases for `project`, keeping what `keep` had where it may be kept.
 
-    `reporter.warn` says which of them were taken back.
+    `reporter.warn` says which of them are yanked.
     """
     if not project.wants:
         raise CompositionError(

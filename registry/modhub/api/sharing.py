@@ -11,11 +11,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from modhub.api.projects import open_catalog
-from modhub.catalog.catalog import Catalog, ModuleHit, Pulled, yanked_warning
-from modhub.catalog.publish import push as publish
-from modhub.catalog.publish import unyank
-from modhub.catalog.publish import yank as take_back
-from modhub.catalog.releases import Release
+from modhub.catalog import publish
+from modhub.catalog.catalog import Catalog
+from modhub.catalog.pull import Pulled, pull_modules
+from modhub.catalog.releases import Release, yanked_warning
+from modhub.catalog.search import ModuleHit
+from modhub.catalog.search import search as search_modules
 from modhub.errors import RefError
 from modhub.files import check_vacant, confined, new_directory
 from modhub.manifest import MANIFEST_NAME, RepositoryManifest, at_least
@@ -36,14 +37,20 @@ def push(
     *,
     version: str,
     private: bool = False,
+    force: bool = False,
     hub: str | Catalog | None = None,
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
-    """Publish an artifact's directory or a `ModuleSet`: one commit, one tag. See `catalog.publish.push`."""
+    """Publish an artifact's directory or a `ModuleSet`: one commit, one tag. See `catalog.publish.push`.
+
+    Without `force`, raises `ConflictError` for a network that has no class in common with the release before.
+    """
     place, number = RepositoryId.parse(repository), parse_version(version)
     catalog = open_catalog(hub)
     with _written(modules) as directory:
-        done = publish(catalog, directory, place, number, private=private, reporter=reporter)
+        done = publish.push(
+            catalog, directory, place, number, private=private, force=force, reporter=reporter
+        )
         # From here, not from the hub: what is published is no failure, whatever the hub says next.
         manifest = RepositoryManifest.from_bytes((directory / MANIFEST_NAME).read_bytes())
     return {
@@ -129,12 +136,11 @@ def pull_refs(catalog: Catalog, refs: Sequence[Ref], reporter: Reporter = SILENT
         if release.yanked is not None:
             reporter.warn(yanked_warning(repository, release))
         manifest = catalog.manifest(repository, release.commit)
-        entries = (
-            manifest.modules
-            if names is None
-            else tuple({(e := manifest.module(name, f"'{repository}'")).slug: e for name in names}.values())
-        )
-        pulled.append(catalog.pull_entries(repository, release, manifest, entries, reporter))
+        entries = manifest.modules
+        if names is not None:
+            named = [manifest.module(name, f"{repository} {release}") for name in names]
+            entries = tuple({entry.slug: entry for entry in named}.values())
+        pulled.append(pull_modules(catalog, repository, release, manifest, entries, reporter))
     return pulled
 
 
@@ -157,7 +163,8 @@ def search(
     """
     labels = [labels] if isinstance(labels, str) else labels
     catalog = open_catalog(hub, offline=offline)
-    hits = catalog.search(
+    hits = search_modules(
+        catalog,
         labels,
         license=license,
         dataset=dataset,
@@ -231,9 +238,9 @@ def versions(
 def yank(
     ref: str, *, reason: str = "", undo: bool = False, hub: str | Catalog | None = None
 ) -> dict[str, Any]:
-    """Take the release that `repository==version` names back, or with `undo` let it stand again.
+    """Yank the release that `repository==version` names, or with `undo` make it active again.
 
-    `before` is the reason why it was taken back already, else None; without a new `reason` that one stays.
+    `before` is the reason it was yanked with already, else None; without a new `reason` that one stays.
     """
     parsed = Ref.parse(ref)
     pins = set(pinned_versions(parsed.specifier))
@@ -245,9 +252,9 @@ def yank(
     known = {release.version: release.yanked for release in catalog.releases(parsed.repository)}
     before = known.get(version)
     if undo:
-        release = unyank(catalog, parsed.repository, version)
+        release = publish.unyank(catalog, parsed.repository, version)
     else:
-        release = take_back(catalog, parsed.repository, version, reason or before or "")
+        release = publish.yank(catalog, parsed.repository, version, reason or before or "")
     return {
         "repository": str(parsed.repository),
         "version": str(release.version),

@@ -11,6 +11,7 @@ from modhub.api.projects import open_catalog
 from modhub.artifact import artifact_files, read_artifact, read_modules
 from modhub.artifact.modules import ModuleSet
 from modhub.catalog.catalog import Catalog
+from modhub.catalog.pull import pull
 from modhub.composition import parts_of
 from modhub.composition.interference import Taken, taken, taken_of_images
 from modhub.data import ImageSet, class_folders, folder_of_images, open_data, plain_folder
@@ -152,7 +153,7 @@ def _check_one_class(data: str | ImageSet, label: str, split: str, known: Sequen
 def _modules(on: str, hub: str | Catalog | None, offline: bool, reporter: Reporter) -> ModuleSet:
     if (Path(on) / MANIFEST_NAME).is_file():
         return read_artifact(on)
-    pulled = open_catalog(hub, offline=offline).pull(Ref.parse(on), reporter=reporter)
+    pulled = pull(open_catalog(hub, offline=offline), Ref.parse(on), reporter=reporter)
     sets = read_modules(
         pulled.manifest, pulled.locate, [m.entry.slug for m in pulled.modules], place=f"'{on}'"
     )
