@@ -30,7 +30,7 @@ __all__ = ["command"]
 @click.option(
     "--force",
     is_flag=True,
-    help="Publish modules that have no class in common with the release before.",
+    help="Publish even if no class is in common with the previous release.",
 )
 @hub_option
 @reporting
