@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 
 import modhub
 from modhub import errors
-from modhub.api.composing import BuildOptions
+from modhub.api.builds import BuildOptions
 from modhub.artifact import artifact_files, read_trunk
 from modhub.catalog.releases import parse_yanked
 from modhub.composition import compose, parts_of

@@ -15,7 +15,7 @@ import pytest
 from huggingface_hub.utils import get_session
 from packaging.version import Version
 
-from modhub.api.sharing import push as push_and_tell
+from modhub.api.push import push as push_and_tell
 from modhub.catalog.catalog import Catalog
 from modhub.catalog.publish import push, yank
 from modhub.catalog.pull import pull
@@ -222,7 +222,7 @@ def test_what_is_published_is_told_whatever_the_hub_does_next(
         done = push_and_tell(
             artifact, "lab/net", version="1.0.0", hub=catalog_at(address, tmp_path / "cache")
         )
-    assert (done["modules"], done["existed"]) == (2, False)
+    assert (done.modules, done.existed) == (2, False)
 
 
 def test_a_private_repository_may_be_what_is_missing(server: Server, artifact: Path, tmp_path: Path) -> None:
