@@ -173,19 +173,6 @@ def test_names_of_the_library_exist(path):
 
 
 def resolves(name):
-<<<<<<< HEAD
-    """Whether the longest module that `name` begins with has what follows.
-
-    It is not imported: `modhub.decompose` stays the function and does not become the file that torchrun runs.
-    """
-    module, _, attribute = name.rpartition(".")
-    try:
-        if importlib.util.find_spec(name) is not None:
-            return True
-    except ModuleNotFoundError:
-        pass
-    return bool(module) and resolves(module) and hasattr(thing(module), attribute)
-=======
     """Whether a dotted name leads to a module, or to something in one."""
     path, *rest = name.split(".")
     thing = importlib.import_module(path)
@@ -199,7 +186,6 @@ def resolves(name):
         else:
             return False
     return True
->>>>>>> main
 
 
 @pytest.mark.parametrize(
