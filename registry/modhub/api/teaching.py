@@ -12,7 +12,7 @@ from modhub.artifact import artifact_files, read_artifact, read_modules
 from modhub.artifact.modules import ModuleSet
 from modhub.catalog.catalog import Catalog
 from modhub.composition import parts_of
-from modhub.composition.interference import Taken, taken, taken_of_images
+from modhub.composition.interference import Interference, estimate_interference, measure_interference
 from modhub.data import ImageSet, class_folders, folder_of_images, open_data, plain_folder
 from modhub.decomposition.teaching import teach as taught
 from modhub.devices import torch_defaults
@@ -87,8 +87,8 @@ def teach_to(
         made = taught(modules, label, images, seed=seed, date=date, reporter=reporter)
         known, (new,) = parts_of(modules), parts_of(made)
         with reporter.step("compare with known classes"):
-            guessed = taken(known, new, seed=seed)
-            measured, count = (None, 0) if judges is None else taken_of_images(known, new, judges)
+            guessed = estimate_interference(known, new, seed=seed)
+            measured, count = (None, 0) if judges is None else measure_interference(known, new, judges)
         write_files(scratch, artifact_files(made))
     (entry,) = made.manifest.modules
     _warn(label, guessed if measured is None else measured, reporter)
@@ -111,10 +111,10 @@ def teach_to(
     }
 
 
-def _warn(label: str, takes: dict[str, Taken], reporter: Reporter) -> None:
-    hit = {name: each for name, each in takes.items() if each.most > _MUCH}
+def _warn(label: str, takes: dict[str, Interference], reporter: Reporter) -> None:
+    hit = {name: each for name, each in takes.items() if each.largest > _MUCH}
     if hit:
-        named = ", ".join(f"{name} {each.most:.0%}" for name, each in list(hit.items())[:_NAMED])
+        named = ", ".join(f"{name} {each.largest:.0%}" for name, each in list(hit.items())[:_NAMED])
         more = f", and of {len(hit) - _NAMED} more" if len(hit) > _NAMED else ""
         reporter.warn(
             f"Composed with few other classes, '{label}' would take images of {named}{more}. The more of its "

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from modhub.composition import KINDS, Budget, ComposedClassifier, Part, compose
-from modhub.composition.fitting.synthetic_images import Imagination
-from modhub.composition.trunk_plan import decisions, plans
+from modhub.composition.fitting.sources import synthetic_images
+from modhub.composition.fitting.synthesizer import ImageSynthesizer
+from modhub.composition.trunk_plan import trunk_plans
 from modhub.data import ImageSet
 from modhub.devices import CPU
 from modhub.errors import BudgetError, CompositionError
 from modhub.evaluation.metrics import evaluate
 from modhub.evaluation.timing import Ratio, time_ratio
-from modhub.nets import cost, fuse_batch_norm
+from modhub.nets import cost
 from modhub.reporter import SILENT, Reporter
 from modhub.runtimes.export import natural_size
 
@@ -141,10 +142,10 @@ def frontier(
         raise BudgetError(
             f"'{kind}' is nothing that a budget limits.", hint=f"There are: {', '.join(KINDS)}."
         )
-    imagination = Imagination(seed, device)
+    synthesizer = ImageSynthesizer(seed, device)
     whole = compose(parts, budget=Budget(flops=1.0))
     judge = (
-        _Unseen(parts, whole, Imagination(seed + 1, device), reporter)
+        _Unseen(parts, whole, ImageSynthesizer(seed + 1, device), reporter)
         if data is None
         else _Labelled(whole, data, reporter)
     )
@@ -161,7 +162,7 @@ def frontier(
                 tune=tune,
                 seed=seed,
                 control=random,
-                imagination=imagination,
+                synthesizer=synthesizer,
                 device=device,
                 reporter=reporter,
             )
@@ -246,18 +247,21 @@ class _Unseen:
     top1: float | None = None
 
     def __init__(
-        self, parts: Sequence[Part], whole: ComposedClassifier, imagination: Imagination, reporter: Reporter
+        self,
+        parts: Sequence[Part],
+        whole: ComposedClassifier,
+        synthesizer: ImageSynthesizer,
+        reporter: Reporter,
     ) -> None:
         self.images = []
-        for plan in plans(parts):
-            wishes = plan.wishes()
-            if not wishes:
+        for plan in trunk_plans(parts):
+            images = synthetic_images(plan, synthesizer, reporter=reporter)
+            if images is None:
                 raise CompositionError(
                     "Modules without statistics cannot be judged without images.",
                     hint="Give labelled images with --data.",
                 )
-            spec = plan.parts[0].module.manifest.input
-            self.images.append(imagination.images(fuse_batch_norm(plan.trunk), spec, wishes, reporter))
+            self.images.append(images)
         self.answers = self._asked(whole)
         self.count = sum(len(images) for images in self.images)
 
@@ -268,7 +272,7 @@ class _Unseen:
 
     def _asked(self, classifier: ComposedClassifier) -> list[Tensor]:
         passes = zip(classifier.trunk_passes, self.images, strict=True)
-        return [decisions(each, images) for each, images in passes]
+        return [trunk_pass.decisions(images) for trunk_pass, images in passes]
 
 
 def _share(part: int, whole: int) -> float:

@@ -14,7 +14,7 @@ from modhub.artifact.modules import Decomposition, ModuleSet
 from modhub.artifact.tensors import ModuleTensors
 from modhub.calibration.calibrator import BY_ODDS
 from modhub.composition import TrunkPass, parts_of
-from modhub.composition.trunk_plan import plans, positioned
+from modhub.composition.trunk_plan import positioned, trunk_plans
 from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import Parent
@@ -67,7 +67,7 @@ def measured(
     targets = np.concatenate([sample.targets[indices] for _, indices in batches])
     logits = _answers(_whole(parent), batches)
     parts = parts_of(modules)
-    (plan,) = plans(parts)
+    (plan,) = trunk_plans(parts)
     names = [part.name for part in plan.parts]
     dense = positioned(plan.trunk, plan.parts)
     # As in `TrunkPlan.compile`, but here the set may lack classes whose rows have a say in the answers.
