@@ -23,7 +23,8 @@ import torch
 from ledger import Ledger
 from modhub.api.making import decompose_to
 from modhub.artifact import read_artifact
-from modhub.calibration.calibrator import balanced_accuracy, log_odds
+from modhub.calibration.calibrator import log_odds
+from modhub.calibration.one_against_rest import balanced_accuracy
 from modhub.composition import Budget, ComposedClassifier, Part, compose, parts_of
 from modhub.composition.choose_channels import ChannelChooser
 from modhub.composition.compiler import join_passes

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from ledger import Ledger, Row
-from modhub.calibration.calibrator import balanced_accuracy, log_odds
+from modhub.calibration.calibrator import log_odds
+from modhub.calibration.one_against_rest import balanced_accuracy
 from modhub.composition import Budget, ComposedClassifier, Part, compose
 from modhub.data import ImageSet
 from world import PARENTS, World

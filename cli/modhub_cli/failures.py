@@ -1,4 +1,4 @@
-"""One table from exception to what is printed and the exit code. Commands never catch."""
+"""One table from exception to message and exit code. Commands never catch."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from collections.abc import Callable
 
 import click
 
-from modhub_cli.output import styled
+from modhub_cli.terminal import styled
 
 __all__ = ["DEBUG_VARIABLE", "INTERRUPTED", "report"]
 
 DEBUG_VARIABLE = "MODHUB_DEBUG"
 INTERRUPTED = 130
-_NO_USE = "Check that it is there, and that you may use it."
-_NO_ROOM = "Make room on that disk, or take a place on another."
+_CHECK_ACCESS = "Check that it exists and that you have permission."
+_FREE_SPACE = "Free some space, or choose another disk."
 _HINTS = {
-    errno.ENOSPC: _NO_ROOM,
-    errno.EDQUOT: _NO_ROOM,
-    errno.EFBIG: "Allow larger files (ulimit -f), or take a place on another disk.",
-    errno.ENAMETOOLONG: "Take a shorter name.",
-    errno.EMFILE: "Allow more open files at once (ulimit -n).",
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
+    errno.EFBIG: "Raise the file size limit (ulimit -f), or choose another disk.",
+    errno.ENAMETOOLONG: "Use a shorter name.",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n).",
 }
 
 
 def report(error: BaseException) -> int:
-    """Tell what went wrong on stderr; the exit code."""
+    """Print the message for the error on stderr; return the exit code."""
     if os.environ.get(DEBUG_VARIABLE) and not isinstance(error, SystemExit | click.exceptions.Exit):
         traceback.print_exception(error)
     for kinds, answer in _TABLE:
@@ -57,12 +57,11 @@ def _click(error: BaseException) -> int:
 
 
 def _interrupted(_: BaseException) -> int:
-    _say("Stopped. Nothing was left half-written.")
+    _say("Interrupted. No partial output was left.")
     return INTERRUPTED
 
 
 def _broken_pipe(_: BaseException) -> int:
-    # Whoever read stdout has seen enough.
     _leave_stdout()
     return 0
 
@@ -77,31 +76,31 @@ def _system(error: BaseException) -> int:
         reason = error.strerror or str(error)
         if _printing(error):
             _leave_stdout()
-            _say(f"The output cannot be written: {reason}.", "Make room there, or send it to another place.")
+            _say(f"Cannot write to stdout: {reason}.", "Free some space, or redirect it elsewhere.")
             return 1
         where = f"'{error.filename}': " if error.filename else ""
-        _say(f"{where}{reason}.", _HINTS.get(error.errno or 0, _NO_USE))
+        _say(f"{where}{reason}.", _HINTS.get(error.errno or 0, _CHECK_ACCESS))
     return 1
 
 
 def _printing(error: OSError) -> bool:
-    """Whether stdout refused: everything that is printed goes through `click.echo`."""
+    """Whether writing to stdout failed: everything that is printed goes through `click.echo`."""
     return any(frame.f_code is click.echo.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _memory(_: BaseException) -> int:
-    _say("There is not enough memory for this.", "Take fewer images or classes, or a smaller batch.")
+    _say("Out of memory.", "Use fewer images or classes, or a smaller batch.")
     return 1
 
 
 def _absent(error: BaseException) -> int:
-    """A hub's image is built without torch, and pip may be told to leave out what modhub depends on."""
+    """The container image of a hub has no torch, and pip can install modhub without its dependencies."""
     package = ((error.name if isinstance(error, ImportError) else None) or "").partition(".")[0]
     if package in ("", "modhub", "modhub_cli"):
         return _other(error)
     _say(
-        f"This command needs the Python package '{package}', which is not installed here.",
-        "Install it, or run this where modhub is installed with all that it depends on.",
+        f"This command requires the Python package '{package}', which is not installed.",
+        "Install it, or install modhub with all its dependencies.",
     )
     return 1
 
@@ -114,14 +113,15 @@ def _other(error: BaseException) -> int:
         return 1
     first = (str(error).strip().splitlines() or [""])[0]
     _say(
-        f"modhub made a mistake: {type(error).__name__}{': ' if first else ''}{first}",
-        f"Run it again with {DEBUG_VARIABLE}=1 and report what it prints.",
+        f"{type(error).__name__}{': ' if first else ''}{first} (please report it).",
+        f"For a traceback, run it again with {DEBUG_VARIABLE}=1.",
+        title="Internal error",
     )
     return 1
 
 
-def _say(message: str, hint: str = "") -> None:
-    click.echo(styled("Error: ", fg="red", bold=True) + message, err=True)
+def _say(message: str, hint: str = "", *, title: str = "Error") -> None:
+    click.echo(styled(f"{title}: ", fg="red", bold=True) + message, err=True)
     if hint:
         click.echo(hint, err=True)
 

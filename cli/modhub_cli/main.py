@@ -1,7 +1,8 @@
-"""The door: find the command, run it, turn whatever goes wrong into one sentence and an exit code."""
+"""Entry point: find the command, run it, turn every failure into one sentence and an exit code."""
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import io
 import os
@@ -21,19 +22,19 @@ from modhub_cli.failures import INTERRUPTED, report
 __all__ = ["COMMANDS", "cli", "main", "run"]
 
 SECTIONS = {
-    "Start": ("demo",),
+    "Get started": ("demo",),
     "Make modules": ("decompose", "teach"),
-    "Share them": ("push", "pull", "search", "info", "versions", "yank", "verify", "cache"),
-    "Say what you want": ("init", "add", "remove", "lock", "tree"),
+    "Share modules": ("push", "pull", "search", "info", "versions", "yank", "verify", "cache"),
+    "Define a composition": ("init", "add", "remove", "lock", "tree"),
     "Build a classifier": ("frontier", "compose", "replace"),
-    "Use it": ("predict", "evaluate", "diff", "export"),
+    "Use a classifier": ("predict", "evaluate", "diff", "export"),
     "Run a hub": ("serve", "token", "gc", "fsck"),
 }
 COMMANDS = tuple(name for names in SECTIONS.values() for name in names)
 
 
 class _LazyGroup(click.Group):
-    """Commands by name; each one's file is imported when it is asked for."""
+    """Commands by name; the file of a command is imported when the command is looked up."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -45,11 +46,21 @@ class _LazyGroup(click.Group):
         command: click.Command = module.command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            message = f"No such command '{args[0]}'."
+            if nearest := difflib.get_close_matches(args[0], COMMANDS, n=1):
+                message += f" Did you mean '{nearest[0]}'?"
+            raise click.UsageError(message, ctx)
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
-            # click would make a silent failure of it.
+            # click would exit with 1 and print nothing.
             return report(error)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -75,30 +86,32 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print it."
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
 )
 def cli() -> None:
     """The package registry for parts of neural networks.
 
-    A trained CNN classifier is decomposed into class modules; modules are shared on a hub, picked by name and
-    composed into one runnable classifier.
+    Decompose a trained CNN classifier into class modules, share them on a hub, and compose selected modules
+    into one runnable classifier.
 
-    Begin with: modhub demo
+    To get started: modhub demo
     """
     try:
         Path.cwd()
     except FileNotFoundError:
         from modhub.errors import StorageError
 
-        # Some libraries abort the process for it when they are imported.
-        raise StorageError("The current directory is gone.", hint="Change to one that is there.") from None
+        # Some libraries abort the process in this case when they are imported.
+        raise StorageError(
+            "The current directory no longer exists.", hint="Change to an existing directory."
+        ) from None
 
 
 def run(interrupted: Callable[[], bool] = lambda: False) -> int:
-    """Do what the command line says. Exit codes: 0 done, 1 a clear error, 2 wrong usage, 130 interrupted.
+    """Run the command line. Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted.
 
-    Some imports swallow Ctrl-C half-way and fail in another way later: what goes wrong once somebody has
-    `interrupted` is told as an interruption.
+    Some imports swallow Ctrl-C and fail in another way later: any failure after `interrupted` is true is
+    reported as an interruption.
     """
     try:
         code = cli.main(prog_name="modhub", standalone_mode=False)
@@ -107,8 +120,8 @@ def run(interrupted: Callable[[], bool] = lambda: False) -> int:
     return code if isinstance(code, int) else 0
 
 
-class _Talk(io.TextIOWrapper):
-    """stderr, where nobody has to listen: a log on a full disk or a reader that left stops no work."""
+class _StandardError(io.TextIOWrapper):
+    """stderr that ignores write errors: a log on a full disk or a closed pipe must not stop the work."""
 
     def write(self, text: str, /) -> int:
         with suppress(OSError):
@@ -121,8 +134,8 @@ class _Talk(io.TextIOWrapper):
 
 
 def _streams() -> None:
-    """Make stdout and stderr take what comes."""
-    # A file that is opened next must not become stderr, where libraries write by its number.
+    """Make stdout and stderr accept any text, closed or not."""
+    # Otherwise the next file opened could become descriptor 2, to which libraries write directly.
     while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(handle)
@@ -130,9 +143,9 @@ def _streams() -> None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     elif isinstance(sys.stderr, io.TextIOWrapper):
         old = sys.stderr
-        sys.stderr = _Talk(old.buffer, encoding=old.encoding, errors=old.errors, line_buffering=True)
+        sys.stderr = _StandardError(old.buffer, encoding=old.encoding, errors=old.errors, line_buffering=True)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # The name of a file may be no text; it is printed as the bytes that it is, for scripts to use.
+        # File names may not be valid text; they are printed as their bytes, for scripts to use.
         utf8 = sys.stdout.encoding.lower() in ("utf-8", "utf8")
         sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "replace")
 
@@ -140,41 +153,41 @@ def _streams() -> None:
 def main() -> None:
     """The console script: `run`, then the end of the process.
 
-    SIGTERM and SIGHUP, as a timeout or a closed terminal sends them, stop the work as Ctrl-C does; what was
-    begun is cleared away, and then the process ends by that signal (for a shell: 143, 129).
+    SIGTERM and SIGHUP, sent by a timeout or a closed terminal, stop the work as Ctrl-C does; partial output
+    is removed, and then the process ends by that signal (143 and 129 in a shell).
     """
     signals: list[int] = []
     stopped: list[int] = []
-    # The client of the Hub tells of each new try; one sentence at the end is enough.
+    # The client of the Hub logs every retry; one sentence at the end is enough.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     _streams()
 
-    def noted(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         signals.append(number)
         if _importing("torch"):
-            # An exception half-way through aborts the process, without a word and without cleaning up.
+            # An exception during the import aborts the process, without a message and without cleaning up.
             threading.Timer(0.05, signal.raise_signal, [number]).start()
         elif number == signal.SIGINT or not stopped:
-            # A second one must not stop the clearing away; who presses Ctrl-C twice may.
+            # A second signal must not interrupt the clean-up; a second Ctrl-C may.
             stopped.append(number)
             signal.default_int_handler(number, frame)
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, noted)
+        signal.signal(signal.SIGINT, handle)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, noted)
+            signal.signal(number, handle)
     code = run(lambda: bool(signals))
     if signals and code == INTERRUPTED:
         with suppress(OSError):
             if sys.stdout is not None:
                 sys.stdout.flush()
         if signals[0] == signal.SIGINT:
-            # Whoever pressed Ctrl-C has been told; torch would take seconds to take itself down.
+            # The message is printed; torch would take seconds to shut down.
             os._exit(code)
         signal.signal(signals[0], signal.SIG_DFL)
         signal.raise_signal(signals[0])
-    # The work is done and told; Ctrl-C while Python takes itself down would only print a traceback.
+    # The work is done; Ctrl-C while Python shuts down would only print a traceback.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
 

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def reporting(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds --json and --quiet and hands the command its `out`."""
+    """Adds --json and --quiet, and passes the command its `out`."""
 
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-    @click.option("-q", "--quiet", is_flag=True, help="Print only what a script would read.")
+    @click.option("-q", "--quiet", is_flag=True, help="Print only the essential values, for scripts.")
     @functools.wraps(command)
     def wrapped(*args: Any, as_json: bool, quiet: bool, **options: Any) -> None:
         command(*args, out=Out("json" if as_json else "quiet" if quiet else "human"), **options)
@@ -48,43 +48,51 @@ def reporting(command: Callable[..., None]) -> Callable[..., None]:
 hub_option = click.option(
     "--hub",
     envvar="MODHUB_HUB",
+    show_envvar=True,
     metavar="HUB",
-    help="A directory, an http(s):// endpoint, or 'hf'. Default: MODHUB_HUB, else your own directory.",
+    help="A directory, an http(s):// endpoint, or 'hf'. Default: the per-user directory hub.",
 )
 offline_option = click.option(
-    "--offline", is_flag=True, envvar="MODHUB_OFFLINE", help="Use only what was pulled before."
+    "--offline",
+    is_flag=True,
+    envvar="MODHUB_OFFLINE",
+    show_envvar=True,
+    help="Use cached files only; do not contact the hub.",
 )
 directory = click.Path(path_type=Path, file_okay=False)
 root_option = click.option(
     "--root",
     type=directory,
     envvar="MODHUB_ROOT",
-    help="The store's folder. Default: your own directory hub.",
+    show_envvar=True,
+    help="Directory of the hub. Default: the per-user directory hub.",
 )
-target_option = click.option("-o", "--out", "target", required=True, type=directory, help="Where to.")
-force_option = click.option("--force", is_flag=True, help="Replace what is in the target directory.")
-seed_option = click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+target_option = click.option("-o", "--out", "target", required=True, type=directory, help="Output directory.")
+force_option = click.option("--force", is_flag=True, help="Replace the output directory.")
+seed_option = click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Random seed."
+)
 device_option = click.option(
     "--device",
     default="auto",
     show_default=True,
     metavar="auto|cpu|cuda",
-    help="Where to compute; auto is CUDA where there is one.",
+    help="Compute device; auto selects CUDA if available.",
 )
 multiple_option = click.option(
     "--multiple",
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
-    help="Under a budget keep multiples of so many channels; 8 runs faster in ONNX Runtime.",
+    help="Under a budget, keep channels in multiples of this; 8 is faster in ONNX Runtime.",
 )
 tune_option = click.option(
     "--tune",
     metavar="DATA",
-    help="Unlabelled images to tune each slim network with; also a folder without class folders.",
+    help="Unlabelled images to fine-tune the pruned networks on; may be a folder without class folders.",
 )
 calibrate_option = click.option(
-    "--calibrate", metavar="DATA", help="A few labelled images per class to calibrate with."
+    "--calibrate", metavar="DATA", help="A few labelled images per class, for few-shot calibration."
 )
 
 
@@ -97,24 +105,27 @@ def data_options(*, split: str) -> Callable[[Command], Command]:
             type=click.Choice(["train", "calibration", "test"]),
             default=split,
             show_default=True,
-            help="Which part of DATA.",
+            help="Split of DATA.",
         )(command)
         return click.option(
             "--data",
             required=True,
             metavar="DATA",
-            help="digits, imagefolder:DIR, cifar10, cifar100, mnist, fashion-mnist, kmnist, svhn with :ROOT.",
+            help="Images: digits, imagefolder:DIR, or one of cifar10, cifar100, mnist, fashion-mnist, kmnist "
+            "and svhn followed by :ROOT.",
         )(command)
 
     return add
 
 
 def _iso_date(text: str) -> str:
-    """2026-11-26, or with a time; as it was written."""
+    """2026-11-26, or with a time; returned as written."""
     try:
         datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"'{text}' is not a date such as 2026-11-26 or 2026-11-26T12:00:00Z") from None
+        raise ValueError(
+            f"expected a date such as 2026-11-26 or 2026-11-26T12:00:00Z, got '{text}'."
+        ) from None
     return text
 
 
@@ -137,5 +148,6 @@ def converted(
 date_option = click.option(
     "--date",
     callback=converted(_iso_date),
-    help="ISO 8601, written into the manifests. Default: none, so that equal inputs give equal bytes.",
+    metavar="DATE",
+    help="ISO 8601 date to record in the manifests. Default: none, so that equal inputs give equal bytes.",
 )

@@ -1,4 +1,4 @@
-"""The pages of docs/commands, made of each command's own help: `python -m modhub_cli.pages docs/commands`."""
+"""Generates docs/commands from the help of the commands: `python -m modhub_cli.pages docs/commands`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,46 @@ __all__ = ["index_page", "page_of", "write_pages"]
 
 Schema: TypeAlias = Mapping[str, Any]
 
+_INDEX = """
+# Commands
+
+Data goes to stdout, messages go to stderr. Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted
+by Ctrl-C (143 by SIGTERM, 129 by SIGHUP). An interrupted command removes its partial output; if the process
+was killed, the next command that writes to the same place removes it.
+
+`--json` prints one JSON document, `--quiet` only the essential values. If a command fails, stdout is empty,
+except for `predict` and `fsck`, whose documents list the unreadable images and the damage.
+
+A table on a terminal fits its width: columns that do not fit are left out, and a message names them. Piped
+output is never shortened.
+
+Each page lists the keys of the JSON document, with `[]` for every element of an array and `*` for every key
+of an object; `modhub.schemas.document_schema("pull")` returns them as JSON Schema. Later versions may add
+keys. `bytes` and `seconds` are in these units, `flops` are multiply-adds per image, fractions are between 0
+and 1, times are ISO 8601 in UTC, and a value that is not a number is `null`.
+
+Equal runs print equal documents, except for time and memory (`seconds`, `elapsed_seconds` and `peak_bytes`
+of `decompose`, `seconds` of `demo`, `seconds`, `latency` and `latency_spread` of `frontier`), values that a
+hub generates (`commit` of `push`; `id`, `token` and dates of `token create`), and the state of the cache
+(`downloaded_bytes` and `cached_bytes` of `pull`).
+
+| variable | meaning |
+|---|---|
+| `MODHUB_HUB` | the hub, unless `--hub` is given (default on Linux: `~/.local/share/modhub/hub`) |
+| `MODHUB_CACHE` | directory of downloaded files (Linux: `~/.cache/modhub`; see `modhub cache`) |
+| `MODHUB_OFFLINE` | 1: the same as `--offline` |
+| `MODHUB_ROOT` | directory of the hub for `serve`, `token`, `gc` and `fsck`, unless `--root` is given |
+| `HF_TOKEN` | access token for a hub with accounts |
+| `MODHUB_DEBUG` | 1: print a traceback with every error |
+"""
+
 
 def page_of(name: str) -> str:
     """The Markdown page of one command."""
     root = click.Context(cli, info_name="modhub", **cli.context_settings)
     command = cli.get_command(root, name)
     if command is None:
-        raise click.UsageError(f"There is no command '{name}'.")
+        raise click.UsageError(f"No such command '{name}'.")
     text, _, example = inspect.cleandoc(command.help or "").partition("Example: ")
     parts = [f"# modhub {name}", text.strip(), f"```sh\n{example.strip()}\n```"]
     parts += [_usage(click.Context(command, info_name=name, parent=root)), *_document(name)]
@@ -40,38 +73,9 @@ def page_of(name: str) -> str:
 
 
 def index_page() -> str:
-    """The list of the commands."""
+    """The Markdown page that lists the commands."""
     root = click.Context(cli, info_name="modhub", **cli.context_settings)
-    lines = [
-        "# The commands",
-        "",
-        "Data on stdout, talk on stderr. Exit codes: 0 done, 1 a clear error, 2 wrong usage, 130 stopped by",
-        "Ctrl-C (143 by SIGTERM, 129 by SIGHUP). A stopped command clears away what it had begun; what one",
-        "that was killed left beside its target is removed by the next that writes there.",
-        "`--json` prints one JSON document, `--quiet` only what a script would read. Where a command fails,",
-        "stdout stays empty, but for `predict` and `fsck`, whose documents say which images or places are",
-        "bad.",
-        "",
-        "Every page lists the keys of its document, with `[]` for each of an array, `*` for each name;",
-        '`modhub.schemas.document_schema("pull")` gives them as JSON Schema. Later versions may add keys.',
-        "`bytes` and `seconds` are what they say, `flops` multiply-adds for one image; a share is from 0 to",
-        "1, a moment ISO 8601 in UTC; what is not a number is `null`.",
-        "",
-        "Equal runs print equal documents, but for times and memory (`seconds`, `elapsed_seconds` and",
-        "`peak_bytes` of `decompose`, `seconds` of `demo`, `seconds`, `latency` and `latency_spread` of",
-        "`frontier`), what a hub makes anew (`commit` of `push`; `id`, `token` and dates of `token create`),",
-        "and what the cache had (`downloaded_bytes` and `cached_bytes` of `pull`).",
-        "",
-        "| variable | what it says |",
-        "|---|---|",
-        "| `MODHUB_HUB` | the hub, where no `--hub` names one; else the user's own directory "
-        "(Linux: `~/.local/share/modhub/hub`) |",
-        "| `MODHUB_CACHE` | where pulled files are kept (Linux: `~/.cache/modhub`; see `modhub cache`) |",
-        "| `MODHUB_OFFLINE` | 1: as `--offline` |",
-        "| `MODHUB_ROOT` | the store of `serve`, `token`, `gc` and `fsck`, where no `--root` names one |",
-        "| `HF_TOKEN` | the token for a hub with accounts |",
-        "| `MODHUB_DEBUG` | 1: a traceback with every error |",
-    ]
+    lines = [_INDEX.strip()]
     for title, names in SECTIONS.items():
         lines += ["", f"## {title}", ""]
         for name in names:
@@ -82,7 +86,7 @@ def index_page() -> str:
 
 
 def write_pages(directory: Path) -> None:
-    """Write every page, and remove those of commands that are gone."""
+    """Write every page, and delete the pages of commands that no longer exist."""
     directory.mkdir(parents=True, exist_ok=True)
     for old in directory.glob("*.md"):
         if old.stem not in (*COMMANDS, "README"):
@@ -93,57 +97,58 @@ def write_pages(directory: Path) -> None:
 
 
 def _document(command: str) -> list[str]:
-    """The keys of what a command prints with --json, as a table; nothing where it prints no document."""
+    """The keys of the --json document as a table; nothing for a command that prints no document."""
     try:
         schema = document_schema(command)
     except NotFoundError:
         return []
-    lines = ["With `--json`:", "", "| key | value | what |", "|---|---|---|"]
-    # Two kinds of one object may share a key.
+    lines = ["With `--json`:", "", "| key | value | meaning |", "|---|---|---|"]
+    # Two variants of an object may share a key.
     lines += dict.fromkeys(
-        f"| `{key}` | {kind} | {said} |" for key, kind, said in _keys("", schema, schema["$defs"])
+        f"| `{key}` | {kind} | {description} |"
+        for key, kind, description in _keys("", schema, schema["$defs"])
     )
     return ["\n".join(lines)]
 
 
-def _keys(before: str, schema: Schema, known: Schema) -> Iterator[tuple[str, str, str]]:
-    """Of every key inside `schema`: where it is, the kinds of value it has, and what it says."""
-    for each in _variants(schema, known):
-        for name, value in each.get("properties", {}).items():
-            place, variants = f"{before}.{name}".removeprefix("."), _variants(value, known)
-            told = [said for one in (value, *variants) if (said := one.get("description"))]
-            yield place, _kinds(variants, known), told[0] if told else ""
-            yield from _keys(place, value, known)
-        for mark, inner in (("[]", each.get("items")), (".*", each.get("additionalProperties"))):
+def _keys(prefix: str, schema: Schema, definitions: Schema) -> Iterator[tuple[str, str, str]]:
+    """Of every key inside `schema`: its path, the types of its value, and its description."""
+    for variant in _variants(schema, definitions):
+        for name, value in variant.get("properties", {}).items():
+            path, variants = f"{prefix}.{name}".removeprefix("."), _variants(value, definitions)
+            descriptions = [text for part in (value, *variants) if (text := part.get("description"))]
+            yield path, _types(variants, definitions), descriptions[0] if descriptions else ""
+            yield from _keys(path, value, definitions)
+        for mark, inner in (("[]", variant.get("items")), (".*", variant.get("additionalProperties"))):
             if inner:
-                yield from _keys(before + mark, inner, known)
+                yield from _keys(prefix + mark, inner, definitions)
 
 
-def _variants(schema: Schema, known: Schema) -> list[Schema]:
-    """What a value may be, each of one type; a kind that has a name says it as its title."""
+def _variants(schema: Schema, definitions: Schema) -> list[Schema]:
+    """The schemas of one type each that a value may have; a named definition becomes the title."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
-        own = {key: value for key, value in schema.items() if key != "$ref"}
-        found = {**known[name], **own}
-        return _variants(found if found["type"] == "object" else {**found, "title": name}, known)
+        overrides = {key: value for key, value in schema.items() if key != "$ref"}
+        merged = {**definitions[name], **overrides}
+        return _variants(merged if merged["type"] == "object" else {**merged, "title": name}, definitions)
     if "anyOf" in schema:
-        return [each for one in schema["anyOf"] for each in _variants(one, known)]
+        return [variant for part in schema["anyOf"] for variant in _variants(part, definitions)]
     if isinstance(schema.get("type"), list):
-        return [{**schema, "type": each} for each in schema["type"]]
+        return [{**schema, "type": name} for name in schema["type"]]
     return [schema]
 
 
-def _kinds(variants: Iterable[Schema], known: Schema) -> str:
-    return " or ".join(dict.fromkeys(_kind(each, known) for each in variants))
+def _types(variants: Iterable[Schema], definitions: Schema) -> str:
+    return " or ".join(dict.fromkeys(_type(variant, definitions) for variant in variants))
 
 
-def _kind(schema: Schema, known: Schema) -> str:
+def _type(schema: Schema, definitions: Schema) -> str:
     """Of one of `_variants`."""
     if "enum" in schema or "const" in schema:
         return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
-    kind = str(schema.get("title", schema["type"]))
-    inner = schema.get("items" if kind == "array" else "additionalProperties")
-    return f"{kind} of {_kinds(_variants(inner, known), known)}" if inner else kind
+    name = str(schema.get("title", schema["type"]))
+    inner = schema.get("items" if name == "array" else "additionalProperties")
+    return f"{name} of {_types(_variants(inner, definitions), definitions)}" if inner else name
 
 
 def _usage(context: click.Context) -> str:

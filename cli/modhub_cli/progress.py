@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: bars where a person watches, lines where they do not."""
+"""Progress of long work on stderr: bars on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from modhub.reporter import Lines, Reporter
-from modhub_cli.output import styled
+from modhub_cli.terminal import styled
 
 __all__ = ["progress_reporter"]
 
 
 def progress_reporter(mode: str) -> Reporter:
-    """For the mode of an `Out`: bars on a terminal, sentences elsewhere, nothing but warnings when quiet."""
+    """For the mode of an `Out`: bars on a terminal, lines elsewhere, only warnings when quiet."""
     if mode == "quiet":
         return _Warnings()
     return _Bars() if sys.stderr.isatty() else Lines(_say, _warn)

@@ -92,7 +92,7 @@ BAD: dict[str, Write] = {
 SAYS = {
     "huge.pgm": "The image '{}' has more than 100,000,000 pixels; at most 100,000,000 are read. "
     "Scale it down first.",
-    "no image.jpg": "'{}' is not an image that can be read. Remove it, or save it as PNG or JPEG.",
+    "no image.jpg": "'{}' is not a readable image. Remove it, or save it as PNG or JPEG.",
     "truncated.png": "The image '{}' is truncated or damaged (image file is truncated). "
     "Remove it or fetch it again.",
 }

@@ -1,14 +1,18 @@
 """What is printed stays whole, whatever stdout is and wherever it is read."""
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 
+import click
 import pytest
-from rich.console import Console as Screen
 
-from modhub_cli.output import Out, printable, styled
+from modhub_cli.failures import report
+from modhub_cli.output import Out
+from modhub_cli.terminal import printable, styled
 from tests.support.console import ROOT, Console
 from tests.support.paper import write_paper_artifact
 
@@ -75,16 +79,9 @@ def test_output_that_cannot_be_written_is_named(modhub, command):
     done = in_bash(modhub, f"$MODHUB {command} >/dev/full")
     assert (done.returncode, done.stderr) == (
         1,
-        "Error: The output cannot be written: No space left on device.\n"
-        "Make room there, or send it to another place.\n",
+        "Error: Cannot write to stdout: No space left on device.\n"
+        "Free some space, or redirect it elsewhere.\n",
     )
-
-
-def test_a_ref_stays_whole_on_a_narrow_screen_and_is_quoted_for_the_shell(modhub, monkeypatch):
-    monkeypatch.setattr(Out, "console", lambda _: Screen(width=80, markup=False, highlight=False))
-    told = modhub.good("search")
-    assert REF in told.out
-    assert told.err == f"next: modhub pull '{REF}'\n"
 
 
 def test_no_color(monkeypatch):
@@ -116,7 +113,7 @@ def test_a_directory_that_is_gone(modhub):
     told = modhub("compose", "-o", "build")
     assert (told.code, told.err) == (
         1,
-        "Error: The current directory is gone.\nChange to one that is there.\n",
+        "Error: The current directory no longer exists.\nChange to an existing directory.\n",
     )
     modhub.go(modhub.home)
 
@@ -133,3 +130,53 @@ def test_the_name_of_a_file_writes_nothing_on_the_screen():
 def test_scripts_get_a_name_as_it_is(capsys):
     Out("quiet").emit(None, quiet=["\x1b[31m.png"])
     assert capsys.readouterr().out == "\x1b[31m.png\n"
+
+
+def test_the_files_of_the_command_line_import_one_another_in_no_circle():
+    root = ROOT / "cli" / "modhub_cli"
+    imports = {}
+    for path in root.rglob("*.py"):
+        name = ".".join(["modhub_cli", *path.relative_to(root).with_suffix("").parts])
+        imports[name] = {
+            node.module
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("modhub_cli.")
+        }
+    left = dict(imports)
+    while free := [name for name, imported in left.items() if not imported & set(left)]:
+        for name in free:
+            del left[name]
+    assert not left, "these import one another"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("comopse", "No such command 'comopse'. Did you mean 'compose'?"),
+        ("serach", "No such command 'serach'. Did you mean 'search'?"),
+        ("xyz", "No such command 'xyz'."),
+    ],
+)
+def test_a_mistyped_command_suggests_the_nearest(modhub, name, message):
+    result = modhub(name, "-o", "build")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        f"Usage: modhub [OPTIONS] COMMAND [ARGS]...\nTry 'modhub --help' for help.\n\nError: {message}\n"
+    )
+
+
+def test_an_internal_error_asks_to_be_reported(capsys):
+    assert report(TypeError("unsupported operand")) == 1
+    assert report(TypeError()) == 1
+    hint = "For a traceback, run it again with MODHUB_DEBUG=1.\n"
+    assert click.unstyle(capsys.readouterr().err) == (
+        f"Internal error: TypeError: unsupported operand (please report it).\n{hint}"
+        f"Internal error: TypeError (please report it).\n{hint}"
+    )
+
+
+def test_a_pull_says_what_was_cached(modhub):
+    first = modhub.good("pull", REF, "-q")
+    again = modhub.good("pull", REF).err.splitlines()[-1]
+    assert first.err == ""
+    assert re.fullmatch(r"0 B downloaded, .+ kB cached", again), again

@@ -51,7 +51,10 @@ def test_what_stands_there_already_may_be_added_again(modhub):
     modhub.good("add", "cat=lab/pets/cat")
     before = Path("modhub.toml").read_bytes()
     again = modhub.good("add", "cat=lab/pets/cat")
-    assert (again.out, again.err.splitlines()[0]) == ("", "Nothing was added: it is all there already.")
+    assert (again.out, again.err.splitlines()[0]) == (
+        "",
+        "Nothing to add: modhub.toml already has these modules.",
+    )
     assert modhub.good("add", "cat=lab/pets/cat", "--json").json == {"added": []}
     assert Path("modhub.toml").read_bytes() == before
     assert modhub.good("add", "lab/pets").out == "added dog = lab/pets/dog\n"
@@ -68,7 +71,7 @@ def test_lock_is_stable_until_upgraded(modhub):
     assert modhub.good("lock").out == ""
     assert Path("modhub.lock").read_bytes() == before
     assert modhub.good("lock", "--upgrade").out == "cat: lab/pets 1.0.0 → lab/pets 2.0.0\n"
-    assert modhub.good("diff", "../work", "modhub.lock").out == "Nothing differs.\n"
+    assert modhub.good("diff", "../work", "modhub.lock").out == "No differences.\n"
 
 
 def test_lock_names_no_place(modhub):

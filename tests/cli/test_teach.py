@@ -66,7 +66,7 @@ def test_what_it_takes_from_known_classes_is_told(modhub):
     assert set(guessed.json["takes"]) == set("0123")
     assert guessed.json["takes_measured"] is None
     told = modhub.good(*arguments, "--force", "--against", "digits")
-    assert "images it takes where all known classes are composed / one alone (counted on " in told.out
+    assert "interference with all classes composed / with that class alone (measured on " in told.out
     counted = modhub.good(*arguments, "--force", "--against", "digits", "--json").json["takes_measured"]
     assert (counted["dataset"], counted["split"]) == ("digits", "test")
     assert set(counted["classes"]) == set("0123")

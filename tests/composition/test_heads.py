@@ -32,8 +32,8 @@ from modhub.errors import IntegrityError
 from modhub.evaluation.metrics import evaluate
 from modhub.hub import open_hub
 from modhub.hub.directory import DirectoryHub
-from modhub.nets import Runner
-from modhub.pruning.statistics import Moments, head_scores
+from modhub.nets import Runner, head_logits
+from modhub.pruning.statistics import Moments
 from modhub.refs import RepositoryId
 from tests.support.digit_parents import INPUT, OPTIONS, digit_modules, digit_parent, digits, pixels_of
 
@@ -259,7 +259,7 @@ def test_classes_of_one_parent_keep_its_order_behind_any_tail(
         ),
         tail,
     )
-    logits, found = head_scores(features, weight, bias, tail)[:, rows], head.margins(features)
+    logits, found = head_logits(features, weight, bias, tail)[:, rows], head.margins(features)
     scale = labels / (labels - 1) if not tail else 1.0
     expected = scale * (logits - logits[:, :1])
     assert torch.allclose(found - found[:, :1], expected, atol=1e-4)

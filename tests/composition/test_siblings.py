@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from modhub.artifact.modules import tensor_bytes
-from modhub.calibration.calibrator import Calibrator, balanced_accuracy, log_odds
+from modhub.calibration.calibrator import Calibrator, log_odds
+from modhub.calibration.one_against_rest import balanced_accuracy
 from modhub.composition import Budget, ComposedClassifier, Part, compose, parts_of
 from modhub.composition.build import load_build
 from modhub.composition.choose_channels import ChannelChooser

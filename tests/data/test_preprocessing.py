@@ -81,10 +81,12 @@ def test_bytes_and_fractions_are_the_same_image() -> None:
     torch.testing.assert_close(Preprocess(IMAGENET)(images), Preprocess(IMAGENET)(images / 255))
 
 
-def test_images_of_any_sizes_as_one_batch() -> None:
-    images = [np.full((height, width, 1), 255, np.uint8) for height, width in ((3, 9), (40, 2))]
-    assert Preprocess(SMALL).each(images).shape == (2, 3, 32, 32)
-    torch.testing.assert_close(Preprocess(SMALL).each(images), torch.full((2, 3, 32, 32), 2.0))
+def test_a_large_batch_gives_what_its_images_give() -> None:
+    """Large batches are preprocessed in chunks, bit for bit as one by one."""
+    images = raw(3, 500, 500, count=9)
+    module = Preprocess(IMAGENET)
+    assert torch.equal(module(images), torch.cat([module(image[None]) for image in images]))
+    assert module(images[:0]).shape == (0, 3, 56, 56)
 
 
 def test_channels_that_do_not_fit() -> None:

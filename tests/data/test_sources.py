@@ -9,18 +9,20 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from modhub.data import ImageSet, open_data, open_unlabelled, split_indices
 from modhub.errors import DataError
-from modhub.images import images_below, read_image
+from modhub.images import images_below, read_image, read_images
 
 GRADIENT = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3) * 3
 
@@ -124,8 +126,8 @@ LIMIT = "at most 100,000,000 are read. Scale it down first."
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"hello", "'{}' is not an image that can be read. Remove it, or save it as PNG or JPEG."),
-        (b"", "'{}' is not an image that can be read. Remove it, or save it as PNG or JPEG."),
+        (b"hello", "'{}' is not a readable image. Remove it, or save it as PNG or JPEG."),
+        (b"", "'{}' is not a readable image. Remove it, or save it as PNG or JPEG."),
         (
             claiming(20_000, 20_000),
             f"The image '{{}}' has more than 100,000,000 pixels; {LIMIT}",
@@ -193,6 +195,69 @@ def test_what_is_taken_for_an_image_below_a_folder(tmp_path: Path) -> None:
     assert found == sorted([*taken, "link.png"])
 
 
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_many_files_are_read_on_threads_in_order(tmp_path: Path) -> None:
+    images = open_data(f"imagefolder:{image_folder(tmp_path, {'cat': 40, 'dog': 30})}")
+    order = np.random.default_rng(0).permutation(70)
+    started: list[str] = []
+    threading.setprofile(lambda *_: started.append(threading.current_thread().name))
+    try:
+        pixels = [image[0, 0, 0] for image in images.subset(order).images(range(70))]
+    finally:
+        threading.setprofile(None)
+    assert pixels == [(*range(40), *range(30))[index] for index in order]
+    assert any(name.startswith("modhub-read") for name in started)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("modhub-read")]
+    batches = [(batch[:, 0, 0, 0].tolist(), indices.tolist()) for batch, indices in images.batches(40)]
+    assert batches == [([*range(40)], [*range(40)]), ([*range(30)], [*range(40, 70)])]
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.filterwarnings("default")
+def test_the_first_unreadable_file_is_named_and_no_thread_or_filter_stays(tmp_path: Path) -> None:
+    root = image_folder(tmp_path, {"cat": 40})
+    for number in (37, 11, 23):
+        (root / "cat" / f"{number:03}.png").write_bytes(b"broken")
+    before = [*warnings.filters]
+    batches = open_data(f"imagefolder:{root}").batches(20)
+    with pytest.raises(DataError) as caught:
+        next(batches)
+    assert str(caught.value) == (
+        f"'{root}/cat/011.png' is not a readable image. Remove it, or save it as PNG or JPEG."
+    )
+    assert [*warnings.filters] == before
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("modhub-read")]
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_a_user_defined_read_is_called_in_order_in_the_callers_thread() -> None:
+    calls: list[tuple[int, str]] = []
+
+    def read(index: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        calls.append((index, threading.current_thread().name))
+        return np.zeros((2, 2, 1), np.uint8)
+
+    list(ImageSet("n", "all", ["a"], np.zeros(50), read).subset(range(49, -1, -1)).batches(20))
+    assert calls == [(index, threading.current_thread().name) for index in range(49, -1, -1)]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 64])
+def test_read_images_gives_what_read_image_gives(tmp_path: Path, threads: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (9, 30, 40, 3), dtype=np.uint8)
+    paths = [save(tmp_path / f"{number}.jpg", Image.fromarray(each)) for number, each in enumerate(noise)]
+    for pixels, path in zip(read_images(paths, threads), paths, strict=True):
+        np.testing.assert_array_equal(pixels, read_image(path))
+    assert read_images([], threads) == []
+
+
 # -- sources ----------------------------------------------------------------------------------------------
 
 
@@ -223,7 +288,7 @@ def test_images_are_not_read_before_they_are_looked_at(tmp_path: Path) -> None:
     (root / "cat" / "000.png").write_bytes(b"broken")
     images = open_data(f"imagefolder:{root}")
     assert len(images.images([1])) == 1
-    with pytest.raises(DataError, match="is not an image"):
+    with pytest.raises(DataError, match="is not a readable image"):
         images.images([0])
 
 

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import modhub
-from modhub.calibration.calibrator import fit_bars, fit_temperature, platt
-from modhub.calibration.one_against_rest import one_against_rest_head
+from modhub.calibration.margins import margin_head
+from modhub.calibration.one_against_rest import one_against_rest_head, platt
+from modhub.calibration.temperature import fit_temperature
+from modhub.calibration.thresholds import fit_thresholds
 from modhub.composition import Budget, compose, parts_of
 from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
@@ -26,7 +28,6 @@ from modhub.pruning.statistics import (
     ClassStatistics,
     Moments,
     observe,
-    one_against_rest_margin,
     pool,
     read_statistics,
     stored_statistics,
@@ -192,7 +193,7 @@ def _statistics(batches: int = 1) -> tuple[ClassStatistics, Parent]:
         Runner(parent.trunk),
         (Preprocess(INPUT)(pixels) for pixels, _ in own.batches(60 // batches)),
         space,
-        one_against_rest_margin(one_against_rest_head(parent.head.weight, parent.head.bias, 3)),
+        margin_head(one_against_rest_head(parent.head.weight, parent.head.bias, 3)),
     )
     return found, parent
 
@@ -331,25 +332,25 @@ def test_compensation_beats_zeroing() -> None:
 
 @settings(max_examples=30)
 @given(seed=st.integers(0, 99), sizes=st.lists(st.integers(40, 400), min_size=2, max_size=4))
-def test_bars_let_ninety_five_of_a_hundred_images_pass(seed: int, sizes: list[int]) -> None:
+def test_thresholds_let_ninety_five_of_a_hundred_images_pass(seed: int, sizes: list[int]) -> None:
     draw = np.random.default_rng(seed)
     targets = np.repeat(np.arange(len(sizes)), sizes)
     margins = draw.normal(0, 1, (len(targets), len(sizes)))
     margins[np.arange(len(targets)), targets] += 2 + targets
     weights = draw.uniform(0.5, 1.5, len(targets))
     own, largest = margins[np.arange(len(targets)), targets], margins.max(1)
-    bars = fit_bars(own, largest, targets, weights)
-    for bar, values in ((bars.one, own), (bars.all, largest)):
+    thresholds = fit_thresholds(own, largest, targets, weights)
+    for threshold, values in ((thresholds.alone, own), (thresholds.together, largest)):
         passing = [
-            np.average(values[targets == row] >= bar, weights=weights[targets == row])
+            np.average(values[targets == row] >= threshold, weights=weights[targets == row])
             for row in range(len(sizes))
         ]
         # However many images a class has, all classes count the same.
         assert np.mean(passing) == pytest.approx(0.95, abs=0.02)
-    assert bars.all >= bars.one
+    assert thresholds.together >= thresholds.alone
 
 
-def test_all_classes_of_a_parent_share_their_bars() -> None:
+def test_all_classes_of_a_parent_share_their_thresholds() -> None:
     numbers = [module.manifest.calibration.parameters for module in digit_modules().modules]
     for name in ("threshold", "threshold_all"):
         margins = [each["margin_mean"] + each[name] * each["margin_std"] for each in numbers]

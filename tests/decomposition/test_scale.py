@@ -9,6 +9,7 @@ from torch import nn
 
 from modhub.artifact.modules import Decomposition
 from modhub.artifact.tensors import ModuleTensors, TrunkTensors
+from modhub.calibration.margins import margin_head
 from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.data.augment import augmented, mirrored
 from modhub.data.disk_tensor import Rows
@@ -25,7 +26,6 @@ from modhub.pruning.order import QuickOrder, order_work, pruning_order, slot_cos
 from modhub.pruning.statistics import (
     observe,
     observed_values,
-    one_against_rest_margin,
     pooled_statistics,
     read_statistics,
     unpacked,
@@ -86,7 +86,7 @@ def test_a_class_observed_among_others_is_as_if_alone(
             Runner(parent.trunk),
             (Preprocess(INPUT)(pixels) for pixels, _ in own.batches(20)),
             space,
-            one_against_rest_margin(one_against_rest_head(parent.head.weight, parent.head.bias, row), tail),
+            margin_head(one_against_rest_head(parent.head.weight, parent.head.bias, row), tail),
         )
         for name, moments in alone.moments.items():
             np.testing.assert_allclose(found.moments[name].mean, moments.mean, rtol=1e-5, atol=1e-6)

@@ -1,12 +1,16 @@
+import importlib
+import importlib.util
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
 from modhub.nets.architectures import ARCHITECTURES
 from modhub.parents import load_parent
-from modhub_cli.main import COMMANDS
+from modhub_cli.main import COMMANDS, cli
 from modhub_cli.pages import index_page, page_of
 
 ROOT = Path(__file__).parents[2]
@@ -43,13 +47,156 @@ def test_the_container_has_what_the_server_needs():
     assert set(words) == {re.split("[><=]", one)[0] for one in needed} - {"torch", "torchvision"}
 
 
-@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_commands_shown_exist(path):
+def shell_lines(text):
+    """The lines of shell that a page shows: in blocks, indented or fenced, and between backticks."""
+    fenced = re.findall(r"^```(?:sh|dockerfile)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    indented = re.findall(r"^    (\S.*(?:\\\n.*)*)", text, re.MULTILINE)
+    inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    return [
+        line
+        for block in [*fenced, *indented, *inline]
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.strip()
+    ]
+
+
+def words_of(line):
+    """The commands of a line of shell, each as words; a line that is no shell has none."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
+    lexer.whitespace_split = True
+    try:
+        tokens = list(lexer)
+    except ValueError:
+        return []
+    commands = [[]]
+    for token in tokens:
+        if set(token) <= {*";&|"}:
+            commands.append([])
+        else:
+            commands[-1].append(token)
+    return [words for words in commands if words]
+
+
+def complaint(words):
+    """What click says of `modhub WORDS`, None where it would run; `…` stands for what is left out."""
+    context = click.Context(cli, info_name="modhub")
+    command, rest = cli, words
+    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+        name, *rest = rest
+        if (command := command.get_command(context, name)) is None:
+            return f"no command {name}"
+        context = click.Context(command, info_name=name, parent=context)
+    try:
+        _, left, _ = command.make_parser(context).parse_args(rest)
+    except click.UsageError as error:
+        return error.message
+    left = [word for word in left if word != "…"]
+    return f"too much: {left}" if left and not isinstance(command, click.Group) else None
+
+
+CONTAINERS = (["podman", "run"], ["podman", "exec"])
+PAGE = pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+
+
+@PAGE
+def test_commands_shown_can_be_typed(path):
     text = path.read_text(encoding="utf-8")
-    code = "\n".join(re.findall(r"^```.*?^```", text, re.MULTILINE | re.DOTALL))
-    code += "\n".join(re.findall(r"^    .*", text, re.MULTILINE)).replace("    ", "")
-    for name in re.findall(r"^modhub ([a-z]+)", code, re.MULTILINE):
-        assert name in COMMANDS
+    for line in shell_lines(text):
+        for words in words_of(line):
+            if "modhub" in words and (at := words.index("modhub")) + 1 < len(words):
+                before, rest = words[:at], words[at + 1 :]
+                # Only what runs modhub: alone, with variables set, or in a container.
+                if all("=" in word for word in before) or before[:2] in CONTAINERS:
+                    assert complaint(rest) is None, line
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("modhub lock --upgrade", None),
+        ("modhub token create --user ann --org lab", None),
+        ("modhub frobnicate", "no command frobnicate"),
+        ("modhub token frobnicate", "no command frobnicate"),
+        ("modhub compose --frob", "No such option '--frob'."),
+        ("modhub versions a/b c/d", "too much: ['c/d']"),
+        ("modhub compose -o", "Option '-o' requires an argument."),
+    ],
+)
+def test_what_cannot_be_typed_is_seen(line, said):
+    (words,) = words_of(line)
+    assert complaint(words[1:]) == said
+
+
+def options_of(command):
+    names = {name for param in command.params for name in param.opts if name.startswith("--")}
+    if isinstance(command, click.Group):
+        for name in command.list_commands(click.Context(command)):
+            names |= options_of(command.get_command(click.Context(command), name))
+    return names
+
+
+@PAGE
+def test_options_and_files_that_are_named_exist(path):
+    text = path.read_text(encoding="utf-8")
+    known = options_of(cli) | {"--help"}
+    for line in shell_lines(text):
+        scripts = re.findall(r"\b(?:benchmarks|tests|docs)/[\w/.-]+\.\w+", line)
+        for script in scripts:
+            assert (ROOT / script).is_file(), line
+        sources = [(ROOT / script).read_text(encoding="utf-8") for script in scripts]
+        if line.startswith(("--", "modhub ")) or sources:
+            for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", line):
+                benchmarks = BENCHMARK_OPTIONS if not sources else set()
+                assert option in known | benchmarks or any(option in source for source in sources), line
+
+
+BENCHMARK_OPTIONS = {
+    option
+    for script in (ROOT / "benchmarks").glob("*.py")
+    for option in re.findall(r'"(--[a-z][a-z-]*)"', script.read_text(encoding="utf-8"))
+}
+
+
+@PAGE
+def test_names_of_the_library_exist(path):
+    for name in re.findall(r"\bmodhub(?:_cli)?(?:\.[A-Za-z_]\w*)+", path.read_text(encoding="utf-8")):
+        # Files and parameters of the command line look alike.
+        if (
+            name.rpartition(".")[2] not in ("json", "toml", "lock", "egg-info")
+            and path.name != "CHANGELOG.md"
+        ):
+            assert resolves(name), name
+
+
+def resolves(name):
+    """Whether the longest module that `name` begins with has what follows.
+
+    The module itself is not imported: `modhub.decompose` is the function then, not the file that torchrun runs.
+    """
+    module, _, attribute = name.rpartition(".")
+    try:
+        if importlib.util.find_spec(name) is not None:
+            return True
+    except ModuleNotFoundError:
+        pass
+    return bool(module) and resolves(module) and hasattr(thing(module), attribute)
+
+
+def thing(name):
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        module, _, attribute = name.rpartition(".")
+        return getattr(thing(module), attribute)
+
+
+@PAGE
+def test_targets_of_make_exist(path):
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    for line in shell_lines(path.read_text(encoding="utf-8")):
+        if line.startswith("make "):
+            words = line.partition("#")[0].split()[1:]
+            assert {word for word in words if "=" not in word} <= targets, line
 
 
 def test_a_parent_is_written_as_the_page_says(tmp_path, monkeypatch):

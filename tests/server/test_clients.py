@@ -150,9 +150,9 @@ def test_the_first_start_makes_a_token_and_prints_it_once(tmp_path: Path) -> Non
         assert Server(address, tmp_path).ask("GET", "/healthz").status == 200
         process.terminate()
         seen.append(process.communicate(timeout=30)[1])
-    value = refused.split("shown this once: ")[1].split()[0]
+    value = refused.split("shown only once: ")[1].split()[0]
     assert value.startswith("hf_")
-    assert "this once" not in "".join(seen)
+    assert "only once" not in "".join(seen)
     made, _ = modhub(
         "token", "create", "--root", root, "--user", "eve", "--org", "lab", "--json"
     ).communicate()
@@ -162,4 +162,4 @@ def test_the_first_start_makes_a_token_and_prints_it_once(tmp_path: Path) -> Non
     assert [one["user"] for one in json.loads(listed)] == ["admin", "eve"]
     assert token["token"] not in listed
     revoked, _ = modhub("token", "revoke", "--root", root, token["id"]).communicate()
-    assert revoked == f"Token {token['id']} of eve is closed.\n"
+    assert revoked == f"Token {token['id']} of eve is revoked.\n"

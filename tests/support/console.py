@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,27 @@ from jsonschema import Draft202012Validator
 from modhub.schemas import document_schema
 from modhub_cli.main import run
 from modhub_cli.output import Out
+from modhub_cli.table import fit_table
 
 ROOT = Path(__file__).parents[2]
+
+
+def assert_fits(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()
+) -> None:
+    """At any width and with long names a table fits, no row takes two lines, and no number is cut."""
+    length = 40 if columns[0] == "parent" else 30
+    rows = [[row[0].ljust(length, "x"), *row[1:]] for row in rows]
+    for width in (60, 80, 100, 200, None):
+        table = fit_table(columns, rows, right=right, width=width)
+        assert width is None or max(map(len, [table.header, *table.lines])) <= width
+        assert table.hidden == () or width is not None
+        for line, row in zip(table.lines, rows, strict=True):
+            cells = re.split(" {2,}", line.strip())
+            assert len(cells) == len(columns) - len(table.hidden)
+            for position, (cell, original) in enumerate(zip(cells, row, strict=False)):
+                cut = "…" in cell and width is not None and position not in right
+                assert cut or cell == original
 
 
 @dataclass(frozen=True)
@@ -35,7 +56,7 @@ class Result:
 class Console:
     """Runs commands inside this process, in `cwd`, with a hub and a cache of their own.
 
-    Whatever they print, the document that --json would print follows its schema.
+    Whatever they print, the document that --json would print follows its schema, and tables fit a terminal.
     """
 
     def __init__(
@@ -58,7 +79,15 @@ class Console:
             document = json.loads(json.dumps(value, default=str), parse_constant=lambda name: None)
             Draft202012Validator(document_schema(command)).validate(document)
 
+        table = Out.table
+
+        def fitting(out: Out, columns: Sequence[str], rows: Iterable[Sequence[str]], **shown: Any) -> None:
+            rows = list(rows)
+            assert_fits(columns, rows, **shown)
+            table(out, columns, rows, **shown)
+
         monkeypatch.setattr(Out, "emit", checked)
+        monkeypatch.setattr(Out, "table", fitting)
 
     def go(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""One file per command. Importing one imports click and nothing heavy; the work is imported when it runs."""
+"""One file per command. Importing it imports click and nothing heavy; the library is imported on use."""

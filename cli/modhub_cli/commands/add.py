@@ -18,11 +18,11 @@ __all__ = ["command"]
 @offline_option
 @reporting
 def command(items: tuple[str, ...], hub: str | None, offline: bool, out: Out) -> None:
-    """Add modules to the modhub.toml of this directory.
+    """Add modules to modhub.toml in the current directory.
 
-    LABEL=REF calls the module LABEL here; a ref alone keeps its own label; a bare label asks for whoever
-    serves that class best; namespace/name adds every module of that repository. What stands there already
-    stays as it is.
+    LABEL=REF adds a module under the name LABEL, REF alone under its own label. A bare label selects the best
+    module for that class; namespace/name adds every module of that repository. Existing entries are not
+    changed.
 
     Example: modhub add cat=vision-lab/resnet20-cifar10/cat dog
     """
@@ -34,7 +34,7 @@ def command(items: tuple[str, ...], hub: str | None, offline: bool, out: Out) ->
         for want in added:
             out.line(f"added {want}")
         if not added:
-            out.note("Nothing was added: it is all there already.")
+            out.note("Nothing to add: modhub.toml already has these modules.")
 
     out.emit(
         {"added": [{"label": want.label, "ref": want.text} for want in added]},

@@ -11,23 +11,22 @@ from modhub_cli.output import Out, many
 __all__ = ["command"]
 
 
-@click.command("cache", short_help="How large the cache of pulled files is; --prune makes it smaller.")
-@click.option(
-    "--prune", type=click.IntRange(1), metavar="DAYS", help="Remove what was not used for so many days."
-)
-@click.option("--dry-run", is_flag=True, help="Only count what would be removed.")
+@click.command("cache", short_help="Show the size of the download cache, or prune it.")
+@click.option("--prune", type=click.IntRange(1), metavar="DAYS", help="Remove files not used for DAYS days.")
+@click.option("--dry-run", is_flag=True, help="Report what would be removed; remove nothing.")
 @reporting
 def command(prune: int | None, dry_run: bool, out: Out) -> None:
-    """Say where pulled files are kept, how many they are and how much room they take.
+    """Show the location, the number of files and the size of the download cache.
 
-    What a command needs again is fetched again. Works while others pull or compose. Builds do not need it.
+    Removed files are downloaded again when needed. Safe to run while other commands pull or compose. Builds
+    do not depend on the cache.
 
     Example: modhub cache --prune 30
     """
     from modhub.api.keeping import look_at_cache
 
     if dry_run and prune is None:
-        raise click.UsageError("--dry-run goes with --prune DAYS.")
+        raise click.UsageError("--dry-run requires --prune DAYS.")
     report = look_at_cache(prune_days=prune, dry_run=dry_run)
 
     def human() -> None:

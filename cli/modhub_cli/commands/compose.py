@@ -28,14 +28,14 @@ __all__ = ["budget", "command", "loss", "show_build"]
 
 
 def budget(text: str) -> tuple[str, float]:
-    """flops=0.4, params=0.2 or time=0.5: a fraction of the parents'."""
+    """flops=0.4, params=0.2 or time=0.5: a fraction of the parents' cost."""
     kind, _, number = text.partition("=")
     try:
         wanted = float(number)
     except ValueError:
         wanted = -1.0
     if kind not in ("flops", "params", "time") or not 0 < wanted <= 1:
-        raise ValueError(f"'{text}' is not a budget such as flops=0.4, params=0.2 or time=0.5 (0 to 1)")
+        raise ValueError(f"expected flops, params or time and a fraction, such as flops=0.4, got '{text}'.")
     return kind, wanted
 
 
@@ -48,34 +48,37 @@ def loss(text: str) -> float:
     except ValueError:
         number = -1.0
     if not 0 <= number < 1:
-        raise ValueError(f"'{text}' is not a loss such as 0.5pp or 0.005")
+        raise ValueError(f"expected a loss such as 0.5pp or 0.005, got '{text}'.")
     return number
 
 
-@click.command("compose", short_help="Compile the modules into one runnable classifier.")
+@click.command("compose", short_help="Compile modules into one runnable classifier.")
 @click.argument("project", required=False, type=click.Path(path_type=Path), metavar="[modhub.toml]")
 @target_option
 @click.option(
     "--locked",
     is_flag=True,
-    help="Use modhub.lock as it is, resolve nothing; works offline when all of it is in the cache.",
+    help="Use modhub.lock unchanged and resolve nothing; works offline if the cache holds all files.",
 )
 @click.option(
     "--budget",
     "budgets",
     callback=converted(budget),
     multiple=True,
-    help="flops=0.4, params=0.2, time=0.5 (estimated; whole blocks may go).",
+    metavar="KIND=FRACTION",
+    help="Maximum cost as a fraction of the parents': flops=0.4, params=0.2 or time=0.5 (estimated; may "
+    "remove whole residual blocks). Repeatable.",
 )
 @click.option(
     "--max-loss",
     callback=converted(loss),
-    help="The share of decisions that may change for speed, the most accuracy to lose: 0.5pp.",
+    metavar="LOSS",
+    help="Maximum share of predictions that may differ from the unpruned model, such as 0.5pp.",
 )
 @multiple_option
 @tune_option
 @calibrate_option
-@click.option("--reject", is_flag=True, help="Let it answer 'none of these'.")
+@click.option("--reject", is_flag=True, help="Allow the answer 'none of these'.")
 @seed_option
 @force_option
 @device_option
@@ -99,9 +102,9 @@ def command(
     offline: bool,
     out: Out,
 ) -> None:
-    """Compile the modules that modhub.toml wants into one network per trunk, and those into one classifier.
+    """Compile the modules of modhub.toml into one classifier with one network per trunk.
 
-    Without a lock, or with one that no longer fits, releases are picked first and modhub.lock is written.
+    If modhub.lock is missing or out of date, releases are resolved first and modhub.lock is written.
 
     Example: modhub compose -o build --budget flops=0.5
     """
@@ -129,18 +132,18 @@ def command(
 
 
 def show_build(out: Out, report: dict[str, Any], target: Path) -> None:
-    """A composed classifier for people."""
+    """Print the summary of a build."""
     rows = [
         [
             trunk["parent"],
+            f"{count(trunk['flops'])} of {count(trunk['parent_flops'])}",
             percent(trunk["kept_channels_fraction"]),
             percent(trunk["kept_params_fraction"]),
-            f"{count(trunk['flops'])} of {count(trunk['parent_flops'])}",
         ]
         for trunk in report["trunks"]
     ]
-    out.table(["parent", "channels kept", "parameters kept", "multiply-adds"], rows, right=(1, 2, 3))
+    out.table(["parent", "multiply-adds", "channels kept", "parameters kept"], rows, right=(1, 2, 3))
     out.line(
-        f"{many(len(report['labels']), 'class', 'classes')} in {many(report['passes'], 'pass', 'passes')} "
+        f"{many(len(report['labels']), 'class', 'classes')}, {many(report['passes'], 'pass', 'passes')} "
         f"per image, {size(report['bytes'])}: {target}"
     )

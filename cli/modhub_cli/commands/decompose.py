@@ -32,14 +32,16 @@ def _numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"'{text}' is not a list of numbers such as 0.5,0.5,0.5") from None
+        raise ValueError(f"expected numbers such as 0.5,0.5,0.5, got '{text}'.") from None
 
 
 def _size(text: str) -> tuple[int, ...]:
     """3x32x32, 32x32 or 32"""
     parts = text.lower().split("x")
     if not 1 <= len(parts) <= 3 or not all(part.isdigit() and 0 < int(part) <= _LARGEST for part in parts):
-        raise ValueError(f"'{text}' is not a size such as 224, 32x32 or 1x28x28, at most {_LARGEST} a side")
+        raise ValueError(
+            f"expected a size such as 224, 32x32 or 1x28x28, at most {_LARGEST} per side, got '{text}'."
+        )
     numbers = tuple(int(part) for part in parts)
     return numbers * 2 if len(numbers) == 1 else numbers
 
@@ -47,7 +49,7 @@ def _size(text: str) -> tuple[int, ...]:
 def _pair(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise ValueError(f"'{text}' is not key=value")
+        raise ValueError(f"expected KEY=VALUE, got '{text}'.")
     return key, value
 
 
@@ -55,69 +57,95 @@ def _pair(text: str) -> tuple[str, str]:
 @click.argument("parent")
 @data_options(split="train")
 @target_option
-@click.option("--weights", type=click.Path(path_type=Path, dir_okay=False), help="A .safetensors file.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Weights of the parent, a .safetensors file.",
+)
 @click.option(
     "--arg",
     "arguments",
     multiple=True,
     callback=converted(_pair),
-    metavar="K=V",
-    help="For the callable.",
+    metavar="KEY=VALUE",
+    help="Argument of the parent's callable. Repeatable.",
 )
 @click.option(
     "--method",
     default="relevance",
     show_default=True,
-    help="relevance, concern, or FILE.py:CLASS (which runs that file); see docs/writing-a-method.md.",
+    help="relevance, concern, or FILE.py:CLASS (executes that file); see docs/writing-a-method.md.",
 )
-@click.option("--method-option", "method_options", multiple=True, callback=converted(_pair), metavar="K=V")
-@click.option("--labels", help="The parent's classes in the order of its outputs: a,b,c or a file of lines.")
+@click.option(
+    "--method-option",
+    "method_options",
+    multiple=True,
+    callback=converted(_pair),
+    metavar="KEY=VALUE",
+    help="Parameter of the method. Repeatable.",
+)
+@click.option("--labels", help="Labels in the order of the parent's outputs: a,b,c or a file, one per line.")
 @click.option(
     "--only",
-    help="Make modules of these classes only: a,b,c. DATA may then lack other classes of the parent, "
-    "but not all of them.",
+    help="Make modules of these classes only: a,b,c. DATA must hold them and at least one other class.",
 )
-@click.option("--name", help="The parent's name. Default: PARENT's.")
+@click.option("--name", help="Name of the parent. Default: from PARENT.")
 @click.option(
-    "--input-size", callback=converted(_size), help="[C x] H x W. Default: the model's or the data's."
+    "--input-size",
+    callback=converted(_size),
+    metavar="[CxHx]W",
+    help="Input size in pixels: 224, 32x32 or 1x28x28. Default: from the model or DATA.",
 )
-@click.option("--mean", callback=converted(_numbers), help="Per channel, of values in [0, 1].")
-@click.option("--std", callback=converted(_numbers), help="Per channel, of values in [0, 1].")
-@click.option("--license", "licence", help="The modules' licence, an SPDX id such as mit.")
-@click.option("--dataset", help="What the parent was trained on. Default: DATA's name.")
+@click.option(
+    "--mean",
+    callback=converted(_numbers),
+    metavar="A,B,…",
+    help="Mean per channel for normalisation, of values in [0, 1].",
+)
+@click.option(
+    "--std",
+    callback=converted(_numbers),
+    metavar="A,B,…",
+    help="Standard deviation per channel for normalisation, of values in [0, 1].",
+)
+@click.option("--license", "licence", help="Licence of the modules, an SPDX identifier such as mit.")
+@click.option("--dataset", help="Name of the data set the parent was trained on. Default: from DATA.")
 @click.option(
     "--max-loss",
     type=float,
     default=0.005,
     show_default=True,
-    help="The balanced accuracy that a module alone may lose, as a fraction.",
+    metavar="FRACTION",
+    help="Maximum loss of balanced accuracy of a module used alone.",
 )
 @click.option(
     "--images-per-class",
     type=click.IntRange(2),
     default=300,
     show_default=True,
-    help="How many have a say in what is kept, at most.",
+    help="Maximum images per class used for channel selection.",
 )
 @seed_option
 @date_option
 @click.option(
     "--measure",
     metavar="DATA",
-    help="Images the parent was not trained on, to record each module's figures with. Default: DATA's own.",
+    help="Images the parent was not trained on, for the metrics recorded in the modules. Default: held-out "
+    "images of DATA.",
 )
 @click.option(
     "--form",
     type=click.Choice(["delta", "standalone"]),
     default="delta",
     show_default=True,
-    help="On the shared trunk, or each with its own channels cut out.",
+    help="delta: a mask on the shared trunk; standalone: a separate copy of the kept channels.",
 )
 @click.option(
     "--examine",
     type=click.IntRange(1),
-    help="Check the loss of so many classes only; the others follow them. Default: all, or 16 where a large "
-    "network has many classes.",
+    metavar="N",
+    help="Validate the loss on at most N classes; the rest reuse the threshold found. Default: all classes, "
+    "or 16 for a large network with many classes.",
 )
 @device_option
 @force_option
@@ -152,12 +180,12 @@ def command(
 ) -> None:
     """Decompose a trained CNN classifier into one module per class.
 
-    Interrupted, it goes on where it was when the same command is given again. Several processes share the
-    work with: torchrun --nproc-per-node 2 -m modhub.decompose PARENT --data DATA -o DIR
+    PARENT is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO, FILE.py:CALLABLE (executes that file), or a
+    directory with graph.json, weights.safetensors and parent.json. DATA holds images of its classes,
+    preferably those it was trained on.
 
-    PARENT is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO, FILE.py:CALLABLE (which runs that file), or
-    a directory with graph.json, weights.safetensors and parent.json. DATA are images of its classes, best
-    those it was trained on.
+    After an interruption, the same command resumes the work. To use several processes: torchrun
+    --nproc-per-node 2 -m modhub.decompose PARENT --data DATA -o DIR
 
     Example: modhub decompose modhub:resnet20 --weights r20.safetensors --data cifar10:data -o out/r20
     """
@@ -185,7 +213,7 @@ def command(
         examine=examine,
         device=device,
     )
-    # The user's own files may print; stdout is for what this command says.
+    # User-defined parents and methods may print; stdout is for the result.
     with contextlib.redirect_stdout(sys.stderr):
         made = decompose_to(target, parent, data, settings, form=form, force=force, reporter=out.reporter())
 
@@ -203,7 +231,7 @@ def command(
         ]
         columns = ["module", "channels kept", "recall", "precision", "measured on", "size"]
         out.table(columns, rows, right=(1, 2, 3, 5))
-        memory = f", at most {size(made['peak_bytes'])} of memory" if made["peak_bytes"] else ""
+        memory = f", peak memory {size(made['peak_bytes'])}" if made["peak_bytes"] else ""
         out.line(
             f"{many(len(rows), 'module', 'modules')} of {made['parent']} from {made['images']:,} images "
             f"in {made['elapsed_seconds']:.1f} s{memory}: {target}"
@@ -212,14 +240,14 @@ def command(
     out.emit(made, human=human, quiet=[str(target)])
     if measure is None and any(module["sample"] for module in made["modules"]):
         out.note(
-            "These figures are of images kept aside while the modules were made; the parent may know "
-            "them by heart. --measure DATA takes others, and search puts modules measured so first."
+            "These metrics were measured on held-out images of DATA, which the parent may have been trained "
+            "on. Use --measure DATA to measure on other images; search ranks modules measured so first."
         )
     out.next(f"modhub push {shlex.quote(str(target))} NAMESPACE/NAME --version 1.0.0")
 
 
 def _names(text: str | None) -> list[str] | None:
-    """a,b,c, or the lines of a file."""
+    """The parts of a,b,c, or the lines of a file."""
     if text is None:
         return None
     if "," not in text and Path(text).is_file():

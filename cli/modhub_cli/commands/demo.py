@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from modhub_cli.options import reporting
-from modhub_cli.output import Out, styled
+from modhub_cli.output import Out
+from modhub_cli.terminal import styled
 
 __all__ = ["command"]
 
 
-@click.command("demo", short_help="The whole story on real handwritten digits, in under a minute.")
+@click.command("demo", short_help="Run the complete workflow on handwritten digits in under a minute.")
 @click.option(
     "-o",
     "--out",
@@ -20,15 +21,15 @@ __all__ = ["command"]
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("demo-out"),
     show_default=True,
-    help="Where to.",
+    help="Output directory.",
 )
-@click.option("--force", is_flag=True, help="Replace what is in the target directory, whatever it is.")
+@click.option("--force", is_flag=True, help="Replace the output directory, whatever it holds.")
 @reporting
 def command(target: Path, force: bool, out: Out) -> None:
-    """Train two small networks on handwritten digits, decompose them, publish, pull, compose and measure.
+    """Train two small networks on handwritten digits; decompose, publish, pull, compose and measure them.
 
-    Shows each step with the commands you would type, and writes one HTML report whose path it prints last.
-    Everything stays inside the target directory, its hub (a folder) included.
+    Prints each step with the equivalent commands, writes an HTML report and prints its path last. All files
+    are written to the output directory, including the hub.
 
     Example: modhub demo
     """
@@ -48,7 +49,7 @@ def command(target: Path, force: bool, out: Out) -> None:
 
     def human() -> None:
         hub = target.resolve() / "hub"
-        out.line(f"{story.seconds:.0f} s. Go on where it stopped: export MODHUB_HUB={hub}")
+        out.line(f"Finished in {story.seconds:.0f} s. To use the hub of the demo: export MODHUB_HUB={hub}")
         out.line(f"{path}")
 
     out.emit({**story.to_dict(), "report": str(path)}, human=human, quiet=[str(path)])

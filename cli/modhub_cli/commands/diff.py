@@ -13,14 +13,16 @@ from modhub_cli.output import Out
 __all__ = ["command"]
 
 
-@click.command("diff", short_help="What differs between two builds, locks or releases.")
+@click.command("diff", short_help="Compare two builds, projects or releases.")
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @hub_option
 @offline_option
 @reporting
 def command(first: str, second: str, hub: str | None, offline: bool, out: Out) -> None:
-    """Compare two builds, project folders or releases (REF), class by class.
+    """Compare two builds, projects or releases, class by class.
+
+    A and B are directories of builds or projects, or refs.
 
     Example: modhub diff vision-lab/resnet20-cifar10==1.0.0 vision-lab/resnet20-cifar10==1.1.0
     """
@@ -40,7 +42,7 @@ def command(first: str, second: str, hub: str | None, offline: bool, out: Out) -
             )
             out.line(f"~ {label}: {changes}")
         if not (report["removed"] or report["added"] or report["changed"]):
-            out.line("Nothing differs.")
+            out.line("No differences.")
 
     out.emit(report, human=human, quiet=[*report["removed"], *report["added"], *report["changed"]])
 
@@ -50,7 +52,7 @@ _DIGEST = re.compile("[0-9a-f]{40,64}")
 
 
 def _shown(fact: Any) -> str:
-    """Shares in per cent, the beginnings of digests and commits, and a dash for what a side does not say."""
+    """Fractions in per cent, digests and commits abbreviated, a dash for a missing value."""
     if fact is None:
         return "–"
     if isinstance(fact, int | float):

@@ -12,11 +12,9 @@ from modhub_cli.output import Out
 
 __all__ = ["command"]
 
-_FIGURES = {"recall": "recall", "precision": "precision", "f1": "F1"}
-
 
 def _points(value: float, sign: str = "") -> str:
-    # No change is +0.0, from whichever side it was rounded.
+    # Never -0.0.
     return f"{sign}{100 * value:.1f}" if sign else f"{round(100 * value, 1) + 0.0:+.1f}"
 
 
@@ -26,23 +24,22 @@ def _points(value: float, sign: str = "") -> str:
 @click.option(
     "--before",
     type=click.Path(path_type=Path),
-    help="Another build or .onnx file to compare with, class by class.",
+    help="Build or .onnx file to compare with, class by class.",
 )
 @device_option
 @reporting
 def command(build: Path, data: str, split: str, before: Path | None, device: str, out: Out) -> None:
-    """Measure a build on the images whose class is one of its labels or aliases; the others are left out.
+    """Measure a build on labelled images. Images of classes that the build does not have are skipped.
 
-    BUILD is a directory, or an .onnx file that `modhub export` wrote, which runs on the CPU and knows no
-    aliases, only what its modules are called in their repositories.
+    BUILD is a directory, or an .onnx file written by `modhub export`, which runs on the CPU. Classes are
+    matched by label or alias; of an .onnx file by label or by the label in the module's repository.
 
-    A build with one class says yes or no: it is asked about all images, and the figure is its balanced
-    accuracy, the mean of its right answers to either side. One that may answer 'none of these' is shown
-    images of other classes, too: how many of them does it accept?
+    A build with one class answers yes or no: it is measured on all images by its balanced accuracy, the mean
+    of recall and specificity. A build with --reject is also measured on images of other classes, by the share
+    of them it accepts.
 
-    With --before, changes are in percentage points. A class is called better or worse when its F1, the
-    harmonic mean of recall and precision, changed by more than the noise: what chance would stay within in
-    95 % of cases, told by the images that the two builds answer differently.
+    With --before, changes are in percentage points. A class counts as better or worse if its F1 changed by
+    more than the noise, the 95 % interval estimated from the images on which the two builds disagree.
 
     Example: modhub evaluate build --data cifar10:data
     """
@@ -53,56 +50,57 @@ def command(build: Path, data: str, split: str, before: Path | None, device: str
     def human() -> None:
         change = report.get("change")
 
-        def figure(name: str, label: str, value: float | None) -> list[str]:
-            """A column, and one beside it for the change."""
-            if change is None:
-                return [percent(value)]
-            return [percent(value), _points(change[name][label]) if label in change[name] else "–"]
+        def metric(name: str, label: str, value: float | None) -> str:
+            """The value, with the change beside it where builds are compared."""
+            if change is None or label not in change[name]:
+                return percent(value)
+            return f"{percent(value)} ({_points(change[name][label])})"
 
+        columns = ["class", "F1", *(["noise"] if change else []), "recall", "precision", "images"]
         rows = [
             [
                 label,
-                str(score["count"]),
-                *(cell for name in _FIGURES for cell in figure(name, label, score[name])),
+                metric("f1", label, score["f1"]),
                 *([_points(change["noise"].get(label, 0.0), "± ")] if change else []),
+                metric("recall", label, score["recall"]),
+                metric("precision", label, score["precision"]),
+                f"{score['count']:,}",
             ]
             for label, score in report["per_class"].items()
         ]
-        named = [column for name in _FIGURES.values() for column in ([name, "change"] if change else [name])]
-        columns = ["class", "images", *named, *(["noise"] if change else [])]
         out.table(columns, rows, right=range(1, len(columns)))
         calibration = f"calibration error {percent(report['ece'])}"
-        if (said := report["yes_no"]) is not None:
-            to_others = (
+        if (yes_no := report["yes_no"]) is not None:
+            false_positives = (
                 ""
-                if said["false_yes"] is None
-                else f" and to {percent(said['false_yes'])} of {said['others']:,} of other classes"
+                if yes_no["false_yes"] is None
+                else f", false positives {percent(yes_no['false_yes'])} of {yes_no['others']:,} images"
             )
             out.line(
-                f"it says yes to {percent(said['recall'])} of the images of its class{to_others}; "
-                f"balanced accuracy {percent(report['top1'])}, {calibration}"
+                f"balanced accuracy {percent(report['top1'])}, recall {percent(yes_no['recall'])}"
+                f"{false_positives}, {calibration}"
             )
         else:
             top5 = "" if report["top5"] is None else f", top-5 {percent(report['top5'])}"
             out.line(
                 f"top-1 {percent(report['top1'])}{top5}, {calibration} "
-                f"on {report['count']:,} images ({report['left_out']:,} of other classes left out)"
+                f"on {report['count']:,} images ({report['left_out']:,} of other classes skipped)"
             )
         if (rejection := report["rejection"]) is not None:
-            strangers = (
+            others = (
                 ""
                 if rejection["false_accept"] is None
-                else f", and {percent(rejection['false_accept'])} of {rejection['strangers']:,} images of "
-                "other classes"
+                else f", {percent(rejection['false_accept'])} of {rejection['strangers']:,} images of other "
+                "classes"
             )
-            out.line(f"accepted: {percent(rejection['accepted'])} of the images of its classes{strangers}")
+            out.line(f"accepted: {percent(rejection['accepted'])} of the images of its classes{others}")
         if change is not None:
-            figure_name = "top-1" if said is None else "balanced accuracy"
+            metric_name = "top-1" if yes_no is None else "balanced accuracy"
             noise = 100 * change["top1_noise"]
-            named = [f"{word}: {', '.join(change[word])}" for word in ("better", "worse") if change[word]]
+            verdicts = [f"{word}: {', '.join(change[word])}" for word in ("better", "worse") if change[word]]
             out.line(
-                f"{figure_name} {100 * change['top1']:+.2f} pp (noise ± {noise:.2f}) against {before}; "
-                + ("; ".join(named) or "no class got better or worse")
+                f"{metric_name} {100 * change['top1']:+.2f} pp (noise ± {noise:.2f}) compared with {before}; "
+                + ("; ".join(verdicts) or "no class better or worse")
             )
 
     out.emit(report, human=human, quiet=[f"{report['top1']:.4f}"])

@@ -13,24 +13,33 @@ from modhub_cli.output import Out
 __all__ = ["command"]
 
 
-@click.command("export", short_help="Write a build for another runtime.")
+@click.command("export", short_help="Export a build to ONNX, PT2 or TorchScript.")
 @click.argument("build", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
-    "--format", "kind", type=click.Choice(["onnx", "pt2", "torchscript"]), default="onnx", show_default=True
+    "--format",
+    "kind",
+    type=click.Choice(["onnx", "pt2", "torchscript"]),
+    default="onnx",
+    show_default=True,
+    help="File format.",
 )
 @click.option(
-    "-o", "--out", "target", type=click.Path(path_type=Path), help="Default: BUILD with the suffix."
+    "-o",
+    "--out",
+    "target",
+    type=click.Path(path_type=Path),
+    help="Output file. Default: BUILD with the suffix of the format.",
 )
-@click.option("--data", metavar="DATA", help="Images to check the file on. Default: synthetic ones.")
-@click.option("--image-size", type=click.IntRange(1), help="Side of the raw images it takes.")
+@click.option("--data", metavar="DATA", help="Images to check the file with. Default: synthetic images.")
+@click.option("--image-size", type=click.IntRange(1), help="Side of the raw input images in pixels.")
 @reporting
 def command(
     build: Path, kind: str, target: Path | None, data: str | None, image_size: int | None, out: Out
 ) -> None:
-    """Write a build as one file with its preprocessing inside: raw images in, label scores out.
+    """Export a build as one file that includes its preprocessing: raw images in, label scores out.
 
-    A build that may answer 'none of these' has a second output, acceptance: below 0 it does. The file is run
-    beside PyTorch before it appears.
+    The file of a build with --reject has a second output, acceptance, which is below 0 for 'none of these'.
+    Before the file is put in place, its outputs are compared with PyTorch's.
 
     Example: modhub export build --format onnx && modhub predict build.onnx photo.jpg
     """
@@ -40,8 +49,8 @@ def command(
     out.emit(
         report,
         human=lambda: out.line(
-            f"{report['path']}: {size(report['bytes'])}, outputs differ by at most "
-            f"{report['largest_difference']:.1e} on {report['images']} images"
+            f"{report['path']}: {size(report['bytes'])}, outputs differ from PyTorch's by at "
+            f"most {report['largest_difference']:.1e} on {report['images']} images"
         ),
         quiet=[report["path"]],
     )

@@ -28,32 +28,41 @@ __all__ = ["command", "fractions"]
 def fractions(text: str) -> tuple[float, ...]:
     """0.9,0.7,0.5"""
     try:
-        found = tuple(float(number) for number in text.split(","))
+        numbers = tuple(float(number) for number in text.split(","))
     except ValueError:
-        found = ()
-    if not found or not all(0 < number <= 1 for number in found):
-        raise ValueError(f"'{text}' is not a row of fractions such as 0.9,0.7,0.5")
-    return found
+        numbers = ()
+    if not numbers or not all(0 < number <= 1 for number in numbers):
+        raise ValueError(f"expected fractions such as 0.9,0.7,0.5, got '{text}'.")
+    return numbers
 
 
-@click.command("frontier", short_help="What smaller networks would cost and keep, at a row of budgets.")
+@click.command("frontier", short_help="Compare accuracy, size and speed at several budgets.")
 @click.argument("project", required=False, type=click.Path(path_type=Path), metavar="[modhub.toml]")
-@click.option("--data", metavar="DATA", help="Labelled images to measure on; nothing is chosen by them.")
+@click.option("--data", metavar="DATA", help="Labelled held-out images; never used for selection.")
 @click.option(
     "--split",
     type=click.Choice(["train", "calibration", "test"]),
     default="test",
     show_default=True,
-    help="Which part of DATA.",
+    help="Split of DATA.",
 )
 @click.option(
-    "--budgets", callback=converted(fractions), metavar="A,B,…", help="Fractions. Default: 0.9 down to 0.3."
+    "--budgets",
+    callback=converted(fractions),
+    metavar="A,B,…",
+    help="Fractions of the parents' cost. Default: 0.9 down to 0.3.",
 )
-@click.option("--kind", type=click.Choice(["flops", "params", "time"]), default="flops", show_default=True)
+@click.option(
+    "--kind",
+    type=click.Choice(["flops", "params", "time"]),
+    default="flops",
+    show_default=True,
+    help="Cost that the budgets limit.",
+)
 @tune_option
 @multiple_option
-@click.option("--no-random", is_flag=True, help="Leave out the random channels beside each network.")
-@click.option("-o", "--out", "target", type=directory, help="For a page and JSON.")
+@click.option("--no-random", is_flag=True, help="Skip the random-channel baseline.")
+@click.option("-o", "--out", "target", type=directory, help="Output directory for an HTML page and JSON.")
 @seed_option
 @force_option
 @device_option
@@ -77,13 +86,13 @@ def command(
     offline: bool,
     out: Out,
 ) -> None:
-    """Compose what modhub.toml wants at a row of budgets and show accuracy, size and time of each.
+    """Compose the modules of modhub.toml at several budgets and compare accuracy, size and time.
 
-    Beside them stand the whole parents' logits, restricted to the wanted classes, and as many random
-    channels. Without DATA the share of synthetic images on which a network decides as the whole one does is
-    all that can be said. Nothing is built: take the budget you like to 'modhub compose --budget'.
+    The baselines are the parents' logits restricted to the same classes, and networks of as many random
+    channels. Without --data, only the agreement with the unpruned network on synthetic images is measured.
+    Nothing is built: pass the chosen budget to 'modhub compose --budget'.
 
-    Times are the network's over the whole one's, taken turn about, and again where other work disturbs them.
+    Times are ratios to the unpruned network, from interleaved runs, repeated if other load disturbs them.
 
     Example: modhub frontier --data cifar10:data --budgets 0.8,0.6,0.4 -o trade
     """
@@ -91,7 +100,7 @@ def command(
     from modhub.evaluation.frontiers import BUDGETS, NOISY_NOTE
 
     with frontier_directory(target, force=force) as write:
-        found = frontier(
+        result = frontier(
             project or Path(),
             data=data,
             split=split,
@@ -106,44 +115,45 @@ def command(
             offline=offline,
             reporter=out.reporter(),
         )
-        write(found)
+        write(result)
 
     def human() -> None:
-        batches = list(found.points[0].latency)
+        batches = list(result.points[0].latency)
         shares: dict[str, list[float | None]] = {
-            "multiply-adds": [point.flops for point in found.points],
-            "parameters": [point.params for point in found.points],
-            "agrees": [point.agreement for point in found.points],
-            "top-1": [point.top1 for point in found.points],
-            "random channels": [point.random_top1 for point in found.points],
+            "top-1": [point.top1 for point in result.points],
+            "agreement": [point.agreement for point in result.points],
+            "random channels": [point.random_top1 for point in result.points],
         }
-        # Without labelled images nobody knows how often a network is right.
-        known = {name: values for name, values in shares.items() if any(each is not None for each in values)}
+        # Accuracy is measured on labelled images only.
+        measured = {name: values for name, values in shares.items() if set(values) != {None}}
+        columns = ["budget", *measured, *(f"time × {batch}" for batch in batches)]
         rows = [
             [
                 f"{kind}={point.budget:g}",
-                *(percent(values[number]) for values in known.values()),
+                *(percent(values[number]) for values in measured.values()),
                 *map(point.shown_latency, batches),
+                percent(point.flops),
+                percent(point.params),
             ]
-            for number, point in enumerate(found.points)
+            for number, point in enumerate(result.points)
         ]
-        head = ["budget", *known, *(f"time × {batch}" for batch in batches)]
-        out.table(head, rows, right=range(1, len(head)))
-        if found.restricted_top1 is None:
-            out.line(f"agreement with the whole network, on {found.images:,} synthetic images")
+        columns += ["multiply-adds", "parameters"]
+        out.table(columns, rows, right=range(1, len(columns)))
+        if result.restricted_top1 is None:
+            out.line(f"agreement with the unpruned network on {result.images:,} synthetic images")
         else:
-            out.line(f"restricted logits {percent(found.restricted_top1)}, on {found.images:,} images")
-        if found.noisy:
+            out.line(f"restricted logits {percent(result.restricted_top1)} on {result.images:,} images")
+        if result.noisy:
             out.line(NOISY_NOTE)
-        if found.smallest is not None:
-            out.line(found.smallest)
+        if result.smallest is not None:
+            out.line(result.smallest)
         if target is not None:
             out.line(f"page: {target / 'frontier.html'}")
 
-    out.emit(found.to_dict(), human=human, quiet=[f"{p.budget:g} {p.agreement:.4f}" for p in found.points])
+    out.emit(result.to_dict(), human=human, quiet=[f"{p.budget:g} {p.agreement:.4f}" for p in result.points])
     compose = ["modhub", "compose", *([] if project is None else [str(project)]), "-o", out.vacant("build")]
-    compose += ["--budget", f"{kind}={found.suggested.budget:g}"]
-    # What else the network that was measured was made with.
+    compose += ["--budget", f"{kind}={result.suggested.budget:g}"]
+    # The other options of the measured network.
     compose += [] if multiple == 1 else ["--multiple", str(multiple)]
     compose += [] if tune is None else ["--tune", tune]
     compose += [] if seed == 0 else ["--seed", str(seed)]

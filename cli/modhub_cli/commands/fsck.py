@@ -14,16 +14,16 @@ from modhub_cli.output import Out, many
 __all__ = ["command"]
 
 
-@click.command("fsck", short_help="Check every blob, manifest and reference of a hub.")
+@click.command("fsck", short_help="Check the integrity of a hub.")
 @root_option
-@click.option("--quick", is_flag=True, help="Check sizes, not digests.")
-@click.option("--repair", is_flag=True, help="Mend what can be mended; what cannot is left as it is.")
+@click.option("--quick", is_flag=True, help="Check sizes only, not digests.")
+@click.option("--repair", is_flag=True, help="Repair what can be repaired.")
 @reporting
 def command(root: Path | None, quick: bool, repair: bool, out: Out) -> None:
-    """Check every blob, manifest and reference of a directory hub or a server's, and say what is damaged.
+    """Check every blob, manifest and reference of a hub's directory, and list the damage.
 
-    The exit code is 1 when something is damaged and was not repaired. No release goes away for it: contents
-    that --repair removed, as their bytes were wrong, come back with a backup's blob or a push that has them.
+    Exits with 1 if damage remains. Releases are never removed. Contents with wrong bytes, which --repair
+    removes, are restored by a blob from a backup or by pushing the same files again.
 
     Example: modhub fsck --repair
     """
@@ -33,8 +33,8 @@ def command(root: Path | None, quick: bool, repair: bool, out: Out) -> None:
 
     def human() -> None:
         for finding in report["findings"]:
-            mended = f" ({finding['repaired']})" if finding["repaired"] else ""
-            out.line(f"{finding['place']}: {finding['problem']}{mended}")
+            repaired = f" ({finding['repaired']})" if finding["repaired"] else ""
+            out.line(f"{finding['place']}: {finding['problem']}{repaired}")
         out.line(
             f"{many(report['repositories'], 'repository', 'repositories')}, "
             f"{many(report['commits'], 'commit', 'commits')} and {many(report['blobs'], 'blob', 'blobs')} "
@@ -44,6 +44,6 @@ def command(root: Path | None, quick: bool, repair: bool, out: Out) -> None:
     out.emit(report, human=human, quiet=[finding["place"] for finding in report["findings"]])
     if not report["clean"]:
         if not repair:
-            out.note("Mend what can be mended with --repair.")
-        out.note("What is lost comes back from a backup, or with a push that has the same bytes.")
+            out.note("Run with --repair to repair what can be repaired.")
+        out.note("Restore lost contents from a backup, or push the same files again.")
         sys.exit(1)

@@ -13,15 +13,22 @@ from modhub_cli.output import Out, many
 __all__ = ["command"]
 
 
-@click.command("gc", short_help="Remove what nothing on a hub names any more.")
+@click.command("gc", short_help="Remove unreferenced objects from a hub.")
 @root_option
-@click.option("--grace", type=click.FloatRange(0), default=24.0, show_default=True, help="Hours to keep it.")
-@click.option("--dry-run", is_flag=True, help="Only count.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    default=24.0,
+    show_default=True,
+    metavar="HOURS",
+    help="Keep unreferenced objects that are younger than this.",
+)
+@click.option("--dry-run", is_flag=True, help="Report what would be removed; remove nothing.")
 @reporting
 def command(root: Path | None, grace: float, dry_run: bool, out: Out) -> None:
-    """Remove commits, uploads and blobs that no branch and no tag leads to, in a directory hub or a server's.
+    """Remove commits, uploads and blobs that no branch and no tag references from a hub's directory.
 
-    Works while the hub is in use. Nothing reachable is ever removed.
+    Safe to run while the hub is in use.
 
     Example: modhub gc --dry-run
     """

@@ -11,15 +11,15 @@ from modhub_cli.output import Out, shown_to
 __all__ = ["command"]
 
 
-@click.command("info", short_help="What a repository or a module says of itself.")
+@click.command("info", short_help="Show the metadata of a repository or a module.")
 @click.argument("ref")
 @hub_option
 @offline_option
 @reporting
 def command(ref: str, hub: str | None, offline: bool, out: Out) -> None:
-    """Show what a repository (namespace/name) or a module (namespace/name/label) says of itself.
+    """Show the metadata of a repository (namespace/name) or a module (namespace/name/label).
 
-    'measured on' is the split and the number of images of the class that a module's figures rest on.
+    'measured on' is the split and the number of images of the class on which a module was measured.
 
     Example: modhub info vision-lab/resnet20-cifar10/cat
     """
@@ -32,7 +32,7 @@ def command(ref: str, hub: str | None, offline: bool, out: Out) -> None:
             {
                 "repository": told["repository"],
                 "release": f"{told['version'] or 'unreleased'} ({told['commit'][:12]})",
-                "yanked": told["yanked"] or "",
+                "yanked": "" if told["yanked"] is None else told["yanked"] or "no reason given",
                 "parent": f"{told['parent']['name']} ({told['parent']['architecture']})",
                 "data set": told["parent"]["dataset"] or "",
                 "licence": told["license"] or "not stated",

@@ -13,12 +13,12 @@ from modhub_cli.output import Out
 __all__ = ["command"]
 
 
-@click.command("init", short_help="Begin a composition: write a modhub.toml.")
+@click.command("init", short_help="Create a composition file, modhub.toml.")
 @click.argument("directory", required=False, type=click.Path(path_type=Path, file_okay=False))
-@click.option("--name", help="The composition's name. Default: the directory's.")
+@click.option("--name", help="Name of the composition. Default: the name of the directory.")
 @reporting
 def command(directory: Path | None, name: str | None, out: Out) -> None:
-    """Begin a composition: make DIRECTORY (default: here) and write a modhub.toml into it.
+    """Create DIRECTORY (default: the current one) with a new modhub.toml.
 
     Example: modhub init pets && cd pets
     """
@@ -26,5 +26,5 @@ def command(directory: Path | None, name: str | None, out: Out) -> None:
 
     path = create_project(directory or Path(), name)
     out.emit({"path": str(path)}, human=lambda: out.line(str(path)), quiet=[str(path)])
-    there = f"cd {shlex.quote(str(directory))} && " if directory else ""
-    out.next(f"{there}modhub add LABEL=REF")
+    change = f"cd {shlex.quote(str(directory))} && " if directory else ""
+    out.next(f"{change}modhub add LABEL=REF")

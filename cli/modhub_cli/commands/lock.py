@@ -12,16 +12,18 @@ from modhub_cli.output import Out, many
 __all__ = ["command"]
 
 
-@click.command("lock", short_help="Pick releases and write modhub.lock.")
-@click.option("--upgrade", is_flag=True, help="Keep nothing of the old lock: take the newest that will do.")
+@click.command("lock", short_help="Resolve releases and write modhub.lock.")
+@click.option(
+    "--upgrade", is_flag=True, help="Ignore the existing lock; select the newest matching releases."
+)
 @hub_option
 @offline_option
 @reporting
 def command(upgrade: bool, hub: str | None, offline: bool, out: Out) -> None:
-    """Pick a release for every module of modhub.toml and write modhub.lock.
+    """Resolve a release for every module of modhub.toml and write modhub.lock.
 
-    The lock holds the commit, and the sha256 and size of every file. What an older lock chose is kept as
-    long as it will do.
+    The lock records the commits, and the sha256 and size of every file. Releases in an existing lock are kept
+    as long as they satisfy modhub.toml.
 
     Example: modhub lock --upgrade
     """
@@ -35,7 +37,7 @@ def command(upgrade: bool, hub: str | None, offline: bool, out: Out) -> None:
         out.note(
             f"{report.path}: {many(len(report.lock.modules), 'module', 'modules')} on "
             f"{many(len(report.lock.passes), 'trunk', 'trunks')}"
-            f"{'' if report.changes else ', nothing changed'}"
+            f"{'' if report.changes else ', no changes'}"
         )
 
     out.emit(report.to_dict(), human=human, quiet=[str(report.path)])

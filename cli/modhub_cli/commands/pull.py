@@ -13,19 +13,23 @@ from modhub_cli.output import Out
 __all__ = ["command"]
 
 
-@click.command("pull", short_help="Fetch modules into the local cache or a directory.")
+@click.command("pull", short_help="Download modules to the cache or a directory.")
 @click.argument("refs", metavar="REF…", nargs=-1, required=True)
 @click.option(
-    "-o", "--out", "target", type=click.Path(path_type=Path, file_okay=False), help="Copy them here, too."
+    "-o",
+    "--out",
+    "target",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Also copy the modules to this directory.",
 )
-@click.option("--force", is_flag=True, help="Replace what is in that directory.")
+@click.option("--force", is_flag=True, help="Replace that directory.")
 @hub_option
 @offline_option
 @reporting
 def command(
     refs: tuple[str, ...], target: Path | None, force: bool, hub: str | None, offline: bool, out: Out
 ) -> None:
-    """Fetch modules by name. What is there already is not fetched again; every byte is verified.
+    """Download modules by name. Cached files are not downloaded again; every file is verified.
 
     REF is namespace/name[/label][>=1.2,<2 | @revision], or a bare label.
 
@@ -41,6 +45,6 @@ def command(
                 f"{module['repository']}/{module['label']} {module['version'] or module['commit'][:12]}: "
                 f"{size(module['bytes'])}"
             )
-        out.note(f"{size(pulled['downloaded_bytes'])} fetched, {size(pulled['cached_bytes'])} were there")
+        out.note(f"{size(pulled['downloaded_bytes'])} downloaded, {size(pulled['cached_bytes'])} cached")
 
     out.emit(pulled, human=human, quiet=[module["path"] for module in pulled["modules"]])

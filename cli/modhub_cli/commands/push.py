@@ -18,23 +18,23 @@ __all__ = ["command"]
 @click.command("push", short_help="Publish modules as a release of a repository.")
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 @click.argument("repository")
-@click.option("--version", required=True, help="The release, PEP 440: 1.0.0.")
-@click.option("--private", is_flag=True, help="Create the repository so that only its owner sees it.")
+@click.option("--version", required=True, help="Version of the release (PEP 440), such as 1.0.0.")
+@click.option("--private", is_flag=True, help="Create the repository as private.")
 @click.option(
     "--form",
     type=click.Choice(["as-is", "standalone"]),
     default="as-is",
     show_default=True,
-    help="standalone: each module with its own channels cut out, without the parent's trunk.",
+    help="standalone: publish each module with a separate copy of its channels, without the trunk.",
 )
 @hub_option
 @reporting
 def command(
     directory: Path, repository: str, version: str, private: bool, form: str, hub: str | None, out: Out
 ) -> None:
-    """Publish what `modhub decompose` wrote into DIRECTORY as a release of REPOSITORY.
+    """Publish the modules in DIRECTORY, written by `modhub decompose`, as a release of REPOSITORY.
 
-    One commit and one tag, all or nothing. A release never changes afterwards; yank it if it is wrong.
+    The upload is atomic: one commit and one tag. Releases are immutable; yank a release that is wrong.
 
     Example: modhub push out/r20 vision-lab/resnet20-cifar10 --version 1.0.0
     """
@@ -58,9 +58,9 @@ def command(
 
     def human() -> None:
         if report["existed"]:
-            back = f"; {size(report['bytes'])} that the hub had lost are back" if report["bytes"] else ""
+            restored = f"; {size(report['bytes'])} of lost contents restored" if report["bytes"] else ""
             out.line(
-                f"{report['repository']} {report['version']} is there already with these very files{back}"
+                f"{report['repository']} {report['version']} already exists with the same files{restored}"
             )
             return
         out.line(

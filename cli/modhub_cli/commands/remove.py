@@ -16,7 +16,7 @@ __all__ = ["command"]
 @click.argument("labels", metavar="LABEL…", nargs=-1, required=True)
 @reporting
 def command(labels: tuple[str, ...], out: Out) -> None:
-    """Remove modules from the modhub.toml of this directory.
+    """Remove modules from modhub.toml in the current directory.
 
     Example: modhub remove cat
     """

@@ -24,7 +24,7 @@ from modhub_cli.output import Out
 __all__ = ["command"]
 
 
-@click.command("replace", short_help="Swap modules of a build for others.")
+@click.command("replace", short_help="Replace modules of a build.")
 @click.argument("build", type=directory)
 @click.argument("items", metavar="LABEL=REF…", nargs=-1, required=True)
 @target_option
@@ -47,7 +47,7 @@ def command(
     offline: bool,
     out: Out,
 ) -> None:
-    """Build BUILD again with some of its classes served by other modules; everything else stays locked.
+    """Rebuild BUILD with other modules for some of its classes; all other modules stay locked.
 
     Example: modhub replace build cat=vision-lab/resnet56-cifar10/cat -o build2
     """

@@ -16,10 +16,12 @@ __all__ = ["command"]
 @click.command("search", short_help="Find modules by class.")
 @click.argument("labels", metavar="[LABEL…]", nargs=-1)
 @click.option("--license", "licence", default="", help="Only modules under this licence.")
-@click.option("--dataset", default="", help="Only modules of parents trained on this.")
-@click.option("--architecture", default="", help="Only modules of such parents.")
+@click.option("--dataset", default="", help="Only modules of parents trained on this data set.")
+@click.option("--architecture", default="", help="Only modules of parents with this architecture.")
 @click.option("--text", default="", help="Only repositories whose name or tags contain these words.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(1), default=50, show_default=True, help="Maximum number of modules."
+)
 @hub_option
 @offline_option
 @reporting
@@ -34,11 +36,11 @@ def command(
     offline: bool,
     out: Out,
 ) -> None:
-    """Find modules that answer to any of the LABELs (default: all modules), the best first.
+    """Find modules for any of the LABELs (default: all modules), best first.
 
-    Those measured on a test split come before those measured on images that their parent was trained on. Then
-    counts 'balanced ≥', what the balanced accuracy is at least, given how many images it was measured on.
-    'measured on' is the split and the number of images of the class.
+    Modules measured on a test split rank before those measured on images that their parent may have been
+    trained on, then by 'balanced ≥', the lower confidence bound of the balanced accuracy. 'measured on' is
+    the split and the number of images of the class.
 
     Example: modhub search cat dog --license mit
     """
@@ -56,36 +58,36 @@ def command(
         offline=offline,
         reporter=out.reporter(),
     )
-    found = answer["modules"]
+    modules = answer["modules"]
     given = {"--license": licence, "--dataset": dataset, "--architecture": architecture, "--text": text}
 
     def human() -> None:
         for label, names in answer["nearest"].items():
-            out.note(f"There is no class '{label}'. Nearest: {', '.join(names)}.")
-        if not found:
+            out.note(f"No class '{label}'. Similar: {', '.join(names)}.")
+        if not modules:
             where = open_hub(hub).address
             if filters := [name for name, text in given.items() if text]:
-                asked = " and ".join(f"{name} {given[name]}" for name in filters)
-                out.note(f"Nothing found on {where} with {asked}.")
-                out.note(f"Leave out {' or '.join(filters)}, or name another hub with --hub.")
+                conditions = " and ".join(f"{name} {given[name]}" for name in filters)
+                out.note(f"No modules found on {where} with {conditions}.")
+                out.note(f"Remove {' or '.join(filters)}, or choose another hub with --hub.")
             else:
-                out.note(f"Nothing found on {where}.\nName another hub with --hub.")
+                out.note(f"No modules found on {where}.\nChoose another hub with --hub.")
             return
         rows = [
             [
                 module["ref"],
-                module["version"] or "–",
                 percent(module["recall"]),
                 percent(module["at_least"]),
                 shown_to(module["sample"]),
+                module["version"] or "–",
                 module["license"] or "–",
                 module["dataset"] or "–",
             ]
-            for module in found
+            for module in modules
         ]
-        columns = ["module", "release", "recall", "balanced ≥", "measured on"]
-        out.table([*columns, "licence", "data set"], rows, right=(2, 3))
+        columns = ["module", "recall", "balanced ≥", "measured on", "release", "licence", "data set"]
+        out.table(columns, rows, right=(1, 2))
 
-    out.emit(answer, human=human, quiet=[module["ref"] for module in found])
-    if found:
-        out.next(f"modhub pull {shlex.quote(found[0]['ref'])}", asks_hub=True)
+    out.emit(answer, human=human, quiet=[module["ref"] for module in modules])
+    if modules:
+        out.next(f"modhub pull {shlex.quote(modules[0]['ref'])}", asks_hub=True)

@@ -14,27 +14,35 @@ from modhub_cli.output import Out
 __all__ = ["command"]
 
 
-@click.command("serve", short_help="Run a hub for others.")
+@click.command("serve", short_help="Serve a hub over HTTP.")
 @root_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 selects a free port.",
 )
-@click.option("--read-only", is_flag=True, help="Refuse every change.")
+@click.option("--read-only", is_flag=True, help="Reject all writes.")
 @click.option(
     "--public-url",
     default="",
     metavar="URL",
-    help="The address clients see, behind a proxy that rewrites it.",
+    help="URL of the server as clients see it, if it is behind a proxy.",
 )
 @click.option(
     "--upstream",
     default="",
     metavar="HUB",
-    help="Mirror 'hf' or another endpoint: fetch from it what is not here.",
+    help="Mirror 'hf' or another endpoint: download files from it that are missing here.",
 )
 @click.option(
-    "--log-level", type=click.Choice(["warning", "info", "debug"]), default="warning", show_default=True
+    "--log-level",
+    type=click.Choice(["warning", "info", "debug"]),
+    default="warning",
+    show_default=True,
+    help="Lowest level of messages to log.",
 )
 def command(
     root: Path | None,
@@ -45,11 +53,10 @@ def command(
     upstream: str,
     log_level: str,
 ) -> None:
-    """Serve the repositories in a folder to modhub, any Hugging Face client, and browsers.
+    """Serve the repositories in a directory to modhub, Hugging Face clients and browsers.
 
-    The first start makes an admin token and prints it once, unless there are tokens already. Everything in
-    the folder is there at once, whatever was pushed to it before. A mirror (--upstream) shows everybody what
-    its own HF_TOKEN may read.
+    The first start creates an admin token and prints it once, unless tokens exist. The directory may already
+    hold repositories. A mirror (--upstream) serves everything that its own HF_TOKEN can read to everybody.
 
     Example: modhub serve --root /srv/hub --host 0.0.0.0 --port 8000
     """
@@ -67,13 +74,14 @@ def command(
     )
     value = first_token(folder, read_only=read_only)
     if value is not None:
-        # Before anything can fail: nobody could get it afterwards.
-        out.note(f"The admin token, shown this once: {value}")
+        # Before anything can fail: the token cannot be read again.
+        out.note(f"Admin token, shown only once: {value}")
 
     def started(address: str) -> None:
         out.line(address)
-        out.note(f"Serving {folder}. Stop it with Ctrl-C.")
-        out.note(f"Clients: export MODHUB_HUB={address}, and HF_ENDPOINT={address} for others than modhub")
+        out.note(f"Serving {folder}. Press Ctrl-C to stop.")
+        out.note(f"modhub: export MODHUB_HUB={address}")
+        out.note(f"Hugging Face clients: export HF_ENDPOINT={address}")
 
     serve(folder, host=host, port=port, options=options, started=started)
     out.note("Stopped.")

@@ -22,18 +22,22 @@ from modhub_cli.output import Out
 
 __all__ = ["command"]
 
-_NAMED = 5
+_SHOWN = 5
 
 
-@click.command("teach", short_help="Make a module for a class the parent never knew.")
+@click.command("teach", short_help="Make a module for a class the parent was not trained on.")
 @click.argument("label")
-@click.option("--on", required=True, metavar="REPO|DIR", help="The modules whose parent is taught.")
+@click.option("--on", required=True, metavar="REPO|DIR", help="Modules of the parent.")
 @data_options(split="train")
 @target_option
 @click.option(
-    "--against", metavar="DATA", help="Labelled images of known classes, to count what it takes from them."
+    "--against", metavar="DATA", help="Labelled images of the parent's classes, to measure interference."
 )
-@click.option("--against-split", type=click.Choice(["train", "calibration", "test"]), help="Default: test.")
+@click.option(
+    "--against-split",
+    type=click.Choice(["train", "calibration", "test"]),
+    help="Split of --against. Default: test.",
+)
 @seed_option
 @date_option
 @force_option
@@ -55,11 +59,11 @@ def command(
     offline: bool,
     out: Out,
 ) -> None:
-    """Make a module for LABEL from a few dozen images, on the trunk of a parent that never knew it.
+    """Make a module for LABEL from a few dozen images, on the trunk of a parent not trained on that class.
 
-    DATA is a folder of images of that class (or a data set that has it). The module pushes, pulls and
-    composes like any other; the parent's own classes stay as they are. How many of their images it would take
-    from them is guessed from what their modules say, or counted on --against.
+    DATA is a folder of images of that class, or a data set that contains it. The module can be pushed, pulled
+    and composed like any other; modules of the parent's classes do not change. The interference, the share of
+    their images that the new class would take, is estimated from their modules, or measured on --against.
 
     Example: modhub teach zebra --on vision-lab/resnet20-cifar10 --data zebra-images -o out/zebra
     """
@@ -83,20 +87,20 @@ def command(
 
     def human() -> None:
         out.line(
-            f"'{made['label']}' taught to {made['parent']} from {made['images']} images: "
+            f"module '{made['label']}' on {made['parent']} from {made['images']} images, "
             f"{percent(made['kept_channels_fraction'])} of the channels, {size(made['bytes'])}: {target}"
         )
 
-        counted = made["takes_measured"]
-        takes = made["takes"] if counted is None else counted["classes"]
+        measured = made["takes_measured"]
+        takes = made["takes"] if measured is None else measured["classes"]
         if takes:
-            how = "a guess" if counted is None else f"counted on {counted['images']:,} images"
-            named = ", ".join(
-                f"{name} {percent(each['share'])}"
-                + ("" if each["alone"] is None else f" / {percent(each['alone'])}")
-                for name, each in list(takes.items())[:_NAMED]
+            how = "estimated" if measured is None else f"measured on {measured['images']:,} images"
+            shares = ", ".join(
+                f"{name} {percent(share['share'])}"
+                + ("" if share["alone"] is None else f" / {percent(share['alone'])}")
+                for name, share in list(takes.items())[:_SHOWN]
             )
-            out.line(f"images it takes where all known classes are composed / one alone ({how}): {named}")
+            out.line(f"interference with all classes composed / with that class alone ({how}): {shares}")
 
     out.emit(made, human=human, quiet=[str(target)])
     out.next(f"modhub push {shlex.quote(str(target))} NAMESPACE/NAME --version 1.0.0")

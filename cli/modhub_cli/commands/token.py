@@ -16,22 +16,32 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.group("token", short_help="Say who may use your hub.")
+@click.group("token", short_help="Manage the access tokens of a hub.")
 def command() -> None:
-    """Tokens of a hub's users. Works on the store's folder, whether the server runs or not.
+    """Manage the access tokens of a hub. Works on the hub's directory, whether the server runs or not.
 
     Example: modhub token list --root /srv/hub
     """
 
 
-@command.command("create", short_help="Make a token.")
+@command.command("create", short_help="Create a token.")
 @root_option
-@click.option("--user", required=True, metavar="NAME", help="Whom it speaks for.")
+@click.option("--user", required=True, metavar="NAME", help="User the token belongs to.")
 @click.option(
-    "--org", "organisations", multiple=True, metavar="NAME", help="An organisation the user belongs to."
+    "--org",
+    "organisations",
+    multiple=True,
+    metavar="NAME",
+    help="Organisation the user belongs to. Repeatable.",
 )
-@click.option("--role", type=click.Choice(["read", "write", "admin"]), default="write", show_default=True)
-@click.option("--expires", metavar="DURATION", help="90d, 12h, 30m. Default: never.")
+@click.option(
+    "--role",
+    type=click.Choice(["read", "write", "admin"]),
+    default="write",
+    show_default=True,
+    help="Permissions of the token.",
+)
+@click.option("--expires", metavar="DURATION", help="Lifetime: 90d, 12h or 30m. Default: unlimited.")
 @click.option("--value", metavar="TOKEN", help="Use this token instead of a random one.")
 @reporting
 def create(
@@ -43,7 +53,7 @@ def create(
     value: str | None,
     out: Out,
 ) -> None:
-    """Make a token for a user and print it. It is shown this once: the hub keeps its digest only.
+    """Create a token for a user and print it. It is shown only once: the hub stores its digest.
 
     Example: modhub token create --user alice --org vision-lab --role write --expires 90d
     """
@@ -60,18 +70,18 @@ def create(
     )
     document = {**_document(token), "organisations": list(organisations), "token": secret}
     out.emit(document, human=lambda: out.line(secret), quiet=[secret])
-    until = f"until {token.expires}" if token.expires else "without end"
+    expiry = f"expires {token.expires}" if token.expires else "does not expire"
     out.note(
-        f"Token {token.id} of {token.user} ({role}) for the hub in '{folder}' is good {until}. "
+        f"Token {token.id} of {token.user} ({role}) for the hub in '{folder}' {expiry}. "
         "It is not shown again."
     )
 
 
-@command.command("list", short_help="Show the tokens.")
+@command.command("list", short_help="List the tokens.")
 @root_option
 @reporting
 def show(root: Path | None, out: Out) -> None:
-    """Show all tokens, without the tokens themselves. The time of the last use may be ten minutes early.
+    """List all tokens, without their values. The time of the last use is up to ten minutes early.
 
     Example: modhub token list --root /srv/hub
     """
@@ -89,24 +99,31 @@ def show(root: Path | None, out: Out) -> None:
     ]
 
     def human() -> None:
-        moments = ["created", "last_used", "expires", "revoked"]
+        def moment(text: str | None) -> str:
+            return "–" if text is None else text[:16].replace("T", " ")
+
         cells = [
-            [str(row["id"]), str(row["user"]), ", ".join(row["organisations"]) or "–", str(row["role"])]
-            + [(row[name] or "–")[:16].replace("T", " ") for name in moments]
+            [
+                row["id"],
+                row["user"],
+                row["role"],
+                *(moment(row[name]) for name in ("revoked", "expires", "last_used", "created")),
+                ", ".join(row["organisations"]) or "–",
+            ]
             for row in rows
         ]
-        columns = ["id", "user", "organisations", "role", *(name.replace("_", " ") for name in moments)]
+        columns = ["id", "user", "role", "revoked", "expires", "last used", "created", "organisations"]
         out.table(columns, cells)
 
     out.emit(rows, human=human, quiet=[str(row["id"]) for row in rows])
 
 
-@command.command("revoke", short_help="Close a token for good.")
+@command.command("revoke", short_help="Revoke a token.")
 @click.argument("token", metavar="ID|TOKEN")
 @root_option
 @reporting
 def revoke(token: str, root: Path | None, out: Out) -> None:
-    """Close the token with this id (see 'modhub token list'), or this token itself. It works at once.
+    """Revoke a token by its id (see 'modhub token list') or its value, permanently and at once.
 
     Example: modhub token revoke 1f2e3d4c --root /srv/hub
     """
@@ -114,9 +131,9 @@ def revoke(token: str, root: Path | None, out: Out) -> None:
     from modhub.server.launch import store_root
 
     revoked = Accounts(store_root(root, begin=False)).revoke(token)
-    out.emit(_document(revoked), human=lambda: out.line(f"Token {revoked.id} of {revoked.user} is closed."))
+    out.emit(_document(revoked), human=lambda: out.line(f"Token {revoked.id} of {revoked.user} is revoked."))
 
 
 def _document(token: Token) -> dict[str, Any]:
-    """What scripts read of a token: a moment that has not come, or never does, is no text."""
+    """The JSON document of a token; a time that does not apply is null."""
     return {name: text or None for name, text in token.shown().items()}

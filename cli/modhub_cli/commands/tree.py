@@ -13,10 +13,10 @@ from modhub_cli.output import Out
 __all__ = ["command"]
 
 
-@click.command("tree", short_help="Show what modhub.lock picked, by trunk.")
+@click.command("tree", short_help="Show the locked modules by trunk.")
 @reporting
 def command(out: Out) -> None:
-    """Show what modhub.lock picked: the trunks, each one pass per image, and the modules on them.
+    """Show the modules of modhub.lock by trunk. Each trunk is one pass per image.
 
     Example: modhub tree
     """

@@ -10,20 +10,20 @@ from modhub_cli.output import Out, many
 __all__ = ["command"]
 
 
-@click.command("verify", short_help="Check that a release, a directory or a build is whole.")
+@click.command("verify", short_help="Verify a release, a directory of modules or a build.")
 @click.argument("target", metavar="REF|DIR")
 @hub_option
 @offline_option
 @reporting
 def command(target: str, hub: str | None, offline: bool, out: Out) -> None:
-    """Check that modules or a build are what their manifests promise.
+    """Verify modules or a build against their manifests.
 
-    Of modules: size and sha256 of every file that modhub.json names, and that it says the same of each
-    module as its module.json.
+    Modules: size and sha256 of every file named in modhub.json, and that modhub.json agrees with the
+    module.json of each module.
 
-    Of a build: size and sha256 of every network and of the heads, and that they load; that modhub.toml,
-    modhub.lock and options.json can be read and belong to its classes; and that the manifests in modules/
-    are those that modhub.lock names. Its README.md is for people and is not checked.
+    Builds: size and sha256 of every network and of the heads, and that they load; that modhub.toml,
+    modhub.lock and options.json are valid and match its classes; that the manifests in modules/ are those
+    named in modhub.lock. README.md is not checked.
 
     Example: modhub verify out/r20
     """
@@ -33,7 +33,7 @@ def command(target: str, hub: str | None, offline: bool, out: Out) -> None:
     out.emit(
         report,
         human=lambda: out.line(
-            f"{target}: {many(report['files'], 'file', 'files')} and "
-            f"{many(report['modules'], 'module', 'modules')}, all whole"
+            f"{target}: verified {many(report['files'], 'file', 'files')} and "
+            f"{many(report['modules'], 'module', 'modules')}"
         ),
     )

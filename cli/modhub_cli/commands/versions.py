@@ -10,13 +10,13 @@ from modhub_cli.output import Out
 __all__ = ["command"]
 
 
-@click.command("versions", short_help="The releases of a repository, newest first.")
+@click.command("versions", short_help="List the releases of a repository.")
 @click.argument("repository")
 @hub_option
 @offline_option
 @reporting
 def command(repository: str, hub: str | None, offline: bool, out: Out) -> None:
-    """List the releases of a repository, newest first, with those that were yanked.
+    """List the releases of a repository, newest first, including yanked ones.
 
     Example: modhub versions vision-lab/resnet20-cifar10
     """
@@ -31,7 +31,7 @@ def command(repository: str, hub: str | None, offline: bool, out: Out) -> None:
             )
             out.line(f"{release['version']}  {release['commit'][:12]}{yanked}")
         if not releases:
-            out.note(f"'{repository}' has no release yet.")
+            out.note(f"'{repository}' has no releases.")
 
     out.emit(
         {"repository": repository, "releases": releases},

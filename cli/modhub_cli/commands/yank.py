@@ -10,14 +10,14 @@ from modhub_cli.output import Out
 __all__ = ["command"]
 
 
-@click.command("yank", short_help="Take a release back without breaking those who pinned it.")
+@click.command("yank", short_help="Exclude a release from resolution, except where it is pinned.")
 @click.argument("ref", metavar="REPOSITORY==VERSION")
-@click.option("--reason", default="", help="Why; shown to whoever meets it.")
-@click.option("--undo", is_flag=True, help="Let it stand again.")
+@click.option("--reason", default="", help="Reason, shown to users of the release.")
+@click.option("--undo", is_flag=True, help="Undo the yank.")
 @hub_option
 @reporting
 def command(ref: str, reason: str, undo: bool, hub: str | None, out: Out) -> None:
-    """Take a release back: nothing resolves to it any more, except what pins it exactly.
+    """Yank a release: it is no longer resolved, except where it is pinned exactly. No files are removed.
 
     Example: modhub yank vision-lab/resnet20-cifar10==1.0.0 --reason "labels shifted by one"
     """
@@ -26,11 +26,11 @@ def command(ref: str, reason: str, undo: bool, hub: str | None, out: Out) -> Non
     report = yank(ref, reason=reason, undo=undo, hub=hub)
     yanked, before = report["yanked"], report["before"]
     if undo:
-        verb = "stands again"
+        verb = "is no longer yanked"
     elif before is None:
         verb = "is yanked"
     elif before == yanked:
-        verb = f"is yanked already: {before}"
+        verb = f"is already yanked{': ' if before else ''}{before}"
     else:
-        verb = f"is yanked, and the reason is now: {yanked} (it was: {before})"
+        verb = f"is yanked: {yanked} (previous reason: {before or 'none'})"
     out.emit(report, human=lambda: out.line(f"{report['repository']} {report['version']} {verb}"))

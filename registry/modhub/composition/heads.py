@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modhub.composition.head_density import HeadDensity
-from modhub.pruning.statistics import head_scores
+from modhub.nets import head_logits
 
 __all__ = ["CALIBRATION_FIELDS", "DENSITY_FIELDS", "HeadTensors", "JoinedHead"]
 
@@ -157,7 +157,7 @@ class JoinedHead(nn.Module):
         Behind a ReLU that mean is of the others' rows before it, and averaged over the composed classes:
         what is taken from all alike leaves them in their parent's order.
         """
-        scores = head_scores(features, self.rows, self.row_bias, self.tail)
+        scores = head_logits(features, self.rows, self.row_bias, self.tail)
         if not self.two_rows:
             return scores
         return scores[:, : self.classes] - scores[:, self.classes :].mean(1, keepdim=True)
@@ -201,7 +201,7 @@ class JoinedHead(nn.Module):
         """(batch, classes): how far the scaled OOD score is above the threshold of the head.
 
         The classes' thresholds are one number where nothing was removed; slim networks move each class's
-        margins a little, and the mean is taken.
+        margins a little, and the mean is taken (`modhub.calibration.thresholds`).
         """
         thresholds = self.field("margin_mean") + self.field("threshold") * self.field("margin_std")
         return self.scaled(self.ood_score(margin, rest) - thresholds.mean())

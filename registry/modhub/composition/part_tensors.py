@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from modhub.calibration.calibrator import BY_MARGIN, BY_ODDS
+from modhub.calibration.margins import margin_rows
 from modhub.composition.heads import CALIBRATION_FIELDS, HeadTensors
 from modhub.composition.parts import Part
 from modhub.errors import CompositionError, IntegrityError
@@ -82,9 +83,8 @@ def _siblings(head: Sequence[Part]) -> tuple[Tensor, Tensor] | None:
     others = [row for row, label in enumerate(parent.labels) if label not in composed]
     if not others:
         return None
-    # z_j minus the mean of the other logits, as for every class.
-    stretch = len(weight) / (len(weight) - 1)
-    return stretch * (weight - weight.mean(0))[others], stretch * (bias - bias.mean())[others]
+    rows, row_bias = margin_rows(weight, bias)
+    return rows[others], row_bias[others]
 
 
 def _threshold(part: Part, classes: int) -> float:

@@ -1,6 +1,6 @@
 """Labelled images from wherever they are."""
 
-from modhub.data.imageset import ImageSet, alike, as_batch, evenly_spaced, split_indices
+from modhub.data.imageset import BatchReader, ImageSet, alike, as_batch, evenly_spaced, split_indices
 from modhub.data.sources import (
     DATA_GRAMMAR,
     SPLITS,
@@ -16,6 +16,7 @@ __all__ = [
     "DATA_GRAMMAR",
     "PIXEL_LIMIT",
     "SPLITS",
+    "BatchReader",
     "ImageSet",
     "alike",
     "as_batch",

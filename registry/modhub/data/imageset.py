@@ -1,10 +1,10 @@
-"""Labelled images, read only when they are looked at."""
+"""Labelled images, read only when used."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,14 +12,23 @@ from numpy.typing import NDArray
 
 from modhub.errors import DataError
 
-__all__ = ["ImageSet", "alike", "as_batch", "evenly_spaced", "split_indices"]
+__all__ = ["BatchReader", "ImageSet", "alike", "as_batch", "evenly_spaced", "split_indices"]
 
 Pixels = NDArray[np.uint8]
 Indices = NDArray[np.int64]
 
 
-def _unknown() -> None:
-    """The stamp of images that do not say whether they are others."""
+def _no_stamp() -> None:
+    """The stamp of images whose source cannot tell whether they changed."""
+
+
+@runtime_checkable
+class BatchReader(Protocol):
+    """A `read` function that can also read many images at once, on several threads say."""
+
+    def __call__(self, index: int, /) -> Pixels: ...
+
+    def many(self, indices: Sequence[int], /) -> list[Pixels]: ...
 
 
 class ImageSet:
@@ -27,9 +36,10 @@ class ImageSet:
 
     `labels` are the class names; `targets[i]`, an index into them, is the class of image i. `name` and
     `split` say where the images are from, for manifests and reports. `read(i)` gives the pixels of image i
-    as uint8 (height, width, 1 or 3). `stamp` gives something for JSON that is another once the images where
-    they are from are others, without reading them all. A set can be pickled, for workers say, where these two
-    can.
+    as uint8 (height, width, 1 or 3). It is called in the caller's thread, one image after the other in the
+    order asked for, so it need not be thread-safe; a `BatchReader` decides for itself how to read many.
+    `stamp` gives a JSON value that changes when the images at the source change, without reading them all. A
+    set can be pickled where `read` and `stamp` can.
     """
 
     def __init__(
@@ -39,7 +49,7 @@ class ImageSet:
         labels: Sequence[str],
         targets: NDArray[Any],
         read: Callable[[int], Pixels],
-        stamp: Callable[[], Any] = _unknown,
+        stamp: Callable[[], Any] = _no_stamp,
     ) -> None:
         self.name = name
         self.split = split
@@ -52,8 +62,8 @@ class ImageSet:
         return len(self.targets)
 
     def images(self, indices: Iterable[int]) -> list[Pixels]:
-        """The wanted images, each uint8 (height, width, 1 or 3); their sizes may differ."""
-        return [self._read(int(index)) for index in indices]
+        """The images at `indices`, each uint8 (height, width, 1 or 3); their sizes may differ."""
+        return _read_many(self._read, [int(index) for index in indices])
 
     def counts(self) -> Indices:
         """Images per label, in the order of `labels`."""
@@ -62,11 +72,11 @@ class ImageSet:
     def subset(self, indices: Iterable[int] | Indices) -> ImageSet:
         """The images at `indices`, in that order; the labels stay."""
         chosen = np.asarray(list(indices), dtype=np.int64)
-        read = _Chosen(self._read, chosen)
+        read = _Subset(self._read, chosen)
         return ImageSet(self.name, self.split, self.labels, self.targets[chosen], read, self.stamp)
 
     def only(self, labels: Sequence[str]) -> ImageSet:
-        """The images of `labels`; targets count in the order given. Raises `DataError` for an unknown one."""
+        """The images of `labels`, targets in the order given. Raises `DataError` for an unknown label."""
         places = {label: place for place, label in enumerate(self.labels)}
         if missing := [label for label in labels if label not in places]:
             raise DataError(
@@ -80,7 +90,7 @@ class ImageSet:
         return ImageSet(self.name, self.split, labels, targets[chosen], self.subset(chosen)._read, self.stamp)
 
     def renumbered(self, labels: Sequence[str], rows: Mapping[str, int]) -> ImageSet:
-        """The same images, targets counted in `labels`; `rows` has for each of its own its place there."""
+        """The same images with targets that index `labels`; `rows` maps each current label to its index."""
         number = np.array([rows[label] for label in self.labels], np.int64)
         return ImageSet(self.name, self.split, labels, number[self.targets], self._read, self.stamp)
 
@@ -92,7 +102,8 @@ class ImageSet:
     def batches(self, size: int) -> Iterator[tuple[torch.Tensor, Indices]]:
         """Every image once: uint8 (batch, 1 or 3, height, width) with the indices of its images.
 
-        Neighbours of one shape share a batch, so a set of mixed sizes gives smaller batches.
+        At most `size` images are held at a time. Among these, images of one shape share a batch, so a set of
+        mixed sizes gives smaller batches.
         """
         for start in range(0, len(self), size):
             indices = np.arange(start, min(start + size, len(self)))
@@ -100,9 +111,15 @@ class ImageSet:
                 yield pixels, indices[positions]
 
 
+def _read_many(read: Callable[[int], Pixels], indices: Sequence[int]) -> list[Pixels]:
+    if isinstance(read, BatchReader):
+        return read.many(indices)
+    return [read(index) for index in indices]
+
+
 @dataclass(frozen=True, slots=True)
-class _Chosen:
-    """Reads the images at `chosen` places of another set."""
+class _Subset:
+    """Reads the images at `chosen` indices of another set."""
 
     read: Callable[[int], Pixels]
     chosen: Indices
@@ -110,10 +127,13 @@ class _Chosen:
     def __call__(self, index: int) -> Pixels:
         return self.read(int(self.chosen[index]))
 
+    def many(self, indices: Sequence[int]) -> list[Pixels]:
+        return _read_many(self.read, self.chosen[indices].tolist())
+
 
 def alike(images: Sequence[Pixels]) -> Iterator[tuple[torch.Tensor, Indices]]:
-    """Images (height, width, channel) of any shapes, those of one together: uint8 (batch, channel, height,
-    width), with their positions. Raises `DataError` for an image of another form."""
+    """Images (height, width, channel) grouped by shape: uint8 (batch, channel, height, width) with their
+    positions. Raises `DataError` for an image of another shape."""
     shapes: dict[tuple[int, ...], list[int]] = {}
     for position, image in enumerate(images):
         if len(image.shape) != 3 or image.shape[2] not in (1, 3):
@@ -128,11 +148,17 @@ def alike(images: Sequence[Pixels]) -> Iterator[tuple[torch.Tensor, Indices]]:
 
 def as_batch(images: Sequence[Pixels]) -> torch.Tensor:
     """Images of one shape (height, width, channel) as uint8 (batch, channel, height, width)."""
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    height, width, channels = images[0].shape
+    batch = np.empty((len(images), channels, height, width), images[0].dtype)
+    for planes, image in zip(batch, images, strict=True):
+        # Plane by plane: three times as fast as permuting the whole batch.
+        for channel in range(channels):
+            planes[channel] = image[:, :, channel]
+    return torch.from_numpy(batch)
 
 
 def evenly_spaced(indices: Indices, most: int) -> Indices:
-    """At most `most` of them, from the first to the last."""
+    """At most `most` of `indices`, from the first to the last."""
     if len(indices) <= most:
         return indices
     return indices[np.linspace(0, len(indices) - 1, most).round().astype(np.int64)]
@@ -146,10 +172,10 @@ def split_indices(targets: NDArray[Any], per_class: Sequence[int], seed: int) ->
     """
     parts: list[list[Indices]] = [[] for _ in per_class]
     for label in np.unique(targets):
-        own = np.flatnonzero(targets == label).astype(np.int64)
-        shuffled = np.random.default_rng([seed, int(label)]).permutation(own)
+        members = np.flatnonzero(targets == label).astype(np.int64)
+        shuffled = np.random.default_rng([seed, int(label)]).permutation(members)
         start = 0
-        for part, count in zip(parts, _shares(len(own), per_class), strict=True):
+        for part, count in zip(parts, _shares(len(members), per_class), strict=True):
             part.append(shuffled[start : start + count])
             start += count
     empty = np.zeros(0, dtype=np.int64)

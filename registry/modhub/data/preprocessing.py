@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from modhub.data import as_batch
 from modhub.errors import DataError
 from modhub.manifest import InputSpec
 
@@ -18,6 +13,8 @@ __all__ = ["Preprocess"]
 
 # ITU-R BT.601 luma, the weights Pillow and torchvision use.
 _LUMA = (0.299, 0.587, 0.114)
+_CHUNK = 1 << 21
+"""Numbers preprocessed at a time on the CPU: they stay in its cache, and their memory is reused."""
 
 
 class Preprocess(nn.Module):
@@ -41,7 +38,7 @@ class Preprocess(nn.Module):
             self.register_buffer(name, values, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Raises `DataError` for images of another form or type."""
+        """Raises `DataError` for images of another shape or type."""
         if not isinstance(images, Tensor):
             raise DataError(
                 f"The images are of type {type(images).__name__}; a network takes a torch tensor.",
@@ -59,10 +56,19 @@ class Preprocess(nn.Module):
                 "pixels are uint8 in 0…255 or floats in [0, 1].",
                 hint="Convert them: images.to(torch.uint8)",
             )
+        # An exported graph has an open batch size, so no loop over it.
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if images.device.type == "cpu" and not traced:
+            size = max(_CHUNK // max(images[0].numel() if len(images) else 0, 1), 1)
+            if len(images) > size:
+                return torch.cat([self._normalise(chunk) for chunk in torch.split(images, size)])
+        return self._normalise(images)
+
+    def _normalise(self, images: Tensor) -> Tensor:
         spec = self.spec
-        values = (
-            images.to(self.mean.dtype) / 255 if images.dtype == torch.uint8 else images.to(self.mean.dtype)
-        )
+        values = images.to(self.mean.dtype)
+        if images.dtype == torch.uint8:
+            values = values / 255
         values = self._recolour(values)
         height, width = int(values.shape[-2]), int(values.shape[-1])
         values = self._resize(values, *_target_size(spec, height, width))
@@ -72,10 +78,6 @@ class Preprocess(nn.Module):
         if (low, high) != (0.0, 1.0):
             values = values * (high - low) + low
         return (values - self.mean) / self.std
-
-    def each(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Images of any sizes, each uint8 (height, width, 1 or 3), as one normalised batch."""
-        return torch.cat([self(as_batch([image]).to(self.mean.device)) for image in images])
 
     def _recolour(self, values: Tensor) -> Tensor:
         found, wanted = values.shape[1], self.spec.channels

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from modhub.data.imageset import ImageSet, split_indices
 from modhub.errors import DataError, MissingDependencyError
-from modhub.images import images_below, read_image
+from modhub.images import images_below, read_image, read_images
 
 __all__ = [
     "DATA_GRAMMAR",
@@ -146,13 +147,17 @@ def _folder(root: Path, split: str) -> ImageSet:
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """Reads the images of these files below `root`; it can be sent to a worker, unlike a local function."""
+    """Reads the image files `paths` below `root`, many of them on as many threads as torch computes on. It
+    can be pickled, unlike a local function."""
 
     root: Path
     paths: Sequence[Path]
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
         return read_image(self.paths[index])
+
+    def many(self, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
+        return read_images([self.paths[index] for index in indices], torch.get_num_threads())
 
     def stamp(self) -> list[list[Any]]:
         # No times: of copies on several machines they differ.

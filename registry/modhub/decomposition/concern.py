@@ -50,11 +50,11 @@ from modhub.nets import (
     Runner,
     channel_space,
     cost,
+    head_logits,
     mask_positions,
     slice_network,
 )
 from modhub.nets.operators import keeps_zero
-from modhub.pruning.statistics import head_scores
 from modhub.reporter import Reporter
 
 __all__ = [
@@ -349,5 +349,5 @@ class _Scores:
         runner, head = Runner(trunk), self.parent.head
         with torch.inference_mode():
             return torch.cat(
-                [head_scores(runner(batch), head.weight, head.bias, head.tail) for batch in batches]
+                [head_logits(runner(batch), head.weight, head.bias, head.tail) for batch in batches]
             )

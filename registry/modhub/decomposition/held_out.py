@@ -16,8 +16,7 @@ from modhub.data.augment import augmented, mirrored
 from modhub.data.disk_tensor import Rows
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition.base import DecomposeOptions, Parent
-from modhub.nets import Runner, fuse_batch_norm
-from modhub.pruning.statistics import head_scores
+from modhub.nets import Runner, fuse_batch_norm, head_logits
 
 __all__ = ["HeldOut", "normalised"]
 
@@ -126,7 +125,7 @@ def _mirrors(parent: Parent, images: ImageSet, options: DecomposeOptions) -> boo
             targets = torch.from_numpy(sample.targets[indices])
             for turn, seen in enumerate((pixels, pixels.flip(3))):
                 features = runner(preprocess(seen).to(options.device)).cpu()
-                answers = head_scores(features, head.weight, head.bias, head.tail).argmax(1)
+                answers = head_logits(features, head.weight, head.bias, head.tail).argmax(1)
                 right[turn] += int((answers == targets).sum())
     return right[1] >= _ALIKE * right[0]
 

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modhub.calibration.calibrator import balanced_accuracy, log_odds
+from modhub.calibration.calibrator import log_odds
+from modhub.calibration.one_against_rest import balanced_accuracy
 from modhub.manifest import Calibration, Measurement
 
-__all__ = ["Answers", "margin_of", "measurement"]
+__all__ = ["Answers", "measurement"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,6 @@ class Answers:
         """Of the class in row `row` of logits (images, labels) on the CPU."""
         odds = log_odds(logits.double().numpy(), row, calibration)
         return cls(logits.argmax(1).numpy() == row, odds > 0)
-
-
-def margin_of(logits: Tensor, row: int) -> NDArray[np.float64]:
-    """(images,) the logit of `row` minus the mean of the others, from logits (images, labels) on the CPU."""
-    others = (logits.sum(1) - logits[:, row]) / max(logits.shape[1] - 1, 1)
-    return np.asarray((logits[:, row] - others).double().numpy())
 
 
 def measurement(

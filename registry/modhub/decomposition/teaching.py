@@ -23,7 +23,9 @@ from torch import Tensor
 
 from modhub.artifact.modules import ClassModule, Decomposition, ModuleDraft, ModuleSet
 from modhub.artifact.tensors import ModuleTensors
-from modhub.calibration.calibrator import PLAIN_WEIGHT, fit_calibration, odds_among
+from modhub.calibration.calibrator import PLAIN_WEIGHT, fit_calibration
+from modhub.calibration.margins import margin_head, margin_head_beside, margins
+from modhub.calibration.one_against_rest import log_share, log_sum_exp
 from modhub.data import ImageSet
 from modhub.data.augment import augmented
 from modhub.data.preprocessing import Preprocess
@@ -41,7 +43,6 @@ from modhub.pruning.statistics import (
     ClassStatistics,
     Moments,
     observe,
-    one_against_rest_margin,
     read_statistics,
     stored_statistics,
 )
@@ -89,9 +90,9 @@ def teach(
     moments = [statistics.moments[parent.trunk.graph.output] for statistics in known]
     rows = parent.head.weight.double().numpy(), parent.head.bias.double().numpy()
     weight, bias = taught_head(moments, rows, plain, seed)
-    head = _head(parent.head, weight, bias)
+    head = margin_head_beside(parent.head, weight, bias)
     with reporter.step("find its channels"):
-        seen = observe(runner, normalised(images, preprocess, 50), space, one_against_rest_margin(head))
+        seen = observe(runner, normalised(images, preprocess, 50), space, margin_head(head))
     value = parent.trunk.graph.output
     calm = steadied(seen.moments[value], moments, len(images))
     statistics = ClassStatistics({**seen.moments, value: calm}, seen.sensitivity)
@@ -255,17 +256,6 @@ def _features(runner: Runner, batches: Sequence[Tensor]) -> NDArray[np.float64]:
     return np.asarray(torch.cat([runner(batch) for batch in batches]).double().numpy())
 
 
-def _head(parent: Head, weight: NDArray[np.float64], bias: float) -> tuple[Tensor, Tensor]:
-    """Two rows whose difference is N/(N−1)·z − S/(N−1), S the sum of the parent's N logits: what the margin
-    of a known class is."""
-    count = len(parent.bias)
-    others = max(count - 1, 1)
-    row = torch.from_numpy(weight).float() * (count / others)
-    rest = parent.weight.sum(0) / others
-    biases = torch.tensor([bias * count / others, float(parent.bias.sum()) / others])
-    return torch.stack([row, rest]), biases
-
-
 def _calibration(
     sibling: ClassModule,
     known: Sequence[ClassStatistics],
@@ -281,12 +271,11 @@ def _calibration(
     features = np.concatenate([plain, harder, *negatives])
     margin = features @ (head[0][0] - head[0][1]).double().numpy() + float(head[1][0] - head[1][1])
     logits = features @ parent.head.weight.double().numpy().T + parent.head.bias.double().numpy()
-    others = max(logits.shape[1] - 1, 1)
-    siblings = logits - (logits.sum(1, keepdims=True) - logits) / others
     positive = np.arange(len(margin)) < len(plain) + len(harder)
     weights = np.ones(len(margin))
     weights[: len(plain)] = PLAIN_WEIGHT
     weights[len(plain) : len(plain) + len(harder)] = 1 - PLAIN_WEIGHT
     temperature = sibling.manifest.calibration.parameters.get("temperature", 1.0)
-    odds, evidence = odds_among(np.column_stack([margin, siblings]), 0, temperature)
-    return fit_calibration(margin, positive, weights, temperature, odds=odds, evidence=evidence)
+    total = log_sum_exp(temperature * np.column_stack([margin, margins(logits)]))
+    share = log_share(temperature * margin, total)
+    return fit_calibration(margin, positive, weights, temperature, share=share)

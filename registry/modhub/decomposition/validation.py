@@ -7,17 +7,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modhub.calibration.calibrator import BY_ODDS, balanced_accuracy, log_odds
-from modhub.calibration.one_against_rest import one_against_rest_head
+from modhub.calibration.calibrator import BY_ODDS, log_odds
+from modhub.calibration.margins import margin_of
+from modhub.calibration.one_against_rest import balanced_accuracy, one_against_rest_head
 from modhub.data.disk_tensor import Rows
 from modhub.decomposition.base import DecomposeOptions, Parent
 from modhub.decomposition.held_out import HeldOut
-from modhub.decomposition.measurement import Answers, margin_of, measurement
+from modhub.decomposition.measurement import Answers, measurement
 from modhub.manifest import Calibration, Measurement
-from modhub.nets import ChannelSpace, Network, Runner, fuse_batch_norm
+from modhub.nets import ChannelSpace, Network, Runner, fuse_batch_norm, head_logits
 from modhub.pruning.compensation import cut
 from modhub.pruning.order import PruningOrder, mask_after
-from modhub.pruning.statistics import ClassStatistics, head_scores
+from modhub.pruning.statistics import ClassStatistics
 from modhub.workers import Workers
 
 __all__ = ["Examiner", "parent_logits"]
@@ -40,7 +41,7 @@ def parent_logits(parent: Parent, images: Rows, options: DecomposeOptions, worke
             if workers.mine(number):
                 part = slice(start, start + options.batch)
                 features = runner(images[part].to(options.device)).cpu()
-                found[part] = head_scores(features, head.weight, head.bias, head.tail)
+                found[part] = head_logits(features, head.weight, head.bias, head.tail)
     workers.sum([found])
     return found
 
@@ -69,17 +70,17 @@ class Examiner:
         chosen = held.examination(row, _NEGATIVES, self.options.seed)
         positive = held.targets[chosen] == row
         head, place = self._asked(row, calibration)
-        whole = margin_of(self.logits[chosen], row)
+        whole = margin_of(self.logits[chosen], row).double()
         sure = log_odds(self.logits[chosen].double().numpy(), row, calibration) > 0
         goal = balanced_accuracy(sure, positive) - self.options.max_loss
-        limit = _MOVED * float(whole.var())
+        limit = _MOVED * float(whole.var(correction=0))
         fewest, most = 0, len(removal.slots)
         for _ in range(_HALVINGS):
             count = (fewest + most + 1) // 2
             mask = mask_after(removal, count, self.space)
             sliced = cut(parent.trunk, mask, self.space, statistics, *head)
             logits = self._logits(*sliced, held.images[chosen])
-            moved = float(np.square(margin_of(logits, place) - whole).mean())
+            moved = float((margin_of(logits, place).double() - whole).square().mean())
             sure = log_odds(logits.double().numpy(), place, calibration) > 0
             if moved <= limit and balanced_accuracy(sure, positive) >= goal:
                 fewest = count
@@ -137,7 +138,7 @@ class Examiner:
         tail = self.parent.head.tail
         with torch.inference_mode():
             found = [
-                head_scores(runner(batch.to(self.options.device)).cpu(), weight, bias, tail)
+                head_logits(runner(batch.to(self.options.device)).cpu(), weight, bias, tail)
                 for batch in torch.split(images, self.options.batch)
             ]
         return torch.cat(found)

@@ -18,6 +18,7 @@ import torch
 
 from modhub.artifact.modules import Decomposition, ModuleDraft
 from modhub.artifact.tensors import ModuleTensors, TrunkTensors
+from modhub.calibration.margins import margin_head
 from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.data import ImageSet, split_indices
 from modhub.data.preprocessing import Preprocess
@@ -33,7 +34,6 @@ from modhub.pruning.statistics import (
     CORRELATION_LIMIT,
     ClassStatistics,
     observe,
-    one_against_rest_margin,
     stored_statistics,
 )
 from modhub.workers import Workers
@@ -79,7 +79,7 @@ class Workbench:
         head = one_against_rest_head(self.parent.head.weight, self.parent.head.bias, row)
         on_device = (each.to(self.options.device) for each in batches)
         placed = head[0].to(self.options.device), head[1].to(self.options.device)
-        return observe(runner, on_device, self.space, one_against_rest_margin(placed, self.parent.head.tail))
+        return observe(runner, on_device, self.space, margin_head(placed, self.parent.head.tail))
 
     def draft(self, row: int, mask: Mask, statistics: ClassStatistics | None = None) -> ModuleDraft:
         """The module of one class that keeps the slots of `mask` (slots,) and what must stay with them.

@@ -20,9 +20,8 @@ from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import Parent
 from modhub.decomposition.base import DecomposeOptions, aligned, wanted_rows
 from modhub.decomposition.measurement import Answers, measurement
-from modhub.nets import Runner, channel_space
+from modhub.nets import Runner, channel_space, head_logits
 from modhub.pruning.compensation import cut
-from modhub.pruning.statistics import head_scores
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["measured", "share_known"]
@@ -115,7 +114,7 @@ class _Scores(nn.Module):
         self.register_buffer("bias", bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        logits = head_scores(features, self.get_buffer("weight"), self.get_buffer("bias"), self.tail)
+        logits = head_logits(features, self.get_buffer("weight"), self.get_buffer("bias"), self.tail)
         return torch.cat([self.head.margins(features), logits], 1)
 
 

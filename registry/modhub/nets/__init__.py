@@ -6,7 +6,7 @@ from modhub.nets.channels import ChannelGroup, ChannelSpace, Mask, channel_space
 from modhub.nets.complexity import OPERATOR_FLOPS, Cost, cost, value_bytes
 from modhub.nets.fusing import fuse_batch_norm
 from modhub.nets.graph import Graph, Network, Node
-from modhub.nets.head import TAIL_STEPS, Head, split_head
+from modhub.nets.head import TAIL_STEPS, Head, head_logits, split_head
 from modhub.nets.importer import import_module
 from modhub.nets.operators import OPERATORS, OperatorSpec
 from modhub.nets.runner import Runner
@@ -45,6 +45,7 @@ __all__ = [
     "cost",
     "fold_affine",
     "fuse_batch_norm",
+    "head_logits",
     "import_module",
     "is_plain_sum",
     "mask_network",

@@ -8,6 +8,7 @@ as the head's tail.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from modhub.errors import ParentError
 from modhub.nets.graph import Graph, Network, Node
 from modhub.nets.simplify import rebuilt
 
-__all__ = ["TAIL_STEPS", "Head", "split_head"]
+__all__ = ["TAIL_STEPS", "Head", "head_logits", "split_head"]
 
 TAIL_STEPS = ("relu", "average", "flatten")
 """What may stand after the head: relu, the average over all positions, and dropping positions of size 1."""
@@ -57,6 +58,23 @@ class Head:
         graph = Graph(trunk.graph.input, trunk.graph.input_shape, tuple(nodes), name)
         held = weight[:, :, None, None] if len(shape) == 3 else weight
         return Network(graph, {**trunk.tensors, "head.weight": held.contiguous(), "head.bias": bias})
+
+
+def head_logits(features: Tensor, weight: Tensor, bias: Tensor, tail: Sequence[str] = ()) -> Tensor:
+    """(batch, rows) logits of a head's rows on features (batch, features) or (batch, features, height,
+    width)."""
+    if features.dim() == 4:
+        logits = torch.einsum("bfhw,rf->brhw", features, weight) + bias[:, None, None]
+    else:
+        logits = features @ weight.T + bias
+    for step in tail:
+        if step == "relu":
+            logits = logits.relu()
+        elif step == "average":
+            logits = logits.mean((-2, -1), keepdim=True)
+        else:
+            logits = logits.flatten(1)
+    return logits.flatten(1) if logits.dim() == 4 else logits
 
 
 def split_head(network: Network) -> tuple[Network, Head]:

@@ -19,15 +19,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modhub.calibration.margins import margin_head, margins_of_targets
+from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
-from modhub.nets import ChannelSpace, Graph, Head, Runner
+from modhub.nets import ChannelSpace, Graph, Head, Runner, head_logits
 from modhub.pruning.statistics import (
     CHANNEL_LIMIT,
     ClassStatistics,
     Moments,
     by_channel,
-    head_scores,
     observed_values,
 )
 from modhub.workers import Workers
@@ -187,23 +188,14 @@ class StreamingMoments:
                 self.pooled.second[name] += (flat.T @ flat).cpu()
 
     def _margin_sum(self, features: Tensor, targets: Tensor) -> Tensor:
-        """Over the images, the margin of each one's class: its score minus the mean of the others'."""
-        size = len(self.weight)
+        """Over the images, the margin of each one's own class: its row minus the mean of the others."""
         targets = targets.to(self.device)
         if not self.head.tail:
-            scores = head_scores(features, self.weight, self.bias)
-            target = scores.gather(1, targets[:, None])[:, 0]
-            return (target - (scores.sum(1) - target) / max(size - 1, 1)).sum()
+            return margins_of_targets(head_logits(features, self.weight, self.bias), targets).sum()
         total = torch.zeros((), device=self.device)
         for row in sorted(set(targets.tolist())):
-            weight, bias = self.weight[row], self.bias[row]
-            others = (
-                (self.weight.sum(0) - weight) / max(size - 1, 1),
-                (self.bias.sum() - bias) / max(size - 1, 1),
-            )
-            pair = torch.stack([weight, others[0]]), torch.stack([bias, others[1]])
-            scores = head_scores(features[targets == row], *pair, self.head.tail)
-            total = total + (scores[:, 0] - scores[:, 1]).sum()
+            head = one_against_rest_head(self.weight, self.bias, row)
+            total = total + margin_head(head, self.head.tail)(features[targets == row]).sum()
         return total
 
     def _finished(self, sums: _Sums, counts: NDArray[np.int64]) -> list[ClassStatistics]:

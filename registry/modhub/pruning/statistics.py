@@ -31,10 +31,8 @@ __all__ = [
     "by_channel",
     "compensable_sites",
     "correlation_tensors",
-    "head_scores",
     "observe",
     "observed_values",
-    "one_against_rest_margin",
     "pool",
     "pooled_statistics",
     "read_statistics",
@@ -104,35 +102,6 @@ def observed_values(graph: Graph, space: ChannelSpace) -> tuple[str, ...]:
     return tuple(values)
 
 
-def head_scores(features: Tensor, weight: Tensor, bias: Tensor, tail: Sequence[str] = ()) -> Tensor:
-    """(batch, rows) scores of a head on features (batch, features) or (batch, features, height, width)."""
-    if features.dim() == 4:
-        scores = torch.einsum("bfhw,rf->brhw", features, weight) + bias[:, None, None]
-    else:
-        scores = features @ weight.T + bias
-    for step in tail:
-        if step == "relu":
-            scores = scores.relu()
-        elif step == "average":
-            scores = scores.mean((-2, -1), keepdim=True)
-        else:
-            scores = scores.flatten(1)
-    return scores.flatten(1) if scores.dim() == 4 else scores
-
-
-def one_against_rest_margin(
-    head: tuple[Tensor, Tensor], tail: Sequence[str] = ()
-) -> Callable[[Tensor], Tensor]:
-    """Features to the margin (batch,) of a class by its one-against-rest head, weight (2, features) and bias
-    (2,): the difference of its rows."""
-
-    def margin(features: Tensor) -> Tensor:
-        scores = head_scores(features, *head, tail)
-        return scores[:, 0] - scores[:, 1]
-
-    return margin
-
-
 def observe(
     runner: Runner,
     batches: Iterable[Tensor],
@@ -141,8 +110,8 @@ def observe(
 ) -> ClassStatistics:
     """One pass over normalised images, of one class most often.
 
-    `answer` makes of features (batch, …) the numbers (batch,) whose gradients give the sensitivity: the
-    class's margin, see `one_against_rest_margin`.
+    `answer` makes of features (batch, …) the numbers (batch,) whose slopes are the sensitivity: the class's
+    margin, see `modhub.calibration.margins.margin_head`.
     """
     graph = runner.network.graph
     values = observed_values(graph, space)

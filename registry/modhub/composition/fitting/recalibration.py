@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modhub.calibration.calibrator import fit_log_odds
+from modhub.calibration.one_against_rest import fit_log_odds
 from modhub.composition.classifier import HeadOutput, TrunkPass
 from modhub.composition.fitting.settings import DEFAULT_SETTINGS, FitSettings
 from modhub.composition.heads import CALIBRATION_FIELDS
