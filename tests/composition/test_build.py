@@ -22,7 +22,8 @@ from modhub.composition.fitting.tuning_set import every_nth
 from modhub.composition.trunk_plan import trunk_plans
 from modhub.data import ImageSet
 from modhub.errors import BudgetError, CompositionError, DataError, IntegrityError, ManifestError
-from modhub.evaluation.metrics import RestrictedParent, evaluate
+from modhub.evaluation.baselines import RestrictedParent
+from modhub.evaluation.evaluate import evaluate
 from modhub.nets import Runner
 from tests.support.digit_parents import digit_modules, digit_parent, digits, pixels_of
 from tests.support.pico import pico_set

@@ -22,7 +22,7 @@ from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import DecomposeOptions, Parent, decompose
 from modhub.decomposition.assembly import assemble
 from modhub.errors import BudgetError
-from modhub.evaluation.metrics import evaluate
+from modhub.evaluation.evaluate import evaluate
 from modhub.nets import (
     Mask,
     Network,

@@ -32,7 +32,7 @@ from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import Parent, decompose
 from modhub.decomposition.assembly import assemble
 from modhub.errors import IntegrityError
-from modhub.evaluation.metrics import evaluate
+from modhub.evaluation.evaluate import evaluate
 from modhub.hub import open_hub
 from modhub.hub.directory import DirectoryHub
 from modhub.nets import Runner, head_logits

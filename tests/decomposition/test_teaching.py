@@ -10,7 +10,7 @@ from modhub.composition import Budget, compose, parts_of
 from modhub.composition.interference import estimate_interference, measure_interference
 from modhub.decomposition.teaching import steadied, teach
 from modhub.errors import CompositionError, DataError
-from modhub.evaluation.metrics import evaluate
+from modhub.evaluation.evaluate import evaluate
 from modhub.pruning.statistics import Moments
 from tests.support.digit_parents import digit_modules, digits, pixels_of
 from tests.support.pico import pico_set

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from modhub.composition import Budget, ComposedClassifier, Part, compose
 from modhub.composition.choose_channels import ChannelChooser
 from modhub.composition.trunk_plan import trunk_plans
-from modhub.evaluation.metrics import RestrictedParent
+from modhub.evaluation.baselines import RestrictedParent
 from modhub.nets import ChannelSpace, Mask
 from modhub.parents import ParentSource
 
