@@ -87,7 +87,7 @@ def test_every_finished_budget_is_told(measured: Frontier) -> None:
         *(f"flops={point.budget:g}: {point}" for point in found.points),
         found.smallest,
     ]
-    stages = ("imagine images", "measure budgets", "refit layers", "distil", "measure latency")
+    stages = ("synthesize images", "measure budgets", "refit layers", "distil", "measure latency")
     assert {
         "  " * told_at + f"{stage} …" for stage, told_at in zip(stages, (0, 0, 2, 2, 1), strict=True)
     } <= set(told)

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modhub.composition import KINDS, Budget, ComposedClassifier, Part, compose
-from modhub.composition.fitting.synthetic_images import Imagination
-from modhub.composition.trunk_plan import decisions, plans
+from modhub.composition.fitting.sources import synthetic_images
+from modhub.composition.fitting.synthesizer import ImageSynthesizer
+from modhub.composition.trunk_plan import trunk_plans
 from modhub.data import ImageSet
 from modhub.devices import CPU
 from modhub.errors import BudgetError, CompositionError
 from modhub.evaluation.evaluate import evaluate
 from modhub.evaluation.metrics import Evaluation, predictions_of
 from modhub.evaluation.timing import Ratio, time_ratio
-from modhub.nets import cost, fuse_batch_norm
+from modhub.nets import cost
 from modhub.reporter import SILENT, Reporter
 from modhub.runtimes.export import natural_size
 
@@ -142,10 +143,10 @@ def frontier(
     """
     if kind not in KINDS:
         raise BudgetError(f"'{kind}' is not a kind of budget.", hint=f"There are: {', '.join(KINDS)}.")
-    imagination = Imagination(seed, device)
+    synthesizer = ImageSynthesizer(seed, device)
     unpruned = compose(parts, budget=Budget(flops=1.0))
     judge = (
-        _Synthetic(parts, unpruned, Imagination(seed + 1, device), reporter)
+        _Synthetic(parts, unpruned, ImageSynthesizer(seed + 1, device), reporter)
         if data is None
         else _Labelled(unpruned, data, reporter)
     )
@@ -162,7 +163,7 @@ def frontier(
                 tune=tune,
                 seed=seed,
                 control=random,
-                imagination=imagination,
+                synthesizer=synthesizer,
                 device=device,
                 reporter=reporter,
             )
@@ -259,19 +260,18 @@ class _Synthetic:
         self,
         parts: Sequence[Part],
         unpruned: ComposedClassifier,
-        imagination: Imagination,
+        synthesizer: ImageSynthesizer,
         reporter: Reporter,
     ) -> None:
         self.images = []
-        for plan in plans(parts):
-            wishes = plan.wishes()
-            if not wishes:
+        for plan in trunk_plans(parts):
+            images = synthetic_images(plan, synthesizer, reporter=reporter)
+            if images is None:
                 raise CompositionError(
                     "Modules without statistics cannot be measured without images.",
                     hint="Give labelled images with --data.",
                 )
-            spec = plan.parts[0].module.manifest.input
-            self.images.append(imagination.images(fuse_batch_norm(plan.trunk), spec, wishes, reporter))
+            self.images.append(images)
         self.decisions = self._decisions(unpruned)
         self.count = sum(len(images) for images in self.images)
 
@@ -283,7 +283,7 @@ class _Synthetic:
 
     def _decisions(self, classifier: ComposedClassifier) -> list[Tensor]:
         passes = zip(classifier.trunk_passes, self.images, strict=True)
-        return [decisions(trunk_pass, images) for trunk_pass, images in passes]
+        return [trunk_pass.decisions(images) for trunk_pass, images in passes]
 
 
 def _share(part: int, total: int) -> float:

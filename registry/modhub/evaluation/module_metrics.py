@@ -14,7 +14,7 @@ from modhub.artifact.modules import Decomposition, ModuleSet
 from modhub.artifact.tensors import ModuleTensors
 from modhub.calibration.calibrator import BY_ODDS
 from modhub.composition import TrunkPass, parts_of
-from modhub.composition.trunk_plan import plans, positioned
+from modhub.composition.trunk_plan import positioned, trunk_plans
 from modhub.data import ImageSet
 from modhub.data.disk_tensor import DiskTensor
 from modhub.data.preprocessing import Preprocess
@@ -67,7 +67,7 @@ def measure_modules(
     inputs, targets = _preprocessed(parent, sample)
     logits = _outputs(_network(parent), inputs)
     parts = parts_of(modules)
-    (plan,) = plans(parts)
+    (plan,) = trunk_plans(parts)
     names = [part.name for part in plan.parts]
     dense = positioned(plan.trunk, plan.parts)
     # As in `TrunkPlan.compile`, but here the set may lack classes whose logits are needed.
