@@ -113,8 +113,8 @@ def test_a_classifier_in_memory_needs_a_target() -> None:
     with pytest.raises(ExportError) as caught:
         export(compose(parts_of(digit_modules(), ["3", "5"])))
     assert str(caught.value) == (
-        "A classifier in memory has no name that its file could bear. "
-        'Say where to: modhub.export(classifier, "pets.onnx").'
+        "A classifier in memory needs the name of the file to write. "
+        'For example: modhub.export(classifier, "pets.onnx").'
     )
 
 
