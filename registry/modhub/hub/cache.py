@@ -128,9 +128,8 @@ class Cache:
         try:
             yield
         except StorageError as error:
-            if any(f"'{place}'" in error.message for place in (self.root, *self.root.parents)) or (
-                f"'{self.root}/" in error.message
-            ):
+            refused = error.path
+            if refused is not None and (refused.is_relative_to(self.root) or refused in self.root.parents):
                 error.hint = (
                     "Make room, with 'modhub cache --prune 30' for one, "
                     f"or name a place that you may write to in {CACHE_VARIABLE}."

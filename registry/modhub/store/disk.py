@@ -22,6 +22,7 @@ def disk_errors(place: Path | str) -> Iterator[None]:
         raise StorageError(
             f"'{place}' cannot be used: {error.strerror or error}.",
             hint="Choose a place with room that you may write to.",
+            path=Path(place),
         ) from error
 
 

@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from modhub.catalog.releases import Release, newest_release
 from modhub.errors import ModhubError, RefError
-from modhub.manifest import ModuleEntry, ModuleManifest, RepositoryManifest, Sizes, at_least, standing
+from modhub.manifest import ModuleEntry, ModuleManifest, RepositoryManifest, Sizes, at_least, ranking_key
 from modhub.manifest.card import ref_of
 from modhub.project.resolver import Resolution, resolve
 from modhub.project.toml import Project, Want, add_want, new_project
@@ -163,7 +163,7 @@ def _found(catalogue: VisibleRepositories, label: str) -> list[_Provider]:
             for entry in manifest.modules
             if entry.answers_to(label)
         ]
-    return sorted(found, key=lambda one: standing(one.entry.metrics, one.entry.sample), reverse=True)
+    return sorted(found, key=lambda one: ranking_key(one.entry.metrics, one.entry.sample), reverse=True)
 
 
 def _to_choose(
