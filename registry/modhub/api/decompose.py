@@ -24,7 +24,7 @@ from modhub.decomposition.base import aligned
 from modhub.decomposition.standalone import standalone
 from modhub.devices import peak_memory, pick_device, torch_defaults
 from modhub.errors import DataError
-from modhub.evaluation.modules import measured, share_known
+from modhub.evaluation.module_metrics import measure_modules, parent_accuracy
 from modhub.files import check_vacant, claimed
 from modhub.manifest import FORMS, InputSpec, Sample
 from modhub.parents import ParentSource, load_parent
@@ -299,7 +299,7 @@ def _decomposed(
         resume=settings.resume,
     )
     method = method_of(settings.method, settings.method_options)
-    if Workers.here().first and (known := share_known(whole, images, options)) < _DOUBTFUL:
+    if Workers.here().first and (known := parent_accuracy(whole, images, options)) < _DOUBTFUL:
         reporter.warn(
             f"'{whole.name}' knows {known:.0%} of the images. If it should know more, check --mean, --std, "
             "--input-size and the order of --labels."
@@ -311,7 +311,7 @@ def _decomposed(
     done = drafted(method, called, whole, images, options, reporter)
     modules = assemble(whole, done, seed=seed, date=settings.date)
     if unseen is not None and Workers.here().first:
-        done = measured(whole, modules, done, unseen, seed=seed, reporter=reporter)
+        done = measure_modules(whole, modules, done, unseen, seed=seed, reporter=reporter)
         modules = assemble(whole, done, seed=seed, date=settings.date)
     return modules, done
 

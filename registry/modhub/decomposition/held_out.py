@@ -13,7 +13,7 @@ from torch import Tensor
 from modhub.calibration.calibrator import PLAIN_WEIGHT, Calibrator
 from modhub.data import ImageSet, evenly_spaced
 from modhub.data.augment import augmented, mirrored
-from modhub.data.disk_tensor import Rows
+from modhub.data.disk_tensor import DiskTensor
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition.base import DecomposeOptions, Parent
 from modhub.nets import Runner, fuse_batch_norm, head_logits
@@ -40,7 +40,7 @@ class HeldOut:
     that stand in one count nothing, and the others for them.
     """
 
-    images: Rows
+    images: DiskTensor
     targets: NDArray[np.int64]
     weights: NDArray[np.float64]
     sure: NDArray[np.float64]
@@ -54,7 +54,7 @@ class HeldOut:
         room = max(_MEMORY // (8 * spec.channels * spec.height * spec.width), 2 * classes)
         if len(images) > room:
             images = images.sample(max(room // classes, 2), seed)
-        rows = Rows(2 * len(images), (spec.channels, spec.height, spec.width), _MEMORY)
+        rows = DiskTensor(2 * len(images), (spec.channels, spec.height, spec.width), _MEMORY)
         targets: list[NDArray[np.int64]] = []
         turned: list[NDArray[np.bool_]] = []
         with torch.inference_mode():

@@ -10,7 +10,7 @@ from torch import Tensor
 from modhub.calibration.calibrator import BY_ODDS, log_odds
 from modhub.calibration.margins import margin_of
 from modhub.calibration.one_against_rest import balanced_accuracy, one_against_rest_head
-from modhub.data.disk_tensor import Rows
+from modhub.data.disk_tensor import DiskTensor
 from modhub.decomposition.base import DecomposeOptions, Parent
 from modhub.decomposition.held_out import HeldOut
 from modhub.decomposition.measurement import Answers, measurement
@@ -31,7 +31,7 @@ _MOVED = 0.02
 _HALVINGS = 6
 
 
-def parent_logits(parent: Parent, images: Rows, options: DecomposeOptions, workers: Workers) -> Tensor:
+def parent_logits(parent: Parent, images: DiskTensor, options: DecomposeOptions, workers: Workers) -> Tensor:
     """(images, labels) of the whole parent, on the CPU; batches are shared out among the processes."""
     runner = Runner(fuse_batch_norm(parent.trunk)).to(options.device)
     found = torch.zeros(len(images), len(parent.labels))
