@@ -297,7 +297,10 @@ class ResolutionError(ModhubError):
 
 
 class StorageError(ModhubError):
-    """The disk refused `path`: not writable, full, or something else is there. None: no single path."""
+    """The disk refused: `path` is not writable, the disk is full, or something else is in its place.
+
+    `path` is None where no single file or directory is meant.
+    """
 
     def __init__(self, message: str, *, hint: str = "", path: Path | None = None) -> None:
         super().__init__(message, hint=hint)

@@ -96,6 +96,7 @@ def command(
 
     Times are ratios to the unpruned network, from interleaved runs, repeated if other load disturbs them.
 
+    \b
     Example: modhub frontier --data cifar10:data --budgets 0.8,0.6,0.4 -o trade
     """
     from modhub.api.frontier import frontier, frontier_to
