@@ -15,8 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from modhub.api.making import DecomposeSettings, decompose_to
+from modhub.api.making import decompose_to
 from modhub.data import ImageSet, open_data
+from modhub.decomposition import DecomposeOptions
 from modhub.decomposition.checkpoint import Savings, digest_of_images
 from modhub.errors import StorageError
 from modhub.files import claimed
@@ -197,7 +198,7 @@ def test_finished_work_is_not_done_again(tmp_path: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         model = DigitNet(6, 12).eval()
-    settings = DecomposeSettings(input_size=(8, 8), images_per_class=20, device="cpu")
+    settings = DecomposeOptions(input_size=(8, 8), images_per_class=20, device="cpu")
     reporter = _Interrupting(3)
     with pytest.raises(KeyboardInterrupt):
         decompose_to(tmp_path / "out", model, counted, settings, reporter=reporter)
@@ -223,7 +224,7 @@ def test_other_images_are_other_work_and_two_never_share_a_place(tmp_path: Path)
     (tmp_path / "data" / "one" / "01.bmp").write_bytes(b"another image")
     assert known != digest_of_images(open_data(f"imagefolder:{tmp_path / 'data'}").only(["one"]))
 
-    settings = DecomposeSettings(input_size=(8, 8), device="cpu")
+    settings = DecomposeOptions(input_size=(8, 8), device="cpu")
     with (
         claimed(tmp_path / ".out.resume", tmp_path / "out"),
         pytest.raises(StorageError, match=rf"^Another process is at work on '{tmp_path / 'out'}'"),

@@ -33,7 +33,7 @@ from modhub.pruning.statistics import (
 from modhub.workers import Workers
 from tests.support.digit_parents import INPUT, digit_parent, digits
 
-OPTIONS = DecomposeOptions(fit_images=40, calibration_images=20)
+OPTIONS = DecomposeOptions(images_per_class=40, calibration_images=20)
 
 
 def streaming(parent: Parent, *, per_class: bool, batch: int = 50) -> StreamingMoments:
@@ -115,7 +115,7 @@ def test_pooled_while_streaming_is_pooled_afterwards(
 def pooled_decomposition(monkeypatch: pytest.MonkeyPatch, **options: object) -> Decomposition:
     """Of the digits, as of a parent too large for correlations of each class's own."""
     monkeypatch.setattr(relevance_method, "CORRELATION_LIMIT", 0)
-    chosen = DecomposeOptions(fit_images=40, calibration_images=20, **options)
+    chosen = DecomposeOptions(images_per_class=40, calibration_images=20, **options)
     return decompose(digit_parent(), digits("012345"), options=chosen)
 
 
@@ -156,7 +156,7 @@ def test_classes_that_are_not_examined_pay_the_same_price(
     parent: Parent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relevance_method, "_ORDER_WORK", 0)
-    done = pooled_decomposition(monkeypatch, examined=3)
+    done = pooled_decomposition(monkeypatch, examine=3)
     measured = [draft.measurement is not None for draft in done.modules]
     assert measured == [True, False, True, False, False, True]
     assert done.method.parameters["examined"] == 3

@@ -36,9 +36,10 @@ from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.data import ImageSet, split_indices
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition.backtracking import serving_positions
-from modhub.decomposition.base import DecomposeOptions, Parent, aligned, classes_seen, sizes_of, wanted_rows
 from modhub.decomposition.held_out import HeldOut, normalised
-from modhub.decomposition.measurement import Answers, measurement
+from modhub.decomposition.measurement import Answers, measurement, sizes_of
+from modhub.decomposition.options import DecomposeOptions
+from modhub.decomposition.parent import Parent, aligned, classes_seen, wanted_rows
 from modhub.devices import CPU
 from modhub.errors import DataError, ParentError
 from modhub.manifest import Calibration, Measurement, MethodInfo
@@ -102,9 +103,9 @@ class Concern:
     ) -> Decomposition:
         started = time.perf_counter()
         wanted = wanted_rows(parent, options)
-        images = aligned(parent, images, options.labels)
+        images = aligned(parent, images, options.only)
         fit, held = split_indices(
-            images.targets, (options.fit_images, options.calibration_images), options.seed
+            images.targets, (options.images_per_class, options.calibration_images), options.seed
         )
         preprocess = Preprocess(parent.input)
         values = judged_values(parent.trunk.graph, published=self.published)
@@ -122,7 +123,7 @@ class Concern:
             preprocess,
             options.batch,
             reporter,
-            options.device,
+            options.torch_device,
         )
         scores = _Scores(parent, HeldOut.read(images.subset(held), parent, options))
         space, whole = channel_space(parent.trunk), cost(parent.trunk)
@@ -176,7 +177,7 @@ class Concern:
             "published": self.published,
             "negatives": self.negatives,
             "threshold": self.threshold,
-            "fit_images": options.fit_images,
+            "fit_images": options.images_per_class,
             "calibration_images": options.calibration_images,
         }
 

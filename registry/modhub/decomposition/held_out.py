@@ -15,7 +15,8 @@ from modhub.data import ImageSet, evenly_spaced
 from modhub.data.augment import augmented, mirrored
 from modhub.data.disk_tensor import Rows
 from modhub.data.preprocessing import Preprocess
-from modhub.decomposition.base import DecomposeOptions, Parent
+from modhub.decomposition.options import DecomposeOptions
+from modhub.decomposition.parent import Parent
 from modhub.nets import Runner, fuse_batch_norm, head_logits
 
 __all__ = ["HeldOut", "normalised"]
@@ -118,13 +119,13 @@ def _mirrors(parent: Parent, images: ImageSet, options: DecomposeOptions) -> boo
     """Whether the parent is about as often right on mirrored images as on plain ones."""
     sample = images.subset(evenly_spaced(np.arange(len(images)), _ASKED))
     preprocess, head = Preprocess(parent.input), parent.head
-    runner = Runner(fuse_batch_norm(parent.trunk)).to(options.device)
+    runner = Runner(fuse_batch_norm(parent.trunk)).to(options.torch_device)
     right = [0, 0]
     with torch.inference_mode():
         for pixels, indices in sample.batches(options.batch):
             targets = torch.from_numpy(sample.targets[indices])
             for turn, seen in enumerate((pixels, pixels.flip(3))):
-                features = runner(preprocess(seen).to(options.device)).cpu()
+                features = runner(preprocess(seen).to(options.torch_device)).cpu()
                 answers = head_logits(features, head.weight, head.bias, head.tail).argmax(1)
                 right[turn] += int((answers == targets).sum())
     return right[1] >= _ALIKE * right[0]

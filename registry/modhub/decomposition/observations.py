@@ -15,8 +15,9 @@ from torch import Tensor
 from modhub.artifact.tensors import ValueStatistics
 from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
-from modhub.decomposition.base import DecomposeOptions, Parent
 from modhub.decomposition.checkpoint import Savings
+from modhub.decomposition.options import DecomposeOptions
+from modhub.decomposition.parent import Parent
 from modhub.nets import ChannelSpace, Runner, fuse_batch_norm
 from modhub.pruning.moments import StreamingMoments, chunks_of
 from modhub.pruning.statistics import (
@@ -59,14 +60,14 @@ class Observations:
         self.wanted, self.fit, self.options, self.own = wanted, fit, options, own
         self.workers, self.saved, self.reporter = workers, saved, reporter
         self.observer = StreamingMoments(
-            Runner(fuse_batch_norm(parent.trunk)).to(options.device),
+            Runner(fuse_batch_norm(parent.trunk)).to(options.torch_device),
             parent.head,
             space,
             fit,
             Preprocess(parent.input),
             per_class=own,
             batch=options.batch,
-            device=options.device,
+            device=options.torch_device,
             workers=workers,
         )
         self.values = self.observer.values

@@ -26,10 +26,12 @@ from modhub.artifact.modules import Decomposition, ModuleDraft
 from modhub.artifact.tensors import ModuleTensors, TrunkTensors
 from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.data import ImageSet, split_indices
-from modhub.decomposition.base import DecomposeOptions, Parent, aligned, classes_seen, sizes_of, wanted_rows
 from modhub.decomposition.checkpoint import Savings, digest_of_images
 from modhub.decomposition.held_out import HeldOut
+from modhub.decomposition.measurement import sizes_of
 from modhub.decomposition.observations import Observations
+from modhub.decomposition.options import DecomposeOptions
+from modhub.decomposition.parent import Parent, aligned, classes_seen, wanted_rows
 from modhub.decomposition.validation import Examiner, parent_logits
 from modhub.manifest import Calibration, Measurement, MethodInfo, Sizes
 from modhub.manifest.fields import Fields
@@ -110,18 +112,18 @@ class _Work:
     ) -> None:
         self.parent, self.options, self.reporter = parent, options, reporter
         self.wanted = wanted_rows(parent, options)
-        images = aligned(parent, images, options.labels)
+        images = aligned(parent, images, options.only)
         self.workers = Workers.here()
         self.parameters: dict[str, str | int | float | bool | None] = {
             "max_loss": options.max_loss,
-            "fit_images": options.fit_images,
+            "fit_images": options.images_per_class,
             "calibration_images": options.calibration_images,
         }
-        if options.examined is not None:
-            self.parameters["examined"] = options.examined
+        if options.examine is not None:
+            self.parameters["examined"] = options.examine
         self.parameters |= classes_seen(parent, images)
         fit, held = split_indices(
-            images.targets, (options.fit_images, options.calibration_images), options.seed
+            images.targets, (options.images_per_class, options.calibration_images), options.seed
         )
         self.place = f"{images.name}/{images.split}"
         self.fit, self.held = images.subset(fit), images.subset(held)
@@ -160,7 +162,7 @@ class _Work:
             parent.input.to_dict(),
             digest_of_images(images),
             self.parameters,
-            [self.options.seed, self.options.batch, str(self.options.device), self.wanted],
+            [self.options.seed, self.options.batch, str(self.options.torch_device), self.wanted],
         ]
 
     def run(self) -> Decomposition:
@@ -198,7 +200,7 @@ class _Work:
         """Every class's channels: first those that are examined, then the others at the same price."""
         if self.quick:
             self.orders = QuickOrder(self.seen.matrices, self.space, self.costs)
-        limit = self.options.examined or (_EXAMINED if self.quick else len(self.wanted))
+        limit = self.options.examine or (_EXAMINED if self.quick else len(self.wanted))
         spread = np.linspace(0, len(self.wanted) - 1, min(limit, len(self.wanted))).round().astype(int)
         first = [self.wanted[place] for place in dict.fromkeys(spread.tolist())]
         with self.reporter.step("choose channels", len(self.wanted)):

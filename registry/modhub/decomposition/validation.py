@@ -11,9 +11,10 @@ from modhub.calibration.calibrator import BY_ODDS, log_odds
 from modhub.calibration.margins import margin_of
 from modhub.calibration.one_against_rest import balanced_accuracy, one_against_rest_head
 from modhub.data.disk_tensor import Rows
-from modhub.decomposition.base import DecomposeOptions, Parent
 from modhub.decomposition.held_out import HeldOut
 from modhub.decomposition.measurement import Answers, measurement
+from modhub.decomposition.options import DecomposeOptions
+from modhub.decomposition.parent import Parent
 from modhub.manifest import Calibration, Measurement
 from modhub.nets import ChannelSpace, Network, Runner, fuse_batch_norm, head_logits
 from modhub.pruning.compensation import cut
@@ -33,14 +34,14 @@ _HALVINGS = 6
 
 def parent_logits(parent: Parent, images: Rows, options: DecomposeOptions, workers: Workers) -> Tensor:
     """(images, labels) of the whole parent, on the CPU; batches are shared out among the processes."""
-    runner = Runner(fuse_batch_norm(parent.trunk)).to(options.device)
+    runner = Runner(fuse_batch_norm(parent.trunk)).to(options.torch_device)
     found = torch.zeros(len(images), len(parent.labels))
     head = parent.head
     with torch.inference_mode():
         for number, start in enumerate(range(0, len(images), options.batch)):
             if workers.mine(number):
                 part = slice(start, start + options.batch)
-                features = runner(images[part].to(options.device)).cpu()
+                features = runner(images[part].to(options.torch_device)).cpu()
                 found[part] = head_logits(features, head.weight, head.bias, head.tail)
     workers.sum([found])
     return found
@@ -134,11 +135,11 @@ class Examiner:
         return np.sort(np.concatenate([measured[positive], drawn])), _MEASURED / len(others)
 
     def _logits(self, trunk: Network, weight: Tensor, bias: Tensor, images: Tensor) -> Tensor:
-        runner = Runner(fuse_batch_norm(trunk)).to(self.options.device)
+        runner = Runner(fuse_batch_norm(trunk)).to(self.options.torch_device)
         tail = self.parent.head.tail
         with torch.inference_mode():
             found = [
-                head_logits(runner(batch.to(self.options.device)).cpu(), weight, bias, tail)
+                head_logits(runner(batch.to(self.options.torch_device)).cpu(), weight, bias, tail)
                 for batch in torch.split(images, self.options.batch)
             ]
         return torch.cat(found)

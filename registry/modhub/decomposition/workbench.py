@@ -22,8 +22,10 @@ from modhub.calibration.margins import margin_head
 from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.data import ImageSet, split_indices
 from modhub.data.preprocessing import Preprocess
-from modhub.decomposition.base import DecomposeOptions, Method, Parent, aligned, classes_seen, wanted_rows
 from modhub.decomposition.held_out import HeldOut, normalised
+from modhub.decomposition.method import Method
+from modhub.decomposition.options import DecomposeOptions
+from modhub.decomposition.parent import Parent, aligned, classes_seen, wanted_rows
 from modhub.decomposition.validation import Examiner, parent_logits
 from modhub.errors import CompositionError
 from modhub.manifest import MethodInfo, Sizes
@@ -54,9 +56,9 @@ class Workbench:
         self.rows = wanted_rows(parent, options)
         self.space = channel_space(parent.trunk)
         self.whole = cost(parent.trunk)
-        known = aligned(parent, images, options.labels)
+        known = aligned(parent, images, options.only)
         fit, held = split_indices(
-            known.targets, (options.fit_images, options.calibration_images), options.seed
+            known.targets, (options.images_per_class, options.calibration_images), options.seed
         )
         self.images = known.subset(fit)
         self.looked_at = len(fit) + len(held)
@@ -74,11 +76,11 @@ class Workbench:
     def statistics(self, row: int) -> ClassStatistics:
         """What the trunk makes of the class: moments of every value that a layer reads, and how much its
         margin hangs on each channel. With them removed channels are made up for, and budgets are met."""
-        runner = Runner(self.parent.trunk).to(self.options.device)
+        runner = Runner(self.parent.trunk).to(self.options.torch_device)
         batches = normalised(self.own(row), self._preprocess, self.options.batch)
         head = one_against_rest_head(self.parent.head.weight, self.parent.head.bias, row)
-        on_device = (each.to(self.options.device) for each in batches)
-        placed = head[0].to(self.options.device), head[1].to(self.options.device)
+        on_device = (each.to(self.options.torch_device) for each in batches)
+        placed = head[0].to(self.options.torch_device), head[1].to(self.options.torch_device)
         return observe(runner, on_device, self.space, margin_head(placed, self.parent.head.tail))
 
     def draft(self, row: int, mask: Mask, statistics: ClassStatistics | None = None) -> ModuleDraft:
@@ -124,7 +126,7 @@ class Workbench:
         options = self.options
         said = {
             **parameters,
-            "fit_images": options.fit_images,
+            "fit_images": options.images_per_class,
             "calibration_images": options.calibration_images,
             **self._seen,
         }

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from modhub.api.composing import compose_project, parts_of_lock, replace
-from modhub.api.making import DecomposeSettings, decompose_to
+from modhub.api.making import decompose_to
 from modhub.api.projects import add_modules, create_project, lock_project
 from modhub.api.sharing import pull, push, search
 from modhub.api.using import load
@@ -21,6 +21,7 @@ from modhub.artifact import read_artifact
 from modhub.catalog.catalog import Catalog
 from modhub.composition import Budget, Part, compose, parts_of
 from modhub.data import ImageSet, open_data
+from modhub.decomposition import DecomposeOptions
 from modhub.demo.baselines import random_twin, restricted
 from modhub.demo.parents import train_parent
 from modhub.errors import BudgetError
@@ -170,7 +171,7 @@ class _Teller:
                 self.root / "modules" / name,
                 f"modhub:digits-{name}",
                 "digits",
-                DecomposeSettings(
+                DecomposeOptions(
                     weights=self.weights(name), labels=labels, name=name, license="bsd-3-clause"
                 ),
                 reporter=self.reporter,

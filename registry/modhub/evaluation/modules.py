@@ -18,8 +18,9 @@ from modhub.composition.trunk_plan import plans, positioned
 from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import Parent
-from modhub.decomposition.base import DecomposeOptions, aligned, wanted_rows
 from modhub.decomposition.measurement import Answers, measurement
+from modhub.decomposition.options import DecomposeOptions
+from modhub.decomposition.parent import aligned, wanted_rows
 from modhub.nets import Runner, channel_space, head_logits
 from modhub.pruning.compensation import cut
 from modhub.reporter import SILENT, Reporter
@@ -36,7 +37,7 @@ _ASKED = 200
 def share_known(parent: Parent, images: ImageSet, options: DecomposeOptions) -> float:
     """The share of some images of the parent's classes that the whole parent gets right."""
     wanted_rows(parent, options)
-    own = aligned(parent, images, options.labels)
+    own = aligned(parent, images, options.only)
     sample = own.sample(max(_ASKED // np.unique(own.targets).size, 1), options.seed)
     batches = list(sample.batches(100))
     targets = np.concatenate([sample.targets[indices] for _, indices in batches])
