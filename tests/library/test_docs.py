@@ -169,15 +169,17 @@ def test_names_of_the_library_exist(path):
 
 
 def resolves(name):
-    """Whether the longest module that `name` begins with has what follows."""
+    """Whether the longest module that `name` begins with has what follows.
+
+    The module itself is not imported: `modhub.decompose` is the function then, not the file that torchrun runs.
+    """
     module, _, attribute = name.rpartition(".")
-    if importlib.util.find_spec(name.split(".")[0]) is None:
-        return False
     try:
-        importlib.import_module(name)
+        if importlib.util.find_spec(name) is not None:
+            return True
     except ModuleNotFoundError:
-        return bool(module) and resolves(module) and hasattr(thing(module), attribute)
-    return True
+        pass
+    return bool(module) and resolves(module) and hasattr(thing(module), attribute)
 
 
 def thing(name):
