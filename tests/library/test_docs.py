@@ -171,7 +171,8 @@ def test_names_of_the_library_exist(path):
 def resolves(name):
     """Whether the longest module that `name` begins with has what follows.
 
-    The module itself is not imported: `modhub.decompose` is the function then, not the file that torchrun runs.
+    The module itself is not imported: `modhub.decompose` is the function then, not the file that torchrun
+    runs.
     """
     module, _, attribute = name.rpartition(".")
     try:
