@@ -22,7 +22,7 @@ from modhub.decomposition.parent import aligned
 from modhub.decomposition.standalone import standalone
 from modhub.devices import peak_memory, torch_defaults
 from modhub.errors import DataError
-from modhub.evaluation.modules import measured, share_known
+from modhub.evaluation.modules import measured
 from modhub.files import check_vacant, claimed
 from modhub.manifest import FORMS, InputSpec
 from modhub.parents import ParentSource, load_parent
@@ -31,10 +31,6 @@ from modhub.reporter import SILENT, Reporter
 from modhub.workers import Workers
 
 __all__ = ["apart", "decompose", "decompose_to", "open_parent", "write_standalone"]
-
-
-_DOUBTFUL = 0.5
-"""A parent that knows less of the images is more likely described wrongly than that bad."""
 
 
 def decompose(
@@ -153,17 +149,14 @@ def _decomposed(
             f"The data set '{images.name}' has images of one class only, '{only_class}'.",
             hint=f"Add those of other classes, or name the folder '{only_class}' if it holds class folders.",
         )
+    # What nothing says of the input is read off the first image, which is then not read again.
+    images = images.preloaded([0])
     with reporter.step("import the parent"):
         whole = open_parent(parent, images, options)
     seed, only = options.seed, options.only
     # A label that cannot be a folder is named before the work.
     slugs_of(only or whole.labels)
     method = method_of(options.method, options.method_options)
-    if Workers.here().first and (known := share_known(whole, images, options)) < _DOUBTFUL:
-        reporter.warn(
-            f"'{whole.name}' knows {known:.0%} of the images. If it should know more, check --mean, --std, "
-            "--input-size and the order of --labels."
-        )
     if unseen is not None:
         # What the last step needs is missed before the first.
         aligned(whole, unseen, only or whole.labels, minimum=1)

@@ -19,29 +19,15 @@ from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import Parent
 from modhub.decomposition.measurement import Answers, measurement
-from modhub.decomposition.options import DecomposeOptions
-from modhub.decomposition.parent import aligned, wanted_rows
+from modhub.decomposition.parent import aligned
 from modhub.nets import Runner, channel_space, head_logits
 from modhub.pruning.compensation import cut
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["measured", "share_known"]
+__all__ = ["measured"]
 
 _MOST = 100
 """Images per class: enough to know a recall to about five points."""
-
-_ASKED = 200
-"""Images by which a parent that is described wrongly shows."""
-
-
-def share_known(parent: Parent, images: ImageSet, options: DecomposeOptions) -> float:
-    """The share of some images of the parent's classes that the whole parent gets right."""
-    wanted_rows(parent, options)
-    own = aligned(parent, images, options.only)
-    sample = own.sample(max(_ASKED // np.unique(own.targets).size, 1), options.seed)
-    batches = list(sample.batches(100))
-    targets = np.concatenate([sample.targets[indices] for _, indices in batches])
-    return float((_answers(_whole(parent), batches).argmax(1).numpy() == targets).mean())
 
 
 def measured(
