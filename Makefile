@@ -1,6 +1,9 @@
 # make demo    the whole story on embedded real data, in under a minute once set up
 # make test    the suite
-# Both set up .venv with uv; where the machine has no uv, it is installed into .venv first.
+# make check   lint, format and types
+# make docs    the pages of docs/commands, from the commands' own help
+# make golden  golden files of the present version, once for each release (CONTRIBUTING.md)
+# They set up .venv with uv; where the machine has no uv, it is installed into .venv first.
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -15,7 +18,7 @@ INSTALL = uv=$$(command -v uv || echo "$(BIN)/uv"); \
 	if [ ! -x "$$uv" ]; then "$(BIN)/python" -m pip install --quiet --disable-pip-version-check uv; fi; \
 	"$$uv" pip install --quiet --compile-bytecode --python "$(BIN)/python" --constraint constraints.txt
 
-.PHONY: demo test check clean
+.PHONY: demo test check docs golden clean
 
 demo: $(VENV)/.demo-ready
 	@"$(BIN)/modhub" demo
@@ -26,7 +29,15 @@ test: $(VENV)/.test-ready
 
 check: $(VENV)/.test-ready
 	@"$(BIN)/ruff" check
+	@"$(BIN)/ruff" format --check
 	@"$(BIN)/mypy"
+
+docs: $(VENV)/.test-ready
+	@"$(BIN)/python" -m modhub_cli.pages docs/commands
+
+golden: $(VENV)/.test-ready
+	@OMP_NUM_THREADS=1 "$(BIN)/python" -m tests.golden.make \
+		"$$("$(BIN)/python" -c 'import modhub; print(modhub.__version__)')"
 
 clean:
 	rm -rf "$(VENV)" build dist demo-out

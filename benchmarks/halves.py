@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ledger import Ledger, Row
-from modhub.api.making import decompose_to
+from modhub.api.decompose import decompose_to
 from modhub.artifact import read_artifact
 from modhub.composition import ComposedClassifier, Part, compose, parts_of
 from modhub.data import ImageSet, split_indices

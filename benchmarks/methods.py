@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from ledger import Ledger
-from modhub.api.making import decompose_to
+from modhub.api.decompose import decompose_to
 from modhub.artifact import read_artifact
 from modhub.calibration.calibrator import log_odds
 from modhub.calibration.one_against_rest import balanced_accuracy
@@ -47,7 +47,7 @@ def decomposed(world: World, name: str, method: str) -> tuple[list[Part], dict[s
             world.images(given.dataset, "train"),
             dataclasses.replace(world.settings(name), method=method),
         )
-        (directory.parent / f"{called}.json").write_bytes(pretty_json(done))
+        (directory.parent / f"{called}.json").write_bytes(pretty_json(done.to_dict()))
     done = parse_json((directory.parent / f"{called}.json").read_bytes(), f"{called}.json")
     modules = done["modules"]
     return parts_of(read_artifact(directory)), {

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ledger import Ledger, Row
-from modhub.api.making import decompose_to
+from modhub.api.decompose import decompose_to
 from modhub.artifact import read_artifact
 from modhub.composition import Budget, Part, compose, parts_of
 from modhub.data.preprocessing import Preprocess

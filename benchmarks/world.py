@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from modhub.api.making import decompose_to, open_parent
+from modhub.api.decompose import decompose_to, open_parent
 from modhub.artifact import read_artifact
 from modhub.artifact.modules import ModuleSet
 from modhub.composition import ComposedClassifier, Part, parts_of
@@ -105,8 +105,8 @@ class World:
             images = self.images(given.dataset, "train")
             start = time.perf_counter()
             done = decompose_to(directory, given.architecture, images, self.settings(name))
-            done["wall"] = time.perf_counter() - start
-            (self.out / "modules" / f"{name}.json").write_bytes(pretty_json(done))
+            report = {**done.to_dict(), "wall": time.perf_counter() - start}
+            (self.out / "modules" / f"{name}.json").write_bytes(pretty_json(report))
         return read_artifact(directory)
 
     def parts(self, name: str, labels: Sequence[str] | None = None) -> list[Part]:

@@ -22,6 +22,7 @@ from modhub_cli.table import fit_table
 from modhub_cli.terminal import styled, terminal_width
 
 if TYPE_CHECKING:
+    from modhub.manifest import Sample
     from modhub.reporter import Reporter
 
 __all__ = ["Out", "many", "shown_to"]
@@ -121,6 +122,6 @@ def many(number: int, singular: str, plural: str) -> str:
     return f"{number:,} {singular if number == 1 else plural}"
 
 
-def shown_to(sample: Mapping[str, Any] | None) -> str:
+def shown_to(sample: Sample | None) -> str:
     """The split and the number of images of the class that metrics were measured on: test, 100."""
-    return "–" if sample is None else f"{sample['split']}, {sample['positives']}"
+    return "–" if sample is None else f"{sample.split}, {sample.positives}"

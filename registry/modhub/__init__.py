@@ -4,6 +4,9 @@
     modhub.push(modules, "me/pets", version="1.0.0")    a release on a hub
     modhub.pull(["me/pets/cat>=1,<2"])                  fetched and verified
     classifier = modhub.compose({"cat": "me/pets/cat"}) one runnable `torch.nn.Module`
+    modhub.predict(classifier, "photo.jpg")             labels and probabilities
+
+What `x(...)` gives in memory, `x_to(path, ...)` writes to disk.
 
 Importing modhub imports none of what it does: each name is loaded when it is first used, so what needs no
 torch runs without it.
@@ -15,12 +18,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modhub.api.composing import compose, replace
-    from modhub.api.frontier import frontier
-    from modhub.api.making import decompose
-    from modhub.api.sharing import info, pull, push, search, versions, yank
-    from modhub.api.teaching import teach
-    from modhub.api.using import evaluate, export, load
+    from modhub.api.compose import compose, compose_to
+    from modhub.api.decompose import decompose, decompose_to
+    from modhub.api.diff import diff
+    from modhub.api.evaluate import evaluate
+    from modhub.api.export import export
+    from modhub.api.frontier import frontier, frontier_to
+    from modhub.api.info import info
+    from modhub.api.load import load
+    from modhub.api.lock import lock, lock_to
+    from modhub.api.predict import predict
+    from modhub.api.pull import pull, pull_to
+    from modhub.api.push import push
+    from modhub.api.replace import replace, replace_to
+    from modhub.api.search import search
+    from modhub.api.teach import teach, teach_to
+    from modhub.api.verify import verify
+    from modhub.api.versions import versions
+    from modhub.api.yank import yank
     from modhub.composition import Budget, ComposedClassifier
     from modhub.reporter import Reporter, progress
 
@@ -32,18 +47,29 @@ __all__ = [
     "Reporter",
     "__version__",
     "compose",
+    "compose_to",
     "decompose",
+    "decompose_to",
+    "diff",
     "evaluate",
     "export",
     "frontier",
+    "frontier_to",
     "info",
     "load",
+    "lock",
+    "lock_to",
+    "predict",
     "progress",
     "pull",
+    "pull_to",
     "push",
     "replace",
+    "replace_to",
     "search",
     "teach",
+    "teach_to",
+    "verify",
     "versions",
     "yank",
 ]
@@ -52,21 +78,32 @@ _HOMES = {
     "Budget": "modhub.composition",
     "ComposedClassifier": "modhub.composition",
     "Reporter": "modhub.reporter",
-    "compose": "modhub.api.composing",
-    "decompose": "modhub.api.making",
-    "evaluate": "modhub.api.using",
-    "export": "modhub.api.using",
+    "compose": "modhub.api.compose",
+    "compose_to": "modhub.api.compose",
+    "decompose": "modhub.api.decompose",
+    "decompose_to": "modhub.api.decompose",
+    "diff": "modhub.api.diff",
+    "evaluate": "modhub.api.evaluate",
+    "export": "modhub.api.export",
     "frontier": "modhub.api.frontier",
-    "info": "modhub.api.sharing",
-    "load": "modhub.api.using",
+    "frontier_to": "modhub.api.frontier",
+    "info": "modhub.api.info",
+    "load": "modhub.api.load",
+    "lock": "modhub.api.lock",
+    "lock_to": "modhub.api.lock",
+    "predict": "modhub.api.predict",
     "progress": "modhub.reporter",
-    "pull": "modhub.api.sharing",
-    "push": "modhub.api.sharing",
-    "replace": "modhub.api.composing",
-    "search": "modhub.api.sharing",
-    "teach": "modhub.api.teaching",
-    "versions": "modhub.api.sharing",
-    "yank": "modhub.api.sharing",
+    "pull": "modhub.api.pull",
+    "pull_to": "modhub.api.pull",
+    "push": "modhub.api.push",
+    "replace": "modhub.api.replace",
+    "replace_to": "modhub.api.replace",
+    "search": "modhub.api.search",
+    "teach": "modhub.api.teach",
+    "teach_to": "modhub.api.teach",
+    "verify": "modhub.api.verify",
+    "versions": "modhub.api.versions",
+    "yank": "modhub.api.yank",
 }
 
 

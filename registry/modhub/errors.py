@@ -19,6 +19,8 @@
     ├── ExportError                 a classifier that cannot be written in the wanted format
     ├── HubError                    a hub that cannot do what was asked
     │   ├── NotFoundError           repository, release, class or file is missing
+    │   │   ├── ClassNotFoundError      no module has that class
+    │   │   └── ReleaseNotFoundError    no usable release matches the specifier
     │   ├── ConflictError           somebody else was faster, or it exists already
     │   │   └── StaleParentError    the branch moved since its commit was read
     │   ├── AccessError             not allowed
@@ -34,13 +36,14 @@ empty). The command line prints both and exits with 1; a library user reads `str
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 __all__ = [
     "AccessError",
     "BudgetError",
     "BusyError",
+    "ClassNotFoundError",
     "CompositionError",
     "ConflictError",
     "DataError",
@@ -59,6 +62,7 @@ __all__ = [
     "OfflineError",
     "ParentError",
     "RefError",
+    "ReleaseNotFoundError",
     "ResolutionError",
     "SchemaVersionError",
     "SizeMismatchError",
@@ -213,6 +217,47 @@ class NotFoundError(HubError):
     def __init__(self, message: str, *, hint: str = "", missing: str = "") -> None:
         super().__init__(message, hint=hint)
         self.missing = missing
+
+
+class ClassNotFoundError(NotFoundError):
+    """No module has the class `label`: in `place` (as a sentence names it), or on the whole hub where that is
+    empty. `nearest` are classes there whose names look like it."""
+
+    def __init__(self, label: str, place: str = "", *, nearest: Sequence[str] = (), hint: str = "") -> None:
+        super().__init__(
+            f"There is no class '{label}' in {place}."
+            if place
+            else f"No repository on this hub has a class '{label}'.",
+            hint=f"Nearest: {', '.join(nearest)}." if nearest else hint,
+            missing="class",
+        )
+        self.label = label
+        self.place = place
+        self.nearest = tuple(nearest)
+
+
+class ReleaseNotFoundError(NotFoundError):
+    """None of the `releases` of `repository` is allowed by `specifier`; empty, that means an active one.
+
+    `pin` is the ref that would use a yanked release which the specifier allows.
+    """
+
+    def __init__(self, repository: str, specifier: str, releases: Sequence[str], *, pin: str = "") -> None:
+        wanted = f" that matches '{specifier}'" if specifier else ""
+        hint = f"Push one with: modhub push DIR {repository} --version 1.0.0"
+        if releases:
+            hint = f"Releases: {', '.join(releases[:20])}{', …' if len(releases) > 20 else ''}."
+        if pin:
+            hint += f" A yanked release must be pinned: {pin}"
+        super().__init__(
+            f"'{repository}' has no {'active ' if releases and not specifier else ''}release{wanted}.",
+            hint=hint,
+            missing="revision",
+        )
+        self.repository = repository
+        self.specifier = specifier
+        self.releases = tuple(releases)
+        self.pin = pin
 
 
 class ConflictError(HubError):

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from modhub.errors import DataError
 
-__all__ = ["PIXEL_LIMIT", "images_below", "read_image", "read_images"]
+__all__ = ["PIXEL_LIMIT", "images_below", "pixels_of", "read_image", "read_images"]
 
 PIXEL_LIMIT = 100_000_000
 """More pixels than this are not decoded: a small file can ask for gigabytes."""
@@ -113,6 +113,11 @@ def _decode(path: Path) -> NDArray[np.uint8]:
         ) from None
     except _BROKEN as error:
         raise _unreadable(path, error) from None
+
+
+def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
+    """Pixels (height, width, 1 or 3), 0…255, of an open image, as `read_image` gives those of a file."""
+    return _pixels(ImageOps.exif_transpose(image), image.format)
 
 
 def _pixels(image: Image.Image, form: str | None) -> NDArray[np.uint8]:

@@ -11,9 +11,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 import modhub
-from modhub.api.composing import compose_project
-from modhub.api.making import apart, decompose_to, open_parent
-from modhub.api.projects import add_modules, create_project, lock_project
+from modhub.api.add import add
+from modhub.api.compose import compose_to
+from modhub.api.decompose import apart, decompose_to, open_parent
+from modhub.api.init import init
+from modhub.api.lock import lock_to
 from modhub.artifact import write_artifact
 from modhub.composition import Budget, compose, parts_of
 from modhub.data import as_batch, open_data
@@ -128,14 +130,14 @@ def test_nothing_minds_that_gradients_are_switched_off(off):
 )
 def test_a_lock_that_its_modules_contradict_is_refused(here, change, message):
     modhub.push(digit_modules(), "me/digits", version="1.0.0")
-    create_project(here / "work")
-    add_modules(here / "work", ["1=me/digits/1", "2=me/digits/2"])
-    path = lock_project(here / "work").path
+    init(here / "work")
+    add(here / "work", ["1=me/digits/1", "2=me/digits/2"])
+    path = lock_to(here / "work").path
     lock = json.loads(path.read_text())
     change(lock["modules"])
     path.write_text(json.dumps(lock))
     with pytest.raises(IntegrityError) as caught:
-        compose_project(here / "work", here / "build", locked=True)
+        compose_to(here / "build", here / "work", locked=True)
     assert str(caught.value) == f"{message} Write the lock again with: modhub lock"
     assert not (here / "build").exists()
 
@@ -197,19 +199,22 @@ def test_keywords_of_decompose_are_fields_of_its_options(here):
 
 def test_one_ref_is_a_string_and_so_is_a_path(here):
     modhub.push(digit_modules(), "me/digits", version="1.0.0")
-    assert [row["label"] for row in modhub.search("1")["modules"]] == ["1"]
+    assert [hit.label for hit in modhub.search("1").modules] == ["1"]
     assert modhub.compose("me/digits/1").labels == ("1",)
     with pytest.raises(BudgetError) as caught:
         modhub.frontier("me/digits/1", kind="zz")
     assert str(caught.value) == "'zz' is nothing that a budget limits. There are: flops, params, time."
 
-    create_project(here / "work")
-    add_modules(here / "work", ["1=me/digits/1", "2=me/digits/2"])
-    compose_project(here / "work", here / "work" / "build")
+    init(here / "work")
+    add(here / "work", ["1=me/digits/1", "2=me/digits/2"])
+    compose_to(here / "work" / "build", here / "work")
     report = modhub.replace("work/build", "2=me/digits/3", "work/again")
-    assert report["labels"] == ["1", "2"]
+    assert report.labels == ("1", "2")
+    replaced = modhub.replace("work/build", "2=me/digits/3")
+    images = as_batch(open_data("digits", "test").images(range(20)))
+    assert torch.equal(replaced(images), modhub.load("work/again")(images))
     made = modhub.export("work/again", "again.pt2", format="pt2")
-    assert (made["path"], Path("again.pt2").is_file()) == ("again.pt2", True)
+    assert (str(made.path), Path("again.pt2").is_file()) == ("again.pt2", True)
 
 
 def test_a_directory_of_modules_composes(here):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import modhub
-from modhub.api.making import decompose, decompose_to, write_standalone
+from modhub.api.decompose import decompose, decompose_to, write_standalone
 from modhub.artifact import read_artifact, read_manifest
 from modhub.composition import compose, parts_of
 from modhub.data import open_data
@@ -78,8 +78,8 @@ def test_standalone_modules_share_no_file_and_compose_with_delta_ones(delta: Pat
     modhub.push(alone, "lab/alone", version="1", hub=hub)
     # Its size is that of all its files, its own trunk among them.
     three = sum(path.stat().st_size for path in (alone / "modules" / "3").iterdir())
-    assert modhub.info("lab/alone/3", hub=hub)["modules"][0]["bytes"] == manifest.module("3").bytes == three
-    assert modhub.pull(["lab/alone/3"], hub=hub)["modules"][0]["bytes"] == three
+    assert modhub.info("lab/alone/3", hub=hub).modules[0].bytes == manifest.module("3").bytes == three
+    assert modhub.pull(["lab/alone/3"], hub=hub).modules[0].bytes == three
     images, _ = next(open_data("digits", "test").batches(20))
     together = modhub.compose({"3": "lab/alone/3", "7": "lab/delta/7"}, hub=hub)
     assert len(together.passes) == 2

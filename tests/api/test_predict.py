@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 from PIL import Image
 
-from modhub.api.predicting import predict
-from modhub.api.using import export
+import modhub
+from modhub.api.export import export
+from modhub.api.predict import Picture, predict
 from modhub.composition import compose, parts_of
+from modhub.errors import DataError
 from modhub.runtimes.onnx import OnnxClassifier
 from tests.support.console import Console, Result
 from tests.support.digit_parents import digit_modules, digits
@@ -110,26 +114,22 @@ SAME_AS = {
 @pytest.mark.parametrize("build", ["build", "build.onnx"])
 def test_a_folder_of_good_and_bad_files(home: Path, build: str) -> None:
     answers = {
-        str(Path(entry["path"]).relative_to(home / "pictures")): entry
-        for entry in predict(home / build, [home / "pictures"])["images"]
+        str(Path(str(entry.path)).relative_to(home / "pictures")): entry
+        for entry in predict(home / build, [home / "pictures"], skip_unreadable=True)
     }
     assert list(answers) == sorted({**GOOD, **BAD})
     wanted = {}
     for mode in ("RGB", "L"):
         picture(mode).save(home / f"{mode}.png")
-        (wanted[mode],) = predict(home / build, [home / f"{mode}.png"])["images"]
+        (wanted[mode],) = predict(home / build, home / f"{mode}.png")
     for name, (mode, tolerance) in SAME_AS.items():
-        assert answers[name]["probabilities"] == pytest.approx(
-            wanted[mode]["probabilities"], abs=tolerance
-        ), name
+        assert answers[name].probabilities == pytest.approx(wanted[mode].probabilities, abs=tolerance), name
     # What a grey or a turned picture answers must differ, or the above could not fail.
-    assert answers["grey.png"]["probabilities"] != pytest.approx(
-        answers["rgba.png"]["probabilities"], abs=1e-3
-    )
-    assert sum(answers["one pixel.png"]["probabilities"].values()) == pytest.approx(1)
+    assert answers["grey.png"].probabilities != pytest.approx(answers["rgba.png"].probabilities, abs=1e-3)
+    assert sum(answers["one pixel.png"].probabilities.values()) == pytest.approx(1)
     for name, sentence in SAYS.items():
         place = home / "pictures" / name
-        assert answers[name] == {"path": str(place), "error": sentence.format(place)}
+        assert answers[name].to_dict() == {"path": str(place), "error": sentence.format(place)}
 
 
 @pytest.mark.parametrize("build", ["build", "build.onnx"])
@@ -181,7 +181,7 @@ def test_none_of_these_is_said_by_a_build_and_by_its_export(
     assert reports[0]["false_accept"] == pytest.approx(reports[1]["false_accept"])
     said = console("predict", "build", "pictures").out
     assert said.count("none of these") == labels.count(None)
-    assert "Images of its parent's other classes accepted, when the module was made: " in said
+    assert "False acceptance of the parent's other classes, measured at decomposition: " in said
     counts = [
         json.loads(console("evaluate", build, "--data", "digits", "--json").out)["rejection"]
         for build in ("build", "build.onnx")
@@ -200,13 +200,79 @@ def test_evaluating_an_exported_file_says_what_is_missing(
     assert "Running an ONNX file needs the package 'onnxruntime'" in result.err
 
 
-def test_photographs_do_not_pile_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modhub.api.predicting._WAITING", SIDE * SIDE * 3 - 1)
-    seen: list[int] = []
-    inner = OnnxClassifier.assess
-    monkeypatch.setattr(
-        OnnxClassifier, "assess", lambda self, images: (seen.append(len(images)), inner(self, images))[1]
-    )
-    report = predict(home / "build.onnx", [home / "pictures" / "turned.png"] * 3)["images"]
-    assert seen == [1, 1, 1]
-    assert len({json.dumps(entry) for entry in report}) == 1
+def test_photographs_do_not_pile_up(home: Path) -> None:
+    classifier = Counting(home / "build.onnx")
+    predictions = predict(classifier, [home / "pictures" / "turned.png"] * 3, batch_bytes=SIDE * SIDE * 3 - 1)
+    assert classifier.batches == [1, 1, 1]
+    assert len({json.dumps(prediction.to_dict()) for prediction in predictions}) == 1
+
+
+class Counting(OnnxClassifier):
+    """Notes how many images it is given at a time."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.batches: list[int] = []
+
+    def assess(
+        self, images: Sequence[NDArray[np.uint8]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        self.batches.append(len(images))
+        return super().assess(images)
+
+
+def test_one_image_in_every_form_gets_one_answer(home: Path) -> None:
+    path = home / "pictures" / "below" / "plain.PNG"
+    image = picture()
+    pixels = np.array(image)
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    for classifier in (modhub.load(home / "build"), home / "build", str(home / "build.onnx")):
+        (wanted,) = modhub.predict(classifier, path)
+        assert wanted.label in ("cat", "dog", "aquarium fish")
+        assert wanted.probability == max(wanted.probabilities.values())
+        one: list[Picture] = [str(path), image, pixels, tensor, tensor.float() / 255]
+        many: list[list[Picture]] = [[path], [image], [pixels], [tensor], [str(path.parent)]]
+        batches: list[Picture] = [pixels[None], tensor[None]]
+        for images in (*one, *many, *batches):
+            (prediction,) = modhub.predict(classifier, images)
+            assert prediction.label == wanted.label
+            assert prediction.probabilities == pytest.approx(wanted.probabilities, abs=1e-5)
+        mixed = modhub.predict(classifier, [path, tensor, picture("L"), pixels], batch=3)
+        assert [prediction.path for prediction in mixed] == [str(path), None, None, None]
+        assert mixed[1].probabilities == pytest.approx(mixed[3].probabilities, abs=1e-5)
+        assert mixed[1].probabilities != pytest.approx(mixed[2].probabilities, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (
+            np.zeros((8, 8, 4), np.uint8),
+            "An array of uint8 with the shape (8, 8, 4) is not an image. "
+            "Give it as uint8 (height, width[, 1 or 3]).",
+        ),
+        (
+            np.zeros((8, 8, 3), np.float32),
+            "An array of float32 with the shape (8, 8, 3) is not an image. "
+            "Give it as uint8 (height, width[, 1 or 3]).",
+        ),
+        (
+            torch.zeros(8, 8),
+            "A tensor of torch.float32 with the shape (8, 8) is not an image. "
+            "Give it as ([batch,] channels, height, width) with 1 or 3 channels.",
+        ),
+    ],
+)
+def test_what_is_no_image_is_refused(home: Path, image: Picture, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        modhub.predict(home / "build.onnx", image)
+    assert str(caught.value) == message
+
+
+def test_a_file_that_cannot_be_read_is_an_error_unless_skipped(home: Path) -> None:
+    place = home / "pictures" / "no image.jpg"
+    with pytest.raises(DataError) as caught:
+        modhub.predict(home / "build.onnx", place)
+    assert str(caught.value) == SAYS["no image.jpg"].format(place)
+    (prediction,) = modhub.predict(home / "build.onnx", place, skip_unreadable=True)
+    assert (prediction.label, prediction.probability, prediction.error) == (None, 0.0, str(caught.value))

@@ -16,9 +16,9 @@ from safetensors.torch import load, save
 
 import modhub
 from modhub import errors
-from modhub.api.composing import BuildOptions
+from modhub.api.builds import BuildOptions
 from modhub.artifact import artifact_files, read_trunk
-from modhub.catalog.catalog import read_yanked
+from modhub.catalog.releases import parse_yanked
 from modhub.composition import compose, parts_of
 from modhub.composition.build import load_build
 from modhub.errors import ModhubError
@@ -204,8 +204,8 @@ def test_a_parent_in_a_directory(tmp_path: Path) -> None:
 
 
 def test_what_was_yanked() -> None:
-    hints = told({"1.0.0": "wrong labels"}, as_bytes(lambda content: read_yanked(content, "yanked.json")))
-    assert hints == {"Take another release, or tell who published it."}
+    hints = told({"1.0.0": "wrong labels"}, as_bytes(lambda content: parse_yanked(content, "yanked.json")))
+    assert hints == {"Use another release, or report it to the publisher."}
 
 
 def test_a_commit_on_disk() -> None:
@@ -226,7 +226,7 @@ HINTLESS = {
     # The protocol's words, which clients look for; the server's page leads to the form for logging in.
     ("accounts.py", "AccessError"),
     # Met by whoever writes a handler, and by nobody else.
-    ("call.py", "HubError"),
+    ("request.py", "HubError"),
     # The message of an error that says its hint.
     ("composing.py", "RefError"),
 }

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from modhub.api.composing import BuildOptions
-from modhub.api.using import load
+from modhub.api.builds import BuildOptions
+from modhub.api.load import load
 from modhub.composition import Budget
 from modhub.data import as_batch, open_data
 from modhub.nets.architectures import ARCHITECTURES

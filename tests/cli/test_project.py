@@ -6,7 +6,10 @@ from threading import Barrier, BrokenBarrierError
 
 import pytest
 
-from modhub.api import projects
+from modhub.api.add import add
+from modhub.api.project_files import read_project
+from modhub.api.remove import remove
+from modhub.project import toml
 from modhub.project.lock import Lock
 from tests.support.console import Console
 from tests.support.paper import write_paper_artifact
@@ -93,8 +96,8 @@ def test_remove(modhub):
 @pytest.mark.parametrize("edit", ["add_want", "remove_want"])
 def test_edits_at_the_same_time_are_all_kept(modhub, monkeypatch, edit):
     here = Path()
-    projects.add_modules(here, ["cat=lab/pets/cat", "dog=lab/pets/dog"])
-    change, meeting = getattr(projects, edit), Barrier(2)
+    add(here, ["cat=lab/pets/cat", "dog=lab/pets/dog"])
+    change, meeting = getattr(toml, edit), Barrier(2)
 
     def slow(text, what):
         # Two who have read the file meet here; one alone goes on after a while.
@@ -102,14 +105,14 @@ def test_edits_at_the_same_time_are_all_kept(modhub, monkeypatch, edit):
             meeting.wait(0.5)
         return change(text, what)
 
-    monkeypatch.setattr(projects, edit, slow)
+    monkeypatch.setattr(f"modhub.api.{edit.partition('_')[0]}.{edit}", slow)
     with ThreadPoolExecutor() as pool:
         if edit == "add_want":
-            tasks = [pool.submit(projects.add_modules, here, [f"{name}=a/b/c"]) for name in ("one", "two")]
+            tasks = [pool.submit(add, here, [f"{name}=a/b/c"]) for name in ("one", "two")]
         else:
-            tasks = [pool.submit(projects.remove_modules, here, [name]) for name in ("cat", "dog")]
+            tasks = [pool.submit(remove, here, [name]) for name in ("cat", "dog")]
         assert [task.exception() for task in tasks] == [None, None]
-    labels = {want.label for want in projects.read_project(here).wants}
+    labels = {want.label for want in read_project(here).wants}
     assert labels == ({"cat", "dog", "one", "two"} if edit == "add_want" else set())
     assert [path.name for path in here.iterdir()] == ["modhub.toml"]
 
@@ -135,11 +138,11 @@ def test_edits_at_the_same_time_are_all_kept(modhub, monkeypatch, edit):
         ),
         (
             [("add", "cat=lab/pets/cow"), ("lock",)],
-            "Error: There is no class 'cow' in lab/pets 1.0.0.\nNearest there: cat, dog.\n",
+            "Error: There is no class 'cow' in lab/pets 1.0.0.\nNearest: cat, dog.\n",
         ),
         (
             [("add", "cat=lab/pets/cat>=7"), ("lock",)],
-            "Error: lab/pets has no release that matches '>=7'.\nIt has 1.0.0.\n",
+            "Error: 'lab/pets' has no release that matches '>=7'.\nReleases: 1.0.0.\n",
         ),
         (
             [("add", "lab/pets/cat==1.0.0"), ("lock",), ("add", "dog"), ("tree",)],

@@ -13,8 +13,7 @@ from modhub.store.model import Add
 from modhub.store.records import RepositoryKey
 from modhub.store.store import Store
 from tests.support.console import Console
-from tests.support.paper import write_paper_artifact
-from tests.support.shelf import digest
+from tests.support.paper import digest, write_paper_artifact
 
 
 @pytest.fixture
@@ -78,7 +77,7 @@ def test_search(shop):
 
 
 @pytest.mark.parametrize("label", ["\x1b[2J\x1b]0;owned\x07cat", "cat\ud800", "\x9b2Jcat"])
-def test_search_says_what_it_passed_over_and_prints_no_sign_of_it(shop, label):
+def test_search_says_what_it_skipped_and_prints_no_sign_of_it(shop, label):
     store = Store(shop.hub)
     key = RepositoryKey.model("evil/x")
     store.repositories.create(key)
@@ -93,7 +92,7 @@ def test_search_says_what_it_passed_over_and_prints_no_sign_of_it(shop, label):
     assert [row["ref"] for row in found.json["modules"]] == ["lab/pets/cat"]
     place = f"'label' in 'modules[0]' in modhub.json of 'evil/x' at {made.id[:12]}"
     assert found.err == (
-        f"Warning: What cannot be read was passed over: 1 repository, the first because: {place} "
+        f"Warning: Skipped 1 repository that cannot be read. The first: {place} "
         f"holds a control character or a lone surrogate: {label!r}.\n"
     )
     assert found.err.isascii()
@@ -157,7 +156,7 @@ def test_info_versions_yank(shop):
     other = shop.good("yank", "lab/pets==1.0.0", "--reason", "all wrong")
     assert other.out == "lab/pets 1.0.0 is yanked: all wrong (previous reason: labels shifted)\n"
     assert "yanked: all wrong" in shop.good("versions", "lab/pets").out
-    warning = "Warning: lab/pets 1.0.0 was taken back: all wrong.\n"
+    warning = "Warning: lab/pets 1.0.0 is yanked: all wrong.\n"
     assert warning in shop.good("pull", "lab/pets/cat==1.0.0").err
     shop.good("init")
     shop.good("add", "lab/pets/cat==1.0.0", "lab/pets/dog==1.0.0")
@@ -330,15 +329,15 @@ GRAMMAR = "A ref is namespace/name[/label][>=1.2,<2 | @revision], or a bare labe
         ),
         (
             ("pull", "lab/pets/cow"),
-            "Error: There is no class 'cow' in 'lab/pets'.\nIt has 2 classes; nearest: cat, dog.\n",
+            "Error: There is no class 'cow' in lab/pets 1.0.0.\nIt has: cat, dog.\n",
         ),
         (
             ("pull", "lab/pets/cat>=3"),
-            "Error: 'lab/pets' has no release that fits '>=3'.\nReleases: 1.0.0.\n",
+            "Error: 'lab/pets' has no release that matches '>=3'.\nReleases: 1.0.0.\n",
         ),
         (
             ("pull", "lab/pets/cat@v3.0.0"),
-            "Error: There is no revision 'v3.0.0' in 'lab/pets'.\nReleases: 1.0.0.\n",
+            "Error: There is no revision 'v3.0.0' in 'lab/pets'.\nIt has: v1.0.0, main.\n",
         ),
         (
             ("pull", "unicorn"),
@@ -355,7 +354,7 @@ GRAMMAR = "A ref is namespace/name[/label][>=1.2,<2 | @revision], or a bare labe
         ),
         (
             ("pull", "cat>=3"),
-            "Error: No provider of 'cat = >=3' will do: lab/pets has no release that matches '>=3'.\n"
+            "Error: No provider of 'cat = >=3' will do: 'lab/pets' has no release that matches '>=3'.\n"
             "Allow other releases, or name a repository.\n",
         ),
         (
@@ -382,7 +381,7 @@ GRAMMAR = "A ref is namespace/name[/label][>=1.2,<2 | @revision], or a bare labe
         ),
         (
             ("yank", "lab/pets==9"),
-            "Error: 'lab/pets' has no release 9.\nReleases: 1.0.0.\n",
+            "Error: 'lab/pets' has no release that matches '==9'.\nReleases: 1.0.0.\n",
         ),
         (
             ("pull", "lab/pets", "zoo/big", "-o", "both"),

@@ -15,9 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from modhub.api.composing import compose_project, parts_of_lock
-from modhub.api.projects import add_modules, create_project, lock_project
-from modhub.api.sharing import push
+from modhub.api.add import add
+from modhub.api.compose import compose_to
+from modhub.api.init import init
+from modhub.api.lock import lock_to
+from modhub.api.locked_modules import parts_of_lock
+from modhub.api.push import push
 from modhub.artifact.modules import ModuleSet
 from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.catalog.catalog import Catalog
@@ -128,8 +131,8 @@ def test_heads_from_two_repositories_are_locked_and_share_a_pass(
     push(head_modules(LOW), "me/low", version="1.0.0", hub=hub)
     push(head_modules(HIGH), "you/high", version="1.0.0", hub=hub)
     refs = [f"{digit}=me/low/{digit}" for digit in LOW] + [f"{digit}=you/high/{digit}" for digit in HIGH]
-    create_project(project)
-    add_modules(project, refs)
+    init(project)
+    add(project, refs)
     fetched: list[str] = []
     download = DirectoryHub.download
 
@@ -140,13 +143,13 @@ def test_heads_from_two_repositories_are_locked_and_share_a_pass(
         download(hub, repository, commit, path, *rest, **more)
 
     monkeypatch.setattr(DirectoryHub, "download", watched)
-    lock = lock_project(project, hub=hub).lock
+    lock = lock_to(project, hub=hub).lock
     assert (len(lock.passes), [str(trunk.repository) for trunk in lock.trunks]) == (1, ["me/low", "you/high"])
     parts_of_lock(lock, Catalog(open_hub(hub)))
     trunk, statistics = f"trunk/{lock.trunks[0].sha256}.safetensors", ".statistics.safetensors"
     assert (fetched.count("trunk/graph.json"), fetched.count(trunk)) == (1, 1)
     assert sum(path.endswith(statistics) for path in fetched) == 2
-    assert compose_project(project, build, locked=True, hub=hub)["passes"] == 1
+    assert compose_to(build, project, locked=True, hub=hub).passes == 1
     pixels, _ = pixels_of(digits(LOW + HIGH, "test"))
     assert torch.equal(ComposedClassifier.load(build)(pixels), compose(both())(pixels))
 

@@ -18,7 +18,7 @@ from modhub.decomposition import DecomposeOptions, Parent, Workbench, decompose,
 from modhub.decomposition.held_out import HeldOut, ParentAnswers
 from modhub.devices import peak_memory, pick_device
 from modhub.errors import DeviceError
-from modhub.nets import Head, Runner, channel_space, import_module
+from modhub.nets import Head, Runner, channel_space, fuse_batch_norm, import_module
 from modhub.pruning import moments as gathering
 from modhub.pruning.moments import StreamingMoments, chunks_of, correlation_numbers
 from modhub.pruning.order import QuickOrder, order_work, pruning_order, slot_costs
@@ -127,8 +127,9 @@ def test_classes_choose_with_the_statistics_that_composers_read(
         assert not any(key.endswith("correlation") for key in draft.tensors)
         stored = ModuleTensors.from_dict(draft.tensors).statistics
         pooled = TrunkTensors.from_dict(done.statistics).correlations
-        read, chosen_by = read_statistics(stored, pooled, parent.trunk.graph, bench.space),
-        bench.statistics(row) for name, moments in read.moments.items():
+        read = read_statistics(stored, pooled, parent.trunk.graph, bench.space)
+        chosen_by = bench.statistics(row)
+        for name, moments in read.moments.items():
             np.testing.assert_array_equal(chosen_by.moments[name].covariance, moments.covariance)
             np.testing.assert_array_equal(chosen_by.moments[name].mean, moments.mean)
             np.testing.assert_array_equal(chosen_by.sensitivity[name], read.sensitivity[name])

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 import modhub
-from modhub.api.frontier import frontier_directory, frontier_page
+from modhub.api.frontier_page import frontier_page
+from modhub.artifact import read_artifact, write_artifact
 from modhub.composition import Budget, compose, parts_of
 from modhub.errors import BudgetError, StorageError
 from modhub.evaluation.frontiers import NOISY_NOTE, Frontier, frontier
@@ -127,15 +128,19 @@ def test_what_cannot_be_met_is_said() -> None:
         frontier(parts, budgets=(0.0001,))
 
 
-def test_page_and_json_appear_together(tmp_path: Path, measured: Frontier) -> None:
-    with frontier_directory(tmp_path / "trade") as write:
-        write(measured)
-    assert json.loads((tmp_path / "trade" / "frontier.json").read_text())["points"][1]["budget"] == 0.5
-    page = (tmp_path / "trade" / "frontier.html").read_text()
+def test_page_and_json_appear_together(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "all", digit_modules())
+    write_artifact(tmp_path / "modules", read_artifact(tmp_path / "all", ["0", "1", "3"]))
+    target = tmp_path / "trade"
+    measured = modhub.frontier_to(
+        target, tmp_path / "modules", budgets=(0.9, 0.5), data=digits("013", "test")
+    )
+    assert json.loads((target / "frontier.json").read_text()) == json.loads(json.dumps(measured.to_dict()))
+    page = (target / "frontier.html").read_text()
     assert page.count("<polyline") == 3, "composed, random channels, restricted logits"
     assert "http" not in page.replace("http://www.w3.org", "")
-    with pytest.raises(StorageError), frontier_directory(tmp_path / "trade"):
-        pytest.fail("found out after the work")
+    with pytest.raises(StorageError):
+        modhub.frontier_to(target, tmp_path / "nothing")
 
 
 def test_noisy_times_are_marked(measured: Frontier) -> None:

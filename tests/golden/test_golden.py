@@ -19,7 +19,7 @@ import yaml
 from safetensors.torch import load_file
 
 import modhub
-from modhub.api.composing import BuildOptions
+from modhub.api.builds import BuildOptions
 from modhub.artifact import read_sets, write_artifact
 from modhub.artifact.modules import ClassModule
 from modhub.data.preprocessing import Preprocess

@@ -15,6 +15,7 @@ import pytest
 from huggingface_hub import close_session, constants
 
 from modhub.catalog.catalog import Catalog
+from modhub.catalog.pull import pull
 from modhub.errors import (
     AccessError,
     BusyError,
@@ -360,7 +361,7 @@ def test_no_word_of_a_hub_leads_out_of_the_cache(tmp_path: Path, where: str, up:
     ]
     with answering(telling(said if where == "commit" else COMMIT, files)) as hub:
         catalog = Catalog(hub, cache)
-        for ask in (lambda: catalog.pull(Ref.parse("lab/net")), lambda: catalog.releases(NET)):
+        for ask in (lambda: pull(catalog, Ref.parse("lab/net")), lambda: catalog.releases(NET)):
             with pytest.raises(IntegrityError) as caught:
                 ask()
             kind = "a sha256" if where == "sha256" else "a git sha1"

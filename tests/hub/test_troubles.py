@@ -15,9 +15,10 @@ import pytest
 from huggingface_hub.utils import get_session
 from packaging.version import Version
 
-from modhub.api.sharing import push as push_and_tell
+from modhub.api.push import push as push_and_tell
 from modhub.catalog.catalog import Catalog
 from modhub.catalog.publish import push, yank
+from modhub.catalog.pull import pull
 from modhub.errors import BusyError, ModhubError, NotFoundError, OfflineError
 from modhub.hub import huggingface
 from modhub.hub.cache import Cache
@@ -153,11 +154,11 @@ def test_what_fails_once_is_asked_for_again(
         catalog = catalog_at(address, tmp_path / "cache")
         done = push(catalog, artifact, NET, Version("1.0.0"))
         assert not done.existed
-        catalog.pull(Ref.parse("lab/net/cat"))
+        pull(catalog, Ref.parse("lab/net/cat"))
         yank(catalog, NET, Version("1.0.0"), "a test")
     store = Store(server.root)
     titles = [made.title for made in store.reader.history(RepositoryKey.model("lab/net"))]
-    assert titles[:2] == ["Take back release 1.0.0", "Release 1.0.0"]
+    assert titles[:2] == ["Yank release 1.0.0", "Release 1.0.0"]
     assert len(titles) == 3
     assert {path.split("/")[-2] for method, path in seen if method == "POST"} == {"repos", "commit", "tag"}
 
@@ -221,13 +222,13 @@ def test_what_is_published_is_told_whatever_the_hub_does_next(
         done = push_and_tell(
             artifact, "lab/net", version="1.0.0", hub=catalog_at(address, tmp_path / "cache")
         )
-    assert (done["modules"], done["existed"]) == (2, False)
+    assert (done.modules, done.existed) == (2, False)
 
 
 def test_a_private_repository_may_be_what_is_missing(server: Server, artifact: Path, tmp_path: Path) -> None:
     """A hub says no more than that; whoever has a token must learn that it could help."""
     push(catalog_at(server.address, tmp_path / "cache"), artifact, NET, Version("1.0.0"), private=True)
     with pytest.raises(NotFoundError, match="or you may not see it") as caught:
-        catalog_at(server.address, tmp_path / "other", "nobody").pull(Ref.parse("lab/net/cat"))
+        pull(catalog_at(server.address, tmp_path / "other", "nobody"), Ref.parse("lab/net/cat"))
     assert server.address in caught.value.message
     assert "HF_TOKEN" in caught.value.hint

@@ -18,13 +18,22 @@ LIBRARY = ROOT / "registry" / "modhub"
 
 # From the ground up: each room imports itself and the rooms before it in this list, none after it.
 # A file belongs to the longest entry that its module name starts with.
-GROUND = ["__version__", "errors", "formatting", "files", "refs", "reporter", "images", "schemas"]
+GROUND = ["__version__", "errors", "results", "formatting", "files", "refs", "reporter", "images", "schemas"]
 GROUND += ["integrity", "devices", "workers"]
-PAPER = ["manifest", "store", "hub", "catalog", "project"]
+PAPER = ["manifest", "catalog.releases", "store", "hub", "catalog", "project"]
 TENSOR = ["nets", "data", "artifact", "parents", "calibration", "pruning", "decomposition", "composition"]
 TENSOR += ["runtimes", "evaluation"]
-ROOMS = [*GROUND, "manifest", "nets", "data", "store", "hub", "parents", "artifact", "calibration", "pruning"]
-ROOMS += ["catalog", "decomposition", "composition", "project", "runtimes", "evaluation"]
+ROOMS = [*GROUND, "manifest", "catalog.releases", "nets", "data", "store", "hub", "parents", "artifact"]
+ROOMS += [
+    "calibration",
+    "pruning",
+    "catalog",
+    "decomposition",
+    "composition",
+    "project",
+    "runtimes",
+    "evaluation",
+]
 ROOMS += ["server.errors", "server.auth", "server.http", "server.protocol", "server.web", "server", "api"]
 ROOMS += ["", "demo", "decompose"]
 

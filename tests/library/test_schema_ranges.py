@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from jsonschema import ValidationError
 
-from modhub.api.composing import BuildOptions
+from modhub.api.builds import BuildOptions
 from modhub.composition import compose, parts_of
 from modhub.composition.build import load_build
 from modhub.errors import ManifestError

@@ -25,7 +25,7 @@ from modhub.project.toml import Constraints, Project
 from modhub.schemas import SCHEMAS, document_schema, schema
 from modhub_cli.main import cli
 from tests.support.pico import pico_network, pico_set
-from tests.support.shelf import Shelf
+from tests.support.releases import ReleaseHub
 
 FILES = {
     "modhub.json": "repository",
@@ -151,11 +151,11 @@ def test_wrong_values_are_refused(
 
 
 @pytest.fixture(scope="module")
-def lock() -> dict[str, Any]:
-    shelf = Shelf()
-    shelf.put("lab/r20", "1.0.0", {"cat": 0.8, "dog": 0.7})
+def lock(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    zoo = ReleaseHub(tmp_path_factory.mktemp("zoo"))
+    zoo.put("lab/r20", "1.0.0", {"cat": 0.8, "dog": 0.7})
     project = Project("pets", Project.of({"dog": "*", "cat": "lab/r20"}).wants, Constraints(("mit",)))
-    found: dict[str, Any] = lock_of(project, resolve(project, shelf), lambda *_: "0" * 40).to_dict()
+    found: dict[str, Any] = lock_of(project, resolve(project, zoo.catalog), lambda *_: "0" * 40).to_dict()
     return found
 
 

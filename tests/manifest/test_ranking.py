@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from modhub.api import sharing
+from modhub.api.info import info
+from modhub.api.search import search
 from modhub.catalog.catalog import Catalog
 from modhub.catalog.publish import push
 from modhub.hub.cache import Cache
@@ -17,7 +18,7 @@ from modhub.project.resolver import resolve
 from modhub.project.toml import Project
 from modhub.refs import RepositoryId, parse_version
 from tests.support.paper import write_paper_artifact
-from tests.support.shelf import Shelf
+from tests.support.releases import ReleaseHub
 
 
 def images(split: str, positives: int, negatives: int = 900) -> Sample:
@@ -63,13 +64,13 @@ def test_the_order() -> None:
     assert len(set(ranks)) == len(ranks)
 
 
-def test_a_bare_label_takes_what_was_measured_on_unseen_images() -> None:
-    shelf = Shelf()
-    shelf.put("a/known-by-heart", "1.0.0", {"cat": 1.0}, sample=images("train", 50))
-    shelf.put("b/few", "1.0.0", {"cat": 0.95}, sample=images("test", 20))
-    shelf.put("c/many", "1.0.0", {"cat": 0.93}, sample=images("test", 1000))
-    shelf.put("d/as-many", "1.0.0", {"cat": 0.93}, sample=images("test", 1000))
-    (module,) = resolve(Project.of(["cat"]), shelf).modules
+def test_a_bare_label_takes_what_was_measured_on_unseen_images(tmp_path: Path) -> None:
+    zoo = ReleaseHub(tmp_path)
+    zoo.put("a/known-by-heart", "1.0.0", {"cat": 1.0}, sample=images("train", 50))
+    zoo.put("b/few", "1.0.0", {"cat": 0.95}, sample=images("test", 20))
+    zoo.put("c/many", "1.0.0", {"cat": 0.93}, sample=images("test", 1000))
+    zoo.put("d/as-many", "1.0.0", {"cat": 0.93}, sample=images("test", 1000))
+    (module,) = resolve(Project.of(["cat"]), zoo.catalog).modules
     assert str(module.repository) == "c/many"
 
 
@@ -82,15 +83,16 @@ def test_search_says_on_what_its_order_rests(tmp_path: Path) -> None:
     ):
         artifact = write_paper_artifact(tmp_path / name, {"cat": recall}, trunk=name, sample=sample)
         push(catalog, artifact, RepositoryId("lab", name), parse_version("1.0.0"))
-    found = sharing.search("cat", hub=catalog)["modules"]
-    assert [hit["repository"] for hit in found] == ["lab/test", "lab/heart", "lab/older"]
-    assert found[0]["sample"] == {"dataset": "cifar10", "split": "test", "positives": 100, "negatives": 900}
-    assert found[0]["at_least"] == pytest.approx(0.684, abs=1e-3)
-    assert found[2]["sample"] is None
+    found = search("cat", hub=catalog).modules
+    assert [hit.repository for hit in found] == ["lab/test", "lab/heart", "lab/older"]
+    assert found[0].sample == images("test", 100)
+    assert found[0].at_least == pytest.approx(0.684, abs=1e-3)
+    assert found[2].sample is None
     # Of a single module its own manifest says it, in older repositories too.
-    assert sharing.info("lab/older", hub=catalog)["modules"][0]["sample"] is None
-    told = sharing.info("lab/older/cat", hub=catalog)["modules"][0]
-    assert (told["sample"]["split"], told["sample"]["positives"]) == ("calibration", 9)
+    assert info("lab/older", hub=catalog).modules[0].sample is None
+    sample = info("lab/older/cat", hub=catalog).modules[0].sample
+    assert sample is not None
+    assert (sample.split, sample.positives) == ("calibration", 9)
 
 
 def test_an_entry_without_a_sample_is_written_as_it_was(tmp_path: Path) -> None:

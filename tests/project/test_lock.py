@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -7,37 +6,41 @@ import pytest
 
 from modhub.errors import ManifestError, SchemaVersionError
 from modhub.files import pretty_json
-from modhub.manifest import FileInfo
 from modhub.project.lock import Lock, lock_of
 from modhub.project.resolver import resolve
 from modhub.project.toml import Constraints, Project
-from modhub.refs import RepositoryId
-from tests.support.shelf import Shelf, commit_id, digest, manifest, trunk_info
+from tests.support.paper import digest
+from tests.support.releases import ReleaseHub, trunk_info, with_statistics
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas/lock.schema.json").read_text())
 
 
 @pytest.fixture
-def shelf():
-    shelf = Shelf()
-    shelf.put("lab/r20", "1.0.0", {"cat": 0.8, "dog": 0.7})
-    shelf.put("lab/r20", "1.1.0", {"cat": 0.8, "dog": 0.7})
-    shelf.put("zoo/big", None, {"mountain lion": 0.6})
-    return shelf
+def zoo(tmp_path):
+    zoo = ReleaseHub(tmp_path)
+    zoo.put("lab/r20", "1.0.0", {"cat": 0.8, "dog": 0.7})
+    zoo.put("lab/r20", "1.1.0", {"cat": 0.8, "dog": 0.7})
+    return zoo
 
 
 @pytest.fixture
-def project():
-    wants = {"dog": "*", "cat": "lab/r20<2", "puma": f"zoo/big/mountain lion@{commit_id('zoo/big None')}"}
+def puma(zoo):
+    """A commit without a release."""
+    return zoo.put("zoo/big", None, {"mountain lion": 0.6}).commit
+
+
+@pytest.fixture
+def project(puma):
+    wants = {"dog": "*", "cat": "lab/r20<2", "puma": f"zoo/big/mountain lion@{puma}"}
     return Project("pets", Project.of(wants).wants, Constraints(("mit",), 0.5, 2))
 
 
 @pytest.fixture
-def lock(shelf, project):
-    return lock_of(project, resolve(project, shelf), lambda repository, revision: "0" * 40)
+def lock(zoo, project):
+    return lock_of(project, resolve(project, zoo.catalog), lambda repository, revision: "0" * 40)
 
 
-def test_says_everything_and_nothing_else(lock, project):
+def test_says_everything_and_nothing_else(lock, project, puma):
     written = json.loads(lock.to_bytes())
     jsonschema.validate(written, SCHEMA)
     assert [
@@ -46,7 +49,7 @@ def test_says_everything_and_nothing_else(lock, project):
     ] == [
         ("dog", "*", "lab/r20", "1.1.0", "dog"),
         ("cat", "lab/r20/cat<2", "lab/r20", "1.1.0", "cat"),
-        ("puma", f"zoo/big/mountain lion@{commit_id('zoo/big None')}", "zoo/big", None, "mountain lion"),
+        ("puma", f"zoo/big/mountain lion@{puma}", "zoo/big", None, "mountain lion"),
     ]
     assert written["modules"][0]["files"] == [
         {"path": "modules/dog/module.json", "sha256": digest("json dog"), "size": 10},
@@ -71,21 +74,17 @@ def test_fulfils_only_its_own_project(lock, project):
     assert lock.fulfils(Project("another name", project.wants, project.constraints))
 
 
-def test_preferences_keep_what_was_chosen(lock, project, shelf):
-    shelf.put("lab/r20", "1.2.0", {"cat": 0.9, "dog": 0.9})
-    kept = resolve(project, shelf, prefer=lock.preferences)
-    fresh = resolve(project, shelf)
-    assert {str(r) for r in kept.releases.values()} == {"1.1.0", commit_id("zoo/big None")[:12]}
-    assert {str(r) for r in fresh.releases.values()} == {"1.2.0", commit_id("zoo/big None")[:12]}
+def test_preferences_keep_what_was_chosen(lock, project, zoo, puma):
+    zoo.put("lab/r20", "1.2.0", {"cat": 0.9, "dog": 0.9})
+    kept = resolve(project, zoo.catalog, prefer=lock.preferences)
+    fresh = resolve(project, zoo.catalog)
+    assert {str(r) for r in kept.releases.values()} == {"1.1.0", puma[:12]}
+    assert {str(r) for r in fresh.releases.values()} == {"1.2.0", puma[:12]}
 
 
-def test_trunk_in_another_repository(shelf):
+def test_trunk_in_another_repository(zoo):
     there = trunk_info("lab/r20", repository="lab/base", revision="v1.0.0")
-    shelf.put("lab/heads", "1.0.0", {"newt": 0.9})
-    shelf.stored[RepositoryId("lab", "heads")][0] = (
-        shelf.stored[RepositoryId("lab", "heads")][0][0],
-        manifest(there, {"newt": 0.9}),
-    )
+    zoo.put("lab/heads", "1.0.0", {"newt": 0.9}, trunk=there)
     project = Project.of(["lab/heads/newt", "lab/r20/cat"])
     asked = []
 
@@ -93,27 +92,24 @@ def test_trunk_in_another_repository(shelf):
         asked.append((str(repository), revision))
         return "f" * 40
 
-    lock = lock_of(project, resolve(project, shelf), commit_of)
+    lock = lock_of(project, resolve(project, zoo.catalog), commit_of)
     assert asked == [("lab/base", "v1.0.0")]
     # one trunk for both, from the repository that comes first by name
     assert [(str(trunk.repository), trunk.commit) for trunk in lock.trunks] == [("lab/base", "f" * 40)]
 
 
-def heads_on_one_trunk(statistics):
+def heads_on_one_trunk(root, statistics):
     """A repository for each name, all on one trunk whose statistics are of the parent given."""
-    shelf, trunk = Shelf(), trunk_info("base")
+    zoo, trunk = ReleaseHub(root), trunk_info("base")
     for repository, parent in statistics.items():
         label = repository.rpartition("/")[2]
-        release = shelf.put(repository, "1.0.0", {label: 0.9})
-        held = FileInfo(path="trunk/s.safetensors", sha256=digest(f"statistics {parent}"), size=10)
-        there = manifest(replace(trunk, statistics=held), {label: 0.9})
-        shelf.stored[RepositoryId.parse(repository)] = [(release, there)]
+        zoo.put(repository, "1.0.0", {label: 0.9}, trunk=with_statistics(trunk, parent))
     project = Project.of([f"{name}/{name.rpartition('/')[2]}" for name in statistics])
-    return lock_of(project, resolve(project, shelf), lambda repository, revision: "0" * 40)
+    return lock_of(project, resolve(project, zoo.catalog), lambda repository, revision: "0" * 40)
 
 
-def test_heads_on_one_trunk_lock_the_statistics_of_each():
-    lock = heads_on_one_trunk({"me/dog": "d", "us/cat": "c", "lab/newt": "d"})
+def test_heads_on_one_trunk_lock_the_statistics_of_each(tmp_path):
+    lock = heads_on_one_trunk(tmp_path / "one", {"me/dog": "d", "us/cat": "c", "lab/newt": "d"})
     jsonschema.validate(json.loads(lock.to_bytes()), SCHEMA)
     assert Lock.from_bytes(lock.to_bytes()) == lock
     # the dog's and the newt's files are the same: the repository that comes first by name has them
@@ -122,8 +118,8 @@ def test_heads_on_one_trunk_lock_the_statistics_of_each():
         ("us/cat", [digest("statistics c")]),
     ]
     assert lock.passes == {digest("trunk base"): lock.trunks}
-    again = heads_on_one_trunk({"lab/newt": "d", "us/cat": "c", "me/dog": "d"})
-    assert again.trunks == lock.trunks
+    again = heads_on_one_trunk(tmp_path / "other", {"lab/newt": "d", "us/cat": "c", "me/dog": "d"})
+    assert [trunk.files for trunk in again.trunks] == [trunk.files for trunk in lock.trunks]
 
 
 def changed(lock, change):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from modhub.api.predicting import predict
+from modhub.api.predict import predict
 from modhub.composition import compose, parts_of
 from modhub.runtimes.export import export_classifier
 from tests.support.chromium import chromium

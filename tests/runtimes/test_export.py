@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modhub.api.using import export
+from modhub.api.export import export
 from modhub.composition import compose, parts_of
 from modhub.data.preprocessing import Preprocess
 from modhub.errors import ExportError
@@ -101,7 +101,7 @@ def test_a_classifier_that_may_refuse_is_exported_with_what_it_goes_by(form: str
 def test_a_classifier_in_memory_is_exported_as_its_build_is(tmp_path: Path) -> None:
     classifier = compose(parts_of(digit_modules(), ["3", "5"])).train()
     report = export(classifier, tmp_path / "digits.pt2", format="pt2")
-    assert report["path"] == str(tmp_path / "digits.pt2")
+    assert report.path == tmp_path / "digits.pt2"
     assert classifier.training, "what was given is left as it is"
     export(classifier.save(tmp_path / "build"), format="pt2")
     pixels = pixels_of(digits("35", "test"))[0].expand(-1, 3, -1, -1)

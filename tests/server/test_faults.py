@@ -113,7 +113,7 @@ CARD = "/lab/net/resolve/main/README.md"
 READS = """
 import sys
 from pathlib import Path
-from modhub.api.keeping import check
+from modhub.api.fsck import fsck
 from modhub.errors import StorageError
 from modhub.store.model import Add
 from modhub.hub.directory import DirectoryHub
@@ -127,7 +127,7 @@ try:
     DirectoryHub(root).commit(net, [Add("a", b"1")], "no")
 except StorageError as error:
     print(error.message)
-print(first_token(root, read_only=True), check(root)["findings"])
+print(first_token(root, read_only=True), fsck(root).findings)
 hub = DirectoryHub(root)
 print([str(one.id) for one in hub.find(["class:cat"])])
 with serving(root, Options(read_only=True), accounts=False) as server:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from modhub.files import pretty_json
+from modhub.files import pretty_json, sha256_of_bytes
 from modhub.manifest import (
     Calibration,
     FileInfo,
@@ -22,7 +22,10 @@ from modhub.manifest import (
     TrunkInfo,
 )
 from modhub.refs import slug_of
-from tests.support.shelf import digest
+
+
+def digest(text: str) -> str:
+    return sha256_of_bytes(text.encode())
 
 
 def put(directory: Path, path: str, content: bytes) -> FileInfo:

@@ -26,9 +26,9 @@ def command(items: tuple[str, ...], hub: str | None, offline: bool, out: Out) ->
 
     Example: modhub add cat=vision-lab/resnet20-cifar10/cat dog
     """
-    from modhub.api.projects import add_modules
+    from modhub.api.add import add
 
-    added = add_modules(Path(), items, hub=hub, offline=offline)
+    added = add(Path(), items, hub=hub, offline=offline)
 
     def human() -> None:
         for want in added:

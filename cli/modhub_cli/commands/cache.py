@@ -23,17 +23,16 @@ def command(prune: int | None, dry_run: bool, out: Out) -> None:
 
     Example: modhub cache --prune 30
     """
-    from modhub.api.keeping import look_at_cache
+    from modhub.api.cache import cache
 
     if dry_run and prune is None:
         raise click.UsageError("--dry-run requires --prune DAYS.")
-    report = look_at_cache(prune_days=prune, dry_run=dry_run)
+    report = cache(prune_days=prune, dry_run=dry_run)
 
     def human() -> None:
-        if report["removed"] is not None:
+        if report.removed is not None:
             verb = "would be removed" if dry_run else "removed"
-            gone = report["removed"]
-            out.line(f"{many(gone['files'], 'file', 'files')} ({size(gone['bytes'])}) {verb}")
-        out.line(f"{many(report['files'], 'file', 'files')}, {size(report['bytes'])}: {report['path']}")
+            out.line(f"{many(report.removed.files, 'file', 'files')} ({size(report.removed.bytes)}) {verb}")
+        out.line(f"{many(report.files, 'file', 'files')}, {size(report.bytes)}: {report.path}")
 
-    out.emit(report, human=human, quiet=[str(report["bytes"])])
+    out.emit(report.to_dict(), human=human, quiet=[str(report.bytes)])

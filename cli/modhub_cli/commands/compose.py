@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,6 +23,9 @@ from modhub_cli.options import (
     tune_option,
 )
 from modhub_cli.output import Out, many
+
+if TYPE_CHECKING:
+    from modhub.api.builds import BuildReport
 
 __all__ = ["budget", "command", "loss", "show_build"]
 
@@ -108,15 +111,14 @@ def command(
 
     Example: modhub compose -o build --budget flops=0.5
     """
-    from modhub.api.composing import compose_project
+    from modhub.api.compose import compose_to
+    from modhub.composition import Budget
 
-    report = compose_project(
-        project or Path(),
+    report = compose_to(
         target,
+        project or Path(),
         locked=locked,
-        budgets=dict(budgets),
-        max_loss=max_loss,
-        multiple=multiple,
+        budget=Budget(**dict(budgets), max_loss=max_loss, multiple=multiple),
         tune=tune,
         calibrate=calibrate,
         reject=reject,
@@ -127,23 +129,23 @@ def command(
         offline=offline,
         reporter=out.reporter(),
     )
-    out.emit(report, human=lambda: show_build(out, report, target), quiet=[str(target)])
+    out.emit(report.to_dict(), human=lambda: show_build(out, report), quiet=[str(target)])
     out.next(f"modhub predict {shlex.quote(str(target))} IMAGE")
 
 
-def show_build(out: Out, report: dict[str, Any], target: Path) -> None:
+def show_build(out: Out, report: BuildReport) -> None:
     """Print the summary of a build."""
     rows = [
         [
-            trunk["parent"],
-            f"{count(trunk['flops'])} of {count(trunk['parent_flops'])}",
-            percent(trunk["kept_channels_fraction"]),
-            percent(trunk["kept_params_fraction"]),
+            trunk.parent,
+            f"{count(trunk.flops)} of {count(trunk.parent_flops)}",
+            percent(trunk.kept_channels_fraction),
+            percent(trunk.kept_params_fraction),
         ]
-        for trunk in report["trunks"]
+        for trunk in report.trunks
     ]
     out.table(["parent", "multiply-adds", "channels kept", "parameters kept"], rows, right=(1, 2, 3))
     out.line(
-        f"{many(len(report['labels']), 'class', 'classes')}, {many(report['passes'], 'pass', 'passes')} "
-        f"per image, {size(report['bytes'])}: {target}"
+        f"{many(len(report.labels), 'class', 'classes')}, {many(report.passes, 'pass', 'passes')} "
+        f"per image, {size(report.bytes)}: {report.path}"
     )

@@ -189,7 +189,7 @@ def command(
 
     Example: modhub decompose modhub:resnet20 --weights r20.safetensors --data cifar10:data -o out/r20
     """
-    from modhub.api.making import decompose_to
+    from modhub.api.decompose import decompose_to
     from modhub.decomposition import DecomposeOptions
 
     settings = DecomposeOptions(
@@ -221,25 +221,25 @@ def command(
     def human() -> None:
         rows = [
             [
-                module["label"],
-                percent(module["kept_channels_fraction"]),
-                percent(module["recall"]),
-                percent(module["precision"]),
-                shown_to(module["sample"]),
-                size(module["bytes"]),
+                module.label,
+                percent(module.kept_channels_fraction),
+                percent(module.recall),
+                percent(module.precision),
+                shown_to(module.sample),
+                size(module.bytes),
             ]
-            for module in made["modules"]
+            for module in made.modules
         ]
         columns = ["module", "channels kept", "recall", "precision", "measured on", "size"]
         out.table(columns, rows, right=(1, 2, 3, 5))
-        memory = f", peak memory {size(made['peak_bytes'])}" if made["peak_bytes"] else ""
+        memory = f", peak memory {size(made.peak_bytes)}" if made.peak_bytes else ""
         out.line(
-            f"{many(len(rows), 'module', 'modules')} of {made['parent']} from {made['images']:,} images "
-            f"in {made['elapsed_seconds']:.1f} s{memory}: {target}"
+            f"{many(len(rows), 'module', 'modules')} of {made.parent} from {made.images:,} images "
+            f"in {made.elapsed_seconds:.1f} s{memory}: {target}"
         )
 
-    out.emit(made, human=human, quiet=[str(target)])
-    if measure is None and any(module["sample"] for module in made["modules"]):
+    out.emit(made.to_dict(), human=human, quiet=[str(target)])
+    if measure is None and any(module.sample for module in made.modules):
         out.note(
             "These metrics were measured on held-out images of DATA, which the parent may have been trained "
             "on. Use --measure DATA to measure on other images; search ranks modules measured so first."

@@ -26,25 +26,25 @@ def command(first: str, second: str, hub: str | None, offline: bool, out: Out) -
 
     Example: modhub diff vision-lab/resnet20-cifar10==1.0.0 vision-lab/resnet20-cifar10==1.1.0
     """
-    from modhub.api.comparing import diff
+    from modhub.api.diff import diff
 
     report = diff(first, second, hub=hub, offline=offline)
 
     def human() -> None:
-        for label in report["removed"]:
+        for label in report.removed:
             out.line(f"- {label}")
-        for label in report["added"]:
+        for label in report.added:
             out.line(f"+ {label}")
-        for label, facts in report["changed"].items():
+        for label, facts in report.changed.items():
             changes = "; ".join(
                 f"{_NAMES.get(name, name)}: {_shown(old)} → {_shown(new)}"
                 for name, (old, new) in facts.items()
             )
             out.line(f"~ {label}: {changes}")
-        if not (report["removed"] or report["added"] or report["changed"]):
+        if not (report.removed or report.added or report.changed):
             out.line("No differences.")
 
-    out.emit(report, human=human, quiet=[*report["removed"], *report["added"], *report["changed"]])
+    out.emit(report.to_dict(), human=human, quiet=[*report.removed, *report.added, *report.changed])
 
 
 _NAMES = {"kept_channels_fraction": "channels kept"}
@@ -57,6 +57,6 @@ def _shown(fact: Any) -> str:
         return "–"
     if isinstance(fact, int | float):
         return f"{100 * fact:.2f} %"
-    if isinstance(fact, list):
+    if isinstance(fact, list | tuple):
         return " ".join(map(_shown, fact))
     return fact[:12] if _DIGEST.fullmatch(fact) else str(fact)

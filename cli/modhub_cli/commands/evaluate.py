@@ -43,64 +43,62 @@ def command(build: Path, data: str, split: str, before: Path | None, device: str
 
     Example: modhub evaluate build --data cifar10:data
     """
-    from modhub.api.using import evaluate_build
+    from modhub.api.evaluate import evaluate_against
 
-    report = evaluate_build(build, data, split=split, before=before, device=device, reporter=out.reporter())
+    report = evaluate_against(before, build, data, split=split, device=device, reporter=out.reporter())
+    evaluation, change = report.evaluation, report.change
 
     def human() -> None:
-        change = report.get("change")
-
         def metric(name: str, label: str, value: float | None) -> str:
             """The value, with the change beside it where builds are compared."""
-            if change is None or label not in change[name]:
-                return percent(value)
-            return f"{percent(value)} ({_points(change[name][label])})"
+            changes = getattr(change, name, {})
+            return f"{percent(value)} ({_points(changes[label])})" if label in changes else percent(value)
 
         columns = ["class", "F1", *(["noise"] if change else []), "recall", "precision", "images"]
         rows = [
             [
                 label,
-                metric("f1", label, score["f1"]),
-                *([_points(change["noise"].get(label, 0.0), "± ")] if change else []),
-                metric("recall", label, score["recall"]),
-                metric("precision", label, score["precision"]),
-                f"{score['count']:,}",
+                metric("f1", label, score.f1),
+                *([_points(change.noise.get(label, 0.0), "± ")] if change else []),
+                metric("recall", label, score.recall),
+                metric("precision", label, score.precision),
+                f"{score.count:,}",
             ]
-            for label, score in report["per_class"].items()
+            for label, score in evaluation.per_class.items()
         ]
         out.table(columns, rows, right=range(1, len(columns)))
-        calibration = f"calibration error {percent(report['ece'])}"
-        if (yes_no := report["yes_no"]) is not None:
+        calibration = f"calibration error {percent(evaluation.ece)}"
+        if (yes_no := evaluation.yes_no) is not None:
             false_positives = (
                 ""
-                if yes_no["false_yes"] is None
-                else f", false positives {percent(yes_no['false_yes'])} of {yes_no['others']:,} images"
+                if yes_no.false_yes is None
+                else f", false positives {percent(yes_no.false_yes)} of {yes_no.others:,} images"
             )
             out.line(
-                f"balanced accuracy {percent(report['top1'])}, recall {percent(yes_no['recall'])}"
+                f"balanced accuracy {percent(evaluation.top1)}, recall {percent(yes_no.recall)}"
                 f"{false_positives}, {calibration}"
             )
         else:
-            top5 = "" if report["top5"] is None else f", top-5 {percent(report['top5'])}"
+            top5 = "" if evaluation.top5 is None else f", top-5 {percent(evaluation.top5)}"
             out.line(
-                f"top-1 {percent(report['top1'])}{top5}, {calibration} "
-                f"on {report['count']:,} images ({report['left_out']:,} of other classes skipped)"
+                f"top-1 {percent(evaluation.top1)}{top5}, {calibration} "
+                f"on {evaluation.count:,} images ({evaluation.left_out:,} of other classes skipped)"
             )
-        if (rejection := report["rejection"]) is not None:
+        if (rejection := evaluation.rejection) is not None:
             others = (
                 ""
-                if rejection["false_accept"] is None
-                else f", {percent(rejection['false_accept'])} of {rejection['strangers']:,} images of other "
-                "classes"
+                if rejection.false_accept is None
+                else f", {percent(rejection.false_accept)} of {rejection.strangers:,} images of other classes"
             )
-            out.line(f"accepted: {percent(rejection['accepted'])} of the images of its classes{others}")
+            out.line(f"accepted: {percent(rejection.accepted)} of the images of its classes{others}")
         if change is not None:
             metric_name = "top-1" if yes_no is None else "balanced accuracy"
-            noise = 100 * change["top1_noise"]
-            verdicts = [f"{word}: {', '.join(change[word])}" for word in ("better", "worse") if change[word]]
+            noise = 100 * change.top1_noise
+            changed = {"better": change.better, "worse": change.worse}
+            verdicts = [f"{word}: {', '.join(labels)}" for word, labels in changed.items() if labels]
             out.line(
-                f"{metric_name} {100 * change['top1']:+.2f} pp (noise ± {noise:.2f}) compared with {before}; "
+                f"{metric_name} {100 * change.top1:+.2f} pp (noise ± {noise:.2f}) compared with {before}; "
                 + ("; ".join(verdicts) or "no class better or worse")
             )
 
-    out.emit(report, human=human, quiet=[f"{report['top1']:.4f}"])
+    out.emit(report.to_dict(), human=human, quiet=[f"{evaluation.top1:.4f}"])

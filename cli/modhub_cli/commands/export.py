@@ -43,14 +43,14 @@ def command(
 
     Example: modhub export build --format onnx && modhub predict build.onnx photo.jpg
     """
-    from modhub.api.using import export
+    from modhub.api.export import export
 
     report = export(build, target, format=kind, data=data, image_size=image_size, reporter=out.reporter())
     out.emit(
-        report,
+        report.to_dict(),
         human=lambda: out.line(
-            f"{report['path']}: {size(report['bytes'])}, outputs differ from PyTorch's by at "
-            f"most {report['largest_difference']:.1e} on {report['images']} images"
+            f"{report.path}: {size(report.bytes)}, outputs differ from PyTorch's by at "
+            f"most {report.largest_difference:.1e} on {report.images} images"
         ),
-        quiet=[report["path"]],
+        quiet=[str(report.path)],
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -96,26 +98,27 @@ def command(
 
     Example: modhub frontier --data cifar10:data --budgets 0.8,0.6,0.4 -o trade
     """
-    from modhub.api.frontier import frontier, frontier_directory
-    from modhub.evaluation.frontiers import BUDGETS, NOISY_NOTE
+    from modhub.api.frontier import frontier, frontier_to
+    from modhub.evaluation.frontiers import BUDGETS, NOISY_NOTE, Frontier
 
-    with frontier_directory(target, force=force) as write:
-        result = frontier(
-            project or Path(),
-            data=data,
-            split=split,
-            budgets=budgets or BUDGETS,
-            kind=kind,
-            tune=tune,
-            control=not no_random,
-            multiple=multiple,
-            seed=seed,
-            device=device,
-            hub=hub,
-            offline=offline,
-            reporter=out.reporter(),
-        )
-        write(result)
+    measure: Callable[..., Frontier] = frontier
+    if target is not None:
+        measure = partial(frontier_to, target, force=force)
+    result = measure(
+        project or Path(),
+        data=data,
+        split=split,
+        budgets=budgets or BUDGETS,
+        kind=kind,
+        tune=tune,
+        control=not no_random,
+        multiple=multiple,
+        seed=seed,
+        device=device,
+        hub=hub,
+        offline=offline,
+        reporter=out.reporter(),
+    )
 
     def human() -> None:
         batches = list(result.points[0].latency)

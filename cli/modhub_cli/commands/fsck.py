@@ -27,22 +27,22 @@ def command(root: Path | None, quick: bool, repair: bool, out: Out) -> None:
 
     Example: modhub fsck --repair
     """
-    from modhub.api.keeping import check
+    from modhub.api.fsck import fsck
 
-    report = check(root, deep=not quick, repair=repair, reporter=out.reporter())
+    report = fsck(root, deep=not quick, repair=repair, reporter=out.reporter())
 
     def human() -> None:
-        for finding in report["findings"]:
-            repaired = f" ({finding['repaired']})" if finding["repaired"] else ""
-            out.line(f"{finding['place']}: {finding['problem']}{repaired}")
+        for finding in report.findings:
+            repaired = f" ({finding.repaired})" if finding.repaired else ""
+            out.line(f"{finding.place}: {finding.problem}{repaired}")
         out.line(
-            f"{many(report['repositories'], 'repository', 'repositories')}, "
-            f"{many(report['commits'], 'commit', 'commits')} and {many(report['blobs'], 'blob', 'blobs')} "
-            f"({size(report['bytes'])}): {'clean' if report['clean'] else 'damaged'}"
+            f"{many(report.repositories, 'repository', 'repositories')}, "
+            f"{many(report.commits, 'commit', 'commits')} and {many(report.blobs, 'blob', 'blobs')} "
+            f"({size(report.bytes)}): {'clean' if report.clean else 'damaged'}"
         )
 
-    out.emit(report, human=human, quiet=[finding["place"] for finding in report["findings"]])
-    if not report["clean"]:
+    out.emit(report.to_dict(), human=human, quiet=[finding.place for finding in report.findings])
+    if not report.clean:
         if not repair:
             out.note("Run with --repair to repair what can be repaired.")
         out.note("Restore lost contents from a backup, or push the same files again.")

@@ -32,15 +32,15 @@ def command(root: Path | None, grace: float, dry_run: bool, out: Out) -> None:
 
     Example: modhub gc --dry-run
     """
-    from modhub.api.keeping import collect
+    from modhub.api.gc import gc
 
-    report = collect(root, grace_hours=grace, dry_run=dry_run, reporter=out.reporter())
+    report = gc(root, grace_hours=grace, dry_run=dry_run, reporter=out.reporter())
     verb = "would be removed" if dry_run else "removed"
     out.emit(
-        report,
+        report.to_dict(),
         human=lambda: out.line(
-            f"{many(report['blobs'], 'blob', 'blobs')} ({size(report['bytes'])}), "
-            f"{many(report['commits'], 'commit', 'commits')} and "
-            f"{many(report['uploads'], 'upload', 'uploads')} {verb}"
+            f"{many(report.blobs, 'blob', 'blobs')} ({size(report.bytes)}), "
+            f"{many(report.commits, 'commit', 'commits')} and "
+            f"{many(report.uploads, 'upload', 'uploads')} {verb}"
         ),
     )

@@ -23,43 +23,43 @@ def command(ref: str, hub: str | None, offline: bool, out: Out) -> None:
 
     Example: modhub info vision-lab/resnet20-cifar10/cat
     """
-    from modhub.api.sharing import info
+    from modhub.api.info import info
 
-    told = info(ref, hub=hub, offline=offline)
+    release = info(ref, hub=hub, offline=offline)
 
     def human() -> None:
         out.facts(
             {
-                "repository": told["repository"],
-                "release": f"{told['version'] or 'unreleased'} ({told['commit'][:12]})",
-                "yanked": "" if told["yanked"] is None else told["yanked"] or "no reason given",
-                "parent": f"{told['parent']['name']} ({told['parent']['architecture']})",
-                "data set": told["parent"]["dataset"] or "",
-                "licence": told["license"] or "not stated",
-                "method": told["method"]["name"],
-                "input": "{channels} × {height} × {width}".format(**told["input"]),
+                "repository": release.repository,
+                "release": f"{release.version or 'unreleased'} ({release.commit[:12]})",
+                "yanked": "" if release.yanked is None else release.yanked or "no reason given",
+                "parent": f"{release.parent.name} ({release.parent.architecture})",
+                "data set": release.parent.dataset or "",
+                "licence": release.license or "not stated",
+                "method": release.method.name,
+                "input": f"{release.input.channels} × {release.input.height} × {release.input.width}",
             }
         )
         rows = [
             [
-                module["label"],
-                percent(module["kept_channels_fraction"]),
-                percent(module["metrics"].get("recall")),
-                percent(module["metrics"].get("precision")),
-                percent(module["metrics"].get("balanced_accuracy")),
-                percent(module["metrics"].get("parent_balanced_accuracy")),
-                shown_to(module["sample"]),
-                size(module["bytes"]),
+                module.label,
+                percent(module.kept_channels_fraction),
+                percent(module.metrics.get("recall")),
+                percent(module.metrics.get("precision")),
+                percent(module.metrics.get("balanced_accuracy")),
+                percent(module.metrics.get("parent_balanced_accuracy")),
+                shown_to(module.sample),
+                size(module.bytes),
             ]
-            for module in told["modules"]
+            for module in release.modules
         ]
         columns = ["module", "channels kept", "recall", "precision", "balanced", "parent's", "measured on"]
         out.table([*columns, "size"], rows, right=(1, 2, 3, 4, 5, 7))
-        trunk = told["trunk"]
+        trunk = release.trunk
         if trunk is not None:
             out.line(
-                f"trunk {trunk['sha256'][:12]}: {count(trunk['parameters'])} parameters, "
-                f"{count(trunk['flops'])} multiply-adds per image, {size(trunk['bytes'])}"
+                f"trunk {trunk.sha256[:12]}: {count(trunk.parameters)} parameters, "
+                f"{count(trunk.flops)} multiply-adds per image, {size(trunk.bytes)}"
             )
 
-    out.emit(told, human=human, quiet=[module["label"] for module in told["modules"]])
+    out.emit(release.to_dict(), human=human, quiet=[module.label for module in release.modules])

@@ -22,9 +22,9 @@ def command(directory: Path | None, name: str | None, out: Out) -> None:
 
     Example: modhub init pets && cd pets
     """
-    from modhub.api.projects import create_project
+    from modhub.api.init import init
 
-    path = create_project(directory or Path(), name)
+    path = init(directory or Path(), name)
     out.emit({"path": str(path)}, human=lambda: out.line(str(path)), quiet=[str(path)])
     change = f"cd {shlex.quote(str(directory))} && " if directory else ""
     out.next(f"{change}modhub add LABEL=REF")

@@ -27,13 +27,13 @@ def command(upgrade: bool, hub: str | None, offline: bool, out: Out) -> None:
 
     Example: modhub lock --upgrade
     """
-    from modhub.api.projects import lock_project
+    from modhub.api.lock import lock_to
 
-    report = lock_project(Path(), hub=hub, offline=offline, upgrade=upgrade, reporter=out.reporter())
+    report = lock_to(Path(), hub=hub, offline=offline, upgrade=upgrade, reporter=out.reporter())
 
     def human() -> None:
-        for label, before, after in report.changes:
-            out.line(f"{label}: {before or 'new'} → {after or 'removed'}")
+        for change in report.changes:
+            out.line(f"{change.label}: {change.before or 'new'} → {change.after or 'removed'}")
         out.note(
             f"{report.path}: {many(len(report.lock.modules), 'module', 'modules')} on "
             f"{many(len(report.lock.passes), 'trunk', 'trunks')}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -18,7 +19,7 @@ __all__ = ["command"]
 _SHOWN = 5
 
 
-def _false_acceptance(rates: dict[str, float]) -> str:
+def _false_acceptance(rates: Mapping[str, float]) -> str:
     """The share of images of other classes that are accepted, the highest first."""
     highest = sorted(rates.items(), key=lambda pair: -pair[1])[:_SHOWN]
     shares = ", ".join(f"{label} {percent(rate)}" for label, rate in highest)
@@ -42,24 +43,22 @@ def command(build: Path, images: tuple[Path, ...], top: int, device: str, out: O
 
     Example: modhub predict build photo.jpg holiday/
     """
-    from modhub.api.predicting import predict
+    from modhub.api.predict import predict
 
-    report = predict(build, images, top=top, device=device, reporter=out.reporter())
-    answers = [entry for entry in report["images"] if "error" not in entry]
+    report = predict(build, images, top=top, device=device, skip_unreadable=True, reporter=out.reporter())
+    answers = [image for image in report.images if image.error is None]
 
     def human() -> None:
-        for entry in answers:
-            ranked = ", ".join(
-                f"{name} {100 * value:.1f} %" for name, value in entry["probabilities"].items()
-            )
-            none = "none of these " if entry["label"] is None else ""
-            out.line(f"{printable(entry['path'])}: {none}{ranked}")
-        if rates := report.get("false_accept"):
-            out.line(_false_acceptance(rates))
+        for image in answers:
+            ranked = ", ".join(f"{name} {100 * value:.1f} %" for name, value in image.probabilities.items())
+            none = "none of these " if image.label is None else ""
+            out.line(f"{printable(str(image.path))}: {none}{ranked}")
+        if report.false_accept:
+            out.line(_false_acceptance(report.false_accept))
 
-    quiet = [f"{entry['path']}\t{entry['label'] or ''}" for entry in answers]
-    out.emit(report, human=human, quiet=quiet)
-    bad = [entry["error"] for entry in report["images"] if "error" in entry]
+    quiet = [f"{image.path}\t{image.label or ''}" for image in answers]
+    out.emit(report.to_dict(), human=human, quiet=quiet)
+    bad = [image.error for image in report.images if image.error is not None]
     if out.mode != "json":
         for error in bad:
             click.echo(f"Warning: {printable(error)}", err=True)

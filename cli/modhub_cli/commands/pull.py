@@ -35,16 +35,16 @@ def command(
 
     Example: modhub pull "vision-lab/resnet20-cifar10/cat>=1,<2"
     """
-    from modhub.api.sharing import pull
+    from modhub.api.pull import pull
 
     pulled = pull(refs, out=target, force=force, hub=hub, offline=offline, reporter=out.reporter())
 
     def human() -> None:
-        for module in pulled["modules"]:
+        for module in pulled.modules:
             out.line(
-                f"{module['repository']}/{module['label']} {module['version'] or module['commit'][:12]}: "
-                f"{size(module['bytes'])}"
+                f"{module.repository}/{module.label} {module.version or module.commit[:12]}: "
+                f"{size(module.bytes)}"
             )
-        out.note(f"{size(pulled['downloaded_bytes'])} downloaded, {size(pulled['cached_bytes'])} cached")
+        out.note(f"{size(pulled.downloaded_bytes)} downloaded, {size(pulled.cached_bytes)} cached")
 
-    out.emit(pulled, human=human, quiet=[module["path"] for module in pulled["modules"]])
+    out.emit(pulled.to_dict(), human=human, quiet=[str(module.path) for module in pulled.modules])

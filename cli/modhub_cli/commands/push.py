@@ -27,10 +27,22 @@ __all__ = ["command"]
     show_default=True,
     help="standalone: publish each module with a separate copy of its channels, without the trunk.",
 )
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Publish modules that have no class in common with the release before.",
+)
 @hub_option
 @reporting
 def command(
-    directory: Path, repository: str, version: str, private: bool, form: str, hub: str | None, out: Out
+    directory: Path,
+    repository: str,
+    version: str,
+    private: bool,
+    form: str,
+    force: bool,
+    hub: str | None,
+    out: Out,
 ) -> None:
     """Publish the modules in DIRECTORY, written by `modhub decompose`, as a release of REPOSITORY.
 
@@ -38,11 +50,11 @@ def command(
 
     Example: modhub push out/r20 vision-lab/resnet20-cifar10 --version 1.0.0
     """
-    from modhub.api.sharing import push
+    from modhub.api.push import push
 
     with ExitStack() as stack:
         if form == "standalone":
-            from modhub.api.making import write_standalone
+            from modhub.api.decompose import write_standalone
 
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="modhub-"))
             source, directory = directory, Path(scratch) / "standalone"
@@ -52,21 +64,20 @@ def command(
             repository,
             version=version,
             private=private,
+            force=force,
             hub=hub,
             reporter=out.reporter(),
         )
 
     def human() -> None:
-        if report["existed"]:
-            restored = f"; {size(report['bytes'])} of lost contents restored" if report["bytes"] else ""
-            out.line(
-                f"{report['repository']} {report['version']} already exists with the same files{restored}"
-            )
+        if report.existed:
+            restored = f"; {size(report.bytes)} of lost contents restored" if report.bytes else ""
+            out.line(f"{report.repository} {report.version} already exists with the same files{restored}")
             return
         out.line(
-            f"{report['repository']} {report['version']}: {many(report['modules'], 'module', 'modules')}, "
-            f"{size(report['bytes'])}, commit {report['commit'][:12]} on {report['hub']}"
+            f"{report.repository} {report.version}: {many(report.modules, 'module', 'modules')}, "
+            f"{size(report.bytes)}, commit {report.commit[:12]} on {report.hub}"
         )
 
-    out.emit(report, human=human, quiet=[report["commit"]])
-    out.next(f"modhub info {report['repository']}", asks_hub=True)
+    out.emit(report.to_dict(), human=human, quiet=[report.commit])
+    out.next(f"modhub info {report.repository}", asks_hub=True)

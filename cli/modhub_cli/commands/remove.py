@@ -20,9 +20,9 @@ def command(labels: tuple[str, ...], out: Out) -> None:
 
     Example: modhub remove cat
     """
-    from modhub.api.projects import remove_modules
+    from modhub.api.remove import remove
 
-    remove_modules(Path(), labels)
+    remove(Path(), labels)
 
     def human() -> None:
         for label in labels:

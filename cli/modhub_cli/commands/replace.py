@@ -51,12 +51,12 @@ def command(
 
     Example: modhub replace build cat=vision-lab/resnet56-cifar10/cat -o build2
     """
-    from modhub.api.composing import replace
+    from modhub.api.replace import replace_to
 
-    report = replace(
+    report = replace_to(
+        target,
         build,
         items,
-        target,
         force=force,
         tune=tune,
         calibrate=calibrate,
@@ -65,5 +65,5 @@ def command(
         offline=offline,
         reporter=out.reporter(),
     )
-    out.emit(report, human=lambda: show_build(out, report, target), quiet=[str(target)])
+    out.emit(report.to_dict(), human=lambda: show_build(out, report), quiet=[str(target)])
     out.next(f"modhub evaluate {shlex.quote(str(target))} --data DATA --before {shlex.quote(str(build))}")

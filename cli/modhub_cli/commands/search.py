@@ -44,7 +44,7 @@ def command(
 
     Example: modhub search cat dog --license mit
     """
-    from modhub.api.sharing import search
+    from modhub.api.search import search
     from modhub.hub import open_hub
 
     answer = search(
@@ -58,11 +58,11 @@ def command(
         offline=offline,
         reporter=out.reporter(),
     )
-    modules = answer["modules"]
+    modules = answer.modules
     given = {"--license": licence, "--dataset": dataset, "--architecture": architecture, "--text": text}
 
     def human() -> None:
-        for label, names in answer["nearest"].items():
+        for label, names in answer.nearest.items():
             out.note(f"No class '{label}'. Similar: {', '.join(names)}.")
         if not modules:
             where = open_hub(hub).address
@@ -75,19 +75,19 @@ def command(
             return
         rows = [
             [
-                module["ref"],
-                percent(module["recall"]),
-                percent(module["at_least"]),
-                shown_to(module["sample"]),
-                module["version"] or "–",
-                module["license"] or "–",
-                module["dataset"] or "–",
+                module.ref,
+                percent(module.recall),
+                percent(module.at_least),
+                shown_to(module.sample),
+                module.version or "–",
+                module.license or "–",
+                module.dataset or "–",
             ]
             for module in modules
         ]
         columns = ["module", "recall", "balanced ≥", "measured on", "release", "licence", "data set"]
         out.table(columns, rows, right=(1, 2))
 
-    out.emit(answer, human=human, quiet=[module["ref"] for module in modules])
+    out.emit(answer.to_dict(), human=human, quiet=[module.ref for module in modules])
     if modules:
-        out.next(f"modhub pull {shlex.quote(modules[0]['ref'])}", asks_hub=True)
+        out.next(f"modhub pull {shlex.quote(modules[0].ref)}", asks_hub=True)

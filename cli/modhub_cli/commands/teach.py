@@ -67,7 +67,7 @@ def command(
 
     Example: modhub teach zebra --on vision-lab/resnet20-cifar10 --data zebra-images -o out/zebra
     """
-    from modhub.api.teaching import teach_to
+    from modhub.api.teach import teach_to
 
     made = teach_to(
         target,
@@ -87,20 +87,20 @@ def command(
 
     def human() -> None:
         out.line(
-            f"module '{made['label']}' on {made['parent']} from {made['images']} images, "
-            f"{percent(made['kept_channels_fraction'])} of the channels, {size(made['bytes'])}: {target}"
+            f"module '{made.label}' on {made.parent} from {made.images} images, "
+            f"{percent(made.kept_channels_fraction)} of the channels, {size(made.bytes)}: {target}"
         )
 
-        measured = made["takes_measured"]
-        takes = made["takes"] if measured is None else measured["classes"]
+        measured = made.takes_measured
+        takes = made.takes if measured is None else measured.classes
         if takes:
-            how = "estimated" if measured is None else f"measured on {measured['images']:,} images"
+            how = "estimated" if measured is None else f"measured on {measured.images:,} images"
             shares = ", ".join(
-                f"{name} {percent(share['share'])}"
-                + ("" if share["alone"] is None else f" / {percent(share['alone'])}")
+                f"{name} {percent(share.share)}"
+                + ("" if share.alone is None else f" / {percent(share.alone)}")
                 for name, share in list(takes.items())[:_SHOWN]
             )
             out.line(f"interference with all classes composed / with that class alone ({how}): {shares}")
 
-    out.emit(made, human=human, quiet=[str(target)])
+    out.emit(made.to_dict(), human=human, quiet=[str(target)])
     out.next(f"modhub push {shlex.quote(str(target))} NAMESPACE/NAME --version 1.0.0")

@@ -20,7 +20,7 @@ def command(out: Out) -> None:
 
     Example: modhub tree
     """
-    from modhub.api.projects import current_lock, read_project
+    from modhub.api.project_files import current_lock, read_project
 
     lock, name = current_lock(Path()), read_project(Path()).name
     trunks: list[dict[str, Any]] = [

@@ -27,13 +27,13 @@ def command(target: str, hub: str | None, offline: bool, out: Out) -> None:
 
     Example: modhub verify out/r20
     """
-    from modhub.api.verifying import verify
+    from modhub.api.verify import verify
 
     report = verify(target, hub=hub, offline=offline, reporter=out.reporter())
     out.emit(
-        report,
+        report.to_dict(),
         human=lambda: out.line(
-            f"{target}: verified {many(report['files'], 'file', 'files')} and "
-            f"{many(report['modules'], 'module', 'modules')}"
+            f"{target}: verified {many(report.files, 'file', 'files')} and "
+            f"{many(report.modules, 'module', 'modules')}"
         ),
     )

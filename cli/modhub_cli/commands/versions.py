@@ -20,21 +20,19 @@ def command(repository: str, hub: str | None, offline: bool, out: Out) -> None:
 
     Example: modhub versions vision-lab/resnet20-cifar10
     """
-    from modhub.api.sharing import versions
+    from modhub.api.versions import versions
 
     releases = versions(repository, hub=hub, offline=offline)
 
     def human() -> None:
         for release in releases:
-            yanked = (
-                "" if release["yanked"] is None else f"  yanked: {release['yanked'] or 'no reason given'}"
-            )
-            out.line(f"{release['version']}  {release['commit'][:12]}{yanked}")
+            yanked = "" if release.yanked is None else f"  yanked: {release.yanked or 'no reason given'}"
+            out.line(f"{release.version}  {release.commit[:12]}{yanked}")
         if not releases:
             out.note(f"'{repository}' has no releases.")
 
     out.emit(
-        {"repository": repository, "releases": releases},
+        releases.to_dict(),
         human=human,
-        quiet=[release["version"] for release in releases],
+        quiet=[release.version for release in releases],
     )

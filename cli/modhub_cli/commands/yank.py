@@ -21,10 +21,10 @@ def command(ref: str, reason: str, undo: bool, hub: str | None, out: Out) -> Non
 
     Example: modhub yank vision-lab/resnet20-cifar10==1.0.0 --reason "labels shifted by one"
     """
-    from modhub.api.sharing import yank
+    from modhub.api.yank import yank
 
     report = yank(ref, reason=reason, undo=undo, hub=hub)
-    yanked, before = report["yanked"], report["before"]
+    yanked, before = report.yanked, report.before
     if undo:
         verb = "is no longer yanked"
     elif before is None:
@@ -33,4 +33,4 @@ def command(ref: str, reason: str, undo: bool, hub: str | None, out: Out) -> Non
         verb = f"is already yanked{': ' if before else ''}{before}"
     else:
         verb = f"is yanked: {yanked} (previous reason: {before or 'none'})"
-    out.emit(report, human=lambda: out.line(f"{report['repository']} {report['version']} {verb}"))
+    out.emit(report.to_dict(), human=lambda: out.line(f"{report.repository} {report.version} {verb}"))

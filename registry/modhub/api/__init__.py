@@ -1,4 +1,5 @@
-"""Where the towers meet: what users do, in one call each. Reports are plain dictionaries with stable keys.
+"""What users do, one file per public verb; files with other names hold what several verbs share.
 
-`projects`, `sharing` and `comparing` never import torch; `making`, `composing` and `using` do.
+Verbs return frozen dataclasses with `to_dict`. `x(...)` answers in memory, `x_to(path, ...)` writes to disk.
+Only verbs that compute import torch: those about networks and images.
 """

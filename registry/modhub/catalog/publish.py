@@ -1,32 +1,48 @@
-"""Putting releases on a hub and taking them back. One commit and one tag, on every hub."""
+"""Publishing releases and yanking them: commits and tags, on every hub.
+
+main always holds the newest release, so that search and pages, which read main, show that one. A release that
+is not the newest (1.0.1 after 2.0.0) is committed to main and tagged, and then main gets the files of the
+newest release back; a hub copies them, nothing is sent again. `yank` moves main in its own commit. Whoever
+writes looks at main last and moves it where it lags, so that writers who interleave, or one that was
+interrupted and runs again, end with the same main.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from modhub.catalog.catalog import YANKED_NAME, Catalog, read_yanked
-from modhub.catalog.releases import Release
+from modhub.catalog.catalog import Catalog
+from modhub.catalog.contents import artifact_contents
+from modhub.catalog.releases import (
+    YANKED_LIMIT,
+    YANKED_NAME,
+    Release,
+    newest_release,
+    no_release,
+    parse_yanked,
+    presented_commit,
+    shared_names,
+)
 from modhub.errors import (
     ConflictError,
+    HubError,
     IntegrityError,
     ManifestError,
     NotFoundError,
     RefError,
     StaleParentError,
-    StorageError,
 )
-from modhub.files import confined, pretty_json
-from modhub.manifest import MANIFEST_NAME, FileInfo, ModuleManifest, RepositoryManifest
-from modhub.manifest.card import CARD_NAME, card
+from modhub.files import pretty_json
+from modhub.manifest import MANIFEST_NAME, RepositoryManifest
 from modhub.refs import RepositoryId, is_text, tag_of
 from modhub.reporter import SILENT, Reporter
-from modhub.store.model import MAIN, Add, Change, Delete, FileEntry
-from modhub.store.paths import check_path, check_ref_name
-from modhub.store.tree import check_names
+from modhub.store.model import MAIN, Add, Change, Copy, Delete, FileEntry
+from modhub.store.paths import check_ref_name
 
 __all__ = ["Push", "push", "unyank", "yank"]
 
@@ -37,7 +53,7 @@ _ATTEMPTS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Push:
-    """What a push did: `sent` counts bytes of changed files, `existed` says the release was there."""
+    """`sent` counts bytes of changed files; `existed` says that the release was published before."""
 
     repository: RepositoryId
     release: Release
@@ -53,14 +69,16 @@ def push(
     version: Version,
     *,
     private: bool = False,
+    force: bool = False,
     reporter: Reporter = SILENT,
 ) -> Push:
-    """Make the artifact in `directory` the release `version`: one commit on main and the tag `v<version>`.
+    """Publish the artifact in `directory` as the release `version`: one commit and the tag `v<version>`.
 
-    Pushing the same bytes again changes nothing, but brings back what the hub says it has lost of them.
-    Raises `ConflictError` when the release exists with other files, `RefError` for a version that no tag can
-    spell (an epoch, `1!2.0`), `ManifestError` or `IntegrityError` when the artifact is not whole; the hub is
-    not touched then.
+    Pushing the same bytes again changes nothing, but restores what the hub reports as lost of them.
+
+    Raises `ConflictError` when the release exists with other files, or has no class in common with the active
+    release before it and there is no `force`; `RefError` for a version that no tag can spell (an epoch,
+    `1!2.0`); `ManifestError` or `IntegrityError` when the artifact is incomplete. The hub is unchanged then.
     """
     tag = check_ref_name(tag_of(version), "tag")
     catalog.files.require(f"The hub '{catalog.hub.address}'")
@@ -72,13 +90,16 @@ def push(
     with reporter.step(f"push {repository} {version}", sum(map(_size, contents.values()))):
         sent = 0
         for _ in range(_ATTEMPTS):
-            existing = _existing_release(catalog, repository, version, contents)
+            releases = catalog.releases(repository)
+            existing = _existing_release(catalog, repository, releases, version, contents)
+            if existing is None and not force:
+                _check_classes(catalog, repository, releases, version, contents)
             commit = head = existing.commit if existing else catalog.hub.commit_of(repository, MAIN)
             tree = catalog.hub.tree(repository, head)
             lost = _lost(tree, catalog.hub.lost(repository, head), contents)
             if lost:
                 catalog.hub.restore(repository, lost, reporter=reporter)
-                sent += sum(one.size for one in lost)
+                sent += sum(file.size for file in lost)
             if existing is None:
                 changes = _changes(tree, contents)
                 if changes:
@@ -93,6 +114,11 @@ def push(
                 except ConflictError:
                     continue
                 sent += sum(change.size for change in changes if isinstance(change, Add))
+            try:
+                _present_newest(catalog, repository, commit if existing is None else None)
+            except HubError as error:
+                # Published it is; the next push or yank moves main.
+                reporter.warn(f"main of '{repository}' does not show its newest release yet. {error}")
             return Push(
                 repository=repository,
                 release=existing or Release(version, commit),
@@ -100,15 +126,13 @@ def push(
                 sent=sent,
                 existed=existing is not None,
             )
-    raise ConflictError(
-        f"'{repository}' kept changing while release {version} was pushed.", hint="Push again later."
-    )
+    raise _kept_changing(repository)
 
 
 def yank(catalog: Catalog, repository: RepositoryId, version: Version, reason: str) -> Release:
-    """Take a release back: it stays for whoever pins it, and nobody else gets it.
+    """Yank a release: it stays for whoever pins it, and is not chosen otherwise.
 
-    Raises `NotFoundError`, and `RefError` for a reason that is not one line of text.
+    Raises `ReleaseNotFoundError`, and `RefError` for a reason that is not one line of text.
     """
     if not is_text(reason):
         raise RefError(f"The reason {reason!a} is not one line of text.", hint="Write it in one line.")
@@ -116,7 +140,7 @@ def yank(catalog: Catalog, repository: RepositoryId, version: Version, reason: s
 
 
 def unyank(catalog: Catalog, repository: RepositoryId, version: Version) -> Release:
-    """Undo `yank`. Nothing happens when the release stands."""
+    """Undo `yank`. Nothing changes when the release is active."""
     return _change_yanked(catalog, repository, version, None)
 
 
@@ -125,123 +149,150 @@ def _change_yanked(
 ) -> Release:
     catalog.files.require(f"The hub '{catalog.hub.address}'")
     for _ in range(_ATTEMPTS):
-        releases = {release.version: release for release in catalog.releases(repository)}
-        if version not in releases:
-            known = ", ".join(str(one) for one in releases) or "none"
-            raise NotFoundError(
-                f"'{repository}' has no release {version}.", hint=f"Releases: {known}.", missing="revision"
-            )
+        releases = catalog.releases(repository)
+        before = next((release for release in releases if release.version == version), None)
+        if before is None:
+            raise no_release(repository, releases, SpecifierSet(f"=={version}"))
         # As the release is written: 1.0 is 1.0.0.
-        release = replace(releases[version], yanked=reason)
-        if release == releases[version]:
-            return release
+        after = replace(before, yanked=reason)
         head = catalog.hub.commit_of(repository, MAIN)
-        reasons: dict[Version, str] = {}
-        if YANKED_NAME in catalog.hub.tree(repository, head):
-            content = catalog.hub.read(repository, head, YANKED_NAME, limit=1 << 20)
-            reasons = read_yanked(content, f"{YANKED_NAME} of '{repository}'")
-        reasons.pop(version, None)
-        if reason is not None:
-            reasons[version] = reason
-        document = {str(one): reasons[one] for one in sorted(reasons)}
-        title = f"Take back release {version}" if reason is not None else f"Restore release {version}"
+        tree = catalog.hub.tree(repository, head)
+        changes: list[Change] = []
+        if after != before:
+            changes.append(_yanked_file(catalog, repository, head, tree, after))
+        changes += _lagging(
+            catalog,
+            repository,
+            [after if release.version == version else release for release in releases],
+            head,
+        )
+        if not changes:
+            return after
+        title = f"Yank release {after}" if reason is not None else f"Undo the yank of release {after}"
         try:
-            catalog.hub.commit(repository, [Add(YANKED_NAME, pretty_json(document))], title, parent=head)
+            catalog.hub.commit(repository, changes, title, parent=head)
         except StaleParentError:
             continue
-        return release
-    raise ConflictError(f"'{repository}' kept changing.", hint="Try again later.")
+        return after
+    raise _kept_changing(repository)
 
 
-def artifact_contents(catalog: Catalog, directory: Path, repository: RepositoryId) -> dict[str, bytes | Path]:
-    """What a release of the artifact in `directory` consists of, every digest verified.
+def _yanked_file(
+    catalog: Catalog, repository: RepositoryId, head: str, tree: Mapping[str, FileEntry], release: Release
+) -> Add:
+    """`yanked.json` of main at `head` with what it now says of `release`."""
+    reasons: dict[Version, str] = {}
+    if YANKED_NAME in tree:
+        content = catalog.hub.read(repository, head, YANKED_NAME, limit=YANKED_LIMIT)
+        reasons = parse_yanked(content, f"{YANKED_NAME} of '{repository}'")
+    if release.version is not None:
+        reasons.pop(release.version, None)
+        if release.yanked is not None:
+            reasons[release.version] = release.yanked
+    return Add(YANKED_NAME, pretty_json({str(version): reasons[version] for version in sorted(reasons)}))
 
-    The card is made anew with the repository's name in its commands, unless somebody edited it. Hidden files
-    stay behind. Raises `StorageError` for links, and `IntegrityError` when a manifest names what is not sent
-    or when the manifests contradict one another.
-    """
-    place = directory / MANIFEST_NAME
-    if not place.is_file():
-        raise ManifestError(
-            f"'{directory}' holds no {MANIFEST_NAME}.", hint="Name a directory written by 'modhub decompose'."
-        )
-    manifest = RepositoryManifest.from_bytes(place.read_bytes(), f"'{place}'")
-    contents: dict[str, bytes | Path] = {}
-    for path in sorted(directory.rglob("*")):
-        relative = path.relative_to(directory)
-        if any(part.startswith(".") for part in relative.parts):
-            continue
-        # A link first: one to a folder counts as a folder, and nothing below it would be sent.
-        if path.is_dir() and not path.is_symlink():
-            continue
-        if path.is_symlink() or not path.is_file():
-            raise StorageError(f"'{path}' is not a plain file.", hint="Remove it or replace it by a copy.")
-        contents[check_path(relative.as_posix())] = path
-    contents.pop(YANKED_NAME, None)
-    modules, named = [], []
-    for entry in manifest.modules:
-        _verify(directory, entry.manifest)
-        _verify(directory, entry.tensors)
-        path = confined(directory, entry.manifest.path)
-        modules.append(ModuleManifest.from_bytes(path.read_bytes(), f"'{path}'"))
-        named += [entry.manifest, entry.tensors, modules[-1].tensors]
-    for trunk in {
-        manifest.trunk_of(entry).sha256: manifest.trunk_of(entry) for entry in manifest.modules
-    }.values():
-        if trunk.repository is None:
-            for info in trunk.files:
-                _verify(directory, info)
-            named += trunk.files
+
+def _present_newest(catalog: Catalog, repository: RepositoryId, pushed: str | None) -> None:
+    """Make main hold the newest release if it lags, or if `pushed` was just committed to it instead."""
+    for _ in range(_ATTEMPTS):
+        releases = catalog.releases(repository)
+        release = newest_release(releases)
+        head = catalog.hub.commit_of(repository, MAIN)
+        if release is not None and pushed is not None and head == pushed != release.commit:
+            changes = _restoring(catalog, repository, head, release.commit)
         else:
-            source, commit = catalog.trunk_source(repository, MAIN, trunk)
-            tree = catalog.hub.tree(source, commit)
-            for info in trunk.files:
-                if info.path not in tree or tree[info.path].size != info.size:
-                    raise NotFoundError(
-                        f"The trunk's file '{info.path}' is not in '{source}' at {commit[:12]}.",
-                        hint="Push the trunk's repository first.",
-                        missing="file",
-                    )
-    plain = card(manifest, modules).encode()
-    written = contents.get(CARD_NAME)
-    if not isinstance(written, Path) or written.read_bytes() == plain:
-        contents[CARD_NAME] = card(manifest, modules, repository=str(repository)).encode()
-    check_names(contents)
-    for info in named:
-        # As a file: a card made anew is not the one that a manifest may have named.
-        if not isinstance(contents.get(info.path), Path):
-            raise IntegrityError(
-                f"'{info.path}', which a manifest in '{directory}' names, is not a file that is sent.",
-                hint="Hidden files and yanked.json stay behind: give it another name.",
-            )
-    for entry, module in zip(manifest.modules, modules, strict=True):
-        manifest.check(entry, module)
-    return contents
+            changes = _lagging(catalog, repository, releases, head)
+        if not changes:
+            return
+        try:
+            catalog.hub.commit(repository, changes, f"Show release {release}", parent=head)
+        except StaleParentError:
+            continue
+        return
+    raise _kept_changing(repository)
 
 
-def _verify(directory: Path, info: FileInfo) -> None:
-    path = confined(directory, info.path)
-    info.check(path, f"'{path}'", hint="Build the artifact again with: modhub decompose")
+def _lagging(
+    catalog: Catalog, repository: RepositoryId, releases: Iterable[Release], head: str
+) -> list[Change]:
+    """What makes main at `head` hold the newest of `releases`; nothing where it has that one's manifest."""
+
+    def manifest_at(commit: str) -> FileEntry | None:
+        return catalog.files.tree(repository, commit).get(MANIFEST_NAME)
+
+    presented = presented_commit(releases, head, manifest_at)
+    if presented is None or presented == head:
+        return []
+    return _restoring(catalog, repository, head, presented)
+
+
+def _restoring(catalog: Catalog, repository: RepositoryId, head: str, commit: str) -> list[Change]:
+    """What gives main at `head` the files of `commit`."""
+    tree, wanted = catalog.files.tree(repository, head), catalog.files.tree(repository, commit)
+    changes: list[Change] = [Delete(path) for path in tree if path not in wanted and path not in _KEPT]
+    changes += [
+        Copy(path, path, commit)
+        for path, file in wanted.items()
+        if path not in _KEPT and tree.get(path) != file
+    ]
+    return changes
 
 
 def _existing_release(
-    catalog: Catalog, repository: RepositoryId, version: Version, contents: Mapping[str, bytes | Path]
+    catalog: Catalog,
+    repository: RepositoryId,
+    releases: Iterable[Release],
+    version: Version,
+    contents: Mapping[str, bytes | Path],
 ) -> Release | None:
-    """The release if it is there with these very files. Raises `ConflictError` when it has others."""
-    releases = catalog.releases(repository)
+    """The release if it exists with these very files. Raises `ConflictError` when it has others."""
+    releases = tuple(releases)
     for release in releases:
         if release.version != version:
             continue
         tree = catalog.hub.tree(repository, release.commit)
         if not _changes(tree, contents):
             return release
-        newest = max((one.version for one in releases if one.version), default=version)
+        newest = max(release.version for release in releases if release.version is not None)
         following = f"{newest.major}.{newest.minor}.{newest.micro + 1}"
         raise ConflictError(
             f"Release {version} of '{repository}' exists with other files.",
             hint=f"Releases never change; push the next version: --version {following}",
         )
     return None
+
+
+def _check_classes(
+    catalog: Catalog,
+    repository: RepositoryId,
+    releases: Iterable[Release],
+    version: Version,
+    contents: Mapping[str, bytes | Path],
+) -> None:
+    """Raises `ConflictError` when the active release before `version` has no class of `contents`."""
+    earlier = newest_release(
+        release for release in releases if release.version is not None and release.version < version
+    )
+    if earlier is None:
+        return
+    manifest = contents[MANIFEST_NAME]
+    new = RepositoryManifest.from_bytes(manifest if isinstance(manifest, bytes) else manifest.read_bytes())
+    try:
+        old = catalog.manifest(repository, earlier.commit)
+    except (IntegrityError, ManifestError, NotFoundError):
+        # A release that cannot be read is best followed by one that can.
+        return
+    if not shared_names(new, old):
+        raise ConflictError(
+            f"Release {version} of '{repository}' would have no class in common with release {earlier}: "
+            f"{_listed(new)}, not {_listed(old)}.",
+            hint="Push it to a repository of its own, or pass --force to publish it in this one.",
+        )
+
+
+def _listed(manifest: RepositoryManifest) -> str:
+    labels = [entry.label for entry in manifest.modules]
+    return ", ".join(labels[:5]) + (", …" if len(labels) > 5 else "")
 
 
 def _changes(tree: Mapping[str, FileEntry], contents: Mapping[str, bytes | Path]) -> list[Change]:
@@ -256,12 +307,16 @@ def _changes(tree: Mapping[str, FileEntry], contents: Mapping[str, bytes | Path]
 def _lost(
     tree: Mapping[str, FileEntry], lost: Collection[str], contents: Mapping[str, bytes | Path]
 ) -> list[Add]:
-    """What brings contents back that a commit with `tree` names and its hub has `lost`."""
+    """What restores contents that a commit with `tree` names and its hub has `lost`."""
     return [
         Add(path, content)
         for path, content in contents.items()
         if path in lost and path in tree and tree[path].matches(content)
     ]
+
+
+def _kept_changing(repository: RepositoryId) -> ConflictError:
+    return ConflictError(f"'{repository}' kept changing meanwhile.", hint="Try again later.")
 
 
 def _size(content: bytes | Path) -> int:

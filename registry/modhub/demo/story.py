@@ -12,11 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from modhub.api.composing import compose_project, parts_of_lock, replace
-from modhub.api.making import decompose_to
-from modhub.api.projects import add_modules, create_project, lock_project
-from modhub.api.sharing import pull, push, search
-from modhub.api.using import load
+from modhub.api.add import add
+from modhub.api.compose import compose_to
+from modhub.api.decompose import decompose_to
+from modhub.api.init import init
+from modhub.api.load import load
+from modhub.api.lock import lock_to
+from modhub.api.locked_modules import parts_of_lock
+from modhub.api.pull import pull
+from modhub.api.push import push
+from modhub.api.replace import replace_to
+from modhub.api.search import search
 from modhub.artifact import read_artifact
 from modhub.catalog.catalog import Catalog
 from modhub.composition import Budget, Part, compose, parts_of
@@ -176,7 +182,7 @@ class _Teller:
                 ),
                 reporter=self.reporter,
             )
-            sizes += [module["bytes"] for module in made["modules"]]
+            sizes += [module.bytes for module in made.modules]
             commands.append(
                 f"modhub decompose modhub:digits-{name} --weights parents/{name}.safetensors --data digits "
                 f"--labels {','.join(labels)} --name {name} --license bsd-3-clause -o modules/{name}"
@@ -199,13 +205,13 @@ class _Teller:
         )
 
     def find(self) -> Step:
-        hits = search(["4"], hub=self.catalog)["modules"]
+        hits = search(["4"], hub=self.catalog).modules
         pulled = pull(["demo/plain/0", "demo/plain/1", "demo/plain/2"], hub=self.catalog)
         more = pull(["demo/plain/3"], hub=self.catalog)
         return self.step(
             "Modules are found by class and pulled by name",
             f"{len(hits)} modules answer to '4'. Three modules with their trunk: "
-            f"{pulled['downloaded_bytes'] / 1000:.0f} kB; a fourth {more['downloaded_bytes'] / 1000:.0f}.",
+            f"{pulled.downloaded_bytes / 1000:.0f} kB; a fourth {more.downloaded_bytes / 1000:.0f}.",
             "modhub search 4",
             "modhub pull demo/plain/0 demo/plain/1 demo/plain/2",
         )
@@ -213,16 +219,16 @@ class _Teller:
     def project(self, name: str, items: Sequence[str]) -> Path:
         folder = self.root / name
         folder.mkdir()
-        create_project(folder, name)
-        add_modules(folder, items, hub=self.catalog)
-        lock_project(folder, hub=self.catalog, reporter=self.reporter)
+        init(folder, name)
+        add(folder, items, hub=self.catalog)
+        lock_to(folder, hub=self.catalog, reporter=self.reporter)
         return folder
 
     def few(self) -> Step:
         items = [f"{digit}=demo/plain/{digit}" for digit in "012"]
         folder = self.project("few", items)
-        compose_project(
-            folder, folder / "build", budgets={"flops": SLIM}, hub=self.catalog, reporter=self.reporter
+        compose_to(
+            folder / "build", folder, budget=Budget(flops=SLIM), hub=self.catalog, reporter=self.reporter
         )
         one = self.measure("0, 1 and 2, a quarter of the work", folder / "build", {"plain": "012"})
         return self.step(
@@ -236,7 +242,7 @@ class _Teller:
     def all(self) -> Step:
         items = [f"{digit}=demo/{'plain' if digit < 6 else 'residual'}/{digit}" for digit in range(10)]
         folder = self.project("all", items)
-        compose_project(folder, folder / "build", hub=self.catalog, reporter=self.reporter)
+        compose_to(folder / "build", folder, hub=self.catalog, reporter=self.reporter)
         one = self.measure(
             "all ten of both parents", folder / "build", {"plain": "012345", "residual": "6789"}
         )
@@ -250,7 +256,7 @@ class _Teller:
     def mend(self) -> Step:
         build, mended = self.root / "all" / "build", self.root / "all" / "mended"
         items = ["4=demo/residual/4", "5=demo/residual/5"]
-        replace(build, items, mended, hub=self.catalog, reporter=self.reporter)
+        replace_to(mended, build, items, hub=self.catalog, reporter=self.reporter)
         one = self.measure(
             "the same with 4 and 5 of the other parent", mended, {"plain": "0123", "residual": "456789"}
         )

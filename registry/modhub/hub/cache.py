@@ -28,6 +28,7 @@ import platformdirs
 from modhub.errors import IntegrityError, ManifestError, RefError, StorageError
 from modhub.files import canonical_json, fsync_directory, parse_json, sha256_of_file, write_bytes
 from modhub.refs import RepositoryId, is_commit, is_sha256
+from modhub.results import Result
 from modhub.store.disk import disk_errors, make_directory
 from modhub.store.model import FileEntry, Refs
 
@@ -48,7 +49,7 @@ def default_cache() -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Held(Result):
     """How many files, and their bytes."""
 
     files: int

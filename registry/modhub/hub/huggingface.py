@@ -30,7 +30,7 @@ from modhub.errors import (
 )
 from modhub.refs import RepositoryId, is_commit, is_sha256, is_text
 from modhub.reporter import SILENT, Reporter
-from modhub.store.model import MAIN, Add, Change, Delete, FileEntry, Refs, RepositorySummary
+from modhub.store.model import MAIN, Add, Change, Copy, Delete, FileEntry, Refs, RepositorySummary
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -319,7 +319,7 @@ class HuggingFaceHub:
         branch: str = MAIN,
         reporter: Reporter = SILENT,
     ) -> str:
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+        from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
 
         tree = (
             self.tree(repository, parent or branch) if any(isinstance(one, Delete) for one in changes) else {}
@@ -329,6 +329,8 @@ class HuggingFaceHub:
             if isinstance(change, Delete):
                 folder = change.path not in tree
                 operations.append(CommitOperationDelete(change.path, is_folder=folder))
+            elif isinstance(change, Copy):
+                operations.append(CommitOperationCopy(change.source, change.path, change.revision))
             else:
                 operations.append(_addition(change))
         added = [one for one in operations if isinstance(one, CommitOperationAdd)]

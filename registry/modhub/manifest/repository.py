@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from modhub.errors import IntegrityError, ManifestError, NotFoundError, hinting
+from modhub.errors import ClassNotFoundError, IntegrityError, ManifestError, hinting
 from modhub.files import parse_json, pretty_json
 from modhub.manifest.fields import AGAIN, Fields
 from modhub.manifest.module import FORMS, ModuleManifest
@@ -158,16 +158,14 @@ class RepositoryManifest:
         return pretty_json(self.to_dict())
 
     def module(self, name: str, place: str = "this repository") -> ModuleEntry:
-        """The module that answers to `name`. Raises `NotFoundError` with the nearest names."""
+        """The module that answers to `name`. Raises `ClassNotFoundError` with the nearest names."""
         for entry in self.modules:
             if entry.answers_to(name):
                 return entry
         known = [entry.label for entry in self.modules]
-        near = difflib.get_close_matches(name, known, n=5, cutoff=0.5) or known[:10]
-        raise NotFoundError(
-            f"There is no class '{name}' in {place}.",
-            hint=f"It has {len(known)} classes; nearest: {', '.join(near)}.",
-        )
+        near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+        listed = f"It has: {', '.join(known[:10])}{', …' if len(known) > 10 else ''}."
+        raise ClassNotFoundError(name, place, nearest=near, hint=listed)
 
     def check(self, entry: ModuleEntry, module: ModuleManifest) -> None:
         """Compare everything that `entry` and this manifest say of a module with its own manifest.

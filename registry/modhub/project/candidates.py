@@ -1,4 +1,4 @@
-"""Every release that could have a part, asked for once, and what speaks against each."""
+"""Every release that could serve a want, read once, and what speaks against each."""
 
 from __future__ import annotations
 
@@ -9,66 +9,117 @@ from functools import lru_cache
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from modhub.catalog.releases import Release
+from modhub.catalog.releases import Release, allowed_releases, files_of
 from modhub.errors import (
     AccessError,
+    ClassNotFoundError,
     IntegrityError,
     ManifestError,
-    ModhubError,
     NotFoundError,
     RefError,
 )
-from modhub.project.model import Catalogue, ResolvedModule
+from modhub.project.model import Catalogue, Preferences, ResolvedModule
+from modhub.project.rejections import (
+    LicenseMismatch,
+    LostFile,
+    NoClass,
+    RecallTooLow,
+    Rejection,
+    Unreadable,
+)
 from modhub.project.toml import Constraints, Want
-from modhub.refs import Ref, RepositoryId, pinned_versions
+from modhub.refs import Ref, RepositoryId
 
-__all__ = ["Universe"]
+__all__ = ["Candidates"]
 
 # What a repository can bring about by what it holds or whom it lets in; a network that fails is not that.
 _UNREADABLE = (AccessError, IntegrityError, ManifestError, NotFoundError, RefError)
 
 
-class Universe:
+class Candidates:
     """A catalogue seen through the constraints; answers are remembered.
 
-    Anybody may offer a class, so a provider of a bare label that cannot be read is none, for a reason that
+    Anybody may offer a class, so a provider of a bare label that cannot be read is skipped, for a reason that
     `unreadable` and `module` give; a repository that a want names raises what is wrong with it. Whether the
-    files of a module are all there is asked of those alone that were chosen: see `rule_out`.
+    files of a module are all there is checked only for those that were chosen: see `rule_out`.
     """
 
-    def __init__(self, catalogue: Catalogue, constraints: Constraints) -> None:
+    def __init__(
+        self, catalogue: Catalogue, constraints: Constraints, prefer: Preferences | None = None
+    ) -> None:
         self.catalogue = catalogue
         self.constraints = constraints
+        self.prefer = prefer or Preferences()
         self.releases = lru_cache(maxsize=None)(self._releases)
         self.manifest = lru_cache(maxsize=None)(catalogue.manifest)
         self.release_at = lru_cache(maxsize=None)(catalogue.release_at)
         self.module = lru_cache(maxsize=None)(self._module)
-        self._offers = lru_cache(maxsize=None)(self._asked)
-        self._ruled_out: dict[tuple[Want, RepositoryId, Release], str] = {}
+        self._tagged = lru_cache(maxsize=None)(catalogue.providers)
+        self._offers = lru_cache(maxsize=None)(self._offered)
+        self._ruled_out: dict[tuple[Want, RepositoryId, Release], Rejection] = {}
 
     def _releases(self, repository: RepositoryId) -> tuple[Release, ...]:
         """Newest first."""
-        marked = [release for release in self.catalogue.releases(repository) if release.version is not None]
-        return tuple(sorted(marked, key=lambda release: (release.version, release.commit), reverse=True))
+        tagged = [release for release in self.catalogue.releases(repository) if release.version is not None]
+        return tuple(sorted(tagged, key=lambda release: (release.version, release.commit), reverse=True))
 
-    def _asked(self, label: str) -> dict[RepositoryId, str]:
-        """Each provider of a label, and why its releases cannot be read, empty when they can."""
-        found = {}
-        for repository in sorted(set(self.catalogue.providers(label))):
-            found[repository] = ""
+    def providers(self, want: Want) -> tuple[RepositoryId, ...]:
+        """Repositories that may serve a bare label, by name.
+
+        They are those whose newest release has the class, and the lock's provider while its release is
+        active. For a label with a specifier that no release of theirs meets, those of which an older active
+        release has the class.
+        """
+        return tuple(repository for repository, problem in self._offers(want).items() if problem is None)
+
+    def unreadable(self, want: Want) -> tuple[Rejection, ...]:
+        """Why other repositories that offer a bare label cannot be read."""
+        return tuple(problem for problem in self._offers(want).values() if problem is not None)
+
+    def _offered(self, want: Want) -> dict[RepositoryId, Unreadable | None]:
+        """Each provider of a bare label, and why its releases cannot be read, None when they can."""
+        label = want.ref.label or want.label
+        offers = self._readable({*self._tagged(label), *self._locked_provider(want)})
+        if str(want.ref.specifier) and not any(
+            isinstance(self.module(want, repository, release), ResolvedModule)
+            for repository, problem in offers.items()
+            if problem is None
+            for release in self.allowed(repository, [want.ref])
+        ):
+            older = self._readable({*self._tagged(label, older=True)} - {*offers})
+            offers |= {
+                repository: None
+                for repository, problem in older.items()
+                if problem is None and self._has_class(want, repository)
+            }
+        return dict(sorted(offers.items()))
+
+    def _readable(self, repositories: Iterable[RepositoryId]) -> dict[RepositoryId, Unreadable | None]:
+        offers: dict[RepositoryId, Unreadable | None] = {}
+        for repository in sorted(repositories):
+            offers[repository] = None
             try:
                 self.releases(repository)
             except _UNREADABLE as error:
-                found[repository] = _cannot_be_read(f"{repository}", error)
-        return found
+                offers[repository] = Unreadable(repository, None, error)
+        return offers
 
-    def providers(self, label: str) -> tuple[RepositoryId, ...]:
-        """Repositories that may have a class that answers to `label`, by name."""
-        return tuple(repository for repository, problem in self._offers(label).items() if not problem)
+    def _has_class(self, want: Want, repository: RepositoryId) -> bool:
+        """Whether a release that the want allows has its class."""
+        answers = (self.module(want, repository, release) for release in self.allowed(repository, [want.ref]))
+        return any(not isinstance(answer, NoClass | Unreadable) for answer in answers)
 
-    def unreadable(self, label: str) -> tuple[str, ...]:
-        """Why other repositories that offer `label` cannot be read."""
-        return tuple(problem for problem in self._offers(label).values() if problem)
+    def _locked_provider(self, want: Want) -> tuple[RepositoryId, ...]:
+        repository = self.prefer.providers.get(want.label)
+        if repository is None:
+            return ()
+        commit = self.prefer.commits.get(repository)
+        try:
+            releases = self.releases(repository)
+        except _UNREADABLE:
+            return ()
+        active = any(release.commit == commit and release.active for release in releases)
+        return (repository,) if active else ()
 
     def allowed(self, repository: RepositoryId, refs: Iterable[Ref]) -> tuple[Release, ...]:
         """The releases that every ref's specifier and revision allow, newest first.
@@ -86,12 +137,9 @@ class Universe:
             # Of several tags on one commit, a commit means the newest: the oldest is what a tag names.
             oldest_first = sorted(pinned, key=lambda release: release.version or Version("0"))
             return tuple(release for release in oldest_first if _fits(specifiers, release.version))[:1]
-        releases, named = self.releases(repository), pinned_versions(specifiers)
-        standing = [release for release in releases if release.yanked is None or release.version in named]
-        fitting = set(specifiers.filter(release.version for release in standing if release.version))
-        return tuple(release for release in standing if release.version in fitting)
+        return allowed_releases(self.releases(repository), specifiers)
 
-    def _module(self, want: Want, repository: RepositoryId, release: Release) -> ResolvedModule | str:
+    def _module(self, want: Want, repository: RepositoryId, release: Release) -> ResolvedModule | Rejection:
         """The module that fulfils `want` in that release, or the reason why none does."""
         if reason := self._ruled_out.get((want, repository, release)):
             return reason
@@ -100,63 +148,52 @@ class Universe:
         except _UNREADABLE as error:
             if want.ref.repository is not None:
                 raise
-            return _cannot_be_read(f"{repository} {release}", error)
+            return Unreadable(repository, release, error)
         label = want.ref.label or want.label
         try:
             entry = manifest.module(label, f"{repository} {release}")
-        except NotFoundError:
-            return f"{repository} {release} has no class '{label}'"
+        except ClassNotFoundError:
+            return NoClass(repository, release, label)
         licenses, least = self.constraints.licenses, self.constraints.min_recall
         if licenses is not None and (manifest.license or "").casefold() not in licenses:
-            stated = f"'{manifest.license}'" if manifest.license else "not stated"
-            return f"the licence of {repository} {release} is {stated}"
+            return LicenseMismatch(repository, release, manifest.license)
         recall = entry.metrics.get("recall")
-        if least is not None and recall is None:
-            return f"no recall is recorded for '{entry.label}' in {repository} {release}"
-        if least is not None and recall is not None and recall < least:
-            return f"the recall of '{entry.label}' in {repository} {release} is {recall:.3f}"
+        if least is not None and (recall is None or recall < least):
+            return RecallTooLow(repository, release, entry.label, recall)
         return ResolvedModule(want, repository, release, entry, manifest.trunk_of(entry))
 
     def rule_out(self, modules: Iterable[ResolvedModule]) -> bool:
-        """Pass over those for bare labels of which a file is lost from now on; whether there are any."""
+        """Skip those for bare labels of which a file is lost from now on; whether there are any."""
         reasons = {
             (module.want, module.repository, module.release): reason
             for module in modules
-            if module.want.ref.repository is None and (reason := self._lacks(module))
+            if module.want.ref.repository is None and (reason := self._lacks(module)) is not None
         }
         self._ruled_out |= reasons
         self.module.cache_clear()
+        self._offers.cache_clear()
         return bool(reasons)
 
-    def _lacks(self, module: ResolvedModule) -> str:
-        """Why a module that was chosen cannot be had after all; empty when it can."""
-        trunk, place = module.trunk, f"{module.repository} {module.release}"
-        own = [module.entry.manifest, module.entry.tensors]
-        homes = [(module.repository, module.release.commit, own)]
+    def _lacks(self, module: ResolvedModule) -> Rejection | None:
+        """Why a module that was chosen cannot be had after all."""
+        repository, release = module.repository, module.release
         try:
-            if trunk.repository is None:
-                own.extend(trunk.files)
-            else:
-                home = RepositoryId.parse(trunk.repository)
-                homes.append(
-                    (home, self.release_at(home, trunk.revision or "main").commit, list(trunk.files))
-                )
-            for repository, commit, files in homes:
-                lost = self.catalogue.lost(repository, commit)
-                if gone := next((file.path for file in files if file.path in lost), None):
-                    return f"{place} cannot be read (the hub has lost '{gone}' of '{repository}')"
+            manifest = self.manifest(repository, release.commit)
+            for source in files_of(repository, release.commit, manifest, module.entry):
+                commit = release.commit
+                if source.revision != release.commit:
+                    commit = self.release_at(source.repository, source.revision).commit
+                lost = self.catalogue.lost(source.repository, commit)
+                if gone := next((file.path for file in source.files if file.path in lost), None):
+                    return LostFile(repository, release, source.repository, gone)
         except _UNREADABLE as error:
-            return _cannot_be_read(place, error)
-        return ""
+            return Unreadable(repository, release, error)
+        return None
 
     def nearest(self, label: str, repository: RepositoryId, release: Release) -> list[str]:
         """Up to five labels of that release that look like `label`, else its first ten."""
-        known = [entry.label for entry in self.manifest(repository, release.commit).modules]
-        return difflib.get_close_matches(label, known, n=5, cutoff=0.5) or known[:10]
-
-
-def _cannot_be_read(place: str, error: ModhubError) -> str:
-    return f"{place} cannot be read ({error.message.rstrip('.')})"
+        labels = [entry.label for entry in self.manifest(repository, release.commit).modules]
+        return difflib.get_close_matches(label, labels, n=5, cutoff=0.5) or labels[:10]
 
 
 def _fits(specifiers: SpecifierSet, version: Version | None) -> bool:

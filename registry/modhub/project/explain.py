@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from modhub.catalog.releases import Release
-from modhub.errors import ModhubError, NotFoundError, ResolutionError
-from modhub.project.candidates import Universe
+from modhub.catalog.releases import Release, no_release
+from modhub.errors import ClassNotFoundError, ModhubError, ReleaseNotFoundError, ResolutionError
+from modhub.project.candidates import Candidates
 from modhub.project.model import ResolvedModule
+from modhub.project.rejections import Disallowed, Rejection, only_classes_missing
 from modhub.project.toml import Project, Want
 from modhub.refs import RepositoryId
 
@@ -17,14 +18,14 @@ Solve = Callable[[Sequence[Want], int | None], tuple[ResolvedModule, ...] | None
 Nearest = Callable[[str], Sequence[str]]
 
 
-def explain(project: Project, universe: Universe, solve: Solve, nearest: Nearest) -> ModhubError:
+def explain(project: Project, candidates: Candidates, solve: Solve, nearest: Nearest) -> ModhubError:
     """The error for a project that `solve(wants, max_trunks)` could not fulfil.
 
     A want that fails by itself is named alone; otherwise wants are dropped one by one while the rest still
     fails, which leaves a smallest set that disagrees.
     """
     for want in project.wants:
-        alone = _alone(want, universe, nearest)
+        alone = _alone(want, candidates, nearest)
         if alone is not None:
             return alone
     limit = project.constraints.max_trunks
@@ -36,73 +37,53 @@ def explain(project: Project, universe: Universe, solve: Solve, nearest: Nearest
     relaxed = solve(core, None)
     if relaxed is not None:
         return _too_many_trunks(core, relaxed, limit)
-    return _disagreement(core, universe)
+    return _disagreement(core, candidates)
 
 
-def _alone(want: Want, universe: Universe, nearest: Nearest) -> ModhubError | None:
+def _alone(want: Want, candidates: Candidates, nearest: Nearest) -> ModhubError | None:
     """What is wrong with `want` whatever stands beside it."""
     if want.ref.repository is None:
-        return _without_provider(want, universe, nearest)
+        return _without_provider(want, candidates, nearest)
     repository = want.ref.repository
-    allowed = universe.allowed(repository, [want.ref])
+    allowed = candidates.allowed(repository, [want.ref])
     if not allowed:
-        return _without_release(want, repository, universe)
-    found = [universe.module(want, repository, release) for release in allowed]
-    reasons = [reason for reason in found if isinstance(reason, str)]
-    if len(reasons) < len(found):
+        return _without_release(want, repository, candidates)
+    answers = [candidates.module(want, repository, release) for release in allowed]
+    reasons = [answer for answer in answers if isinstance(answer, Rejection)]
+    if len(reasons) < len(answers):
         return None
     label = want.ref.label or want.label
-    if all(f"has no class '{label}'" in reason for reason in reasons):
-        near = universe.nearest(label, repository, allowed[0])
-        return NotFoundError(
-            f"There is no class '{label}' in {repository} {allowed[0]}.",
-            hint=f"Nearest there: {', '.join(near)}." if near else "It holds no module at all.",
-        )
+    if only_classes_missing(reasons):
+        near = candidates.nearest(label, repository, allowed[0])
+        return ClassNotFoundError(label, f"{repository} {allowed[0]}", nearest=near)
     return ResolutionError(
-        f"'{want}' does not meet the constraint {_constraints(universe)}: {_listed(reasons, '; ')}.",
+        f"'{want}' does not meet the constraint {_constraints(candidates)}: {_listed(reasons, '; ')}.",
         hint="Relax [constraints] in modhub.toml, or ask another repository.",
     )
 
 
-def _without_release(want: Want, repository: RepositoryId, universe: Universe) -> NotFoundError:
-    wanted = f"matches '{want.ref.specifier}'" if str(want.ref.specifier) else "is not yanked"
-    releases = universe.releases(repository)
-    if not releases:
-        return NotFoundError(
-            f"{repository} has no release.",
-            hint=f"Push one with: modhub push DIR {repository} --version 1.0.0",
-        )
-    yanked = [release for release in releases if release.yanked is not None]
-    there = [f"{release} (yanked)" if release in yanked else str(release) for release in releases]
-    taken = [r for r in yanked if r.version is not None and want.ref.specifier.contains(r.version, True)]
-    hint = f"It has {_listed(there)}."
-    if taken:
-        hint += f" A yanked release must be pinned: {repository}/{want.ref.label}=={taken[0]}"
-    return NotFoundError(f"{repository} has no release that {wanted}.", hint=hint)
+def _without_release(want: Want, repository: RepositoryId, candidates: Candidates) -> ReleaseNotFoundError:
+    return no_release(repository, candidates.releases(repository), want.ref.specifier, want.ref.label)
 
 
-def _without_provider(want: Want, universe: Universe, nearest: Nearest) -> ModhubError | None:
+def _without_provider(want: Want, candidates: Candidates, nearest: Nearest) -> ModhubError | None:
     label = want.ref.label or want.label
-    reasons = list(universe.unreadable(label))
-    for repository in universe.providers(label):
-        allowed = universe.allowed(repository, [want.ref])
+    reasons = list(candidates.unreadable(want))
+    for repository in candidates.providers(want):
+        allowed = candidates.allowed(repository, [want.ref])
         if not allowed:
-            reasons.append(_without_release(want, repository, universe).message.rstrip("."))
+            error = _without_release(want, repository, candidates)
+            reasons.append(Disallowed(repository, None, error))
         for release in allowed:
-            found = universe.module(want, repository, release)
-            if isinstance(found, ResolvedModule):
+            answer = candidates.module(want, repository, release)
+            if isinstance(answer, ResolvedModule):
                 return None
-            reasons.append(found)
-    if all(f"has no class '{label}'" in reason for reason in reasons):
-        near = nearest(label)
-        return NotFoundError(
-            f"No repository on this hub has a class '{label}'.",
-            hint=f"Nearest: {', '.join(near)}." if near else "See what there is with: modhub search",
-            missing="class",
-        )
+            reasons.append(answer)
+    if only_classes_missing(reasons):
+        return ClassNotFoundError(label, nearest=nearest(label), hint="See what there is with: modhub search")
     return ResolutionError(
         f"No provider of '{want}' will do: {_listed(reasons, '; ')}.",
-        hint=f"{_relaxed(universe)}, or name a repository.",
+        hint=f"{_relaxed(candidates)}, or name a repository.",
     )
 
 
@@ -118,15 +99,15 @@ def _too_many_trunks(
     )
 
 
-def _disagreement(core: Sequence[Want], universe: Universe) -> ResolutionError:
+def _disagreement(core: Sequence[Want], candidates: Candidates) -> ResolutionError:
     alone = []
     for want in core:
         named = want.ref.repository
-        places = universe.providers(want.ref.label or "") if named is None else (named,)
+        places = candidates.providers(want) if named is None else (named,)
         names = [
             f"{place} {release}" if named is None else str(release)
             for place in places
-            for release in _fitting(want, place, universe)
+            for release in _fitting(want, place, candidates)
         ]
         alone.append(f"'{want}' is met by {_listed(names)}")
     return ResolutionError(
@@ -136,30 +117,32 @@ def _disagreement(core: Sequence[Want], universe: Universe) -> ResolutionError:
     )
 
 
-def _fitting(want: Want, repository: RepositoryId, universe: Universe) -> list[Release]:
+def _fitting(want: Want, repository: RepositoryId, candidates: Candidates) -> list[Release]:
     return [
         release
-        for release in universe.allowed(repository, [want.ref])
-        if isinstance(universe.module(want, repository, release), ResolvedModule)
+        for release in candidates.allowed(repository, [want.ref])
+        if isinstance(candidates.module(want, repository, release), ResolvedModule)
     ]
 
 
-def _relaxed(universe: Universe) -> str:
+def _relaxed(candidates: Candidates) -> str:
     """What could be less strict: `[constraints]` where there are some, else what the ref itself asks for."""
-    return "Relax [constraints] in modhub.toml" if universe.constraints.to_dict() else "Allow other releases"
+    return (
+        "Relax [constraints] in modhub.toml" if candidates.constraints.to_dict() else "Allow other releases"
+    )
 
 
-def _constraints(universe: Universe) -> str:
-    return ", ".join(f"{key} = {value}" for key, value in universe.constraints.to_dict().items())
+def _constraints(candidates: Candidates) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in candidates.constraints.to_dict().items())
 
 
 def _quoted(wants: Iterable[Want]) -> str:
     return _listed([f"'{want}'" for want in wants], limit=100)
 
 
-def _listed(items: Sequence[str], separator: str = ", ", *, limit: int = 8) -> str:
+def _listed(items: Sequence[object], separator: str = ", ", *, limit: int = 8) -> str:
     """a, b and c; no more than `limit` of them by name."""
-    shown = list(items[:limit])
+    shown = [str(item) for item in items[:limit]]
     if len(items) > limit:
         shown.append(f"{len(items) - limit} more")
     if separator != ", " or len(shown) < 2:

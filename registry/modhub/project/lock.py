@@ -12,6 +12,7 @@ from typing import Any
 
 from packaging.version import Version
 
+from modhub.catalog.releases import trunk_home
 from modhub.errors import IntegrityError, ManifestError, RefError, hinting
 from modhub.files import parse_json, pretty_json
 from modhub.manifest import FileInfo
@@ -192,11 +193,8 @@ def lock_of(
                 files=(module.entry.manifest, module.entry.tensors),
             )
         )
-        home, commit = module.repository, module.release.commit
-        if module.trunk.repository is not None:
-            home = RepositoryId.parse(module.trunk.repository)
-            revision = module.trunk.revision or "main"
-            commit = revision if is_commit(revision) else commit_of(home, revision)
+        home, revision = trunk_home(module.repository, module.release.commit, module.trunk)
+        commit = revision if is_commit(revision) else commit_of(home, revision)
         trunk = LockedTrunk(
             sha256=module.trunk.sha256, repository=home, commit=commit, files=module.trunk.files
         )

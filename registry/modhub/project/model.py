@@ -24,13 +24,16 @@ class Catalogue(Protocol):
         """What a tag, branch or commit names. Raises `NotFoundError`."""
 
     def manifest(self, repository: RepositoryId, commit: str) -> RepositoryManifest:
-        """What the repository held at `commit`."""
+        """`modhub.json` at `commit`. Raises `ManifestError`."""
 
     def lost(self, repository: RepositoryId, commit: str) -> Collection[str]:
         """Files of a commit that are known to be lost."""
 
-    def providers(self, label: str) -> Sequence[RepositoryId]:
-        """Repositories of which some release may have a class that answers to `label`, in any order."""
+    def providers(self, label: str, *, older: bool = False) -> Sequence[RepositoryId]:
+        """Repositories whose newest release may have a class that answers to `label`, in any order.
+
+        With `older` those of which an older release may have it: in the worst case all there are.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,9 @@ The rules, in the order in which they decide:
 4. Repositories that wants name come first, by name; each takes what the lock had, else its newest release.
 5. Then bare labels, by label: the provider the lock had, else one whose trunk the composition has already,
    else the best measured (see `modhub.manifest.ranking`); the newest release of a provider before its
-   older ones.
+   older ones. Providers are repositories whose newest release has the class, and the lock's as long as its
+   release is active; for a label with a specifier that none of these meets, every repository of which an
+   active older release does.
 
 The answer is the first in that order that can be completed; it does not depend on the order of the wants.
 """
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from modhub.project.candidates import Universe
+from modhub.project.candidates import Candidates
 from modhub.project.explain import explain
 from modhub.project.model import Catalogue, Preferences, Resolution, ResolvedModule
 from modhub.project.search import search
@@ -43,15 +45,15 @@ def resolve(
     what exists cannot stand together; the message names the wants that disagree. A repository that a want
     names raises what is wrong with it; one that only offers a bare label and cannot be read is passed over.
     """
-    universe = Universe(catalogue, project.constraints)
+    candidates = Candidates(catalogue, project.constraints, prefer)
 
     def solve(wants: Sequence[Want], max_trunks: int | None) -> tuple[ResolvedModule, ...] | None:
-        return search(wants, universe, prefer or Preferences(), max_trunks)
+        return search(wants, candidates, max_trunks)
 
-    found = solve(project.wants, project.constraints.max_trunks)
-    while found is not None and universe.rule_out(found):
-        found = solve(project.wants, project.constraints.max_trunks)
-    if found is None:
-        raise explain(project, universe, solve, nearest)
-    by_label = {module.want.label: module for module in found}
+    modules = solve(project.wants, project.constraints.max_trunks)
+    while modules is not None and candidates.rule_out(modules):
+        modules = solve(project.wants, project.constraints.max_trunks)
+    if modules is None:
+        raise explain(project, candidates, solve, nearest)
+    by_label = {module.want.label: module for module in modules}
     return Resolution(tuple(by_label[want.label] for want in project.wants))

@@ -18,7 +18,7 @@ from resolvelib import AbstractProvider, BaseReporter, ResolutionImpossible, Res
 from modhub.catalog.releases import Release
 from modhub.errors import ResolutionError
 from modhub.manifest import standing
-from modhub.project.candidates import Universe
+from modhub.project.candidates import Candidates
 from modhub.project.model import Preferences, ResolvedModule
 from modhub.project.toml import Want
 from modhub.refs import RepositoryId
@@ -104,10 +104,10 @@ def steps_of(wants: Iterable[Want]) -> tuple[Step, ...]:
 
 
 def search(
-    wants: Sequence[Want], universe: Universe, prefer: Preferences, max_trunks: int | None
+    wants: Sequence[Want], candidates: Candidates, max_trunks: int | None
 ) -> tuple[ResolvedModule, ...] | None:
     """One module per want, in the order of the steps, or None when no choice fulfils all of them."""
-    provider = _Provider(steps_of(wants), universe, prefer, max_trunks)
+    provider = _Provider(steps_of(wants), candidates, max_trunks)
     if not provider.steps:
         return ()
     try:
@@ -124,17 +124,15 @@ def search(
 
 
 class _Provider(AbstractProvider[Follow, Path, int]):
-    def __init__(
-        self, steps: tuple[Step, ...], universe: Universe, prefer: Preferences, max_trunks: int | None
-    ) -> None:
+    def __init__(self, steps: tuple[Step, ...], candidates: Candidates, max_trunks: int | None) -> None:
         self.steps = steps
-        self.universe = universe
+        self.candidates = candidates
         self.max_trunks = max_trunks
         self.named = {step.repository: step for step in steps if step.repository is not None}
         self.spelled = Spelling(self.named)
         self.prefer = Preferences(
-            {self.spelled(repository): commit for repository, commit in prefer.commits.items()},
-            {label: self.spelled(repository) for label, repository in prefer.providers.items()},
+            {self.spelled(repository): commit for repository, commit in candidates.prefer.commits.items()},
+            {label: self.spelled(repository) for label, repository in candidates.prefer.providers.items()},
         )
         self.picks = {step: tuple(self._picks(step)) for step in steps}
 
@@ -165,14 +163,13 @@ class _Provider(AbstractProvider[Follow, Path, int]):
 
     def _picks(self, step: Step) -> Iterator[Pick]:
         """Every pick of a step that its wants and the constraints allow, by repository, newest first."""
-        ref = step.wants[0].ref
         repositories = (
-            self.universe.providers(ref.label or "") if step.repository is None else (step.repository,)
+            self.candidates.providers(step.wants[0]) if step.repository is None else (step.repository,)
         )
         for repository in map(self.spelled, repositories):
             age = 0
             for release in self._allowed(step, repository):
-                modules = [self.universe.module(want, repository, release) for want in step.wants]
+                modules = [self.candidates.module(want, repository, release) for want in step.wants]
                 fitting = tuple(module for module in modules if isinstance(module, ResolvedModule))
                 if len(fitting) == len(modules):
                     yield Pick(repository, release, age, fitting)
@@ -182,8 +179,8 @@ class _Provider(AbstractProvider[Follow, Path, int]):
         refs = tuple(want.ref for want in step.wants)
         if step.repository is None and (named := self.named.get(repository)):
             # A want that names the repository settles the release, a yanked one too if it pins that.
-            return self.universe.allowed(repository, (*refs, *(want.ref for want in named.wants)))
-        return self.universe.allowed(repository, refs)
+            return self.candidates.allowed(repository, (*refs, *(want.ref for want in named.wants)))
+        return self.candidates.allowed(repository, refs)
 
     def _possible(self, step: Step, path: Path) -> Iterator[Pick]:
         for pick in self.picks[step]:

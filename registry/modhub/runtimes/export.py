@@ -27,6 +27,7 @@ from modhub.errors import ExportError, MissingDependencyError, StorageError
 from modhub.files import new_file
 from modhub.manifest import InputSpec
 from modhub.reporter import SILENT, Reporter
+from modhub.results import Result
 from modhub.runtimes.onnx import METADATA_KEY, OUTPUTS, OnnxClassifier, fit
 
 __all__ = ["FORMATS", "SUFFIXES", "ExportReport", "as_raw_batch", "export_classifier", "natural_size"]
@@ -41,7 +42,7 @@ Written = Callable[[Tensor], Answers]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExportReport:
+class ExportReport(Result):
     """What was written and how it was checked.
 
     `largest_difference` is the largest absolute difference of an output, over `images` images, between the
@@ -54,16 +55,6 @@ class ExportReport:
     image_size: tuple[int, int]
     images: int
     largest_difference: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "path": str(self.path),
-            "format": self.format,
-            "bytes": self.bytes,
-            "image_size": list(self.image_size),
-            "images": self.images,
-            "largest_difference": self.largest_difference,
-        }
 
 
 def natural_size(specs: Sequence[InputSpec]) -> tuple[int, int]:

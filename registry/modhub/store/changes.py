@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from modhub.store.blobs import Blob
-from modhub.store.model import Add, Delete
+from modhub.store.model import Add, Copy, Delete
 
 __all__ = ["Add", "Copy", "Delete", "Link", "Put", "StoreChange"]
 
@@ -22,15 +22,6 @@ class Link:
     sha256: str
     size: int | None = None
     lfs: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """Put at `path` what stands at `source` in `revision` (None: the branch's newest); a file or a folder."""
-
-    path: str
-    source: str
-    revision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

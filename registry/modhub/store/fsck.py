@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from modhub.errors import IntegrityError, ModhubError, NotFoundError
 from modhub.manifest import MANIFEST_NAME, RepositoryManifest
 from modhub.reporter import SILENT, Reporter
+from modhub.results import Result
 from modhub.store.model import MAIN
 from modhub.store.records import HEADS, TAGS, CommitRecord, RepositoryKey, RepositoryRecord, Settings, now
 from modhub.store.references import State
@@ -21,7 +23,7 @@ CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Result):
     """Something wrong at `place`; `repaired` says what was done about it, empty when nothing was."""
 
     place: str
@@ -33,7 +35,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(Result):
     """What an `fsck` looked at and found. `clean` when nothing is wrong, or all of it was repaired."""
 
     findings: tuple[Finding, ...]
@@ -45,6 +47,10 @@ class Report:
     @property
     def clean(self) -> bool:
         return all(finding.repaired for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, and `clean`."""
+        return {**Result.to_dict(self), "clean": self.clean}
 
 
 def fsck(store: Store, *, deep: bool = True, repair: bool = False, reporter: Reporter = SILENT) -> Report:

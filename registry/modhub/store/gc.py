@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from modhub.errors import IntegrityError
 from modhub.reporter import SILENT, Reporter
+from modhub.results import Result
 from modhub.store.records import RepositoryKey
 from modhub.store.store import Store
 
@@ -19,7 +20,7 @@ DAY = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Collected:
+class Collected(Result):
     """What a `gc` removed (or would have): numbers, and bytes on disk."""
 
     blobs: int

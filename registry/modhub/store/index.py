@@ -48,7 +48,7 @@ CREATE TABLE IF NOT EXISTS tags (
 CREATE INDEX IF NOT EXISTS tags_path ON tags (path);
 CREATE TABLE IF NOT EXISTS marks (path TEXT PRIMARY KEY) WITHOUT ROWID;
 """
-VERSION = 1
+VERSION = 2
 MEMORY_SECONDS = 60.0
 _UNWRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 Result = TypeVar("Result")
@@ -56,9 +56,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexEntry:
-    """A repository as the index knows it: `head` is the commit of main, `updated` that commit's date.
+    """A repository as the index lists it: `head` is the commit of main, `updated` that commit's date.
 
-    `front_matter` is what the card's head says, reduced to plain values and lists of them.
+    `front_matter` is the head of the card that speaks for the repository (`presented_commit`), reduced to
+    plain values and lists of them.
     """
 
     kind: str

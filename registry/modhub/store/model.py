@@ -9,7 +9,7 @@ from pathlib import Path
 from modhub.integrity import check_content, matches
 from modhub.refs import RepositoryId
 
-__all__ = ["MAIN", "Add", "Change", "Delete", "FileEntry", "Refs", "RepositorySummary"]
+__all__ = ["MAIN", "Add", "Change", "Copy", "Delete", "FileEntry", "Refs", "RepositorySummary"]
 
 MAIN = "main"
 
@@ -34,7 +34,16 @@ class Delete:
     path: str
 
 
-Change = Add | Delete
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Put at `path` what stands at `source` in `revision` (None: the branch's newest); a file or a folder."""
+
+    path: str
+    source: str
+    revision: str | None = None
+
+
+Change = Add | Copy | Delete
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,12 @@ visible. Whatever dies in between leaves the last commit in place. Repositories 
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
+from modhub.catalog.releases import YANKED_LIMIT, presented_commit, releases_of
+from modhub.errors import HubError, IntegrityError, ManifestError
+from modhub.manifest import MANIFEST_NAME
 from modhub.store.audit import AuditLog
 from modhub.store.blobs import Blobs, FileBlobs
 from modhub.store.commits import Commits
@@ -23,9 +26,10 @@ from modhub.store.front_matter import read_front_matter, tags_of
 from modhub.store.index import Index, IndexEntry
 from modhub.store.named_refs import NamedRefs
 from modhub.store.reader import Reader
-from modhub.store.records import RepositoryKey
+from modhub.store.records import TAGS, CommitRecord, RepositoryKey
 from modhub.store.references import FileReferences, References
 from modhub.store.repositories import Repositories
+from modhub.store.tree import TreeFile
 from modhub.store.uploads import Uploads
 from modhub.store.write_lock import WriteLock
 
@@ -84,7 +88,7 @@ class Store:
         if record is None:
             return None
         head = self.reader.commit(key, self.reader.resolve(key))
-        card = self.reader.tree_of(head).get(CARD)
+        card = self.reader.tree_of(self._presented(key, head)).get(CARD)
         front_matter = {}
         if card is not None:
             with self.reader.open(card.sha256) as stream:
@@ -101,3 +105,22 @@ class Store:
             tags=tags_of(front_matter),
             front_matter=front_matter,
         )
+
+    def _presented(self, key: RepositoryKey, main: CommitRecord) -> CommitRecord:
+        """The commit whose card speaks for the repository: `presented_commit`."""
+        refs = self.reader.refs(key)
+        tags = {ref.removeprefix(TAGS): commit for ref, commit in refs.items() if ref.startswith(TAGS)}
+
+        def read(path: str) -> bytes | None:
+            if path not in self.reader.tree_of(main):
+                return None
+            return self.reader.read(key, main.id, path, limit=YANKED_LIMIT)
+
+        def manifest_at(commit: str) -> TreeFile | None:
+            return self.reader.tree(key, commit).get(MANIFEST_NAME)
+
+        # Where it is unknown what is yanked, or a commit is lost, it is main.
+        with suppress(HubError, IntegrityError, ManifestError):
+            commit = presented_commit(releases_of(tags, read, f"'{key}'"), main.id, manifest_at)
+            return main if commit is None or commit == main.id else self.reader.commit(key, commit)
+        return main

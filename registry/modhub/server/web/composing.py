@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from starlette.responses import RedirectResponse, Response
 
-from modhub.catalog.releases import Release
+from modhub.catalog.releases import Release, newest_release
 from modhub.errors import ModhubError, RefError
 from modhub.manifest import ModuleEntry, ModuleManifest, RepositoryManifest, Sizes, at_least, standing
 from modhub.manifest.card import ref_of
@@ -19,7 +19,7 @@ from modhub.server.errors import to_http_error
 from modhub.server.http.request import Request
 from modhub.server.http.routing import Routes
 from modhub.server.web.render import address, page
-from modhub.server.web.repository_view import VisibleCatalogue, newest
+from modhub.server.web.repository_view import VisibleRepositories
 
 __all__ = ["routes"]
 
@@ -37,7 +37,7 @@ def compose(request: Request) -> Response:
         # An address that says what is picked, and not how it came to be.
         kept = [pick for pick in picks if pick not in dropped]
         return RedirectResponse(address(request, "compose", pick=kept, q=searched), 303)
-    catalogue = VisibleCatalogue(request.state.store, request.principal)
+    catalogue = VisibleRepositories(request.state.store, request.principal)
     wants, trouble = _wants(picks)
     text = _toml(wants) if wants else ""
     resolution, estimate = None, None
@@ -142,7 +142,7 @@ class _Provider:
     entry: ModuleEntry
 
 
-def _found(catalogue: VisibleCatalogue, label: str) -> list[_Provider]:
+def _found(catalogue: VisibleRepositories, label: str) -> list[_Provider]:
     """Modules that answer to `label`, the best measured first, as `modhub search` has them."""
     found: list[_Provider] = []
     try:
@@ -150,12 +150,13 @@ def _found(catalogue: VisibleCatalogue, label: str) -> list[_Provider]:
     except RefError:
         return []
     for repository in providers:
-        release = newest(catalogue.releases(repository))
-        if release is None:
-            continue
         try:
+            release = newest_release(catalogue.releases(repository))
+            if release is None:
+                continue
             manifest = catalogue.manifest(repository, release.commit)
         except ModhubError:
+            # One bad repository must not hide the others.
             continue
         found += [
             _Provider(repository, release, manifest, entry)
@@ -165,11 +166,13 @@ def _found(catalogue: VisibleCatalogue, label: str) -> list[_Provider]:
     return sorted(found, key=lambda one: standing(one.entry.metrics, one.entry.sample), reverse=True)
 
 
-def _to_choose(request: Request, catalogue: VisibleCatalogue, picks: Sequence[str], one: _Provider) -> _Found:
+def _to_choose(
+    request: Request, catalogue: VisibleRepositories, picks: Sequence[str], one: _Provider
+) -> _Found:
     repository, entry = one.repository, one.entry
     ref, sizes = ref_of(str(repository), entry), None
     with suppress(ModhubError):
-        sizes = catalogue.module(repository, one.release.commit, entry).sizes
+        sizes = catalogue.view(repository).module(one.release.commit, entry).sizes
     return _Found(
         ref=ref,
         href=address(request, repository.namespace, repository.name, "modules", entry.slug),
@@ -183,17 +186,17 @@ def _to_choose(request: Request, catalogue: VisibleCatalogue, picks: Sequence[st
     )
 
 
-def _closed(catalogue: VisibleCatalogue, resolution: Resolution) -> list[str]:
+def _closed(catalogue: VisibleRepositories, resolution: Resolution) -> list[str]:
     """Repositories of the answer that are not for everybody."""
     used = dict.fromkeys(module.repository for module in resolution.modules)
-    settings = [(repository, catalogue.record(repository).settings) for repository in used]
+    settings = [(repository, catalogue.view(repository).record.settings) for repository in used]
     return [str(repository) for repository, one in settings if one.private or one.gated]
 
 
-def _estimate(catalogue: VisibleCatalogue, resolution: Resolution) -> _Estimate:
+def _estimate(catalogue: VisibleRepositories, resolution: Resolution) -> _Estimate:
     by_trunk: dict[str, list[ModuleManifest]] = {}
     for module in resolution.modules:
-        details = catalogue.module(module.repository, module.release.commit, module.entry)
+        details = catalogue.view(module.repository).module(module.release.commit, module.entry)
         by_trunk.setdefault(module.trunk.sha256, []).append(details)
     flops, parameters = [0, 0], [0, 0]
     for modules in by_trunk.values():

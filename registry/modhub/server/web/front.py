@@ -15,7 +15,7 @@ from modhub.server.errors import not_found
 from modhub.server.http.request import Request
 from modhub.server.http.routing import Routes
 from modhub.server.web.render import address, page, static_file, static_version
-from modhub.server.web.repository_view import VisibleCatalogue
+from modhub.server.web.repository_view import VisibleRepositories
 from modhub.store.index import IndexEntry, Query
 
 __all__ = ["routes"]
@@ -93,7 +93,7 @@ def front(request: Request) -> Response:
     near: list[str] = []
     if text and not total:
         with suppress(RefError):
-            near = VisibleCatalogue(request.state.store, request.principal).nearest(text)
+            near = VisibleRepositories(request.state.store, request.principal).nearest(text)
     other = "model" if kind == "dataset" else "dataset"
     return page(
         request,

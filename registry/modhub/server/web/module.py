@@ -8,8 +8,9 @@ from typing import Any
 
 from starlette.responses import Response
 
+from modhub.catalog.releases import newest_release, release_at, weight_of
 from modhub.errors import ModhubError
-from modhub.manifest import Calibration, ModuleEntry, RepositoryManifest
+from modhub.manifest import MANIFEST_NAME, Calibration, ModuleEntry, RepositoryManifest
 from modhub.manifest.card import ref_of
 from modhub.server.errors import HTTPError, to_http_error
 from modhub.server.http.request import Request
@@ -21,10 +22,8 @@ from modhub.server.web.pictures import (
     overlap_picture,
 )
 from modhub.server.web.render import literal, page
-from modhub.server.web.repository import may_read, parts_of, pin, release_at
-from modhub.server.web.repository_view import Shelf, newest
-from modhub.store.records import RepositoryRecord
-from modhub.store.tree import Tree
+from modhub.server.web.repository import may_read, parts_of, pin
+from modhub.server.web.repository_view import RepositoryView
 
 __all__ = ["routes"]
 
@@ -36,41 +35,42 @@ _UNSEEN: dict[str, Any] = {"mask": None, "matrix": None, "closest": []}
 @routes.get("/{namespace}/{name}/modules/{slug}")
 def module(request: Request) -> Response:
     record = request.repository("see")
-    store = request.state.store
-    shelf = Shelf(store)
-    releases = shelf.releases(record)
-    standing = newest(releases)
-    revision = request.parameter("revision")
-    commit = request.commit_of(record, revision or (standing.commit if standing else "main"))
-    manifest = shelf.manifest(record, commit)
-    entry = None if manifest is None else _entry(manifest, request.values["slug"])
-    if manifest is None or entry is None:
-        wanted = request.values["slug"][:100]
-        near = get_close_matches(wanted, [one.slug for one in manifest.modules] if manifest else [], n=5)
+    view, revision = RepositoryView(request.state.store, record), request.parameter("revision")
+    releases = view.releases
+    newest = newest_release(releases)
+    commit = request.commit_of(record, revision) if revision else newest.commit if newest else view.main or ""
+    wanted = request.values["slug"][:100]
+    if MANIFEST_NAME not in view.tree(commit):
+        raise HTTPError(404, f"There is no module '{wanted}' in {record.id}.")
+    manifest = view.manifest(commit)
+    entry = _entry(manifest, request.values["slug"])
+    if entry is None:
+        near = get_close_matches(wanted, [entry.slug for entry in manifest.modules], n=5)
         hint = f" Nearest: {', '.join(near)}." if near else ""
         raise HTTPError(404, f"There is no module '{wanted}' in {record.id}.{hint}")
     readable = may_read(request, record)
-    release = release_at(releases, commit)
-    ref = ref_of(str(record.id), entry) + pin(revision, release, standing, commit)
+    release = release_at(releases, revision, commit)
+    ref = ref_of(str(record.id), entry) + pin(revision, release, newest)
     details, trouble = None, ""
     if readable:
         try:
-            details = shelf.module(record, commit, entry)
+            details = view.module(commit, entry)
         except ModhubError as error:
             trouble = to_http_error(error).message
     return page(
         request,
         "module.html",
-        title=f"{entry.label} of {record.id}{f' {release}' if release else ''}",
+        title=f"{entry.label} of {record.id}{f' {release}' if release.version else ''}",
         record=record,
         here=parts_of(record),
         commit=commit,
         revision=revision,
         release=release,
-        standing=standing,
+        newest=newest,
         manifest=manifest,
         entry=entry,
         trunk=manifest.trunk_of(entry),
+        weight=weight_of(manifest, entry),
         details=details,
         trouble=trouble,
         readable=readable,
@@ -78,7 +78,7 @@ def module(request: Request) -> Response:
         in_shell=shlex.quote(ref),
         in_python=literal(ref),
         calibration=None if details is None else _calibration(details.calibration),
-        **(_pictures(shelf, record, commit, manifest, entry) if readable else _UNSEEN),
+        **(_pictures(view, commit, manifest, entry) if readable else _UNSEEN),
     )
 
 
@@ -87,10 +87,9 @@ def _entry(manifest: RepositoryManifest, name: str) -> ModuleEntry | None:
 
 
 def _pictures(
-    shelf: Shelf, record: RepositoryRecord, commit: str, manifest: RepositoryManifest, entry: ModuleEntry
+    view: RepositoryView, commit: str, manifest: RepositoryManifest, entry: ModuleEntry
 ) -> dict[str, Any]:
-    tree: Tree = shelf.store.reader.tree(record.key, commit)
-    own = shelf.mask(tree, entry)
+    own = view.mask(commit, entry)
     if own is None:
         return _UNSEEN
     trunk = manifest.trunk_of(entry).sha256
@@ -100,7 +99,7 @@ def _pictures(
     shown = [
         (one.label, mask)
         for one in kin[start : start + SIBLINGS]
-        if (mask := shelf.mask(tree, one)) is not None and len(mask) == len(own)
+        if (mask := view.mask(commit, one)) is not None and len(mask) == len(own)
     ]
     labels = [label for label, _ in shown]
     matrix, closest = None, []

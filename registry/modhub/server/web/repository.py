@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import islice
 
 from starlette.responses import Response
 
-from modhub.catalog.releases import Release
+from modhub.catalog.releases import Release, newest_release, release_at
+from modhub.errors import ModhubError
 from modhub.manifest import MANIFEST_NAME, ModuleEntry, RepositoryManifest
 from modhub.server.auth.principal import authorize
-from modhub.server.errors import HTTPError, missing_file, not_found
+from modhub.server.errors import HTTPError, missing_file, not_found, to_http_error
 from modhub.server.http.request import Request
 from modhub.server.http.routing import Routes
 from modhub.server.web.markdown import card_html
 from modhub.server.web.render import address, page
-from modhub.server.web.repository_view import Shelf, newest
+from modhub.server.web.repository_view import RepositoryView
+from modhub.store.model import MAIN
 from modhub.store.records import RepositoryRecord
 from modhub.store.tree import TreeFile
 
-__all__ = ["may_read", "parts_of", "pin", "release_at", "routes"]
+__all__ = ["may_read", "parts_of", "pin", "routes"]
 
 routes = Routes()
 ONE = "/{web}{namespace}/{name}"
@@ -43,17 +44,12 @@ def may_read(request: Request, record: RepositoryRecord) -> bool:
     return True
 
 
-def release_at(releases: Sequence[Release], commit: str) -> Release | None:
-    """The release that stands at `commit`, if there is one."""
-    return next((release for release in releases if release.commit == commit), None)
-
-
-def pin(revision: str, release: Release | None, standing: Release | None, commit: str) -> str:
-    """What a ref needs after it to mean what a page shows. Nothing where no `revision` was asked for: the
-    page is about the newest release that stands, and so is the ref."""
+def pin(revision: str, release: Release, newest: Release | None) -> str:
+    """What a ref needs after it to mean what a page shows: nothing where no `revision` was asked for, as the
+    page then shows the newest release, which such a ref means."""
     if not revision:
-        return "" if standing else "@main"
-    return f"@{commit}" if release is None else f"=={release.version}"
+        return "" if newest else "@main"
+    return f"@{release.commit}" if release.version is None else f"=={release.version}"
 
 
 def _sought(manifest: RepositoryManifest, text: str) -> list[ModuleEntry]:
@@ -76,30 +72,40 @@ def overview(request: Request) -> Response:
             # No page was meant, but something of the API that is not here.
             raise not_found() from None
         raise
-    shelf = Shelf(request.state.store)
-    revision = request.parameter("revision")
-    commit = request.commit_of(record, revision or "main")
-    tree = request.state.store.reader.tree(record.key, commit)
-    manifest = shelf.manifest(record, commit)
+    view, revision = RepositoryView(request.state.store, record), request.parameter("revision")
+    commit = request.commit_of(record, revision or MAIN)
+    manifest, unreadable = None, ""
+    releases: tuple[Release, ...] = ()
+    try:
+        releases = view.releases
+        if not revision:
+            commit = view.presented or commit
+        if MANIFEST_NAME in view.tree(commit):
+            manifest = view.manifest(commit)
+    except ModhubError as error:
+        unreadable = to_http_error(error).message
     sought = " ".join(request.parameter("q")[:200].split())
     here = parts_of(record)
-    text, whole = shelf.card(record, commit)
-    releases = shelf.releases(record)
-    standing, release = newest(releases), release_at(releases, commit)
+    text, complete = view.card(commit)
+    newest, release = newest_release(releases), release_at(releases, revision, commit)
+    tree = view.tree(commit)
     return page(
         request,
         "repository.html",
-        title=f"{record.id} {release or revision[:40]}" if revision else str(record.id),
+        title=f"{record.id} {revision[:40] if release.version is None else release}"
+        if revision
+        else str(record.id),
         record=record,
         here=here,
         commit=commit,
         revision=revision,
+        shown=revision or (MAIN if commit == view.main else commit),
         release=release if revision else None,
-        standing=standing,
-        ref=f"{record.id}{pin(revision, release, standing, commit)}",
-        unreadable=manifest is None and MANIFEST_NAME in tree,
+        newest=newest,
+        ref=f"{record.id}{pin(revision, release, newest)}",
+        unreadable=unreadable,
         card=card_html(text, address(request, *here, "resolve", commit)),
-        whole_card="" if whole else address(request, *here, "resolve", commit, "README.md"),
+        whole_card="" if complete else address(request, *here, "resolve", commit, "README.md"),
         manifest=manifest,
         searchable=manifest is not None and len(manifest.modules) > SEARCHED_FROM,
         sought=sought,

@@ -1,35 +1,41 @@
-"""What the files of a repository mean, for pages: releases, manifests, masks. No torch, no code of theirs."""
+"""A store's repositories as pages and the resolver read them. The rules: `modhub.catalog.releases`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
-from packaging.specifiers import SpecifierSet
-from packaging.version import Version
 
-from modhub.catalog.catalog import YANKED_NAME, nearest_classes
-from modhub.catalog.releases import Release
-from modhub.errors import ManifestError, ModhubError, NotFoundError
-from modhub.files import parse_json
+from modhub.catalog.catalog import nearest_classes
+from modhub.catalog.releases import (
+    REPORT,
+    YANKED_LIMIT,
+    Release,
+    newest_release,
+    presented_commit,
+    release_at,
+    releases_of,
+)
+from modhub.errors import ManifestError, NotFoundError
 from modhub.manifest import MANIFEST_NAME, ModuleEntry, ModuleManifest, RepositoryManifest
-from modhub.manifest.card import class_tag
-from modhub.refs import RepositoryId, version_of_tag
+from modhub.manifest.card import CARD_NAME, class_tag
+from modhub.refs import RepositoryId
 from modhub.server.auth.principal import Principal, authorize
 from modhub.server.errors import HTTPError
 from modhub.store.index import Query
 from modhub.store.lru import LRU
-from modhub.store.records import TAGS, RepositoryKey, RepositoryRecord
+from modhub.store.model import MAIN
+from modhub.store.records import HEADS, TAGS, RepositoryKey, RepositoryRecord
 from modhub.store.store import Store
-from modhub.store.tree import Tree, TreeFile
+from modhub.store.tree import Tree
 
-__all__ = ["Shelf", "VisibleCatalogue", "newest"]
+__all__ = ["RepositoryView", "VisibleRepositories"]
 
 MANIFEST_LIMIT = 16 << 20
 TENSORS_LIMIT = 64 << 20
@@ -37,145 +43,131 @@ TENSORS_LIMIT = 64 << 20
 CARD_LIMIT = 256 << 10
 # Comparing a name with so many takes a fraction of a second; the commonest come first.
 CLASSES_LIMIT = 20_000
+PROVIDERS = 1000
+OLDER_PROVIDERS = 200
 Mask = NDArray[np.bool_]
 # By the bytes that they were read from; in memory they take up twice as much.
-_MANIFESTS: LRU[tuple[RepositoryManifest | None]] = LRU(64 << 20)
+_MANIFESTS: LRU[RepositoryManifest] = LRU(64 << 20)
 
 
-@dataclass(frozen=True, slots=True)
-class Shelf:
-    """Reads repositories of one store."""
+@dataclass(frozen=True)
+class RepositoryView:
+    """One repository of `store`, for one page or answer: what was read once is not read again."""
 
     store: Store
+    record: RepositoryRecord
 
-    def releases(self, record: RepositoryRecord) -> tuple[Release, ...]:
-        """The newest version first, those taken back too."""
-        refs = self.store.reader.refs(record.key)
-        reasons = self._yanked(record)
-        found = [
-            Release(version, commit, reasons.get(str(version)))
-            for ref, commit in refs.items()
-            if ref.startswith(TAGS) and (version := version_of_tag(ref[len(TAGS) :])) is not None
-        ]
-        return tuple(sorted(found, key=lambda one: one.version or Version("0"), reverse=True))
+    @cached_property
+    def refs(self) -> dict[str, str]:
+        return self.store.reader.refs(self.record.key)
 
-    def manifest(self, record: RepositoryRecord, commit: str) -> RepositoryManifest | None:
-        """`modhub.json` at a commit; None when there is none that can be read."""
-        file = self.store.reader.tree(record.key, commit).get(MANIFEST_NAME)
-        if file is None or file.size > MANIFEST_LIMIT:
-            return None
-        return _manifest(self.store, file)
+    @property
+    def main(self) -> str | None:
+        """The commit of main."""
+        return self.refs.get(HEADS + MAIN)
 
-    def module(self, record: RepositoryRecord, commit: str, entry: ModuleEntry) -> ModuleManifest:
+    @cached_property
+    def releases(self) -> tuple[Release, ...]:
+        """Every release, the newest version first. Raises `ManifestError` and `IntegrityError`."""
+        tags = {ref[len(TAGS) :]: commit for ref, commit in self.refs.items() if ref.startswith(TAGS)}
+
+        def read(path: str) -> bytes | None:
+            if self.main is None or path not in self.store.reader.tree(self.record.key, self.main):
+                return None
+            return self._read(self.main, path, YANKED_LIMIT)
+
+        return releases_of(tags, read, f"'{self.record.id}'")
+
+    @property
+    def newest(self) -> Release | None:
+        """The newest active release, if there is one."""
+        return newest_release(self.releases)
+
+    @property
+    def presented(self) -> str | None:
+        """The commit whose manifest and card a page shows where no revision is asked for."""
+        return presented_commit(self.releases, self.main, lambda commit: self.tree(commit).get(MANIFEST_NAME))
+
+    def release_at(self, revision: str) -> Release:
+        """What a revision names. Raises `NotFoundError`."""
+        return release_at(self.releases, revision, self.store.reader.resolve(self.record.key, revision))
+
+    def tree(self, commit: str) -> Tree:
+        """All files of a commit."""
+        return self.store.reader.tree(self.record.key, commit)
+
+    def manifest(self, commit: str) -> RepositoryManifest:
+        """`modhub.json` at a commit. Raises `ManifestError` when the repository holds no modules."""
+        file = self.tree(commit).get(MANIFEST_NAME)
+        if file is None:
+            raise ManifestError(
+                f"'{self.record.id}' at {commit[:12]} has no {MANIFEST_NAME}.", hint="It holds no modules."
+            )
+        # Looking for a class reads the manifest of every repository that has it.
+        name = f"{self.store.root}:{file.sha256}"
+        manifest = _MANIFESTS.get(name)
+        if manifest is None:
+            content = self._read(commit, MANIFEST_NAME, MANIFEST_LIMIT)
+            place = f"{MANIFEST_NAME} of '{self.record.id}' at {commit[:12]}"
+            manifest = RepositoryManifest.from_bytes(content, place, hint=REPORT)
+            _MANIFESTS.put(name, manifest, file.size + 1000)
+        return manifest
+
+    def module(self, commit: str, entry: ModuleEntry) -> ModuleManifest:
         """A module's own manifest. Raises `NotFoundError` or `ManifestError`."""
-        content = self.store.reader.read(record.key, commit, entry.manifest.path, limit=MANIFEST_LIMIT)
+        content = self._read(commit, entry.manifest.path, MANIFEST_LIMIT)
         return ModuleManifest.from_bytes(content, entry.manifest.path)
 
-    def mask(self, tree: Tree, entry: ModuleEntry) -> Mask | None:
-        """Which channel slots the module keeps; None when its tensors are not there or make no sense."""
-        file = tree.get(entry.tensors.path)
+    def mask(self, commit: str, entry: ModuleEntry) -> Mask | None:
+        """Which channels the module keeps; None when its tensors are missing or malformed."""
+        file = self.tree(commit).get(entry.tensors.path)
         if file is None or file.size > TENSORS_LIMIT:
             return None
         packed = _mask(self.store, file.sha256)
         return None if packed is None else np.unpackbits(packed[0], count=packed[1]).astype(np.bool_)
 
-    def card(self, record: RepositoryRecord, commit: str) -> tuple[str, bool]:
+    def card(self, commit: str) -> tuple[str, bool]:
         """The card's text without its front matter, and whether that is all of it."""
-        file = self.store.reader.tree(record.key, commit).get("README.md")
+        file = self.tree(commit).get(CARD_NAME)
         if file is None or not self.store.reader.holds(file):
             return "", True
-        whole = file.size <= CARD_LIMIT
+        complete = file.size <= CARD_LIMIT
         with self.store.reader.open(file.sha256) as stream:
             content = stream.read(CARD_LIMIT)
-        if not whole:
+        if not complete:
             # At the end of a line.
             content = content[: content.rfind(b"\n") + 1] or content
         text = content.decode("utf-8", "replace").replace("\r\n", "\n")
         if text.startswith("---\n"):
             _, marker, rest = text[4:].partition("\n---")
             # A head without an end is text, unless its end is what was left out.
-            text = rest.partition("\n")[2] if marker else text if whole else ""
-        return text, whole
+            text = rest.partition("\n")[2] if marker else text if complete else ""
+        return text, complete
 
-    def _yanked(self, record: RepositoryRecord) -> dict[str, str]:
-        try:
-            content = self.store.reader.read(record.key, "main", YANKED_NAME, limit=1 << 20)
-            reasons = parse_json(content, YANKED_NAME)
-        except ModhubError:
-            return {}
-        return {str(key): str(value) for key, value in reasons.items()} if isinstance(reasons, dict) else {}
-
-
-def newest(releases: Sequence[Release]) -> Release | None:
-    """The release that a ref without a specifier means: not taken back, and no pre-release while there is
-    another. None where no release stands."""
-    standing = {one.version: one for one in releases if one.yanked is None and one.version is not None}
-    fitting = list(SpecifierSet().filter(standing))
-    return standing[max(fitting)] if fitting else None
+    def _read(self, commit: str, path: str, limit: int) -> bytes:
+        file = self.store.reader.file(self.record.key, commit, path)
+        if file.size > limit:
+            raise ManifestError(
+                f"'{path}' in '{self.record.id}' has {file.size:,} bytes; {limit:,} are read at most.",
+                hint=REPORT,
+            )
+        with self.store.reader.open(file.sha256) as stream:
+            return stream.read()
 
 
 @dataclass(frozen=True, slots=True)
-class VisibleCatalogue:
-    """What the resolver may ask on behalf of `principal`: the models they may read, and no others exist."""
+class VisibleRepositories:
+    """The resolver's catalogue for `principal`: repositories that they may read; the others do not exist."""
 
     store: Store
     principal: Principal
-    # One object serves one page, which asks for the same repositories again and again.
-    _records: dict[RepositoryId, RepositoryRecord] = field(default_factory=dict, repr=False, compare=False)
-    _releases: dict[RepositoryId, Sequence[Release]] = field(default_factory=dict, repr=False, compare=False)
+    # One object serves one page, which reads the same repositories again and again.
+    _views: dict[RepositoryId, RepositoryView] = field(default_factory=dict, repr=False, compare=False)
 
-    def releases(self, repository: RepositoryId) -> Sequence[Release]:
-        record = self.record(repository)
-        if repository not in self._releases:
-            self._releases[repository] = Shelf(self.store).releases(record)
-        return self._releases[repository]
-
-    def release_at(self, repository: RepositoryId, revision: str) -> Release:
-        commit = self.store.reader.resolve(self.record(repository).key, revision)
-        marked = (release for release in self.releases(repository) if release.commit == commit)
-        return next(marked, Release(None, commit))
-
-    def manifest(self, repository: RepositoryId, commit: str) -> RepositoryManifest:
-        found = Shelf(self.store).manifest(self.record(repository), commit)
-        if found is None:
-            raise ManifestError(
-                f"'{repository}' at {commit[:12]} holds no modules.",
-                hint="Take another repository, or another release of it.",
-            )
-        return found
-
-    def module(self, repository: RepositoryId, commit: str, entry: ModuleEntry) -> ModuleManifest:
-        """A module's own manifest."""
-        return Shelf(self.store).module(self.record(repository), commit, entry)
-
-    def lost(self, repository: RepositoryId, commit: str) -> Sequence[str]:
-        return self.store.reader.lost(self.store.reader.tree(self.record(repository).key, commit))
-
-    def providers(self, label: str) -> Sequence[RepositoryId]:
-        query = Query(tags=["modhub", class_tag(label)], visible=self._visible)
-        return [entry.id for entry in self.store.index.search(query, limit=1000) if self._readable(entry.id)]
-
-    def nearest(self, label: str) -> list[str]:
-        """Up to five classes that look like `label`; none when it is one. Raises `RefError`."""
-        query = Query(tags=["modhub"], visible=self._visible)
-        found = self.store.index.facets("class:", query, limit=CLASSES_LIMIT)
-        return nearest_classes(label, [name for name, _ in found])
-
-    @property
-    def _visible(self) -> frozenset[str] | None:
-        return None if self.principal.admin else self.principal.namespaces
-
-    def _readable(self, repository: RepositoryId) -> bool:
-        try:
-            self.record(repository)
-        except NotFoundError:
-            return False
-        return True
-
-    def record(self, repository: RepositoryId) -> RepositoryRecord:
-        """The model, if the principal may read it. Raises `NotFoundError`."""
-        if repository in self._records:
-            return self._records[repository]
+    def view(self, repository: RepositoryId) -> RepositoryView:
+        """The repository, if the principal may read it. Raises `NotFoundError`."""
+        if repository in self._views:
+            return self._views[repository]
         try:
             record = self.store.repositories.get(RepositoryKey("model", repository))
             authorize(self.principal, record, "read")
@@ -185,23 +177,43 @@ class VisibleCatalogue:
                 hint="Check the name; if it is private, log in.",
                 missing="repository",
             ) from None
-        self._records[repository] = record
-        return record
+        self._views[repository] = RepositoryView(self.store, record)
+        return self._views[repository]
 
+    def releases(self, repository: RepositoryId) -> Sequence[Release]:
+        return self.view(repository).releases
 
-def _manifest(store: Store, file: TreeFile) -> RepositoryManifest | None:
-    # Who looks for a class reads the manifest of every repository that has it.
-    name = f"{store.root}:{file.sha256}"
-    known = _MANIFESTS.get(name)
-    if known is None:
-        with store.reader.open(file.sha256) as stream:
-            content = stream.read(MANIFEST_LIMIT)
+    def release_at(self, repository: RepositoryId, revision: str) -> Release:
+        return self.view(repository).release_at(revision)
+
+    def manifest(self, repository: RepositoryId, commit: str) -> RepositoryManifest:
+        return self.view(repository).manifest(commit)
+
+    def lost(self, repository: RepositoryId, commit: str) -> Sequence[str]:
+        return self.store.reader.lost(self.view(repository).tree(commit))
+
+    def providers(self, label: str, *, older: bool = False) -> Sequence[RepositoryId]:
+        tags = ["modhub"] if older else ["modhub", class_tag(label)]
+        query = Query(tags=tags, visible=self._namespaces)
+        entries = self.store.index.search(query, limit=OLDER_PROVIDERS if older else PROVIDERS)
+        return [entry.id for entry in entries if self._readable(entry.id)]
+
+    def nearest(self, label: str) -> list[str]:
+        """Up to five classes that look like `label`; none when it is one. Raises `RefError`."""
+        query = Query(tags=["modhub"], visible=self._namespaces)
+        counted = self.store.index.facets("class:", query, limit=CLASSES_LIMIT)
+        return nearest_classes(label, [name for name, _ in counted])
+
+    @property
+    def _namespaces(self) -> frozenset[str] | None:
+        return None if self.principal.admin else self.principal.namespaces
+
+    def _readable(self, repository: RepositoryId) -> bool:
         try:
-            known = (RepositoryManifest.from_bytes(content),)
-        except ModhubError:
-            known = (None,)
-        _MANIFESTS.put(name, known, file.size + 1000)
-    return known[0]
+            self.view(repository)
+        except NotFoundError:
+            return False
+        return True
 
 
 @lru_cache(maxsize=4096)

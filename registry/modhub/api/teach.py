@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from modhub.api.projects import open_catalog
+from modhub.api.catalogs import open_catalog
 from modhub.artifact import artifact_files, read_artifact, read_modules
 from modhub.artifact.modules import ModuleSet
 from modhub.catalog.catalog import Catalog
+from modhub.catalog.pull import pull
 from modhub.composition import parts_of
 from modhub.composition.interference import Taken, taken, taken_of_images
 from modhub.data import ImageSet, class_folders, folder_of_images, open_data, plain_folder
@@ -21,12 +22,41 @@ from modhub.files import new_directory, write_files
 from modhub.manifest import MANIFEST_NAME
 from modhub.refs import Ref, rows_of
 from modhub.reporter import SILENT, Reporter
+from modhub.results import Result
 
-__all__ = ["images_of_class", "teach", "teach_to"]
+__all__ = ["MeasuredInterference", "TeachReport", "images_of_class", "teach", "teach_to"]
 
 _MUCH = 0.05
-"""A known class that may lose more of its images is told of."""
+"""A known class that may lose a larger share of its images is warned of."""
 _NAMED = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class MeasuredInterference(Result):
+    """By known class the share of its images that the new class takes, counted on `images` of a data set."""
+
+    dataset: str
+    split: str
+    images: int
+    classes: Mapping[str, Taken]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class TeachReport(Result):
+    """The module that was written to `path`, made from so many `images`.
+
+    `takes` estimates by known class which share of its images the new class would take (see
+    `modhub.composition.interference`); `takes_measured` is the same, counted on labelled images.
+    """
+
+    path: Path
+    label: str
+    parent: str
+    images: int
+    kept_channels_fraction: float
+    bytes: int
+    takes: Mapping[str, Taken]
+    takes_measured: MeasuredInterference | None
 
 
 @torch_defaults()
@@ -56,65 +86,62 @@ def teach(
 
 @torch_defaults()
 def teach_to(
-    directory: Path,
+    path: Path | str,
     label: str,
     on: str,
-    data: str,
+    data: str | ImageSet,
     *,
     split: str = "train",
     seed: int = 0,
     date: str | None = None,
     force: bool = False,
-    against: str | None = None,
+    against: str | ImageSet | None = None,
     against_split: str = "test",
     hub: str | Catalog | None = None,
     offline: bool = False,
     reporter: Reporter = SILENT,
-) -> dict[str, Any]:
-    """`teach`, written to `directory`, which appears whole or not at all; what was made, for JSON.
+) -> TeachReport:
+    """`teach`, written to the directory `path`, which appears whole or not at all.
 
-    `takes` says by known class which share of its images the new class would take (see
-    `modhub.composition.interference`), and `takes_measured` the same on `against`, labelled images of known
-    classes;
-    `reporter.warn` tells of large ones.
+    `against` are labelled images of known classes, on which is counted what the new class takes;
+    `reporter.warn` names the classes that lose many. Raises `StorageError` when something is in `path` and
+    there is no `force`, and what `teach` raises.
     """
     # Whether it can be written is known before the work.
-    with new_directory(directory, force=force) as scratch:
+    with new_directory(Path(path), force=force) as scratch:
         images = images_of_class(data, label, split)
-        judges = None if against is None else open_data(against, against_split)
+        labelled = None if against is None else open_data(against, against_split)
         modules = _modules(on, hub, offline, reporter)
         _check_one_class(data, label, split, modules.manifest.parent.labels)
         made = taught(modules, label, images, seed=seed, date=date, reporter=reporter)
         known, (new,) = parts_of(modules), parts_of(made)
+        measured = None
         with reporter.step("compare with known classes"):
-            guessed = taken(known, new, seed=seed)
-            measured, count = (None, 0) if judges is None else taken_of_images(known, new, judges)
+            estimated = taken(known, new, seed=seed)
+            if labelled is not None:
+                classes, count = taken_of_images(known, new, labelled)
+                measured = MeasuredInterference(
+                    dataset=labelled.name, split=labelled.split, images=count, classes=classes
+                )
         write_files(scratch, artifact_files(made))
     (entry,) = made.manifest.modules
-    _warn(label, guessed if measured is None else measured, reporter)
-    return {
-        "path": str(directory),
-        "label": entry.label,
-        "parent": made.manifest.parent.name,
-        "images": len(images),
-        "kept_channels_fraction": entry.kept_channels_fraction,
-        "bytes": entry.bytes,
-        "takes": {name: each.to_dict() for name, each in guessed.items()},
-        "takes_measured": None
-        if judges is None or measured is None
-        else {
-            "dataset": judges.name,
-            "split": judges.split,
-            "images": count,
-            "classes": {name: each.to_dict() for name, each in measured.items()},
-        },
-    }
+    _warn(label, estimated if measured is None else measured.classes, reporter)
+    return TeachReport(
+        path=Path(path),
+        label=entry.label,
+        parent=made.manifest.parent.name,
+        images=len(images),
+        kept_channels_fraction=entry.kept_channels_fraction,
+        bytes=entry.bytes,
+        takes=estimated,
+        takes_measured=measured,
+    )
 
 
-def _warn(label: str, takes: dict[str, Taken], reporter: Reporter) -> None:
-    hit = {name: each for name, each in takes.items() if each.most > _MUCH}
+def _warn(label: str, takes: Mapping[str, Taken], reporter: Reporter) -> None:
+    hit = {name: share.most for name, share in takes.items() if share.most > _MUCH}
     if hit:
-        named = ", ".join(f"{name} {each.most:.0%}" for name, each in list(hit.items())[:_NAMED])
+        named = ", ".join(f"{name} {share:.0%}" for name, share in list(hit.items())[:_NAMED])
         more = f", and of {len(hit) - _NAMED} more" if len(hit) > _NAMED else ""
         reporter.warn(
             f"Composed with few other classes, '{label}' would take images of {named}{more}. The more of its "
@@ -152,7 +179,7 @@ def _check_one_class(data: str | ImageSet, label: str, split: str, known: Sequen
 def _modules(on: str, hub: str | Catalog | None, offline: bool, reporter: Reporter) -> ModuleSet:
     if (Path(on) / MANIFEST_NAME).is_file():
         return read_artifact(on)
-    pulled = open_catalog(hub, offline=offline).pull(Ref.parse(on), reporter=reporter)
+    pulled = pull(open_catalog(hub, offline=offline), Ref.parse(on), reporter=reporter)
     sets = read_modules(
         pulled.manifest, pulled.locate, [m.entry.slug for m in pulled.modules], place=f"'{on}'"
     )

@@ -1,13 +1,15 @@
-"""Whether an artifact, a release or a build is what its manifests promise. Only a build needs torch."""
+"""Whether modules or a build are what their manifests record. Only a build needs torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from modhub.api.projects import open_catalog, read_project
-from modhub.api.sharing import pull_refs
+from modhub.api.catalogs import open_catalog
+from modhub.api.project_files import read_project
+from modhub.api.pull import pull_refs
 from modhub.catalog.catalog import Catalog
 from modhub.errors import IntegrityError, MissingFileError, NotFoundError
 from modhub.files import confined
@@ -24,20 +26,30 @@ from modhub.project.lock import LOCK_NAME, Lock
 from modhub.project.toml import PROJECT_NAME
 from modhub.refs import Ref
 from modhub.reporter import SILENT, Reporter
+from modhub.results import Result
 
 if TYPE_CHECKING:
     from modhub.composition import ComposedClassifier
 
-__all__ = ["verify"]
+__all__ = ["Verified", "verify"]
 
 _BUILD_NAME = "build.json"
 _AGAIN = "Compose it again."
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Verified(Result):
+    """How many `files` were checked, and of how many `modules` or classes they are."""
+
+    target: str
+    files: int
+    modules: int
+
+
 def verify(
     target: str, *, hub: str | Catalog | None = None, offline: bool = False, reporter: Reporter = SILENT
-) -> dict[str, Any]:
-    """Check an artifact's directory, a build, or what a ref names: see `modhub verify --help`.
+) -> Verified:
+    """Check a directory of modules, a build, or the modules that a ref names: see `modhub verify --help`.
 
     Raises `IntegrityError`, `ManifestError` or `RefError` naming the first file that is wrong.
     """
@@ -46,22 +58,24 @@ def verify(
         pulled = pull_refs(open_catalog(hub, offline=offline), [Ref.parse(target)], reporter)
         for part in pulled:
             _check_entries(part.manifest, [(module.entry, module.manifest) for module in part.modules])
-        return {
-            "target": target,
-            "files": sum(len(part.files) for part in pulled),
-            "modules": sum(len(part.modules) for part in pulled),
-        }
+        return Verified(
+            target=target,
+            files=sum(len(part.files) for part in pulled),
+            modules=sum(len(part.modules) for part in pulled),
+        )
     if (directory / MANIFEST_NAME).is_file():
-        return {"target": target, **_verify_artifact(directory, reporter)}
+        files, modules = _verify_artifact(directory, reporter)
+        return Verified(target=target, files=files, modules=modules)
     if (directory / _BUILD_NAME).is_file():
-        return {"target": target, **_verify_build(directory, reporter)}
+        files, modules = _verify_build(directory, reporter)
+        return Verified(target=target, files=files, modules=modules)
     raise NotFoundError(
         f"'{directory}' holds neither {MANIFEST_NAME} nor {_BUILD_NAME}.",
         hint="Name a ref, or a directory that 'modhub decompose', 'pull --out' or 'compose' wrote.",
     )
 
 
-def _verify_artifact(directory: Path, reporter: Reporter) -> dict[str, int]:
+def _verify_artifact(directory: Path, reporter: Reporter) -> tuple[int, int]:
     path = directory / MANIFEST_NAME
     manifest = RepositoryManifest.from_bytes(path.read_bytes(), f"'{path}'")
     files = list(_files_of(manifest))
@@ -71,10 +85,10 @@ def _verify_artifact(directory: Path, reporter: Reporter) -> dict[str, int]:
     _check_entries(
         manifest, [(entry, confined(directory, entry.manifest.path)) for entry in manifest.modules]
     )
-    return {"files": 1 + len(files), "modules": len(manifest.modules)}
+    return 1 + len(files), len(manifest.modules)
 
 
-def _verify_build(directory: Path, reporter: Reporter) -> dict[str, int]:
+def _verify_build(directory: Path, reporter: Reporter) -> tuple[int, int]:
     # Whoever has a build has torch, too.
     from modhub.composition.build import load_build
 
@@ -82,12 +96,12 @@ def _verify_build(directory: Path, reporter: Reporter) -> dict[str, int]:
         # Loading checks the digest of every file that build.json names.
         classifier = load_build(directory)
         origin = _verify_origin(directory, classifier)
-    return {"files": 2 + 2 * len(classifier.trunk_passes) + origin, "modules": len(classifier.labels)}
+    return 2 + 2 * len(classifier.trunk_passes) + origin, len(classifier.labels)
 
 
 def _verify_origin(directory: Path, classifier: ComposedClassifier) -> int:
     """How many files say what a build was made of, each checked against the others and the classifier."""
-    from modhub.api.composing import OPTIONS_NAME, BuildOptions
+    from modhub.api.builds import OPTIONS_NAME, BuildOptions
 
     names = (PROJECT_NAME, LOCK_NAME, OPTIONS_NAME)
     if not any((directory / name).exists() for name in (*names, "modules")):
@@ -111,8 +125,11 @@ def _verify_origin(directory: Path, classifier: ComposedClassifier) -> int:
         place = directory / "modules" / f"{number}.json"
         module.files[0].check(place, f"'{place}'", hint=_AGAIN)
         about = ModuleManifest.from_bytes(place.read_bytes(), str(place), hint=_AGAIN)
-        said = (about.label, about.trunk.sha256, (about.tensors,))
-        if said != (module.module, module.trunk, module.files[1:]):
+        if (about.label, about.trunk.sha256, (about.tensors,)) != (
+            module.module,
+            module.trunk,
+            module.files[1:],
+        ):
             raise IntegrityError(f"'{place}' does not say what {LOCK_NAME} says.", hint=_AGAIN)
     expected = {f"{number}.json" for number in range(len(lock.modules))}
     for place in sorted((directory / "modules").iterdir()):

@@ -1,28 +1,40 @@
-"""What differs between two builds, projects or releases, class by class. Imports no torch."""
+"""What differs between two builds, projects or releases, class by class."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from modhub.api.projects import open_catalog
+from modhub.api.catalogs import open_catalog
 from modhub.catalog.catalog import Catalog
 from modhub.errors import NotFoundError
 from modhub.manifest import MANIFEST_NAME, RepositoryManifest
 from modhub.project.lock import LOCK_NAME, Lock
 from modhub.refs import Ref
+from modhub.results import Result
 
-__all__ = ["diff"]
+__all__ = ["Diff", "diff"]
 
-Facts = dict[str, Any]
+Facts: TypeAlias = Mapping[str, Any]
 
 
-def diff(
-    first: str, second: str, *, hub: str | Catalog | None = None, offline: bool = False
-) -> dict[str, Any]:
-    """`added` and `removed` labels, and for each label in both the facts that `changed`: [old, new], None
-    where a side says nothing of it. `release` is a version, or a commit without one; `content` the sha256 of
-    the module's files.
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Diff(Result):
+    """Labels of the second side only, of the first only, and by label the facts that `changed`: (old, new).
+
+    A fact is None where a side does not say it. `release` is a version, or a commit without one; `content`
+    the sha256 of the module's files.
+    """
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: Mapping[str, Mapping[str, tuple[Any, Any]]]
+
+
+def diff(first: str, second: str, *, hub: str | Catalog | None = None, offline: bool = False) -> Diff:
+    """What differs between two builds, projects or releases, class by class.
 
     Each side is a directory with a modhub.lock (a build or a project) or a modhub.json, a lock file, or a ref
     to a repository's release.
@@ -34,12 +46,12 @@ def diff(
         others = after.get(label)
         if others is not None and facts != others:
             names = [name for name in {**facts, **others} if facts.get(name) != others.get(name)]
-            changed[label] = {name: [facts.get(name), others.get(name)] for name in names}
-    return {
-        "added": [label for label in after if label not in before],
-        "removed": [label for label in before if label not in after],
-        "changed": changed,
-    }
+            changed[label] = {name: (facts.get(name), others.get(name)) for name in names}
+    return Diff(
+        added=tuple(label for label in after if label not in before),
+        removed=tuple(label for label in before if label not in after),
+        changed=changed,
+    )
 
 
 def _described(target: str, hub: str | Catalog | None, offline: bool) -> dict[str, Facts]:

@@ -6,13 +6,14 @@ import dataclasses
 import shutil
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from modhub.api.projects import open_catalog
+from modhub.api.catalogs import open_catalog
 from modhub.artifact import read_sets, write_artifact
 from modhub.artifact.modules import Decomposition, ModuleSet
 from modhub.data import ImageSet, open_data
@@ -24,13 +25,54 @@ from modhub.devices import peak_memory, torch_defaults
 from modhub.errors import DataError
 from modhub.evaluation.modules import measured
 from modhub.files import check_vacant, claimed
-from modhub.manifest import FORMS, InputSpec
+from modhub.manifest import FORMS, InputSpec, Sample
 from modhub.parents import ParentSource, load_parent
 from modhub.refs import RepositoryId, slugs_of
 from modhub.reporter import SILENT, Reporter
+from modhub.results import Result
 from modhub.workers import Workers
 
-__all__ = ["apart", "decompose", "decompose_to", "open_parent", "write_standalone"]
+__all__ = [
+    "DecomposeReport",
+    "DecomposedModule",
+    "apart",
+    "decompose",
+    "decompose_to",
+    "open_parent",
+    "write_standalone",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class DecomposedModule(Result):
+    """A module that was written: `bytes` of its files; `recall` and `precision` as measured on `sample`."""
+
+    label: str
+    kept_channels_fraction: float
+    bytes: int
+    recall: float | None
+    precision: float | None
+    sample: Sample | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class DecomposeReport(Result):
+    """The modules that were written to `path`.
+
+    `seconds` were spent on decomposing alone, `elapsed_seconds` on everything; `images` were looked at.
+    `peak_bytes` is the most memory a process had, None where the system does not tell.
+    """
+
+    path: Path
+    parent: str
+    method: str
+    seconds: float
+    elapsed_seconds: float
+    images: int
+    peak_bytes: int | None
+    device: str
+    processes: int
+    modules: tuple[DecomposedModule, ...]
 
 
 def decompose(
@@ -64,8 +106,8 @@ def decompose_to(
     form: str = "delta",
     force: bool = False,
     reporter: Reporter = SILENT,
-) -> dict[str, Any]:
-    """`decompose`, written to `directory`, which appears whole or not at all; what was made, for JSON.
+) -> DecomposeReport:
+    """`decompose`, written to `directory`, which appears whole or not at all.
 
     `form` is `delta`, modules on the trunk they share, or `standalone`, each on a trunk of its own.
 
@@ -97,29 +139,29 @@ def decompose_to(
         if workers.first and options.resume is None:
             shutil.rmtree(resume, ignore_errors=True)
     peak = max(workers.gather(peak_memory() or 0))
-    entries = [entry for each in sets for entry in each.manifest.modules]
-    return {
-        "path": str(directory),
-        "parent": modules.manifest.parent.name,
-        "method": modules.manifest.method.name,
-        "seconds": done.seconds,
-        "elapsed_seconds": time.perf_counter() - started,
-        "images": done.images,
-        "peak_bytes": peak or None,
-        "device": str(options.torch_device),
-        "processes": workers.size,
-        "modules": [
-            {
-                "label": entry.label,
-                "kept_channels_fraction": entry.kept_channels_fraction,
-                "bytes": entry.bytes,
-                "recall": entry.metrics.get("recall"),
-                "precision": entry.metrics.get("precision"),
-                "sample": None if entry.sample is None else entry.sample.to_dict(),
-            }
-            for entry in entries
-        ],
-    }
+    return DecomposeReport(
+        path=directory,
+        parent=modules.manifest.parent.name,
+        method=modules.manifest.method.name,
+        seconds=done.seconds,
+        elapsed_seconds=time.perf_counter() - started,
+        images=done.images,
+        peak_bytes=peak or None,
+        device=str(options.torch_device),
+        processes=workers.size,
+        modules=tuple(
+            DecomposedModule(
+                label=entry.label,
+                kept_channels_fraction=entry.kept_channels_fraction,
+                bytes=entry.bytes,
+                recall=entry.metrics.get("recall"),
+                precision=entry.metrics.get("precision"),
+                sample=entry.sample,
+            )
+            for each in sets
+            for entry in each.manifest.modules
+        ),
+    )
 
 
 def apart(modules: ModuleSet) -> list[ModuleSet]:

@@ -1,0 +1,116 @@
+"""Measure classifiers on labelled images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modhub.api.builds import build_manifests
+from modhub.api.load import load
+from modhub.data import ImageSet, open_data
+from modhub.devices import pick_device
+from modhub.errors import ExportError
+from modhub.evaluation.metrics import Classifier, Comparison, Evaluation, compare
+from modhub.evaluation.metrics import evaluate as measure
+from modhub.project.lock import Lock
+from modhub.reporter import SILENT, Reporter
+from modhub.results import Result
+from modhub.runtimes.onnx import OnnxClassifier, is_exported
+
+__all__ = ["EvaluationReport", "evaluate", "evaluate_against"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class EvaluationReport(Result):
+    """An evaluation, and how it differs from that of an earlier build; None: it was compared with none."""
+
+    evaluation: Evaluation
+    change: Comparison | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The evaluation's document, with `change` where there is one."""
+        changed = {} if self.change is None else {"change": self.change.to_dict()}
+        return {**self.evaluation.to_dict(), **changed}
+
+
+def evaluate(
+    classifier: Classifier | Path | str,
+    data: ImageSet | str,
+    *,
+    split: str = "test",
+    device: str = "auto",
+    reporter: Reporter = SILENT,
+) -> Evaluation:
+    """Measure a classifier, or a build by its directory or .onnx file, on the images of its classes.
+
+    A build's classes also answer to what their modules are called in their repositories, and to aliases; an
+    .onnx file does not know the latter. `device` is auto, cpu or cuda: where a build runs; a classifier runs
+    where it is, an .onnx file on the CPU.
+    """
+    images = open_data(data, split)
+    if not isinstance(classifier, Path | str):
+        return measure(classifier, images, reporter=reporter)
+    directory = Path(classifier)
+    if is_exported(directory):
+        exported = _Exported(OnnxClassifier(directory))
+        return measure(exported, images, aliases=exported.aliases, reporter=reporter)
+    loaded = load(directory)
+    manifests = build_manifests(directory)
+    aliases = {
+        label: (manifest.label, *manifest.aliases)
+        for label, manifest in zip(loaded.labels, manifests, strict=False)
+    }
+    return measure(loaded, images, aliases=aliases, device=pick_device(device), reporter=reporter)
+
+
+def evaluate_against(
+    before: Classifier | Path | str | None,
+    classifier: Classifier | Path | str,
+    data: ImageSet | str,
+    *,
+    split: str = "test",
+    device: str = "auto",
+    reporter: Reporter = SILENT,
+) -> EvaluationReport:
+    """`evaluate`, and the change against `before` on the same images; None: no comparison."""
+    images = open_data(data, split)
+    after = evaluate(classifier, images, device=device, reporter=reporter)
+    if before is None:
+        return EvaluationReport(evaluation=after, change=None)
+    earlier = evaluate(before, images, device=device, reporter=reporter)
+    return EvaluationReport(evaluation=after, change=compare(earlier, after))
+
+
+class _Exported:
+    """An exported classifier that takes tensors, as `modhub.evaluate` asks it."""
+
+    def __init__(self, classifier: OnnxClassifier) -> None:
+        self.classifier = classifier
+        self.labels = classifier.labels
+        self.reject = classifier.reject
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self._assess(images)[0]
+
+    def assess(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        scores, acceptance = self._assess(images)
+        if acceptance is None:
+            raise ExportError("This exported file never says none of these.")
+        return scores, acceptance
+
+    def _assess(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        scores, acceptance = self.classifier.assess(list(images.permute(0, 2, 3, 1).numpy()))
+        return torch.from_numpy(scores), None if acceptance is None else torch.from_numpy(acceptance)
+
+    @property
+    def aliases(self) -> dict[str, tuple[str, ...]]:
+        """What its modules are called in their repositories, where the file carries a lock."""
+        text = self.classifier.metadata.get("lock")
+        if not isinstance(text, str):
+            return {}
+        lock = Lock.from_bytes(text.encode(), "the exported file's lock", hint="Export it again.")
+        return {module.want.label: (module.module,) for module in lock.modules}

@@ -1,0 +1,71 @@
+"""Write a classifier as one file for another runtime."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+
+from modhub.api.load import load
+from modhub.composition import ComposedClassifier
+from modhub.data import ImageSet, open_data
+from modhub.devices import torch_defaults
+from modhub.errors import ExportError
+from modhub.project.lock import LOCK_NAME
+from modhub.reporter import SILENT, Reporter
+from modhub.runtimes.export import SUFFIXES, ExportReport, as_raw_batch, export_classifier, natural_size
+
+__all__ = ["export"]
+
+
+@torch_defaults()
+def export(
+    classifier: ComposedClassifier | Path | str,
+    target: Path | str | None = None,
+    *,
+    format: str = "onnx",  # noqa: A002 - the command line's word
+    data: ImageSet | str | None = None,
+    image_size: int | None = None,
+    reporter: Reporter = SILENT,
+) -> ExportReport:
+    """Write a classifier, or a build by its directory, as one file, checked against PyTorch on images.
+
+    `target` is by default the build's name with the format's suffix, beside it; a classifier in memory needs
+    one, and is left as it is, on its device. Only a build's file carries its lock. `data` are the images
+    (None: noise), `image_size` is the side in pixels of what the file takes (None: what the trunks can use).
+
+    Raises `ExportError`, also for a classifier in memory without a `target`, `ManifestError`,
+    `IntegrityError`, `DataError`, `StorageError` and `MissingDependencyError`.
+    """
+    lock: Path | None = None
+    if isinstance(classifier, Path | str):
+        build = Path(classifier)
+        lock, target = build / LOCK_NAME, target or build.with_name(build.name + SUFFIXES.get(format, ""))
+        classifier = load(build)
+    elif not target:
+        raise ExportError(
+            "A classifier in memory needs the name of the file to write.",
+            hint='For example: modhub.export(classifier, "pets.onnx").',
+        )
+    else:
+        # What is exported is switched to answering, on the CPU: the caller's own stays as it is.
+        classifier = copy.deepcopy(classifier).cpu()
+    specs = [each.spec for each in classifier.trunk_passes]
+    size = natural_size(specs) if image_size is None else (image_size, image_size)
+    if data is None:
+        dice = np.random.default_rng(0)
+        pictures = [dice.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(4)]
+    else:
+        images = open_data(data, "test")
+        chosen = np.linspace(0, len(images) - 1, min(16, len(images))).astype(int)
+        pictures = images.images(int(index) for index in chosen)
+    return export_classifier(
+        classifier,
+        classifier.labels,
+        Path(target),
+        format=format,
+        images=as_raw_batch(pictures, size),
+        metadata={"lock": lock.read_text(encoding="utf-8")} if lock is not None and lock.is_file() else None,
+        reporter=reporter,
+    )

@@ -1,0 +1,131 @@
+"""Pick a release for every module of a composition: in memory, or as a project's `modhub.lock`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modhub.api.catalogs import open_catalog
+from modhub.api.project_files import project_path, read_lock, read_project
+from modhub.catalog.catalog import Catalog
+from modhub.catalog.releases import yanked_warning
+from modhub.errors import CompositionError, ManifestError
+from modhub.files import write_bytes
+from modhub.project.lock import LOCK_NAME, Lock, LockedModule, lock_of
+from modhub.project.resolver import resolve
+from modhub.project.toml import Project
+from modhub.reporter import SILENT, Reporter
+from modhub.results import Result
+
+__all__ = ["LockChange", "LockReport", "lock", "lock_to", "resolve_project"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class LockChange(Result):
+    """The release that serves `label`, as `repository version`; None where there is none."""
+
+    label: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class LockReport(Result):
+    """The lock that was written to `path`, and what it changed."""
+
+    path: Path
+    changes: tuple[LockChange, ...]
+    lock: Lock
+
+    def to_dict(self) -> dict[str, Any]:
+        """The path, the changes, and the lock file itself."""
+        return {
+            "path": str(self.path),
+            "changes": [change.to_dict() for change in self.changes],
+            **self.lock.to_dict(),
+        }
+
+
+def lock(
+    modules: Mapping[str, str] | Iterable[str] | str | Path,
+    *,
+    hub: str | Catalog | None = None,
+    offline: bool = False,
+    reporter: Reporter = SILENT,
+) -> Lock:
+    """The releases for a ref, refs, `{label: ref}`, or the project in a folder (a `Path`); writes nothing.
+
+    A project's lock is taken as it is while it fits its `modhub.toml`; else what it has is kept where it may
+    be. Raises `RefError`, `ResolutionError`, `CompositionError`, `ManifestError`, `StorageError`, `HubError`.
+    """
+    catalog = open_catalog(hub, offline=offline)
+    if not isinstance(modules, Path):
+        return resolve_project(Project.of(modules), catalog, reporter=reporter)
+    old = read_lock(modules)
+    project = read_project(modules)
+    if old is not None and old.fulfils(project):
+        return old
+    return resolve_project(project, catalog, keep=old, reporter=reporter)
+
+
+def lock_to(
+    directory: Path,
+    *,
+    hub: str | Catalog | None = None,
+    offline: bool = False,
+    upgrade: bool = False,
+    reporter: Reporter = SILENT,
+) -> LockReport:
+    """Resolve `modhub.toml` and write `modhub.lock`; with `upgrade` nothing of the old lock is kept."""
+    project, old = read_project(directory), None
+    path = project_path(directory).with_name(LOCK_NAME)
+    try:
+        old = read_lock(directory)
+    except ManifestError as error:
+        # A damaged lock is written anew; it only said what to keep.
+        reporter.warn(f"{error.message} It is written anew.")
+    with reporter.step("resolve"):
+        catalog = open_catalog(hub, offline=offline)
+        locked = resolve_project(project, catalog, keep=None if upgrade else old, reporter=reporter)
+    write_bytes(path, locked.to_bytes())
+    return LockReport(path=path, changes=tuple(_changes(old, locked)), lock=locked)
+
+
+def resolve_project(
+    project: Project, catalog: Catalog, *, keep: Lock | None = None, reporter: Reporter = SILENT
+) -> Lock:
+    """Pick releases for `project`, keeping what `keep` had where it may be kept.
+
+    `reporter.warn` says which of them are yanked.
+    """
+    if not project.wants:
+        raise CompositionError(
+            f"The composition '{project.name}' has no modules.", hint="Add one with: modhub add LABEL=REF"
+        )
+    resolution = resolve(
+        project, catalog, prefer=None if keep is None else keep.preferences, nearest=catalog.nearest
+    )
+    for text in dict.fromkeys(
+        yanked_warning(module.repository, module.release)
+        for module in resolution.modules
+        if module.release.yanked is not None
+    ):
+        reporter.warn(text)
+    return lock_of(
+        project, resolution, lambda repository, revision: catalog.release_at(repository, revision).commit
+    )
+
+
+def _changes(old: Lock | None, new: Lock) -> Iterator[LockChange]:
+    before = {module.want.label: _release(module) for module in old.modules} if old else {}
+    after = {module.want.label: _release(module) for module in new.modules}
+    for label in [*after, *(label for label in before if label not in after)]:
+        if before.get(label) != after.get(label):
+            yield LockChange(label=label, before=before.get(label), after=after.get(label))
+
+
+def _release(module: LockedModule) -> str:
+    version = module.commit[:12] if module.version is None else str(module.version)
+    return f"{module.repository} {version}"

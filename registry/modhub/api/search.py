@@ -1,0 +1,107 @@
+"""Find modules by the classes they answer to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from modhub.api.catalogs import open_catalog
+from modhub.catalog.catalog import Catalog
+from modhub.catalog.search import ModuleHit
+from modhub.catalog.search import search as search_modules
+from modhub.manifest import Sample
+from modhub.refs import slug_of
+from modhub.reporter import SILENT, Reporter
+from modhub.results import Result
+
+__all__ = ["SearchHit", "SearchResult", "search"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class SearchHit(Result):
+    """A module of a repository's newest release.
+
+    `metrics` are fractions in [0, 1] by name, `recall` among them; `sample` are the images they were measured
+    on, `at_least` what the balanced accuracy is with 97.5 % certainty. `bytes` is without the trunk.
+    """
+
+    ref: str
+    repository: str
+    version: str | None
+    label: str
+    aliases: tuple[str, ...]
+    recall: float | None
+    metrics: Mapping[str, float]
+    sample: Sample | None
+    at_least: float | None
+    license: str | None
+    dataset: str | None
+    architecture: str
+    kept_channels_fraction: float
+    bytes: int
+    downloads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class SearchResult(Result):
+    """`modules`, the best first; `nearest` has for a label that no class is called the names like it."""
+
+    modules: tuple[SearchHit, ...]
+    nearest: Mapping[str, tuple[str, ...]]
+
+
+def search(
+    labels: str | Sequence[str] = (),
+    *,
+    license: str = "",  # noqa: A002 - the word users know
+    dataset: str = "",
+    architecture: str = "",
+    text: str = "",
+    limit: int = 50,
+    hub: str | Catalog | None = None,
+    offline: bool = False,
+    reporter: Reporter = SILENT,
+) -> SearchResult:
+    """Modules that answer to any of `labels`; without any, the modules of all repositories.
+
+    `nearest` has for each label that no class on the hub is called the names that look like it.
+    `reporter.warn` says how many repositories cannot be read.
+    """
+    labels = [labels] if isinstance(labels, str) else labels
+    catalog = open_catalog(hub, offline=offline)
+    hits = search_modules(
+        catalog,
+        labels,
+        license=license,
+        dataset=dataset,
+        architecture=architecture,
+        text=text,
+        limit=limit,
+        reporter=reporter,
+    )
+    names = {name.casefold() for hit in hits for name in (hit.label, slug_of(hit.label), *hit.aliases)}
+    near = {label: catalog.nearest(label) for label in labels if label.casefold() not in names}
+    return SearchResult(
+        modules=tuple(_hit(hit) for hit in hits),
+        nearest={label: tuple(nearest) for label, nearest in near.items() if nearest},
+    )
+
+
+def _hit(hit: ModuleHit) -> SearchHit:
+    return SearchHit(
+        ref=hit.ref,
+        repository=str(hit.repository),
+        version=None if hit.release.version is None else str(hit.release.version),
+        label=hit.label,
+        aliases=tuple(hit.aliases),
+        recall=hit.metrics.get("recall"),
+        metrics=hit.metrics,
+        sample=hit.sample,
+        at_least=hit.at_least,
+        license=hit.license,
+        dataset=hit.dataset,
+        architecture=hit.architecture,
+        kept_channels_fraction=hit.kept_channels_fraction,
+        bytes=hit.bytes,
+        downloads=hit.downloads,
+    )

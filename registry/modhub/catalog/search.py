@@ -1,0 +1,140 @@
+"""Searching modules: the newest release of each repository that may have them, the best measured first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modhub.catalog.catalog import Catalog
+from modhub.catalog.releases import Release
+from modhub.errors import HubError, IntegrityError, ManifestError, NotFoundError, OfflineError, RefError
+from modhub.manifest import ModuleEntry, RepositoryManifest, Sample, at_least, standing
+from modhub.manifest.card import class_tag
+from modhub.refs import Ref, RepositoryId
+from modhub.reporter import SILENT, Reporter
+from modhub.store.model import RepositorySummary
+
+__all__ = ["ModuleHit", "search"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleHit:
+    """A module of the newest release of its repository.
+
+    `metrics` are fractions in [0, 1] as recorded when it was made, on the images `sample` if that is known;
+    `bytes` counts the module's own files, not a shared trunk.
+    """
+
+    repository: RepositoryId
+    release: Release
+    label: str
+    aliases: tuple[str, ...]
+    metrics: Mapping[str, float]
+    sample: Sample | None
+    license: str | None
+    dataset: str | None
+    architecture: str
+    kept_channels_fraction: float
+    bytes: int
+    downloads: int
+
+    @property
+    def ref(self) -> str:
+        """How to name it: `namespace/name/label`."""
+        return f"{self.repository}/{self.label}"
+
+    @property
+    def at_least(self) -> float | None:
+        """The lower bound of its balanced accuracy: `modhub.manifest.ranking`."""
+        return at_least(self.metrics, self.sample)
+
+    @property
+    def names(self) -> list[str]:
+        """Label and aliases, without case."""
+        return [name.casefold() for name in (self.label, *self.aliases)]
+
+
+def search(
+    catalog: Catalog,
+    labels: Sequence[str] = (),
+    *,
+    license: str = "",  # noqa: A002 - the word users know
+    dataset: str = "",
+    architecture: str = "",
+    text: str = "",
+    limit: int = 100,
+    reporter: Reporter = SILENT,
+) -> list[ModuleHit]:
+    """Modules that answer to any of `labels` (all modules without any), the best measured first.
+
+    `modhub.manifest.ranking` says which are the best. `license`, `dataset` and `architecture` are compared
+    without case; every word of `text` occurs in the repository's name or tags. Repositories without an active
+    release are skipped, and so are those that cannot be read; `reporter.warn` says how many, and why the
+    first.
+    """
+    wanted = {"license": license, "dataset": dataset, "architecture": architecture}
+    summaries = {
+        summary.id: summary
+        for tags in [[class_tag(label)] for label in labels] or [[]]
+        for summary in catalog.find(tags, text)
+    }
+    hits: list[ModuleHit] = []
+    unreadable: list[str] = []
+    for summary in summaries.values():
+        try:
+            hits += _hits(catalog, summary, labels)
+        except NotFoundError:
+            continue
+        except (HubError, ManifestError, IntegrityError, RefError) as error:
+            # One bad repository must not hide the others.
+            if not (isinstance(error, OfflineError) and catalog.files.offline):
+                unreadable.append(error.message)
+    if unreadable:
+        number = "1 repository" if len(unreadable) == 1 else f"{len(unreadable)} repositories"
+        reporter.warn(f"Skipped {number} that cannot be read. The first: {unreadable[0]}")
+    order = {label.casefold(): place for place, label in enumerate(labels)}
+
+    def rank(hit: ModuleHit) -> tuple[Any, ...]:
+        unseen, bound = standing(hit.metrics, hit.sample)
+        place = min((order[name] for name in hit.names if name in order), default=0)
+        return (place, not unseen, -bound, -hit.downloads, hit.repository, hit.label)
+
+    fitting = [
+        hit
+        for hit in hits
+        if all(
+            not value or (getattr(hit, name) or "").casefold() == value.casefold()
+            for name, value in wanted.items()
+        )
+    ]
+    return sorted(fitting, key=rank)[:limit]
+
+
+def _hits(catalog: Catalog, summary: RepositorySummary, labels: Sequence[str]) -> list[ModuleHit]:
+    release = catalog.select(Ref(summary.id, None))
+    manifest = catalog.manifest(summary.id, release.commit)
+    return [
+        _hit(summary, release, manifest, entry)
+        for entry in manifest.modules
+        if not labels or any(entry.answers_to(label) for label in labels)
+    ]
+
+
+def _hit(
+    summary: RepositorySummary, release: Release, manifest: RepositoryManifest, entry: ModuleEntry
+) -> ModuleHit:
+    return ModuleHit(
+        repository=summary.id,
+        release=release,
+        label=entry.label,
+        aliases=entry.aliases,
+        metrics=entry.metrics,
+        sample=entry.sample,
+        license=manifest.license,
+        dataset=manifest.parent.dataset,
+        architecture=manifest.parent.architecture,
+        kept_channels_fraction=entry.kept_channels_fraction,
+        bytes=entry.bytes,
+        downloads=summary.downloads,
+    )
