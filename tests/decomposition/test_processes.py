@@ -99,10 +99,10 @@ def whole(request: pytest.FixtureRequest, shop: Path) -> tuple[bool, dict[str, b
     target = f"whole-{pooled}"
     out, _ = finish(start(launcher(shop, pooled=pooled), command(shop, target, "--json")))
     made = json.loads(out)
-    assert (made.processes, made.device) == (1, "cuda:0" if torch.cuda.is_available() else "cpu")
-    assert made.elapsed_seconds >= made.seconds > 0
-    assert made.peak_bytes is not None
-    assert made.peak_bytes > 10_000_000
+    assert (made["processes"], made["device"]) == (1, "cuda:0" if torch.cuda.is_available() else "cpu")
+    assert made["elapsed_seconds"] >= made["seconds"] > 0
+    assert made["peak_bytes"] is not None
+    assert made["peak_bytes"] > 10_000_000
     assert not (shop / f".{target}.resume").exists()
     return pooled, files(shop / target)
 

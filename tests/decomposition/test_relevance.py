@@ -225,7 +225,7 @@ def test_statistics_are_read_as_they_were_written() -> None:
         with pytest.raises(IntegrityError) as caught:
             read_statistics(broken, {}, graph, space)
         assert caught.value.message == (
-            f"The tensor 'statistics.{name}.{part}' of a module is {found}; its trunk asks for [{channels}]."
+            f"The tensor 'statistics.{name}.{part}' of a module is {found}; its trunk needs [{channels}]."
         )
 
 
