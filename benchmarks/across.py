@@ -180,7 +180,7 @@ def none_of_these(
             budget=budget,
             tune=tune,
             reject=True,
-            imagination=world.imagination,
+            synthesizer=world.synthesizer,
             device=world.device,
         )
         rows = torch.tensor([parent.labels.index(label) for label in labels])

@@ -27,7 +27,7 @@ import taught
 import wide
 from ledger import Ledger, Row, markdown
 from modhub.composition import Budget, ComposedClassifier, Part, compose
-from modhub.composition.fitting.synthetic_images import Imagination
+from modhub.composition.fitting.synthesizer import ImageSynthesizer
 from modhub.devices import pick_device
 from subsets import DRAWS, Build
 from world import World
@@ -62,9 +62,9 @@ def epoch_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> l
 
 
 def no_data(world: World, seed: int = 0) -> Build:
-    imagination = world.imagination if seed == 0 else Imagination(seed, world.device)
+    synthesizer = world.synthesizer if seed == 0 else ImageSynthesizer(seed, world.device)
     return lambda parts, budget: compose(
-        parts, budget=budget, seed=seed, imagination=imagination, device=world.device
+        parts, budget=budget, seed=seed, synthesizer=synthesizer, device=world.device
     )
 
 
@@ -73,7 +73,7 @@ def random_channels(world: World, kind: str) -> dict[str, Build]:
 
     def drawn(seed: int) -> Build:
         return lambda parts, budget: compose(
-            parts, budget=budget, control=seed, imagination=world.imagination, device=world.device
+            parts, budget=budget, control=seed, synthesizer=world.synthesizer, device=world.device
         )
 
     return {f"{kind}-{seed}": drawn(seed) for seed in range(DRAWS)}
@@ -193,7 +193,7 @@ def alone_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> l
         def build_on_own(parts: list[Part], budget: Budget, name: str = name) -> ComposedClassifier:
             images = subsets.tuning_images(world, name, [part.name for part in parts])
             return compose(
-                parts, budget=budget, tune=images, imagination=world.imagination, device=world.device
+                parts, budget=budget, tune=images, synthesizer=world.synthesizer, device=world.device
             )
 
         target = "≤ 1 pp at ≤ 35 % FLOPs"

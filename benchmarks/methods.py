@@ -26,8 +26,9 @@ from modhub.artifact import read_artifact
 from modhub.calibration.calibrator import log_odds
 from modhub.calibration.one_against_rest import balanced_accuracy
 from modhub.composition import Budget, ComposedClassifier, Part, compose, parts_of
-from modhub.composition.compiler import joined
-from modhub.composition.trunk_plan import plans
+from modhub.composition.choose_channels import ChannelChooser
+from modhub.composition.compiler import join_passes
+from modhub.composition.trunk_plan import trunk_plans
 from modhub.files import parse_json, pretty_json
 from subsets import DRAWS, class_sets, flops_share
 from world import PARENTS, World
@@ -59,9 +60,10 @@ def decomposed(world: World, name: str, method: str) -> tuple[list[Part], dict[s
 
 def random_channels(parts: Sequence[Part], flops: float, seed: int) -> ComposedClassifier:
     """The same modules with channels that went at random, to the same share of the multiply-adds."""
-    planned = plans(parts)
-    passes = [plan.compile(plan.mask(Budget(flops=flops), control=seed)) for plan in planned]
-    return joined(parts, planned, passes, reject=False)
+    plans = trunk_plans(parts)
+    budget = Budget(flops=flops)
+    passes = [plan.compile(ChannelChooser(plan, seed).mask(budget)) for plan in plans]
+    return join_passes(parts, plans, passes, reject=False)
 
 
 def of_set(world: World, name: str, parts: list[Part]) -> dict[str, float]:

@@ -69,7 +69,7 @@ def two_heads(world: World, ledger: Ledger, name: str) -> Row:
             for pixels, _ in world.images(_DATASET, "test").batches(250):
                 scores.append(classifier(pixels))
                 (each,) = classifier.trunk_passes
-                found = [answer.head.scaled(answer.margin) for answer in each.answers(pixels)]
+                found = [answer.head.scaled(answer.margin) for answer in each.outputs(pixels)]
                 margins.append(torch.cat(found, 1)[:, classifier.order])
         columns = torch.tensor([classifier.labels.index(label) for label in order])
         composed, alone = torch.cat(scores)[:, columns], torch.cat(margins)[:, columns]

@@ -132,7 +132,7 @@ def pets(world: World, ledger: Ledger, name: str, what: str) -> Row:
         parts = world.parts(name, labels)
         # Without a budget the control may spend as much as the modules' masks do.
         spent = budget or Budget(flops=flops_share(compose(parts)))
-        control = compose(parts, budget=spent, control=seed, imagination=world.imagination)
+        control = compose(parts, budget=spent, control=seed, synthesizer=world.synthesizer)
         return world.accuracy(control, dataset)
 
     def work() -> dict[str, float]:

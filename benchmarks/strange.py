@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modhub.composition.head_density import densities
+from modhub.composition.head_density import fit_densities
 from modhub.data.preprocessing import Preprocess
 from modhub.nets import Runner, channel_space
 from modhub.pruning.statistics import pool, read_statistics
@@ -35,13 +35,13 @@ def energy_and_distance(world: World, name: str) -> Callable[[Tensor], Tensor]:
         if found is not None:
             moments.append(found.moments[value])
     every = np.ones(len(moments[0].mean), np.bool_)
-    (near,) = densities([moments], every, own=False)
-    (far,) = densities([[pool(moments)]], every, own=False)
+    (near,) = fit_densities([moments], every, per_class=False)
+    (far,) = fit_densities([[pool(moments)]], every, per_class=False)
 
     def terms(images: Tensor) -> tuple[Tensor, Tensor]:
         features = runner(preprocess(images))
         energy = (features @ parent.head.weight.T + parent.head.bias).logsumexp(1)
-        return energy, near.classes(features).max(1).values - far.world(features)
+        return energy, near.class_log_densities(features).max(1).values - far.log_density(features)
 
     own = world.images(PARENTS[name].dataset, "train").sample(100 if len(parent.labels) <= 10 else 20, 99)
     with torch.inference_mode():

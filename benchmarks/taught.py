@@ -16,7 +16,7 @@ from torch import Tensor
 
 from features import features, linear_head
 from ledger import Ledger, Row
-from modhub.composition.head_density import densities, shifts
+from modhub.composition.head_density import fit_densities, head_shifts
 from modhub.decomposition.teaching import steadied, taught_head
 from modhub.nets import channel_space
 from modhub.pruning.statistics import Moments, read_statistics
@@ -119,7 +119,9 @@ def _linear(weight: NDArray[np.float64], bias: NDArray[np.float64]) -> Scores:
 
 def _composed(world: World, name: str, logits: Scores, old: list[Moments], new: list[Moments]) -> Scores:
     """What a composer answers with the parent's classes in one head, and each taught one in its own."""
-    known = densities([old, *([each] for each in new)], np.ones(len(old[0].mean), np.bool_), own=True)
+    known = fit_densities(
+        [old, *([each] for each in new)], np.ones(len(old[0].mean), np.bool_), per_class=True
+    )
     temperature = world.modules(name).modules[0].manifest.calibration.parameters["temperature"]
     sizes = [len(old), *(1 for _ in new)]
 
@@ -127,7 +129,7 @@ def _composed(world: World, name: str, logits: Scores, old: list[Moments], new: 
         said = logits(values)
         margins = (len(old) * said - said[:, : len(old)].sum(1, keepdim=True)) / (len(old) - 1)
         scaled = list(torch.split(temperature * margins, sizes, 1))
-        moved = shifts(known, scaled, values)
+        moved = head_shifts(known, scaled, values)
         return torch.cat([each + shift for each, shift in zip(scaled, moved, strict=True)], 1)
 
     return scores

@@ -16,7 +16,7 @@ from modhub.api.decompose import decompose_to, open_parent
 from modhub.artifact import read_artifact
 from modhub.artifact.modules import ModuleSet
 from modhub.composition import ComposedClassifier, Part, parts_of
-from modhub.composition.fitting.synthetic_images import Imagination
+from modhub.composition.fitting.synthesizer import ImageSynthesizer
 from modhub.data import ImageSet, open_data
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import DecomposeOptions, Parent
@@ -62,7 +62,7 @@ class World:
 
     def __init__(self, data: Path, weights: Path, out: Path, device: torch.device = CPU) -> None:
         self.data, self.weights, self.out, self.device = data, weights, out, device
-        self.imagination = Imagination()
+        self.synthesizer = ImageSynthesizer()
         self.images = cache(self._images)
         self.parent = cache(self._parent)
         self.modules = cache(self._modules)

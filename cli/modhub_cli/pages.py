@@ -58,14 +58,14 @@ def page_of(name: str) -> str:
     command = cli.get_command(root, name)
     if command is None:
         raise click.UsageError(f"No such command '{name}'.")
-    text, _, example = inspect.cleandoc(command.help or "").partition("Example: ")
+    text, example = _parts(command)
     parts = [f"# modhub {name}", text.strip(), f"```sh\n{example.strip()}\n```"]
     parts += [_usage(click.Context(command, info_name=name, parent=root)), *_document(name)]
     if isinstance(command, click.Group):
         for sub in sorted(command.commands):
             context = click.Context(command, info_name=name, parent=root)
             child = command.commands[sub]
-            text, _, example = inspect.cleandoc(child.help or "").partition("Example: ")
+            text, example = _parts(child)
             parts += [f"## modhub {name} {sub}", text.strip(), f"```sh\n{example.strip()}\n```"]
             usage = _usage(click.Context(child, info_name=sub, parent=context))
             parts += [usage, *_document(f"{name} {sub}")]
@@ -94,6 +94,12 @@ def write_pages(directory: Path) -> None:
     (directory / "README.md").write_text(index_page(), encoding="utf-8")
     for name in COMMANDS:
         (directory / f"{name}.md").write_text(page_of(name), encoding="utf-8")
+
+
+def _parts(command: click.Command) -> tuple[str, str]:
+    """The help text and its example; click marks lines that it must not wrap with a backspace."""
+    text, _, example = inspect.cleandoc(command.help or "").replace("\b\n", "").partition("Example: ")
+    return text, example
 
 
 def _document(command: str) -> list[str]:

@@ -203,7 +203,7 @@ def test_one_ref_is_a_string_and_so_is_a_path(here):
     assert modhub.compose("me/digits/1").labels == ("1",)
     with pytest.raises(BudgetError) as caught:
         modhub.frontier("me/digits/1", kind="zz")
-    assert str(caught.value) == "'zz' is nothing that a budget limits. There are: flops, params, time."
+    assert str(caught.value) == "'zz' is not a kind of budget. There are: flops, params, time."
 
     init(here / "work")
     add(here / "work", ["1=me/digits/1", "2=me/digits/2"])

@@ -210,13 +210,12 @@ def renamed(root: Path, before: str, after: str) -> None:
         (
             lambda root: (root / "trailing ").write_text(""),
             IntegrityError,
-            "The path 'trailing ' cannot be a file of a repository: "
-            "a part begins or ends with a space or ends with a dot.",
+            "Invalid path 'trailing ': a part begins or ends with a space or ends with a dot.",
         ),
         (
             lambda root: (root / "Modhub.json").write_text(""),
             IntegrityError,
-            "'Modhub.json' and 'modhub.json' are one file where case does not matter.",
+            "'Modhub.json' and 'modhub.json' differ only in case.",
         ),
     ],
 )
@@ -236,7 +235,7 @@ def test_a_version_that_no_tag_can_spell_and_an_artifact_without_modules_touch_n
 ) -> None:
     with pytest.raises(RefError) as refused:
         release(catalog, artifact, "1!2.0")
-    assert refused.value.message == "'v1!2.0' cannot be the name of a tag."
+    assert refused.value.message == "Invalid tag name 'v1!2.0'."
     manifest = RepositoryManifest.from_bytes((artifact / "modhub.json").read_bytes())
     (artifact / "modhub.json").write_bytes(replace(manifest, modules=()).to_bytes())
     with pytest.raises(ManifestError) as caught:
@@ -297,6 +296,114 @@ def test_yank_and_unyank(catalog: Catalog, artifact: Path) -> None:
         NotFoundError, match=r"'lab/net' has no release that matches '==7'\. Releases: 1\.1\.0, 1\.0\.0"
     ):
         yank(catalog, NET, Version("7"), "")
+
+
+def holds(catalog: Catalog, commit: str) -> bool:
+    """Whether main has the files of a release, beside what belongs to all of them."""
+    main = catalog.hub.tree(NET, catalog.hub.commit_of(NET, "main"))
+    return {path: main[path] for path in main if path != "yanked.json"} == catalog.hub.tree(NET, commit)
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """Another network, which has a class in common with `artifact`."""
+    return write_paper_artifact(tmp_path / "other", {"dog": 0.7, "cow": 0.6}, trunk="other")
+
+
+def test_main_shows_the_newest_release_whatever_was_pushed_or_yanked_last(
+    catalog: Catalog, artifact: Path, other: Path, tmp_path: Path
+) -> None:
+    def shown(label: str) -> list[str]:
+        return [f"{hit.ref} {hit.release}" for hit in search(catalog, [label])]
+
+    newest = release(catalog, artifact, "2.0.0")
+    backport = release(catalog, other, "1.0.1")
+    assert holds(catalog, newest)
+    assert not holds(catalog, backport)
+    assert (shown("cat"), shown("cow")) == (["lab/net/cat 2.0.0"], [])
+    assert str(catalog.details(Ref.parse("lab/net")).release) == "2.0.0"
+    pre = write_paper_artifact(tmp_path / "pre", {"dog": 0.7, "gnu": 0.6}, trunk="pre")
+    release(catalog, pre, "3.0rc1")
+    assert (shown("dog"), shown("gnu")) == (["lab/net/dog 2.0.0"], [])
+    yank(catalog, NET, Version("2.0"), "wrong labels")
+    assert holds(catalog, backport)
+    assert (shown("cat"), shown("cow")) == ([], ["lab/net/cow 1.0.1"])
+    unyank(catalog, NET, Version("2.0"))
+    assert holds(catalog, newest)
+    main = catalog.hub.commit_of(NET, "main")
+    # Nothing is to be done, and nothing is done.
+    unyank(catalog, NET, Version("2.0"))
+    assert push(catalog, other, NET, Version("1.0.1")).existed
+    assert catalog.hub.commit_of(NET, "main") == main
+    assert catalog.hub.lost(NET, main) == frozenset()
+
+
+def test_a_push_moves_main_that_an_older_modhub_left_behind(
+    catalog: Catalog, artifact: Path, other: Path
+) -> None:
+    newest = release(catalog, artifact, "2.0.0")
+    backport = release(catalog, other, "1.0.1")
+    tree = catalog.hub.tree(NET, backport)
+    changes = [Add("modhub.json", catalog.hub.read(NET, backport, "modhub.json"))]
+    catalog.hub.commit(NET, changes, "main lags")
+    assert tree["modhub.json"] == catalog.hub.tree(NET, catalog.hub.commit_of(NET, "main"))["modhub.json"]
+    assert push(catalog, artifact, NET, Version("2.0.0")).existed
+    assert holds(catalog, newest)
+
+
+def test_an_edited_card_of_main_is_left_alone(catalog: Catalog, artifact: Path, tmp_path: Path) -> None:
+    release(catalog, artifact, "1.0.0")
+    release(catalog, write_paper_artifact(tmp_path / "other", {"cat": 0.95}), "2.0.0")
+    card = b"---\ntags: [modhub, 'class:cat', 'class:tom']\n---\nA better text."
+    catalog.hub.commit(NET, [Add("README.md", card)], "A better card")
+    yank(catalog, NET, Version("1.0.0"), "old")
+    main = catalog.hub.commit_of(NET, "main")
+    assert catalog.hub.read(NET, main, "README.md") == card
+    assert catalog.providers("tom") == (NET,)
+
+
+def test_writers_who_interleave_leave_main_at_the_newest_release(
+    tmp_path: Path, artifact: Path, other: Path
+) -> None:
+    class Interrupted(DirectoryHub):
+        """Whoever commits the backport is overtaken before its tag."""
+
+        overtaken = False
+
+        def create_tag(self, repository: RepositoryId, name: str, commit: str) -> None:
+            if name == "v1.0.1" and not self.overtaken:
+                self.overtaken = True
+                release(
+                    Catalog(DirectoryHub(tmp_path / "hub"), Cache(tmp_path / "second")), artifact, "2.1.0"
+                )
+            super().create_tag(repository, name, commit)
+
+    catalog = Catalog(Interrupted(tmp_path / "hub"), Cache(tmp_path / "cache"))
+    release(catalog, write_paper_artifact(tmp_path / "two", {"cat": 0.9, "dog": 0.8}), "2.0.0")
+    backport = release(catalog, other, "1.0.1")
+    refs = catalog.hub.refs(NET)
+    assert refs.tags["v1.0.1"] == backport
+    assert holds(catalog, refs.tags["v2.1.0"])
+
+
+def test_a_release_without_a_class_in_common_needs_consent(
+    catalog: Catalog, artifact: Path, tmp_path: Path
+) -> None:
+    first = release(catalog, artifact, "1.0.0")
+    birds = write_paper_artifact(tmp_path / "birds", {"owl": 0.9, "jay": 0.8}, trunk="birds")
+    with pytest.raises(ConflictError) as caught:
+        release(catalog, birds, "1.1.0")
+    assert str(caught.value) == (
+        "Release 1.1.0 of 'lab/net' would have no class in common with release 1.0.0: owl, jay, not cat, "
+        "dog, great white shark. Push it to a repository of its own, or pass --force to publish it in this "
+        "one."
+    )
+    assert catalog.hub.refs(NET).branches["main"] == first
+    # There is nothing before it.
+    release(catalog, birds, "0.9")
+    assert holds(catalog, first)
+    assert push(catalog, birds, NET, Version("1.1.0"), force=True).release.version == Version("1.1.0")
+    assert [hit.ref for hit in search(catalog, ["owl"])] == ["lab/net/owl"]
 
 
 def test_a_second_module_costs_kilobytes(catalog: Catalog, artifact: Path, tmp_path: Path) -> None:
@@ -393,9 +500,9 @@ def test_offline_uses_what_was_pulled_and_asks_nobody(artifact: Path, tmp_path: 
         pull(offline, Ref.parse("lab/net/dog"))
     assert str(caught.value) == (
         f"'modules/dog/module.json' of 'lab/net' at {pulled.release.commit[:12]} is not in the cache, "
-        "and the hub is not asked when offline. Run the command once without --offline."
+        "and the hub is not contacted when offline. Run the command once without --offline."
     )
-    with pytest.raises(OfflineError, match="What 'lab/other' holds is not in the cache"):
+    with pytest.raises(OfflineError, match="The list of releases of 'lab/other' is not in the cache"):
         offline.releases(RepositoryId("lab", "other"))
     with pytest.raises(OfflineError):
         push(offline, artifact, NET, Version("2"))
@@ -418,7 +525,7 @@ def test_a_tampered_blob_is_refused_and_nothing_is_kept(
     ):
         pull(catalog, Ref.parse("lab/net/cat"))
     blob.write_bytes(whole[:-1])
-    with pytest.raises(ModhubError, match="broke off"):
+    with pytest.raises(ModhubError, match=r"ended after|was lost"):
         pull(catalog, Ref.parse("lab/net/cat"))
     blob.write_bytes(whole)
     pull(catalog, Ref.parse("lab/net/cat"))
@@ -616,7 +723,7 @@ def test_open_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (open_hub("hf").address, open_hub("hf").local) == ("hf", False)
     with pytest.raises(HubError, match="'ftp://x' is not a hub"):
         open_hub("ftp://x")
-    with pytest.raises(HubError, match="holds credentials"):
+    with pytest.raises(HubError, match="contains credentials"):
         open_hub("https://user:secret@hub.example")
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="is not a directory"):

@@ -319,7 +319,7 @@ def test_a_lock_is_fetched_as_it_stands_when_the_cache_is_empty(home, modhub, tm
             "compose", "--locked", "--offline", "-o", tmp_path / "none", "--hub", server.address, "-q"
         )
         assert refused.code == 1
-        assert "is not in the cache, and the hub is not asked when offline." in refused.err
+        assert "is not in the cache, and the hub is not contacted when offline." in refused.err
         modhub.good("compose", "--locked", "-o", tmp_path / "build", "--hub", server.address, "-q")
     build = tmp_path / "build"
     assert files_in(build) == files_in(home / "work/build")

@@ -15,18 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modhub.composition import Budget, ComposedClassifier, Part, compose, parts_of
-from modhub.composition.compiler import joined
-from modhub.composition.fitting.data import apart
+from modhub.composition.choose_channels import ChannelChooser
+from modhub.composition.compiler import join_passes
 from modhub.composition.fitting.synthesis import dead_leaves
-from modhub.composition.trunk_plan import plans
+from modhub.composition.fitting.tuning_set import every_nth
+from modhub.composition.trunk_plan import trunk_plans
 from modhub.data import ImageSet
 from modhub.errors import BudgetError, CompositionError, DataError, IntegrityError, ManifestError
-from modhub.evaluation.metrics import RestrictedParent, evaluate
+from modhub.evaluation.baselines import RestrictedParent
+from modhub.evaluation.evaluate import evaluate
 from modhub.nets import Runner
 from tests.support.digit_parents import digit_modules, digit_parent, digits, pixels_of
 from tests.support.pico import pico_set
 
-SCHEMA = json.loads((Path(__file__).parent.parent / "schemas" / "build.schema.json").read_text())
+SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "build.schema.json").read_text())
 
 
 def _whole(parts: list[Part]) -> list[Part]:
@@ -189,8 +191,9 @@ def test_a_budget_is_never_exceeded(kind: str, limit: float) -> None:
 
 
 def test_more_budget_never_drops_a_channel() -> None:
-    (plan,) = plans(parts_of(digit_modules(), ["1", "4"]))
-    masks = [plan.mask(Budget(flops=step / 20)) for step in range(4, 21)]
+    (plan,) = trunk_plans(parts_of(digit_modules(), ["1", "4"]))
+    chooser = ChannelChooser(plan)
+    masks = [chooser.mask(Budget(flops=step / 20)) for step in range(4, 21)]
     for smaller, larger in itertools.pairwise(masks):
         assert (larger | smaller == larger).all()
 
@@ -198,10 +201,11 @@ def test_more_budget_never_drops_a_channel() -> None:
 @pytest.mark.parametrize("multiple", [2, 4])
 def test_channels_come_in_multiples(multiple: int) -> None:
     """Inside the budget, and a larger budget still keeps all that a smaller one does."""
-    (plan,) = plans(parts_of(digit_modules(), ["1", "4"]))
+    (plan,) = trunk_plans(parts_of(digit_modules(), ["1", "4"]))
+    chooser = ChannelChooser(plan)
     smaller: np.ndarray | None = None
     for flops in (0.3, 0.5, 0.7, 0.9):
-        mask = plan.mask(Budget(flops=flops, multiple=multiple))
+        mask = chooser.mask(Budget(flops=flops, multiple=multiple))
         for group in plan.space.groups:
             kept = int(mask[group.start : group.start + group.size].sum())
             assert kept == group.size or kept % multiple == 0
@@ -210,7 +214,7 @@ def test_channels_come_in_multiples(multiple: int) -> None:
         assert smaller is None or not (smaller & ~mask).any()
         smaller = mask
     with pytest.raises(BudgetError, match=f"that keeps {multiple} channels in every layer"):
-        plan.mask(Budget(flops=0.0001, multiple=multiple))
+        chooser.mask(Budget(flops=0.0001, multiple=multiple))
 
 
 def test_a_budget_that_cannot_be_met_says_what_can() -> None:
@@ -223,12 +227,12 @@ def test_a_budget_that_cannot_be_met_says_what_can() -> None:
 
 
 def test_chosen_channels_beat_random_ones_before_any_refit() -> None:
-    (plan,) = plans(parts_of(digit_modules(), ["1", "4", "5"]))
+    (plan,) = trunk_plans(parts_of(digit_modules(), ["1", "4", "5"]))
     test = digits("145", "test")
 
     def top1(control: int | None) -> float:
-        passes = [plan.compile(plan.mask(Budget(flops=0.5), control))]
-        return evaluate(joined(plan.parts, [plan], passes, reject=False), test).top1
+        passes = [plan.compile(ChannelChooser(plan, control).mask(Budget(flops=0.5)))]
+        return evaluate(join_passes(plan.parts, [plan], passes, reject=False), test).top1
 
     assert top1(None) > np.mean([top1(seed) for seed in range(4)])
 
@@ -240,7 +244,7 @@ def test_a_loss_is_met_on_images_that_had_no_say() -> None:
     costs = [each.trunk_passes[0].report.flops for each in (loose, strict)]
     assert costs[0] <= costs[1]
     assert costs[0] < loose.trunk_passes[0].report.parent_flops
-    held, _ = pixels_of(tune.subset(apart(len(tune), 4)[0]))
+    held, _ = pixels_of(tune.subset(every_nth(len(tune), 4)[0]))
     with torch.inference_mode():
         wanted = compose(parts, budget=Budget(flops=1.0)).margins(held).argmax(1)
         lost = [float((each.margins(held).argmax(1) != wanted).float().mean()) for each in (loose, strict)]
@@ -290,7 +294,7 @@ def test_the_more_classes_the_higher_the_bar() -> None:
         for labels in (["3"], ["3", "5"], list("012345"))
     )
     margin = torch.zeros(1, 1)
-    assert alone.surplus(margin) > two.surplus(margin) > every.surplus(margin)
+    assert alone.excess(margin) > two.excess(margin) > every.excess(margin)
 
 
 def test_modules_of_before_bars_were_shared_still_refuse() -> None:
@@ -350,7 +354,8 @@ def test_a_calibration_of_a_later_kind_is_refused() -> None:
     with pytest.raises(CompositionError) as caught:
         compose([dataclasses.replace(part, module=dataclasses.replace(part.module, manifest=later))])
     assert str(caught.value) == (
-        "The module 'cat' is calibrated in a way this modhub does not know, 'later'. Upgrade modhub."
+        "The module 'cat' has the calibration 'later', which this version of modhub does not know. "
+        "Upgrade modhub."
     )
 
 

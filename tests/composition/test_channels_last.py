@@ -17,7 +17,7 @@ from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import DecomposeOptions, Parent, decompose
 from modhub.decomposition.assembly import assemble
 from modhub.decomposition.teaching import teach
-from modhub.evaluation.metrics import evaluate
+from modhub.evaluation.evaluate import evaluate
 from modhub.nets import channel_space, import_module
 from modhub.pruning.statistics import compensable_sites
 from tests.support.digit_parents import INPUT, digits

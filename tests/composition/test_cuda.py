@@ -15,7 +15,7 @@ from torch import Tensor
 from modhub.artifact.modules import ModuleDraft
 from modhub.composition import Budget, ComposedClassifier, Part, compose, parts_of
 from modhub.decomposition import METHODS, decompose
-from modhub.evaluation.metrics import evaluate
+from modhub.evaluation.evaluate import evaluate
 from tests.support.digit_parents import OPTIONS, digit_modules, digit_parent, digits, pixels_of
 
 DEVICE = torch.device(os.environ.get("MODHUB_TEST_DEVICE", "cuda"))

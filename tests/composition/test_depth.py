@@ -12,14 +12,17 @@ from torch import Tensor, nn
 
 from modhub.artifact.modules import ModuleSet
 from modhub.composition import Budget, ComposedClassifier, Part, compose, parts_of
-from modhub.composition.budget import Price, mask_within
-from modhub.composition.fitting.synthetic_images import Imagination
-from modhub.composition.trunk_plan import Fitting, TrunkPlan, plans
+from modhub.composition.budget import RelativeCost
+from modhub.composition.choose_channels import ChannelChooser, mask_within
+from modhub.composition.choose_depth import choose_depth
+from modhub.composition.fitting.sources import FittingSource
+from modhub.composition.fitting.synthesizer import ImageSynthesizer
+from modhub.composition.trunk_plan import TrunkPlan, trunk_plans
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import DecomposeOptions, Parent, decompose
 from modhub.decomposition.assembly import assemble
 from modhub.errors import BudgetError
-from modhub.evaluation.metrics import evaluate
+from modhub.evaluation.evaluate import evaluate
 from modhub.nets import (
     Mask,
     Network,
@@ -104,7 +107,7 @@ def deep_parts() -> list[Part]:
 
 
 def deep_plan() -> TrunkPlan:
-    (plan,) = plans(deep_parts())
+    (plan,) = trunk_plans(deep_parts())
     return plan
 
 
@@ -113,21 +116,21 @@ def composed(time: float) -> ComposedClassifier:
     return compose(deep_parts(), budget=Budget(time=time))
 
 
-def price_of(mask: Mask) -> Price:
+def cost_of_mask(mask: Mask) -> RelativeCost:
     plan = deep_plan()
     sliced = slice_network(plan.trunk, mask, space=plan.space)
-    return Price.of(without_constants(sliced, plan.space, mask), plan.trunk)
+    return RelativeCost.of(without_constants(sliced, plan.space, mask), plan.trunk)
 
 
-def price(classifier: ComposedClassifier) -> Price:
+def cost_of(classifier: ComposedClassifier) -> RelativeCost:
     plan, (trunk,) = deep_plan(), classifier.trunk_passes
-    return Price.of(trunk.trunk.network, fuse_batch_norm(plan.trunk))
+    return RelativeCost.of(trunk.trunk.network, fuse_batch_norm(plan.trunk))
 
 
 @pytest.mark.parametrize("limit", LIMITS)
 def test_a_budget_of_time_is_never_exceeded(limit: float) -> None:
     found = composed(limit)
-    assert price(found).time <= limit
+    assert cost_of(found).time <= limit
     whole = evaluate(compose(deep_parts(), budget=Budget(flops=1.0)), digits("13", "test")).top1
     assert evaluate(found, digits("13", "test")).top1 > whole - 0.15
 
@@ -145,9 +148,9 @@ def test_the_idle_branch_goes_first() -> None:
 
     def margins(network: Network) -> Tensor:
         with torch.inference_mode():
-            return plan.whole.heads[0].margins(Runner(network)(images))
+            return plan.unpruned.heads[0].margins(Runner(network)(images))
 
-    order = branch_order(plan.whole.trunk.network, images, margins)
+    order = branch_order(plan.unpruned.trunk.network, images, margins)
     sums = [branch.sum for branch in plan.space.branches]
     assert len(sums) == BLOCKS
     assert sorted(order) == sorted(sums)
@@ -156,7 +159,7 @@ def test_the_idle_branch_goes_first() -> None:
 
 
 def test_both_limits_hold() -> None:
-    found = price(compose(deep_parts(), budget=Budget(flops=0.4, time=0.8)))
+    found = cost_of(compose(deep_parts(), budget=Budget(flops=0.4, time=0.8)))
     assert found.flops <= 0.4
     assert found.time <= 0.8
 
@@ -168,16 +171,16 @@ def test_a_time_that_cannot_be_met_says_what_can() -> None:
 
 def test_the_control_leaves_out_branches_at_random() -> None:
     plan = deep_plan()
-    masks = [plan.mask(Budget(time=0.7), control=seed) for seed in range(4)]
+    masks = [ChannelChooser(plan, seed).mask(Budget(time=0.7)) for seed in range(4)]
     gone = [tuple(branch.sum for branch in plan.space.gone(mask)) for mask in masks]
     assert all(gone)
     assert len(set(gone)) > 1
-    assert all(price_of(mask).time <= 0.7 for mask in masks)
+    assert all(cost_of_mask(mask).time <= 0.7 for mask in masks)
 
 
 def test_a_loss_and_a_time() -> None:
     found = compose(deep_parts(), budget=Budget(time=0.8, max_loss=0.1), tune=digits("0123").sample(30, 0))
-    assert price(found).time <= 0.8
+    assert cost_of(found).time <= 0.8
     assert evaluate(found, digits("13", "test")).top1 > 0.85
 
 
@@ -190,7 +193,7 @@ def test_without_residual_branches_channels_save_the_time() -> None:
     whole = cost(network)
     limit = 1 - 0.5 * whole.flops / whole.time
     mask = mask_within(network, space, order, Budget(time=limit))
-    assert Price.of(slice_network(network, mask, space=space), network).time <= limit
+    assert RelativeCost.of(slice_network(network, mask, space=space), network).time <= limit
     with pytest.raises(BudgetError, match="meets time="):
         mask_within(network, space, order, Budget(time=0.9 * (1 - whole.flops / whole.time)))
 
@@ -263,9 +266,10 @@ def test_evenly_takes_all_when_there_are_few() -> None:
 
 
 def test_synthetic_images_are_enough() -> None:
-    """`chosen` refits networks of several depths on what modules carry alone, and takes one of them."""
+    """Networks of several depths are refitted on what modules carry alone, and one of them is taken."""
     plan = deep_plan()
     budget = Budget(time=0.7)
-    material = plan.material(plan.mask(budget), budget, Fitting(None, Imagination()))
-    assert material is not None
-    assert plan.space.gone(plan.chosen(budget, material, 0))
+    data = FittingSource(None, ImageSynthesizer()).data(plan, budget)
+    assert data is not None
+    chooser = ChannelChooser(plan)
+    assert plan.space.gone(choose_depth(chooser, chooser.mask(budget), budget, data, seed=0))

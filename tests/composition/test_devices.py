@@ -10,8 +10,9 @@ from packaging.version import Version
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from modhub.composition import Budget, parts_of
+from modhub.composition.choose_channels import ChannelChooser
 from modhub.composition.fitting.reconstruction import refit_head, refit_network
-from modhub.composition.trunk_plan import plans
+from modhub.composition.trunk_plan import trunk_plans
 from modhub.nets import Network, fuse_batch_norm
 from modhub.pruning.compensation import cut
 from tests.support.console import Console
@@ -31,8 +32,8 @@ def claimed(network: Network) -> Network:
     reason="this torch asks the driver even for tensors without numbers",
 )
 def test_refitting_stays_on_the_device_of_its_images() -> None:
-    (plan,) = plans(parts_of(digit_modules(), ["1", "4"]))
-    mask = plan.mask(Budget(flops=0.4))
+    (plan,) = trunk_plans(parts_of(digit_modules(), ["1", "4"]))
+    mask = ChannelChooser(plan).mask(Budget(flops=0.4))
     head = digit_parent().head
     slim, weight, _ = cut(plan.trunk, mask, plan.space, plan.statistics, head.weight, head.bias)
     dense, slim = fuse_batch_norm(plan.trunk), fuse_batch_norm(slim)

@@ -25,14 +25,14 @@ from modhub.artifact.modules import ModuleSet
 from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.catalog.catalog import Catalog
 from modhub.composition import Budget, ComposedClassifier, Part, compose, parts_of
-from modhub.composition.head_density import densities
+from modhub.composition.head_density import fit_densities
 from modhub.composition.heads import CALIBRATION_FIELDS, HeadTensors, JoinedHead
 from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import Parent, decompose
 from modhub.decomposition.assembly import assemble
 from modhub.errors import IntegrityError
-from modhub.evaluation.metrics import evaluate
+from modhub.evaluation.evaluate import evaluate
 from modhub.hub import open_hub
 from modhub.hub.directory import DirectoryHub
 from modhub.nets import Runner, head_logits
@@ -171,8 +171,8 @@ def test_the_order_of_modules_does_not_matter(order: list[int]) -> None:
 def test_one_head_has_nothing_to_be_told_from() -> None:
     (each,) = compose(parts_of(head_modules(LOW))).trunk_passes
     assert each.heads[0].density is None
-    (answer,) = each.answers(pixels_of(digits("0", "test"))[0])
-    assert not answer.shift.any()
+    (output,) = each.outputs(pixels_of(digits("0", "test"))[0])
+    assert not output.shift.any()
 
 
 def test_heads_of_single_classes_and_budgets_are_told_apart_too() -> None:
@@ -219,24 +219,24 @@ def test_labelled_images_tell_two_parents_apart_and_keep_the_order_inside_each()
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 1000), st.integers(1, 3), st.integers(1, 4), st.booleans())
-def test_densities_are_normal(seed: int, classes: int, features: int, own: bool) -> None:
+def test_densities_are_normal(seed: int, classes: int, features: int, per_class: bool) -> None:
     draw = np.random.default_rng(seed)
     roots = draw.normal(size=(classes, features, features))
     moments = [
         Moments(mean, root @ root.T + np.eye(features))
         for mean, root in zip(draw.normal(size=(classes, features)), roots, strict=True)
     ]
-    (found,) = densities([moments], np.ones(features, np.bool_), own=own)
+    (found,) = fit_densities([moments], np.ones(features, np.bool_), per_class=per_class)
     values = torch.from_numpy(draw.normal(size=(5, features)))
     pooled = np.mean([each.covariance for each in moments], axis=0)
     for place, each in enumerate(moments):
-        matrix = 0.5 * pooled + 0.5 * each.covariance if own else pooled
+        matrix = 0.5 * pooled + 0.5 * each.covariance if per_class else pooled
         spread = np.diagonal(matrix)
         matrix = 0.95 * matrix + np.diag(0.05 * spread + 1e-3 * spread.mean())
         normal = torch.distributions.MultivariateNormal(torch.from_numpy(each.mean), torch.from_numpy(matrix))
         expected = normal.log_prob(values) + 0.5 * features * np.log(2 * np.pi)
         assert torch.allclose(
-            found.classes(values.float())[:, place].double(), expected, atol=1e-3, rtol=1e-3
+            found.class_log_densities(values.float())[:, place].double(), expected, atol=1e-3, rtol=1e-3
         )
 
 

@@ -21,10 +21,12 @@ from modhub.calibration.calibrator import Calibrator, log_odds
 from modhub.calibration.one_against_rest import balanced_accuracy
 from modhub.composition import Budget, ComposedClassifier, Part, compose, parts_of
 from modhub.composition.build import load_build
-from modhub.composition.fitting.batches import Pictures
-from modhub.composition.fitting.synthetic_images import Imagination
+from modhub.composition.choose_channels import ChannelChooser
+from modhub.composition.fitting.sources import FittingSource, synthesis_targets
+from modhub.composition.fitting.synthesizer import ImageSynthesizer
+from modhub.composition.fitting.transfer_set import ImageTransferSet
 from modhub.composition.heads import JoinedHead
-from modhub.composition.trunk_plan import Fitting, plans
+from modhub.composition.trunk_plan import trunk_plans
 from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
 from modhub.errors import IntegrityError
@@ -78,9 +80,9 @@ def test_evidence_falls_as_other_classes_of_the_parent_claim_an_image(composed: 
     pixels, _ = pixels_of(digits("0123456789", "test"))
     scaled = _scaled(pixels, head)
     share = scaled.double().softmax(1)[:, composed].sum(1)
-    (answer,) = classifier.answers(pixels)
-    best = answer.margin.max(1).values.double()
-    found = head.evidence(answer.margin, answer.against).max(1).values.double()
+    (output,) = classifier.outputs(pixels)
+    best = output.margin.max(1).values.double()
+    found = head.ood_score(output.margin, output.rest).max(1).values.double()
     expected = best + share.log() / float(head.field("temperature")[0])
     assert torch.allclose(found, expected, atol=1e-3, rtol=1e-3)
     assert bool((found <= best).all())
@@ -90,9 +92,9 @@ def test_odds_between_several_classes_are_those_of_the_softmax_and_stay_numbers(
     classifier = compose(_whole(["1", "4"]))
     head = _head(classifier)
     pixels, _ = pixels_of(digits("012345", "test"))
-    (answer,) = classifier.answers(pixels)
+    (output,) = classifier.outputs(pixels)
     share = _scaled(pixels, head).double().softmax(1)[:, [1, 4]].clamp(max=1 - 1e-6)
-    found = head.odds(answer.margin, answer.against)
+    found = head.odds(output.margin, output.rest)
     unsure = (share < 0.999) & (share > 1e-6)
     assert torch.allclose(found.double()[unsure], torch.logit(share)[unsure], atol=2e-2)
     assert bool(torch.isfinite(found).all())
@@ -108,8 +110,8 @@ def test_the_parents_other_classes_are_refused_better_than_by_margins() -> None:
     for told in (True, False):
         found = []
         for pixels in (own, others):
-            (answer,) = classifier.answers(pixels)
-            found.append(head.evidence(answer.margin, answer.against if told else None).max(1).values)
+            (output,) = classifier.outputs(pixels)
+            found.append(head.ood_score(output.margin, output.rest if told else None).max(1).values)
         rates.append(float((found[1] >= torch.quantile(found[0], 0.05)).float().mean()))
     assert rates[0] < rates[1]
     accepted = [float((classifier.assess(pixels)[1] >= 0).float().mean()) for pixels in (own, others)]
@@ -120,7 +122,7 @@ def test_the_parents_other_classes_are_refused_better_than_by_margins() -> None:
 def test_all_classes_of_a_parent_have_no_siblings() -> None:
     head = _head(compose(_whole(list("012345"))))
     assert head.tensors.siblings is None
-    assert head.against(torch.zeros(1, head.features)) is None
+    assert head.rest_logsumexp(torch.zeros(1, head.features)) is None
 
 
 def test_a_class_that_cut_channels_speak_of_keeps_its_siblings() -> None:
@@ -138,8 +140,8 @@ def test_a_class_that_cut_channels_speak_of_keeps_its_siblings() -> None:
 def test_without_data_a_class_alone_has_seen_what_it_says_no_to(label: str) -> None:
     """Its images are imagined, and others that its siblings claim; so yes and no keep their level."""
     parts = parts_of(digit_modules(), [label])
-    (plan,) = plans(parts)
-    own, others = plan.wishes().values()
+    (plan,) = trunk_plans(parts)
+    own, others = synthesis_targets(plan).values()
     assert others.rows is not None
     assert len(others.rows) == 5
     assert set(others.statistics.moments) < set(own.statistics.moments)
@@ -153,43 +155,44 @@ def test_without_data_a_class_alone_has_seen_what_it_says_no_to(label: str) -> N
 
 def test_channels_of_a_class_alone_are_chosen_by_what_images_say() -> None:
     parts = parts_of(digit_modules(), ["3"])
-    (plan,) = plans(parts)
+    (plan,) = trunk_plans(parts)
     images = digits("012345")
-    mask = plan.mask(Budget(flops=0.6))
-    material = plan.material(mask, Budget(flops=0.6), Fitting(images, Imagination()))
-    assert material is not None
-    assert material.both_sides
-    seen = plan.seeing(material)
-    assert seen.statistics is not None
+    data = FittingSource(images, ImageSynthesizer()).data(plan, Budget(flops=0.6))
+    assert data is not None
+    assert data.balanced
+    modules = ChannelChooser(plan)
+    observed = modules.observing(data)
+    assert observed.plan.statistics is not None
     assert plan.statistics is not None
-    assert set(seen.statistics.moments) == set(plan.statistics.moments)
-    assert not np.array_equal(seen.removal.slots, plan.removal.slots)
-    # For images of one side the other is imagined; several classes are told by their own images.
-    one_sided = plan.material(mask, None, Fitting(images.only(["3"]), Imagination()))
+    assert set(observed.plan.statistics.moments) == set(plan.statistics.moments)
+    assert not np.array_equal(observed.order.slots, modules.order.slots)
+    # For images of one side the other is synthesized; several classes are chosen for by their modules.
+    one_sided = FittingSource(images.only(["3"]), ImageSynthesizer()).data(plan, None)
     assert one_sided is not None
-    assert one_sided.both_sides
-    (pair,) = plans(parts_of(digit_modules(), ["3", "5"]))
-    both = pair.material(mask, None, Fitting(images, Imagination()))
+    assert one_sided.balanced
+    (pair,) = trunk_plans(parts_of(digit_modules(), ["3", "5"]))
+    both = FittingSource(images, ImageSynthesizer()).data(pair, None)
     assert both is not None
-    assert pair.seeing(both) is pair
+    of_pair = ChannelChooser(pair)
+    assert of_pair.observing(both) is of_pair
 
 
 def test_a_set_among_images_of_others_is_fitted_on_both_alike() -> None:
     """What its parent says decides, not labels: every second image that it is distilled on is of the set."""
     images = digits("012345")
-    (plan,) = plans(parts_of(digit_modules(), ["3", "5"]))
+    (plan,) = trunk_plans(parts_of(digit_modules(), ["3", "5"]))
 
     def share(tune: ImageSet) -> float:
-        material = plan.material(plan.mask(None), None, Fitting(tune, Imagination()))
-        assert material is not None
-        assert isinstance(material.transfer, Pictures)
-        pixels, _ = pixels_of(material.transfer.images)
+        data = FittingSource(tune, ImageSynthesizer()).data(plan, None)
+        assert data is not None
+        assert isinstance(data.transfer, ImageTransferSet)
+        pixels, _ = pixels_of(data.transfer.images)
         with torch.inference_mode():
-            (answer,) = plan.whole.answers(pixels)
-        assert answer.against is not None
-        of_set = answer.head.scaled(answer.margin).logsumexp(1) > answer.against[:, 0]
-        drawn = material.transfer.chances
-        assert material.both_sides == (drawn is not None)
+            (output,) = plan.unpruned.outputs(pixels)
+        assert output.rest is not None
+        of_set = output.head.scaled(output.margin).logsumexp(1) > output.rest[:, 0]
+        drawn = data.transfer.chances
+        assert data.balanced == (drawn is not None)
         return float(of_set.double().mean() if drawn is None else drawn[of_set.numpy()].sum())
 
     assert share(images) == pytest.approx(0.5, abs=0.05)
@@ -201,11 +204,10 @@ def test_a_set_among_images_of_others_is_fitted_on_both_alike() -> None:
 
 
 def test_a_set_that_knows_no_siblings_takes_images_as_they_come() -> None:
-    (plan,) = plans(parts_of(digit_modules(), ["0", "1", "2", "3", "4", "5"]))
-    mask = plan.mask(Budget(flops=0.5))
-    material = plan.material(mask, None, Fitting(digits("012345"), Imagination()))
-    assert material is not None
-    assert not material.both_sides
+    (plan,) = trunk_plans(parts_of(digit_modules(), ["0", "1", "2", "3", "4", "5"]))
+    data = FittingSource(digits("012345"), ImageSynthesizer()).data(plan, None)
+    assert data is not None
+    assert not data.balanced
 
 
 def test_a_build_keeps_its_siblings(tmp_path: Path) -> None:

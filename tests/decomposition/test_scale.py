@@ -12,7 +12,7 @@ from modhub.artifact.tensors import ModuleTensors, TrunkTensors
 from modhub.calibration.margins import margin_head
 from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.data.augment import augmented, mirrored
-from modhub.data.disk_tensor import Rows
+from modhub.data.disk_tensor import DiskTensor
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import DecomposeOptions, Parent, Workbench, decompose, observations, relevance
 from modhub.decomposition.held_out import HeldOut, ParentAnswers
@@ -253,7 +253,7 @@ def test_memory_is_told() -> None:
 @pytest.mark.parametrize("limit", [0, 4 * 7 * 6 - 1, 4 * 7 * 6])
 def test_rows_are_the_same_in_memory_and_on_disk(limit: int) -> None:
     wanted = torch.randn(7, 1, 2, 3)
-    rows = Rows(7, (1, 2, 3), limit)
+    rows = DiskTensor(7, (1, 2, 3), limit)
     rows.put(3, wanted[3:])
     rows.put(0, wanted[:3])
     assert len(rows) == 7

@@ -7,10 +7,10 @@ import torch
 from modhub.artifact import read_artifact, write_artifact
 from modhub.artifact.modules import ModuleSet
 from modhub.composition import Budget, compose, parts_of
-from modhub.composition.interference import taken, taken_of_images
+from modhub.composition.interference import estimate_interference, measure_interference
 from modhub.decomposition.teaching import steadied, teach
 from modhub.errors import CompositionError, DataError
-from modhub.evaluation.metrics import evaluate
+from modhub.evaluation.evaluate import evaluate
 from modhub.pruning.statistics import Moments
 from tests.support.digit_parents import digit_modules, digits, pixels_of
 from tests.support.pico import pico_set
@@ -35,7 +35,7 @@ def test_a_taught_class_stands_beside_the_known_ones() -> None:
 def test_what_is_taken_from_known_classes_is_what_a_composition_takes() -> None:
     known, (taught,) = parts_of(digit_modules()), parts_of(_taught())
     test = digits("012345", "test")
-    counted, count = taken_of_images(known, taught, test)
+    counted, count = measure_interference(known, taught, test)
     assert count == len(test)
     pixels, targets = pixels_of(test)
     for parts, which in ((known, "share"), (known[3:4], "alone")):
@@ -54,10 +54,10 @@ def test_what_is_taken_is_guessed_without_images() -> None:
         parts_of(_taught("7")),
         parts_of(teach(digit_modules(), "zero", digits("0").subset(range(40)))),
     )
-    guessed = taken(known, far)
+    guessed = estimate_interference(known, far)
     assert next(iter(guessed)) == "0", "who looks like a known class takes its images"
-    assert guessed["0"].share > 0.2 > taken(known, near)["0"].share
-    assert taken(known, near) == taken(known, near)
+    assert guessed["0"].share > 0.2 > estimate_interference(known, near)["0"].share
+    assert estimate_interference(known, near) == estimate_interference(known, near)
     assert all(each.alone is not None and 0 <= each.share <= 1 for each in guessed.values())
 
 

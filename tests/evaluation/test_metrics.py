@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,16 +12,10 @@ from torch import Tensor, nn
 
 from modhub.data import ImageSet
 from modhub.errors import DataError
-from modhub.evaluation.metrics import (
-    ClassScore,
-    Evaluation,
-    Rejection,
-    RestrictedParent,
-    VotingModules,
-    YesNo,
-    compare,
-    evaluate,
-)
+from modhub.evaluation.baselines import RestrictedParent
+from modhub.evaluation.comparison import compare
+from modhub.evaluation.evaluate import evaluate
+from modhub.evaluation.metrics import ClassScore, Evaluation, Rejection, YesNo
 from modhub.manifest import InputSpec
 from modhub.refs import rows_of
 
@@ -130,8 +125,7 @@ def test_no_image_of_any_class() -> None:
     with pytest.raises(DataError) as caught:
         evaluate(Told(("whale",), [[1.0]]), shown([0], [0]))
     assert str(caught.value) == (
-        "No image of 'pets' is of a class the classifier knows (whale). The data set's classes are: "
-        "cat, dog, bird."
+        "'pets' has no image of the classifier's classes (whale). The data set's classes are: cat, dog, bird."
     )
 
 
@@ -256,8 +250,14 @@ def test_a_comparison_shows_each_change() -> None:
     assert {"top1", "top5", "recall", "worse", "better", "precision", "f1", "noise"} <= set(document)
     same = compare(answered(targets, targets), answered(targets, targets))
     assert (same.worse, same.better, same.top1_noise, same.noise["cat"]) == ((), (), 0.0, 0.0)
-    with pytest.raises(DataError, match="of different images"):
+    with pytest.raises(DataError) as caught:
         compare(answered([0], [0]), answered([0, 1], [0, 1]))
+    assert str(caught.value) == "The evaluations are of different images. Give both the same data."
+    with pytest.raises(DataError) as caught:
+        compare(answered(targets, targets), dataclasses.replace(answered(targets, targets), predictions=None))
+    assert str(caught.value) == (
+        "The evaluation holds no predictions to compare. Compare what evaluate() returned."
+    )
 
 
 def test_chance_is_rarely_called_better_or_worse() -> None:
@@ -286,32 +286,3 @@ def test_a_restricted_parent_keeps_its_logits() -> None:
     with pytest.raises(DataError) as caught:
         RestrictedParent(linear, spec, LABELS, ("whale",))
     assert str(caught.value) == "The parent has no class 'whale'. It has: cat, dog, bird."
-
-
-class Fixed(nn.Module):
-    """A module network that says the same (positive, negative) of every image."""
-
-    def __init__(self, positive: float, negative: float) -> None:
-        super().__init__()
-        self.answer = torch.tensor([positive, negative])
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.answer.expand(len(images), 2)
-
-
-@pytest.mark.parametrize(
-    ("outputs", "winner"),
-    [
-        ([(1.0, 2.0), (1.0, 0.5), (0.0, 3.0)], 1),
-        ([(1.0, 2.0), (0.0, 0.5), (0.0, 3.0)], 1),
-        ([(3.0, 2.0), (2.0, 0.5), (0.0, 3.0)], 1),
-        # Both saturate in float32: the first module wins, whatever the margins say.
-        ([(100.0, 0.0), (200.0, 0.0), (0.0, 3.0)], 0),
-    ],
-    ids=["one vote", "no vote", "two votes", "saturated"],
-)
-def test_the_papers_decision_rule(outputs: list[tuple[float, float]], winner: int) -> None:
-    spec = InputSpec(channels=1, height=2, width=2, mean=(0.0,), std=(1.0,))
-    voting = VotingModules([Fixed(*output) for output in outputs], spec, LABELS)
-    scores = voting(torch.zeros(4, 1, 2, 2, dtype=torch.uint8))
-    assert scores.argmax(1).tolist() == [winner] * 4

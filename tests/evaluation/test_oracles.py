@@ -13,7 +13,7 @@ from sklearn.calibration import calibration_curve
 from torch import Tensor
 
 from modhub.data import ImageSet
-from modhub.evaluation.metrics import evaluate
+from modhub.evaluation.evaluate import evaluate
 from modhub.manifest import Sample, at_least
 
 LABELS = tuple("abcdefgh")

@@ -129,14 +129,13 @@ def test_a_provider_that_cannot_be_read_is_none_but_a_named_one_fails(tmp_path):
         f"modhub.json of 'evil/files' at {commit[:12]} has schema version 99; this modhub reads up to 1."
     )
     with pytest.raises(ResolutionError) as caught:
-        picks(zoo.catalog, {"cat": ">=2"})
+        picks(zoo.catalog, ["cat"])
     assert caught.value.message == (
-        f"No provider of 'cat = >=2' will do: evil/refs cannot be read ({bad_refs[:-1]}); "
-        f"evil/files 2.0.0 cannot be read ({bad_files[:-1]})."
+        f"No provider of 'cat = *' will do: evil/files 2.0.0 cannot be read ({bad_files[:-1]}); "
+        f"evil/refs cannot be read ({bad_refs[:-1]})."
     )
     zoo.put("good/cats", "1.0.0", {"cat": 0.5})
-    assert picks(zoo.catalog, ["cat"]) == {"cat": "evil/files 1.0.0"}
-    assert picks(zoo.catalog, {"cat": "good/cats"}) == {"cat": "good/cats 1.0.0"}
+    assert picks(zoo.catalog, ["cat"]) == {"cat": "good/cats 1.0.0"}
     for name, message in (("evil/refs", bad_refs), ("evil/files", bad_files)):
         for modules in ([f"{name}/cat"], [f"{name}/dog", "good/cats/cat"]):
             with pytest.raises(ManifestError) as told:

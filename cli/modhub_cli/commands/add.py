@@ -24,6 +24,7 @@ def command(items: tuple[str, ...], hub: str | None, offline: bool, out: Out) ->
     module for that class; namespace/name adds every module of that repository. Existing entries are not
     changed.
 
+    \b
     Example: modhub add cat=vision-lab/resnet20-cifar10/cat dog
     """
     from modhub.api.add import add

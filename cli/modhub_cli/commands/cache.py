@@ -21,6 +21,7 @@ def command(prune: int | None, dry_run: bool, out: Out) -> None:
     Removed files are downloaded again when needed. Safe to run while other commands pull or compose. Builds
     do not depend on the cache.
 
+    \b
     Example: modhub cache --prune 30
     """
     from modhub.api.cache import cache

@@ -109,6 +109,7 @@ def command(
 
     If modhub.lock is missing or out of date, releases are resolved first and modhub.lock is written.
 
+    \b
     Example: modhub compose -o build --budget flops=0.5
     """
     from modhub.api.compose import compose_to

@@ -184,9 +184,12 @@ def command(
     directory with graph.json, weights.safetensors and parent.json. DATA holds images of its classes,
     preferably those it was trained on.
 
-    After an interruption, the same command resumes the work. To use several processes: torchrun
-    --nproc-per-node 2 -m modhub.decompose PARENT --data DATA -o DIR
+    After an interruption, the same command resumes the work. To use several processes:
 
+    \b
+    torchrun --nproc-per-node 2 -m modhub.decompose PARENT --data DATA -o DIR
+
+    \b
     Example: modhub decompose modhub:resnet20 --weights r20.safetensors --data cifar10:data -o out/r20
     """
     from modhub.api.decompose import decompose_to

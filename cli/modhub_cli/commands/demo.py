@@ -31,6 +31,7 @@ def command(target: Path, force: bool, out: Out) -> None:
     Prints each step with the equivalent commands, writes an HTML report and prints its path last. All files
     are written to the output directory, including the hub.
 
+    \b
     Example: modhub demo
     """
     from modhub.demo import REPORT_NAME, Story, tell, write_report

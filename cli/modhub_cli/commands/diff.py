@@ -24,6 +24,7 @@ def command(first: str, second: str, hub: str | None, offline: bool, out: Out) -
 
     A and B are directories of builds or projects, or refs.
 
+    \b
     Example: modhub diff vision-lab/resnet20-cifar10==1.0.0 vision-lab/resnet20-cifar10==1.1.0
     """
     from modhub.api.diff import diff

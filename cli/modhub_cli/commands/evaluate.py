@@ -41,6 +41,7 @@ def command(build: Path, data: str, split: str, before: Path | None, device: str
     With --before, changes are in percentage points. A class counts as better or worse if its F1 changed by
     more than the noise, the 95 % interval estimated from the images on which the two builds disagree.
 
+    \b
     Example: modhub evaluate build --data cifar10:data
     """
     from modhub.api.evaluate import evaluate_against

@@ -41,6 +41,7 @@ def command(
     The file of a build with --reject has a second output, acceptance, which is below 0 for 'none of these'.
     Before the file is put in place, its outputs are compared with PyTorch's.
 
+    \b
     Example: modhub export build --format onnx && modhub predict build.onnx photo.jpg
     """
     from modhub.api.export import export

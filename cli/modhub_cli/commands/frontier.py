@@ -96,10 +96,11 @@ def command(
 
     Times are ratios to the unpruned network, from interleaved runs, repeated if other load disturbs them.
 
+    \b
     Example: modhub frontier --data cifar10:data --budgets 0.8,0.6,0.4 -o trade
     """
     from modhub.api.frontier import frontier, frontier_to
-    from modhub.evaluation.frontiers import BUDGETS, NOISY_NOTE, Frontier
+    from modhub.evaluation.frontier import BUDGETS, NOISY_NOTE, Frontier
 
     measure: Callable[..., Frontier] = frontier
     if target is not None:

@@ -25,6 +25,7 @@ def command(root: Path | None, quick: bool, repair: bool, out: Out) -> None:
     Exits with 1 if damage remains. Releases are never removed. Contents with wrong bytes, which --repair
     removes, are restored by a blob from a backup or by pushing the same files again.
 
+    \b
     Example: modhub fsck --repair
     """
     from modhub.api.fsck import fsck

@@ -30,6 +30,7 @@ def command(root: Path | None, grace: float, dry_run: bool, out: Out) -> None:
 
     Safe to run while the hub is in use.
 
+    \b
     Example: modhub gc --dry-run
     """
     from modhub.api.gc import gc

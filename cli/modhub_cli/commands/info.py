@@ -21,6 +21,7 @@ def command(ref: str, hub: str | None, offline: bool, out: Out) -> None:
 
     'measured on' is the split and the number of images of the class on which a module was measured.
 
+    \b
     Example: modhub info vision-lab/resnet20-cifar10/cat
     """
     from modhub.api.info import info

@@ -20,6 +20,7 @@ __all__ = ["command"]
 def command(directory: Path | None, name: str | None, out: Out) -> None:
     """Create DIRECTORY (default: the current one) with a new modhub.toml.
 
+    \b
     Example: modhub init pets && cd pets
     """
     from modhub.api.init import init

@@ -25,6 +25,7 @@ def command(upgrade: bool, hub: str | None, offline: bool, out: Out) -> None:
     The lock records the commits, and the sha256 and size of every file. Releases in an existing lock are kept
     as long as they satisfy modhub.toml.
 
+    \b
     Example: modhub lock --upgrade
     """
     from modhub.api.lock import lock_to

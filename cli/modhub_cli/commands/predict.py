@@ -41,6 +41,7 @@ def command(build: Path, images: tuple[Path, ...], top: int, device: str, out: O
     IMAGE may be a directory. Files that are not readable images are reported and skipped; the exit code is
     then 1.
 
+    \b
     Example: modhub predict build photo.jpg holiday/
     """
     from modhub.api.predict import predict

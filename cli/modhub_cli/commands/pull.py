@@ -33,6 +33,7 @@ def command(
 
     REF is namespace/name[/label][>=1.2,<2 | @revision], or a bare label.
 
+    \b
     Example: modhub pull "vision-lab/resnet20-cifar10/cat>=1,<2"
     """
     from modhub.api.pull import pull

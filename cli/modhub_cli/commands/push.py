@@ -30,7 +30,7 @@ __all__ = ["command"]
 @click.option(
     "--force",
     is_flag=True,
-    help="Publish modules that have no class in common with the release before.",
+    help="Publish even if no class is in common with the previous release.",
 )
 @hub_option
 @reporting
@@ -48,6 +48,7 @@ def command(
 
     The upload is atomic: one commit and one tag. Releases are immutable; yank a release that is wrong.
 
+    \b
     Example: modhub push out/r20 vision-lab/resnet20-cifar10 --version 1.0.0
     """
     from modhub.api.push import push

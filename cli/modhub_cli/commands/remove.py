@@ -18,6 +18,7 @@ __all__ = ["command"]
 def command(labels: tuple[str, ...], out: Out) -> None:
     """Remove modules from modhub.toml in the current directory.
 
+    \b
     Example: modhub remove cat
     """
     from modhub.api.remove import remove

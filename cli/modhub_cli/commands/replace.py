@@ -49,6 +49,7 @@ def command(
 ) -> None:
     """Rebuild BUILD with other modules for some of its classes; all other modules stay locked.
 
+    \b
     Example: modhub replace build cat=vision-lab/resnet56-cifar10/cat -o build2
     """
     from modhub.api.replace import replace_to

@@ -42,6 +42,7 @@ def command(
     trained on, then by 'balanced ≥', the lower confidence bound of the balanced accuracy. 'measured on' is
     the split and the number of images of the class.
 
+    \b
     Example: modhub search cat dog --license mit
     """
     from modhub.api.search import search

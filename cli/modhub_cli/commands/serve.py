@@ -58,6 +58,7 @@ def command(
     The first start creates an admin token and prints it once, unless tokens exist. The directory may already
     hold repositories. A mirror (--upstream) serves everything that its own HF_TOKEN can read to everybody.
 
+    \b
     Example: modhub serve --root /srv/hub --host 0.0.0.0 --port 8000
     """
     from modhub.server.http.state import Options

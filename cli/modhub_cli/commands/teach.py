@@ -65,6 +65,7 @@ def command(
     and composed like any other; modules of the parent's classes do not change. The interference, the share of
     their images that the new class would take, is estimated from their modules, or measured on --against.
 
+    \b
     Example: modhub teach zebra --on vision-lab/resnet20-cifar10 --data zebra-images -o out/zebra
     """
     from modhub.api.teach import teach_to

@@ -20,6 +20,7 @@ __all__ = ["command"]
 def command() -> None:
     """Manage the access tokens of a hub. Works on the hub's directory, whether the server runs or not.
 
+    \b
     Example: modhub token list --root /srv/hub
     """
 
@@ -55,6 +56,7 @@ def create(
 ) -> None:
     """Create a token for a user and print it. It is shown only once: the hub stores its digest.
 
+    \b
     Example: modhub token create --user alice --org vision-lab --role write --expires 90d
     """
     from modhub.server.auth.accounts import Accounts, parse_expiry
@@ -83,6 +85,7 @@ def create(
 def show(root: Path | None, out: Out) -> None:
     """List all tokens, without their values. The time of the last use is up to ten minutes early.
 
+    \b
     Example: modhub token list --root /srv/hub
     """
     from modhub.server.auth.accounts import Accounts
@@ -125,6 +128,7 @@ def show(root: Path | None, out: Out) -> None:
 def revoke(token: str, root: Path | None, out: Out) -> None:
     """Revoke a token by its id (see 'modhub token list') or its value, permanently and at once.
 
+    \b
     Example: modhub token revoke 1f2e3d4c --root /srv/hub
     """
     from modhub.server.auth.accounts import Accounts

@@ -18,6 +18,7 @@ __all__ = ["command"]
 def command(out: Out) -> None:
     """Show the modules of modhub.lock by trunk. Each trunk is one pass per image.
 
+    \b
     Example: modhub tree
     """
     from modhub.api.project_files import current_lock, read_project

@@ -25,6 +25,7 @@ def command(target: str, hub: str | None, offline: bool, out: Out) -> None:
     modhub.lock and options.json are valid and match its classes; that the manifests in modules/ are those
     named in modhub.lock. README.md is not checked.
 
+    \b
     Example: modhub verify out/r20
     """
     from modhub.api.verify import verify

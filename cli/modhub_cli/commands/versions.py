@@ -18,6 +18,7 @@ __all__ = ["command"]
 def command(repository: str, hub: str | None, offline: bool, out: Out) -> None:
     """List the releases of a repository, newest first, including yanked ones.
 
+    \b
     Example: modhub versions vision-lab/resnet20-cifar10
     """
     from modhub.api.versions import versions

@@ -19,6 +19,7 @@ __all__ = ["command"]
 def command(ref: str, reason: str, undo: bool, hub: str | None, out: Out) -> None:
     """Yank a release: it is no longer resolved, except where it is pinned exactly. No files are removed.
 
+    \b
     Example: modhub yank vision-lab/resnet20-cifar10==1.0.0 --reason "labels shifted by one"
     """
     from modhub.api.yank import yank

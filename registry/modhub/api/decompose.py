@@ -23,7 +23,7 @@ from modhub.decomposition.parent import aligned
 from modhub.decomposition.standalone import standalone
 from modhub.devices import peak_memory, torch_defaults
 from modhub.errors import DataError
-from modhub.evaluation.modules import measured
+from modhub.evaluation.module_metrics import measure_modules
 from modhub.files import check_vacant, claimed
 from modhub.manifest import FORMS, InputSpec, Sample
 from modhub.parents import ParentSource, load_parent
@@ -206,7 +206,7 @@ def _decomposed(
     done = drafted(method, called, whole, images, options, reporter)
     modules = assemble(whole, done, seed=seed, date=options.date)
     if unseen is not None and Workers.here().first:
-        done = measured(whole, modules, done, unseen, seed=seed, reporter=reporter)
+        done = measure_modules(whole, modules, done, unseen, seed=seed, reporter=reporter)
         modules = assemble(whole, done, seed=seed, date=options.date)
     return modules, done
 

@@ -14,8 +14,10 @@ from modhub.api.load import load
 from modhub.data import ImageSet, open_data
 from modhub.devices import pick_device
 from modhub.errors import ExportError
-from modhub.evaluation.metrics import Classifier, Comparison, Evaluation, compare
-from modhub.evaluation.metrics import evaluate as measure
+from modhub.evaluation.comparison import Comparison, compare
+from modhub.evaluation.evaluate import Classifier
+from modhub.evaluation.evaluate import evaluate as measure
+from modhub.evaluation.metrics import Evaluation
 from modhub.project.lock import Lock
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result

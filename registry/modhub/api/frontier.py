@@ -10,8 +10,8 @@ from modhub.api.locked_modules import locked_parts
 from modhub.catalog.catalog import Catalog
 from modhub.data import ImageSet, open_data, open_unlabelled
 from modhub.devices import pick_device, torch_defaults
-from modhub.evaluation.frontiers import BUDGETS, Frontier
-from modhub.evaluation.frontiers import frontier as measure
+from modhub.evaluation.frontier import BUDGETS, Frontier
+from modhub.evaluation.frontier import frontier as measure
 from modhub.files import new_directory, pretty_json
 from modhub.reporter import SILENT, Reporter
 
@@ -37,7 +37,7 @@ def frontier(
 ) -> Frontier:
     """What the classifier of `modules` (as for `modhub.compose`) costs and keeps at a row of budgets.
 
-    See `modhub.evaluation.frontiers.frontier`. Raises `BudgetError`, and what `modhub.compose` raises.
+    See `modhub.evaluation.frontier.frontier`. Raises `BudgetError`, and what `modhub.compose` raises.
     """
     place = pick_device(device)
     images = None if data is None else open_data(data, split)

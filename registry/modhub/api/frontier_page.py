@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from modhub.evaluation.charts import STYLE, line_chart
-from modhub.evaluation.frontiers import NOISY_NOTE, Frontier
+from modhub.evaluation.frontier import NOISY_NOTE, Frontier
 
 __all__ = ["frontier_page"]
 

@@ -13,7 +13,7 @@ from modhub.artifact.modules import ModuleSet
 from modhub.catalog.catalog import Catalog
 from modhub.catalog.pull import pull
 from modhub.composition import parts_of
-from modhub.composition.interference import Taken, taken, taken_of_images
+from modhub.composition.interference import Interference, estimate_interference, measure_interference
 from modhub.data import ImageSet, class_folders, folder_of_images, open_data, plain_folder
 from modhub.decomposition.teaching import teach as taught
 from modhub.devices import torch_defaults
@@ -38,7 +38,7 @@ class MeasuredInterference(Result):
     dataset: str
     split: str
     images: int
-    classes: Mapping[str, Taken]
+    classes: Mapping[str, Interference]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -55,7 +55,7 @@ class TeachReport(Result):
     images: int
     kept_channels_fraction: float
     bytes: int
-    takes: Mapping[str, Taken]
+    takes: Mapping[str, Interference]
     takes_measured: MeasuredInterference | None
 
 
@@ -117,9 +117,9 @@ def teach_to(
         known, (new,) = parts_of(modules), parts_of(made)
         measured = None
         with reporter.step("compare with known classes"):
-            estimated = taken(known, new, seed=seed)
+            estimated = estimate_interference(known, new, seed=seed)
             if labelled is not None:
-                classes, count = taken_of_images(known, new, labelled)
+                classes, count = measure_interference(known, new, labelled)
                 measured = MeasuredInterference(
                     dataset=labelled.name, split=labelled.split, images=count, classes=classes
                 )
@@ -138,8 +138,8 @@ def teach_to(
     )
 
 
-def _warn(label: str, takes: Mapping[str, Taken], reporter: Reporter) -> None:
-    hit = {name: share.most for name, share in takes.items() if share.most > _MUCH}
+def _warn(label: str, takes: Mapping[str, Interference], reporter: Reporter) -> None:
+    hit = {name: share.largest for name, share in takes.items() if share.largest > _MUCH}
     if hit:
         named = ", ".join(f"{name} {share:.0%}" for name, share in list(hit.items())[:_NAMED])
         more = f", and of {len(hit) - _NAMED} more" if len(hit) > _NAMED else ""

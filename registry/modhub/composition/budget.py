@@ -1,15 +1,13 @@
-"""How much a composed classifier may cost, and the channels that this buys for a set of classes."""
+"""How much a composed classifier may cost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from modhub.errors import BudgetError
-from modhub.nets import ChannelSpace, Mask, Network, cost, slice_network, without_constants
-from modhub.pruning.order import PruningOrder, mask_after
+from modhub.nets import Network, cost
 
-__all__ = ["KINDS", "Budget", "Price", "mask_within"]
+__all__ = ["KINDS", "Budget", "RelativeCost"]
 
 KINDS = ("flops", "params", "time")
 """What a budget can limit."""
@@ -20,11 +18,11 @@ class Budget:
     """Fractions of each parent's trunk: multiply-adds, parameters, time; None where there is no limit.
 
     `time` is estimated (`modhub.nets.Cost.time`): an operator costs some, however few channels it has, so
-    that whole residual branches go where they say little.
+    that residual branches that contribute little are removed completely.
 
-    `max_loss` is the share of images, of those that a slim trunk was not fitted on, that it may decide
-    otherwise than the whole one; their accuracy falls by that share at most. Every group of channels that is
-    cut keeps a multiple of `multiple`: many engines compute multiples of 8 faster than numbers below.
+    `max_loss` is the maximum share of predictions that may differ from the unpruned model's, on images that
+    nothing was fitted on; their accuracy falls by that share at most. Every group of channels that is cut
+    keeps a multiple of `multiple`: many engines compute multiples of 8 faster than numbers below.
     Raises `BudgetError` for a fraction outside (0, 1], a loss outside [0, 1) or a multiple below 1.
     """
 
@@ -33,6 +31,11 @@ class Budget:
     time: float | None = None
     max_loss: float | None = None
     multiple: int = 1
+
+    @property
+    def limited(self) -> bool:
+        """Whether any of `KINDS` has a limit."""
+        return any(getattr(self, kind) is not None for kind in KINDS)
 
     def __post_init__(self) -> None:
         for name in KINDS:
@@ -48,70 +51,23 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Price:
-    """What a sliced trunk costs, as fractions of the whole one."""
+class RelativeCost:
+    """What a sliced trunk costs, as fractions of the unpruned one."""
 
     flops: float
     params: float
     time: float
 
     @classmethod
-    def of(cls, sliced: Network, whole: Network) -> Price:
-        part, all_ = cost(sliced), cost(whole)
+    def of(cls, sliced: Network, unpruned: Network) -> RelativeCost:
+        part, total = cost(sliced), cost(unpruned)
         return cls(
-            part.flops / max(all_.flops, 1),
-            part.parameters / max(all_.parameters, 1),
-            part.time / max(all_.time, 1),
+            part.flops / max(total.flops, 1),
+            part.parameters / max(total.parameters, 1),
+            part.time / max(total.time, 1),
         )
 
     def within(self, budget: Budget) -> bool:
         """Whether no limit of the budget is exceeded."""
         limits = ((getattr(self, name), getattr(budget, name)) for name in KINDS)
-        return all(limit is None or own <= limit for own, limit in limits)
-
-
-def mask_within(trunk: Network, space: ChannelSpace, removal: PruningOrder, budget: Budget) -> Mask:
-    """The mask that removes the shortest prefix of the order that meets `budget`'s flops, params and time.
-
-    A prefix for a larger budget is a prefix of that for a smaller one, so more budget never drops a channel
-    that less had kept. Raises `BudgetError` that says what could be reached.
-    """
-
-    def price(count: int) -> Price:
-        mask = mask_after(removal, count, space, budget.multiple)
-        return Price.of(without_constants(slice_network(trunk, mask, space=space), space, mask), trunk)
-
-    def meets(count: int) -> bool:
-        return price(count).within(budget)
-
-    fewest = len(removal.slots)
-    if not meets(fewest):
-        least = price(fewest)
-        raise BudgetError(
-            f"No choice of channels meets {_wanted(budget)}: the smallest network that keeps "
-            f"{_fewest(budget)} in every layer it needs has flops={least.flops:.3f}, "
-            f"params={least.params:.3f} and time={least.time:.3f} of its parent.",
-            hint="Allow more, or compose fewer classes from fewer parents.",
-        )
-    return mask_after(removal, _first(meets, fewest), space, budget.multiple)
-
-
-def _first(holds: Callable[[int], bool], last: int) -> int:
-    """The smallest count for which a monotone condition holds; it holds for `last`."""
-    low, high = 0, last
-    while low < high:
-        middle = (low + high) // 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low
-
-
-def _fewest(budget: Budget) -> str:
-    return "a channel" if budget.multiple == 1 else f"{budget.multiple} channels"
-
-
-def _wanted(budget: Budget) -> str:
-    limits = [f"{name}={value:g}" for name in KINDS if (value := getattr(budget, name)) is not None]
-    return " and ".join(limits)
+        return all(limit is None or share <= limit for share, limit in limits)

@@ -1,6 +1,6 @@
 """A composed classifier as a directory: graphs and weights as data, every digest verified on loading.
 
-build.json                  what stands where (schemas/build.schema.json)
+build.json                  labels, passes, and the digest of every file (schemas/build.schema.json)
 trunks/<i>/graph.json       the slim network of pass i
 trunks/<i>/weights.safetensors
 heads.safetensors           rows, calibration and order; densities where heads share a trunk
@@ -33,23 +33,25 @@ _AGAIN = "Compose it again."
 
 
 def save_build(classifier: ComposedClassifier, directory: Path, *, force: bool = False) -> Path:
-    """Write `directory`, whole or not at all; equal classifiers give equal bytes. Raises `StorageError`."""
+    """Write `directory`, completely or not at all; equal classifiers give equal bytes. Raises
+    `StorageError`."""
     files: dict[str, bytes] = {}
     heads: dict[str, Tensor] = {"order": classifier.order.cpu()}
     passes = []
-    for number, each in enumerate(classifier.trunk_passes):
-        network = each.trunk.network
+    for number, trunk_pass in enumerate(classifier.trunk_passes):
+        network = trunk_pass.trunk.network
         graph, weights = f"trunks/{number}/graph.json", f"trunks/{number}/weights.safetensors"
         files[graph] = pretty_json(network.graph.to_dict())
         files[weights] = tensor_bytes(network.tensors)
         described = []
-        for place, head in enumerate(each.heads):
-            heads.update({f"{number}.{place}.{name}": t for name, t in head.kept.to_dict().items()})
+        for place, head in enumerate(trunk_pass.heads):
+            tensors = head.fitted_tensors.to_dict()
+            heads.update({f"{number}.{place}.{name}": tensor for name, tensor in tensors.items()})
             described.append({"classes": head.classes, "tail": list(head.tail)})
         passes.append(
             {
-                **each.report.to_dict(),
-                "input": each.spec.to_dict(),
+                **trunk_pass.report.to_dict(),
+                "input": trunk_pass.spec.to_dict(),
                 "graph": FileInfo.of(graph, files[graph]).to_dict(),
                 "weights": FileInfo.of(weights, files[weights]).to_dict(),
                 "heads": described,
@@ -82,13 +84,13 @@ def load_build(directory: Path) -> ComposedClassifier:
     fields = Fields(parse_json(path.read_bytes(), str(path)), str(path))
     fields.check_version(BUILD_SCHEMA_VERSION)
     labels = fields.labels("labels")
-    held = _tensors(directory, FileInfo.from_dict(fields.child("heads")))
+    tensors = _tensors(directory, FileInfo.from_dict(fields.child("heads")))
     passes, classes = [], 0
-    for number, each in enumerate(fields.children("passes", minimum=1)):
-        loaded = _pass(directory, each, number, held)
+    for number, described in enumerate(fields.children("passes", minimum=1)):
+        loaded = _pass(directory, described, number, tensors)
         classes += sum(head.classes for head in loaded.heads)
         passes.append(loaded)
-    order = held.get("order")
+    order = tensors.get("order")
     if (
         classes != len(labels)
         or order is None
@@ -102,7 +104,7 @@ def load_build(directory: Path) -> ComposedClassifier:
     return ComposedClassifier(labels, passes, order, reject=fields.boolean("reject"))
 
 
-def _pass(directory: Path, fields: Fields, number: int, held: dict[str, Tensor]) -> TrunkPass:
+def _pass(directory: Path, fields: Fields, number: int, tensors: dict[str, Tensor]) -> TrunkPass:
     graph_info = FileInfo.from_dict(fields.child("graph"))
     place = str(directory / graph_info.path)
     graph = Graph.from_dict(parse_json(_verified(directory, graph_info), place), place)
@@ -115,10 +117,12 @@ def _pass(directory: Path, fields: Fields, number: int, held: dict[str, Tensor])
     heads = []
     for position, head in enumerate(fields.children("heads", minimum=1)):
         prefix = f"{number}.{position}."
-        own = {name.removeprefix(prefix): t for name, t in held.items() if name.startswith(prefix)}
+        of_head = {
+            name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
+        }
         tail = head.strings("tail")
-        _check_head(own, head.integer("classes", minimum=1), graph.features, tail, head.place)
-        heads.append(JoinedHead(HeadTensors.from_dict(own), tail))
+        _check_head(of_head, head.integer("classes", minimum=1), graph.features, tail, head.place)
+        heads.append(JoinedHead(HeadTensors.from_dict(of_head), tail))
     report = TrunkReport(
         parent=fields.string("parent"),
         kept_channels_fraction=fields.number("kept_channels_fraction", minimum=0, maximum=1),
@@ -145,10 +149,10 @@ def _check_head(
         siblings = tuple(tensors["siblings"].shape[:1])
         expected |= {"siblings": (*siblings, features), "sibling_bias": siblings}
     if any(name in tensors for name in DENSITY_FIELDS):
-        own = "whitening" in tensors and tensors["whitening"].shape[:1] == (classes,)
+        per_class = "whitening" in tensors and tensors["whitening"].shape[:1] == (classes,)
         expected |= {
             "means": (classes, features),
-            "whitening": (classes if own else 1, features, features),
+            "whitening": (classes if per_class else 1, features, features),
             "volume": (classes,),
         }
     for name, shape in expected.items():
@@ -174,8 +178,8 @@ def _verified(directory: Path, info: FileInfo) -> bytes:
 
 def _readme(classifier: ComposedClassifier) -> str:
     lines = ["# A composed classifier", "", f"It knows: {', '.join(classifier.labels)}.", ""]
-    for each in classifier.trunk_passes:
-        report = each.report
+    for trunk_pass in classifier.trunk_passes:
+        report = trunk_pass.report
         share = report.flops / max(report.parent_flops, 1)
         lines.append(
             f"- one pass through {share:.0%} of {report.parent}'s trunk, {report.flops:,} multiply-adds"

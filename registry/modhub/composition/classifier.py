@@ -2,9 +2,10 @@
 
 A score is a margin at its parent's temperature. Classes of one parent therefore rank as their margins rank;
 those of several parents compare because each temperature was fitted so that the softmax of the scores is a
-probability: a parent that is surer than right has its margins shrunk. Where several heads share a trunk,
-what their modules say of its features helps to tell which head an image is for (`worlds`); it is the same for
-all classes of a head, so it never changes their order.
+probability: a parent that is surer than right has its margins shrunk. Where several heads share a trunk, the
+density of its features under each head's classes helps to tell which head an image is for
+(`modhub.composition.head_density`); it is the same for all classes of a head, so it never changes their
+order.
 """
 
 from __future__ import annotations
@@ -19,20 +20,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from modhub.composition.head_density import shifts
+from modhub.composition.head_density import head_shifts
 from modhub.composition.heads import JoinedHead
 from modhub.data import alike
 from modhub.data.preprocessing import Preprocess
 from modhub.manifest import InputSpec
-from modhub.nets import Network, Runner
+from modhub.nets import Network, Runner, cost
 
 __all__ = [
     "ComposedClassifier",
-    "HeadAnswer",
+    "HeadOutput",
     "Prediction",
     "TrunkPass",
     "TrunkReport",
 ]
+
+
+_SHOWN_LABELS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +57,8 @@ class TrunkReport:
 class Prediction:
     """`label` is None for "none of these"; `probability` is the best class's, in [0, 1]; `scores` by label.
 
-    `acceptance` is how far the best class's evidence is above its parent's threshold.
+    `acceptance` is how far the best class's OOD score is above its parent's threshold; negative for "none of
+    these".
     """
 
     label: str | None
@@ -63,29 +68,30 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
-class HeadAnswer:
-    """What one head says of a batch: `margin` (batch, classes); `shift` (batch, 1), what the other heads on
-    its trunk leave to it; `against` (batch, 1), what speaks for its parent's classes that are left out."""
+class HeadOutput:
+    """Of one head and a batch: `margin` (batch, classes); `shift` (batch, 1), by what its scores move beside
+    the other heads on its trunk (`head_shifts`); `rest` (batch, 1), the logsumexp of its parent's other
+    classes (`JoinedHead.rest_logsumexp`)."""
 
     head: JoinedHead
     margin: Tensor
     shift: Tensor
-    against: Tensor | None = None
+    rest: Tensor | None = None
 
     def log_odds(self) -> Tensor:
-        """(batch, classes): each class against the rest of its parent's world."""
-        return self.head.log_odds(self.margin, self.against)
+        """(batch, classes): each class against all others of its parent."""
+        return self.head.log_odds(self.margin, self.rest)
 
-    def surplus(self) -> Tensor:
-        """(batch, classes): how far each class is above its parent's threshold."""
-        return self.head.surplus(self.margin, self.against)
+    def excess(self) -> Tensor:
+        """(batch, classes): how far each class's OOD score is above its parent's threshold."""
+        return self.head.excess(self.margin, self.rest)
 
     def scores(self, adjustment: Tensor | None = None, gate: Tensor | None = None) -> Tensor:
-        """(batch, classes), with the head's own `adjustment` (2,) and `gate` (classes,) by default."""
+        """(batch, classes), with the head's `adjustment` (2,) and `gate` (classes,) by default."""
         factor, offset = self.head.adjustment if adjustment is None else adjustment
         scaled = self.head.scaled(self.margin)
-        leaning = scaled @ (self.head.gate if gate is None else gate)
-        scores: Tensor = factor * (scaled + self.shift) + offset + leaning[:, None]
+        gated = scaled @ (self.head.gate if gate is None else gate)
+        scores: Tensor = factor * (scaled + self.shift) + offset + gated[:, None]
         return scores
 
 
@@ -110,19 +116,30 @@ class TrunkPass(nn.Module):
     def heads(self) -> list[JoinedHead]:
         return [head for head in self.head_list if isinstance(head, JoinedHead)]
 
-    def answers(self, images: Tensor) -> list[HeadAnswer]:
-        """One per head."""
-        return self.answers_to(self(images))
+    def outputs(self, images: Tensor) -> list[HeadOutput]:
+        """One per head, for raw images."""
+        return self.outputs_of(self(images))
 
-    def answers_to(self, features: Tensor) -> list[HeadAnswer]:
-        """The same for what the trunk says of images."""
+    def outputs_of(self, features: Tensor) -> list[HeadOutput]:
+        """One per head, for features of the trunk."""
         margins = [head.margins(features) for head in self.heads]
         scaled = [head.scaled(margin) for head, margin in zip(self.heads, margins, strict=True)]
-        moved = shifts([head.density for head in self.heads], scaled, features)
+        shifts = head_shifts([head.density for head in self.heads], scaled, features)
         return [
-            HeadAnswer(head, margin, shift, head.against(features))
-            for head, margin, shift in zip(self.heads, margins, moved, strict=True)
+            HeadOutput(head, margin, shift, head.rest_logsumexp(features))
+            for head, margin, shift in zip(self.heads, margins, shifts, strict=True)
         ]
+
+    def decisions(self, images: Tensor, batch: int = 50) -> Tensor:
+        """(images, heads) for normalised images: the best class of each head, or of a single class whether it
+        is there."""
+        with torch.inference_mode():
+            features = torch.cat([self.trunk(part) for part in torch.split(images, batch)])
+            decisions = [
+                (output.log_odds() > 0).long()[:, 0] if output.head.classes == 1 else output.margin.argmax(1)
+                for output in self.outputs_of(features)
+            ]
+        return torch.stack(decisions, 1)
 
 
 class ComposedClassifier(nn.Module):
@@ -150,46 +167,45 @@ class ComposedClassifier(nn.Module):
         def __call__(self, images: Tensor, /) -> Tensor: ...
 
     def forward(self, images: Tensor) -> Tensor:
-        return self._scores(self.answers(images))[:, self.order]
+        return self._scores(self.outputs(images))[:, self.order]
 
-    def answers(self, images: Tensor) -> list[HeadAnswer]:
+    def outputs(self, images: Tensor) -> list[HeadOutput]:
         """One per head, in the order of passes and heads."""
-        return [answer for each in self.trunk_passes for answer in each.answers(images)]
+        return [output for trunk_pass in self.trunk_passes for output in trunk_pass.outputs(images)]
 
     def assess(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (batch, labels), and (batch,) how far the best class's evidence is above its parent's
+        """Scores (batch, labels), and (batch,) how far the best class's OOD score is above its parent's
         threshold: below 0 it is none of these."""
-        found = self.answers(images)
-        scores = self._scores(found)
-        surplus = torch.cat([answer.surplus() for answer in found], 1)
+        outputs = self.outputs(images)
+        scores = self._scores(outputs)
+        excess = torch.cat([output.excess() for output in outputs], 1)
         best = scores.argmax(1, keepdim=True)
-        return scores[:, self.order], surplus.gather(1, best)[:, 0]
+        return scores[:, self.order], excess.gather(1, best)[:, 0]
 
-    def _scores(self, answers: Sequence[HeadAnswer]) -> Tensor:
+    def _scores(self, outputs: Sequence[HeadOutput]) -> Tensor:
         """(batch, labels) in the order of passes and heads."""
         if len(self.labels) == 1:
-            return answers[0].log_odds()
-        return torch.cat([answer.scores() for answer in answers], 1)
+            return outputs[0].log_odds()
+        return torch.cat([output.scores() for output in outputs], 1)
 
     @property
     def false_accept(self) -> dict[str, float]:
         """By label: the share of its parent's images of other classes that its threshold accepts, as measured
         when the module was made; labels whose modules do not say are left out."""
-        heads = [head for each in self.trunk_passes for head in each.heads]
         rates: list[float | None] = []
-        for head in heads:
-            known = head.tensors.false_accept
-            rates += [None] * head.classes if known is None else known.tolist()
+        for head in self.heads:
+            measured = head.tensors.false_accept
+            rates += [None] * head.classes if measured is None else measured.tolist()
         named = zip(self.labels, (rates[place] for place in self.order.tolist()), strict=True)
         return {label: rate for label, rate in named if rate is not None}
 
     def margins(self, images: Tensor) -> Tensor:
         """(batch, labels) uncalibrated: each class's score minus the mean score of its parent's others."""
-        found = []
-        for each in self.trunk_passes:
-            features = each(images)
-            found += [head.margins(features) for head in each.heads]
-        return torch.cat(found, 1)[:, self.order]
+        margins = []
+        for trunk_pass in self.trunk_passes:
+            features = trunk_pass(images)
+            margins += [head.margins(features) for head in trunk_pass.heads]
+        return torch.cat(margins, 1)[:, self.order]
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """(batch, labels) in [0, 1] from scores; over several labels they sum to 1."""
@@ -198,38 +214,55 @@ class ComposedClassifier(nn.Module):
     def predict(self, images: Tensor | Sequence[NDArray[np.uint8]], batch: int = 64) -> list[Prediction]:
         """One prediction per image, wherever images and classifier are; images of any sizes may be given as
         uint8 (height, width, 1 or 3)."""
-        found: dict[int, Prediction] = {}
+        predictions: dict[int, Prediction] = {}
         for start in range(0, len(images), batch):
             part = images[start : start + batch]
             groups = [(part, np.arange(len(part)))] if isinstance(part, Tensor) else alike(part)
             for pixels, positions in groups:
-                said = self._predictions(pixels.to(self.order.device))
-                found.update(zip((start + positions).tolist(), said, strict=True))
-        return [found[number] for number in range(len(found))]
+                of_group = self._predictions(pixels.to(self.order.device))
+                predictions.update(zip((start + positions).tolist(), of_group, strict=True))
+        return [predictions[number] for number in range(len(predictions))]
 
     def _predictions(self, images: Tensor) -> Iterator[Prediction]:
         with torch.inference_mode():
             scores, acceptance = self.assess(images)
             rows = scores.tolist(), self.probabilities(scores).tolist(), acceptance.tolist()
-        for row, chances, accepted in zip(*rows, strict=True):
+        for row, probabilities, excess in zip(*rows, strict=True):
             best = int(np.argmax(row))
-            label = None if self.reject and accepted < 0 else self.labels[best]
-            yield Prediction(label, chances[best], dict(zip(self.labels, row, strict=True)), accepted)
+            label = None if self.reject and excess < 0 else self.labels[best]
+            yield Prediction(label, probabilities[best], dict(zip(self.labels, row, strict=True)), excess)
 
     @property
     def trunk_passes(self) -> list[TrunkPass]:
-        return [each for each in self.passes if isinstance(each, TrunkPass)]
+        return [module for module in self.passes if isinstance(module, TrunkPass)]
+
+    @property
+    def heads(self) -> list[JoinedHead]:
+        """In the order of passes."""
+        return [head for trunk_pass in self.trunk_passes for head in trunk_pass.heads]
+
+    def __repr__(self) -> str:
+        """Labels, and for each trunk its parent, the share of its multiply-adds and its parameters."""
+        labels = ", ".join(self.labels[:_SHOWN_LABELS])
+        if len(self.labels) > _SHOWN_LABELS:
+            labels += f", … {len(self.labels)} in all"
+        trunks = []
+        for trunk_pass in self.trunk_passes:
+            report, parameters = trunk_pass.report, cost(trunk_pass.trunk.network).parameters
+            share = report.flops / max(report.parent_flops, 1)
+            trunks.append(f"{report.parent} ({share:.0%} of its multiply-adds, {parameters:,} parameters)")
+        return f"{type(self).__name__}([{labels}], from {', '.join(trunks)})"
 
     def report(self) -> dict[str, object]:
         """For JSON: labels, the number of passes per image, and per trunk what is left of its parent."""
         return {
             "labels": list(self.labels),
             "passes": len(self.passes),
-            "trunks": [each.report.to_dict() for each in self.trunk_passes],
+            "trunks": [trunk_pass.report.to_dict() for trunk_pass in self.trunk_passes],
         }
 
     def save(self, directory: Path | str, *, force: bool = False) -> Path:
-        """Write a build directory, whole or not at all. Raises `StorageError`."""
+        """Write a build directory, completely or not at all. Raises `StorageError`."""
         from modhub.composition.build import save_build
 
         return save_build(self, Path(directory), force=force)

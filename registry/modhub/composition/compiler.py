@@ -7,16 +7,22 @@ from collections.abc import Sequence
 import torch
 
 from modhub.composition.budget import Budget
+from modhub.composition.choose_channels import ChannelChooser
+from modhub.composition.choose_depth import choose_depth
 from modhub.composition.classifier import ComposedClassifier, TrunkPass
-from modhub.composition.few_shot import adjust
-from modhub.composition.fitting.synthetic_images import Imagination
+from modhub.composition.few_shot import calibrate_few_shot
+from modhub.composition.fitting.fit import fit_trunk
+from modhub.composition.fitting.settings import DEFAULT_SETTINGS, FitSettings
+from modhub.composition.fitting.sources import FittingSource
+from modhub.composition.fitting.synthesizer import ImageSynthesizer
+from modhub.composition.loss_search import compile_to_loss
 from modhub.composition.parts import Part, distinct_parts
-from modhub.composition.trunk_plan import Fitting, TrunkPlan, plans
+from modhub.composition.trunk_plan import TrunkPlan, trunk_plans
 from modhub.data import ImageSet
 from modhub.devices import CPU, torch_defaults
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["compose", "joined"]
+__all__ = ["compose", "join_passes"]
 
 
 @torch_defaults()
@@ -29,7 +35,8 @@ def compose(
     reject: bool = False,
     seed: int = 0,
     control: int | None = None,
-    imagination: Imagination | None = None,
+    synthesizer: ImageSynthesizer | None = None,
+    settings: FitSettings = DEFAULT_SETTINGS,
     device: torch.device = CPU,
     reporter: Reporter = SILENT,
 ) -> ComposedClassifier:
@@ -38,42 +45,55 @@ def compose(
     Modules are grouped by the content of their trunk: one union of masks, one network, one pass each. With a
     `budget` channels are chosen again, for the set, and what is left is fitted to answer as the parent does:
     on the images of `tune`, whose labels are not looked at, or on synthetic ones. `calibrate` are a few
-    labelled images of every class (see `adjusting`), which may be called as its module is. `control` draws
-    the channels that go at random with that seed, to compare with. `imagination` keeps synthetic images for
-    the next call.
+    labelled images of every class (see `calibrate_few_shot`); a class may have its module's label there.
+    `control` removes random channels, drawn with that seed, to compare with. `synthesizer` keeps synthetic
+    images for the next call; `settings` are the constants of fitting.
     What is fitted is fitted on `device`; the classifier is on the CPU. Where gradients are switched off they
     are on again for as long as this takes.
 
     Raises `CompositionError` for no modules, two that share a label, or files that do not fit each other, and
     `BudgetError`.
     """
-    wanted = distinct_parts(parts)
-    planned = plans(wanted, device)
-    fitting = Fitting(tune, imagination or Imagination(seed, device), seed, reporter)
-    passes = []
-    for plan in reporter.track(planned, "compile trunks", len(planned)):
-        if budget is not None and budget.max_loss is not None:
-            passes.append(plan.compile_to_loss(budget, fitting))
-            continue
-        with reporter.step("choose channels"):
-            mask = plan.mask(budget, control)
-        material = plan.material(mask, budget, fitting)
-        if material is not None:
-            plan = plan.seeing(material, reporter)
-            if budget is not None and control is None:
-                mask = plan.chosen(budget, material, seed, reporter)
-        passes.append(plan.compile(mask, material, seed=seed, reporter=reporter))
-    classifier = joined(wanted, planned, passes, reject=reject)
+    distinct = distinct_parts(parts)
+    plans = trunk_plans(distinct, device)
+    if synthesizer is None:
+        synthesizer = ImageSynthesizer(seed, device, settings)
+    source = FittingSource(tune, synthesizer, seed, settings, reporter)
+    passes = [
+        _compile(plan, budget, control, source)
+        for plan in reporter.track(plans, "compile trunks", len(plans))
+    ]
+    classifier = join_passes(distinct, plans, passes, reject=reject)
     if calibrate is not None:
         with reporter.step("calibrate"):
-            adjust(classifier, calibrate, aliases={part.name: part.aliases for part in wanted}, seed=seed)
+            aliases = {part.name: part.aliases for part in distinct}
+            calibrate_few_shot(classifier, calibrate, aliases=aliases, seed=seed, settings=settings)
     return classifier
 
 
-def joined(
-    parts: Sequence[Part], planned: Sequence[TrunkPlan], passes: Sequence[TrunkPass], *, reject: bool
+def _compile(plan: TrunkPlan, budget: Budget | None, control: int | None, source: FittingSource) -> TrunkPass:
+    if budget is not None and budget.max_loss is not None:
+        return compile_to_loss(plan, budget, source)
+    settings, seed, reporter = source.settings, source.seed, source.reporter
+    chooser = ChannelChooser(plan, control)
+    with reporter.step("choose channels"):
+        prunes = chooser.prunes(budget)
+    data = source.data(plan, budget) if prunes else None
+    if data is not None:
+        chooser = chooser.observing(data, settings, reporter)
+    with reporter.step("choose channels"):
+        mask = chooser.mask(budget)
+    if data is None:
+        return chooser.plan.compile(mask)
+    if budget is not None and control is None:
+        mask = choose_depth(chooser, mask, budget, data, seed=seed, settings=settings, reporter=reporter)
+    return fit_trunk(chooser.plan, mask, data, seed=seed, settings=settings, reporter=reporter)
+
+
+def join_passes(
+    parts: Sequence[Part], plans: Sequence[TrunkPlan], passes: Sequence[TrunkPass], *, reject: bool
 ) -> ComposedClassifier:
     """The classifier of compiled passes, its labels in the order of `parts`."""
-    places = [part.name for plan in planned for head in plan.heads for part in head]
-    order = torch.tensor([places.index(part.name) for part in parts], dtype=torch.int64)
+    names = [part.name for plan in plans for head in plan.heads for part in head]
+    order = torch.tensor([names.index(part.name) for part in parts], dtype=torch.int64)
     return ComposedClassifier([part.name for part in parts], passes, order, reject=reject)

@@ -1,15 +1,15 @@
 """Which of several heads on one trunk an image belongs to, from the statistics that modules carry.
 
 Heads that stand on one trunk read the same features f, so what their modules say of f compares without any
-data. Each class is a normal distribution of f; a head's world is the sum of its classes:
+data. Each class is a Gaussian of f (class-conditional Gaussians); the density of a head is their sum:
 
-    p(f | world) = Σ_c N(f; μ_c, Σ_c)          over the head's composed classes
+    p(f | head) = Σ_c N(f; μ_c, Σ_c)          over the head's composed classes
 
-A class that was taught is a world of its own: its row knows nothing of other taught classes.
+A class that was taught is a head by itself: its row was fitted without those of other taught classes.
 
 Σ_c is half the class's own covariance and half the mean of all classes on the trunk (regularised
 discriminant analysis, Friedman 1989), with 5 % of it replaced by its diagonal. On trunks whose modules carry
-no correlations of their own, it is the mean of all classes alone.
+no correlations per class, it is the mean of all classes alone.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from modhub.composition.parts import Part
 from modhub.nets import Mask, channel_space
 from modhub.pruning.statistics import Moments, read_statistics
 
-__all__ = ["Density", "densities", "shifts", "worlds"]
+__all__ = ["HeadDensity", "fit_densities", "head_densities", "head_shifts"]
 
 Matrix: TypeAlias = NDArray[np.float64]
 _POOLED = 0.5
 _DIAGONAL = 0.05
 _WIDEST = 512
-"""Features above this number are told apart by the covariance of all classes: one matrix instead of many."""
+"""With more features than this all classes share one covariance: one matrix instead of many."""
 
 
 @dataclass(frozen=True, slots=True)
-class Density:
-    """Normal densities of the features of one head's classes, up to a factor common to the trunk.
+class HeadDensity:
+    """Gaussian densities of the features of one head's classes, up to a factor common to the trunk.
 
     `means` (classes, features); `whitening` (classes or 1, features, features) with W Wᵀ = Σ⁻¹, 1 where all
     classes share one covariance; `volume` (classes,) is log det W.
@@ -52,88 +52,93 @@ class Density:
         return {name: getattr(self, name) for name in self.__slots__}
 
     @classmethod
-    def from_dict(cls, tensors: Mapping[str, Tensor]) -> Density:
+    def from_dict(cls, tensors: Mapping[str, Tensor]) -> HeadDensity:
         return cls(tensors["means"], tensors["whitening"], tensors["volume"])
 
-    def classes(self, features: Tensor) -> Tensor:
-        """(batch, classes) log densities of features (batch, features)."""
-        away = features - self.means[:, None]
-        distance = torch.matmul(away, self.whitening).square().sum(2)
+    def class_log_densities(self, features: Tensor) -> Tensor:
+        """(batch, classes) of features (batch, features)."""
+        centred = features - self.means[:, None]
+        distance = torch.matmul(centred, self.whitening).square().sum(2)
         return (self.volume[:, None] - 0.5 * distance).T
 
-    def world(self, features: Tensor) -> Tensor:
-        """(batch,) log density of the sum of all classes."""
-        return self.classes(features).logsumexp(1)
+    def log_density(self, features: Tensor) -> Tensor:
+        """(batch,) of the sum of all classes."""
+        return self.class_log_densities(features).logsumexp(1)
 
 
-def worlds(heads: Sequence[Sequence[Part]], mask: Mask) -> list[Density | None]:
+def head_densities(heads: Sequence[Sequence[Part]], mask: Mask) -> list[HeadDensity | None]:
     """The density of each head on one trunk cut to `mask`; None for a single head, for features that have
     positions, and where a module carries no statistics."""
     graph = heads[0][0].trunk.graph
     value = graph.output
-    nothing: list[Density | None] = [None] * len(heads)
+    none: list[HeadDensity | None] = [None] * len(heads)
     if len(heads) < 2 or len(graph.shapes[value]) != 1:
-        return nothing
+        return none
     space = channel_space(heads[0][0].trunk)
     layout = space.of(value)
-    found: list[list[Moments]] = []
-    own = True
+    moments: list[list[Moments]] = []
+    per_class = True
     for head in heads:
-        found.append([])
+        moments.append([])
         for part in head:
             stored = part.tensors.statistics
             statistics = read_statistics(stored, part.shared.correlations, graph, space)
             if statistics is None or (layout < 0).any():
-                return nothing
-            own = own and stored[value].correlation is not None
-            found[-1].append(statistics.moments[value])
-    return [*densities(found, mask[layout], own=own)]
+                return none
+            per_class = per_class and stored[value].correlation is not None
+            moments[-1].append(statistics.moments[value])
+    return [*fit_densities(moments, mask[layout], per_class=per_class)]
 
 
-def densities(heads: Sequence[Sequence[Moments]], kept: NDArray[np.bool_], *, own: bool) -> list[Density]:
+def fit_densities(
+    heads: Sequence[Sequence[Moments]], kept: NDArray[np.bool_], *, per_class: bool
+) -> list[HeadDensity]:
     """One per head, from the feature moments of its classes; `kept` (features,) are those the network has.
 
-    `own` says that every class brings its own correlations.
+    `per_class` says that every class brings its correlations; otherwise one covariance is shared.
     """
     chosen = np.flatnonzero(kept)
     square = np.ix_(chosen, chosen)
     pooled: Matrix = np.zeros((len(chosen), len(chosen)))
-    for each in (each for head in heads for each in head):
+    for moments in (moments for head in heads for moments in head):
         # One after the other: a list of a hundred wide matrices would not fit.
-        pooled += _full(each)[square] / sum(len(head) for head in heads)
-    mixed = own and len(chosen) <= _WIDEST
+        pooled += _full(moments)[square] / sum(len(head) for head in heads)
+    mixed = per_class and len(chosen) <= _WIDEST
     common = None if mixed else _whitening(pooled)[None]
-    found = []
+    densities = []
     for head in heads:
         whitening = common
         if whitening is None:
-            own_share = [(1 - _POOLED) * _full(each)[square] for each in head]
-            whitening = np.stack([_whitening(_POOLED * pooled + part) for part in own_share])
+            class_shares = [(1 - _POOLED) * _full(moments)[square] for moments in head]
+            whitening = np.stack([_whitening(_POOLED * pooled + share) for share in class_shares])
         volume = np.log(np.diagonal(whitening, axis1=1, axis2=2)).sum(1)
-        found.append(
-            Density(
-                torch.from_numpy(np.stack([each.mean[chosen] for each in head])).float(),
+        densities.append(
+            HeadDensity(
+                torch.from_numpy(np.stack([moments.mean[chosen] for moments in head])).float(),
                 torch.from_numpy(whitening).float(),
                 torch.from_numpy(np.broadcast_to(volume, len(head)).copy()).float(),
             )
         )
-    return found
+    return densities
 
 
-def shifts(worlds: Sequence[Density | None], scaled: Sequence[Tensor], features: Tensor) -> list[Tensor]:
+def head_shifts(
+    densities: Sequence[HeadDensity | None], scaled: Sequence[Tensor], features: Tensor
+) -> list[Tensor]:
     """(batch, 1) for each head, to be added to its margins `scaled` (batch, classes) at `features` (batch,
-    features): 0 when it is the only one or one of them does not know its features.
+    features): 0 when it is the only one or one of them has no density.
 
-    Two opinions on an image: the softmax of all scaled margins, and P(head | features) · P(class | head)
-    with the densities' say on the heads. Their geometric mean is the first one's logits plus this.
+    There are two estimates for an image: the softmax of all scaled margins, and P(head | features) · P(class
+    | head) with the first factor from the densities. Their geometric mean is the first one's logits plus
+    this.
     """
-    known = [world for world in worlds if world is not None]
-    if len(worlds) < 2 or len(known) < len(worlds):
+    known = [density for density in densities if density is not None]
+    if len(densities) < 2 or len(known) < len(densities):
         return [torch.zeros_like(margin[:, :1]) for margin in scaled]
-    said = torch.stack([world.world(features) for world in known], 1).log_softmax(1)
-    claimed = torch.stack([margin.logsumexp(1) for margin in scaled], 1)
+    by_density = torch.stack([density.log_density(features) for density in known], 1).log_softmax(1)
+    by_margin = torch.stack([margin.logsumexp(1) for margin in scaled], 1)
     # The level of all scores together stays, so that scores of other trunks still compare.
-    shift = 0.5 * (said - claimed + claimed.logsumexp(1, keepdim=True))
+    shift = 0.5 * (by_density - by_margin + by_margin.logsumexp(1, keepdim=True))
     return list(torch.split(shift, 1, 1))
 
 

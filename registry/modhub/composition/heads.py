@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modhub.composition.head_density import Density
+from modhub.composition.head_density import HeadDensity
 from modhub.nets import head_logits
 
 __all__ = ["CALIBRATION_FIELDS", "DENSITY_FIELDS", "HeadTensors", "JoinedHead"]
@@ -22,7 +22,7 @@ CALIBRATION_FIELDS = (
     "margin_std",
     "threshold",
 )
-DENSITY_FIELDS = tuple(Density.__slots__)
+DENSITY_FIELDS = tuple(HeadDensity.__slots__)
 _LEAST = 1e-6
 """No class has a larger share of the softmax than 1 less this, so that its odds are a number."""
 
@@ -31,12 +31,12 @@ _LEAST = 1e-6
 class HeadTensors:
     """What a joined head is made of; `classes` of its parent's `labels` are composed.
 
-    `rows` (classes, features) and `row_bias` (classes,) are the classes' own; `rest`, `rest_bias` the mean of
-    all others for each. `calibration` (fields, classes). `adjustment` (2,): temperature factor and offset, 1
-    and 0 until labelled images change them. `gate` (classes,): how much each scaled margin adds to all
-    scores of this head, which labelled images decide; None without them. `false_accept` (classes,): the share
-    of the parent's images of other classes that are above the class's threshold; None where modules do not
-    say. `density` where several heads share a trunk. `siblings` (siblings, features) and `sibling_bias`
+    `rows` (classes, features) and `row_bias` (classes,) are those of the classes; `rest`, `rest_bias` the
+    mean of all others for each. `calibration` (fields, classes). `adjustment` (2,): temperature factor and
+    offset, 1 and 0 until labelled images change them. `gate` (classes,): how much each scaled margin adds to
+    all scores of this head, which labelled images decide; None without them. `false_accept` (classes,): the
+    share of the parent's images of other classes that are above the class's threshold; None where modules do
+    not say. `density` where several heads share a trunk. `siblings` (siblings, features) and `sibling_bias`
     (siblings,) give the margins of the parent's classes that are not composed; None where there are none, or
     the modules' calibrations do not go by them (`modhub.calibration.calibrator`).
     """
@@ -49,15 +49,15 @@ class HeadTensors:
     adjustment: Tensor
     gate: Tensor | None = None
     false_accept: Tensor | None = None
-    density: Density | None = None
+    density: HeadDensity | None = None
     siblings: Tensor | None = None
     sibling_bias: Tensor | None = None
 
     def to_dict(self) -> dict[str, Tensor]:
         """What is known, the density's tensors beside the others."""
-        found = {name: getattr(self, name) for name in self.__slots__ if name != "density"}
+        tensors = {name: getattr(self, name) for name in self.__slots__ if name != "density"}
         density = {} if self.density is None else self.density.to_dict()
-        return {name: tensor for name, tensor in found.items() if tensor is not None} | density
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None} | density
 
     @classmethod
     def from_dict(cls, tensors: Mapping[str, Tensor]) -> HeadTensors:
@@ -70,16 +70,17 @@ class HeadTensors:
             adjustment=tensors["adjustment"],
             gate=tensors.get("gate"),
             false_accept=tensors.get("false_accept"),
-            density=Density.from_dict(tensors) if "means" in tensors else None,
+            density=HeadDensity.from_dict(tensors) if "means" in tensors else None,
             siblings=tensors.get("siblings"),
             sibling_bias=tensors.get("sibling_bias"),
         )
 
 
 class JoinedHead(nn.Module):
-    """Features (batch, features[, height, width]) to margins (batch, classes), and what these say.
+    """Features (batch, features[, height, width]) to margins (batch, classes), log-odds and OOD scores.
 
-    Without a ReLU in the parent's tail a margin is one row of weights: own row minus the mean of all others.
+    Without a ReLU in the parent's tail a margin is one row of weights: the class's minus the mean of all
+    others.
     """
 
     rows: Tensor
@@ -129,7 +130,7 @@ class JoinedHead(nn.Module):
         self.tensors = replace(self.tensors, gate=self.gate)
 
     @property
-    def kept(self) -> HeadTensors:
+    def fitted_tensors(self) -> HeadTensors:
         """What it is made of, with what was fitted since, wherever that was: float32, on the CPU."""
         gate = None if self.tensors.gate is None else self.gate.float().cpu()
         return replace(
@@ -140,11 +141,11 @@ class JoinedHead(nn.Module):
         )
 
     @property
-    def density(self) -> Density | None:
+    def density(self) -> HeadDensity | None:
         """On the device that the head is on; None for a head that shares no trunk."""
         if self.tensors.density is None:
             return None
-        return Density(*(getattr(self, name) for name in DENSITY_FIELDS))
+        return HeadDensity(*(getattr(self, name) for name in DENSITY_FIELDS))
 
     def field(self, name: str) -> Tensor:
         """(classes,) one number of every class's calibration."""
@@ -165,40 +166,42 @@ class JoinedHead(nn.Module):
         """(batch, classes): margins at the parent's temperature, which makes them comparable."""
         return self.field("temperature").mean() * margin
 
-    def against(self, features: Tensor) -> Tensor | None:
-        """(batch, 1): log Σ exp of the scaled margins of the parent's classes that are not composed."""
+    def rest_logsumexp(self, features: Tensor) -> Tensor | None:
+        """(batch, 1): log Σ exp of the scaled margins of the parent's classes that are not composed; None
+        where there are none, or they are not known."""
         if self.tensors.siblings is None:
             return None
         margin = features @ self.siblings.T + self.sibling_bias
         return self.scaled(margin).logsumexp(1, keepdim=True)
 
-    def odds(self, margin: Tensor, against: Tensor | None = None) -> Tensor:
-        """(batch, classes): what log-odds are a line of; the odds of the parent's softmax where `against` is
-        known, else the margin."""
-        if against is None:
+    def odds(self, margin: Tensor, rest: Tensor | None = None) -> Tensor:
+        """(batch, classes): what log-odds are a line of; the log-odds of the parent's softmax where `rest`
+        (see `rest_logsumexp`) is known, else the margin."""
+        if rest is None:
             return margin
         scaled = self.scaled(margin)
         if self.classes == 1:
-            return scaled - against
-        share = torch.cat([scaled, against], 1).log_softmax(1)[:, :-1].clamp(max=-_LEAST)
+            return scaled - rest
+        share = torch.cat([scaled, rest], 1).log_softmax(1)[:, :-1].clamp(max=-_LEAST)
         return share - torch.log(-torch.expm1(share))
 
-    def log_odds(self, margin: Tensor, against: Tensor | None = None) -> Tensor:
-        """(batch, classes): each class against the rest of its parent's world."""
-        return self.field("slope") * self.odds(margin, against) + self.field("intercept")
+    def log_odds(self, margin: Tensor, rest: Tensor | None = None) -> Tensor:
+        """(batch, classes): each class against all others of its parent, at even prior odds."""
+        return self.field("slope") * self.odds(margin, rest) + self.field("intercept")
 
-    def evidence(self, margin: Tensor, against: Tensor | None = None) -> Tensor:
-        """(batch, classes): the margin, less what says that the image is of none of these classes."""
-        if against is None:
+    def ood_score(self, margin: Tensor, rest: Tensor | None = None) -> Tensor:
+        """(batch, classes): the out-of-distribution score, low for images of none of these classes: the
+        margin plus the log-probability of the composed classes together (`modhub.calibration`)."""
+        if rest is None:
             return margin
-        claimed = self.scaled(margin).logsumexp(1, keepdim=True)
-        return margin + F.logsigmoid(claimed - against) / self.field("temperature").mean()
+        composed = self.scaled(margin).logsumexp(1, keepdim=True)
+        return margin + F.logsigmoid(composed - rest) / self.field("temperature").mean()
 
-    def surplus(self, margin: Tensor, against: Tensor | None = None) -> Tensor:
-        """(batch, classes): how far scaled evidence is above what an image of these classes should reach.
+    def excess(self, margin: Tensor, rest: Tensor | None = None) -> Tensor:
+        """(batch, classes): how far the scaled OOD score is above the threshold of the head.
 
-        What classes give as their thresholds is one number where nothing was removed; slim networks move each
-        class's margins a little, and their mean is taken (`modhub.calibration.thresholds`).
+        The classes' thresholds are one number where nothing was removed; slim networks move each class's
+        margins a little, and the mean is taken (`modhub.calibration.thresholds`).
         """
-        bars = self.field("margin_mean") + self.field("threshold") * self.field("margin_std")
-        return self.scaled(self.evidence(margin, against) - bars.mean())
+        thresholds = self.field("margin_mean") + self.field("threshold") * self.field("margin_std")
+        return self.scaled(self.ood_score(margin, rest) - thresholds.mean())

@@ -18,106 +18,110 @@ from torch import Tensor
 
 from modhub.composition.classifier import TrunkPass
 from modhub.composition.parts import Part
-from modhub.composition.trunk_plan import plans
+from modhub.composition.trunk_plan import trunk_plans
 from modhub.data import ImageSet
 from modhub.refs import rows_of
 
-__all__ = ["Taken", "taken", "taken_of_images"]
+__all__ = ["Interference", "estimate_interference", "measure_interference"]
 
 _TEMPERATURE = 4.0
 _DRAWN = 300
 _BATCH = 250
 _PAIRED = 20
-"""So many of the known classes, the hardest hit, are also composed with the taught one only."""
+"""Known classes, those with the most interference, that are also composed with the taught one alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """Which share of a known class's images the taught class takes: where all known classes are composed,
-    and where this is the only one, when most often more go; None where it was not asked."""
+class Interference:
+    """The share of a known class's images that are classified as the taught class: where all known classes
+    are composed, and where this one alone is, when it is most often larger; None where that was not
+    computed."""
 
     share: float
     alone: float | None
 
     @property
-    def most(self) -> float:
+    def largest(self) -> float:
         return max(self.share, self.alone or 0.0)
 
     def to_dict(self) -> dict[str, float | None]:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def taken(known: Sequence[Part], taught: Part, *, seed: int = 0) -> dict[str, Taken]:
-    """By known label, the hardest hit first, guessed from the statistics of the modules alone; empty when one
+def estimate_interference(known: Sequence[Part], taught: Part, *, seed: int = 0) -> dict[str, Interference]:
+    """By known label, the largest first, estimated from the statistics of the modules alone; empty when one
     of them carries none."""
-    (plan,) = plans(known)
+    (plan,) = trunk_plans(known)
     statistics = plan.class_statistics()
     if statistics is None:
         return {}
     value = plan.trunk.graph.output
     draw = np.random.default_rng([seed, 3])
     features = {
-        part.name: torch.from_numpy(each.moments[value].drawn(_DRAWN, draw)).float()
-        for part, each in zip(plan.parts, statistics, strict=True)
+        part.name: torch.from_numpy(of_class.moments[value].drawn(_DRAWN, draw)).float()
+        for part, of_class in zip(plan.parts, statistics, strict=True)
     }
-    return _taken(known, taught, features, soft=True)
+    return _interference(known, taught, features, soft=True)
 
 
-def taken_of_images(known: Sequence[Part], taught: Part, images: ImageSet) -> tuple[dict[str, Taken], int]:
-    """The same, counted on images of known classes, and how many these were; classes without are left out."""
-    (plan,) = plans(known)
+def measure_interference(
+    known: Sequence[Part], taught: Part, images: ImageSet
+) -> tuple[dict[str, Interference], int]:
+    """The same, counted on images of known classes, and how many these were; classes without images are left
+    out."""
+    (plan,) = trunk_plans(known)
     labels = [part.name for part in known]
     rows = rows_of(images.labels, labels, {part.name: part.aliases for part in known})
-    seen: dict[str, list[Tensor]] = {}
+    batches: dict[str, list[Tensor]] = {}
     count = 0
     with torch.inference_mode():
         for name, row in rows.items():
-            own = images.only([name])
-            count += len(own)
-            for pixels, _ in own.batches(_BATCH):
-                seen.setdefault(labels[row], []).append(plan.whole(pixels).clone())
-    features = {label: torch.cat(found) for label, found in seen.items()}
-    return _taken(known, taught, features, soft=False), count
+            of_class = images.only([name])
+            count += len(of_class)
+            for pixels, _ in of_class.batches(_BATCH):
+                batches.setdefault(labels[row], []).append(plan.unpruned(pixels).clone())
+    features = {label: torch.cat(parts) for label, parts in batches.items()}
+    return _interference(known, taught, features, soft=False), count
 
 
-def _taken(
+def _interference(
     known: Sequence[Part], taught: Part, features: Mapping[str, Tensor], *, soft: bool
-) -> dict[str, Taken]:
+) -> dict[str, Interference]:
     if not features:
         return {}
     together = _shares([*known, taught], taught, features, soft=soft)
-    hit = sorted(together, key=lambda label: -together[label])[:_PAIRED]
+    confused = sorted(together, key=lambda label: -together[label])[:_PAIRED]
     by_name = {part.name: part for part in known}
     alone = {
         label: _shares([by_name[label], taught], taught, {label: features[label]}, soft=soft)[label]
-        for label in hit
+        for label in confused
     }
-    found = {label: Taken(share, alone.get(label)) for label, share in together.items()}
-    return dict(sorted(found.items(), key=lambda pair: -pair[1].most))
+    shares = {label: Interference(share, alone.get(label)) for label, share in together.items()}
+    return dict(sorted(shares.items(), key=lambda pair: -pair[1].largest))
 
 
 def _shares(
     parts: Sequence[Part], taught: Part, features: Mapping[str, Tensor], *, soft: bool
 ) -> dict[str, float]:
-    """Which share of each class's features the taught class takes when `parts` are composed, of those that
-    were right without it."""
-    (plan,) = plans([replace(part, label=str(number)) for number, part in enumerate(parts)])
+    """The share of each class's features that are classified as the taught class when `parts` are composed,
+    and were right without it."""
+    (plan,) = trunk_plans([replace(part, label=str(number)) for number, part in enumerate(parts)])
     places = [int(part.name) for part in plan.parts]
     labels = [parts[place].name for place in places]
     new = next(number for number, place in enumerate(places) if parts[place] is taught)
-    found = {}
+    shares = {}
     for label, values in features.items():
-        scores = _scores(plan.whole, values)
+        scores = _scores(plan.unpruned, values)
         if soft:
-            found[label] = float((scores / _TEMPERATURE).softmax(1)[:, new].mean())
+            shares[label] = float((scores / _TEMPERATURE).softmax(1)[:, new].mean())
             continue
         rivals = scores.clone()
         rivals[:, new] = -torch.inf
         right = rivals.argmax(1) == labels.index(label)
-        found[label] = float((right & (scores.argmax(1) == new)).float().mean())
-    return found
+        shares[label] = float((right & (scores.argmax(1) == new)).float().mean())
+    return shares
 
 
-def _scores(each: TrunkPass, features: Tensor) -> Tensor:
+def _scores(trunk_pass: TrunkPass, features: Tensor) -> Tensor:
     with torch.inference_mode():
-        return torch.cat([answer.scores() for answer in each.answers_to(features)], 1)
+        return torch.cat([output.scores() for output in trunk_pass.outputs_of(features)], 1)

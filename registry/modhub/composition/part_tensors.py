@@ -1,4 +1,4 @@
-"""What the tensors of modules say to the composer: masks, relevance, and their heads in one matrix."""
+"""What a composer reads from the tensors of modules: masks, relevance, and their heads in one matrix."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ def mask_of(part: Part) -> Mask:
 def relevance_of(part: Part, space: ChannelSpace) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """(slots,) how much each channel matters to the module; its mask when it does not say."""
     tensors = part.tensors
-    found = (tensors.mask if tensors.relevance is None else tensors.relevance).double().numpy()
-    if found.shape != (space.slots,):
+    relevance = (tensors.mask if tensors.relevance is None else tensors.relevance).double().numpy()
+    if relevance.shape != (space.slots,):
         raise IntegrityError(
-            f"The relevance of '{part.name}' does not fit its trunk.", hint="Pull or decompose it again."
+            f"The relevance of '{part.name}' does not match the channels of its trunk.",
+            hint="Pull or decompose it again.",
         )
-    return np.asarray(found, np.float64)
+    return np.asarray(relevance, np.float64)
 
 
 def head_tensors(head: Sequence[Part]) -> HeadTensors:
@@ -46,8 +47,8 @@ def head_tensors(head: Sequence[Part]) -> HeadTensors:
         calibration = part.module.manifest.calibration
         if calibration.kind not in (BY_MARGIN, BY_ODDS):
             raise CompositionError(
-                f"The module '{part.name}' is calibrated in a way this modhub does not know, "
-                f"'{calibration.kind}'.",
+                f"The module '{part.name}' has the calibration '{calibration.kind}', which this version of "
+                "modhub does not know.",
                 hint="Upgrade modhub.",
             )
         numbers.append([calibration.parameters.get(name, _DEFAULTS[name]) for name in CALIBRATION_FIELDS])
@@ -71,15 +72,15 @@ def _siblings(head: Sequence[Part]) -> tuple[Tensor, Tensor] | None:
     """(siblings, features) and (siblings,): the margins of the parent's classes that are not composed."""
     if any(part.module.manifest.calibration.kind != BY_ODDS for part in head):
         return None
-    about, features = head[0].module.manifest.parent, head[0].trunk.graph.features
+    parent, features = head[0].module.manifest.parent, head[0].trunk.graph.features
     weight, bias = head[0].shared.parent_weight, head[0].shared.parent_bias
-    if weight is None or bias is None or weight.shape != (len(about.labels), features):
+    if weight is None or bias is None or weight.shape != (len(parent.labels), features):
         raise IntegrityError(
-            f"The head of '{about.name}' is missing from the statistics of its trunk, or does not fit it.",
+            f"The head of '{parent.name}' is missing from the statistics of its trunk, or does not fit it.",
             hint="Pull or decompose it again.",
         )
     composed = {part.module.label for part in head}
-    others = [row for row, label in enumerate(about.labels) if label not in composed]
+    others = [row for row, label in enumerate(parent.labels) if label not in composed]
     if not others:
         return None
     rows, row_bias = margin_rows(weight, bias)
@@ -89,14 +90,14 @@ def _siblings(head: Sequence[Part]) -> tuple[Tensor, Tensor] | None:
 def _threshold(part: Part, classes: int) -> float:
     """Of a class that is composed with others of its parent, `classes` in all.
 
-    The largest of many margins is larger than the margin of one class, also on strange images. Thresholds are
-    known for one class and for all; what lies between grows as the logarithm of their number.
+    The largest of many margins is larger than the margin of one class, also on out-of-distribution images.
+    Thresholds are known for one class and for all; between them they grow as the logarithm of their number.
     """
     parameters = part.module.manifest.calibration.parameters
-    one = parameters.get("threshold", _DEFAULTS["threshold"])
-    every = parameters.get("threshold_all", one)
+    of_one = parameters.get("threshold", _DEFAULTS["threshold"])
+    of_all = parameters.get("threshold_all", of_one)
     share = math.log(classes) / math.log(max(len(part.module.manifest.parent.labels), 2))
-    return one + min(share, 1.0) * (every - one)
+    return of_one + min(share, 1.0) * (of_all - of_one)
 
 
 _DEFAULTS = {
@@ -134,9 +135,9 @@ class StackedRows:
             tuple(heads), torch.cat(weights), torch.cat(biases), torch.nonzero(torch.cat(matched))[:, 0]
         )
 
-    def fitted(self, weight: Tensor, bias: Tensor) -> list[HeadTensors]:
-        """The heads again, with the rows of `weight` (rows, features) and `bias` (rows,)."""
-        found, start = [], 0
+    def split(self, weight: Tensor, bias: Tensor) -> list[HeadTensors]:
+        """The heads with the rows of `weight` (rows, features) and `bias` (rows,) in the place of theirs."""
+        heads, start = [], 0
         for head in self.heads:
             tensors = head.to_dict()
             for name, name_of_bias in _STACKED:
@@ -144,5 +145,5 @@ class StackedRows:
                     rows = slice(start, start + len(tensors[name]))
                     tensors[name], tensors[name_of_bias] = weight[rows].clone(), bias[rows].clone()
                     start = rows.stop
-            found.append(HeadTensors.from_dict(tensors))
-        return found
+            heads.append(HeadTensors.from_dict(tensors))
+        return heads

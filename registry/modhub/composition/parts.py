@@ -85,9 +85,9 @@ def distinct_parts(parts: Sequence[Part]) -> tuple[Part, ...]:
     return tuple(known.values())
 
 
-def _same(one: Part, other: Part) -> bool:
-    return one.module is other.module or (
-        one.module.manifest == other.module.manifest
-        and sha256_of_bytes(tensor_bytes(one.module.tensors))
+def _same(first: Part, other: Part) -> bool:
+    return first.module is other.module or (
+        first.module.manifest == other.module.manifest
+        and sha256_of_bytes(tensor_bytes(first.module.tensors))
         == sha256_of_bytes(tensor_bytes(other.module.tensors))
     )

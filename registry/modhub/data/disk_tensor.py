@@ -1,4 +1,4 @@
-"""Many images at hand without holding them all: what exceeds a limit lies in a temporary file."""
+"""Tensors larger than memory: what exceeds a limit lies in a temporary file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Rows"]
+__all__ = ["DiskTensor"]
 
 
-class Rows:
-    """`count` float32 tensors of one `shape`, on the CPU; in memory up to `limit` bytes, else on disk."""
+class DiskTensor:
+    """A float32 tensor (count, *shape) on the CPU, in memory up to `limit` bytes, else on disk."""
 
     def __init__(self, count: int, shape: Sequence[int], limit: int) -> None:
         self.count, self.shape = count, tuple(shape)
@@ -26,7 +26,7 @@ class Rows:
         self._tensor = torch.empty(count, *shape) if fits else None
         self._file: BinaryIO | None = None
         if not fits:
-            # It lives as long as the rows, not as long as a block.
+            # It lives as long as the tensor, not as long as a block.
             self._file = tempfile.TemporaryFile(prefix="modhub-")  # noqa: SIM115
             weakref.finalize(self, self._file.close)
 
@@ -41,16 +41,16 @@ class Rows:
             self._file.seek(start * self._row)
             self._file.write(rows.float().contiguous().numpy().tobytes())
 
-    def __getitem__(self, wanted: slice | NDArray[np.int64]) -> Tensor:
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> Tensor:
         if self._tensor is not None:
-            return self._tensor[wanted]
-        numbers = np.arange(self.count)[wanted]
-        found = torch.empty(len(numbers), *self.shape)
+            return self._tensor[rows]
+        indices = np.arange(self.count)[rows]
+        result = torch.empty(len(indices), *self.shape)
         if self._file is not None:
-            for place, number in enumerate(numbers.tolist()):
-                self._file.seek(number * self._row)
-                self._file.readinto(found[place].numpy())  # type: ignore[attr-defined]
-        return found
+            for position, index in enumerate(indices.tolist()):
+                self._file.seek(index * self._row)
+                self._file.readinto(result[position].numpy())  # type: ignore[attr-defined]
+        return result
 
     def split(self, size: int) -> Iterator[Tensor]:
         """All rows in order, `size` at a time."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from modhub.calibration.calibrator import PLAIN_WEIGHT, Calibrator
 from modhub.data import ImageSet, evenly_spaced
 from modhub.data.augment import augmented, mirrored
-from modhub.data.disk_tensor import Rows
+from modhub.data.disk_tensor import DiskTensor
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition.options import DecomposeOptions
 from modhub.decomposition.parent import Parent
@@ -47,12 +47,12 @@ class HeldOut:
     `mirrors` are the mirror images of some plain ones, whose rows are `mirrored`.
     """
 
-    images: Rows
+    images: DiskTensor
     targets: NDArray[np.int64]
     weights: NDArray[np.float64]
     test: NDArray[np.bool_]
     flipped: NDArray[np.bool_]
-    mirrors: Rows
+    mirrors: DiskTensor
     mirrored: NDArray[np.int64]
 
     @classmethod
@@ -67,7 +67,7 @@ class HeldOut:
         if len(images) > room:
             images = images.sample(max(room // classes, 2), seed)
         in_mirror = evenly_spaced(np.arange(len(images)), _MIRRORED)
-        rows, mirrors = Rows(2 * len(images), shape, memory), Rows(len(in_mirror), shape, memory)
+        rows, mirrors = DiskTensor(2 * len(images), shape, memory), DiskTensor(len(in_mirror), shape, memory)
         targets: list[NDArray[np.int64]] = []
         flipped: list[NDArray[np.bool_]] = []
         mirrored_rows: list[NDArray[np.int64]] = []
@@ -167,7 +167,9 @@ class ParentAnswers:
         )
 
 
-def _logits(runner: Runner, head: Head, images: Rows, options: DecomposeOptions, workers: Workers) -> Tensor:
+def _logits(
+    runner: Runner, head: Head, images: DiskTensor, options: DecomposeOptions, workers: Workers
+) -> Tensor:
     device = options.torch_device
     logits = torch.zeros(len(images), len(head.bias))
     with torch.inference_mode():

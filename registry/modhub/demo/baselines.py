@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from modhub.composition import Budget, ComposedClassifier, Part, compose
-from modhub.composition.trunk_plan import plans
-from modhub.evaluation.metrics import RestrictedParent
+from modhub.composition.choose_channels import ChannelChooser
+from modhub.composition.trunk_plan import trunk_plans
+from modhub.evaluation.baselines import RestrictedParent
 from modhub.nets import ChannelSpace, Mask
 from modhub.parents import ParentSource
 
@@ -50,8 +51,8 @@ def random_twin(parts: Sequence[Part], budget: Budget | None, seed: int) -> Comp
         return compose(parts, budget=budget, control=seed)
     dice = np.random.default_rng(seed)
     found = {}
-    for plan in plans(parts):
-        mask = torch.from_numpy(_shuffled(plan.mask(None), plan.space, dice).astype(np.uint8))
+    for plan in trunk_plans(parts):
+        mask = torch.from_numpy(_shuffled(ChannelChooser(plan).mask(None), plan.space, dice).astype(np.uint8))
         for part in plan.parts:
             module = replace(part.module, tensors=replace(part.tensors, mask=mask).to_dict())
             found[part.name] = replace(part, module=module)

@@ -31,7 +31,8 @@ from modhub.decomposition import DecomposeOptions
 from modhub.demo.baselines import random_twin, restricted
 from modhub.demo.parents import train_parent
 from modhub.errors import BudgetError
-from modhub.evaluation.metrics import Classifier, Evaluation, evaluate
+from modhub.evaluation.evaluate import Classifier, evaluate
+from modhub.evaluation.metrics import Evaluation
 from modhub.hub.cache import Cache
 from modhub.hub.directory import DirectoryHub
 from modhub.nets import channel_space

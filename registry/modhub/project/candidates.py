@@ -9,7 +9,7 @@ from functools import lru_cache
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from modhub.catalog.releases import Release, allowed_releases, files_of
+from modhub.catalog.releases import Release, allowed_releases, files_of, newest_release
 from modhub.errors import (
     AccessError,
     ClassNotFoundError,
@@ -79,7 +79,7 @@ class Candidates:
     def _offered(self, want: Want) -> dict[RepositoryId, Unreadable | None]:
         """Each provider of a bare label, and why its releases cannot be read, None when they can."""
         label = want.ref.label or want.label
-        offers = self._readable({*self._tagged(label), *self._locked_provider(want)})
+        offers = self._offering(label, self._tagged(label)) | self._readable(self._locked_provider(want))
         if str(want.ref.specifier) and not any(
             isinstance(self.module(want, repository, release), ResolvedModule)
             for repository, problem in offers.items()
@@ -94,9 +94,27 @@ class Candidates:
             }
         return dict(sorted(offers.items()))
 
+    def _offering(
+        self, label: str, repositories: Iterable[RepositoryId]
+    ) -> dict[RepositoryId, Unreadable | None]:
+        """Those whose newest release has the class, or cannot be read; a catalogue may name others, too."""
+        offers = self._readable(repositories)
+        for repository, problem in [*offers.items()]:
+            newest = None if problem is not None else newest_release(self.releases(repository))
+            if newest is None:
+                continue
+            try:
+                entries = self.manifest(repository, newest.commit).modules
+            except _UNREADABLE as error:
+                offers[repository] = Unreadable(repository, newest, error)
+            else:
+                if not any(entry.answers_to(label) for entry in entries):
+                    del offers[repository]
+        return offers
+
     def _readable(self, repositories: Iterable[RepositoryId]) -> dict[RepositoryId, Unreadable | None]:
         offers: dict[RepositoryId, Unreadable | None] = {}
-        for repository in sorted(repositories):
+        for repository in sorted({*repositories}):
             offers[repository] = None
             try:
                 self.releases(repository)

@@ -18,17 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from modhub.composition.fitting.settings import DEFAULT_SETTINGS, FitSettings
 from modhub.nets import OPERATORS, ChannelSpace, Graph, Mask, Network, Node, is_plain_sum
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["RIDGE", "refit_head", "refit_network"]
-
-RIDGE = 1e-3
-"""Share of an input's mean square added to it, which pulls its weight towards the one it had."""
-_HEAD_RIDGE = 2e-2
-_WORK = 1.5e10
-"""Multiply-adds that the normal equations of one layer may take; positions are drawn to meet it."""
-_BATCH = 50
+__all__ = ["refit_head", "refit_network"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +38,7 @@ class _Walk:
 
     def __init__(self, network: Network, images: list[Tensor], wanted: dict[str, int]) -> None:
         self.network = network
-        self.held = {network.graph.input: images}
+        self.values = {network.graph.input: images}
         self.uses = {name: len(network.graph.readers[name]) for name in network.graph.shapes}
         self.uses[network.graph.output] += 1
         for name, count in wanted.items():
@@ -52,15 +46,15 @@ class _Walk:
 
     def run(self, node: Node, tensors: dict[str, Tensor]) -> None:
         rule = OPERATORS[node.op].run
-        inputs = zip(*(self.held[name] for name in node.inputs), strict=True)
-        self.held[node.name] = [rule(node.attributes, list(each), tensors) for each in inputs]
+        inputs = zip(*(self.values[name] for name in node.inputs), strict=True)
+        self.values[node.name] = [rule(node.attributes, list(batch), tensors) for batch in inputs]
         for name in dict.fromkeys(node.inputs):
             self.used(name)
 
     def used(self, name: str) -> None:
         self.uses[name] -= 1
         if self.uses[name] == 0:
-            del self.held[name]
+            del self.values[name]
 
 
 def refit_network(
@@ -71,19 +65,20 @@ def refit_network(
     images: Tensor,
     *,
     seed: int = 0,
+    settings: FitSettings = DEFAULT_SETTINGS,
     reporter: Reporter = SILENT,
 ) -> tuple[Network, Tensor]:
-    """`slim` with new weights, and the features that the whole network gives for `images`.
+    """`slim` with new weights, and the features that the unpruned network gives for `images`.
 
-    `dense` is the whole trunk and `slim` the same trunk cut to `mask`, both with batch-norms fused; `images`
-    (images, channels, height, width) are normalised and on the device of both. Some values of all images are
-    held at once.
+    `dense` is the unpruned trunk and `slim` the same trunk cut to `mask`, both with batch-norms fused;
+    `images` (images, channels, height, width) are normalised and on the device of both. Some values of all
+    images are held at once.
     """
     graph = slim.graph
-    batches = list(torch.split(images, _BATCH))
+    batches = list(torch.split(images, settings.batch))
     goals = _goals(graph, _touched(dense, slim), dense.graph)
-    whole = _Walk(dense, batches, Counter(goal.value for goal in goals.values()))
-    cut = _Walk(slim, batches, Counter(goal.other for goal in goals.values() if goal.other is not None))
+    unpruned = _Walk(dense, batches, Counter(goal.value for goal in goals.values()))
+    pruned = _Walk(slim, batches, Counter(goal.other for goal in goals.values() if goal.other is not None))
     ahead = iter(dense.graph.nodes)
     reached = {dense.graph.input}
     draw = np.random.default_rng(seed)
@@ -92,7 +87,7 @@ def refit_network(
     def advance_to(value: str) -> None:
         while value not in reached:
             node = next(ahead)
-            whole.run(node, dense.of(node))
+            unpruned.run(node, dense.of(node))
             reached.add(node.name)
 
     with torch.inference_mode(), reporter.step("refit layers", len(graph.nodes)):
@@ -105,43 +100,44 @@ def refit_network(
                 axis = 1 + space.axis(goal.value)
                 pairs = [
                     (
-                        cut.held[node.inputs[0]][k],
-                        whole.held[goal.value][k].index_select(axis, alive)
-                        - (cut.held[goal.other][k] if goal.other is not None else 0),
+                        pruned.values[node.inputs[0]][k],
+                        unpruned.values[goal.value][k].index_select(axis, alive)
+                        - (pruned.values[goal.other][k] if goal.other is not None else 0),
                     )
                     for k in range(len(batches))
                 ]
-                tensors = _fitted(node, tensors, pairs, draw)
+                tensors = _fitted(node, tensors, pairs, draw, settings)
                 refitted[node.name] = tensors
-                whole.used(goal.value)
+                unpruned.used(goal.value)
                 if goal.other is not None:
-                    cut.used(goal.other)
-            cut.run(node, tensors)
+                    pruned.used(goal.other)
+            pruned.run(node, tensors)
             reporter.advance()
         advance_to(dense.graph.output)
-        features = torch.cat(whole.held[dense.graph.output])
+        features = torch.cat(unpruned.values[dense.graph.output])
     network = slim
     for name, tensors in refitted.items():
-        network = network.with_tensors(name, **{role: each.clone() for role, each in tensors.items()})
+        network = network.with_tensors(name, **{role: tensor.clone() for role, tensor in tensors.items()})
     return network, features.clone()
 
 
 def _touched(dense: Network, slim: Network) -> set[str]:
     """The nodes whose value differs, on its kept channels, from the dense network's."""
-    found: set[str] = set()
+    touched: set[str] = set()
     for node in slim.graph.nodes:
         before = dense.graph.node.get(node.name)
-        same = before is not None and before.inputs == node.inputs and not found.intersection(node.inputs)
+        same = before is not None and before.inputs == node.inputs and not touched.intersection(node.inputs)
         if same and before is not None and node.op in ("conv2d", "linear"):
             # A layer that only lost outputs computes the others as before.
             same = dense.of(before)["weight"].shape[1] == slim.of(node)["weight"].shape[1]
         if not same:
-            found.add(node.name)
-    return found
+            touched.add(node.name)
+    return touched
 
 
 def _goals(graph: Graph, touched: set[str], dense: Graph) -> dict[str, _Goal]:
-    """Layer -> its goal, for every touched dense layer whose value the whole network has under that name."""
+    """Layer -> its goal, for every touched dense layer whose value the unpruned network has under that
+    name."""
     goals = {}
     place = {name: number for number, name in enumerate(graph.shapes)}
     for node in graph.nodes:
@@ -153,8 +149,8 @@ def _goals(graph: Graph, touched: set[str], dense: Graph) -> dict[str, _Goal]:
             sum_ = readers[0]
             others = [name for name in sum_.inputs if name != node.name]
             # What a sum spreads over channels or places is fitted to itself.
-            whole = graph.shapes[sum_.name] == graph.shapes[node.name]
-            if len(others) == 1 and whole and is_plain_sum(sum_) and place[others[0]] < place[node.name]:
+            same_shape = graph.shapes[sum_.name] == graph.shapes[node.name]
+            if len(others) == 1 and same_shape and is_plain_sum(sum_) and place[others[0]] < place[node.name]:
                 goals[node.name] = _Goal(sum_.name, others[0])
                 continue
         if node.name in dense.node:
@@ -167,6 +163,7 @@ def _fitted(
     tensors: dict[str, Tensor],
     pairs: list[tuple[Tensor, Tensor]],
     draw: np.random.Generator,
+    settings: FitSettings,
 ) -> dict[str, Tensor]:
     """Weight and bias of one layer from (input, goal) batches."""
     weight = tensors["weight"]
@@ -174,7 +171,7 @@ def _fitted(
     size = rows.shape[1] + 1
     outputs = 1 if node.op == "conv2d" else -1
     positions = sum(goal.numel() // goal.shape[outputs] for _, goal in pairs)
-    share = min(1.0, max(4 * size, _WORK / size**2) / max(positions, 1))
+    share = min(1.0, max(4 * size, settings.refit_work / size**2) / max(positions, 1))
     device = weight.device
     square = torch.zeros(size, size, dtype=torch.float64, device=device)
     product = torch.zeros(size, len(rows), dtype=torch.float64, device=device)
@@ -187,7 +184,7 @@ def _fitted(
         count += len(patches)
     square, product = square / count, product / count
     bias = tensors.get("bias", torch.zeros(len(rows), device=device))
-    rows, bias = _solved(square, product, rows, bias, RIDGE)
+    rows, bias = _solved(square, product, rows, bias, settings.refit_ridge)
     return {"weight": rows.reshape(weight.shape), "bias": bias}
 
 
@@ -223,10 +220,16 @@ def _samples(
     return patches.transpose(1, 2).flatten(0, 1), wanted.transpose(1, 2).flatten(0, 1)
 
 
-def refit_head(weight: Tensor, bias: Tensor, goal: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+def refit_head(
+    weight: Tensor,
+    bias: Tensor,
+    goal: Tensor,
+    features: Tensor,
+    settings: FitSettings = DEFAULT_SETTINGS,
+) -> tuple[Tensor, Tensor]:
     """Rows (rows, features) that give `goal` (images, rows) on `features` (images, features), pulled to what
     they were."""
     inputs = torch.cat([features, torch.ones_like(features[:, :1])], 1).double()
     square = inputs.T @ inputs / len(inputs)
     product = inputs.T @ goal.double() / len(inputs)
-    return _solved(square, product, weight, bias, _HEAD_RIDGE)
+    return _solved(square, product, weight, bias, settings.head_ridge)

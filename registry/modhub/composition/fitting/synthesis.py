@@ -1,4 +1,4 @@
-"""Images from nobody: dead leaves, moved until they do to the trunk what the modules' classes do.
+"""Data-free (synthetic) images: dead leaves, moved until they do to the trunk what the modules' classes do.
 
 Dead leaves (Lee, Mumford & Huang 2001) are random shapes that cover each other; their edges and scales are
 those of photographs. A few dozen gradient steps then bring the mean and second moment of every observed value
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modhub.composition.fitting.settings import DEFAULT_SETTINGS, FitSettings
 from modhub.data.preprocessing import Preprocess
 from modhub.devices import CPU
 from modhub.manifest import InputSpec
@@ -25,13 +26,12 @@ from modhub.nets import Network, Runner, channel_space
 from modhub.pruning.statistics import ClassStatistics, Moments, by_channel
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["STEPS", "Wish", "dead_leaves", "imagined_images"]
+__all__ = ["SynthesisTarget", "dead_leaves", "synthesize_images"]
 
 _SIDE = 64
 """Leaves are drawn at most this large, and enlarged."""
 _SHAPES = 60
-STEPS = 30
-_RATE = 0.08
+"""Leaves of an image."""
 
 
 def dead_leaves(count: int, height: int, width: int, seed: int) -> Tensor:
@@ -68,11 +68,11 @@ def _leaves(height: int, width: int, draw: np.random.Generator) -> NDArray[np.fl
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SynthesisTarget:
     """What images of one class, or of a set of classes, should do to a trunk.
 
     `statistics` are moments of the trunk's values. `rows` (margins, features) and `bias` (margins,) give
-    margins, of which each image should have one that is positive, in turns; None for a set of classes.
+    margins, of which each image should have one that is positive, interleaved; None for a set of classes.
     """
 
     statistics: ClassStatistics
@@ -80,47 +80,48 @@ class Wish:
     bias: Tensor | None = None
 
 
-def imagined_images(
+def synthesize_images(
     trunk: Network,
     spec: InputSpec,
-    wish: Wish,
+    target: SynthesisTarget,
     count: int,
     seed: int,
     reporter: Reporter = SILENT,
     *,
     device: torch.device = CPU,
+    settings: FitSettings = DEFAULT_SETTINGS,
 ) -> Tensor:
     """Normalised images (count, channels, height, width) on the CPU, computed on `device`.
 
-    Takes `STEPS` passes forward and back, and advances by as many.
+    Takes `synthesis_steps` passes forward and back, and advances by as many.
     """
     preprocess = Preprocess(spec)
     leaves = preprocess(dead_leaves(count, spec.height, spec.width, seed))
     images = leaves.to(device, copy=True).requires_grad_()
     goals = {
         name: _moments(moments, device)
-        for name, moments in wish.statistics.moments.items()
+        for name, moments in target.statistics.moments.items()
         if name != trunk.graph.output
     }
     space = channel_space(trunk)
     low, high = _ends(spec, device)
-    rows, bias = (None if each is None else each.to(device) for each in (wish.rows, wish.bias))
+    rows, bias = (None if tensor is None else tensor.to(device) for tensor in (target.rows, target.bias))
     runner = Runner(trunk).to(device)
-    optimiser = torch.optim.Adam([images], _RATE)
+    optimiser = torch.optim.Adam([images], settings.synthesis_rate)
     draw = np.random.default_rng([seed, 1])
-    for step in range(STEPS):
+    for step in range(settings.synthesis_steps):
         optimiser.zero_grad()
         down, right = (int(shift) for shift in draw.integers(-2, 3, 2))
-        seen = torch.roll(images, (down, right), (2, 3))
-        seen = seen.flip(3) if step % 2 else seen
-        found = runner.observe(seen, [*goals, trunk.graph.output])
-        features = found.pop(trunk.graph.output)
-        samples = {name: by_channel(value, space.axis(name)) for name, value in found.items()}
+        shifted = torch.roll(images, (down, right), (2, 3))
+        shifted = shifted.flip(3) if step % 2 else shifted
+        values = runner.observe(shifted, [*goals, trunk.graph.output])
+        features = values.pop(trunk.graph.output)
+        samples = {name: by_channel(value, space.axis(name)) for name, value in values.items()}
         loss = _mismatch(samples, goals) * (10 / max(len(goals), 1))
         if rows is not None and bias is not None:
             features = features.mean((2, 3)) if features.dim() == 4 else features
-            turn = torch.arange(count, device=device) % len(rows)
-            margin = (features * rows[turn]).sum(1) + bias[turn]
+            row = torch.arange(count, device=device) % len(rows)
+            margin = (features * rows[row]).sum(1) + bias[row]
             loss = loss + 0.2 * F.softplus(-margin).mean()
         rough = (images[:, :, 1:] - images[:, :, :-1]).square().mean()
         rough = rough + (images[..., 1:] - images[..., :-1]).square().mean()
@@ -129,8 +130,8 @@ def imagined_images(
         with torch.no_grad():
             images.copy_(torch.minimum(torch.maximum(images, low), high))
         reporter.advance()
-    imagined: Tensor = images.detach().cpu()
-    return imagined
+    synthetic: Tensor = images.detach().cpu()
+    return synthetic
 
 
 def _moments(moments: Moments, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:

@@ -3,28 +3,27 @@ network learns to do as its parent does."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modhub.composition.fitting.settings import DEFAULT_SETTINGS, FitSettings
 from modhub.data import ImageSet
 from modhub.data.augment import augmented
 from modhub.data.preprocessing import Preprocess
 
-__all__ = ["Imagined", "Mixed", "Pictures", "TransferSet"]
-
-_PLAIN = 4
-"""One in so many pictures of a batch is not changed."""
+__all__ = ["ImageTransferSet", "MixedTransferSet", "SyntheticTransferSet", "TransferSet"]
 
 
 class TransferSet(Protocol):
-    """Images in endless batches; `rounds` is how often each is worth seeing, at most."""
+    """Images in endless batches; `epochs` is how often each is worth seeing, at most."""
 
-    rounds: ClassVar[int]
+    @property
+    def epochs(self) -> int: ...
 
     def __len__(self) -> int: ...
 
@@ -35,8 +34,8 @@ class TransferSet(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
-    """Pictures that are read when they are drawn, and changed anew each time (see `augmented`).
+class ImageTransferSet:
+    """Images that are read when they are drawn, and augmented anew each time (see `augmented`).
 
     `chances` (images,) say how often each is drawn; None: all alike.
     """
@@ -45,49 +44,61 @@ class Pictures:
     preprocess: Preprocess
     seed: int
     chances: NDArray[np.float64] | None = None
-    rounds: ClassVar[int] = 80
+    settings: FitSettings = field(default=DEFAULT_SETTINGS, repr=False)
 
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def epochs(self) -> int:
+        return self.settings.image_epochs
+
     def batch(self, step: int, size: int) -> Tensor:
-        chosen = _drawn(len(self), size, self.seed, step, self.chances)
-        plain, changed = chosen[::_PLAIN], np.delete(chosen, np.s_[::_PLAIN])
+        drawn = _drawn(len(self), size, self.seed, step, self.chances)
+        every = self.settings.plain_every
+        plain, changed = drawn[::every], np.delete(drawn, np.s_[::every])
         with torch.inference_mode():
-            found = [self.preprocess(pixels) for pixels, _ in self.images.subset(plain).batches(size)]
+            parts = [self.preprocess(pixels) for pixels, _ in self.images.subset(plain).batches(size)]
             for number, (pixels, _) in enumerate(self.images.subset(changed).batches(size)):
                 copies = augmented(pixels, (self.seed * 1_000_003 + step) * size + number)
-                found.append(self.preprocess(copies))
-        return torch.cat(found).clone()
+                parts.append(self.preprocess(copies))
+        return torch.cat(parts).clone()
 
 
 @dataclass(frozen=True, slots=True)
-class Imagined:
+class SyntheticTransferSet:
     """Normalised synthetic images (images, channels, height, width), mirrored or not."""
 
     images: Tensor
     seed: int
-    rounds: ClassVar[int] = 30
+    settings: FitSettings = field(default=DEFAULT_SETTINGS, repr=False)
 
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def epochs(self) -> int:
+        return self.settings.synthetic_epochs
+
     def batch(self, step: int, size: int) -> Tensor:
-        chosen = torch.from_numpy(_drawn(len(self), size, self.seed, step))
-        half = len(chosen) // 2
-        return torch.cat([self.images[chosen[:half]].flip(3), self.images[chosen[half:]]])
+        drawn = torch.from_numpy(_drawn(len(self), size, self.seed, step))
+        half = len(drawn) // 2
+        return torch.cat([self.images[drawn[:half]].flip(3), self.images[drawn[half:]]])
 
 
 @dataclass(frozen=True, slots=True)
-class Mixed:
-    """Two sets in one, half of a batch from each."""
+class MixedTransferSet:
+    """Two sets in one, half of a batch from each; at least one of them is synthetic."""
 
     first: TransferSet
     second: TransferSet
-    rounds: ClassVar[int] = 30
 
     def __len__(self) -> int:
         return len(self.first) + len(self.second)
+
+    @property
+    def epochs(self) -> int:
+        return min(self.first.epochs, self.second.epochs)
 
     def batch(self, step: int, size: int) -> Tensor:
         half = size // 2

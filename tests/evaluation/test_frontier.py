@@ -16,8 +16,8 @@ from modhub.api.frontier_page import frontier_page
 from modhub.artifact import read_artifact, write_artifact
 from modhub.composition import Budget, compose, parts_of
 from modhub.errors import BudgetError, StorageError
-from modhub.evaluation.frontiers import NOISY_NOTE, Frontier, frontier
-from modhub.evaluation.metrics import evaluate
+from modhub.evaluation.evaluate import evaluate
+from modhub.evaluation.frontier import NOISY_NOTE, Frontier, frontier
 from modhub.evaluation.timing import Ratio, side_by_side, time_ratio
 from modhub.reporter import Lines
 from tests.support.digit_parents import digit_modules, digits
@@ -87,7 +87,7 @@ def test_every_finished_budget_is_told(measured: Frontier) -> None:
         *(f"flops={point.budget:g}: {point}" for point in found.points),
         found.smallest,
     ]
-    stages = ("imagine images", "measure budgets", "refit layers", "distil", "take times")
+    stages = ("synthesize images", "measure budgets", "refit layers", "distil", "measure latency")
     assert {
         "  " * told_at + f"{stage} …" for stage, told_at in zip(stages, (0, 0, 2, 2, 1), strict=True)
     } <= set(told)
