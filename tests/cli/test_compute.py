@@ -572,9 +572,12 @@ def test_an_operator_outside_the_list_is_named(home, modhub):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("evaluate", "nowhere", "--data", "digits"), "Error: 'nowhere' is no build.\n"),
-        (("evaluate", "nowhere.onnx", "--data", "digits"), "Error: There is no file 'nowhere.onnx'.\n"),
-        (("predict", "nowhere", "x.png"), "Error: 'nowhere' is no build.\n"),
+        (("evaluate", "nowhere", "--data", "digits"), "Error: 'nowhere' is not a build.\n"),
+        (
+            ("evaluate", "nowhere.onnx", "--data", "digits"),
+            "Error: The file 'nowhere.onnx' does not exist.\n",
+        ),
+        (("predict", "nowhere", "x.png"), "Error: 'nowhere' is not a build.\n"),
         (("replace", "build", "cow=lab/plain/0", "-o", "x"), "Error: 'build' has no class 'cow'.\n"),
         (("replace", "nowhere", "0=lab/plain/1", "-o", "x"), "Error: 'nowhere' holds no modhub.toml"),
         (("compose", "-o", "build"), "Error: 'build' exists already.\n"),
