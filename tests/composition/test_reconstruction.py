@@ -19,7 +19,7 @@ from modhub.composition.fitting.fit import fit_trunk
 from modhub.composition.fitting.recalibration import HeadScores, recalibrated
 from modhub.composition.fitting.reconstruction import refit_head, refit_network
 from modhub.composition.fitting.settings import DEFAULT_SETTINGS, FitSettings
-from modhub.composition.fitting.sources import synthesis_targets
+from modhub.composition.fitting.sources import FittingSource, synthesis_targets
 from modhub.composition.fitting.synthesis import dead_leaves
 from modhub.composition.fitting.synthesizer import ImageSynthesizer
 from modhub.composition.fitting.transfer_set import ImageTransferSet, SyntheticTransferSet
@@ -462,6 +462,18 @@ def test_tuning_decodes_each_image_once_and_searches_one_mask(
     compose(parts_of(digit_modules(), labels), budget=budget, tune=counted(images, reads), settings=few)
     assert sorted(reads) == list(range(len(images)))
     assert searches == [budget]
+
+
+def test_recalibration_changes_no_other_network_of_the_same_modules() -> None:
+    (plan,) = trunk_plans(parts_of(digit_modules(), ["3"]))
+    mask, few = ChannelChooser(plan).mask(Budget(flops=0.4)), FitSettings(distill_steps=(4, 4))
+    data = FittingSource(digits("012345"), ImageSynthesizer(), settings=few).data(plan, None)
+    assert data is not None
+    before = plan.unpruned.heads[0].calibration.clone()
+    first, second = (fit_trunk(plan, mask, data, seed=0, settings=few).heads[0].calibration for _ in range(2))
+    assert not torch.equal(first, before)
+    assert torch.equal(second, first)
+    assert torch.equal(plan.unpruned.heads[0].calibration, before)
 
 
 @pytest.mark.parametrize("memory", [0, 100, 1 << 20])

@@ -9,7 +9,7 @@ from typing import Any
 from modhub.catalog.catalog import Catalog
 from modhub.catalog.releases import Release
 from modhub.errors import HubError, IntegrityError, ManifestError, NotFoundError, OfflineError, RefError
-from modhub.manifest import ModuleEntry, RepositoryManifest, Sample, at_least, standing
+from modhub.manifest import ModuleEntry, RepositoryManifest, Sample, at_least, ranking_key
 from modhub.manifest.card import class_tag
 from modhub.refs import Ref, RepositoryId
 from modhub.reporter import SILENT, Reporter
@@ -96,7 +96,7 @@ def search(
     order = {label.casefold(): place for place, label in enumerate(labels)}
 
     def rank(hit: ModuleHit) -> tuple[Any, ...]:
-        unseen, bound = standing(hit.metrics, hit.sample)
+        unseen, bound = ranking_key(hit.metrics, hit.sample)
         place = min((order[name] for name in hit.names if name in order), default=0)
         return (place, not unseen, -bound, -hit.downloads, hit.repository, hit.label)
 

@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from modhub.catalog.releases import Release, newest_release
 from modhub.errors import ModhubError, RefError
-from modhub.manifest import ModuleEntry, ModuleManifest, RepositoryManifest, Sizes, at_least, standing
+from modhub.manifest import ModuleEntry, ModuleManifest, RepositoryManifest, Sizes, at_least, ranking_key
 from modhub.manifest.card import ref_of
 from modhub.project.resolver import Resolution, resolve
 from modhub.project.toml import Project, Want, add_want, new_project
@@ -165,7 +165,9 @@ def _matches(catalogue: VisibleRepositories, label: str) -> list[_Match]:
             for entry in manifest.modules
             if entry.answers_to(label)
         ]
-    return sorted(matches, key=lambda match: standing(match.entry.metrics, match.entry.sample), reverse=True)
+    return sorted(
+        matches, key=lambda match: ranking_key(match.entry.metrics, match.entry.sample), reverse=True
+    )
 
 
 def _choice(request: Request, catalogue: VisibleRepositories, picks: Sequence[str], match: _Match) -> _Choice:
