@@ -20,15 +20,16 @@ from modhub.artifact.modules import Decomposition, ModuleSet
 from modhub.data import ImageSet, open_data
 from modhub.decomposition import DecomposeOptions, Method, Parent, drafted, method_of
 from modhub.decomposition.assembly import assemble
-from modhub.decomposition.base import aligned
+from modhub.decomposition.base import aligned, classes_named
 from modhub.decomposition.standalone import standalone
 from modhub.devices import peak_memory, pick_device, torch_defaults
 from modhub.errors import DataError
 from modhub.evaluation.module_metrics import measure_modules, parent_accuracy
 from modhub.files import check_vacant, claimed
+from modhub.labels import slugs_of
 from modhub.manifest import FORMS, InputSpec, Sample
 from modhub.parents import ParentSource, load_parent
-from modhub.refs import RepositoryId, slugs_of
+from modhub.refs import RepositoryId
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
 from modhub.workers import Workers
@@ -149,6 +150,7 @@ def decompose(
     classes in the order of its outputs, `only` those to make modules of. `input_size` is ([channels,] height,
     width) in pixels; `mean` and `std` are per channel, of values in [0, 1]. `name`, `license` (an SPDX id)
     and `dataset` (what it was trained on) go into the manifests, and so does `date` (ISO 8601).
+    Labels in `only` are matched as everywhere (`modhub.labels`); one text may be several with commas between.
 
     Choice: `method` is relevance, concern, `FILE.py:CLASS` or a method that was made already;
     `method_options` are arguments of its constructor, text as the command line reads it. `max_loss` is
@@ -161,8 +163,8 @@ def decompose(
     as this takes.
 
     Raises `ParentError`, `NetworkImportError`, `DataError`, `BudgetError` for a loss that is no fraction,
-    `DeviceError`, `ManifestError` for an input that makes no sense, `RefError` for a label without a letter
-    or digit, and `MissingDependencyError`.
+    `DeviceError`, `ManifestError` for an input that makes no sense, `AmbiguousClassError` for a name in
+    `only` that several classes answer to, and `MissingDependencyError`.
     """
     settings = DecomposeSettings(
         split=split,
@@ -286,14 +288,15 @@ def _decomposed(
         )
     with reporter.step("import the parent"):
         whole = open_parent(parent, images, settings)
-    seed, only = settings.seed, settings.only
+    seed = settings.seed
+    only = None if settings.only is None else classes_named(whole, settings.only)
     # A label that cannot be a folder is named before the work.
     slugs_of(only or whole.labels)
     options = DecomposeOptions(
         max_loss=settings.max_loss,
         fit_images=settings.images_per_class,
         seed=seed,
-        labels=None if only is None else tuple(only),
+        labels=only,
         examined=settings.examine,
         device=pick_device(settings.device),
         resume=settings.resume,

@@ -14,10 +14,11 @@ import torch
 from modhub.artifact.modules import Decomposition
 from modhub.data import ImageSet
 from modhub.devices import CPU
-from modhub.errors import BudgetError, DataError, ParentError
+from modhub.errors import BudgetError, DataError, ParentError, RefError
+from modhub.labels import LabelIndex, nearest_labels, one_match, spelling_of
 from modhub.manifest import InputSpec, Sizes
 from modhub.nets import Cost, Head, Mask, Network, split_head
-from modhub.refs import is_text, repeated, rows_of
+from modhub.refs import check_label, is_text, repeated, rows_of
 from modhub.reporter import Reporter
 
 __all__ = ["DecomposeOptions", "Method", "Parent", "aligned", "classes_seen", "sizes_of", "wanted_rows"]
@@ -71,13 +72,14 @@ class Parent:
                 f"'{name}' answers with {rows} classes, but {len(labels)} labels were given.",
                 hint="Give one label per row of its last layer, in that order, with --labels.",
             )
-        if twice := repeated(labels):
+        if twice := repeated(map(spelling_of, labels)):
             raise ParentError(f"The label '{min(twice)}' stands twice.", hint="Give every class its own.")
-        if unfit := [label for label in labels if not is_text(label)]:
-            raise ParentError(
-                f"The label {unfit[0]!a} holds a control character or a lone surrogate.",
-                hint="Rename the class's folder, or name the classes with --labels.",
-            )
+        for label in labels:
+            try:
+                check_label(label)
+            except RefError as error:
+                hint = "Rename the class's folder, or name the classes with --labels."
+                raise ParentError(error.message, hint=hint) from None
         said = {"name": name, "licence": license, "data set": dataset}
         if odd := [what for what, text in said.items() if text is not None and not is_text(text)]:
             raise ParentError(
@@ -161,10 +163,7 @@ class Method(Protocol):
 def wanted_rows(parent: Parent, options: DecomposeOptions) -> list[int]:
     """The head's rows of the classes to make modules of, rising. Raises `DataError` for an unknown class."""
     if unknown := set(options.labels or ()) - set(parent.labels):
-        raise DataError(
-            f"'{parent.name}' has no class '{min(unknown)}'.",
-            hint=f"Its classes are: {', '.join(parent.labels[:20])}.",
-        )
+        raise _no_class(parent, min(unknown))
     wanted = set(options.labels or parent.labels)
     return [row for row, label in enumerate(parent.labels) if label in wanted]
 
@@ -187,6 +186,44 @@ def classes_seen(parent: Parent, images: ImageSet) -> dict[str, int]:
     return {"classes_seen": seen} if seen < len(parent.labels) else {}
 
 
+def classes_named(parent: Parent, texts: Sequence[str]) -> tuple[str, ...]:
+    """The labels of the parent that `texts` name: each one label, or several with commas between them.
+
+    A label may hold commas itself. Raises `DataError` with the nearest labels for a class that there is not,
+    and `AmbiguousClassError`.
+    """
+    index = LabelIndex(parent.labels)
+    named: dict[str, None] = {}
+    for text in texts:
+        parts = text.split(",")
+        while parts:
+            for count in range(len(parts), 0, -1):
+                name = ",".join(parts[:count]).strip()
+                places = index.find(name)
+                if count > 1:
+                    places = tuple(place for place in places if "," in parent.labels[place])
+                match = one_match(name, parent.labels, places, f"'{parent.name}'")
+                if match is not None or (count == 1 and not name):
+                    break
+            else:
+                raise _no_class(parent, name, text)
+            if match is not None:
+                named[parent.labels[match]] = None
+            parts = parts[count:]
+    if not named:
+        raise DataError("No class is named to make a module of.", hint="Name at least one with --only.")
+    return tuple(named)
+
+
+def _no_class(parent: Parent, name: str, text: str = "") -> DataError:
+    near = nearest_labels(name, parent.labels) or nearest_labels(text, parent.labels)
+    listed = ", ".join(f"'{label}'" for label in near or parent.labels[:20])
+    return DataError(
+        f"'{parent.name}' has no class '{name}'.",
+        hint=f"{'Nearest' if near else 'Its classes are'}: {listed}.",
+    )
+
+
 def aligned(
     parent: Parent, images: ImageSet, needed: Sequence[str] | None = None, minimum: int = 2
 ) -> ImageSet:
@@ -203,7 +240,8 @@ def aligned(
     if missing := sorted(set(needed) - set(there)):
         hint = f"Its classes are: {', '.join(images.labels[:10])}; name the parent's with --labels."
         if len(there) > 1:
-            hint = f"Make modules of what is there with: --only {shlex.quote(','.join(there[:10]))}"
+            only = " ".join(f"--only {shlex.quote(label)}" for label in there[:10])
+            hint = f"Make modules of what is there with: {only}"
         raise DataError(
             f"The data set '{images.name}' has no images of '{missing[0]}', which '{parent.name}' knows"
             + (f" (and lacks {len(missing) - 1} more of its classes)." if len(missing) > 1 else "."),

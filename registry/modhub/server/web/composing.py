@@ -158,11 +158,7 @@ def _found(catalogue: VisibleRepositories, label: str) -> list[_Provider]:
         except ModhubError:
             # One bad repository must not hide the others.
             continue
-        found += [
-            _Provider(repository, release, manifest, entry)
-            for entry in manifest.modules
-            if entry.answers_to(label)
-        ]
+        found += [_Provider(repository, release, manifest, entry) for entry in manifest.matching(label)]
     return sorted(found, key=lambda one: standing(one.entry.metrics, one.entry.sample), reverse=True)
 
 
