@@ -3,7 +3,7 @@
 Two networks: a composed classifier of two classes of a CIFAR parent (raw images in, scores out; with default
 settings, at half the multiply-adds, and at half of them with channels in multiples of 8), and torchvision's
 resnet18 at 224 × 224 cut to half of them. Both runtimes compute on the same number of threads; all four
-candidates of a row run turn about, and medians are reported. ONNX files are written and checked as `modhub
+candidates of a row run interleaved, and medians are reported. ONNX files are written and checked as `modhub
 export` does it.
 
     python benchmarks/runtimes.py --modules bench-out/modules/C10-R20

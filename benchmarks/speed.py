@@ -1,4 +1,4 @@
-"""Rows about time: everything compared runs side by side in one process, turn about."""
+"""Rows about time: everything compared runs interleaved in one process."""
 
 from __future__ import annotations
 

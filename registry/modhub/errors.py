@@ -39,6 +39,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 __all__ = [
     "AccessError",
@@ -312,7 +313,14 @@ class ResolutionError(ModhubError):
 
 
 class StorageError(ModhubError):
-    """The disk refused: not writable, full, or something else stands in the place."""
+    """The disk refused: `path` is not writable, the disk is full, or something else is in its place.
+
+    `path` is None where no single file or directory is meant.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", path: Path | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
 
 
 class MissingDependencyError(ModhubError):

@@ -329,4 +329,4 @@ def _refused(path: Path, error: OSError) -> StorageError:
     hint = "Choose a place with room that you may write to."
     if error.errno == errno.ENAMETOOLONG:
         hint = "Choose a shorter name."
-    return StorageError(f"'{path}' cannot be written: {reason}.", hint=hint)
+    return StorageError(f"'{path}' cannot be written: {reason}.", hint=hint, path=path)

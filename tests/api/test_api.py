@@ -55,8 +55,9 @@ def test_the_readme_runs(here, capsys):
     names = {"images": as_batch(test.images(range(len(test)))), "model": model.eval()}
     exec(compile(code, "README.md", "exec"), names)
     assert names["scores"].shape == (len(test), 2)
-    labels, top1 = re.fullmatch(r"(\(.*\)) ([\d.]+)\n", capsys.readouterr().out).groups()
+    labels, top1, first = re.fullmatch(r"(\(.*\)) ([\d.]+)\n(.*)\n", capsys.readouterr().out).groups()
     assert labels == "('3', '8')"
+    assert first == names["classifier"].predict(names["images"][:1])[0].label
     assert float(top1) > 0.9
     again = names["classifier"](names["images"])
     assert torch.equal(again, names["scores"]), "a build gives the scores it was saved with"

@@ -210,13 +210,12 @@ def renamed(root: Path, before: str, after: str) -> None:
         (
             lambda root: (root / "trailing ").write_text(""),
             IntegrityError,
-            "The path 'trailing ' cannot be a file of a repository: "
-            "a part begins or ends with a space or ends with a dot.",
+            "Invalid path 'trailing ': a part begins or ends with a space or ends with a dot.",
         ),
         (
             lambda root: (root / "Modhub.json").write_text(""),
             IntegrityError,
-            "'Modhub.json' and 'modhub.json' are one file where case does not matter.",
+            "'Modhub.json' and 'modhub.json' differ only in case.",
         ),
     ],
 )
@@ -236,7 +235,7 @@ def test_a_version_that_no_tag_can_spell_and_an_artifact_without_modules_touch_n
 ) -> None:
     with pytest.raises(RefError) as refused:
         release(catalog, artifact, "1!2.0")
-    assert refused.value.message == "'v1!2.0' cannot be the name of a tag."
+    assert refused.value.message == "Invalid tag name 'v1!2.0'."
     manifest = RepositoryManifest.from_bytes((artifact / "modhub.json").read_bytes())
     (artifact / "modhub.json").write_bytes(replace(manifest, modules=()).to_bytes())
     with pytest.raises(ManifestError) as caught:
@@ -501,9 +500,9 @@ def test_offline_uses_what_was_pulled_and_asks_nobody(artifact: Path, tmp_path: 
         pull(offline, Ref.parse("lab/net/dog"))
     assert str(caught.value) == (
         f"'modules/dog/module.json' of 'lab/net' at {pulled.release.commit[:12]} is not in the cache, "
-        "and the hub is not asked when offline. Run the command once without --offline."
+        "and the hub is not contacted when offline. Run the command once without --offline."
     )
-    with pytest.raises(OfflineError, match="What 'lab/other' holds is not in the cache"):
+    with pytest.raises(OfflineError, match="The list of releases of 'lab/other' is not in the cache"):
         offline.releases(RepositoryId("lab", "other"))
     with pytest.raises(OfflineError):
         push(offline, artifact, NET, Version("2"))
@@ -526,7 +525,7 @@ def test_a_tampered_blob_is_refused_and_nothing_is_kept(
     ):
         pull(catalog, Ref.parse("lab/net/cat"))
     blob.write_bytes(whole[:-1])
-    with pytest.raises(ModhubError, match="broke off"):
+    with pytest.raises(ModhubError, match=r"ended after|was lost"):
         pull(catalog, Ref.parse("lab/net/cat"))
     blob.write_bytes(whole)
     pull(catalog, Ref.parse("lab/net/cat"))
@@ -724,7 +723,7 @@ def test_open_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (open_hub("hf").address, open_hub("hf").local) == ("hf", False)
     with pytest.raises(HubError, match="'ftp://x' is not a hub"):
         open_hub("ftp://x")
-    with pytest.raises(HubError, match="holds credentials"):
+    with pytest.raises(HubError, match="contains credentials"):
         open_hub("https://user:secret@hub.example")
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="is not a directory"):

@@ -319,7 +319,7 @@ def test_a_lock_is_fetched_as_it_stands_when_the_cache_is_empty(home, modhub, tm
             "compose", "--locked", "--offline", "-o", tmp_path / "none", "--hub", server.address, "-q"
         )
         assert refused.code == 1
-        assert "is not in the cache, and the hub is not asked when offline." in refused.err
+        assert "is not in the cache, and the hub is not contacted when offline." in refused.err
         modhub.good("compose", "--locked", "-o", tmp_path / "build", "--hub", server.address, "-q")
     build = tmp_path / "build"
     assert files_in(build) == files_in(home / "work/build")
@@ -572,9 +572,12 @@ def test_an_operator_outside_the_list_is_named(home, modhub):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("evaluate", "nowhere", "--data", "digits"), "Error: 'nowhere' is no build.\n"),
-        (("evaluate", "nowhere.onnx", "--data", "digits"), "Error: There is no file 'nowhere.onnx'.\n"),
-        (("predict", "nowhere", "x.png"), "Error: 'nowhere' is no build.\n"),
+        (("evaluate", "nowhere", "--data", "digits"), "Error: 'nowhere' is not a build.\n"),
+        (
+            ("evaluate", "nowhere.onnx", "--data", "digits"),
+            "Error: The file 'nowhere.onnx' does not exist.\n",
+        ),
+        (("predict", "nowhere", "x.png"), "Error: 'nowhere' is not a build.\n"),
         (("replace", "build", "cow=lab/plain/0", "-o", "x"), "Error: 'build' has no class 'cow'.\n"),
         (("replace", "nowhere", "0=lab/plain/1", "-o", "x"), "Error: 'nowhere' holds no modhub.toml"),
         (("compose", "-o", "build"), "Error: 'build' exists already.\n"),

@@ -432,7 +432,7 @@ def test_hub_that_cannot_be_written(shop, tmp_path):
     blocked.write_text("not a directory")
     result = shop("push", "pets", "lab/pets", "--version", "1", "--hub", blocked, "-q")
     assert result.code == 1
-    assert result.err == f"Error: The hub '{blocked}' is not a directory.\nName a directory with --hub.\n"
+    assert result.err == f"Error: The hub '{blocked}' is not a directory.\nPass a directory with --hub.\n"
     inside = shop("push", "pets", "lab/pets", "--version", "1", "--hub", blocked / "hub", "-q")
     assert inside.code == 1
     assert inside.err.startswith(f"Error: '{blocked}")
@@ -499,8 +499,8 @@ def test_reading_makes_no_hub(modhub, command, wanted):
     assert result.code == 1
     place = Path("demo-out/hub").resolve()
     assert result.err.splitlines()[-2:] == [
-        f"Error: '{place}' is no hub's folder.",
-        "Name another with --hub; a push there begins one.",
+        f"Error: '{place}' is not a hub directory.",
+        "Pass another with --hub, or create it with a push.",
     ]
     assert sorted(Path().rglob("*")) == before
     # A push begins one, and so does reading one's own.
@@ -518,7 +518,9 @@ def test_tokens_of_no_hub(modhub):
     for command in (("list",), ("revoke", "abc")):
         result = modhub("token", *command, "--root", "nope2")
         assert (result.code, result.out) == (1, "")
-        assert result.err == "Error: 'nope2' is no hub's folder.\nName one with --root.\n"
+        assert (
+            result.err == "Error: 'nope2' is not a hub directory.\nPass the store's directory with --root.\n"
+        )
     assert not Path("nope2").exists()
     made = modhub.good("token", "create", "--user", "alice", "--root", "nope2")
     assert f"for the hub in '{Path('nope2').resolve()}' does not expire." in made.err
@@ -566,8 +568,8 @@ def test_one_damaged_file_takes_no_release_away(shop):
     lost = shop("pull", "lab/pets/dog", "-q")
     assert lost.code == 1
     assert lost.err == (
-        f"Error: The file contents {place.name} are missing in the store.\n"
-        "Push the same files again, or bring them back from a backup.\n"
+        f"Error: The file contents {place.name} are missing from the store.\n"
+        "Push the same files again, or restore them from a backup.\n"
     )
     other = shop("push", "zoo", "lab/pets", "--version", "1.0.0")
     assert other.code == 1

@@ -24,7 +24,7 @@ from modhub.data import ImageSet
 from modhub.errors import BudgetError, CompositionError, DataError, IntegrityError, ManifestError
 from modhub.evaluation.baselines import RestrictedParent
 from modhub.evaluation.evaluate import evaluate
-from modhub.nets import Runner
+from modhub.nets import Runner, cost
 from tests.support.digit_parents import digit_modules, digit_parent, digits, pixels_of
 from tests.support.pico import pico_set
 
@@ -362,6 +362,18 @@ def test_a_calibration_of_a_later_kind_is_refused() -> None:
 def test_a_directory_without_a_build_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"holds no build\.json"):
         ComposedClassifier.load(tmp_path)
+
+
+def test_a_classifier_prints_its_labels_parents_and_size() -> None:
+    classifier = compose(parts_of(pico_set(), ["cat"]))
+    (trunk_pass,) = classifier.trunk_passes
+    report = trunk_pass.report
+    assert repr(classifier) == (
+        f"ComposedClassifier([cat], from {report.parent} ({report.flops / report.parent_flops:.0%} of its "
+        f"multiply-adds, {cost(trunk_pass.trunk.network).parameters:,} parameters))"
+    )
+    everything = compose(parts_of(digit_modules()))
+    assert repr(everything).startswith("ComposedClassifier([0, 1, 2, 3, 4, 5], from digits-012345-12 (")
 
 
 def test_a_classifier_can_be_copied_and_pickled() -> None:

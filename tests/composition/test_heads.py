@@ -210,9 +210,10 @@ def test_labelled_images_tell_two_parents_apart_and_keep_the_order_inside_each()
         *parts_of(digit_modules("456789", 10, 1), list("6789")),
     ]
     test = digits("0123456789", "test")
-    before = evaluate(compose(parts), test).top1
-    classifier = compose(parts, calibrate=digits("0123456789").sample(50, 3))
-    assert evaluate(classifier, test).top1 > before + 0.03
+    errors = 1 - evaluate(compose(parts), test).top1
+    calibrated = [compose(parts, calibrate=digits("0123456789").sample(50, seed)) for seed in (3, 4)]
+    assert np.mean([1 - evaluate(classifier, test).top1 for classifier in calibrated]) < 0.75 * errors
+    classifier = calibrated[0]
     assert any(head.gate.any() for each in classifier.trunk_passes for head in each.heads)
     assert same_order(classifier, test, [slice(0, 6), slice(6, 10)])
 

@@ -9,9 +9,9 @@ from typing import BinaryIO
 import pytest
 
 from modhub.errors import IntegrityError, OfflineError, StorageError
-from modhub.files import sha256_of_bytes, sha256_of_file
-from modhub.hub.cache import CACHE_VARIABLE, Cache, Held, default_cache
-from modhub.integrity import git_oid
+from modhub.files import sha256_of_bytes
+from modhub.hub.cache import CACHE_VARIABLE, Cache, CacheUsage, default_cache
+from modhub.integrity import git_oid, matches
 from modhub.refs import RepositoryId
 from modhub.store.model import FileEntry, Refs
 
@@ -56,18 +56,18 @@ def test_what_was_not_used_for_long_is_pruned(tmp_path: Path) -> None:
     for path in (old, asked, locked, next((tmp_path / "partial").iterdir())):
         os.utime(path, (0, 0))
     assert cache.find(entries[1]) == asked
-    assert cache.held() == Held(5, 1100)
+    assert cache.usage() == CacheUsage(5, 1100)
     with locked.open("rb") as stream:
         fcntl.flock(stream, fcntl.LOCK_SH)
-        assert cache.prune(3600, dry_run=True) == Held(2, 1010)
-        assert cache.held() == Held(5, 1100)
-        assert cache.prune(3600) == Held(2, 1010)
+        assert cache.prune(3600, dry_run=True) == CacheUsage(2, 1010)
+        assert cache.usage() == CacheUsage(5, 1100)
+        assert cache.prune(3600) == CacheUsage(2, 1010)
     assert [path.exists() for path in paths] == [False, True, True, True]
-    assert cache.prune(3600) == Held(1, 40)
-    assert cache.held() == Held(2, 50)
+    assert cache.prune(3600) == CacheUsage(1, 40)
+    assert cache.usage() == CacheUsage(2, 50)
     assert cache.find(entries[0]) is None
     assert cache.fetch(entries[0], "'x'", Source(CONTENT[:10])) == old
-    assert Cache(tmp_path / "nothing").prune(0) == Held(0, 0)
+    assert Cache(tmp_path / "nothing").prune(0) == CacheUsage(0, 0)
 
 
 def test_an_interrupted_download_goes_on_where_it_ended(tmp_path: Path) -> None:
@@ -92,13 +92,13 @@ def test_a_rotten_part_is_fetched_again_from_the_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sent", "message"),
     [
-        (CONTENT[:-1], "'x' broke off after 102,399 of 102,400 bytes."),
+        (CONTENT[:-1], "'x' ended after 102,399 of 102,400 bytes."),
         (
             CONTENT[:-1] + b"?",
             f"'x' has the sha256 {sha256_of_bytes(CONTENT[:-1] + b'?')[:12]}…, "
             f"expected {sha256_of_bytes(CONTENT)[:12]}….",
         ),
-        (CONTENT + b"?", "'x' goes on after the 102,400 bytes that were promised."),
+        (CONTENT + b"?", "'x' is larger than the expected 102,400 bytes."),
     ],
 )
 def test_wrong_bytes_are_refused(tmp_path: Path, sent: bytes, message: str) -> None:
@@ -126,14 +126,14 @@ def test_what_others_do_meanwhile_is_left_alone(tmp_path: Path, monkeypatch: pyt
     path.chmod(0o644)
     path.write_bytes(CONTENT[:-1] + b"?")
 
-    def mended(damaged: Path) -> str:
-        digest = sha256_of_file(damaged)
+    def repaired_meanwhile(damaged: Path, *, size: int, sha256: str) -> bool:
+        sound = matches(damaged, size=size, sha256=sha256)
         damaged.unlink()
         damaged.write_bytes(CONTENT)
-        return digest
+        return sound
 
     with monkeypatch.context() as patch:
-        patch.setattr("modhub.hub.cache.sha256_of_file", mended)
+        patch.setattr("modhub.hub.cache.matches", repaired_meanwhile)
         assert cache.find(ENTRY) is None
     assert cache.find(ENTRY) == path
     with cache._partial(ENTRY, "'x'") as (_, part):
@@ -161,7 +161,7 @@ def test_an_endless_answer_fills_no_disk(tmp_path: Path) -> None:
             stream.write(b"x" * 1000)
             sent += 1000
 
-    with pytest.raises(IntegrityError, match="goes on after the 102,400 bytes that were promised"):
+    with pytest.raises(IntegrityError, match="is larger than the expected 102,400 bytes"):
         cache.fetch(ENTRY, "'x'", endless)
     assert sent <= ENTRY.size
     assert list((tmp_path / "partial").iterdir()) == []

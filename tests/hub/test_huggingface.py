@@ -78,8 +78,13 @@ def reply(handler: BaseHTTPRequestHandler, status: int, body: bytes, **headers: 
 @pytest.mark.parametrize(
     ("status", "code", "kind", "said"),
     [
-        (401, "", AccessError, "'lab/net' on {} wants to know who asks. Set HF_TOKEN, or run: hf auth login"),
-        (403, "", AccessError, "'lab/net' on {} refuses: because. Use a token that may do this."),
+        (
+            401,
+            "",
+            AccessError,
+            "'lab/net' on {} requires authentication. Set HF_TOKEN, or run: hf auth login",
+        ),
+        (403, "", AccessError, "'lab/net' on {} refuses: because. Use a token with the required access."),
         (
             403,
             "GatedRepo",
@@ -93,21 +98,21 @@ def reply(handler: BaseHTTPRequestHandler, status: int, body: bytes, **headers: 
             "There is no repository 'lab/net' on {}, or you may not see it.",
         ),
         (404, "RevisionNotFound", NotFoundError, "There is no revision 'main' in 'lab/net' on {}."),
-        (409, "", ConflictError, "It exists already on 'lab/net' on {}: because. Choose another name."),
+        (409, "", ConflictError, "Already exists on 'lab/net' on {}: because. Choose another name."),
         (
             412,
             "",
             StaleParentError,
             "'lab/net' on {} changed meanwhile. Read it again and repeat the change.",
         ),
-        (429, "", BusyError, "'lab/net' on {} asks for fewer requests. Wait a minute and try again."),
+        (429, "", BusyError, "'lab/net' on {} limits the rate of requests. Wait a minute and try again."),
         (
             500,
             "",
             HubError,
-            "'lab/net' on {} failed with status 500: because. Try again; it is not your doing.",
+            "'lab/net' on {} failed with status 500: because. Try again; the fault is on the server's side.",
         ),
-        (418, "", HubError, "'lab/net' on {} refuses with status 418: because."),
+        (418, "", HubError, "'lab/net' on {} rejected the request with status 418: because."),
     ],
 )
 def test_every_refusal_says_what_to_do(
@@ -139,7 +144,7 @@ def test_an_answer_that_leads_nowhere(headers: dict[str, str]) -> None:
     status = 302 if "Location" in headers else 200
     with answering(lambda handler: reply(handler, status, b"no gzip", **headers)) as hub:
         for ask in (lambda: hub.refs(NET), lambda: hub.read(NET, COMMIT, "a")):
-            with pytest.raises(HubError, match="does not answer as a hub does"):
+            with pytest.raises(HubError, match="does not answer like a hub"):
                 ask()
 
 
@@ -163,7 +168,7 @@ def test_a_token_that_is_not_valid_is_named(code: str) -> None:
             with pytest.raises(AccessError) as caught:
                 ask()
             assert str(caught.value) == (
-                f"{hub.address} refuses the token: it is not valid, or not any more. "
+                f"{hub.address} rejected the token: it is invalid, expired or revoked. "
                 "Set HF_TOKEN to another, or run: hf auth login"
             )
     assert set(asked) == {"Bearer hf_revoked"}
@@ -182,7 +187,7 @@ def test_an_address_that_is_none(text: str) -> None:
 def test_a_token_that_no_header_can_carry() -> None:
     with (
         answering(lambda handler: reply(handler, 200, b"[]")) as hub,
-        pytest.raises(AccessError, match="The token holds a character that no token has"),
+        pytest.raises(AccessError, match="The token contains an invalid character"),
     ):
         HuggingFaceHub(hub.address, token="hf_\xe9").find()
 
@@ -365,7 +370,7 @@ def test_no_word_of_a_hub_leads_out_of_the_cache(tmp_path: Path, where: str, up:
             with pytest.raises(IntegrityError) as caught:
                 ask()
             kind = "a sha256" if where == "sha256" else "a git sha1"
-            assert caught.value.message == f"{hub.address} gives {said!r} as {kind}, which it is not."
+            assert caught.value.message == f"{hub.address} sent {said!r}, which is not {kind}."
         with suppress(ModhubError):
             catalog.files.fetch(NET, COMMIT, "modhub.json")
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "a") == ["victim", "victim.json"]
@@ -375,16 +380,16 @@ def test_no_word_of_a_hub_leads_out_of_the_cache(tmp_path: Path, where: str, up:
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        (listed("b" * 39), f"gives '{'b' * 39}' as a git sha1, which it is not."),
-        (listed("B" * 40), f"gives '{'B' * 40}' as a git sha1, which it is not."),
-        (listed(None), "gives None as a git sha1, which it is not."),
-        (listed("b" * 40, lfs=True), f"gives '{'b' * 40}' as a sha256, which it is not."),
-        (listed(["x"], lfs=True), "gives ['x'] as a sha256, which it is not."),
-        (listed("b" * 40, -1), "gives -1 as a file's size, which it is not."),
-        (listed("b" * 40, "../5"), "gives '../5' as a file's size, which it is not."),
-        (listed("b" * 64, 10**300, lfs=True), f"gives {'1' + '0' * 196}… as a file's size, which it is not."),
-        (listed("b" * 40, path="a\x1b[2J"), "gives 'a\\x1b[2J' as a name, which it is not."),
-        (listed("b" * 40, path="a\ud800"), "gives 'a\\ud800' as a name, which it is not."),
+        (listed("b" * 39), f"sent '{'b' * 39}', which is not a git sha1."),
+        (listed("B" * 40), f"sent '{'B' * 40}', which is not a git sha1."),
+        (listed(None), "sent None, which is not a git sha1."),
+        (listed("b" * 40, lfs=True), f"sent '{'b' * 40}', which is not a sha256."),
+        (listed(["x"], lfs=True), "sent ['x'], which is not a sha256."),
+        (listed("b" * 40, -1), "sent -1, which is not a file's size."),
+        (listed("b" * 40, "../5"), "sent '../5', which is not a file's size."),
+        (listed("b" * 64, 10**300, lfs=True), f"sent {'1' + '0' * 196}…, which is not a file's size."),
+        (listed("b" * 40, path="a\x1b[2J"), "sent 'a\\x1b[2J', which is not a name."),
+        (listed("b" * 40, path="a\ud800"), "sent 'a\\ud800', which is not a name."),
     ],
 )
 def test_a_list_of_files_that_makes_no_sense(entry: object, said: str) -> None:
@@ -397,7 +402,7 @@ def test_a_list_of_files_that_makes_no_sense(entry: object, said: str) -> None:
 def test_a_commit_that_makes_no_sense() -> None:
     with (
         answering(telling("../main", [])) as hub,
-        pytest.raises(IntegrityError, match=r"gives '\.\./main' as a git sha1"),
+        pytest.raises(IntegrityError, match=r"sent '\.\./main', which is not a git sha1"),
     ):
         hub.commit_of(NET, "main")
 
@@ -423,5 +428,5 @@ def test_something_that_is_no_hub(body: bytes) -> None:
         ):
             with suppress(HubError):
                 ask()
-        with pytest.raises(HubError, match=r"does not answer as a hub does \(\w+\)\. Check the address"):
+        with pytest.raises(HubError, match=r"does not answer like a hub \(\w+\)\. Check the address"):
             hub.refs(NET)

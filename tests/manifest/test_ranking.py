@@ -12,7 +12,7 @@ from modhub.catalog.catalog import Catalog
 from modhub.catalog.publish import push
 from modhub.hub.cache import Cache
 from modhub.hub.directory import DirectoryHub
-from modhub.manifest import MANIFEST_NAME, ModuleEntry, RepositoryManifest, Sample, at_least, standing
+from modhub.manifest import MANIFEST_NAME, ModuleEntry, RepositoryManifest, Sample, at_least, ranking_key
 from modhub.manifest.fields import Fields
 from modhub.project.resolver import resolve
 from modhub.project.toml import Project
@@ -59,7 +59,7 @@ def test_the_order() -> None:
         ({"recall": 0.8, "precision": 0.1}, images("all", 50)),
         ({}, images("test", 1000)),
     ]
-    ranks = [standing(metrics, sample) for metrics, sample in ordered]
+    ranks = [ranking_key(metrics, sample) for metrics, sample in ordered]
     assert ranks == sorted(ranks, reverse=True)
     assert len(set(ranks)) == len(ranks)
 

@@ -79,7 +79,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "the input's name": (node(1, name="input"), "The node 'input' (relu) has the name of an earlier value."),
     "an output from nowhere": (
         lambda place: place.update(output="x"),
-        "The graph's output 'x' is none of its values.",
+        "The graph's output 'x' is not one of its values.",
     ),
     "too many inputs": (node(1, inputs=["conv", "conv"]), "The node 'relu' (relu) reads 2 values."),
     "an attribute too many": (attribute("code", "x"), "The node 'conv' (conv2d) has no attribute 'code'."),

@@ -273,12 +273,12 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], type[ModhubError], str]] = {
     "weights without numbers": (
         lambda: Called(F.relu).to("meta"),
         ParentError,
-        "The weight 'row' of net holds no numbers. Load its weights first.",
+        "The weight 'row' of net has no data. Load its weights first.",
     ),
     "weights not made yet": (
         lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(3)),
         ParentError,
-        "The weight '1.weight' of net holds no numbers. Load its weights first.",
+        "The weight '1.weight' of net has no data. Load its weights first.",
     ),
     "weights that are no numbers": (
         nan,

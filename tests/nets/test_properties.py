@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modhub.nets import Network, Runner, channel_space, cost, fuse_batch_norm, slice_network
-from modhub.nets.simplify import tidy
+from modhub.nets.simplify import simplify
 from tests.support.random_nets import networks
 from tests.support.small_nets import slice_difference, stored
 
@@ -49,12 +49,12 @@ def test_written_and_read_is_the_same(network: Network) -> None:
 
 @QUICK
 @given(networks())
-def test_tidy_and_fused_compute_the_same(network: Network) -> None:
+def test_simplified_and_fused_compute_the_same(network: Network) -> None:
     wanted = Runner(network)(IMAGES)
     scale = 1 + float(wanted.abs().max())
-    tidied = tidy(network)
-    assert tidy(tidied).graph == tidied.graph
-    assert float((Runner(tidied)(IMAGES) - wanted).abs().max()) < 1e-5 * scale
+    simplified = simplify(network)
+    assert simplify(simplified).graph == simplified.graph
+    assert float((Runner(simplified)(IMAGES) - wanted).abs().max()) < 1e-5 * scale
     assert float((Runner(fuse_batch_norm(network))(IMAGES) - wanted).abs().max()) < 1e-5 * scale
 
 

@@ -82,7 +82,7 @@ def test_bad_weights(case: str, tmp_path: Path) -> None:
 def test_a_truncated_file(tmp_path: Path) -> None:
     path = saved(tmp_path / "w.safetensors", digits())
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ParentError, match="is not a whole safetensors file"):
+    with pytest.raises(ParentError, match="is not a valid safetensors file"):
         load_parent("modhub:digits-plain", weights=path)
 
 
@@ -91,12 +91,12 @@ GRAMMAR = (
     "directory with graph.json, weights.safetensors and parent.json."
 )
 NO_PARENT = {
-    "nonsense": f"'nonsense' is no parent that can be read. {GRAMMAR}",
-    "modhub:resnet21": "modhub has no network 'resnet21' built in. There are conv3, digits-plain, "
+    "nonsense": f"Unknown parent 'nonsense'. {GRAMMAR}",
+    "modhub:resnet21": "Unknown built-in network 'resnet21'. There are conv3, digits-plain, "
     "digits-residual, resnet110, resnet20, resnet32, resnet44, resnet56.",
     "modhub:resnet20": "modhub:resnet20 comes without weights. Pass trained ones with --weights "
     "FILE.safetensors.",
-    "torchvision:resnet19": "torchvision has no classification network 'resnet19'. Did you mean resnet18, "
+    "torchvision:resnet19": "Unknown torchvision classification network 'resnet19'. Did you mean resnet18, "
     "resnet152, resnet101?",
     "none.py:build": "The file 'none.py' does not exist. A parent is FILE.py:CALLABLE.",
 }
@@ -194,7 +194,7 @@ def test_own_code(own: Path) -> None:
     assert found.network(INPUT).graph.node["0"].attributes["out_channels"] == 6
     with pytest.raises(ParentError) as caught:
         found.network()
-    message = "Nothing says what images build takes. Pass --input-size, --mean and --std."
+    message = "The input size of build is unknown. Pass --input-size, --mean and --std."
     assert str(caught.value) == message
 
 
@@ -262,7 +262,7 @@ def test_a_directory_of_two_parents(tmp_path: Path) -> None:
     (tmp_path / "two" / "weights.safetensors").replace(tmp_path / "one" / "weights.safetensors")
     with pytest.raises(IntegrityError, match=r"is not the one that parent\.json describes"):
         load_parent(str(tmp_path / "one"))
-    with pytest.raises(ParentError, match=r"has no weights\.safetensors, so it is no parent"):
+    with pytest.raises(ParentError, match=r"is not a parent: weights\.safetensors is missing"):
         load_parent(str(tmp_path / "two"))
 
 
@@ -393,13 +393,13 @@ SEEN = {"input_size": [3, 64, 64], "mean": [0.5] * 3, "std": [0.5] * 3}
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"num_classes": "x"}, "What the files of 'a/net' say makes no sense (ValueError: invalid literal"),
-        ({"pretrained_cfg": [1]}, "What the files of 'a/net' say makes no sense (AttributeError: "),
-        ({"label_names": 5}, "What the files of 'a/net' say makes no sense (TypeError: "),
-        ({"model_args": {"block": "x"}}, "What the files of 'a/net' say makes no sense (AttributeError: "),
+        ({"num_classes": "x"}, "Invalid model configuration in 'a/net' (ValueError: invalid literal"),
+        ({"pretrained_cfg": [1]}, "Invalid model configuration in 'a/net' (AttributeError: "),
+        ({"label_names": 5}, "Invalid model configuration in 'a/net' (TypeError: "),
+        ({"model_args": {"block": "x"}}, "Invalid model configuration in 'a/net' (AttributeError: "),
         ({"model_args": {"checkpoint_path": "/x.pth"}}, "config.json of 'a/net' sets 'checkpoint_path', "),
         ({"pretrained_cfg": {**SEEN, "crop_pct": -1}}, "'resize' in The input of 'a/net' is -64; it should"),
-        ({"pretrained_cfg": {**SEEN, "mean": None}}, "What the files of 'a/net' say makes no sense (Type"),
+        ({"pretrained_cfg": {**SEEN, "mean": None}}, "Invalid model configuration in 'a/net' (Type"),
     ],
 )
 def test_a_config_that_makes_no_sense(config: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -423,7 +423,7 @@ def test_a_config_fetches_no_kernel_and_no_other_weights() -> None:
 def test_a_hub_is_needed() -> None:
     with pytest.raises(ParentError) as caught:
         load_parent("hf:a/net")
-    assert str(caught.value) == "Nothing here can fetch 'hf:a/net'. Call modhub.decompose, or pass `fetch`."
+    assert str(caught.value) == "Cannot fetch 'hf:a/net'. Call modhub.decompose, or pass `fetch`."
 
 
 def test_timm_weights_are_fetched_as_safetensors(tmp_path: Path) -> None:

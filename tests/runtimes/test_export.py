@@ -113,8 +113,8 @@ def test_a_classifier_in_memory_needs_a_target() -> None:
     with pytest.raises(ExportError) as caught:
         export(compose(parts_of(digit_modules(), ["3", "5"])))
     assert str(caught.value) == (
-        "A classifier in memory has no name that its file could bear. "
-        'Say where to: modhub.export(classifier, "pets.onnx").'
+        "A classifier in memory needs the name of the file to write. "
+        'For example: modhub.export(classifier, "pets.onnx").'
     )
 
 
@@ -176,7 +176,7 @@ def test_what_cannot_be_exported_leaves_nothing(
 def test_a_file_that_is_no_export_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
-    with pytest.raises(ExportError, match=r"model\.onnx' (is not an ONNX file|carries no labels)"):
+    with pytest.raises(ExportError, match=r"model\.onnx' (is not a valid ONNX file|has no labels)"):
         OnnxClassifier(path)
 
 
@@ -189,8 +189,12 @@ def test_an_onnx_file_of_another_maker_is_refused(tmp_path: Path) -> None:
     model = onnx.load(path)
     del model.metadata_props[:]
     onnx.save(model, other)
-    with pytest.raises(ExportError, match="carries no labels"):
+    with pytest.raises(ExportError) as caught:
         OnnxClassifier(other)
+    assert str(caught.value) == (
+        f"'{other}' has no labels in its metadata; modhub did not write it. "
+        "Write one with: modhub export DIR --format onnx"
+    )
     model = onnx.load(path)
     assert json.loads({entry.key: entry.value for entry in model.metadata_props}[METADATA_KEY])["labels"] == [
         "cat",

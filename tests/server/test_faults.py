@@ -63,9 +63,9 @@ def test_a_client_is_asked_for_contents_that_are_lost(
         assert server.ask("GET", "/api/models/lab/net").status == 200
         lost = server.ask("GET", "/lab/net/resolve/main/weights.safetensors")
         assert (lost.status, lost.json()["error"].partition(" ")[0]) == (422, "The")
-        assert "are missing in the store" in lost.json()["error"]
+        assert "are missing from the store" in lost.json()["error"]
         # No 5xx: stock clients would ask again for half a minute. The log has it all the same.
-        assert "are missing in the store" in caplog.text
+        assert "are missing from the store" in caplog.text
         assert api.upload_folder(repo_id="lab/net", folder_path=tmp_path / "out").oid == before
         assert server.ask("GET", "/lab/net/resolve/main/weights.safetensors").status == 200
     assert fsck(Store(tmp_path / "hub")).findings == ()
@@ -83,7 +83,7 @@ def test_a_disk_that_refuses_tells_clients_what_and_the_log_where(
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full)
             answer = server.commit("models/alice/net", {"a": b"2"})
-        said = "The hub's disk refuses (No space left on device). Whoever runs the hub finds more in its log."
+        said = "The hub's storage failed (No space left on device); the server's log has the details."
         assert (answer.status, answer.json()["error"], answer.headers["x-error-message"]) == (507, said, said)
         assert f"'{tmp_path}/staging' cannot be used: No space left on device" in caplog.text
         accounts = (tmp_path / "accounts.json").read_bytes()
@@ -148,9 +148,9 @@ def test_accounts_that_cannot_be_read_let_nobody_in_and_the_log_says_why(
         answer = server.ask("GET", "/api/whoami-v2", "alice")
         assert answer.status == 507
         assert answer.json()["error"] == (
-            "The hub's disk refuses (Is a directory). Whoever runs the hub finds more in its log."
+            "The hub's storage failed (Is a directory); the server's log has the details."
         )
-    assert f"'{tmp_path}/accounts.json' cannot be read: Is a directory. Give the folder" in caplog.text
+    assert f"'{tmp_path}/accounts.json' cannot be read: Is a directory. Make the directory" in caplog.text
 
 
 def test_a_store_on_a_disk_that_may_only_be_read_is_read(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def test_a_mistyped_class_is_answered_with_its_likes_when_composing(server: Serv
         assert 'href="/compose?q=lynx"' in page
     assert "Nearest: lynx." in read(server, "/compose?pick=lynks")
     assert "Did you mean" not in read(server, "/compose?q=qqqqqq")
-    assert "No module answers to" in read(server, "/compose?q=%21%21")
+    assert "No modules for" in read(server, "/compose?q=%21%21")
 
 
 def test_names_that_may_not_be_seen_are_not_suggested(tmp_path: Path) -> None:
@@ -205,19 +205,19 @@ def test_a_page_grows_with_the_picks_and_not_with_their_square(server: Server) -
 
     few, some, many = size(10), size(60), size(110)
     assert many - some < 1.2 * (some - few)
-    assert "Only the first 200 picks count" in read(
+    assert "At most 200 picks are supported" in read(
         server, "/compose?" + "&".join(f"pick=c{number}%20%3D%20lab/net/cat" for number in range(201))
     )
 
 
 def test_words_that_find_nothing_are_answered_with_what_may_have_been_meant(server: Server) -> None:
     page = read(server, "/?q=lynks&sort=name")
-    assert "Nothing here matches" in page
+    assert "No repositories match" in page
     assert 'href="/?q=lynx&amp;sort=name"' in page
     page = read(server, "/?q=lynx")
     assert "1 repository has the class" in page
     assert '<a href="/?class=lynx">' in page
-    assert '<a href="/compose?q=lynx">Compare their modules</a>' in page
+    assert '<a href="/compose?q=lynx">Compare these modules</a>' in page
 
 
 def test_a_list_has_as_many_pages_as_it_says(tmp_path: Path) -> None:
@@ -242,16 +242,16 @@ def test_a_list_has_as_many_pages_as_it_says(tmp_path: Path) -> None:
         assert read(long, "/?author=lab&page=99") == last
         # The class that was asked for is among the few that are shown.
         assert '<bdi class="tag">kind-19</bdi>' in read(long, "/?class=kind-19")
-        assert "There are no data sets here yet." in read(long, "/?kind=dataset")
-        assert '<a href="/?q=plain-7">1 model</a> would' in read(long, "/?q=plain-7&kind=dataset")
+        assert "No data sets yet." in read(long, "/?kind=dataset")
+        assert '<a href="/?q=plain-7">1 model</a> matches' in read(long, "/?q=plain-7&kind=dataset")
 
 
 def test_an_empty_hub_says_how_it_is_filled(tmp_path: Path) -> None:
     with serving(tmp_path) as bare:
         page = read(bare, "/")
-        assert "There is nothing here yet" in page
+        assert "This hub has no public repositories yet" in page
         assert "modhub push DIR namespace/name --version 1.0.0 --hub http://127.0.0.1" in commands(page)[0]
-        assert "Nothing here matches" not in page
+        assert "No repositories match" not in page
         read(bare, "/compose?q=cat")
 
 
@@ -274,15 +274,15 @@ def test_all_releases_and_all_of_the_history_can_be_reached(server: Server) -> N
 
 def test_what_is_missing_is_named_with_a_way_on(server: Server) -> None:
     page = read(server, "/lab/versions?revision=v9", 404)
-    assert "“v9” names no release, branch or commit of lab/versions." in page
-    assert '<a href="/lab/versions">To lab/versions</a>' in page
+    assert "“v9” is not a release, branch or commit of lab/versions." in page
+    assert '<a href="/lab/versions">Back to lab/versions</a>' in page
     page = read(server, "/lab/net/modules/cta", 404)
     assert "There is no module &#39;cta&#39; in lab/net. Nearest: cat." in page
-    assert '<a href="/lab/net">To lab/net</a>' in page
+    assert '<a href="/lab/net">Back to lab/net</a>' in page
     assert "lab/net has no file or folder “no/where” at this revision." in read(
         server, "/lab/net/tree/main/no/where", 404
     )
-    assert "To lab/nothing" not in read(server, "/lab/nothing", 401)
+    assert "Back to lab/nothing" not in read(server, "/lab/nothing", 401)
     page = read(server, "/?page=two", 400)
     assert "must be a number, not &#39;two&#39;" in page
 
@@ -326,7 +326,7 @@ def test_who_may_read_what_is_not_for_everybody_is_told_that_a_token_is_needed(t
             assert b"HF_TOKEN" in shown.body
             assert "HF_TOKEN" not in read(hidden, f"/lab/open{path}")
         shown = hidden.ask("GET", "/compose?pick=lab/secret/cat", "reader", headers=BROWSER)
-        assert b"lab/secret needs a token that may read it, in <code>HF_TOKEN</code>" in shown.body
+        assert b"lab/secret requires a token with read access in <code>HF_TOKEN</code>" in shown.body
         assert "HF_TOKEN" not in read(hidden, "/compose?pick=lab/open/cat")
 
 
@@ -360,7 +360,7 @@ def test_a_style_is_kept_for_good_under_an_address_of_its_own(server: Server) ->
 
 def test_what_a_picture_shows_is_said_in_words(server: Server) -> None:
     page = read(server, "/lab/versions/modules/cat")
-    caption = re.search(r"Of this module’s channels <bdi>lynx</bdi> keeps (\d+\.\d)\u00a0%\.", page)
+    caption = re.search(r"Of this module’s channels, <bdi>lynx</bdi> keeps (\d+\.\d)\u00a0%\.", page)
     assert caption is not None
     assert f"cat and lynx: {float(caption[1]):.0f} % shared" in page
 
@@ -412,15 +412,15 @@ def test_a_class_is_found_among_many_of_one_repository(tmp_path: Path) -> None:
     push(tmp_path, "lab/many", [*(f"kind {number}" for number in range(99)), "great white shark"])
     push(tmp_path, "lab/few", ("cat", "dog"))
     with serving(tmp_path) as large:
-        assert 'name="q" value=""> <button>Look</button>' in read(large, "/lab/many")
-        assert "<button>Look</button>" not in read(large, "/lab/few")
+        assert 'name="q" value=""> <button>Search</button>' in read(large, "/lab/many")
+        assert 'name="q" value=""> <button>Search</button>' not in read(large, "/lab/few")
         page = read(large, "/lab/many?q=Shark++great&revision=v1.0.0")
         assert re.findall(r'href="/lab/many/modules/([^?"]+)', page) == ["great-white-shark"]
         assert "1 of 100 modules" in page
         assert '<input type="hidden" name="revision" value="v1.0.0">' in page
         assert '<a href="/lab/many?revision=v1.0.0">Show all</a>' in page
         page = read(large, "/lab/many?q=%3Cb%3E")
-        assert "No class here has “<bdi>&lt;b&gt;</bdi>” in its name." in page
+        assert "No class of this repository matches “<bdi>&lt;b&gt;</bdi>”." in page
 
 
 def test_all_values_to_narrow_by_can_be_seen(server: Server, tmp_path: Path) -> None:
@@ -433,11 +433,11 @@ def test_all_values_to_narrow_by_can_be_seen(server: Server, tmp_path: Path) -> 
 
         page = read(large, "/?sort=name")
         assert len(classes(page)) == 12
-        more = re.search(r'<a href="([^"]+)#narrow" aria-label="All of class">All</a>', page)
+        more = re.search(r'<a href="([^"]+)#narrow" aria-label="Show all values of class">Show all</a>', page)
         assert more is not None
         page = read(large, html.unescape(more[1]))
         assert len(classes(page)) == 41
-        assert "All of class" not in page
+        assert "Show all values of class" not in page
         # What was counted for one namespace is not shown for another.
         assert classes(read(large, "/?author=zoo")) == ["puma"]
         assert len(classes(read(large, "/?author=lab"))) == 12
@@ -469,7 +469,7 @@ def test_a_card_without_end_is_shown_as_far_as_it_is_worth_it(tmp_path: Path) ->
         page = read(server, "/lab/long")
         assert "Line 9999 of many." in page
         assert "Line 60000 of many." not in page
-        found = re.search(r'The card is longer: <a href="([^"]+)">', page)
+        found = re.search(r'The card is truncated: <a href="([^"]+)">', page)
         assert found is not None
         assert b"Line 69999 of many." in server.ask("GET", found[1]).body
         assert "has no card" not in page

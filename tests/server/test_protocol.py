@@ -166,11 +166,11 @@ def test_trees_have_pages(server: Server) -> None:
     ("lines", "status", "message"),
     [
         ([], 400, "The commit has no header."),
-        (["x"], 400, "The body is not valid JSON."),
-        ([{"key": "file", "value": {}}], 400, "The first line of a commit is its header."),
+        (["x"], 400, "The request body is not valid JSON."),
+        ([{"key": "file", "value": {}}], 400, "The first line of a commit must be its header."),
         ([{"key": "header", "value": {"summary": ""}}], 400, "The commit has no summary."),
         ([{"key": "header", "value": {"summary": "s", "parentCommit": "x"}}], 400, None),
-        (["HEADER", {"key": "what", "value": {}}], 400, "A commit has no lines called 'what'."),
+        (["HEADER", {"key": "what", "value": {}}], 400, "Unknown commit line 'what'."),
         (["HEADER", {"key": "file", "value": {"path": "a"}}], 400, None),
         (["HEADER", {"key": "file", "value": {"content": "a", "path": "a"}}], 400, None),
         (["HEADER", {"key": "file", "value": {"content": "*!", "path": "a"}}], 400, None),
@@ -321,7 +321,7 @@ def test_every_way_to_name_what_moved(tmp_path: Path) -> None:
             assert (answer.status, answer.headers["location"]) == (307, f"/models{told}")
         batch = server.ask("POST", "/alice/old.git/info/lfs/objects/batch", "alice", {})
         assert batch.headers["location"] == "/models/lab/new.git/info/lfs/objects/batch"
-        said = "The repository 'alice/old' is called 'lab/new' now."
+        said = "The repository 'alice/old' was renamed to 'lab/new'."
         for method, path, body in (
             ("DELETE", "/api/repos/delete", {"name": "old"}),
             ("POST", "/api/repos/move", {"fromRepo": "alice/old", "toRepo": "alice/newer"}),
@@ -393,7 +393,7 @@ def test_a_change_that_cannot_be_proposed_leaves_no_pull_request(tmp_path: Path)
 )
 def test_what_the_api_does_not_have_is_no_repository(server: Server, path: str, who: str | None) -> None:
     answer = server.ask("GET", path, who)
-    assert (answer.error, answer.json()["error"]) == ("404", "There is nothing at this address.")
+    assert (answer.error, answer.json()["error"]) == ("404", "No such page or API route.")
 
 
 def test_a_download_that_cannot_be_counted_is_answered(tmp_path: Path) -> None:

@@ -259,10 +259,10 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;
     [
         ("/nothing", 404, "Not found"),
         ("/a/b/c/d", 404, "Not found"),
-        ("/nothing/here", 401, "There is no such repository here"),
-        ("/lab/secret", 401, "There is no such repository here"),
-        ("/lab/secret/resolve/main/a", 401, "There is no such repository here"),
-        ("/logout", 405, "That did not work"),
+        ("/nothing/here", 401, "Repository not found"),
+        ("/lab/secret", 401, "Repository not found"),
+        ("/lab/secret/resolve/main/a", 401, "Repository not found"),
+        ("/logout", 405, "Request failed"),
         ("/static/none.css", 404, "Not found"),
     ],
 )
@@ -304,7 +304,7 @@ def test_hints_name_what_helps(tmp_path: Path) -> None:
         server.ask("PUT", "/api/models/alice/net/settings", "alice", {"gated": "manual"})
         for token, hint in (
             (False, "Set HF_TOKEN, or run: hf auth login"),
-            (TOKENS["bob"], "Ask its owner: who may read it is theirs to say."),
+            (TOKENS["bob"], "Ask its owner to add you to its readers."),
         ):
             with pytest.raises(AccessError, match="must be granted first") as caught:
                 HuggingFaceHub(server.address, token=token).read(net, commit, "a")
@@ -313,7 +313,7 @@ def test_hints_name_what_helps(tmp_path: Path) -> None:
         hub = HuggingFaceHub(server.address, token=TOKENS["alice"])
         with pytest.raises(AccessError, match="This hub is read-only") as caught:
             hub.commit(net, [Add("a", b"2")], "more")
-        assert caught.value.hint == "Push to another hub: this one takes no changes, whatever the token."
+        assert caught.value.hint == "Push to another hub; this one accepts no changes."
 
 
 def test_a_read_only_server_changes_nothing(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from modhub.server.errors import HTTPError
 from modhub.server.http.metrics import Metrics
 from modhub.server.http.state import Options
 from modhub.server.protocol.commit_stream import CommitReader, Line
-from modhub.server.protocol.gitignore import Ignore
+from modhub.server.protocol.gitignore import IgnoreRules
 from modhub.store.blobs import FileBlobs
 from modhub.store.lru import LRU
 
@@ -32,7 +32,7 @@ from modhub.store.lru import LRU
 )
 def test_addresses_that_are_none_are_refused_before_anything_is_served(text: str) -> None:
     for options in ({"public_url": text}, {"upstream": text}):
-        with pytest.raises(HubError, match="no address of a hub"):
+        with pytest.raises(HubError, match="is not a hub's address"):
             Options(**options)  # type: ignore[arg-type]
     assert Options(upstream="hf", public_url="https://host:8000/below/").upstream == "hf"
 
@@ -96,9 +96,9 @@ def test_a_token_opens_where_its_use_cannot_be_noted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"user": "a/b"}, "'a/b' is not a user or organisation name."),
-        ({"user": ".."}, "'..' is not a user or organisation name."),
-        ({"user": "a", "organisations": ("x y",)}, "'x y' is not a user or organisation name."),
+        ({"user": "a/b"}, "'a/b' is not a valid user or organisation name."),
+        ({"user": ".."}, "'..' is not a valid user or organisation name."),
+        ({"user": "a", "organisations": ("x y",)}, "'x y' is not a valid user or organisation name."),
         ({"user": "a", "role": "god"}, "'god' is not a role. Use one of read, write, admin."),
         ({"user": "a", "value": "short"}, "A token has 16 to 200 printable ASCII characters"),
         ({"user": "a", "value": "with a space in it"}, "A token has 16 to 200 printable ASCII characters"),
@@ -240,14 +240,14 @@ def test_ignore_rules_are_gits(rules: list[str]) -> None:
             capture_output=True,
         )
     expected = set(told.stdout.decode().split("\0")) - {""}
-    ignore = Ignore("\n".join(rules))
+    ignore = IgnoreRules("\n".join(rules))
     assert {name for name in NAMES if ignore.ignores(name)} == expected
 
 
 def test_no_pattern_makes_matching_slow() -> None:
     import time
 
-    ignore = Ignore("\n".join(["*a" * 60 + "b", "a*" * 100 + "b", "**/a/**/b/**/c", "?*" * 50 + "x"]))
+    ignore = IgnoreRules("\n".join(["*a" * 60 + "b", "a*" * 100 + "b", "**/a/**/b/**/c", "?*" * 50 + "x"]))
     began = time.monotonic()
     ignore.ignores("/".join(["a" * 200] * 2))
     assert time.monotonic() - began < 2

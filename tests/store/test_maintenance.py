@@ -229,9 +229,7 @@ def test_fsck_names_the_damage_and_goes_back_to_the_newest_commit_it_can_read(
     assert not found.clean
     assert Store(store.root).reader.refs(KEY)["refs/heads/main"] == head
     mended = fsck(Store(store.root), repair=True)
-    assert f"commit {head[:12]}: {problem} (taken back to {before[:12]})" in " ".join(
-        map(str, mended.findings)
-    )
+    assert f"commit {head[:12]}: {problem} (reset to {before[:12]})" in " ".join(map(str, mended.findings))
     again = Store(store.root)
     assert again.reader.resolve(KEY) == before
     assert again.reader.read(KEY, "main", "a") == b"1"
@@ -277,7 +275,7 @@ def test_damaged_contents_move_no_reference_and_come_back(
     hub = Store(store.root)
     assert hub.reader.refs(KEY) == refs
     assert hub.reader.read(KEY, "v2", "a") == b"2"
-    with pytest.raises(IntegrityError, match=f"The file contents {path.name} are missing in the store"):
+    with pytest.raises(IntegrityError, match=f"The file contents {path.name} are missing from the store"):
         hub.reader.read(KEY, "v2", "big")
     with pytest.raises(ConflictError):
         hub.tags.create(KEY, "v2", revision="v1")

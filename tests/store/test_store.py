@@ -100,7 +100,7 @@ def test_copy_delete_link_and_put(store: Store) -> None:
     [
         (Delete("x"), NotFoundError, "There is no 'x' to delete."),
         (Copy("y", "x"), NotFoundError, "There is no 'x' in 'Lab/net' to copy."),
-        (Add("A.TXT", b""), IntegrityError, "'a.txt' and 'A.TXT' are one file where case does not matter."),
+        (Add("A.TXT", b""), IntegrityError, "'a.txt' and 'A.TXT' differ only in case."),
         (
             Add("a.txt/b", b""),
             IntegrityError,
@@ -109,7 +109,7 @@ def test_copy_delete_link_and_put(store: Store) -> None:
         (
             Add("../x", b""),
             IntegrityError,
-            "The path '../x' cannot be a file of a repository: it has an empty, '.' or '..' part.",
+            "Invalid path '../x': it has an empty, '.' or '..' part.",
         ),
     ],
 )
@@ -247,7 +247,7 @@ def test_search(store: Store) -> None:
     store.repositories.count_download(secret)
     assert store.repositories.count_download(secret) == 2
     assert [entry.downloads for entry in store.index.search(sort="downloads")] == [2, 0]
-    with pytest.raises(HubError, match="'likes' is not an order"):
+    with pytest.raises(HubError, match="Unknown sort order 'likes'"):
         store.index.search(sort="likes")
 
 
@@ -293,17 +293,17 @@ def test_a_hostile_card_is_indexed_as_having_no_tags(store: Store, card: bytes) 
 def test_an_upload_is_checked_before_it_is_visible(store: Store) -> None:
     before = sorted(store.blobs.all())
     with (
-        pytest.raises(IntegrityError, match="More bytes arrived than the 2"),
+        pytest.raises(IntegrityError, match="The upload is larger than the announced 2"),
         store.uploads.writer(size=2) as writer,
     ):
         writer.write(b"abc")
     with store.uploads.writer(size=3) as writer:
         writer.write(b"ab")
-        with pytest.raises(IntegrityError, match="2 bytes arrived where 3 were"):
+        with pytest.raises(IntegrityError, match="The upload has 2 bytes, expected 3"):
             writer.finish()
     with store.uploads.writer() as writer:
         writer.write(b"abc")
-        with pytest.raises(IntegrityError, match="have the sha256"):
+        with pytest.raises(IntegrityError, match="has the sha256"):
             writer.finish(sha256="0" * 64)
     assert sorted(store.blobs.all()) == before
     assert list((store.root / "staging").iterdir()) == []
@@ -445,7 +445,7 @@ def test_a_store_that_nobody_holds_any_more_leaves_no_connection_open(
         return opened[-1]
 
     monkeypatch.setattr(sqlite3, "connect", counted)
-    hub = DirectoryHub(tmp_path / "hub", own=True)
+    hub = DirectoryHub(tmp_path / "hub", create=True)
     assert hub.find(["class:cat"]) == []
     assert len(opened) == 1
     del hub

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from modhub.hub.cache import Cache, Held
+from modhub.hub.cache import Cache, CacheUsage
 from modhub.results import Result
 
 __all__ = ["CacheReport", "cache"]
@@ -21,7 +21,7 @@ class CacheReport(Result):
     path: Path
     files: int
     bytes: int
-    removed: Held | None
+    removed: CacheUsage | None
     dry_run: bool
 
 
@@ -32,5 +32,7 @@ def cache(root: Path | None = None, *, prune_days: float | None = None, dry_run:
     """
     files = Cache(root)
     removed = None if prune_days is None else files.prune(prune_days * 86_400, dry_run=dry_run)
-    kept = files.held()
-    return CacheReport(path=files.root, files=kept.files, bytes=kept.bytes, removed=removed, dry_run=dry_run)
+    usage = files.usage()
+    return CacheReport(
+        path=files.root, files=usage.files, bytes=usage.bytes, removed=removed, dry_run=dry_run
+    )

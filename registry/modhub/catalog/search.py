@@ -9,7 +9,7 @@ from typing import Any
 from modhub.catalog.catalog import Catalog
 from modhub.catalog.releases import Release
 from modhub.errors import HubError, IntegrityError, ManifestError, NotFoundError, OfflineError, RefError
-from modhub.manifest import ModuleEntry, RepositoryManifest, Sample, at_least, standing
+from modhub.manifest import ModuleEntry, RepositoryManifest, Sample, at_least, ranking_key
 from modhub.manifest.card import class_tags
 from modhub.refs import Ref, RepositoryId
 from modhub.reporter import SILENT, Reporter
@@ -92,7 +92,7 @@ def search(
         reporter.warn(f"Skipped {number} that cannot be read. The first: {unreadable[0]}")
 
     def rank(hit: ModuleHit) -> tuple[Any, ...]:
-        unseen, bound = standing(hit.metrics, hit.sample)
+        unseen, bound = ranking_key(hit.metrics, hit.sample)
         return (hit.place, not unseen, -bound, -hit.downloads, hit.repository, hit.label)
 
     fitting = [

@@ -11,6 +11,7 @@ from modhub.composition.choose_channels import ChannelChooser
 from modhub.composition.choose_depth import choose_depth
 from modhub.composition.classifier import ComposedClassifier, TrunkPass
 from modhub.composition.few_shot import calibrate_few_shot
+from modhub.composition.fitting.decoded import decoded_once
 from modhub.composition.fitting.fit import fit_trunk
 from modhub.composition.fitting.settings import DEFAULT_SETTINGS, FitSettings
 from modhub.composition.fitting.sources import FittingSource
@@ -58,7 +59,8 @@ def compose(
     plans = trunk_plans(distinct, device)
     if synthesizer is None:
         synthesizer = ImageSynthesizer(seed, device, settings)
-    source = FittingSource(tune, synthesizer, seed, settings, reporter)
+    tuning = None if tune is None else decoded_once(tune, settings)
+    source = FittingSource(tuning, synthesizer, seed, settings, reporter)
     passes = [
         _compile(plan, budget, control, source)
         for plan in reporter.track(plans, "compile trunks", len(plans))

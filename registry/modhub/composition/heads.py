@@ -106,8 +106,9 @@ class JoinedHead(nn.Module):
             rows, bias = tensors.rows - tensors.rest, tensors.row_bias - tensors.rest_bias
         self.register_buffer("rows", rows)
         self.register_buffer("row_bias", bias)
-        self.register_buffer("calibration", tensors.calibration)
-        self.register_buffer("adjustment", tensors.adjustment)
+        # Fitted in place, while other heads are made of the same tensors.
+        self.register_buffer("calibration", tensors.calibration.clone())
+        self.register_buffer("adjustment", tensors.adjustment.clone())
         gate = torch.zeros(self.classes, dtype=torch.float32) if tensors.gate is None else tensors.gate
         self.register_buffer("gate", gate)
         for name in DENSITY_FIELDS if tensors.density is not None else ():

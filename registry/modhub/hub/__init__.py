@@ -1,4 +1,4 @@
-"""Hubs: where repositories live. `open_hub` finds the one that is meant."""
+"""Hubs: where repositories live. `open_hub` opens one by its address."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ HUB_VARIABLE = "MODHUB_HUB"
 
 
 def default_hub() -> str:
-    """`MODHUB_HUB`, or the folder `hub` in the user's data folder for modhub."""
-    return os.environ.get(HUB_VARIABLE) or _own_hub()
+    """`MODHUB_HUB`, or the directory `hub` in modhub's user data directory."""
+    return os.environ.get(HUB_VARIABLE) or _user_hub()
 
 
-def _own_hub() -> str:
+def _user_hub() -> str:
     return str(Path(platformdirs.user_data_dir("modhub")) / "hub")
 
 
 def open_hub(text: str | Path | None = None) -> Hub:
     """The hub that `text` names: a directory, `http(s)://…`, or `hf`; None means `default_hub()`.
 
-    Only the kind that is needed is imported, and nothing is asked yet. Raises `HubError` for another scheme,
-    `StorageError` for a directory that cannot be used. One that is not there is begun by a push; the user's
-    own is there once it is read.
+    Imports only the kind that is needed and sends no request. Raises `HubError` for another scheme,
+    `StorageError` for a directory that cannot be used. A missing directory is created by a push; the default
+    one by reading, too.
     """
     name = str(text) if text else default_hub()
     if name == "hf" or name.startswith(("http://", "https://")):
@@ -42,4 +42,4 @@ def open_hub(text: str | Path | None = None) -> Hub:
         )
     from modhub.hub.directory import DirectoryHub
 
-    return DirectoryHub(name, own=name == _own_hub())
+    return DirectoryHub(name, create=name == _user_hub())

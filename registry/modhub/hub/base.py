@@ -1,6 +1,6 @@
-"""What a hub is to modhub: a versioned file store. Nothing in here knows what a module is.
+"""The protocol of hubs: versioned file stores, which know nothing of modules.
 
-A repository has branches and tags, each naming a commit; a commit is a whole tree of files and never changes.
+A repository has branches and tags, each naming a commit; a commit is a complete tree of files, immutable.
 Three hubs behave alike: `DirectoryHub` (files, no server), any endpoint of the Hugging Face Hub protocol, and
 huggingface.co. `modhub.catalog.catalog` gives the files their meaning.
 """
@@ -47,7 +47,7 @@ class Hub(Protocol):
         """All files of a commit by path; the same for ever."""
 
     def lost(self, repository: RepositoryId, commit: str) -> frozenset[str]:
-        """Files of a commit of which the hub says that it lost their contents; `restore` brings them back."""
+        """Files of a commit whose contents the hub reports as lost; `restore` sends them again."""
 
     def read(self, repository: RepositoryId, commit: str, path: str, *, limit: int = 16 << 20) -> bytes:
         """A small file's bytes. Raises `HubError` when it has more than `limit`."""
@@ -84,12 +84,12 @@ class Hub(Protocol):
     ) -> str:
         """Apply `changes` to `branch` as one commit, all or nothing; the new commit.
 
-        With `parent`, raises `StaleParentError` when the branch is no longer there; that may be because this
-        very commit landed, and a hub whose answer got lost was asked again.
+        With `parent`, raises `StaleParentError` when the branch has moved from it; possibly by this very
+        commit, when its response was lost and the request repeated.
         """
 
     def restore(self, repository: RepositoryId, lost: Sequence[Add], *, reporter: Reporter = SILENT) -> None:
         """Send contents that the hub has `lost` of files in any of its commits; no reference moves."""
 
     def create_tag(self, repository: RepositoryId, name: str, commit: str) -> None:
-        """Raises `ConflictError` when the tag stands on another commit; on the same nothing happens."""
+        """Raises `ConflictError` when the tag exists on another commit; on the same one it does nothing."""

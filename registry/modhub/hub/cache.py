@@ -1,13 +1,13 @@
-"""What was pulled, by content: a trunk that two repositories or releases share is fetched and kept once.
+"""The cache: downloaded files by content, so that a trunk shared by repositories or releases is stored once.
 
-    <root>/files/ab/<sha256>      whole, verified files
+    <root>/files/ab/<sha256>      complete, verified files
     <root>/oids/<sha1>            the sha256 of a file whose hub knows only git's sha1
-    <root>/partial/<digest>       downloads under way or interrupted; the next attempt goes on where one ended
-    <root>/hubs/<hub>/<repository>/…    what a hub said last of its references and trees, for working offline
+    <root>/partial/<digest>       running or interrupted downloads; the next attempt resumes
+    <root>/hubs/<hub>/<repository>/…    references and trees as last read, for working offline
 
-Size and digest are checked after every download and again every time a file is handed out; its modification
-time says when that was last, and `prune` removes what was not for long. Digests and
-commits are somebody else's words: none becomes part of a path before it proved to be hex digits.
+Size and digest are checked after every download and again every time a file is returned; its modification
+time is that of its last use, by which `prune` decides. Digests and commits come from a hub: none becomes part
+of a path before it proved to be hex digits.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import platformdirs
 
 from modhub.errors import IntegrityError, ManifestError, RefError, StorageError
 from modhub.files import canonical_json, fsync_directory, parse_json, sha256_of_file, write_bytes
+from modhub.integrity import matches
 from modhub.refs import RepositoryId, is_commit, is_sha256
 from modhub.results import Result
 from modhub.store.disk import disk_errors, make_directory
@@ -35,7 +36,7 @@ from modhub.store.model import FileEntry, Refs
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["CACHE_VARIABLE", "Cache", "Held", "default_cache"]
+__all__ = ["CACHE_VARIABLE", "Cache", "CacheUsage", "default_cache"]
 
 CACHE_VARIABLE = "MODHUB_CACHE"
 Fetch = Callable[[BinaryIO, int], None]
@@ -43,14 +44,14 @@ _DAMAGED = "Nothing was kept. Try again; if it fails again, the hub's copy is da
 
 
 def default_cache() -> Path:
-    """`MODHUB_CACHE`, or the user's own cache folder for modhub."""
-    given = os.environ.get(CACHE_VARIABLE)
-    return Path(given).expanduser() if given else Path(platformdirs.user_cache_dir("modhub"))
+    """`MODHUB_CACHE`, or modhub's directory in the user's cache directory."""
+    path = os.environ.get(CACHE_VARIABLE)
+    return Path(path).expanduser() if path else Path(platformdirs.user_cache_dir("modhub"))
 
 
 @dataclass(frozen=True, slots=True)
-class Held(Result):
-    """How many files, and their bytes."""
+class CacheUsage(Result):
+    """A number of files, and their bytes."""
 
     files: int
     bytes: int
@@ -67,7 +68,7 @@ class Cache:
     def find(self, entry: FileEntry) -> Path | None:
         """The verified local file, or None. A damaged one counts as missing, and `fetch` replaces it.
 
-        It is not removed: another process may have put a whole one in its place meanwhile.
+        It is not removed: another process may have replaced it by a sound one meanwhile.
         """
         sha256 = entry.sha256 or self._sha256_of(entry)
         if sha256 is None:
@@ -79,7 +80,7 @@ class Cache:
                     # `prune` removes nothing that is locked, or was touched.
                     with suppress(OSError):
                         fcntl.flock(stream, fcntl.LOCK_SH)
-                    if path.stat().st_size == entry.size and sha256_of_file(path) == sha256:
+                    if matches(path, size=entry.size, sha256=sha256):
                         _touch(path)
                         return path
             except (FileNotFoundError, NotADirectoryError):
@@ -90,29 +91,29 @@ class Cache:
         """The verified local file, downloaded unless it is there.
 
         `download(stream, offset)` appends the bytes from `offset` on; `place` names the file in errors. Of
-        several processes that want one file, one downloads and the others wait for it. Raises
-        `IntegrityError` when what came is not what `entry` promises, as soon as it is more.
+        several processes that want the same file, one downloads and the others wait for it. Raises
+        `IntegrityError` for a file of another size or digest, as soon as it is larger.
         """
-        found = self.find(entry)
-        if found is not None:
-            return found
-        with self._telling_what_to_do(), self._partial(entry, place) as (stream, partial):
-            found = self.find(entry)
-            if found is not None:
-                return found
+        cached = self.find(entry)
+        if cached is not None:
+            return cached
+        with self._hinting(), self._partial(entry, place) as (stream, partial):
+            cached = self.find(entry)
+            if cached is not None:
+                return cached
             offset = stream.seek(0, os.SEEK_END)
             if offset > entry.size:
                 offset = _restart(stream)
             self._download(stream, offset, entry, download)
             if offset and partial.stat().st_size == entry.size and not entry.matches(partial):
-                # The part that was there before may be what is wrong.
+                # The part of an earlier attempt may be what is wrong.
                 self._download(stream, _restart(stream), entry, download)
             with disk_errors(partial):
                 size = partial.stat().st_size
                 if size < entry.size:
                     raise IntegrityError(
-                        f"{place} broke off after {size:,} of {entry.size:,} bytes.",
-                        hint="Run the command again: it goes on from there.",
+                        f"{place} ended after {size:,} of {entry.size:,} bytes.",
+                        hint="Run the command again to resume.",
                     )
                 try:
                     entry.check(partial, place, hint=_DAMAGED)
@@ -123,17 +124,18 @@ class Cache:
                 return self._adopt(partial, entry)
 
     @contextmanager
-    def _telling_what_to_do(self) -> Iterator[None]:
-        """Whose cache refuses may make it smaller or take another; the hub's disk is somebody else's."""
+    def _hinting(self) -> Iterator[None]:
+        """Hint at the cache's commands where its disk refuses, and not where a directory hub's does."""
         try:
             yield
         except StorageError as error:
-            if any(f"'{place}'" in error.message for place in (self.root, *self.root.parents)) or (
-                f"'{self.root}/" in error.message
+            path = error.path
+            if path is not None and (
+                path == self.root or self.root in path.parents or path in self.root.parents
             ):
                 error.hint = (
-                    "Make room, with 'modhub cache --prune 30' for one, "
-                    f"or name a place that you may write to in {CACHE_VARIABLE}."
+                    "Free some space, for example with 'modhub cache --prune 30', "
+                    f"or set {CACHE_VARIABLE} to a writable directory."
                 )
             raise
 
@@ -163,21 +165,21 @@ class Cache:
         if entry.oid is None:
             return None
         try:
-            known = (self.root / "oids" / _commit(entry.oid)).read_bytes().decode("ascii", "replace")
+            sha256 = (self.root / "oids" / _commit(entry.oid)).read_bytes().decode("ascii", "replace")
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return known if is_sha256(known) else None
+        return sha256 if is_sha256(sha256) else None
 
     @contextmanager
     def _partial(self, entry: FileEntry, place: str) -> Iterator[tuple[BinaryIO, Path]]:
-        """The file's part so far, open and locked; whoever waited may find the file whole instead."""
+        """The part downloaded so far, open and locked. After waiting for the lock, `find` the file again."""
         name = f"git-{_commit(entry.oid)}-{entry.size:d}" if entry.sha256 is None else _sha256(entry.sha256)
         path = self.root / "partial" / name
         make_directory(path.parent)
         while True:
             with disk_errors(path):
                 handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            # Closing it writes what a full disk has refused before, and is refused again.
+            # Closing writes what a full disk refused before, and is refused again.
             with disk_errors(path), _Bounded(io.FileIO(handle, "r+"), entry.size, place) as stream:
                 fcntl.flock(handle, fcntl.LOCK_EX)
                 if not _names(path, handle):
@@ -185,37 +187,37 @@ class Cache:
                 try:
                     yield stream, path
                 finally:
-                    # Once it is whole and gone from here, the name may be that of the next one's part.
+                    # Once complete and moved away, the name may be another download's part.
                     if _names(path, handle) and os.fstat(handle).st_size == 0:
                         path.unlink()
                 return
 
-    # Room
+    # Size
 
-    def held(self) -> Held:
-        """What is kept now, parts of interrupted downloads among it."""
-        sizes = [_size(path) for path in self._kept()]
-        return Held(len(sizes), sum(sizes))
+    def usage(self) -> CacheUsage:
+        """What the cache holds now, partial downloads included."""
+        sizes = [_size(path) for path in self._files()]
+        return CacheUsage(len(sizes), sum(sizes))
 
-    def prune(self, seconds: float, *, dry_run: bool = False) -> Held:
-        """Remove what nobody asked for in so many `seconds`; what went, or would.
+    def prune(self, seconds: float, *, dry_run: bool = False) -> CacheUsage:
+        """Remove files not used for `seconds`; what was removed, or would be.
 
-        May run beside others: what is being fetched or checked stays, and what was handed out in that time.
+        Safe beside other processes: files being fetched or checked stay.
         """
         before = time.time() - seconds
-        gone: list[int] = []
+        removed: list[int] = []
         with disk_errors(self.root):
-            for path in self._kept():
+            for path in self._files():
                 size = _size(path)
                 if _unused(path, before, remove=not dry_run):
-                    gone.append(size)
-        return Held(len(gone), sum(gone))
+                    removed.append(size)
+        return CacheUsage(len(removed), sum(removed))
 
-    def _kept(self) -> Iterator[Path]:
+    def _files(self) -> Iterator[Path]:
         yield from self.root.glob("files/*/*")
         yield from self.root.glob("partial/*")
 
-    # What hubs said
+    # References and trees, for working offline
 
     def remember_refs(self, hub: str, repository: RepositoryId, refs: Refs) -> None:
         """Keep the references for working offline."""
@@ -223,18 +225,18 @@ class Cache:
         self._remember(self._folder(hub, repository) / "refs.json", document)
 
     def refs(self, hub: str, repository: RepositoryId) -> Refs | None:
-        """The references as they were when last asked for."""
+        """The references as last read."""
         document = self._recall(self._folder(hub, repository) / "refs.json") or {}
         branches, tags = _commits(document.get("branches")), _commits(document.get("tags"))
         return None if branches is None or tags is None else Refs(branches, tags)
 
     def repositories(self, hub: str) -> list[RepositoryId]:
-        """Those whose references are remembered."""
-        found = []
+        """Repositories whose references are remembered."""
+        repositories = []
         for path in sorted(self._hub(hub).glob("*/*/refs.json")):
             with suppress(RefError):
-                found.append(RepositoryId.parse(str((self._recall(path) or {}).get("id"))))
-        return found
+                repositories.append(RepositoryId.parse(str((self._recall(path) or {}).get("id"))))
+        return repositories
 
     def remember_tree(
         self, hub: str, repository: RepositoryId, commit: str, tree: dict[str, FileEntry]
@@ -244,12 +246,12 @@ class Cache:
         self._remember(self._tree(hub, repository, commit), document)
 
     def tree(self, hub: str, repository: RepositoryId, commit: str) -> dict[str, FileEntry] | None:
-        """The list of files of a commit, if it was asked for before."""
+        """The list of files of a commit, if it was read before."""
         document = self._recall(self._tree(hub, repository, commit))
         if document is None:
             return None
-        found = {path: entry for path, facts in document.items() if (entry := _entry(facts))}
-        return found if len(found) == len(document) else None
+        tree = {path: entry for path, facts in document.items() if (entry := _entry(facts))}
+        return tree if len(tree) == len(document) else None
 
     def _tree(self, hub: str, repository: RepositoryId, commit: str) -> Path:
         return self._folder(hub, repository) / "trees" / f"{_commit(commit)}.json"
@@ -265,7 +267,7 @@ class Cache:
         with suppress(FileNotFoundError, NotADirectoryError):
             if path.read_bytes() == content:
                 return
-        # For working offline only: a disk that refuses it is told of when a file is fetched.
+        # Only needed offline: a disk that refuses is reported when a file is fetched.
         with suppress(StorageError):
             write_bytes(path, content)
 
@@ -278,7 +280,7 @@ class Cache:
 
 
 class _Bounded(io.BufferedRandom):
-    """A file of at most `limit` bytes; more raises `IntegrityError`: no endless answer fills the disk."""
+    """A file of at most `limit` bytes; more raises `IntegrityError`: no endless response fills the disk."""
 
     def __init__(self, raw: io.FileIO, limit: int, place: str) -> None:
         super().__init__(raw)
@@ -287,10 +289,10 @@ class _Bounded(io.BufferedRandom):
 
     def write(self, chunk: ReadableBuffer, /) -> int:
         if self.tell() + memoryview(chunk).nbytes > self._limit:
-            # Whoever sends too much may have sent anything before: begin from the start next time.
+            # What came before is suspect, too: the next attempt starts over.
             _restart(self)
             raise IntegrityError(
-                f"{self._place} goes on after the {self._limit:,} bytes that were promised.",
+                f"{self._place} is larger than the expected {self._limit:,} bytes.",
                 hint=_DAMAGED,
             )
         return super().write(chunk)
@@ -311,16 +313,16 @@ def _commit(text: str | None) -> str:
 
 
 def _commits(names: object) -> dict[str, str] | None:
-    """Names of commits as they were remembered, None when that is not what they are."""
+    """Commits by name as they were remembered; None when they are not."""
     if not isinstance(names, dict) or not all(
-        isinstance(one, str) and is_commit(one) for one in names.values()
+        isinstance(commit, str) and is_commit(commit) for commit in names.values()
     ):
         return None
     return names
 
 
 def _entry(facts: object) -> FileEntry | None:
-    """A file as it was remembered, None when that makes no sense."""
+    """A file as it was remembered; None when the record is invalid."""
     match facts:
         case [int(size), str(sha256), str() | None as oid] if is_sha256(sha256):
             return FileEntry(size, sha256, oid)
@@ -343,7 +345,7 @@ def _touch(path: Path) -> None:
     except FileNotFoundError:
         raise
     except OSError:
-        # Another user's cache, or one on a disk that cannot be written, is read all the same.
+        # Another user's cache, or one on a read-only disk, can be used all the same.
         return
 
 
@@ -355,7 +357,7 @@ def _size(path: Path) -> int:
 
 
 def _unused(path: Path, before: float, *, remove: bool) -> bool:
-    """Whether a file was last touched `before` and nobody has it locked; and then it is removed."""
+    """Whether a file was last used `before` that time and is not locked; with `remove` it is deleted."""
     with suppress(FileNotFoundError), path.open("rb") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

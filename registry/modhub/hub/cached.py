@@ -1,4 +1,4 @@
-"""A hub seen through the cache: what was fetched is not fetched again; offline, that is all there is."""
+"""A hub read through the cache: nothing is downloaded twice; offline, only the cache is read."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["CachedHub"]
 class CachedHub:
     """Reading from `hub` with `cache` in front.
 
-    `offline` never touches the network: references are those last seen, and what is not in the cache raises
-    `OfflineError`. A hub that needs no network is asked all the same.
+    With `offline` the network is never used: references are those last read, and what is not in the cache
+    raises `OfflineError`. A hub that needs no network is read all the same.
     """
 
     def __init__(self, hub: Hub, cache: Cache, *, offline: bool = False) -> None:
@@ -27,21 +27,21 @@ class CachedHub:
         self.offline = offline and not hub.local
 
     def require(self, what: str) -> None:
-        """Raises `OfflineError` naming `what` when there is no network to be used."""
+        """Raises `OfflineError` naming `what` when the network must not be used."""
         if self.offline:
             raise OfflineError(
-                f"{what} is not in the cache, and the hub is not asked when offline.",
+                f"{what} is not in the cache, and the hub is not contacted when offline.",
                 hint="Run the command once without --offline.",
             )
 
     def refs(self, repository: RepositoryId) -> Refs:
-        """Branches and tags; offline those last seen."""
+        """Branches and tags; offline those last read."""
         if self.offline:
-            known = self.cache.refs(self.hub.address, repository)
-            if known is None:
-                self.require(f"What '{repository}' holds")
+            cached = self.cache.refs(self.hub.address, repository)
+            if cached is None:
+                self.require(f"The list of releases of '{repository}'")
             else:
-                return known
+                return cached
         refs = self.hub.refs(repository)
         if not self.hub.local:
             self.cache.remember_refs(self.hub.address, repository, refs)
@@ -65,12 +65,12 @@ class CachedHub:
         """All files of a commit."""
         if self.hub.local:
             return self.hub.tree(repository, commit)
-        known = self.cache.tree(self.hub.address, repository, commit)
-        if known is None:
+        tree = self.cache.tree(self.hub.address, repository, commit)
+        if tree is None:
             self.require(f"The list of files of '{repository}' at {commit[:12]}")
-            known = self.hub.tree(repository, commit)
-            self.cache.remember_tree(self.hub.address, repository, commit, known)
-        return known
+            tree = self.hub.tree(repository, commit)
+            self.cache.remember_tree(self.hub.address, repository, commit, tree)
+        return tree
 
     def fetch(
         self,
@@ -81,7 +81,7 @@ class CachedHub:
         expected: FileEntry | None = None,
         reporter: Reporter = SILENT,
     ) -> Path:
-        """The file in the cache, verified against `expected`, else against what the hub says of it.
+        """The file in the cache, verified against `expected`, or else against the hub's list of files.
 
         Raises `NotFoundError`, `IntegrityError`, `OfflineError`.
         """
@@ -89,13 +89,13 @@ class CachedHub:
         if entry is None:
             raise NotFoundError(
                 f"There is no file '{path}' in '{repository}' at {commit[:12]}.",
-                hint="Take another release, or tell who published it.",
+                hint="Choose another release, or tell its publisher.",
                 missing="file",
             )
         place = f"'{path}' of '{repository}' at {commit[:12]}"
-        found = self.cache.find(entry)
-        if found is not None:
-            return found
+        cached = self.cache.find(entry)
+        if cached is not None:
+            return cached
         self.require(place)
         with reporter.step(path, entry.size):
             return self.cache.fetch(
@@ -112,6 +112,6 @@ class CachedHub:
         if entry is not None and entry.size > limit:
             raise ManifestError(
                 f"'{path}' in '{repository}' has {entry.size:,} bytes; {limit:,} are read at most.",
-                hint="Take another release, or tell who published it.",
+                hint="Choose another release, or tell its publisher.",
             )
         return self.fetch(repository, commit, path, expected=entry).read_bytes()

@@ -1,4 +1,4 @@
-"""The embedded hub: a folder, no server, no network, no account."""
+"""The embedded hub: a directory; no server, no network, no account."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import BinaryIO
 from modhub.errors import ConflictError, NotFoundError, StorageError
 from modhub.refs import RepositoryId
 from modhub.reporter import SILENT, Reporter
-from modhub.store.blobs import take_in
+from modhub.store.blobs import store_content
 from modhub.store.disk import disk_errors
 from modhub.store.index import Query
 from modhub.store.model import MAIN, Add, Change, FileEntry, Refs, RepositorySummary
@@ -25,33 +25,33 @@ MOVES = 10
 
 
 class DirectoryHub:
-    """A `Hub` over the store in `root`, which its first repository makes; with `own`, reading it does, too.
+    """A `Hub` over the store in `root`, which the first push creates; with `create`, reading does, too.
 
-    Raises `StorageError` if that cannot be, and `NotFoundError` for reading where there is no folder: a name
-    that is mistyped leaves nothing behind.
+    Raises `StorageError` where that is impossible. Without `create`, reading a missing directory raises
+    `NotFoundError`: a mistyped name leaves nothing behind.
     """
 
     local = True
 
-    def __init__(self, root: Path | str, *, own: bool = False) -> None:
+    def __init__(self, root: Path | str, *, create: bool = False) -> None:
         path = Path(root).expanduser()
         if path.exists() and not path.is_dir():
-            raise StorageError(f"The hub '{path}' is not a directory.", hint="Name a directory with --hub.")
+            raise StorageError(f"The hub '{path}' is not a directory.", hint="Pass a directory with --hub.")
         self._root = path.resolve()
-        self._own = own
+        self._create = create
         self.address = str(self._root)
 
     @cached_property
     def store(self) -> Store:
-        """The store, made if it is not there."""
+        """The store, created if it does not exist."""
         return Store(self._root)
 
     @property
     def _existing(self) -> Store:
-        if not self._own and not self._root.is_dir():
+        if not self._create and not self._root.is_dir():
             raise NotFoundError(
-                f"'{self._root}' is no hub's folder.",
-                hint="Name another with --hub; a push there begins one.",
+                f"'{self._root}' is not a hub directory.",
+                hint="Pass another with --hub, or create it with a push.",
                 missing="repository",
             )
         return self.store
@@ -132,16 +132,16 @@ class DirectoryHub:
         ).id
 
     def restore(self, repository: RepositoryId, lost: Sequence[Add], *, reporter: Reporter = SILENT) -> None:
-        for one in lost:
-            take_in(self._existing.blobs, one.content)
-            reporter.advance(one.size)
+        for file in lost:
+            store_content(self._existing.blobs, file.content)
+            reporter.advance(file.size)
 
     def create_tag(self, repository: RepositoryId, name: str, commit: str) -> None:
         key = self._key(repository)
-        there = self._existing.tags.create(key, name, revision=commit, actor=_user(), exist_ok=True)
-        if there != commit:
+        existing = self._existing.tags.create(key, name, revision=commit, actor=_user(), exist_ok=True)
+        if existing != commit:
             raise ConflictError(
-                f"The tag '{name}' of '{repository}' stands on another commit.", hint="Choose another name."
+                f"The tag '{name}' of '{repository}' is on another commit.", hint="Choose another name."
             )
 
     def _key(self, repository: RepositoryId) -> RepositoryKey:

@@ -39,38 +39,38 @@ if TYPE_CHECKING:
 __all__ = ["HuggingFaceHub"]
 
 OFFICIAL = "https://huggingface.co"
-# Below this a file travels inside the commit; above, that would cost four times its size in memory.
+# Up to this size a file is sent inside the commit, which takes four times its size in memory.
 LFS_FROM_BYTES = 25_000_000
 SIZE_LIMIT = 1 << 53
 ATTEMPTS = 5
-# Seconds before a request is repeated that a hub could not answer just then.
+# Seconds before the repetitions of a request that a busy hub did not answer.
 PAUSES = (0.5, 1.5, 4.0)
-# A hub that wants to be left alone for longer is told of instead.
+# When a hub asks for a longer pause, `BusyError` is raised instead.
 LONGEST_PAUSE = 15.0
-# Seconds without a byte after which nothing is waited for any more; the client itself waits for ever.
+# Read timeout in seconds; the client itself has none.
 SILENCE = 60.0
-# A large commit may be checked for long before it is answered.
+# The server may check a large commit for long before it answers.
 COMMIT_SILENCE = 600.0
-# What the client raises over an answer of another form than it expects.
+# What the client raises over a response of another form than it expects.
 _MISREAD = (AttributeError, KeyError, IndexError, RecursionError, TypeError, ValueError)
-# What the client's HTTP library calls a line that broke while it was in use.
+# Errors of the client's HTTP library for a connection that broke while in use.
 _BROKEN = {"ReadError", "WriteError", "CloseError", "RemoteProtocolError"}
-_Answer = TypeVar("_Answer")
+_Response = TypeVar("_Response")
 _FROM_CACHE = "to read what is in the cache, pass --offline."
-# What `modhub serve --read-only` says.
-READ_ONLY = "This hub is read-only"
-# A process-wide constant of the client is changed for the time of an upload.
+# `X-Error-Code` of `modhub serve --read-only`.
+READ_ONLY_CODE = "ReadOnlyHub"
+# During an upload a process-wide constant of the client is changed.
 _UPLOADING = threading.Lock()
 
 
 class HuggingFaceHub:
     """A `Hub` behind an endpoint of the Hugging Face Hub protocol; None is huggingface.co.
 
-    The token is the client's own business (`HF_TOKEN`, `hf auth login`); `token` overrides it, and False asks
-    as nobody. Nothing is asked before the first call.
+    The client finds the token itself (`HF_TOKEN`, `hf auth login`); `token` overrides it, False sends none.
+    No request is made before the first method call.
 
-    What the endpoint says is checked here: commits are 40 hex digits, digests 64 or 40, sizes count bytes,
-    names are text. Anything else raises `IntegrityError`: such words become names of files in the cache.
+    Responses are checked: commits are 40 hex digits, digests 64 or 40, sizes count bytes, names are text.
+    Anything else raises `IntegrityError`, since these values become names of files in the cache.
     """
 
     local = False
@@ -79,40 +79,40 @@ class HuggingFaceHub:
         self._endpoint = (endpoint or OFFICIAL).rstrip("/")
         try:
             parts = urlsplit(self._endpoint)
-            known = bool(parts.hostname) and parts.port != 0
+            has_host = bool(parts.hostname) and parts.port != 0
         except ValueError:
-            raise _no_address(endpoint) from None
+            raise _not_an_address(endpoint) from None
         if parts.username or parts.password:
             raise HubError(
-                "The hub's address holds credentials.",
+                "The hub's address contains credentials.",
                 hint="Put the token into HF_TOKEN, not into the address.",
             )
-        if not known or parts.query or parts.fragment:
-            raise _no_address(endpoint)
+        if not has_host or parts.query or parts.fragment:
+            raise _not_an_address(endpoint)
         self.address = "hf" if self._endpoint == OFFICIAL else self._endpoint
         self._token = token
-        self._made: HfApi | None = None
+        self._client: HfApi | None = None
 
     def _api(self) -> HfApi:
-        if self._made is None:
+        if self._client is None:
             from huggingface_hub import HfApi, is_offline_mode
 
             from modhub import __version__
 
             if not is_offline_mode():
-                _knock(self._endpoint)
-            self._made = HfApi(
+                _check_reachable(self._endpoint)
+            self._client = HfApi(
                 endpoint=self._endpoint,
                 token=self._token,
                 library_name="modhub",
                 library_version=__version__,
             )
-        return self._made
+        return self._client
 
     def find(
         self, tags: Sequence[str] = (), *, text: str = "", author: str = "", limit: int = 1000
     ) -> list[RepositorySummary]:
-        found = []
+        summaries = []
         with self._errors():
             for info in self._api().list_models(
                 filter=list(tags) or None,
@@ -128,7 +128,7 @@ class HuggingFaceHub:
                     # huggingface.co has a few old names without a namespace; no ref can name them.
                     continue
                 updated = info.last_modified.isoformat() if info.last_modified else ""
-                found.append(
+                summaries.append(
                     RepositorySummary(
                         repository,
                         tuple(info.tags or ()),
@@ -138,10 +138,10 @@ class HuggingFaceHub:
                         info.sha,
                     )
                 )
-        return found
+        return summaries
 
     def refs(self, repository: RepositoryId) -> Refs:
-        def ask() -> Refs:
+        def request() -> Refs:
             with self._errors(repository):
                 refs = self._api().list_repo_refs(str(repository))
                 return Refs(
@@ -149,88 +149,88 @@ class HuggingFaceHub:
                     tags={self._text(ref.name): self._commit(ref.target_commit) for ref in refs.tags},
                 )
 
-        return _patiently(ask)
+        return _retried(request)
 
     def commit_of(self, repository: RepositoryId, revision: str) -> str:
-        def ask() -> str | None:
+        def request() -> str | None:
             with self._errors(repository, revision):
                 sha: str | None = self._api().repo_info(str(repository), revision=revision).sha
                 return sha
 
-        commit = _patiently(ask)
+        commit = _retried(request)
         if commit is None:
             raise HubError(
-                f"{self._endpoint} does not say which commit '{revision}' of '{repository}' is.",
-                hint="Check the address; a sound hub says it.",
+                f"{self._endpoint} sent no commit for '{revision}' of '{repository}'.",
+                hint="Check the hub's address.",
             )
         return self._commit(commit)
 
     def tree(self, repository: RepositoryId, commit: str) -> dict[str, FileEntry]:
         from huggingface_hub.hf_api import RepoFile
 
-        found = {}
+        files = {}
         with self._errors(repository, commit):
             for entry in self._api().list_repo_tree(str(repository), recursive=True, revision=commit):
                 if isinstance(entry, RepoFile):
-                    found[self._text(entry.path)] = self._file(entry)
-        return found
+                    files[self._text(entry.path)] = self._file(entry)
+        return files
 
     def lost(self, repository: RepositoryId, commit: str) -> frozenset[str]:
-        """Only a hub of modhub's own says it."""
+        """Only `modhub serve` reports them."""
         if self.address == "hf":
             return frozenset()
 
-        def ask() -> object:
+        def request() -> object:
             with self._errors(repository, commit):
                 return self._api().repo_info(str(repository), revision=commit, files_metadata=True)
 
-        said = getattr(_patiently(ask), "missing", ())
-        return frozenset(self._text(path) for path in said) if isinstance(said, list) else frozenset()
+        missing = getattr(_retried(request), "missing", ())
+        return frozenset(self._text(path) for path in missing) if isinstance(missing, list) else frozenset()
 
     def _file(self, entry: RepoFile) -> FileEntry:
         size = entry.lfs.size if entry.lfs else entry.size
         if not isinstance(size, int) or not 0 <= size <= SIZE_LIMIT:
-            raise self._nonsense("a file's size", size)
+            raise self._invalid("a file's size", size)
         if entry.lfs is None:
             return FileEntry(size, None, self._commit(entry.blob_id))
         sha256 = entry.lfs.sha256
         if not isinstance(sha256, str) or not is_sha256(sha256):
-            raise self._nonsense("a sha256", sha256)
+            raise self._invalid("a sha256", sha256)
         return FileEntry(size, sha256)
 
-    def _commit(self, said: object) -> str:
+    def _commit(self, value: object) -> str:
         """The id of a commit or of a file in git, both sha1."""
-        if not isinstance(said, str) or not is_commit(said):
-            raise self._nonsense("a git sha1", said)
-        return said
+        if not isinstance(value, str) or not is_commit(value):
+            raise self._invalid("a git sha1", value)
+        return value
 
-    def _text(self, said: object) -> str:
-        if not isinstance(said, str) or not is_text(said):
-            raise self._nonsense("a name", said)
-        return said
+    def _text(self, value: object) -> str:
+        if not isinstance(value, str) or not is_text(value):
+            raise self._invalid("a name", value)
+        return value
 
-    def _nonsense(self, what: str, said: object) -> IntegrityError:
-        # ascii: neither signs that steer a terminal nor those that cannot be printed get through.
-        shown = ascii(said)
+    def _invalid(self, what: str, value: object) -> IntegrityError:
+        # ascii: no terminal control characters, and nothing that cannot be printed.
+        shown = ascii(value)
         shown = shown if len(shown) <= 200 else f"{shown[:197]}…"
         return IntegrityError(
-            f"{self._endpoint} gives {shown} as {what}, which it is not.",
-            hint="Nothing was kept. Check the address; a sound hub does not say that.",
+            f"{self._endpoint} sent {shown}, which is not {what}.",
+            hint="Nothing was stored. Check the hub's address.",
         )
 
     def read(self, repository: RepositoryId, commit: str, path: str, *, limit: int = 16 << 20) -> bytes:
-        def ask() -> bytes:
+        def request() -> bytes:
             content = bytearray()
             for chunk in self._chunks(repository, commit, path, 0):
                 content += chunk
                 if len(content) > limit:
                     raise HubError(
                         f"'{path}' in '{repository}' has more than {limit:,} bytes; no more are read.",
-                        hint="Take another release, or tell who published it.",
+                        hint="Choose another release, or tell its publisher.",
                     )
             return bytes(content)
 
-        return _patiently(ask)
+        return _retried(request)
 
     def download(
         self,
@@ -242,8 +242,8 @@ class HuggingFaceHub:
         offset: int = 0,
         reporter: Reporter = SILENT,
     ) -> None:
-        def some() -> OfflineError | None:
-            """How the line broke after something had come; None once all is there."""
+        def download_rest() -> OfflineError | None:
+            """How the connection broke after some bytes; None once the file is complete."""
             nonlocal offset
             before = offset
             try:
@@ -257,10 +257,10 @@ class HuggingFaceHub:
                 return error
             return None
 
-        # A line that breaks is worth another try as long as something still comes.
+        # Each attempt that brings some bytes is followed by another.
         for _ in range(ATTEMPTS):
             try:
-                broken = _patiently(some)
+                broken = _retried(download_rest)
             except OfflineError as error:
                 if offset == 0:
                     raise
@@ -269,17 +269,17 @@ class HuggingFaceHub:
             if broken is None:
                 return
         raise OfflineError(
-            f"The connection to {self._endpoint} broke off in '{path}' of '{repository}'.",
-            hint="Run the command again: it goes on from there.",
+            f"The connection to {self._endpoint} was lost while downloading '{path}' of '{repository}'.",
+            hint="Run the command again to resume.",
         ) from broken
 
     def _chunks(self, repository: RepositoryId, commit: str, path: str, offset: int) -> Iterator[bytes]:
-        """The file's bytes from `offset` on, whether or not the other side understands `Range`."""
+        """The file's bytes from `offset` on, whether or not the server supports `Range`."""
         from huggingface_hub import hf_hub_url
         from huggingface_hub.utils import get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
         url = hf_hub_url(str(repository), path, revision=commit, endpoint=self._endpoint)
-        # Compressed on the way, byte ranges would count other bytes than ours.
+        # Byte ranges of a compressed response would count other bytes.
         headers = {**self._api()._build_hf_headers(), "Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
@@ -299,15 +299,15 @@ class HuggingFaceHub:
     def create_repository(
         self, repository: RepositoryId, *, private: bool = False, exist_ok: bool = False
     ) -> None:
-        def ask() -> None:
+        def request() -> None:
             with self._errors(repository):
                 self._api().create_repo(str(repository), private=private, exist_ok=exist_ok)
 
-        # Whether it was made is not known where the answer got lost.
+        # When the response is lost it is unknown whether the repository was created.
         if exist_ok:
-            _patiently(ask)
+            _retried(request)
         else:
-            ask()
+            request()
 
     def commit(
         self,
@@ -322,7 +322,9 @@ class HuggingFaceHub:
         from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
 
         tree = (
-            self.tree(repository, parent or branch) if any(isinstance(one, Delete) for one in changes) else {}
+            self.tree(repository, parent or branch)
+            if any(isinstance(change, Delete) for change in changes)
+            else {}
         )
         operations: list[Any] = []
         for change in changes:
@@ -333,30 +335,30 @@ class HuggingFaceHub:
                 operations.append(CommitOperationCopy(change.source, change.path, change.revision))
             else:
                 operations.append(_addition(change))
-        added = [one for one in operations if isinstance(one, CommitOperationAdd)]
-        large = [one for one in added if one.upload_info.size > LFS_FROM_BYTES]
+        added = [operation for operation in operations if isinstance(operation, CommitOperationAdd)]
+        large = [addition for addition in added if addition.upload_info.size > LFS_FROM_BYTES]
 
-        def ask() -> str:
+        def request() -> str:
             with self._errors(repository, branch, silence=COMMIT_SILENCE), self._by_lfs(large):
                 info = self._api().create_commit(
                     str(repository), operations, commit_message=message, parent_commit=parent, revision=branch
                 )
             return self._commit(info.oid)
 
-        # It may have landed though its answer got lost; then, with a parent, the second one is stale.
-        made = ask() if parent is None else _patiently(ask)
+        # A repeated commit with a parent cannot land twice: the second is stale.
+        commit = request() if parent is None else _retried(request)
         reporter.advance(sum(change.size for change in changes if isinstance(change, Add)))
-        return made
+        return commit
 
     def restore(self, repository: RepositoryId, lost: Sequence[Add], *, reporter: Reporter = SILENT) -> None:
-        added = [_addition(one) for one in lost]
+        added = [_addition(file) for file in lost]
         with self._errors(repository), self._by_lfs(added):
             self._api().preupload_lfs_files(str(repository), added)
-        reporter.advance(sum(one.size for one in lost))
+        reporter.advance(sum(file.size for file in lost))
 
     @contextmanager
     def _by_lfs(self, added: Sequence[CommitOperationAdd]) -> Iterator[None]:
-        """Send these files by LFS to a hub without Xet; huggingface.co keeps the client's own way."""
+        """Send these files by LFS to a hub without Xet; for huggingface.co the client decides."""
         with _quiet():
             if self.address == "hf" or not added:
                 yield
@@ -367,19 +369,19 @@ class HuggingFaceHub:
                 before = constants.HF_HUB_DISABLE_XET
                 constants.HF_HUB_DISABLE_XET = True
                 try:
-                    for one in added:
-                        one._upload_mode = "lfs"
+                    for addition in added:
+                        addition._upload_mode = "lfs"
                     yield
                 finally:
                     constants.HF_HUB_DISABLE_XET = before
 
     def create_tag(self, repository: RepositoryId, name: str, commit: str) -> None:
-        def ask() -> None:
+        def request() -> None:
             with self._errors(repository, commit):
                 self._api().create_tag(str(repository), tag=name, revision=commit)
 
         try:
-            _patiently(ask)
+            _retried(request)
         except ConflictError:
             if self.refs(repository).tags.get(name) != commit:
                 raise
@@ -393,17 +395,17 @@ class HuggingFaceHub:
         *,
         silence: float | None = None,
     ) -> Iterator[None]:
-        """Turn the client's errors into ours, each with a next step; so many seconds of silence are one."""
+        """Turn the client's errors into modhub's; `silence` is the read timeout in seconds."""
         try:
             with _limited(SILENCE if silence is None else silence):
                 yield
         except ModhubError:
             raise
         except Exception as error:
-            # The client wraps what went wrong with an upload by LFS.
+            # The client wraps the errors of LFS uploads.
             cause = error.__cause__ if type(error) is RuntimeError else None
-            met = cause if isinstance(cause, Exception) else error
-            mapped = _mapped(met, self._endpoint, repository, revision, path)
+            original = cause if isinstance(cause, Exception) else error
+            mapped = _mapped(original, self._endpoint, repository, revision, path)
             if mapped is None:
                 raise
             raise mapped from error
@@ -416,26 +418,26 @@ def _addition(change: Add) -> CommitOperationAdd:
     return CommitOperationAdd(change.path, str(content) if isinstance(content, Path) else content)
 
 
-def _patiently(ask: Callable[[], _Answer]) -> _Answer:
-    """What `ask` gives, asked again after a pause where the hub was busy or the line broke."""
+def _retried(request: Callable[[], _Response]) -> _Response:
+    """What `request` returns, repeated after a pause where the hub was busy or the connection broke."""
     for pause in PAUSES:
         try:
-            return ask()
+            return request()
         except BusyError as error:
-            asked_for = error.after or 0.0
-            if asked_for > LONGEST_PAUSE:
+            retry_after = error.after or 0.0
+            if retry_after > LONGEST_PAUSE:
                 raise
-            pause = max(pause, asked_for)
+            pause = max(pause, retry_after)
         except OfflineError as error:
             if not error.passing:
                 raise
         time.sleep(pause)
-    return ask()
+    return request()
 
 
 @contextmanager
 def _limited(silence: float) -> Iterator[None]:
-    """Give the client's session a limit where it has none, for as long as this takes."""
+    """Set the read timeout of the client's session inside the block, where it has none."""
     from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     session = get_session()
@@ -472,7 +474,7 @@ def _quiet() -> Iterator[None]:
 def _mapped(
     error: Exception, endpoint: str, repository: RepositoryId | None, revision: str, path: str
 ) -> ModhubError | None:
-    """The error of ours that says the same; None for one that is not about the hub."""
+    """The `ModhubError` for a client's error; None for one that does not concern the hub."""
     from huggingface_hub import errors
 
     named = f"'{repository}' on {endpoint}" if repository else endpoint
@@ -481,24 +483,24 @@ def _mapped(
             "HF_HUB_OFFLINE is set.", hint="Unset it; to read what is in the cache, pass --offline."
         )
     if isinstance(error, errors.GatedRepoError):
-        return AccessError(f"Access to {named} must be granted first.", hint=_at_the_gate(error, endpoint))
+        return AccessError(f"Access to {named} must be granted first.", hint=_gated_hint(error, endpoint))
     if isinstance(error, errors.RevisionNotFoundError):
         return NotFoundError(
             f"There is no revision '{revision}' in {named}.",
-            hint="Take one of its branches, tags or commits.",
+            hint="Use one of its branches, tags or commits.",
             missing="revision",
         )
     if isinstance(error, errors.EntryNotFoundError):
         return NotFoundError(
             f"There is no file '{path}' in {named} at '{revision}'.",
-            hint="Look at what it holds, or take another revision.",
+            hint="List its files, or use another revision.",
             missing="file",
         )
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status == 401 and _sent_token(error):
-        # For a repository, too: whoever is known is told 404 of one that they may not see.
+        # Also for a repository: with a valid token a private one is answered 404.
         return AccessError(
-            f"{endpoint} refuses the token: it is not valid, or not any more.",
+            f"{endpoint} rejected the token: it is invalid, expired or revoked.",
             hint="Set HF_TOKEN to another, or run: hf auth login",
         )
     if isinstance(error, errors.RepositoryNotFoundError):
@@ -508,35 +510,37 @@ def _mapped(
         )
     if isinstance(error, UnicodeEncodeError):
         return AccessError(
-            "The token holds a character that no token has.",
+            "The token contains an invalid character.",
             hint="Set HF_TOKEN to another, or run: hf auth login",
         )
     if isinstance(error, errors.HFValidationError):
-        return HubError(f"{named} cannot be asked: {error}", hint="Check the name and the address.")
+        return HubError(f"Invalid request to {named}: {error}", hint="Check the name and the address.")
     if isinstance(status, int):
-        # Of a page for browsers the client would show itself.
-        said = _first_line(getattr(error, "server_message", None) or "")
-        return _by_status(status, named, said, _asked_for(error))
+        # The first line only: a server may answer with a whole HTML page.
+        reason = _first_line(getattr(error, "server_message", None) or "")
+        return _by_status(
+            status, named, reason, retry_after=_retry_after(error), read_only=_is_read_only(error)
+        )
     if _is_network(error):
         return _unreachable(endpoint, error)
     if isinstance(error, _MISREAD) or _http_names(error):
-        # The client trusts that what it reads is what a hub writes.
+        # The client does not check what a server sends.
         return HubError(
-            f"{endpoint} does not answer as a hub does ({type(error).__name__}).",
-            hint="Check the address; for a folder, name the folder.",
+            f"{endpoint} does not answer like a hub ({type(error).__name__}).",
+            hint="Check the address; for a directory, pass its path.",
         )
     return None
 
 
-def _no_address(text: str | None) -> HubError:
+def _not_an_address(text: str | None) -> HubError:
     return HubError(f"'{text}' is not a hub.", hint="Write it as https://host or http://host:port.")
 
 
-def _knock(endpoint: str) -> None:
-    """Raises `OfflineError` where nobody listens: the client would try again for half a minute."""
+def _check_reachable(endpoint: str) -> None:
+    """Raises `OfflineError` where no server listens: the client would retry for half a minute."""
     parts = urlsplit(endpoint)
     if getproxies():
-        # Whoever listens there is the proxy's to know.
+        # Only the proxy can tell.
         return
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -544,7 +548,7 @@ def _knock(endpoint: str) -> None:
     except (ConnectionRefusedError, socket.gaierror) as error:
         raise _unreachable(endpoint, error) from error
     except OSError:
-        # A line that is slow or breaks is worth the client's patience.
+        # A slow connection is left to the client's retries.
         return
 
 
@@ -556,57 +560,65 @@ def _unreachable(endpoint: str, error: Exception) -> OfflineError:
     )
 
 
-def _by_status(status: int, named: str, said: str, after: float | None = None) -> ModhubError:
-    because = f": {said}" if said else ""
+def _by_status(
+    status: int, named: str, reason: str, *, retry_after: float | None = None, read_only: bool = False
+) -> ModhubError:
+    because = f": {reason}" if reason else ""
     if status == 401:
-        return AccessError(f"{named} wants to know who asks.", hint="Set HF_TOKEN, or run: hf auth login")
+        return AccessError(f"{named} requires authentication.", hint="Set HF_TOKEN, or run: hf auth login")
     if status == 403:
-        hint = "Use a token that may do this."
-        if said == READ_ONLY:
-            hint = "Push to another hub: this one takes no changes, whatever the token."
+        hint = "Use a token with the required access."
+        if read_only:
+            hint = "Push to another hub; this one accepts no changes."
         return AccessError(f"{named} refuses{because}.", hint=hint)
     if status == 404:
-        return NotFoundError(
-            f"{named} does not have that{because}.", hint="Check the name and the hub's address."
-        )
+        return NotFoundError(f"{named} was not found{because}.", hint="Check the name and the hub's address.")
     if status == 409:
-        return ConflictError(f"It exists already on {named}{because}.", hint="Choose another name.")
+        return ConflictError(f"Already exists on {named}{because}.", hint="Choose another name.")
     if status == 412:
         return StaleParentError(f"{named} changed meanwhile.", hint="Read it again and repeat the change.")
     if status == 429:
-        while_ = "a minute" if after is None else f"{after:.0f} seconds"
+        pause = "a minute" if retry_after is None else f"{retry_after:.0f} seconds"
         return BusyError(
-            f"{named} asks for fewer requests.", hint=f"Wait {while_} and try again.", after=after
+            f"{named} limits the rate of requests.", hint=f"Wait {pause} and try again.", after=retry_after
         )
     if status >= 500:
         message = f"{named} failed with status {status}{because}."
         if status in (502, 503, 504):
-            return BusyError(message, hint="Try again a little later; it is not your doing.", after=after)
-        return HubError(message, hint="Try again; it is not your doing.")
+            return BusyError(
+                message, hint="Try again later; the fault is on the server's side.", after=retry_after
+            )
+        return HubError(message, hint="Try again; the fault is on the server's side.")
     return HubError(
-        f"{named} refuses with status {status}{because}.",
-        hint="If that says nothing to you, ask whoever runs the hub.",
+        f"{named} rejected the request with status {status}{because}.",
+        hint="Ask the hub's administrator.",
     )
 
 
-def _asked_for(error: Exception) -> float | None:
-    """Seconds that an answer asks to wait, where it says so."""
+def _is_read_only(error: Exception) -> bool:
+    """Whether the server accepts no changes at all, whatever the token."""
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    return bool(headers.get("x-error-code") == READ_ONLY_CODE)
+
+
+def _retry_after(error: Exception) -> float | None:
+    """Seconds to wait, where the response says so."""
     headers = getattr(getattr(error, "response", None), "headers", {})
     after = headers.get("retry-after", "").strip()
     if not after.isdecimal():
         # huggingface.co: "api";r=0;t=55
-        told = re.search(r";t=(\d{1,6})\b", headers.get("ratelimit", ""))
-        after = told.group(1) if told else ""
+        match = re.search(r";t=(\d{1,6})\b", headers.get("ratelimit", ""))
+        after = match.group(1) if match else ""
     return float(after) if after else None
 
 
-def _at_the_gate(error: Exception, endpoint: str) -> str:
+def _gated_hint(error: Exception, endpoint: str) -> str:
     if not _sent_token(error):
         return "Set HF_TOKEN, or run: hf auth login"
     if endpoint == OFFICIAL:
-        return "Ask for it on its page."
-    # A hub of modhub's own lets nobody ask: its owner names the readers.
-    return "Ask its owner: who may read it is theirs to say."
+        return "Request access on its page."
+    # `modhub serve` has no requests for access: the owner names the readers.
+    return "Ask its owner to add you to its readers."
 
 
 def _sent_token(error: Exception) -> bool:
@@ -627,5 +639,5 @@ def _http_names(error: Exception) -> set[str]:
 
 def _first_line(text: str) -> str:
     line = text.strip().partition("\n")[0][:200].rstrip(".")
-    # A hub says it, and signs that steer a terminal are not its to send.
+    # It comes from the hub: no terminal control characters.
     return "".join(sign if sign.isprintable() else "?" for sign in line)

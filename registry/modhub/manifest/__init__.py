@@ -15,7 +15,7 @@ from modhub.manifest.parts import (
     Sizes,
     TrunkInfo,
 )
-from modhub.manifest.ranking import at_least, standing
+from modhub.manifest.ranking import at_least, ranking_key
 from modhub.manifest.repository import (
     MANIFEST_NAME,
     REPOSITORY_SCHEMA_VERSION,
@@ -45,5 +45,5 @@ __all__ = [
     "Sizes",
     "TrunkInfo",
     "at_least",
-    "standing",
+    "ranking_key",
 ]

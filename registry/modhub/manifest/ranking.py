@@ -1,9 +1,8 @@
-"""Which of several modules of one class is likely the best, by what was measured of them.
+"""The order of several modules of one class, by the metrics recorded in their manifests.
 
-Figures of images that the parent was not trained on come first: what it knows by heart tells nothing. Then
-what a module reaches at the least counts, the lower end of Wilson's interval (E. B. Wilson, Probable
-inference, 1927) of its balanced accuracy: of two modules that were never seen to fail, the one that more
-images were shown to is ahead.
+Metrics of images that the parent was not trained on come first: those of training images overestimate. Then
+modules are ordered by the lower end of Wilson's interval (E. B. Wilson, Probable inference, 1927) of their
+balanced accuracy, so that of two modules without an error the one measured on more images is ahead.
 """
 
 from __future__ import annotations
@@ -13,26 +12,26 @@ from collections.abc import Mapping
 
 from modhub.manifest.parts import Sample
 
-__all__ = ["at_least", "standing"]
+__all__ = ["at_least", "ranking_key"]
 
 _DEVIATIONS = 1.96
 """95 % of a normal distribution lie within."""
-_UNTOLD = 25
+_USUAL = 25
 """Images of the class and of others where a manifest does not say how many; about as many as were usual."""
 
 
-def standing(metrics: Mapping[str, float], sample: Sample | None) -> tuple[bool, float]:
-    """What to sort modules by, the best last: whether the figures are of unseen images, and `at_least`."""
+def ranking_key(metrics: Mapping[str, float], sample: Sample | None) -> tuple[bool, float]:
+    """The sort key of modules, the best last: whether the metrics are of unseen images, and `at_least`."""
     bound = at_least(metrics, sample)
     return (sample is not None and sample.unseen and bound is not None, -1.0 if bound is None else bound)
 
 
 def at_least(metrics: Mapping[str, float], sample: Sample | None) -> float | None:
-    """The balanced accuracy that a module has with 97.5 % certainty, None where nothing is recorded.
+    """The lower bound of a module's balanced accuracy at 97.5 % confidence, None where nothing is recorded.
 
     Without a balanced accuracy it is the mean of recall and precision, or recall alone.
     """
-    positives, negatives = (_UNTOLD, _UNTOLD) if sample is None else (sample.positives, sample.negatives)
+    positives, negatives = (_USUAL, _USUAL) if sample is None else (sample.positives, sample.negatives)
     share = metrics.get("balanced_accuracy")
     # The mean of two shares, of `positives` and of `negatives` images, varies no more than one share of that.
     count = 2 * min(positives, negatives)

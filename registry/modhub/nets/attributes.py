@@ -63,17 +63,17 @@ class Attribute:
         return kind(value)
 
 
-def check_attributes(spec: Mapping[str, Attribute], found: Mapping[str, Any]) -> Attributes:
-    """`found` in canonical types and the order of `spec`. Raises `BadAttributeError`."""
-    for name in found:
+def check_attributes(spec: Mapping[str, Attribute], attributes: Mapping[str, Any]) -> Attributes:
+    """`attributes` in canonical types and the order of `spec`. Raises `BadAttributeError`."""
+    for name in attributes:
         if name not in spec:
             raise BadAttributeError(f"has no attribute '{name}'")
     checked = {}
     for name, attribute in spec.items():
-        if name not in found and not attribute.optional:
+        if name not in attributes and not attribute.optional:
             raise BadAttributeError(f"lacks the attribute '{name}'")
         try:
-            checked[name] = attribute.read(found.get(name))
+            checked[name] = attribute.read(attributes.get(name))
         except BadAttributeError as error:
             raise BadAttributeError(f"has an attribute '{name}' that {error}") from None
     return checked

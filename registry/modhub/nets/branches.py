@@ -51,7 +51,7 @@ def residual_branches(
     `layouts` (channels,) are the slots of every value's channels, of `slots` in all; `cuttable` are the
     groups that may go.
     """
-    found = []
+    branches = []
     for node in graph.nodes:
         if not is_plain_sum(node) or node.inputs[0] == node.inputs[1]:
             continue
@@ -60,9 +60,9 @@ def residual_branches(
                 continue
             branch = _branch(graph, layouts, cuttable, slots, node, end, other)
             if branch is not None:
-                found.append(branch)
+                branches.append(branch)
                 break
-    return tuple(found)
+    return tuple(branches)
 
 
 def _branch(
@@ -86,25 +86,25 @@ def _branch(
     for value, layout in layouts.items():
         if value not in nodes or value == last or value in tail:
             outside[layout] = True
-    own = np.zeros(slots, np.bool_)
+    exclusive = np.zeros(slots, np.bool_)
     for group in cuttable:
-        own[group] = not outside[group].any()
-    if not own[layouts[graph.node[last].inputs[0]]].all():
+        exclusive[group] = not outside[group].any()
+    if not exclusive[layouts[graph.node[last].inputs[0]]].all():
         return None
-    return Branch(node.name, other, nodes, last, tuple(tail), np.flatnonzero(own))
+    return Branch(node.name, other, nodes, last, tuple(tail), np.flatnonzero(exclusive))
 
 
 def _only_for(graph: Graph, node: Node, end: str) -> frozenset[str]:
     """The nodes that compute `end`, an input of `node`, and nothing that is read elsewhere."""
-    found: set[str] = set()
+    names: set[str] = set()
     if end == graph.output or [reader.name for reader in graph.readers[end]] != [node.name]:
         return frozenset()
-    for each in reversed(graph.nodes):
-        readers = graph.readers[each.name]
-        used = bool(readers) and all(reader.name in found for reader in readers)
-        if each.name == end or (used and each.name != graph.output):
-            found.add(each.name)
-    return frozenset(found)
+    for earlier in reversed(graph.nodes):
+        readers = graph.readers[earlier.name]
+        used = bool(readers) and all(reader.name in names for reader in readers)
+        if earlier.name == end or (used and earlier.name != graph.output):
+            names.add(earlier.name)
+    return frozenset(names)
 
 
 def _is_dense(node: Node) -> bool:

@@ -83,7 +83,7 @@ class Graph:
             raise ManifestError(f"The graph has {len(self.nodes):,} nodes; {MAX_NODES:,} are allowed.")
         object.__setattr__(self, "nodes", tuple(_checked(node) for node in self.nodes))
         if self.output not in self.shapes:
-            raise ManifestError(f"The graph's output '{self.output}' is none of its values.")
+            raise ManifestError(f"The graph's output '{self.output}' is not one of its values.")
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields without what is derived from them, so that classifiers can be copied and pickled."""

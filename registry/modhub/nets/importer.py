@@ -24,7 +24,7 @@ from modhub.errors import ManifestError, NetworkImportError, ParentError, Unsupp
 from modhub.nets.aten import IN_PLACE, READERS, Call, Emitter, NoEquivalentError
 from modhub.nets.graph import Graph, Network, Node
 from modhub.nets.runner import Runner
-from modhub.nets.simplify import tidy
+from modhub.nets.simplify import simplify
 
 __all__ = ["import_module"]
 
@@ -63,7 +63,7 @@ def import_module(module: nn.Module, input_shape: tuple[int, int, int], *, name:
         )
     translation = _Translation(module, program, input_shape)
     try:
-        network = tidy(translation.network())
+        network = simplify(translation.network())
     except ManifestError as error:
         raise NetworkImportError(
             f"{name} cannot be data: {error.message}",
@@ -100,9 +100,7 @@ def _check_weights(module: nn.Module, name: str) -> None:
         if not isinstance(tensor, Tensor):
             continue
         if tensor.is_meta or nn.parameter.is_lazy(tensor):
-            raise ParentError(
-                f"The weight '{key}' of {name} holds no numbers.", hint="Load its weights first."
-            )
+            raise ParentError(f"The weight '{key}' of {name} has no data.", hint="Load its weights first.")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             count = int((~torch.isfinite(tensor)).sum())
             raise ParentError(
@@ -151,10 +149,10 @@ def _agree(module: nn.Module, runner: nn.Module, image: Tensor, tolerance: float
     first = next(module.parameters(), image)
     with _evaluating(module), torch.no_grad():
         wanted = module(image.to(first.device)).double().cpu()
-        found = runner(image.to(next(runner.parameters(), image).dtype)).double()
-    if wanted.shape != found.shape:
+        answer = runner(image.to(next(runner.parameters(), image).dtype)).double()
+    if wanted.shape != answer.shape:
         return False
-    return float((wanted - found).abs().max()) <= tolerance * (1e-2 + float(wanted.abs().max()))
+    return float((wanted - answer).abs().max()) <= tolerance * (1e-2 + float(wanted.abs().max()))
 
 
 def _exported(
@@ -297,9 +295,9 @@ class _Translation(Emitter):
         places = [self.places.get(item) for item in returned]  # type: ignore[union-attr, arg-type]
         form = self.program.call_spec.out_spec.type  # None: not wrapped in a tuple, a dictionary, ...
         if len(places) != 1 or form is not None or not isinstance(places[0], str):
-            found = f"{len(places)} values" if len(places) != 1 or form is None else f"a {form.__name__}"
+            shown = f"{len(places)} values" if len(places) != 1 or form is None else f"a {form.__name__}"
             raise NetworkImportError(
-                f"{type(self.module).__name__} returns {found}; a classifier returns one tensor, the logits.",
+                f"{type(self.module).__name__} returns {shown}; a classifier returns one tensor, the logits.",
                 hint=_LOGITS_ALONE,
             )
         return places[0]
@@ -391,7 +389,7 @@ class _Translation(Emitter):
         tensors: Mapping[str, Tensor | None] | None = None,
     ) -> str:
         if self.current is None:
-            raise NetworkImportError("An operator stands outside every layer.")
+            raise NetworkImportError("An operator is outside every layer.")
         name = self._unique(self._name(op))
         roles = {}
         for role, tensor in (tensors or {}).items():

@@ -60,8 +60,8 @@ class Runner(nn.Module):
         # Compilers plan memory themselves, and cannot trace the question of the mode.
         thrifty = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
         for node, run, tensors, free in self._thrifty if thrifty else self._steps:
-            held = {role: getattr(self, key) for role, key in tensors}
-            values[node.name] = run(node.attributes, [values[name] for name in node.inputs], held)
+            roles = {role: getattr(self, key) for role, key in tensors}
+            values[node.name] = run(node.attributes, [values[name] for name in node.inputs], roles)
             for name in free:
                 del values[name]
         return values[graph.output]
@@ -70,20 +70,20 @@ class Runner(nn.Module):
         """The named values of one pass, which stops after the last of them; gradients flow through them."""
         wanted = set(values)
         graph = self.network.graph
-        found = {graph.input: self._entered(images)}
+        results = {graph.input: self._entered(images)}
         missing = wanted - {graph.input}
         for node, run, tensors, free in self._steps:
             if not missing:
                 break
-            held = {role: getattr(self, key) for role, key in tensors}
-            found[node.name] = run(node.attributes, [found[name] for name in node.inputs], held)
+            roles = {role: getattr(self, key) for role, key in tensors}
+            results[node.name] = run(node.attributes, [results[name] for name in node.inputs], roles)
             missing.discard(node.name)
             for name in free:
                 if name not in wanted:
-                    del found[name]
+                    del results[name]
         if missing:
             raise KeyError(f"the graph has no value '{min(missing)}'")
-        return {name: found[name] for name in wanted}
+        return {name: results[name] for name in wanted}
 
     def parameter(self, name: str) -> nn.Parameter:
         """What holds the network's tensor of that name while it runs."""
@@ -111,19 +111,19 @@ def _thrifty(network: Network, steps: list[_Step]) -> list[_Step]:
     """The same steps, but that they overwrite what they alone read."""
     graph = network.graph
 
-    def own(value: str, node: Node) -> bool:
-        made = graph.node.get(value)
-        if made is None or made.op not in _FRESH or value == graph.output:
+    def only_reader(value: str, node: Node) -> bool:
+        producer = graph.node.get(value)
+        if producer is None or producer.op not in _FRESH or value == graph.output:
             return False
         alone = graph.readers[value] == (node,) and node.inputs.count(value) == 1
         return alone and graph.shapes[value] == graph.shapes[node.name]
 
     def overwriting(node: Node, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        if node.op == "relu" and own(node.inputs[0], node):
+        if node.op == "relu" and only_reader(node.inputs[0], node):
             return _relu_in_place
-        if is_plain_sum(node) and own(node.inputs[0], node):
+        if is_plain_sum(node) and only_reader(node.inputs[0], node):
             return _add_to_first
-        if is_plain_sum(node) and own(node.inputs[1], node):
+        if is_plain_sum(node) and only_reader(node.inputs[1], node):
             return _add_to_second
         return run
 

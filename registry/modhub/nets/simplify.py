@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from modhub.nets.graph import Graph, Network, Node
 
-__all__ = ["rebuilt", "tidy"]
+__all__ = ["rebuilt", "simplify"]
 
 
-def tidy(network: Network) -> Network:
+def simplify(network: Network) -> Network:
     """The same function of the image with fewer nodes. Running it again changes nothing."""
     graph = network.graph
     while True:

@@ -64,12 +64,12 @@ def sites(network: Graph | Network) -> tuple[Site, ...]:
     Depthwise and grouped convolutions are none: with an input channel their output goes too.
     """
     graph = network.graph if isinstance(network, Network) else network
-    found = []
+    places = []
     for node in graph.nodes:
         value = node.inputs[0]
         if node.op == "linear" or (node.op == "conv2d" and node.attributes["groups"] == 1):
-            found.append(Site(value, node.name, *_unflattened(graph, value)))
-    return tuple(found)
+            places.append(Site(value, node.name, *_unflattened(graph, value)))
+    return tuple(places)
 
 
 def _unflattened(graph: Graph, value: str) -> tuple[str, int, int]:

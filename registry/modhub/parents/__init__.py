@@ -61,13 +61,11 @@ def load_parent(
         return timm_parent(name, weights, parsed, fetch)
     if kind == "hf":
         if fetch is None:
-            raise ParentError(
-                f"Nothing here can fetch '{source}'.", hint="Call modhub.decompose, or pass `fetch`."
-            )
+            raise ParentError(f"Cannot fetch '{source}'.", hint="Call modhub.decompose, or pass `fetch`.")
         return repository_parent(name, fetch)
     path, _, called = source.rpartition(":")
     if path.endswith(".py"):
         return callable_parent(Path(path), called, weights, parsed)
     if Path(source).is_dir():
         return directory_parent(Path(source))
-    raise ParentError(f"'{source}' is no parent that can be read.", hint=GRAMMAR)
+    raise ParentError(f"Unknown parent '{source}'.", hint=GRAMMAR)

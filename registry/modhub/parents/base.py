@@ -53,7 +53,7 @@ class ParentSource:
             return self.model
         if spec is None:
             raise ParentError(
-                f"Nothing says what images {self.name} takes.", hint="Pass --input-size, --mean and --std."
+                f"The input size of {self.name} is unknown.", hint="Pass --input-size, --mean and --std."
             )
         return import_module(self.model, (spec.channels, spec.height, spec.width), name=self.name)
 

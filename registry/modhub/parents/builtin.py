@@ -18,7 +18,7 @@ def builtin_parent(name: str, weights: Path | None) -> ParentSource:
     architecture = ARCHITECTURES.get(name)
     if architecture is None:
         raise ParentError(
-            f"modhub has no network '{name}' built in.", hint=f"There are {', '.join(sorted(ARCHITECTURES))}."
+            f"Unknown built-in network '{name}'.", hint=f"There are {', '.join(sorted(ARCHITECTURES))}."
         )
     if weights is None:
         raise ParentError(

@@ -46,22 +46,22 @@ FETCHING = frozenset(["auto_map", "use_kernels", "use_pretrained_backbone"])
 
 def repository_parent(text: str, fetch: Fetch) -> ParentSource:
     """`text` is REPO or REPO@REVISION. Raises `ParentError` for a repository that is not an image classifier
-    of timm or transformers, whose files make no sense, or that has its weights as pickles only."""
+    of timm or transformers, with an invalid configuration, or that has its weights as pickles only."""
     repository, _, revision = text.partition("@")
     try:
-        found = _parent(repository, revision or None, fetch)
-        if found.input is not None:
-            InputSpec.from_dict(Fields(found.input.to_dict(), f"The input of '{repository}'"))
+        parent = _parent(repository, revision or None, fetch)
+        if parent.input is not None:
+            InputSpec.from_dict(Fields(parent.input.to_dict(), f"The input of '{repository}'"))
     except ModhubError:
         raise
     except Exception as error:
-        # Anybody's words go into timm and transformers, which raise whatever they stumble over.
+        # Anybody's words go into timm and transformers, which raise errors of any type.
         reason = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
         raise ParentError(
-            f"What the files of '{repository}' say makes no sense ({type(error).__name__}: {reason}).",
-            hint="Tell its owner, or choose another repository.",
+            f"Invalid model configuration in '{repository}' ({type(error).__name__}: {reason}).",
+            hint="Report it to the owner, or choose another repository.",
         ) from error
-    return found
+    return parent
 
 
 def _parent(repository: str, pinned: str | None, fetch: Fetch) -> ParentSource:
@@ -245,5 +245,5 @@ def _license(fetch: Fetch, repository: str, revision: str | None) -> str | None:
     except NotFoundError:
         return None
     front = card.split("\n---", 1)[0] if card.startswith("---") else ""
-    found = re.search(r"^license:\s*['\"]?([\w.+-]+)", front, re.MULTILINE)
-    return found.group(1) if found else None
+    match = re.search(r"^license:\s*['\"]?([\w.+-]+)", front, re.MULTILINE)
+    return match.group(1) if match else None

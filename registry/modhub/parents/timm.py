@@ -57,7 +57,7 @@ def timm_module(name: str, arguments: Mapping[str, Any]) -> nn.Module:
         raise MissingDependencyError("timm", purpose=f"The parent 'timm:{name}'", extra="timm") from None
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), 3) or ["resnet18"]
-        raise ParentError(f"timm has no network '{name}'.", hint=f"Did you mean {', '.join(near)}?")
+        raise ParentError(f"Unknown timm network '{name}'.", hint=f"Did you mean {', '.join(near)}?")
     try:
         module: nn.Module = timm.create_model(name, pretrained=False, **arguments)
     except (TypeError, ValueError) as error:

@@ -37,7 +37,7 @@ def torchvision_parent(name: str, weights: Path | None, arguments: Mapping[str, 
     if name not in known:
         near = difflib.get_close_matches(name, known, 3) or ["resnet18"]
         raise ParentError(
-            f"torchvision has no classification network '{name}'.", hint=f"Did you mean {', '.join(near)}?"
+            f"Unknown torchvision classification network '{name}'.", hint=f"Did you mean {', '.join(near)}?"
         )
     recipe = torchvision.models.get_model_weights(name).DEFAULT
     categories = distinct_labels(recipe.meta["categories"])

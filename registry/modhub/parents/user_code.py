@@ -76,14 +76,14 @@ def callable_of(path: Path, name: str, form: str) -> Callable[..., Any]:
         raise ParentError(
             f"'{path}' does not run: {type(error).__name__}: {error}.", hint=f"Try it with: python {path}"
         ) from error
-    found: object = getattr(code, name, None)
-    if not callable(found):
+    called: object = getattr(code, name, None)
+    if not callable(called):
         known = [key for key, value in vars(code).items() if callable(value) and not key.startswith("_")]
         own = [key for key in known if getattr(getattr(code, key), "__module__", unique) == unique]
         raise ParentError(
             f"'{path}' has no callable '{name}'.", hint=f"It has {', '.join(sorted(own)) or 'none'}."
         )
-    return found
+    return called
 
 
 def write_parent(
@@ -124,7 +124,7 @@ def directory_parent(directory: Path) -> ParentSource:
     for name in (GRAPH, WEIGHTS, ABOUT):
         if not (directory / name).is_file():
             raise ParentError(
-                f"The directory '{directory}' has no {name}, so it is no parent.",
+                f"The directory '{directory}' is not a parent: {name} is missing.",
                 hint=f"A parent's directory holds {GRAPH}, {WEIGHTS} and {ABOUT}.",
             )
     about = Fields(parse_json((directory / ABOUT).read_bytes(), ABOUT), ABOUT)

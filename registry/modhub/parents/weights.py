@@ -19,7 +19,7 @@ SHOWN = 3
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Raises `ParentError` for a file that is missing, a pickle, or not whole."""
+    """Raises `ParentError` for a file that is missing, a pickle, or not valid."""
     if path.suffix.lower() in PICKLES:
         raise ParentError(
             f"'{path}' is not a safetensors file; formats that can carry code are not read.",
@@ -31,7 +31,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ParentError(
-            f"'{path}' is not a whole safetensors file ({error}).", hint="Fetch or save it again."
+            f"'{path}' is not a valid safetensors file ({error}).", hint="Fetch or save it again."
         ) from None
     if tensors and all(key.startswith("module.") for key in tensors):
         # Saved from a DataParallel wrapper.
@@ -79,9 +79,9 @@ def class_count(module: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
     """
     heads = [key for key, tensor in module.state_dict().items() if tensor.dim() in (2, 4)]
     for key in reversed(heads):
-        held, own = tensors.get(key), module.state_dict()[key]
-        if held is not None and held.shape[1:] == own.shape[1:] and held.shape[0] != own.shape[0]:
-            return int(held.shape[0])
+        given, built = tensors.get(key), module.state_dict()[key]
+        if given is not None and given.shape[1:] == built.shape[1:] and given.shape[0] != built.shape[0]:
+            return int(given.shape[0])
     return None
 
 

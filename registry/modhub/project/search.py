@@ -17,7 +17,7 @@ from resolvelib import AbstractProvider, BaseReporter, ResolutionImpossible, Res
 
 from modhub.catalog.releases import Release
 from modhub.errors import ResolutionError
-from modhub.manifest import standing
+from modhub.manifest import ranking_key
 from modhub.project.candidates import Candidates
 from modhub.project.model import Preferences, ResolvedModule
 from modhub.project.toml import Want
@@ -196,7 +196,7 @@ class _Provider(AbstractProvider[Follow, Path, int]):
             if step.repository is not None:
                 return (not locked, pick.age)
             (module,) = pick.modules
-            unseen, bound = standing(module.entry.metrics, module.entry.sample)
+            unseen, bound = ranking_key(module.entry.metrics, module.entry.sample)
             return (
                 not (locked and self.prefer.providers.get(module.want.label) == pick.repository),
                 0 if pick.repository in path.releases else pick.age,

@@ -1,1 +1,1 @@
-"""Classifiers outside PyTorch: written as ONNX and PT2, and run from there."""
+"""Classifiers in other runtimes: exported as ONNX, PT2 or TorchScript, and run with ONNX Runtime."""

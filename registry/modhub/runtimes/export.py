@@ -1,8 +1,8 @@
 """A composed classifier as one file for another runtime: raw images in, label scores out.
 
-Of a classifier that may say "none of these" a second output, `acceptance` (batch,), is below 0 where it does.
-What is written has the preprocessing inside, an open batch size, and the labels and the lock in its metadata.
-It is run beside the original before it appears under its name.
+A classifier that may answer "none of these" has a second output, `acceptance` (batch,), below 0 where it
+does. The file contains the preprocessing, has an open batch size, and holds the labels and the lock as
+metadata. Its outputs are compared with PyTorch's before it appears under its name.
 """
 
 from __future__ import annotations
@@ -37,17 +37,15 @@ SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "torchscript": ".pt"}
 _OPSET = 18
 """The first ONNX opset whose Resize filters against aliasing."""
 
-Answers: TypeAlias = Tensor | tuple[Tensor, ...]
-Written = Callable[[Tensor], Answers]
+Outputs: TypeAlias = Tensor | tuple[Tensor, ...]
+Loaded = Callable[[Tensor], Outputs]
+"""The written file, loaded in its runtime."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportReport(Result):
-    """What was written and how it was checked.
-
-    `largest_difference` is the largest absolute difference of an output, over `images` images, between the
-    file run in its own runtime and the classifier run in PyTorch.
-    """
+    """The written file and its check: `largest_difference` is the largest absolute difference of an output,
+    over `images` images, between the file in its runtime and the classifier in PyTorch."""
 
     path: Path
     format: str
@@ -58,14 +56,14 @@ class ExportReport(Result):
 
 
 def natural_size(specs: Sequence[InputSpec]) -> tuple[int, int]:
-    """The smallest raw image (height, width) from which every trunk gets all the detail it can use."""
+    """The smallest raw image (height, width) that no trunk's preprocessing enlarges."""
     heights = [spec.resize or spec.height if spec.crop else spec.height for spec in specs]
     widths = [spec.resize or spec.width if spec.crop else spec.width for spec in specs]
     return max(heights), max(widths)
 
 
-class _Assessed(nn.Module):
-    """A classifier that may refuse, and as its second answer what it goes by."""
+class _WithAcceptance(nn.Module):
+    """A classifier that may reject, with its acceptance as second output."""
 
     def __init__(self, classifier: ComposedClassifier) -> None:
         super().__init__()
@@ -97,7 +95,7 @@ def export_classifier(
         raise ExportError(f"There is no export format '{format}'.", hint=f"Use one of {', '.join(FORMATS)}.")
     if len(images) < 2:
         raise ExportError("An export is checked on at least two images.", hint="Give more images.")
-    facts = {
+    metadata_of_file = {
         "labels": list(labels),
         "image_size": [int(images.shape[2]), int(images.shape[3])],
         "channels": int(images.shape[1]),
@@ -105,8 +103,8 @@ def export_classifier(
         **(metadata or {}),
     }
     if isinstance(classifier, ComposedClassifier) and classifier.reject:
-        facts["false_accept"] = classifier.false_accept
-        classifier = _Assessed(classifier)
+        metadata_of_file["false_accept"] = classifier.false_accept
+        classifier = _WithAcceptance(classifier)
     classifier = classifier.eval()
     with torch.inference_mode():
         expected = classifier(images)
@@ -115,19 +113,20 @@ def export_classifier(
             with torch.no_grad(), warnings.catch_warnings():
                 # torch warns of its own deprecations while it writes.
                 warnings.simplefilter("ignore")
-                written = _WRITERS[format](classifier, images[:2], scratch, facts)
-                found = written(images)
+                loaded = _WRITERS[format](classifier, images[:2], scratch, metadata_of_file)
+                outputs = loaded(images)
         except (MissingDependencyError, StorageError):
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in _REFUSALS:
+            if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
                 raise
             raise ExportError(
                 f"The classifier cannot be written as {format}: {_first_line(error)}.",
                 hint=f"Try another format: {', '.join(name for name in FORMATS if name != format)}.",
             ) from error
         difference = max(
-            float((own - other).abs().max()) for own, other in zip(_each(found), _each(expected), strict=True)
+            float((output - reference).abs().max())
+            for output, reference in zip(_as_tuple(outputs), _as_tuple(expected), strict=True)
         )
         if not difference <= tolerance:
             raise ExportError(
@@ -146,14 +145,14 @@ def export_classifier(
     )
 
 
-def _write_onnx(classifier: nn.Module, example: Tensor, path: Path, facts: Mapping[str, Any]) -> Written:
+def _write_onnx(classifier: nn.Module, example: Tensor, path: Path, facts: Mapping[str, Any]) -> Loaded:
     try:
         import onnx
-        import onnxruntime  # noqa: F401  (missing is found out before the work, not after)
+        import onnxruntime  # noqa: F401  (a missing package is reported before the work)
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(error.name or "onnx", purpose="ONNX export", extra="export") from None
-    # Some versions of the exporter tell stdout what they rewrite, which belongs to whoever called.
+    # Some versions of the exporter print to stdout, which belongs to the caller.
     with contextlib.redirect_stdout(io.StringIO()):
         program = torch.onnx.export(
             _exported(classifier, example),
@@ -162,7 +161,7 @@ def _write_onnx(classifier: nn.Module, example: Tensor, path: Path, facts: Mappi
             verbose=False,
             opset_version=_OPSET,
             input_names=["images"],
-            output_names=list(OUTPUTS if isinstance(classifier, _Assessed) else OUTPUTS[:1]),
+            output_names=list(OUTPUTS if isinstance(classifier, _WithAcceptance) else OUTPUTS[:1]),
         )
     if program is None:
         raise ExportError("torch wrote no ONNX program.")
@@ -171,13 +170,13 @@ def _write_onnx(classifier: nn.Module, example: Tensor, path: Path, facts: Mappi
     onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(facts, ensure_ascii=False)})
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
-    written = OnnxClassifier(path)
+    loaded = OnnxClassifier(path)
     return lambda images: tuple(
-        torch.from_numpy(output) for output in written.outputs(images.numpy()).values()
+        torch.from_numpy(output) for output in loaded.outputs(images.numpy()).values()
     )
 
 
-def _write_pt2(classifier: nn.Module, example: Tensor, path: Path, facts: Mapping[str, Any]) -> Written:
+def _write_pt2(classifier: nn.Module, example: Tensor, path: Path, facts: Mapping[str, Any]) -> Loaded:
     # In memory first: on a full disk torch's own writer aborts the process.
     content = io.BytesIO()
     torch.export.save(
@@ -191,19 +190,19 @@ def _write_pt2(classifier: nn.Module, example: Tensor, path: Path, facts: Mappin
 
 def _write_torchscript(
     classifier: nn.Module, example: Tensor, path: Path, facts: Mapping[str, Any]
-) -> Written:
+) -> Loaded:
     traced = torch.jit.trace(classifier, (example,))  # type: ignore[no-untyped-call]
     extra = {METADATA_KEY: json.dumps(facts, ensure_ascii=False).encode()}
     content = io.BytesIO()
     torch.jit.save(traced, content, _extra_files=extra)
     path.write_bytes(content.getvalue())
-    loaded: Written = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+    loaded: Loaded = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
     return loaded
 
 
-# What a disk says; an OSError of another kind may be of torch's own.
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)
-_WRITERS: Mapping[str, Callable[[nn.Module, Tensor, Path, Mapping[str, Any]], Written]] = {
+# Errors of the disk; other OSErrors may come from torch.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)
+_WRITERS: Mapping[str, Callable[[nn.Module, Tensor, Path, Mapping[str, Any]], Loaded]] = {
     "onnx": _write_onnx,
     "pt2": _write_pt2,
     "torchscript": _write_torchscript,
@@ -214,8 +213,8 @@ def _exported(classifier: nn.Module, example: Tensor) -> torch.export.ExportedPr
     return torch.export.export(classifier, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
 
-def _each(found: Answers) -> tuple[Tensor, ...]:
-    return (found,) if isinstance(found, Tensor) else tuple(found)
+def _as_tuple(outputs: Outputs) -> tuple[Tensor, ...]:
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
 
 
 def _first_line(error: Exception) -> str:
@@ -224,5 +223,5 @@ def _first_line(error: Exception) -> str:
 
 
 def as_raw_batch(images: Sequence[np.ndarray[Any, np.dtype[np.uint8]]], size: tuple[int, int]) -> Tensor:
-    """Images of any sizes, uint8 (height, width, 1 or 3), cut and scaled to one batch of RGB images."""
+    """Images of any sizes, uint8 (height, width, 1 or 3), scaled and cropped to one RGB batch of `size`."""
     return torch.from_numpy(np.stack([fit(image, size, 3) for image in images]))

@@ -17,18 +17,18 @@ __all__ = ["METADATA_KEY", "OUTPUTS", "OnnxClassifier", "fit", "is_exported"]
 
 METADATA_KEY = "modhub"
 OUTPUTS = ("scores", "acceptance")
-"""The second one only of classifiers that may refuse."""
+"""The second only for classifiers that may reject."""
 Pixels = NDArray[np.uint8]
 
 
 def is_exported(path: Path) -> bool:
-    """Whether `path` is an exported file rather than a build. Raises `ManifestError` where it is neither."""
+    """Whether `path` is an exported file; False for a build. Raises `ManifestError` for anything else."""
     if path.suffix == ".onnx":
         return True
     if not path.is_dir():
         raise ManifestError(
-            f"'{path}' is no build.",
-            hint="Name what 'modhub compose' wrote, or an .onnx file.",
+            f"'{path}' is not a build.",
+            hint="Give a directory that 'modhub compose' wrote, or an .onnx file.",
         )
     return False
 
@@ -36,9 +36,9 @@ def is_exported(path: Path) -> bool:
 class OnnxClassifier:
     """A classifier that `modhub export --format onnx` wrote.
 
-    `labels` are in the order of the scores; `image_size` is the (height, width) it takes, `metadata` what
-    else stands in the file: the lock, and `false_accept` of a classifier that may refuse. Raises
-    `ExportError` for a file that is no such classifier.
+    `labels` are in the order of the scores; `image_size` is the (height, width) of its input, `metadata` the
+    rest of the file's metadata: the lock, and `false_accept` of a classifier that may reject. Raises
+    `ExportError` for any other file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,7 +50,7 @@ class OnnxClassifier:
             ) from None
         if not path.is_file():
             raise ExportError(
-                f"There is no file '{path}'.", hint="Write one with: modhub export DIR --format onnx"
+                f"The file '{path}' does not exist.", hint="Write one with: modhub export DIR --format onnx"
             )
         try:
             self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -58,7 +58,7 @@ class OnnxClassifier:
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
             raise ExportError(
-                f"'{path}' is not an ONNX file that can be run: {reason}", hint="Export the classifier again."
+                f"'{path}' is not a valid ONNX file: {reason}", hint="Export the classifier again."
             ) from None
         facts = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         try:
@@ -69,36 +69,36 @@ class OnnxClassifier:
             self.channels = int(self.metadata["channels"])
         except (ValueError, KeyError, TypeError):
             raise ExportError(
-                f"'{path}' carries no labels, so modhub did not write it.",
+                f"'{path}' has no labels in its metadata; modhub did not write it.",
                 hint="Write one with: modhub export DIR --format onnx",
             ) from None
 
     @property
     def reject(self) -> bool:
-        """Whether it may say "none of these"."""
+        """Whether it may answer "none of these"."""
         return len(self._session.get_outputs()) > 1
 
     def outputs(self, images: Pixels) -> dict[str, NDArray[np.float32]]:
-        """(batch, channels, *image_size) uint8 to `scores` (batch, labels) and, where the classifier may say
-        "none of these", `acceptance` (batch,): below 0 it does."""
+        """(batch, channels, *image_size) uint8 to `scores` (batch, labels) and, where the classifier may
+        reject, `acceptance` (batch,), below 0 for rejected images."""
         names = [output.name for output in self._session.get_outputs()]
-        found = self._session.run(names, {self._session.get_inputs()[0].name: images})
-        return {name: np.asarray(each, np.float32) for name, each in zip(names, found, strict=True)}
+        arrays = self._session.run(names, {self._session.get_inputs()[0].name: images})
+        return {name: np.asarray(array, np.float32) for name, array in zip(names, arrays, strict=True)}
 
     def predict(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
         """Scores (image, label) of images of any sizes, each uint8 (height, width, 1 or 3)."""
         return self.assess(images)[0]
 
     def assess(self, images: Sequence[Pixels]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Scores (image, label) and `acceptance` (image,), None of a classifier that never refuses."""
+        """Scores (image, label) and `acceptance` (image,), None for a classifier that never rejects."""
         if not images:
             return np.zeros((0, len(self.labels)), dtype=np.float32), None
-        found = self.outputs(np.stack([fit(image, self.image_size, self.channels) for image in images]))
-        return found[OUTPUTS[0]], found.get(OUTPUTS[1])
+        outputs = self.outputs(np.stack([fit(image, self.image_size, self.channels) for image in images]))
+        return outputs[OUTPUTS[0]], outputs.get(OUTPUTS[1])
 
 
 def fit(image: Pixels, size: tuple[int, int], channels: int) -> Pixels:
-    """An image (height, width, 1 or 3) as (channels, *size): scaled to cover it, the overhang cut off."""
+    """An image (height, width, 1 or 3) as (channels, *size): scaled to cover it, then centre-cropped."""
     picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     picture = picture.convert("L" if channels == 1 else "RGB")
     if picture.size != (size[1], size[0]):

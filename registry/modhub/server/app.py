@@ -1,4 +1,4 @@
-"""The server's rooms put together as one application."""
+"""The server's routes put together as an ASGI application."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers other than the wanted one: a status, one of the protocol's error codes, one sentence."""
+"""Error responses: a status, one of the protocol's error codes, a sentence."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _STATUSES: tuple[tuple[type[ModhubError], int], ...] = (
 
 
 class HTTPError(Exception):
-    """An answer that is not the wanted one. `code` is the protocol's `X-Error-Code`, empty for none."""
+    """An error response. `code` is the protocol's `X-Error-Code`, empty for none."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class HTTPError(Exception):
 
 def not_found(code: str = "") -> HTTPError:
     """404 for an address without a route."""
-    return HTTPError(404, "There is nothing at this address.", code=code)
+    return HTTPError(404, "No such page or API route.", code=code)
 
 
 def missing_file(path: str, commit: str) -> HTTPError:
@@ -61,11 +61,11 @@ def missing_file(path: str, commit: str) -> HTTPError:
 
 
 def to_http_error(error: ModhubError) -> HTTPError:
-    """The answer to an error of the library. Of a disk it says what is wrong, but not where."""
+    """The response to an error of the library. Paths of the server's disk are left out."""
     if isinstance(error, StorageError):
         cause = error.__cause__
         why = f" ({cause.strerror})" if isinstance(cause, OSError) and cause.strerror else ""
-        return HTTPError(507, f"The hub's disk refuses{why}. Whoever runs the hub finds more in its log.")
+        return HTTPError(507, f"The hub's storage failed{why}; the server's log has the details.")
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
     code = _CODES.get(getattr(error, "missing", ""), "") if isinstance(error, NotFoundError) else ""
     return HTTPError(status, str(error), code=code)

@@ -1,4 +1,4 @@
-"""From a command line to a running server, without importing it before it is needed."""
+"""What `modhub serve` and `modhub token` call; the server itself is imported only to run."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from modhub.server.http.state import Options
 __all__ = ["first_token", "serve", "store_root"]
 
 FIRST_USER = "admin"
+_ROOT = "Pass the store's directory with --root."
 
 
 def store_root(root: Path | None, *, begin: bool = True) -> Path:
-    """The folder meant by `root`, or the user's own directory hub; only with `begin` it may still be made.
+    """The directory `root`, or the default hub's; only with `begin` it need not exist yet.
 
-    Raises `HubError` when that is none, `StorageError` when it is not there.
+    Raises `HubError` when the default hub is not a directory, `StorageError` when it does not exist.
     """
     place = default_hub() if root is None else str(root)
     if root is None and (place == "hf" or "://" in place):
-        raise HubError(f"The hub '{place}' is not a folder.", hint="Name the store's folder with --root.")
-    folder = Path(place).expanduser().resolve()
-    if not begin and not folder.is_dir():
-        raise StorageError(f"'{place}' is no hub's folder.", hint="Name one with --root.")
-    return folder
+        raise HubError(f"The hub '{place}' is not a directory.", hint=_ROOT)
+    directory = Path(place).expanduser().resolve()
+    if not begin and not directory.is_dir():
+        raise StorageError(f"'{place}' is not a hub directory.", hint=_ROOT)
+    return directory
 
 
 def first_token(root: Path, *, read_only: bool = False) -> str | None:
-    """The value of an admin token made for a store that has no token yet; None when it has one.
+    """The value of a new admin token for a store without tokens; None when it has any.
 
-    Raises `StorageError` where it cannot be written, unless nobody is to change anything there.
+    Raises `StorageError` where it cannot be written, unless the server is read-only.
     """
     accounts = Accounts(root)
     try:

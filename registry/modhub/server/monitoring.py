@@ -1,4 +1,4 @@
-"""For those who run the server: is it well, and what has it been doing."""
+"""Health check and metrics."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ routes = Routes()
 
 @routes.get("/healthz")
 def health(request: Request) -> Response:
-    """200 when the store can be read; anything else reaches the caller as 5xx."""
+    """200 when the store can be read, 5xx otherwise."""
     request.state.store.index.count(Query(kind="model", author="healthz", visible=()))
     return JSONResponse({"status": "ok", "read_only": request.state.options.read_only})
 
 
 @routes.get("/metrics")
 def metrics(request: Request) -> Response:
-    """Prometheus text. It says how many repositories there are, private ones too, but none of their names."""
+    """Prometheus text. Counts include private repositories; no names are given."""
     index = request.state.store.index
     with disk_errors(request.state.root):
         disk = shutil.disk_usage(request.state.root)

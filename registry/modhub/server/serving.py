@@ -1,4 +1,4 @@
-"""Running the application under uvicorn, with limits on connections that say nothing."""
+"""The application under uvicorn, with time limits on idle connections."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["Listening", "serve"]
 
 HEADER_SECONDS = 20.0
 UNREAD_SECONDS = 120.0
-"""How long a client may leave what it was sent, half a mebibyte at the most, lying about."""
+"""How long a client may leave a response unread."""
 HEADER_BYTES = 32 << 10
 KEEP_ALIVE_SECONDS = 30
 CONNECTIONS = 2000
 
 
-class _PatientForAWhile(H11Protocol):
-    """A connection is closed on which a request's headers are not complete after some seconds, or on which
-    nobody takes what is sent: it would be held, and the file behind it, for as long as somebody likes."""
+class _TimeLimited(H11Protocol):
+    """Closes a connection whose request headers are incomplete after `HEADER_SECONDS`, or whose client reads
+    nothing for `UNREAD_SECONDS`: it would hold a connection and an open file for any length of time."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -35,57 +35,57 @@ class _PatientForAWhile(H11Protocol):
         self.access_log = False
         self._deadline: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
-        self._wait()
+        self._start_deadline()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        # What follows an answer is the beginning of the next request.
+        # After a response these bytes begin the next request.
         if self._deadline is None and self._between_requests:
-            self._wait()
+            self._start_deadline()
 
     def handle_events(self) -> None:
         super().handle_events()
         if not self._between_requests:
-            self._stop_waiting()
+            self._cancel_deadline()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        # Not closed, which would wait for what is left to be taken.
+        # `close` would wait until the rest is read.
         self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        self._stop_minding()
+        self._cancel_unread()
         super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
-        self._stop_minding()
+        self._cancel_deadline()
+        self._cancel_unread()
         super().connection_lost(exc)
 
     @property
     def _between_requests(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
-    def _wait(self) -> None:
-        self._deadline = self.loop.call_later(HEADER_SECONDS, self._give_up)
+    def _start_deadline(self) -> None:
+        self._deadline = self.loop.call_later(HEADER_SECONDS, self._close_idle)
 
-    def _stop_waiting(self) -> None:
+    def _cancel_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
-    def _stop_minding(self) -> None:
+    def _cancel_unread(self) -> None:
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
 
-    def _give_up(self) -> None:
+    def _close_idle(self) -> None:
         if self._between_requests and not self.transport.is_closing():
             self.transport.close()
 
 
 class Listening:
-    """A server that has its address and waits for `run`; `stop` may be called from any thread."""
+    """A server bound to its address, before `run`; `stop` may be called from any thread."""
 
     def __init__(self, root: Path, host: str, port: int, options: Options = DEFAULTS) -> None:
         """Port 0 takes a free one. Raises `HubError` when the address cannot be used."""
@@ -101,12 +101,12 @@ class Listening:
                 f"The address {host}:{port} cannot be used: {error}.",
                 hint="Choose another with --host and --port.",
             ) from error
-        # No host means every one; it is shown as what it was taken for.
-        bound, taken = self._listener.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host or bound
-        self.address = f"http://{shown}:{taken}"
+        bound_host, bound_port = self._listener.getsockname()[:2]
+        # An empty host listens on all interfaces.
+        shown_host = f"[{host}]" if ":" in host else host or bound_host
+        self.address = f"http://{shown_host}:{bound_port}"
         self.app = create_app(root, options)
-        http: Any = _PatientForAWhile
+        http: Any = _TimeLimited
         config = uvicorn.Config(
             self.app,
             http=http,
@@ -114,7 +114,7 @@ class Listening:
             access_log=False,
             log_config=None,
             server_header=False,
-            # Who speaks to the server is the proxy's affair; the scheme it reports is believed.
+            # X-Forwarded-* of a proxy is trusted.
             proxy_headers=True,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             limit_concurrency=CONNECTIONS,
@@ -125,18 +125,17 @@ class Listening:
 
     def run(self, started: Callable[[str], None] = lambda address: None) -> None:
         """Answer until `stop` or a signal; `started` is called once connections are accepted."""
-        self._server.tell = lambda: started(self.address)
+        self._server.on_started = lambda: started(self.address)
         with self._listener:
             try:
                 self._server.run(sockets=[self._listener])
             except KeyboardInterrupt:
-                # Told to end, and what was begun is answered: that is how a server ends. Before it answered
-                # anybody, it is an interruption like any other.
+                # Ctrl-C is how a running server ends; before it accepts connections it is an interruption.
                 if not self._server.started:
                     raise
 
     def stop(self) -> None:
-        """Finish what is being answered, then return from `run`."""
+        """Finish running requests, then return from `run`."""
         self._server.should_exit = True
 
 
@@ -159,9 +158,9 @@ def serve(
 class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self.tell: Callable[[], None] = lambda: None
+        self.on_started: Callable[[], None] = lambda: None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            self.tell()
+            self.on_started()

@@ -1,1 +1,1 @@
-"""Repositories on a disk: contents, commits and references, and what keeps them whole."""
+"""Repositories on disk: contents, commits, references, and their maintenance."""

@@ -1,4 +1,4 @@
-"""Who changed what, when: lines of JSON, only ever appended, in `audit/<year>-<month>.jsonl`."""
+"""The audit log: lines of JSON, append-only, in `audit/<year>-<month>.jsonl`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["AuditLog"]
 
 
 class AuditLog:
-    """Entries with `date`, `actor`, `action`, `subject` and whatever else the action has to say.
+    """Entries with `date`, `actor`, `action`, `subject` and details of the action.
 
-    A change to a reference is entered before it becomes visible, so that none is without an entry; an entry
-    whose commit never appeared tells of a writer that died in between.
+    A change to a reference is entered before it becomes visible, so that none lacks an entry. An entry whose
+    commit does not exist was made by a writer that died in between.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,7 +35,7 @@ class AuditLog:
             handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
             try:
                 size = os.fstat(handle).st_size
-                # A line that a crash cut short must not swallow this one.
+                # A line that a crash cut short must not swallow the new entry.
                 torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
                 os.write(handle, b"\n" * torn + canonical_json(entry) + b"\n")
                 os.fsync(handle)

@@ -1,8 +1,8 @@
-"""Bytes by their sha256: the larger of the two interfaces a store stands on, and its form on disk.
+"""Blobs, bytes by their sha256: the interface that a store keeps contents behind, and its form on disk.
 
 Another implementation (an object store behind several servers) gives the same promises: what `finish`
-returned is there after a crash, equal bytes are held once, and `discard` never takes what was written or
-touched lately.
+returned survives a crash, equal bytes are stored once, and `discard` spares what was written or touched
+lately.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol
 
-from modhub.errors import IntegrityError, StorageError
+from modhub.errors import DigestMismatchError, IntegrityError, SizeMismatchError, StorageError
 from modhub.files import fsync_directory
 from modhub.integrity import git_oid
 from modhub.store.disk import disk_errors, file_lock, make_directory
 
-__all__ = ["Blob", "BlobWriter", "Blobs", "FileBlobs", "take_in"]
+__all__ = ["Blob", "BlobWriter", "Blobs", "FileBlobs", "store_content"]
 
 SNIFFED = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Stored bytes: sha256, size, git's sha1 of them, and whether they begin as UTF-8 text."""
+    """Stored bytes: sha256, size, git's sha1, and whether they begin as UTF-8 text."""
 
     sha256: str
     size: int
@@ -67,10 +67,10 @@ class Blobs(Protocol):
         """A local file with the bytes, never to be changed, if there is one."""
 
     def writer(self, *, size: int | None = None) -> BlobWriter:
-        """Take in a blob; `size` is what the sender announced."""
+        """Receive a blob; `size` is what the sender announced."""
 
     def touch(self, sha256: str) -> bool:
-        """Keep it from `discard` for a while; False when it is not there."""
+        """Protect it from `discard` for a while; False when it does not exist."""
 
     def discard(self, sha256: str, *, grace: float, dry_run: bool = False) -> bool:
         """Remove it unless it was written or touched in the last `grace` seconds; whether it goes."""
@@ -79,11 +79,11 @@ class Blobs(Protocol):
         """Every digest, in order."""
 
     def sweep(self, *, grace: float) -> int:
-        """Remove what interrupted writers left more than `grace` seconds ago; how many bytes that were."""
+        """Remove what interrupted writers left more than `grace` seconds ago; the bytes freed."""
 
 
 class FileBlobs:
-    """`Blobs` as files: `<root>/ab/<sha256>`, taken in under `<staging>` on the same disk."""
+    """`Blobs` as files: `<root>/ab/<sha256>`, received under `<staging>` on the same disk."""
 
     def __init__(self, root: Path, staging: Path) -> None:
         self._root = root
@@ -103,8 +103,8 @@ class FileBlobs:
             stream = self._at(sha256).open("rb")
         except FileNotFoundError:
             raise IntegrityError(
-                f"The file contents {sha256} are missing in the store.",
-                hint="Push the same files again, or bring them back from a backup.",
+                f"The file contents {sha256} are missing from the store.",
+                hint="Push the same files again, or restore them from a backup.",
             ) from None
         stream.seek(offset)
         return stream
@@ -119,7 +119,7 @@ class FileBlobs:
             return FileBlobWriter(self, self._staging, size)
 
     def adopt(self, staged: Path, sha256: str) -> None:
-        """Move the synced file `staged` to its place, or drop it when the bytes are there already."""
+        """Move the synced file `staged` into place, or delete it when the bytes exist already."""
         place = self._at(sha256)
         make_directory(place.parent)
         with disk_errors(place), self._locked(sha256):
@@ -156,12 +156,12 @@ class FileBlobs:
 
     def sweep(self, *, grace: float) -> int:
         freed = 0
-        for left in self._staging.glob("*") if self._staging.is_dir() else ():
+        for leftover in self._staging.glob("*") if self._staging.is_dir() else ():
             with suppress(FileNotFoundError):
-                state = left.stat()
-                if left.is_file() and time.time() - state.st_mtime >= grace:
-                    left.unlink()
-                    freed += state.st_size
+                status = leftover.stat()
+                if leftover.is_file() and time.time() - status.st_mtime >= grace:
+                    leftover.unlink()
+                    freed += status.st_size
         return freed
 
     def _locked(self, sha256: str) -> AbstractContextManager[bool]:
@@ -169,7 +169,7 @@ class FileBlobs:
 
 
 class FileBlobWriter:
-    """Takes in one blob for `FileBlobs`."""
+    """Receives a blob for `FileBlobs`."""
 
     def __init__(self, blobs: FileBlobs, staging: Path, size: int | None) -> None:
         handle, name = tempfile.mkstemp(dir=staging, prefix="blob-")
@@ -186,7 +186,7 @@ class FileBlobWriter:
         self._size += len(chunk)
         if self._announced is not None and self._size > self._announced:
             raise IntegrityError(
-                f"More bytes arrived than the {self._announced:,} that were announced.",
+                f"The upload is larger than the announced {self._announced:,} bytes.",
                 hint="Send it again.",
             )
         if len(self._head) < SNIFFED:
@@ -199,14 +199,13 @@ class FileBlobWriter:
 
     def finish(self, *, sha256: str | None = None) -> Blob:
         if self._announced is not None and self._size != self._announced:
-            raise IntegrityError(
-                f"{self._size:,} bytes arrived where {self._announced:,} were announced.",
-                hint="Send it again.",
+            raise SizeMismatchError(
+                "The upload", expected=self._announced, actual=self._size, hint="Send it again."
             )
         digest = self._sha256.hexdigest()
         if sha256 is not None and sha256 != digest:
-            raise IntegrityError(
-                f"The bytes that arrived have the sha256 {digest}, not {sha256}.", hint="Send it again."
+            raise DigestMismatchError(
+                "The upload", algorithm="sha256", expected=sha256, actual=digest, hint="Send it again."
             )
         with disk_errors(self._path.parent):
             self._stream.flush()
@@ -223,7 +222,7 @@ class FileBlobWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A full disk may refuse the last buffered bytes; the file goes either way.
+        # A full disk may refuse the last buffered bytes; the file is removed either way.
         with suppress(OSError):
             self._stream.close()
         with suppress(FileNotFoundError):
@@ -233,7 +232,7 @@ class FileBlobWriter:
 def _is_text(head: bytes) -> bool:
     if b"\0" in head:
         return False
-    # A character cut off by the end of the sample is no sign of binary data.
+    # A character cut off at the end of the sample does not mean binary data.
     for cut in range(4):
         try:
             head[: len(head) - cut].decode()
@@ -245,7 +244,7 @@ def _is_text(head: bytes) -> bool:
     return False
 
 
-def take_in(blobs: Blobs, content: bytes | Path) -> Blob:
+def store_content(blobs: Blobs, content: bytes | Path) -> Blob:
     """Store `content`, bytes or a file's. Raises `StorageError`."""
     if isinstance(content, bytes):
         with blobs.writer(size=len(content)) as writer:
@@ -256,7 +255,7 @@ def take_in(blobs: Blobs, content: bytes | Path) -> Blob:
     except OSError as error:
         raise StorageError(
             f"'{content}' cannot be read: {error.strerror or error}.",
-            hint="Check that it is there, and that you may read it.",
+            hint="Check that it exists and is readable.",
         ) from error
     with stream, blobs.writer(size=os.fstat(stream.fileno()).st_size) as writer:
         while chunk := stream.read(1 << 20):

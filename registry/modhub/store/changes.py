@@ -1,4 +1,4 @@
-"""What a commit to a store may consist of, beyond what every hub understands."""
+"""The changes that a commit to a store may consist of, beyond those of every hub."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Add", "Copy", "Delete", "Link", "Put", "StoreChange"]
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Put bytes at `path` that were sent to this repository before (`Uploads.writer`) or stand in it already.
+    """Put bytes at `path` that this repository was sent before (`Uploads.writer`) or has already.
 
     `lfs` says whether git would hold a pointer; None: whether the bytes are binary or many. Raises
     `IntegrityError` when the store has no such blob for this repository, or `size` is another.
@@ -26,7 +26,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Put at `path` bytes that the caller has just taken in through `Uploads.writer`."""
+    """Put bytes at `path` that the caller has just received through `Uploads.writer`."""
 
     path: str
     blob: Blob

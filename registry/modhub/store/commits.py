@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from modhub.errors import IntegrityError, NotFoundError, StaleParentError
 from modhub.store.audit import AuditLog
-from modhub.store.blobs import Blobs, take_in
+from modhub.store.blobs import Blobs, store_content
 from modhub.store.changes import Add, Copy, Delete, Link, Put, StoreChange
 from modhub.store.model import MAIN
 from modhub.store.paths import check_path, check_ref_name
@@ -105,7 +105,9 @@ class Commits:
         if self._references.record(key) is None:
             raise no_repository(key)
         return [
-            Put(change.path, take_in(self._blobs, change.content)) if isinstance(change, Add) else change
+            Put(change.path, store_content(self._blobs, change.content))
+            if isinstance(change, Add)
+            else change
             for change in changes
         ]
 
@@ -188,7 +190,7 @@ class Commits:
 
     def put_tree(self, tree: Tree) -> str:
         """Store a list of files; its sha256."""
-        sha256 = take_in(self._blobs, tree.to_bytes()).sha256
+        sha256 = store_content(self._blobs, tree.to_bytes()).sha256
         self._reader.remember(sha256, tree)
         return sha256
 

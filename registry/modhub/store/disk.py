@@ -1,4 +1,4 @@
-"""What the store asks of a disk: locks between processes, and refusals as `StorageError`."""
+"""Disk access: locks between processes, durable directories, refusals as `StorageError`."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ def disk_errors(place: Path | str) -> Iterator[None]:
     except OSError as error:
         raise StorageError(
             f"'{place}' cannot be used: {error.strerror or error}.",
-            hint="Choose a place with room that you may write to.",
+            hint="Choose a writable location with free space.",
+            path=place if isinstance(place, Path) else None,
         ) from error
 
 
 @contextmanager
 def file_lock(path: Path, *, wait: bool = True, reading: bool = False) -> Iterator[bool]:
-    """Hold the lock at `path` against all threads and processes; it falls with the process that holds it.
+    """Hold the lock at `path` against all threads and processes; the system releases it when a process dies.
 
-    Yields False, without the lock, when somebody else has it and `wait` is false. Who is only `reading` does
-    without a lock where none can be made.
+    Yields False, without the lock, when another holder has it and `wait` is false. With `reading` a lock file
+    that cannot be created is not needed, and True is yielded.
     """
     try:
         with disk_errors(path):

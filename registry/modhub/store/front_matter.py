@@ -1,4 +1,4 @@
-"""The YAML head of a card (README.md) and the tags a hub makes of it."""
+"""The YAML front matter of a card (README.md), and the tags made of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def read_front_matter(card: bytes) -> dict[str, Any]:
     """The mapping between the first two `---` lines; empty when there is none or it is not valid.
 
-    Only plain values and lists of plain values are kept: a card comes from anybody.
+    Cards are untrusted: only plain values and lists of plain values are kept.
     """
     text = card[:HEAD_LIMIT].decode("utf-8", errors="replace").replace("\r\n", "\n")
     if not text.startswith("---\n"):
@@ -27,9 +27,9 @@ def read_front_matter(card: bytes) -> dict[str, Any]:
     if not marker:
         return {}
     try:
-        if not _is_tame(head):
+        if not _is_safe(head):
             return {}
-        # The loader is one of the safe two.
+        # Either loader is a safe one.
         document = yaml.load(head, Loader=_Loader)
     except (yaml.YAMLError, RecursionError, ValueError):
         return {}
@@ -43,8 +43,8 @@ def read_front_matter(card: bytes) -> dict[str, Any]:
 
 
 def tags_of(front_matter: dict[str, Any]) -> tuple[str, ...]:
-    """What a repository can be found by: tags, library, pipeline, languages, `license:…`, `dataset:…`, …"""
-    found = [
+    """Search tags: tags, library, pipeline, languages, `license:…`, `dataset:…`, …"""
+    tags = [
         *_strings(front_matter.get("library_name")),
         *_strings(front_matter.get("pipeline_tag")),
         *_strings(front_matter.get("tags")),
@@ -53,11 +53,11 @@ def tags_of(front_matter: dict[str, Any]) -> tuple[str, ...]:
         *(f"base_model:{name}" for name in _strings(front_matter.get("base_model"))),
         *(f"license:{name}" for name in _strings(front_matter.get("license"))),
     ]
-    return tuple(dict.fromkeys(tag for tag in found if 0 < len(tag) <= TAG_LIMIT))[:TAGS_LIMIT]
+    return tuple(dict.fromkeys(tag for tag in tags if 0 < len(tag) <= TAG_LIMIT))[:TAGS_LIMIT]
 
 
-def _is_tame(text: str) -> bool:
-    """Whether it is nested so little, and so free of aliases, that loading it is harmless.
+def _is_safe(text: str) -> bool:
+    """Whether it has little nesting and no aliases, so that loading it is safe.
 
     Building deeply nested values ends the process in the C loader; reading its events does not.
     """

@@ -1,4 +1,4 @@
-"""What is damaged in a store in use, and what of it can be mended."""
+"""Check a store in use for damage, and repair it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Finding(Result):
-    """Something wrong at `place`; `repaired` says what was done about it, empty when nothing was."""
+    """A problem at `place`; `repaired` says what was done about it, or is empty."""
 
     place: str
     problem: str
@@ -36,7 +36,7 @@ class Finding(Result):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report(Result):
-    """What an `fsck` looked at and found. `clean` when nothing is wrong, or all of it was repaired."""
+    """What was checked, and the findings. `clean` when there are none, or all were repaired."""
 
     findings: tuple[Finding, ...]
     repositories: int
@@ -56,13 +56,13 @@ class Report(Result):
 def fsck(store: Store, *, deep: bool = True, repair: bool = False, reporter: Reporter = SILENT) -> Report:
     """Check every repository, reference, commit, list of files, manifest and blob; refresh the index.
 
-    `deep` reads every blob and compares its digest; otherwise presence and size are checked. `repair` removes
-    damaged blobs: nobody gets wrong bytes, and a backup or a push can bring the right ones back, which mends
-    all that names them. So no reference moves for the sake of a file's contents. A branch whose newest commit
-    or its list of files is lost (a backup copied while somebody pushed) goes back to the newest that can be
-    read; a tag stays, since its version may not be published with other content. Where an older commit is
-    lost repair ends the history, and keeps every commit that may have come before: none is known to be
-    unused.
+    `deep` reads every blob and compares its digest; otherwise presence and size are checked.
+
+    `repair` removes damaged blobs, so that no wrong bytes are served. A backup or a push can restore the
+    right ones, so no reference moves because of a file's contents. A branch whose newest commit or its list
+    of files is lost (a backup copied during a push) is reset to the newest readable one; a tag stays, since
+    its version must not be published with other content. Where an older commit is lost, repair ends the
+    history there and keeps every commit that may have come before.
     """
     return _Check(store, deep, repair, reporter).run()
 
@@ -88,7 +88,7 @@ class _Check:
                 self.check_repository(key)
         behind = self.store.index.refresh()
         if behind:
-            self.found("index", f"{behind} entries were not what the files say", "brought up to date")
+            self.add("index", f"{behind} entries did not match the files", "brought up to date")
         return Report(
             findings=tuple(self.findings),
             repositories=len(keys),
@@ -97,7 +97,7 @@ class _Check:
             bytes=self.bytes,
         )
 
-    def found(self, place: str, problem: str, repaired: str = "") -> None:
+    def add(self, place: str, problem: str, repaired: str = "") -> None:
         self.findings.append(Finding(place, problem, repaired))
 
     def check_blobs(self) -> None:
@@ -109,32 +109,32 @@ class _Check:
                         digest.update(chunk)
                         self.bytes += len(chunk)
             except (OSError, IntegrityError) as error:
-                # A concurrent gc may have taken it; if something needs it, that is found below.
+                # A concurrent gc may have removed it; if it is needed, the checks below report it.
                 if self.store.blobs.size(sha256) is None:
                     continue
                 self.bad_blobs.add(sha256)
-                self.found(f"blob {sha256}", f"cannot be read ({error})")
+                self.add(f"blob {sha256}", f"cannot be read ({error})")
                 continue
             self.blobs += 1
             if digest.hexdigest() != sha256:
                 self.bad_blobs.add(sha256)
                 done = self.repair and self.store.blobs.discard(sha256, grace=0)
-                self.found(f"blob {sha256}", "its bytes have another digest", "removed" * done)
+                self.add(f"blob {sha256}", "its bytes have another digest", "removed" * done)
 
     def check_repository(self, key: RepositoryKey) -> None:
         name = f"{key.kind} {key.id}"
         records = dict(self.readable(key, name))
         try:
-            known = self.store.repositories.exists(key)
+            has_record = self.store.repositories.exists(key)
         except ModhubError:
-            known = False
-        if not known:
+            has_record = False
+        if not has_record:
             if self.repair:
                 record = RepositoryRecord(
                     kind=key.kind, id=key.id, created=now(), settings=Settings(private=True)
                 )
                 self.store.references.save(record)
-            self.found(name, "its settings are missing or damaged", "set to private" if self.repair else "")
+            self.add(name, "its settings are missing or damaged", "set to private" if self.repair else "")
         state = self.read_state(key, name, records)
         problems = {commit: self.problem(records, commit) for commit in {*records, *state.refs.values()}}
         self.check_references(key, name, state, records, problems)
@@ -145,7 +145,7 @@ class _Check:
             try:
                 record = self.store.references.commit(key, commit)
             except ModhubError:
-                self.found(f"{name}, commit {commit}", "is damaged", self.drop_commit(key, commit))
+                self.add(f"{name}, commit {commit}", "is damaged", self.drop_commit(key, commit))
                 continue
             if record is not None:
                 yield commit, record
@@ -160,9 +160,13 @@ class _Check:
         try:
             return self.store.references.state(key)
         except (IntegrityError, NotFoundError) as error:
-            # Without the references, the newest commit made for each branch stands in.
+            # The newest commit created on each branch replaces the lost reference.
             refs = {record.ref: "" for record in records.values() if record.ref.startswith(HEADS)}
-            self.found(name, f"its references cannot be read ({error.message})", "made anew" * self.repair)
+            self.add(
+                name,
+                f"its references cannot be read ({error.message})",
+                "rebuilt from the commits" * self.repair,
+            )
             return State({HEADS + MAIN: "", **refs})
 
     def check_references(
@@ -184,15 +188,15 @@ class _Check:
                 continue
             problem = f"commit {commit[:12] or 'unknown'}: {problem}"
             if self.listed(records, commit):
-                # All its other files can be had, and this one again once its bytes are back.
-                self.found(place, problem)
+                # All other files are readable, and this one will be once its bytes are restored.
+                self.add(place, problem)
                 continue
             if ref.startswith(TAGS):
-                self.found(place, f"{problem}; the tag stays, so that nothing else takes its name")
+                self.add(place, f"{problem}; the tag stays, so that nothing else takes its name")
                 continue
             repaired = ""
             if self.repair:
-                listed = {one for one in records if self.listed(records, one)}
+                listed = {commit for commit in records if self.listed(records, commit)}
                 newest = _newest(ref, commit, records, listed)
                 if newest is None and ref == HEADS + MAIN:
                     newest = self.empty_commit(key, records)
@@ -201,15 +205,15 @@ class _Check:
                     repaired = "removed"
                 else:
                     refs[ref] = newest
-                    repaired = f"taken back to {newest[:12]}"
+                    repaired = f"reset to {newest[:12]}"
                 self.store.audit.append("repair", key.subject, "fsck", ref=ref, lost=commit, commit=newest)
-            self.found(place, problem, repaired)
+            self.add(place, problem, repaired)
         lost = self.check_history(key, name, replace(state, refs=refs), records, problems)
         if self.repair and (refs != state.refs or lost != state.lost):
             self.store.references.save_state(key, replace(state, refs=refs, lost=lost))
 
     def problem(self, records: dict[str, CommitRecord], commit: str) -> str:
-        """Why a commit is not whole, or nothing."""
+        """Why a commit is incomplete, or nothing."""
         record = records.get(commit)
         if record is None:
             return "it is missing"
@@ -225,7 +229,7 @@ class _Check:
         return ""
 
     def listed(self, records: dict[str, CommitRecord], commit: str) -> bool:
-        """Whether it can be said which files a commit has, be their contents whole or not."""
+        """Whether a commit's list of files can be read, whatever the state of their contents."""
         record = records.get(commit)
         return record is not None and not self.list_problem(record)
 
@@ -254,7 +258,7 @@ class _Check:
             if self.listed(records, commit)
         }
         seen = set(places)
-        # Each with the generation of what comes after it, which is above its own.
+        # Each with the generation of its successor, which exceeds its own.
         waiting: list[tuple[str, str, int]] = []
         missing: dict[str, tuple[str, int]] = {}
         lost: dict[str, tuple[str, ...]] = {}
@@ -265,7 +269,7 @@ class _Check:
                 if record is None:
                     missing[commit] = (
                         place,
-                        1 + max((one.generation for one in records.values()), default=0),
+                        1 + max((other.generation for other in records.values()), default=0),
                     )
                 else:
                     lost[commit] = ()
@@ -278,34 +282,34 @@ class _Check:
             waiting += [(parent, place, records[commit].generation) for parent in records[commit].parents]
         while waiting or missing:
             if not waiting:
-                # Only now it is known what nothing else leads to.
-                one, (place, after) = missing.popitem()
-                known = state.lost.get(one)
-                lost[one] = _last_before(after, records, seen) if known is None else known
-                waiting = [(before, place, after) for before in lost[one]]
+                # Everything reachable has been seen: what is left may have come before a missing commit.
+                commit, (place, after) = missing.popitem()
+                recorded = state.lost.get(commit)
+                lost[commit] = _last_before(after, records, seen) if recorded is None else recorded
+                waiting = [(before, place, after) for before in lost[commit]]
                 continue
-            one, place, after = waiting.pop()
-            if one in missing:
-                missing[one] = (missing[one][0], max(after, missing[one][1]))
-            if one in seen:
+            commit, place, after = waiting.pop()
+            if commit in missing:
+                missing[commit] = (missing[commit][0], max(after, missing[commit][1]))
+            if commit in seen:
                 continue
-            seen.add(one)
-            record, problem = records.get(one), problems.get(one, "it is missing")
+            seen.add(commit)
+            record, problem = records.get(commit), problems.get(commit, "it is missing")
             if record is not None:
                 waiting += [(parent, place, record.generation) for parent in record.parents]
             repaired = ""
             if record is None or self.list_problem(record):
                 if record is None:
-                    missing[one] = (place, after)
+                    missing[commit] = (place, after)
                 else:
-                    lost[one] = ()
-                if one in state.lost:
+                    lost[commit] = ()
+                if commit in state.lost:
                     repaired = "the history ends there since a repair"
                 elif self.repair:
                     repaired = "the history ends there now"
-                    self.store.audit.append("repair", key.subject, "fsck", lost=one)
+                    self.store.audit.append("repair", key.subject, "fsck", lost=commit)
             if problem:
-                self.found(place, f"older commit {one[:12]}: {problem}", repaired)
+                self.add(place, f"older commit {commit[:12]}: {problem}", repaired)
         return lost
 
     def check_manifest(self, key: RepositoryKey, place: str, record: CommitRecord) -> None:
@@ -316,7 +320,7 @@ class _Check:
             content = self.store.reader.read(key, record.id, MANIFEST_NAME, limit=64 << 20)
             manifest = RepositoryManifest.from_bytes(content, MANIFEST_NAME)
         except ModhubError as error:
-            self.found(place, error.message)
+            self.add(place, error.message)
             return
         infos = [info for entry in manifest.modules for info in (entry.manifest, entry.tensors)]
         for entry in manifest.modules:
@@ -324,14 +328,14 @@ class _Check:
             infos.extend(() if trunk.repository else trunk.files)
         for info in dict.fromkeys(infos):
             if info.path not in tree or tree[info.path].sha256 != info.sha256:
-                self.found(place, f"{MANIFEST_NAME} speaks of '{info.path}', which is not that file")
+                self.add(place, f"{MANIFEST_NAME} names '{info.path}', but that file is missing or differs")
 
     def empty_commit(self, key: RepositoryKey, records: dict[str, CommitRecord]) -> str:
         generation = 1 + max((record.generation for record in records.values()), default=0)
         commit = CommitRecord(
             parents=(),
             tree=self.store.commits.put_tree(Tree({})),
-            title="start anew: no whole commit was left",
+            title="Start over: no complete commit was left",
             description="",
             author="fsck",
             date=now(),
@@ -343,24 +347,28 @@ class _Check:
 
 
 def _last_before(generation: int, records: dict[str, CommitRecord], seen: set[str]) -> tuple[str, ...]:
-    """The newest commits before `generation` that nothing leads to: a lost one may have come after them."""
+    """The newest unreachable commits before `generation`: a lost commit may have come after them."""
     older = {
-        one: record for one, record in records.items() if one not in seen and record.generation < generation
+        commit: record
+        for commit, record in records.items()
+        if commit not in seen and record.generation < generation
     }
     inner = {parent for record in older.values() for parent in record.parents}
-    return tuple(sorted(one for one in older if one not in inner))
+    return tuple(sorted(commit for commit in older if commit not in inner))
 
 
 def _newest(ref: str, commit: str, records: dict[str, CommitRecord], listed: Collection[str]) -> str | None:
-    """The nearest of `listed` before `commit`; without one the newest of them that was made for `ref`."""
+    """The nearest of `listed` before `commit`; else the newest of them that was created on `ref`."""
     waiting, seen = [commit], set()
     while waiting:
-        one = waiting.pop(0)
-        if one in seen or one not in records:
+        ancestor = waiting.pop(0)
+        if ancestor in seen or ancestor not in records:
             continue
-        seen.add(one)
-        if one in listed:
-            return one
-        waiting.extend(records[one].parents)
-    made = [(record.generation, record.date, one) for one, record in records.items() if record.ref == ref]
-    return next((one for _, _, one in sorted(made, reverse=True) if one in listed), None)
+        seen.add(ancestor)
+        if ancestor in listed:
+            return ancestor
+        waiting.extend(records[ancestor].parents)
+    created = [
+        (record.generation, record.date, other) for other, record in records.items() if record.ref == ref
+    ]
+    return next((other for _, _, other in sorted(created, reverse=True) if other in listed), None)

@@ -1,4 +1,4 @@
-"""What nothing names leaves a store in use."""
+"""Garbage collection: remove what no reference leads to, beside running writers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DAY = 86_400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected(Result):
-    """What a `gc` removed (or would have): numbers, and bytes on disk."""
+    """What a `gc` removed, or would remove: counts, and bytes on disk."""
 
     blobs: int
     bytes: int
@@ -32,11 +32,11 @@ class Collected(Result):
 def gc(store: Store, *, grace: float = DAY, dry_run: bool = False, reporter: Reporter = SILENT) -> Collected:
     """Remove commits, uploads and blobs that no reference leads to and that are older than `grace` seconds.
 
-    Works beside writers, since a blob that anybody begins to name while this runs is younger than `grace`: a
-    commit, in a new repository too, touches what it adds, and a move touches all that the repository has,
-    which this may otherwise see under neither name. So `grace` must be longer than the longest upload and
-    than this itself takes. Raises `IntegrityError` before it removes any blob when the store is damaged:
-    bytes that seem unused may be what a repair needs.
+    Safe beside writers, since a blob that comes into use meanwhile is younger than `grace`: a commit touches
+    what it adds, and a move touches all blobs of its repository, which could otherwise be seen under neither
+    name. So `grace` must be longer than the longest upload, and than the collection itself. Raises
+    `IntegrityError` before it removes any blob when the store is damaged: blobs that seem unused may be what
+    a repair needs.
     """
     live: set[str] = set()
     old_commits: list[tuple[RepositoryKey, str]] = []
@@ -48,7 +48,7 @@ def gc(store: Store, *, grace: float = DAY, dry_run: bool = False, reporter: Rep
                 continue
             for commit in _unreachable(store, key, grace):
                 old_commits.append((key, commit))
-            doomed = {commit for one, commit in old_commits if one == key}
+            doomed = {commit for owner, commit in old_commits if owner == key}
             lost = store.references.state(key).lost
             for commit, _ in store.references.commits(key):
                 if commit not in doomed:
@@ -59,7 +59,7 @@ def gc(store: Store, *, grace: float = DAY, dry_run: bool = False, reporter: Rep
                 else:
                     live.add(sha256)
             if not dry_run:
-                # Inside the lock: nobody can have started to use these commits meanwhile.
+                # Under the lock: no writer can have begun to use these commits.
                 for commit in doomed:
                     store.references.remove_commit(key, commit)
             removed_commits += len(doomed)
@@ -74,7 +74,7 @@ def gc(store: Store, *, grace: float = DAY, dry_run: bool = False, reporter: Rep
     if not dry_run:
         for key, sha256 in old_uploads:
             with store.references.locked(key):
-                # It may have been sent again meanwhile, to this repository or to another that took its name.
+                # It may have been sent again, to this repository or to another that took its name.
                 if store.references.uploads(key).get(sha256, 0.0) >= grace:
                     store.references.forget_upload(key, sha256)
         size += store.blobs.sweep(grace=grace)
@@ -113,7 +113,7 @@ def _needs(store: Store, key: RepositoryKey, commit: str, lost: Collection[str])
 
 def _sweep_folders(store: Store, grace: float) -> None:
     staging = store.root / "staging"
-    for left in staging.iterdir() if staging.is_dir() else ():
+    for leftover in staging.iterdir() if staging.is_dir() else ():
         with suppress(FileNotFoundError):
-            if left.is_dir() and time.time() - left.stat().st_mtime >= grace:
-                shutil.rmtree(left, ignore_errors=True)
+            if leftover.is_dir() and time.time() - leftover.stat().st_mtime >= grace:
+                shutil.rmtree(leftover, ignore_errors=True)

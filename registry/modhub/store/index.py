@@ -1,8 +1,8 @@
-"""Finding repositories: an SQLite table made from the files and made anew from them whenever it is lost.
+"""The search index: an SQLite table made from the store's files, and made again whenever it is lost.
 
-A writer marks a repository before it changes and takes the mark away after indexing it; a mark that a dead
-writer left is cleared by the next search. So the index never stays behind the files, whoever dies when.
-Where the disk takes no table, or is full, searches ask one in memory that looks at the files now and then.
+A writer marks a repository before a change and removes the mark after indexing it; marks of dead writers are
+settled by the next search. So the index never lags behind the files, whichever process dies. Where the disk
+is full or read-only, searches use a table in memory that is refreshed every minute.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ Result = TypeVar("Result")
 class IndexEntry:
     """A repository as the index lists it: `head` is the commit of main, `updated` that commit's date.
 
-    `front_matter` is the head of the card that speaks for the repository (`presented_commit`), reduced to
-    plain values and lists of them.
+    `front_matter` is that of the card shown for the repository (`presented_commit`), reduced to plain
+    values and lists of them.
     """
 
     kind: str
@@ -80,7 +80,7 @@ class IndexEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """What is looked for; conditions are joined by AND, and case never matters.
+    """Conditions of a search, joined by AND, case-insensitive.
 
     `text` is split at spaces, every word must occur in name, tags or card head; `author` is a namespace.
     Private repositories are left out unless `visible` is None (all) or holds their namespace (lower case).
@@ -98,7 +98,7 @@ EVERYTHING = Query()
 
 
 class Index:
-    """See the module.
+    """The index of a store.
 
     `keys`, `heads` (commit of main, private, gated) and `describe` (None when it is gone) read the files;
     `try_lock` yields whether no writer is at work on a repository, and keeps them out meanwhile.
@@ -119,8 +119,8 @@ class Index:
         self._heads = heads
         self._try_lock = try_lock
         self._local = threading.local()
-        self._open_ones: list[tuple[int, sqlite3.Connection]] = []
-        weakref.finalize(self, _close_own, self._open_ones)
+        self._connections: list[tuple[int, sqlite3.Connection]] = []
+        weakref.finalize(self, _close_connections, self._connections)
         self._memory_lock = threading.Lock()
         self._memory: sqlite3.Connection | None = None
         self._memory_state = (0, 0.0)
@@ -130,7 +130,7 @@ class Index:
     ) -> list[IndexEntry]:
         """Entries that match. `sort` is updated, created or downloads (most first), or name."""
         if sort not in SORTS:
-            raise HubError(f"'{sort}' is not an order to sort by.", hint=f"Use {', '.join(SORTS)}.")
+            raise HubError(f"Unknown sort order '{sort}'.", hint=f"Use {', '.join(SORTS)}.")
         rows = self._rows(
             query,
             f"SELECT * FROM repositories r WHERE {{}} ORDER BY {SORTS[sort]} LIMIT ? OFFSET ?",
@@ -157,11 +157,11 @@ class Index:
         return [(row["tag"][len(prefix) :], row["number"]) for row in rows]
 
     def mark(self, key: RepositoryKey) -> None:
-        """Say that `key` is about to change. Raises `StorageError`."""
+        """Record that `key` is about to change. Raises `StorageError`."""
         self._run(lambda connection: _mark(connection, key))
 
     def update(self, *keys: RepositoryKey) -> None:
-        """Read `keys` from the files again and take their marks away. Call it while holding their locks."""
+        """Index `keys` again and remove their marks. Call it while holding their locks."""
 
         def work(connection: sqlite3.Connection) -> None:
             for key in keys:
@@ -170,7 +170,7 @@ class Index:
         self._run(work)
 
     def set_downloads(self, key: RepositoryKey, number: int) -> None:
-        """Note the number of downloads."""
+        """Set the number of downloads."""
 
         def work(connection: sqlite3.Connection) -> None:
             with connection:
@@ -185,7 +185,7 @@ class Index:
     def close(self) -> None:
         """Close the connections of all threads; the next use opens another."""
         with self._memory_lock:
-            _close_own(self._open_ones)
+            _close_connections(self._connections)
             self._local = threading.local()
             self._memory = None
 
@@ -221,7 +221,7 @@ class Index:
             connection.execute("DELETE FROM marks WHERE path = ?", (key.path,))
 
     def _settle(self, connection: sqlite3.Connection) -> None:
-        """Index what marked writers have done so far; the mark itself is theirs to take away."""
+        """Index what dead writers left marked; a living one removes its own mark."""
         for row in connection.execute("SELECT path FROM marks").fetchall():
             key = _key_of(row["path"])
             with self._try_lock(key) as free:
@@ -237,11 +237,11 @@ class Index:
 
     def _rows(self, query: Query, select: str, *values: Any) -> list[sqlite3.Row]:
         """Rows of `select`, whose `{}` stands for the query's conditions; `values` fill what follows them."""
-        where, wanted = _where(query)
+        where, parameters = _where(query)
 
         def work(connection: sqlite3.Connection) -> list[sqlite3.Row]:
             self._settle(connection)
-            return connection.execute(select.format(where), (*wanted, *values)).fetchall()
+            return connection.execute(select.format(where), (*parameters, *values)).fetchall()
 
         return self._read(work)
 
@@ -255,7 +255,7 @@ class Index:
             return work(self._in_memory())
 
     def _in_memory(self) -> sqlite3.Connection:
-        """A table of this process's own, up to date with the files as of a minute ago."""
+        """This process's table in memory, at most a minute behind the files."""
         number, refreshed = self._memory_state
         if self._memory is None or number != os.getpid():
             self._memory, refreshed = self._connected(":memory:"), 0.0
@@ -269,15 +269,15 @@ class Index:
             try:
                 return work(self._open())
             except sqlite3.DatabaseError as error:
-                # Not a database any more? The files are the truth: make another, once.
+                # Damaged: make it again from the files, once.
                 if isinstance(error, sqlite3.OperationalError) or last:
                     raise StorageError(
                         f"The index '{self._path}' cannot be used: {error}.",
-                        hint="If it stays so, delete that file: it is made anew.",
+                        hint="If this persists, delete the file; it is rebuilt from the store.",
                     ) from error
                 self._drop()
         raise StorageError(
-            f"The index '{self._path}' cannot be used.", hint="Delete that file: it is made anew."
+            f"The index '{self._path}' cannot be used.", hint="Delete the file; it is rebuilt from the store."
         )
 
     def _open(self) -> sqlite3.Connection:
@@ -297,7 +297,7 @@ class Index:
 
     def _connected(self, place: Path | str) -> sqlite3.Connection:
         connection = _prepared(sqlite3.connect(place, timeout=30, check_same_thread=False))
-        self._open_ones.append((os.getpid(), connection))
+        self._connections.append((os.getpid(), connection))
         return connection
 
     def _drop(self) -> None:
@@ -307,11 +307,11 @@ class Index:
                 Path(f"{self._path}{suffix}").unlink(missing_ok=True)
 
 
-def _close_own(held: list[tuple[int, sqlite3.Connection]]) -> None:
+def _close_connections(connections: list[tuple[int, sqlite3.Connection]]) -> None:
     """Close and forget the connections that this process opened: after a fork others are its parent's."""
-    for process, connection in [*held]:
+    for process, connection in [*connections]:
         if process == os.getpid():
-            held.remove((process, connection))
+            connections.remove((process, connection))
             connection.close()
 
 
@@ -322,8 +322,8 @@ def _prepared(connection: sqlite3.Connection) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT)")
-        found = connection.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
-        if found is not None and found[0] != str(VERSION):
+        version = connection.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
+        if version is not None and version[0] != str(VERSION):
             connection.executescript(
                 "DROP TABLE IF EXISTS repositories; DROP TABLE IF EXISTS tags;"
                 "DROP TABLE IF EXISTS marks; DELETE FROM meta;"
@@ -338,9 +338,9 @@ def _prepared(connection: sqlite3.Connection) -> sqlite3.Connection:
 
 
 def _is_unwritable(cause: BaseException | None) -> bool:
-    """Whether it is the disk that refuses, and not a table that somebody else is writing to."""
+    """Whether the disk refuses, rather than another writer holding the table."""
     if isinstance(cause, sqlite3.Error):
-        # The lower byte is the kind, what is above it says more.
+        # The lower byte is the primary result code.
         return getattr(cause, "sqlite_errorcode", 0) & 0xFF in _UNWRITABLE
     return isinstance(cause, OSError)
 

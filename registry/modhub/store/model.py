@@ -1,4 +1,4 @@
-"""What a versioned file store is made of: files, changes, references, summaries of repositories."""
+"""The values of a versioned file store: files, changes, references, summaries of repositories."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Put at `path` what stands at `source` in `revision` (None: the branch's newest); a file or a folder."""
+    """Copy the file or folder `source` of `revision` (None: the branch's newest) to `path`."""
 
     path: str
     source: str
@@ -48,7 +48,7 @@ Change = Add | Copy | Delete
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """A file of a commit: size in bytes and what there is to verify it with.
+    """A file of a commit: its size in bytes, and the digest to verify it by.
 
     `sha256` is of the content; hubs that keep small files in git know only `oid`, git's sha1 of a blob.
     """
@@ -76,7 +76,7 @@ class Refs:
 
 @dataclass(frozen=True, slots=True)
 class RepositorySummary:
-    """What a search says of one repository; `updated` is ISO 8601 in UTC, empty when the hub does not say."""
+    """A repository as a search returns it; `updated` is ISO 8601 in UTC, or empty where unknown."""
 
     id: RepositoryId
     tags: tuple[str, ...]

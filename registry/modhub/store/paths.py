@@ -1,4 +1,4 @@
-"""Which names a repository's files, branches and tags may have: one function for each, used at every door."""
+"""Valid names of files, branches and tags: a function for each, used wherever such a name comes in."""
 
 from __future__ import annotations
 
@@ -23,11 +23,9 @@ def check_path(path: str) -> str:
     Allowed: relative, `/` between parts, NFC, at most 500 characters and 240 bytes a part; no `.`, `..`,
     `.git` or empty part, no backslash, control or invisible character, no part that ends in a space or a dot.
     """
-    if why := _objection(path):
-        shown = path if len(path) <= 80 else path[:77] + "…"
-        raise IntegrityError(
-            f"The path {shown!r} cannot be a file of a repository: {why}.", hint="Rename the file."
-        )
+    if reason := _objection(path):
+        short = path if len(path) <= 80 else path[:77] + "…"
+        raise IntegrityError(f"Invalid path {short!r}: {reason}.", hint="Rename the file.")
     return path
 
 
@@ -57,7 +55,7 @@ def _objection(path: str) -> str:
 
 
 def collision_key(path: str) -> str:
-    """Equal for two paths that are one file on a system that ignores case."""
+    """Equal for two paths that are the same file on a case-insensitive system."""
     return unicodedata.normalize("NFC", path.casefold())
 
 
@@ -72,9 +70,9 @@ def check_ref_name(name: str, kind: str) -> str:
         or name == "HEAD"
         or is_commit(name)
     ):
-        shown = name if len(name) <= 80 else name[:77] + "…"
+        short = name if len(name) <= 80 else name[:77] + "…"
         raise RefError(
-            f"{shown!r} cannot be the name of a {kind}.",
-            hint="Use letters, digits and '.', '_', '-', '+', '/' between them.",
+            f"Invalid {kind} name {short!r}.",
+            hint="Use letters, digits and, between them, '.', '_', '-', '+', '/'.",
         )
     return name

@@ -17,7 +17,7 @@ __all__ = ["PullRequests"]
 
 
 class PullRequests:
-    """All of them, in every repository of `store`. Methods raise `NotFoundError` for an unknown number."""
+    """The pull requests of all repositories of `store`. Raises `NotFoundError` for an unknown number."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -25,7 +25,7 @@ class PullRequests:
     def open(
         self, key: RepositoryKey, *, title: str, description: str = "", actor: str = "", target: str = MAIN
     ) -> PullRequest:
-        """A new one, its reference standing where the branch `target` stands."""
+        """A new one, starting at the newest commit of the branch `target`."""
         with self._store.write_lock(key):
             pull, state = self._opened(key, title, description, actor, target)
             self._audit(key, pull)
@@ -43,13 +43,13 @@ class PullRequests:
         target: str = MAIN,
         parent: str | None = None,
     ) -> tuple[PullRequest, CommitRecord]:
-        """A new one with `changes` to `target` as its first commit, or neither: raises what `commit` does."""
+        """A new one with `changes` to `target` as its first commit. Raises what `Commits.create` raises."""
         changes = self._store.commits.store_contents(key, changes)
         with self._store.write_lock(key):
             pull, state = self._opened(key, title, description, actor, target)
             tree = self._store.commits.apply(key, pull.base, changes, ref=target, parent=parent)
             self._audit(key, pull)
-            made = self._store.commits.append(
+            commit = self._store.commits.append(
                 key,
                 state,
                 pull.ref,
@@ -60,15 +60,15 @@ class PullRequests:
                 actor=actor,
                 sent=changes,
             )
-        return pull, made
+        return pull, commit
 
     def _opened(
         self, key: RepositoryKey, title: str, description: str, actor: str, target: str
     ) -> tuple[PullRequest, State]:
-        """One more, and the state with it in."""
+        """A new pull request, and the state that has it."""
         state = self._store.references.state(key)
         pull = PullRequest(
-            number=1 + max((one.number for one in state.pulls), default=0),
+            number=1 + max((pull.number for pull in state.pulls), default=0),
             title=title,
             description=description,
             author=actor,
@@ -96,7 +96,7 @@ class PullRequests:
     def merge(
         self, key: RepositoryKey, number: int, *, actor: str = "", title: str = "", description: str = ""
     ) -> CommitRecord:
-        """Its changes as one commit on its target. Raises `ConflictError` naming the files that disagree."""
+        """Its changes as one commit on its target. Raises `ConflictError` naming the conflicting files."""
         with self._store.write_lock(key):
             state = self._store.references.state(key)
             pull = _numbered(key, state, number)
@@ -110,7 +110,7 @@ class PullRequests:
                 raise ConflictError(
                     f"Pull request {number} of '{key}' and '{pull.target}' changed the same files: "
                     f"{', '.join(conflicts[:10])}.",
-                    hint="Commit the wanted content to the pull request's branch first.",
+                    hint="Commit the resolved files to the pull request's branch first.",
                 )
             ref = HEADS + pull.target
             done = _with(state, _event(replace(pull, status="merged"), "status-change", actor, "merged"))
@@ -174,19 +174,19 @@ class PullRequests:
             self._store.reader.tree(key, revision) for revision in (pull.base, HEADS + pull.target, pull.ref)
         )
         put: dict[str, TreeFile] = {}
-        gone: list[str] = []
+        deleted: list[str] = []
         conflicts = []
         for path in sorted({*base, *theirs}):
-            wanted = theirs.get(path)
-            if wanted == base.get(path) or wanted == ours.get(path):
+            proposed = theirs.get(path)
+            if proposed == base.get(path) or proposed == ours.get(path):
                 continue
             if ours.get(path) != base.get(path):
                 conflicts.append(path)
-            elif wanted is None:
-                gone.append(path)
+            elif proposed is None:
+                deleted.append(path)
             else:
-                put[path] = wanted
-        return (ours if conflicts else ours.changed(put, gone)), conflicts
+                put[path] = proposed
+        return (ours if conflicts else ours.changed(put, deleted)), conflicts
 
 
 def _numbered(key: RepositoryKey, state: State, number: int) -> PullRequest:
@@ -195,13 +195,13 @@ def _numbered(key: RepositoryKey, state: State, number: int) -> PullRequest:
             return pull
     raise NotFoundError(
         f"There is no pull request {number} in '{key}'.",
-        hint=f"Take one of its {len(state.pulls)}, or open one.",
+        hint=f"Use one of its {len(state.pulls)}, or open one.",
         missing="revision",
     )
 
 
 def _with(state: State, changed: PullRequest) -> State:
-    pulls = tuple(changed if one.number == changed.number else one for one in state.pulls)
+    pulls = tuple(changed if pull.number == changed.number else pull for pull in state.pulls)
     return replace(state, pulls=pulls)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from modhub.errors import HubError, IntegrityError, NotFoundError
+from modhub.errors import HubError, NotFoundError
+from modhub.integrity import check_content
 from modhub.refs import is_commit
 from modhub.store.blobs import Blobs
 from modhub.store.lru import LRU
@@ -20,6 +20,7 @@ __all__ = ["Reader", "no_revision"]
 # Counted by files: thousands of small trees fit, and not too many large ones.
 TREE_FILES = 400_000
 COMMITS = 4096
+_FSCK = "Run: modhub fsck --repair"
 
 
 class Reader:
@@ -76,10 +77,8 @@ class Reader:
         if tree is None:
             with self._blobs.open(record.tree) as stream:
                 content = stream.read()
-            if hashlib.sha256(content).hexdigest() != record.tree:
-                raise IntegrityError(
-                    f"The list of files {record.tree} is damaged on disk.", hint="Run: modhub fsck --repair"
-                )
+            place = f"The list of files {record.tree}"
+            check_content(content, size=len(content), sha256=record.tree, place=place, hint=_FSCK)
             tree = Tree.from_bytes(content)
             self.remember(record.tree, tree)
         return tree

@@ -1,4 +1,4 @@
-"""What a store remembers of repositories, commits and pull requests: frozen values and their JSON."""
+"""Repositories, commits and pull requests as the store writes them: frozen values and their JSON."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HEADS, TAGS, PULLS = "refs/heads/", "refs/tags/", "refs/pr/"
 
 
 def now() -> str:
-    """This moment as every record writes it: ISO 8601, UTC, milliseconds, `2026-11-22T16:00:00.000Z`."""
+    """The present time as records have it: ISO 8601, UTC, milliseconds, `2026-11-22T16:00:00.000Z`."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -81,7 +81,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.gated not in GATES:
-            raise RefError(f"'{self.gated}' is not a way to gate a repository.", hint="Use auto or manual.")
+            raise RefError(f"'{self.gated}' is not a gate.", hint="Use auto or manual.")
 
     @classmethod
     def from_dict(cls, fields: Fields) -> Settings:
@@ -97,7 +97,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepositoryRecord:
-    """A repository as it stands: `id` in the spelling it was created with, `created` as `now` writes it."""
+    """A repository: `id` in the spelling of its creation, `created` as `now` writes it."""
 
     kind: str
     id: RepositoryId
@@ -114,8 +114,8 @@ class CommitRecord:
     """One state of all files.
 
     `parents` are 40-hex commit ids, the branch's own first; `tree` is the sha256 of the list of files; `ref`
-    is the full name of the reference it was made for and `generation` grows by at least one along it, so that
-    the newest whole commit of a damaged branch can be found without the references.
+    is the full name of the reference it was created on. `generation` grows along it, so that the newest
+    sound commit of a damaged branch can be found without the references.
     """
 
     parents: tuple[str, ...]
@@ -156,10 +156,10 @@ class CommitRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullRequest:
-    """A proposal standing at `refs/pr/<number>`.
+    """A pull request, whose commits are at `refs/pr/<number>`.
 
     `base` is the commit of `target` (a branch) it started from; `status` is open, merged or closed; `events`
-    are what happened to it, oldest first, each with `type`, `author`, `date` and, where it fits, `content`.
+    are its history, oldest first, each with `type`, `author`, `date` and, where it fits, `content`.
     """
 
     number: int

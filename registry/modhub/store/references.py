@@ -1,15 +1,15 @@
-"""What moves: repositories, their settings, names of commits, commits: the smaller of two interfaces.
+"""References: repositories, their settings, branches and tags, commit records, and their form on disk.
 
-Everything here is small and changes by whole documents under `locked`; a database behind several servers can
-take its place. On disk a repository is one folder:
+Everything here is small and changes by whole documents under `locked`; a database behind several servers
+can replace it. On disk a repository is one folder:
 
-    repositories/model/<namespace>/<name>/      lower case; names that differ only in case are one
+    repositories/model/<namespace>/<name>/      lower case; names that differ only in case are the same
         repository.json     spelling, creation date, settings
         refs.json           every reference and pull request: one file, so that they change together
         commits/<id>        one file per commit
-        uploads/<sha256>    blobs sent for a commit that is yet to come
+        uploads/<sha256>    blobs sent for a later commit
         downloads           one byte per download
-    moved/model/<namespace>/<name>.json         where a repository went
+    moved/model/<namespace>/<name>.json         the new name of a repository
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ __all__ = ["FileReferences", "References", "State", "no_repository"]
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where the references of one repository stand: full name (`refs/heads/main`) → commit; pull requests.
+    """The references of a repository, full name (`refs/heads/main`) → commit, and its pull requests.
 
-    `lost` are commits before those, of which a repair found no record or no list of files; each with the
-    commits that may have come before it and stay for that reason. A history ends at a lost commit.
+    `lost` are earlier commits whose record or list of files a repair could not read; each with the commits
+    that may have come before it, which are kept for that reason. A history ends at a lost commit.
     """
 
     refs: Mapping[str, str]
@@ -60,9 +60,9 @@ class References(Protocol):
     """Repositories and their references. Writers hold `locked` around read, decide, save."""
 
     def locked(self, *keys: RepositoryKey, reading: bool = False) -> AbstractContextManager[None]:
-        """Keep every other writer of these repositories out, in all processes.
+        """Keep all other writers of these repositories out, in all processes.
 
-        Who is only `reading` gets in where nothing can be written, too.
+        With `reading` it also works where no lock can be created.
         """
 
     def all(self, kind: str | None = None) -> Iterator[RepositoryKey]:
@@ -78,15 +78,15 @@ class References(Protocol):
     def remove(self, key: RepositoryKey) -> None: ...
 
     def move(self, record: RepositoryRecord, to: RepositoryId) -> None:
-        """At once under the new name; the old one answers `moved_to`."""
+        """Rename at once; the old name answers `moved_to`."""
 
     def moved_to(self, key: RepositoryKey) -> RepositoryId | None:
-        """Where a repository of this name went, if it moved."""
+        """The new name of a repository that was called so."""
 
     def state(self, key: RepositoryKey) -> State: ...
 
     def save_state(self, key: RepositoryKey, state: State) -> None:
-        """The moment a commit, tag or branch becomes visible: at once, and for good when it returns."""
+        """Makes commits, tags and branches visible: atomically, and durably when it returns."""
 
     def commit(self, key: RepositoryKey, commit: str) -> CommitRecord | None: ...
 
@@ -103,15 +103,15 @@ class References(Protocol):
         """Remember that this repository was sent `blob`."""
 
     def upload(self, key: RepositoryKey, sha256: str) -> Blob | None:
-        """What was noted of a blob that was sent, None when nothing was."""
+        """A blob noted by `note_upload`, else None."""
 
     def uploads(self, key: RepositoryKey) -> Mapping[str, float]:
-        """Blobs sent for commits to come, each with the seconds since then."""
+        """Blobs sent for later commits, each with the seconds since then."""
 
     def forget_upload(self, key: RepositoryKey, sha256: str) -> None: ...
 
     def count_download(self, key: RepositoryKey) -> int:
-        """One more; the sum."""
+        """Add one; the total."""
 
     def downloads(self, key: RepositoryKey) -> int: ...
 
@@ -130,11 +130,11 @@ class FileReferences:
         return _Locks([self._root / "locks" / f"{name}.lock" for name in names], reading)
 
     def all(self, kind: str | None = None) -> Iterator[RepositoryKey]:
-        for one in KINDS if kind is None else (kind,):
-            for namespace in _names(self._root / "repositories" / one):
-                for name in _names(self._root / "repositories" / one / namespace):
+        for present in KINDS if kind is None else (kind,):
+            for namespace in _names(self._root / "repositories" / present):
+                for name in _names(self._root / "repositories" / present / namespace):
                     with suppress(RefError):
-                        yield RepositoryKey(one, RepositoryId(namespace, name))
+                        yield RepositoryKey(present, RepositoryId(namespace, name))
 
     def record(self, key: RepositoryKey) -> RepositoryRecord | None:
         path = self._folder(key) / "repository.json"
@@ -215,7 +215,7 @@ class FileReferences:
         lost = fields.optional_child("lost")
         return State(
             refs=fields.string_map("refs"),
-            pulls=tuple(PullRequest.from_dict(one) for one in fields.children("pulls")),
+            pulls=tuple(PullRequest.from_dict(pull) for pull in fields.children("pulls")),
             lost={} if lost is None else {commit: lost.strings(commit) for commit in lost.value},
         )
 
@@ -258,11 +258,11 @@ class FileReferences:
         return Blob(sha256, fields.integer("size"), fields.string("oid"), fields.boolean("text"))
 
     def uploads(self, key: RepositoryKey) -> Mapping[str, float]:
-        folder, found = self._folder(key) / "uploads", {}
+        folder, ages = self._folder(key) / "uploads", {}
         for name in _names(folder):
             with suppress(FileNotFoundError):
-                found[name] = time.time() - (folder / name).stat().st_mtime
-        return found
+                ages[name] = time.time() - (folder / name).stat().st_mtime
+        return ages
 
     def forget_upload(self, key: RepositoryKey, sha256: str) -> None:
         (self._folder(key) / "uploads" / sha256).unlink(missing_ok=True)
@@ -336,7 +336,7 @@ def _document(path: Path) -> Fields | None:
 
 def _record_bytes(record: RepositoryRecord, names: tuple[RepositoryId, ...]) -> bytes:
     document: dict[str, Any] = {
-        "names": [str(one) for one in names],
+        "names": [str(name) for name in names],
         "created": record.created,
         "settings": record.settings.to_dict(),
     }

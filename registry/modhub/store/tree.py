@@ -1,4 +1,4 @@
-"""The list of files of one commit: how changes make the next list, how two differ, how one is shown."""
+"""The list of files of a commit: applying changes, comparing two, listing folders."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TreeDifference:
 
 
 class Tree(Mapping[str, TreeFile]):
-    """Files by path, in order. Made once, never changed."""
+    """Files by path, in order. Immutable."""
 
     def __init__(self, files: Mapping[str, TreeFile]) -> None:
         self._files = dict(sorted(files.items()))
@@ -72,7 +72,7 @@ class Tree(Mapping[str, TreeFile]):
         return len(self._files)
 
     def to_bytes(self) -> bytes:
-        """The one byte string for these files: `[[path, sha256, size, oid, lfs], …]`."""
+        """The canonical bytes of these files: `[[path, sha256, size, oid, lfs], …]`."""
         return canonical_json(
             [[path, file.sha256, file.size, file.oid, int(file.lfs)] for path, file in self.items()]
         )
@@ -89,7 +89,7 @@ class Tree(Mapping[str, TreeFile]):
             raise IntegrityError(f"A list of files is damaged ({error}).") from None
 
     def changed(self, put: Mapping[str, TreeFile], delete: Iterable[str]) -> Tree:
-        """The next list. A deleted folder takes everything below it along; deletions come first.
+        """The next list. A deleted folder is deleted with all files below it; deletions come first.
 
         Raises `NotFoundError` for a deletion of nothing, `IntegrityError` when a path would be file and
         folder at once, or two paths would differ only in case.
@@ -97,16 +97,18 @@ class Tree(Mapping[str, TreeFile]):
         files = dict(self._files)
         for path in delete:
             below = (
-                [path] if path in files else [one for one in files if one.startswith(path.rstrip("/") + "/")]
+                [path]
+                if path in files
+                else [file for file in files if file.startswith(path.rstrip("/") + "/")]
             )
             if not below:
                 raise NotFoundError(
                     f"There is no '{path}' to delete.",
-                    hint="Look at what the branch holds now.",
+                    hint="List the branch's files.",
                     missing="file",
                 )
-            for one in below:
-                del files[one]
+            for file in below:
+                del files[file]
         files.update(put)
         check_names(files)
         return Tree(files)
@@ -122,7 +124,7 @@ class Tree(Mapping[str, TreeFile]):
     def has_folder(self, path: str) -> bool:
         """Whether anything is below `path`; the top level, "", always exists."""
         prefix = path.rstrip("/") + "/"
-        return not path or any(one.startswith(prefix) for one in self._files)
+        return not path or any(file.startswith(prefix) for file in self._files)
 
     def listing(self, folder: str = "", *, recursive: bool = False) -> dict[str, TreeFile | TreeFolder]:
         """Full path → file or folder below `folder`, in order; without `recursive` only the next level.
@@ -130,7 +132,7 @@ class Tree(Mapping[str, TreeFile]):
         Empty when there is no such folder.
         """
         prefix = folder.rstrip("/") + "/" if folder else ""
-        shown: dict[str, TreeFile | TreeFolder] = {}
+        entries: dict[str, TreeFile | TreeFolder] = {}
         digests: dict[str, hashlib._Hash] = {}
         for path, file in self._files.items():
             if not path.startswith(prefix):
@@ -141,9 +143,9 @@ class Tree(Mapping[str, TreeFile]):
                 digest = digests.setdefault(above, hashlib.sha1(usedforsecurity=False))
                 digest.update(f"{path}\0{file.sha256}\n".encode())
             if recursive or len(parts) == 1:
-                shown[path] = file
-        shown.update({path: TreeFolder(digest.hexdigest()) for path, digest in digests.items()})
-        return dict(sorted(shown.items()))
+                entries[path] = file
+        entries.update({path: TreeFolder(digest.hexdigest()) for path, digest in digests.items()})
+        return dict(sorted(entries.items()))
 
 
 def pointer_oid(sha256: str, size: int) -> str:
@@ -160,7 +162,7 @@ def check_names(files: Iterable[str]) -> None:
         key = collision_key(path)
         if key in seen:
             raise IntegrityError(
-                f"'{seen[key]}' and '{path}' are one file where case does not matter.",
+                f"'{seen[key]}' and '{path}' differ only in case.",
                 hint="Rename one of them.",
             )
         seen[key] = path
@@ -170,5 +172,5 @@ def check_names(files: Iterable[str]) -> None:
     if both := sorted(seen.keys() & folders.keys()):
         raise IntegrityError(
             f"'{seen[both[0]]}' would be a file and, because of '{folders[both[0]]}', a folder.",
-            hint="Delete the one before adding the other.",
+            hint="Delete the former before adding the latter.",
         )

@@ -15,6 +15,8 @@ class FitSettings:
     were chosen on CIFAR-10 and digits (docs/composition.md).
     """
 
+    decoded_memory: int = 256 << 20
+    """Decoded images that are kept in memory; beyond it they are kept in a temporary file."""
     batch: int = 50
     """Images in a batch where nothing is trained by gradient steps."""
 

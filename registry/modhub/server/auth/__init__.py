@@ -1,1 +1,1 @@
-"""Who may come in, and what they may do: accounts and tokens, sessions, signed addresses."""
+"""Authentication and authorization: accounts and tokens, sessions, signed URLs."""

@@ -1,11 +1,11 @@
-"""Who may come in: users, organisations and tokens, in one file of the store's folder.
+"""Users, organisations and tokens, in one file of the store's directory.
 
-Tokens are kept as sha256 digests only (they are random and 238 bits long, so a slow hash adds nothing). Every
-change is written whole under a lock, so the commands work with the server on or off and a running server sees
-them at its next request.
+Only sha256 digests of tokens are stored (tokens are random and 238 bits long, so a slow hash adds nothing). A
+change replaces the file under a lock, so the commands work beside a running server, which sees the change at
+its next request.
 
-When a token was last used is the date of a file of its own, `last-used/<id>`: servers set it without a lock
-and nobody has to read the accounts again.
+A token's last use is the date of the file `last-used/<id>`: servers set it without a lock, and the accounts
+need not be read again.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 _VERSION = 1
 _SIGNS = string.ascii_letters + string.digits
 USE_SECONDS = 600.0
-"""How exactly the time of a token's last use is known; requests in between write nothing."""
+"""Resolution of a token's last use in seconds; requests in between write nothing."""
 _ACTOR = "modhub token"
-"""Whom the audit log names: tokens are made by commands only, on the store's own machine."""
+"""Actor in the audit log: tokens are created by commands only, on the store's machine."""
 PREFIX = "hf_"
-"""What @huggingface/hub insists on."""
+"""Required by @huggingface/hub."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """What is kept of a token; `expires` and `revoked` are ISO 8601 in UTC or empty."""
+    """A token without its value; `expires` and `revoked` are ISO 8601 in UTC or empty."""
 
     id: str
     digest: str
@@ -87,7 +87,7 @@ class Token:
         return {name: getattr(self, name) for name in self.__slots__}
 
     def alive(self, moment: str) -> bool:
-        """Whether the token opens doors at `moment` (ISO 8601 in UTC)."""
+        """Whether the token is valid at `moment` (ISO 8601 in UTC)."""
         return not self.revoked and (not self.expires or moment < self.expires)
 
     def shown(self) -> dict[str, str]:
@@ -114,19 +114,19 @@ class _State:
         document = {
             "schema_version": _VERSION,
             "users": users,
-            "tokens": [one.to_dict() for one in self.tokens],
+            "tokens": [token.to_dict() for token in self.tokens],
         }
         return pretty_json(document)
 
     @classmethod
-    @hinting("Put an older copy in its place, or remove it and make users and tokens anew.")
+    @hinting("Restore an older copy, or delete it and create the users and tokens again.")
     def from_bytes(cls, content: bytes, place: str) -> _State:
         fields = Fields(parse_json(content, place), place)
         fields.check_version(_VERSION)
         users = fields.child("users")
         return cls(
             {name: users.strings(name) for name in users.value},
-            tuple(Token.from_dict(one) for one in fields.children("tokens")),
+            tuple(Token.from_dict(token) for token in fields.children("tokens")),
         )
 
 
@@ -145,7 +145,7 @@ class Accounts:
 
     @property
     def empty(self) -> bool:
-        """Whether no token was ever made."""
+        """Whether no token was ever created."""
         return not self._read().tokens
 
     def tokens(self) -> tuple[Token, ...]:
@@ -153,7 +153,7 @@ class Accounts:
         return self._read().tokens
 
     def last_used(self, token: Token) -> str:
-        """When a server was last shown the token, ISO 8601 in UTC and some minutes early; empty for never."""
+        """When the token was last used, ISO 8601 in UTC, up to ten minutes early; empty for never."""
         try:
             moment = (self._used / token.id).stat().st_mtime
         except (FileNotFoundError, NotADirectoryError):
@@ -173,7 +173,7 @@ class Accounts:
         expires: timedelta | None = None,
         value: str | None = None,
     ) -> tuple[Token, str]:
-        """A new token and its value, which is kept nowhere. `organisations` are added to the user's.
+        """A new token and its value, which is not stored. `organisations` are added to the user's.
 
         Raises `RefError` for a bad name, role or value, and for a value that is in use.
         """
@@ -186,7 +186,7 @@ class Accounts:
         elif not _VALUE.match(value):
             raise RefError(
                 "A token has 16 to 200 printable ASCII characters without spaces.",
-                hint="Leave --value out to get a random one.",
+                hint="Omit --value to generate one.",
             )
         moment = datetime.now(UTC)
         token = Token(
@@ -199,21 +199,21 @@ class Accounts:
         )
         with self._changing() as change:
             state = self._read()
-            if any(hmac.compare_digest(one.digest, token.digest) for one in state.tokens):
+            if any(hmac.compare_digest(other.digest, token.digest) for other in state.tokens):
                 raise RefError("This token value is in use already.", hint="Choose another --value.")
-            known = next((one for one in state.users if one.lower() == user.lower()), user)
-            member = tuple(dict.fromkeys((*state.users.get(known, ()), *organisations)))
-            token = replace(token, user=known)
+            name = next((name for name in state.users if name.lower() == user.lower()), user)
+            memberships = tuple(dict.fromkeys((*state.users.get(name, ()), *organisations)))
+            token = replace(token, user=name)
             self.audit.append(
                 "create-token",
-                f"user/{known}",
+                f"user/{name}",
                 _ACTOR,
                 token=token.id,
                 role=role,
                 organisations=list(organisations),
                 expires=token.expires,
             )
-            change(_State({**state.users, known: member}, (*state.tokens, token)))
+            change(_State({**state.users, name: memberships}, (*state.tokens, token)))
         return token, value
 
     def revoke(self, which: str) -> Token:
@@ -234,24 +234,24 @@ class Accounts:
         )
 
     def principal(self, value: str | None) -> Principal:
-        """Who a request with this token comes from. Raises `AccessError` for one that opens nothing."""
+        """The user of a token's value. Raises `AccessError` for an invalid, expired or revoked one."""
         if value is None:
             return ANONYMOUS
         state = self._read()
         token = self._by_digest.get(_digest(value))
         if token is None or not token.alive(_iso(datetime.now(UTC))):
             raise AccessError("Invalid credentials in Authorization header")
-        return self._speaking_for(token, state)
+        return self._principal(token, state)
 
-    def principal_of(self, identity: str) -> Principal:
-        """Who holds the token with this id. Raises `AccessError` when it opens nothing any more."""
+    def principal_of(self, token_id: str) -> Principal:
+        """The user of the token with this id. Raises `AccessError` when it is expired or revoked."""
         state = self._read()
-        token = next((one for one in state.tokens if one.id == identity), None)
+        token = next((token for token in state.tokens if token.id == token_id), None)
         if token is None or not token.alive(_iso(datetime.now(UTC))):
-            raise AccessError("This session has ended.", hint="Log in again.")
-        return self._speaking_for(token, state)
+            raise AccessError("The session has expired.", hint="Log in again.")
+        return self._principal(token, state)
 
-    def _speaking_for(self, token: Token, state: _State) -> Principal:
+    def _principal(self, token: Token, state: _State) -> Principal:
         self._note_use(token)
         return Principal(token.user, token.role, state.users.get(token.user, ()), token.id)
 
@@ -261,7 +261,7 @@ class Accounts:
         if noted is not None and moment - noted < USE_SECONDS:
             return
         self._noted[token.id] = moment
-        # A disk that is full or may only be read is no reason to keep anybody out.
+        # A full or read-only disk locks nobody out.
         with suppress(OSError):
             self._used.mkdir(exist_ok=True)
             (self._used / token.id).touch()
@@ -282,7 +282,7 @@ class Accounts:
         except OSError as error:
             raise StorageError(
                 f"'{self.path}' cannot be read: {error.strerror or error}.",
-                hint="Give the folder and all that is in it to the user that the server runs as.",
+                hint="Make the directory and its contents readable by the server's user.",
             ) from error
 
     def _take(self, content: bytes) -> None:
@@ -290,7 +290,7 @@ class Accounts:
             self._state = _State.from_bytes(content, f"'{self.path}'")
         except ManifestError as error:
             newer = isinstance(error, SchemaVersionError)
-            hint = error.hint if newer else "Bring it back from a backup."
+            hint = error.hint if newer else "Restore it from a backup."
             raise HubError(error.message, hint=hint) from error
         self._by_digest = {token.digest: token for token in self._state.tokens}
 
@@ -321,7 +321,7 @@ def parse_expiry(text: str) -> timedelta:
 def _check_name(name: str) -> None:
     if not _NAME.match(name) or ".." in name or "--" in name or name.endswith(".git"):
         raise RefError(
-            f"'{name}' is not a user or organisation name.",
+            f"'{name}' is not a valid user or organisation name.",
             hint="Use letters, digits and single '-', '_' or '.' inside, at most 42 characters.",
         )
 

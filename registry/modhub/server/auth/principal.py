@@ -1,4 +1,4 @@
-"""Who asks, and the one place that says what they may do."""
+"""Principals and what they may do: all rules of authorization."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ACTIONS = ("see", "read", "write")
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A user as a token speaks for them; `name` is None for somebody without one."""
+    """A user with the rights of a token; `name` is None without one."""
 
     name: str | None
     role: str
@@ -24,7 +24,7 @@ class Principal:
 
     @property
     def admin(self) -> bool:
-        """Whether every door is open."""
+        """Whether everything is allowed."""
         return self.role == "admin"
 
     @property
@@ -34,7 +34,7 @@ class Principal:
         return frozenset(name.lower() for name in names)
 
     def belongs_to(self, namespace: str) -> bool:
-        """Whether `namespace` is the user's own or an organisation of theirs; an admin belongs everywhere."""
+        """Whether `namespace` is the user's or one of their organisations'; an admin belongs to all."""
         return self.admin or namespace.lower() in self.namespaces
 
 
@@ -42,11 +42,10 @@ ANONYMOUS = Principal(None, "read")
 
 
 def authorize(principal: Principal, repository: RepositoryRecord, action: str) -> None:
-    """Let `principal` pass or raise the `HTTPError` to answer with.
+    """Return when `principal` may do `action`; raise the `HTTPError` to answer with otherwise.
 
     Actions: `see` (name, tags, file names, card), `read` (the files' content; gates count), `write`
-    (everything that changes something). Who may not see a repository is told what they would be told if it
-    did not exist.
+    (all changes). For those who may not see a repository the answer is that of a missing one.
     """
     settings = repository.settings
     member = principal.belongs_to(repository.id.namespace)
@@ -72,15 +71,13 @@ def authorize(principal: Principal, repository: RepositoryRecord, action: str) -
 def authorize_namespace(principal: Principal, namespace: str) -> None:
     """Whether `principal` may create and change repositories below `namespace`."""
     if principal.name is None:
-        raise HTTPError(401, "Log in first: this needs a token that may write.")
+        raise HTTPError(401, "This requires authentication with a write token.")
     if principal.role not in ("write", "admin"):
-        raise HTTPError(403, "This token may only read.")
+        raise HTTPError(403, "This token is read-only.")
     if not principal.belongs_to(namespace):
-        raise HTTPError(
-            403, f"You don't have the rights to change anything under the namespace '{namespace}'."
-        )
+        raise HTTPError(403, f"You don't have write access to the namespace '{namespace}'.")
 
 
 def missing_repository(principal: Principal) -> HTTPError:
-    """The one answer for a repository that is not there and for one that is not theirs to see."""
+    """The answer for a repository that does not exist, and for one that the principal may not see."""
     return HTTPError(401 if principal.name is None else 404, "Repository not found", code="RepoNotFound")

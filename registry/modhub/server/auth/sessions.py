@@ -1,4 +1,4 @@
-"""Sessions of browsers: a signed cookie that stands for a token and ends with it."""
+"""Browser sessions: a signed cookie that names a token and ends with it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Sessions:
         return f"{principal.token}.{signature}"
 
     def principal(self, cookie: str) -> Principal:
-        """Whom the cookie speaks for; anonymous for an expired or forged one."""
+        """The user of the cookie; anonymous for an expired or forged one."""
         token_id, _, signature = cookie.partition(".")
         try:
             self._signer.check(signature, "session", token_id)

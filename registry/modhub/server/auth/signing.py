@@ -1,4 +1,4 @@
-"""Addresses that authorise themselves: LFS uploads come without a token, so their URL carries the right."""
+"""Signed URLs: LFS uploads come without a token, so the URL itself carries the right."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BYTES = 32
 
 
 class Signer:
-    """Signs tuples of text with a secret that lives in the store's folder, readable by its owner only."""
+    """Signs tuples of text with a secret in the store's directory, readable by its owner only."""
 
     def __init__(self, root: Path) -> None:
         self._secret = _secret(root / "secret")
@@ -37,7 +37,7 @@ class Signer:
         # Compare first: an attacker learns nothing from which of the two failed.
         genuine = hmac.compare_digest(mac.encode(), self._mac(expiry, parts).encode())
         if not genuine or not expiry.isascii() or not expiry.isdigit() or int(expiry) < time.time():
-            raise HTTPError(403, "This upload address is not valid or has expired; ask for a new one.")
+            raise HTTPError(403, "Invalid or expired upload URL; request a new one.")
 
     def _mac(self, expiry: str, parts: tuple[str, ...]) -> str:
         message = "\0".join((expiry, *parts)).encode("utf-8", "surrogatepass")
@@ -45,24 +45,24 @@ class Signer:
 
 
 def _secret(path: Path) -> bytes:
-    """The secret in `path`, made on first use; of two servers starting at once, one makes it.
+    """The secret in `path`, created on first use; of two servers starting at once, one creates it.
 
-    Raises `IntegrityError` for one that was cut short: whoever knows that can sign as well.
+    Raises `IntegrityError` for a truncated one, with which anybody could sign.
     """
     with suppress(FileNotFoundError):
-        known = path.read_bytes()
-        if len(known) < BYTES:
+        secret = path.read_bytes()
+        if len(secret) < BYTES:
             raise IntegrityError(
-                f"'{path}' has {len(known)} bytes, not {BYTES}.",
-                hint="Delete it: another is made, and who was logged in logs in again.",
+                f"'{path}' has {len(secret)} bytes, not {BYTES}.",
+                hint="Delete it: a new one is created, and users log in again.",
             )
-        return known
+        return secret
     scratch = path.with_name(f".secret.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError:
-        # A folder that may only be read: what is signed is good until the server ends.
+        # Read-only directory: signatures are valid until the server ends.
         return secrets.token_bytes(BYTES)
     try:
         os.write(handle, secrets.token_bytes(BYTES))

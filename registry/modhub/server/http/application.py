@@ -1,4 +1,4 @@
-"""The server as one ASGI application: who asks, which route, the body within its limits, the answer."""
+"""The ASGI application: principal, route, body within its limits, response."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from modhub.server.auth.principal import ANONYMOUS, Principal
 from modhub.server.auth.sessions import COOKIE
 from modhub.server.errors import HTTPError, header_text, to_http_error
 from modhub.server.http.body import read_body
-from modhub.server.http.request import Moved, Request
+from modhub.server.http.request import MovedError, Request
 from modhub.server.http.routing import Match, Router
 from modhub.server.http.state import State
 
@@ -42,7 +42,7 @@ DRAINED_SECONDS = 10.0
 
 
 class Application:
-    """Answers every request; nothing a client sends makes it raise."""
+    """Answers every request; no input makes it raise."""
 
     def __init__(
         self,
@@ -74,17 +74,17 @@ class Application:
         return await anyio.to_thread.run_sync(work, *arguments, limiter=self._limiter)
 
     def principal(self, http: StarletteRequest) -> Principal:
-        """Whom the request's token or session speaks for. Raises `HTTPError` 401."""
+        """The user of the request's token or session. Raises `HTTPError` 401."""
         header = http.headers.get("authorization")
         if header is None:
             cookie = http.cookies.get(COOKIE)
-            # A cookie opens pages and nothing else, so no other site makes a browser change things.
+            # Cookies are for reading only, so that no other site makes a browser change anything.
             reading = http.method in ("GET", "HEAD")
             return self.state.sessions.principal(cookie) if cookie and reading else ANONYMOUS
         try:
             return self.state.accounts.principal(_token_in(header))
         except AccessError as error:
-            # No challenge: a browser would ask for a password, and clients look at the message.
+            # Without WWW-Authenticate: a browser would ask for a password, and clients read the message.
             raise HTTPError(401, error.message) from None
 
     def error_response(self, http: StarletteRequest, error: HTTPError, request: Request | None) -> Response:
@@ -158,13 +158,13 @@ class _Exchange:
     async def _answer(self) -> Response:
         try:
             return await self._handle()
-        except Moved as moved:
+        except MovedError as moved:
             return RedirectResponse(moved.target, 307)
         except HTTPError as error:
             return self._refuse(error)
         except ModhubError as error:
             answer = to_http_error(error)
-            # Whoever only reads has sent nothing that could be wrong: it is the store's.
+            # A request that only reads sends nothing that could be damaged: the store is.
             damaged = self.http.method in ("GET", "HEAD") and isinstance(
                 error, IntegrityError | ManifestError
             )
@@ -176,25 +176,26 @@ class _Exchange:
             raise
         except Exception:
             _log.exception("%s the server failed", self.trace)
-            return self._refuse(HTTPError(500, f"The server failed; its log says why under {self.trace}."))
+            message = f"Internal server error; the server's log has the details under {self.trace}."
+            return self._refuse(HTTPError(500, message))
 
     async def _handle(self) -> Response:
         raw = cast(bytes, self.scope["raw_path"]).decode("latin-1").partition("?")[0]
         if len(raw) > PATH_LIMIT:
-            raise HTTPError(414, "The address is too long.")
+            raise HTTPError(414, "The URL is too long.")
         if sum(len(name) + len(value) for name, value in self.scope["headers"]) > HEADERS_LIMIT:
-            raise HTTPError(431, "The headers are too long.")
+            raise HTTPError(431, "The request headers are too large.")
         try:
             match = self.application.router.match(self.http.method, raw)
         except HTTPError:
             if _wants_page(self.http):
-                # Whose page it is: whoever is logged in stays so, and a bad token is not what is wrong here.
+                # The page shows who is logged in; a bad token is not the error to report here.
                 with suppress(HTTPError):
                     self.request = Request(self.state, self.http, await self._principal(), {})
             raise
         self.route = match.route.pattern
         if self.http.headers.get("content-encoding", "identity").lower() != "identity":
-            raise HTTPError(415, "Send the body without Content-Encoding.")
+            raise HTTPError(415, "Content-Encoding is not supported; send the body uncompressed.")
         principal = await self._principal()
         self.request = Request(self.state, self.http, principal, match.values)
         try:
@@ -220,7 +221,7 @@ class _Exchange:
         try:
             return self.application.principal(self.http)
         except HTTPError:
-            # A page may still show the way to log in.
+            # The error page links to the login.
             self.request = Request(self.state, self.http, ANONYMOUS, {})
             raise
 
@@ -236,8 +237,10 @@ class _Exchange:
         return message
 
     async def _let_finish(self, status: int) -> None:
-        """Read on when a body was refused before its end: many clients look for the answer only then. One
-        that is too long for that, or too slow, finds its connection closed."""
+        """Read the rest of a body that was refused early: many clients read the response only then.
+
+        The connection of one that is too long or too slow is closed.
+        """
         announced = self.http.headers.get("content-length", "")
         if status in (200, 408) or self.http.method in ("GET", "HEAD") or not announced.isdigit():
             return
@@ -272,27 +275,27 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 
 
 def _with_path(scope: Scope) -> Scope:
-    """The request with a path alone, as most clients send it, where a proxy wrote `GET http://host/path`."""
-    whole = re.match(rb"https?://([^/]*)(/?.*)\Z", scope["raw_path"], re.IGNORECASE | re.DOTALL)
-    if whole is None:
+    """The scope with a plain path where a proxy sent the absolute form, `GET http://host/path`."""
+    absolute = re.match(rb"https?://([^/]*)(/?.*)\Z", scope["raw_path"], re.IGNORECASE | re.DOTALL)
+    if absolute is None:
         return scope
-    host, path = whole[1], whole[2] or b"/"
-    # What stands there counts, whatever Host says.
+    host, path = absolute[1], absolute[2] or b"/"
+    # Takes precedence over the Host header (RFC 9112, 3.2.2).
     headers = [(b"host", host), *((name, value) for name, value in scope["headers"] if name != b"host")]
     return {**scope, "raw_path": path, "path": unquote(path.decode("latin-1")), "headers": headers}
 
 
 def _wants_page(http: StarletteRequest) -> bool:
-    """Whether it comes from a browser: one asks for HTML rather than for JSON, and for nothing of the API."""
+    """Whether to answer with a page: browsers prefer HTML to JSON, and do not use the API."""
     if http.url.path.startswith("/api/"):
         return False
-    liked = {"text/html": 0.0, "application/json": 0.0}
+    accepted = {"text/html": 0.0, "application/json": 0.0}
     for part in http.headers.get("accept", "").lower().split(","):
         kind, *settings = (text.strip() for text in part.split(";"))
         quality = next((text[2:] for text in settings if text.startswith("q=")), "1")
-        if kind in liked and re.fullmatch(r"[01](\.[0-9]{0,3})?", quality):
-            liked[kind] = float(quality)
-    return liked["text/html"] > 0 and liked["text/html"] >= liked["application/json"]
+        if kind in accepted and re.fullmatch(r"[01](\.[0-9]{0,3})?", quality):
+            accepted[kind] = float(quality)
+    return accepted["text/html"] > 0 and accepted["text/html"] >= accepted["application/json"]
 
 
 def _token_in(header: str) -> str:

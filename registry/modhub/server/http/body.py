@@ -1,4 +1,4 @@
-"""Reading what clients send: within a size, and not slower than a crawl."""
+"""Request bodies, within limits of size and time."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ BATCH = 1 << 20
 
 
 async def read_body(http: StarletteRequest, limit: int) -> bytes:
-    """The whole body. Raises `HTTPError` 413 beyond `limit` bytes and 408 for a sender that falls silent.
-
-    A small body has as long in all as a large one may be silent: it cannot be dripped in.
-    """
+    """The complete body. Raises `HTTPError` 413 beyond `limit` bytes, 408 after `SILENCE` seconds in all."""
     announced = http.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > limit:
         raise _too_large(limit)
@@ -30,12 +27,15 @@ async def read_body(http: StarletteRequest, limit: int) -> bytes:
             if len(body) > limit:
                 raise _too_large(limit)
     if scope.cancelled_caught:
-        raise HTTPError(408, "The body took too long to arrive.", headers={"Connection": "close"})
+        raise _timed_out()
     return bytes(body)
 
 
 async def batches(http: StarletteRequest, *, limit: int) -> AsyncIterator[bytes]:
-    """The body in pieces of about a mebibyte. Raises `HTTPError` as `read_body`, 408 by silence only."""
+    """The body in pieces of about a mebibyte.
+
+    Raises `HTTPError` 413 beyond `limit` bytes, 408 after `SILENCE` seconds without one.
+    """
     announced = http.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > limit:
         raise _too_large(limit)
@@ -45,7 +45,7 @@ async def batches(http: StarletteRequest, *, limit: int) -> AsyncIterator[bytes]
         with anyio.move_on_after(SILENCE) as scope:
             chunk = await anext(stream, None)
         if scope.cancelled_caught:
-            raise HTTPError(408, "The body stopped arriving.", headers={"Connection": "close"})
+            raise _timed_out()
         if chunk is None:
             break
         total += len(chunk)
@@ -59,7 +59,11 @@ async def batches(http: StarletteRequest, *, limit: int) -> AsyncIterator[bytes]
         yield bytes(waiting)
 
 
+def _timed_out() -> HTTPError:
+    return HTTPError(408, "Timed out reading the request body.", headers={"Connection": "close"})
+
+
 def _too_large(limit: int) -> HTTPError:
     return HTTPError(
-        413, f"The body is larger than the {limit:,} bytes allowed here.", headers={"Connection": "close"}
+        413, f"The request body exceeds the limit of {limit:,} bytes.", headers={"Connection": "close"}
     )

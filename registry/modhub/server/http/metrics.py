@@ -58,6 +58,6 @@ class Metrics:
         lines += [f'modhub_body_bytes_total{{direction="{name}"}} {size}' for name, size in sizes.items()]
         for name, value in {"modhub_requests_in_flight": in_flight, **gauges}.items():
             typed = f"# TYPE {name.partition('{')[0]} gauge"
-            # Fifteen digits: bytes are told to the byte.
+            # Fifteen digits: exact for any number of bytes.
             lines += [f"{name} {value:.15g}"] if typed in lines else [typed, f"{name} {value:.15g}"]
         return "\n".join(lines) + "\n"

@@ -20,14 +20,14 @@ from modhub.store.records import RepositoryKey, RepositoryRecord
 if TYPE_CHECKING:
     from modhub.server.http.state import State
 
-__all__ = ["Moved", "Request", "form_fields", "parse_body", "text_field"]
+__all__ = ["MovedError", "Request", "form_fields", "parse_body", "text_field"]
 
 DEPTH_LIMIT = 64
 _TRUE = ("1", "true", "yes", "on")
 
 
-class Moved(Exception):  # noqa: N818 - it is an answer
-    """The repository has another name now; `target` is the path and query to go to."""
+class MovedError(Exception):
+    """The repository was renamed; `target` is the path and query to redirect to."""
 
     def __init__(self, target: str) -> None:
         super().__init__(target)
@@ -95,12 +95,12 @@ class Request:
         return max(1, min(int(text), maximum))
 
     def json(self) -> dict[str, Any]:
-        """The body as an object; an empty one for no body."""
+        """The JSON body, an object; empty for an empty body."""
         return parse_body(self.body)
 
     @property
     def actor(self) -> str:
-        """Whom the audit log names."""
+        """The user as the audit log names them."""
         return self.principal.name or ""
 
     @property
@@ -110,12 +110,12 @@ class Request:
             return self.state.options.public_url.rstrip("/")
         host = self.http.headers.get("host", "")
         if not re.fullmatch(r"[A-Za-z0-9._\-]+(?::\d{1,5})?|\[[0-9a-fA-F:]+\](?::\d{1,5})?", host):
-            raise HTTPError(400, "The Host header is not a host.")
+            raise HTTPError(400, "Invalid Host header.")
         return f"{self.http.url.scheme}://{host}"
 
     @property
     def below(self) -> str:
-        """The path of the public address; the proxy takes it off what is asked for here."""
+        """The path of the public address, which the proxy strips from requests."""
         return urlsplit(self.state.options.public_url).path.rstrip("/")
 
     # -- the repository ---------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ class Request:
         return "dataset" if self.values.get("web") else "model"
 
     def key(self) -> RepositoryKey:
-        """The repository in the path. An id that cannot exist is answered like one that does not."""
+        """The repository in the path. An invalid id is answered like a missing repository."""
         return self.key_of(f"{self.values['namespace']}/{self.values['name']}", self.kind)
 
     def key_of(self, text: str, kind: str) -> RepositoryKey:
@@ -137,11 +137,11 @@ class Request:
             raise missing_repository(self.principal) from None
 
     def repository(self, action: str) -> RepositoryRecord:
-        """The repository in the path, if the caller may do `action` there. Raises `HTTPError` or `Moved`."""
+        """The repository in the path, if the principal may do `action`. Raises as `permitted` does."""
         return self.permitted(self.key(), action)
 
     def permitted(self, key: RepositoryKey, action: str) -> RepositoryRecord:
-        """The repository `key`, if the caller may do `action` there. Raises `HTTPError` or `Moved`."""
+        """The repository `key`, if the principal may do `action`. Raises `HTTPError` or `MovedError`."""
         if (record := self.find_repository(key)) is None:
             raise missing_repository(self.principal)
         authorize(self.principal, record, action if record.key == key else "see")
@@ -152,7 +152,7 @@ class Request:
         return record
 
     def find_repository(self, key: RepositoryKey) -> RepositoryRecord | None:
-        """The repository of that name, or the one that went away from it, without asking who wants it."""
+        """The repository of that name, or the one renamed from it, whoever the principal is."""
         store = self.state.store
         for _ in range(10):
             try:
@@ -167,14 +167,16 @@ class Request:
     def _moved(self, key: RepositoryKey, record: RepositoryRecord) -> Exception:
         if "name" not in self.values:
             # The body names it, which no redirect would change.
-            message = f"The repository '{key.id}' is called '{record.id}' now."
+            message = f"The repository '{key.id}' was renamed to '{record.id}'."
             return HTTPError(404, message, code="RepoNotFound")
         parts = self.http.scope["raw_path"].decode("latin-1").split("/")
         # The id comes after `/api/models` or `/lfs/models`, after `/datasets`, or first.
         place = 3 if "kind" in self.values else 2 if self.values.get("web") else 1
         git = ".git" if parts[place + 1].endswith(".git") else ""
         parts[place : place + 2] = [quote(record.id.namespace), quote(record.id.name) + git]
-        return Moved(self.below + "/".join(parts) + (f"?{self.query_string}" if self.query_string else ""))
+        return MovedError(
+            self.below + "/".join(parts) + (f"?{self.query_string}" if self.query_string else "")
+        )
 
     def commit_of(self, record: RepositoryRecord, revision: str) -> str:
         """The commit a revision names. Raises `HTTPError` 404 with `RevisionNotFound`."""
@@ -189,11 +191,11 @@ def form_fields(text: str, *, limit: int) -> list[tuple[str, str]]:
     try:
         return parse_qsl(text, keep_blank_values=True, max_num_fields=limit)
     except ValueError:
-        raise HTTPError(400, f"There are more than the {limit:,} fields allowed here.") from None
+        raise HTTPError(400, f"Too many fields; at most {limit:,} are allowed.") from None
 
 
 def parse_body(body: bytes, depth_limit: int = DEPTH_LIMIT) -> dict[str, Any]:
-    """JSON from a stranger: an object, not deep, no NaN. Raises `HTTPError` 400."""
+    """Untrusted JSON: an object without deep nesting or NaN. Raises `HTTPError` 400."""
     if not body.strip():
         return {}
     try:
@@ -202,9 +204,9 @@ def parse_body(body: bytes, depth_limit: int = DEPTH_LIMIT) -> dict[str, Any]:
         if fine:
             json.dumps(value, ensure_ascii=False).encode()  # lone surrogates cannot be stored
     except (ValueError, RecursionError):
-        raise HTTPError(400, "The body is not valid JSON.") from None
+        raise HTTPError(400, "The request body is not valid JSON.") from None
     if not fine:
-        raise HTTPError(400, "The body should be a JSON object that is not nested deeply.")
+        raise HTTPError(400, "The request body must be a JSON object without deep nesting.")
     document: dict[str, Any] = value
     return document
 
@@ -221,16 +223,16 @@ def _depth(value: object, left: int) -> bool:
     if left == 0:
         return False
     if isinstance(value, dict):
-        return all(_depth(one, left - 1) for one in value.values())
+        return all(_depth(item, left - 1) for item in value.values())
     if isinstance(value, list):
-        return all(_depth(one, left - 1) for one in value)
+        return all(_depth(item, left - 1) for item in value)
     return True
 
 
 def text_field(
     document: Mapping[str, Any], name: str, default: str | None = None, *, limit: int = 10_000
 ) -> str:
-    """A string of a JSON body. Raises `HTTPError` 400; `default` stands in for a missing or null one."""
+    """A string of a JSON body. Raises `HTTPError` 400; `default` replaces a missing or null one."""
     value = document.get(name)
     if value is None and default is not None:
         return default

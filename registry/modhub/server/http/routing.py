@@ -1,8 +1,8 @@
 """Routes on the raw path: revisions and file paths come with `/` percent-encoded and must stay in one piece.
 
-A pattern is written as it is read: `/api/{kind}s/{namespace}/{name}/tree/{revision}/{path*}`. `{x}` is one
+Patterns: `/api/{kind}s/{namespace}/{name}/tree/{revision}/{path*}`. `{x}` is one
 segment, `{x*}` one or more; `{kind}` is `model` or `dataset`, `{web}` is nothing or `datasets/` before an
-id. A revision of several plain segments (`refs/pr/1`) is understood too.
+id. A revision may have several plain segments (`refs/pr/1`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ AsyncHandler = Callable[["Request"], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One thing the server does. `body_limit` is in bytes; a streaming handler reads the body itself."""
+    """A route. `body_limit` is in bytes; a streaming handler reads the body itself."""
 
     method: str
     pattern: str
@@ -68,7 +68,7 @@ class Routes:
     def on(
         self, method: str, *patterns: str, body_limit: int = 1 << 20
     ) -> Callable[[SyncHandler], SyncHandler]:
-        """A handler that runs in a worker thread once the body (at most `body_limit` bytes) is there."""
+        """A handler that runs in a worker thread once the body (at most `body_limit` bytes) is complete."""
 
         def register(handler: SyncHandler) -> SyncHandler:
             for pattern in patterns:
@@ -99,23 +99,23 @@ class Router:
         allowed: set[str] = set()
         wanted = "GET" if method == "HEAD" else method
         for route in self.routes:
-            found = route.expression.match(raw_path)
-            if found is None:
+            match = route.expression.match(raw_path)
+            if match is None:
                 continue
             if route.method != wanted:
                 allowed.add(route.method)
                 continue
-            return Match(route, {name: _decoded(text or "") for name, text in found.groupdict().items()})
+            return Match(route, {name: _decoded(text or "") for name, text in match.groupdict().items()})
         if allowed:
             allowed |= {"HEAD"} if "GET" in allowed else set()
             raise HTTPError(
-                405, f"{method} is not allowed here.", headers={"Allow": ", ".join(sorted(allowed))}
+                405, f"Method {method} is not allowed.", headers={"Allow": ", ".join(sorted(allowed))}
             )
         raise not_found(_code_for(raw_path))
 
 
 def _code_for(raw_path: str) -> str:
-    """An id of one segment is a repository that cannot exist; clients want to hear it that way."""
+    """The error code: an id of one segment is a repository that cannot exist."""
     single = re.match(r"/api/(?:models|datasets|spaces|kernels)/[^/]+(?:/(?:revision|tree)/.*)?\Z", raw_path)
     web = re.match(r"/(?:(?:datasets|spaces|kernels)/)?[^/]+(?:/[^/]+)?/resolve/", raw_path)
     return "RepoNotFound" if single or web else ""
@@ -123,11 +123,11 @@ def _code_for(raw_path: str) -> str:
 
 def _compile(pattern: str) -> re.Pattern[str]:
     text, last = "", 0
-    for found in _FIELD.finditer(pattern):
-        text += re.escape(pattern[last : found.start()])
-        name, many = found.groups()
+    for field in _FIELD.finditer(pattern):
+        text += re.escape(pattern[last : field.start()])
+        name, many = field.groups()
         text += _SPECIAL.get(name) or (f"(?P<{name}>.+)" if many else f"(?P<{name}>[^/]+)")
-        last = found.end()
+        last = field.end()
     return re.compile(text + re.escape(pattern[last:]) + r"/?\Z", re.DOTALL)
 
 
@@ -135,7 +135,7 @@ def _decoded(text: str) -> str:
     try:
         value = unquote(text, errors="strict")
     except UnicodeDecodeError:
-        raise HTTPError(400, "The address is not UTF-8.") from None
+        raise HTTPError(400, "The URL is not valid UTF-8.") from None
     if "\0" in value:
-        raise HTTPError(400, "The address has a zero byte.")
+        raise HTTPError(400, "The URL contains a null byte.")
     return value

@@ -1,4 +1,4 @@
-"""What all requests share."""
+"""What all requests share: options, store, accounts, metrics."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ SIZES_SECONDS = 300.0
 class Options:
     """How a server behaves.
 
-    `public_url` is the address clients see when it is not the one in their Host header (a proxy that rewrites
-    it); `upstream` is an endpoint of the Hugging Face Hub protocol to pull through from, with its `token`.
-    Raises `HubError` where one is no address.
+    `public_url` is the address that clients see behind a proxy that rewrites the Host header; `upstream` is a
+    hub to pull through from, with its token. Raises `HubError` where either is not a URL.
     """
 
     read_only: bool = False
@@ -40,7 +39,7 @@ class Options:
         for address in (self.public_url, "" if self.upstream == "hf" else self.upstream):
             if address and not _is_address(address):
                 raise HubError(
-                    f"'{address}' is no address of a hub.",
+                    f"'{address}' is not a hub's address.",
                     hint="Write it as https://host or http://host:port.",
                 )
 
@@ -48,11 +47,11 @@ class Options:
 def _is_address(text: str) -> bool:
     try:
         parts = urlsplit(text)
-        known = parts.port is None or parts.port > 0
+        valid_port = parts.port is None or parts.port > 0
     except ValueError:
         return False
     plain = not (parts.username or parts.password or parts.query or parts.fragment)
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and known and plain
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and valid_port and plain
 
 
 DEFAULTS = Options()
@@ -70,18 +69,20 @@ class State:
         self.sessions = Sessions(self.accounts, self.signer)
         self.metrics = Metrics()
         self.started = time.time()
-        # What the front page counted lately, and when: see modhub.server.web.front.
+        # Facets of the front page with the time they were counted: see modhub.server.web.front.
         self.facets: dict[tuple[object, ...], tuple[float, list[tuple[str, int]]]] = {}
         self._stored: tuple[float, int] | None = None
         self._counting = threading.Lock()
 
     def stored_bytes(self) -> int:
-        """Bytes of all contents, each counted once. A large store takes seconds to walk: what was counted
-        some minutes ago is good enough, and of those who ask at once one counts."""
+        """Bytes of all contents, each counted once.
+
+        A large store takes seconds to walk, so the sum may be some minutes old.
+        """
         with self._counting:
             if self._stored is None or time.monotonic() - self._stored[0] > SIZES_SECONDS:
                 blobs = self.store.blobs
-                # None: a gc has just taken it.
+                # None: a gc has just removed it.
                 size = sum(blobs.size(sha256) or 0 for sha256 in blobs.all())
                 self._stored = (time.monotonic(), size)
             return self._stored[1]
@@ -89,4 +90,4 @@ class State:
     def refuse_when_read_only(self) -> None:
         """Raises `HTTPError` 403 on a server that only reads."""
         if self.options.read_only:
-            raise HTTPError(403, "This hub is read-only.")
+            raise HTTPError(403, "This hub is read-only.", code="ReadOnlyHub")

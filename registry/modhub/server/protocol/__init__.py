@@ -1,1 +1,1 @@
-"""The Hugging Face Hub protocol: one file for each kind of thing that clients ask for."""
+"""The Hugging Face Hub protocol: its routes, a file for each kind of resource."""

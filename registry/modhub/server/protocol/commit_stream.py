@@ -1,7 +1,7 @@
-"""Reading a commit as it arrives: lines of JSON with files inside as base64, any size in little memory.
+"""Parses a commit while it arrives: lines of JSON with base64 file contents, in constant memory.
 
 A line `{"key": "file", "value": {"content": "<base64>", "path": …}}` may be gigabytes long. Its content is
-decoded while it arrives and handed to a blob writer; what remains of the line is small and read as JSON.
+decoded while it arrives and passed to a blob writer; the rest of the line is small and parsed as JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Line = tuple[str, dict[str, Any], Blob | None]
 class CommitReader:
     """Feed it the body; `on_line` gets (key, value, blob of the content or None) for each line, in order.
 
-    Raises `HTTPError` 400 or 422 for what is no commit, 413 for lines without end. Call `close` in any case.
+    Raises `HTTPError` 400 or 422 for an invalid commit, 413 for endless lines. Call `close` in any case.
     """
 
     def __init__(self, open_writer: Callable[[], BlobWriter], on_line: Callable[[Line], None]) -> None:
@@ -49,11 +49,11 @@ class CommitReader:
     def finish(self) -> None:
         """The body is over."""
         if self._writer is not None:
-            raise HTTPError(400, "The commit ends in the middle of a file.")
+            raise HTTPError(400, "The commit ends inside a file.")
         self._end_line()
 
     def close(self) -> None:
-        """Drop what is half written."""
+        """Discard an unfinished blob."""
         if self._writer is not None:
             self._writer.__exit__(None, None, None)
             self._writer = None
@@ -64,13 +64,13 @@ class CommitReader:
         start = max(0, self._searched - 64)
         before = len(self._line)
         self._line += part
-        found = _CONTENT.search(self._line, start) if self._blob is None else None
-        if found is not None:
-            used = found.end() - before
-            del self._line[found.end() :]
+        content = _CONTENT.search(self._line, start) if self._blob is None else None
+        if content is not None:
+            used = content.end() - before
+            del self._line[content.end() :]
             self._writer = self._open_writer()
             self._rest = b""
-            # An empty piece of content never stands behind the newline: `used` counts bytes of this chunk.
+            # The match ends in this chunk, before its newline.
             return chunk[used:]
         self._searched = len(self._line)
         if len(self._line) > SKELETON_LIMIT:
@@ -86,9 +86,9 @@ class CommitReader:
         if b"\\" in part or b"\n" in part:
             raise HTTPError(400, "The content of a file is not valid base64.")
         part = self._rest + part
-        whole = len(part) if quote >= 0 else len(part) - len(part) % 4
-        self._rest = part[whole:]
-        self._write(part[:whole])
+        complete = len(part) if quote >= 0 else len(part) - len(part) % 4
+        self._rest = part[complete:]
+        self._write(part[:complete])
         if quote < 0:
             return b""
         if self._writer is not None:
@@ -114,11 +114,11 @@ class CommitReader:
             return
         self._count += 1
         if self._count > LINES_LIMIT:
-            raise HTTPError(413, f"A commit may have {LINES_LIMIT:,} lines.")
+            raise HTTPError(413, f"A commit may have at most {LINES_LIMIT:,} lines.")
         document = parse_body(line)
         key, value = document.get("key"), document.get("value")
         if not isinstance(key, str) or not isinstance(value, dict):
-            raise HTTPError(400, 'A line of a commit is {"key": …, "value": {…}}.')
+            raise HTTPError(400, 'A commit line must be {"key": …, "value": {…}}.')
         if blob is not None and (key != "file" or value.get("content") != ""):
-            raise HTTPError(400, "A line of the commit has a content where none belongs.")
+            raise HTTPError(400, "Only the line of a file may have a content.")
         self._on_line((key, value, blob))

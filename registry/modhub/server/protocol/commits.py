@@ -16,9 +16,9 @@ from modhub.server.http.request import Request, text_field
 from modhub.server.http.routing import Routes
 from modhub.server.protocol.commit_stream import CommitReader, Line
 from modhub.server.protocol.documents import web_address
-from modhub.server.protocol.gitignore import Ignore
+from modhub.server.protocol.gitignore import IgnoreRules
 from modhub.server.protocol.pull_requests import proposable, pull_for_writing
-from modhub.server.protocol.repositories import ONE
+from modhub.server.protocol.repositories import REPOSITORY
 from modhub.store.blobs import Blob
 from modhub.store.changes import Delete, Link, Put, StoreChange
 from modhub.store.commits import full_ref
@@ -40,13 +40,13 @@ STALE = "The branch was updated since you opened this page. Please refresh and t
 
 @routes.post("/api/validate-yaml")
 def validate_card(request: Request) -> Response:
-    """The front matter of a card is a mapping. Programs get JSON, `Accept: text/plain` the sentences."""
+    """Check the front matter of a card. The response is JSON, or text for `Accept: text/plain`."""
     content = text_field(request.json(), "content", limit=1 << 20).replace("\r\n", "\n")
     problems = _problems(content)
     warnings = [] if content.startswith("---\n") else [{"message": "The card has no YAML metadata."}]
     if problems and "text/plain" in request.headers.get("accept", ""):
-        return PlainTextResponse("\n".join(f"- Error: {one}" for one in problems), 400)
-    document = {"errors": [{"message": one} for one in problems], "warnings": warnings}
+        return PlainTextResponse("\n".join(f"- Error: {problem}" for problem in problems), 400)
+    document = {"errors": [{"message": problem} for problem in problems], "warnings": warnings}
     return JSONResponse(document, 400 if problems else 200)
 
 
@@ -55,7 +55,7 @@ def _problems(content: str) -> list[str]:
         return []
     head, marker, _ = content[4:].partition("\n---")
     if not marker and not content[4:].startswith("---"):
-        return ["the metadata block is never closed by a line '---'"]
+        return ["the metadata block is not closed by a '---' line"]
     try:
         document = yaml.safe_load(head)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -79,7 +79,7 @@ def _problems(content: str) -> list[str]:
     return problems
 
 
-@routes.post(ONE + "/preupload/{revision}", body_limit=16 << 20)
+@routes.post(REPOSITORY + "/preupload/{revision}", body_limit=16 << 20)
 def preupload(request: Request) -> Response:
     record = _writable(request)
     body = request.json()
@@ -92,12 +92,12 @@ def preupload(request: Request) -> Response:
     rules = text_field(body, "gitIgnore", "", limit=1 << 20)
     if not rules and ".gitignore" in tree and tree[".gitignore"].size < 1 << 20:
         rules = store.reader.read(record.key, commit, ".gitignore").decode("utf-8", "replace")
-    ignore = Ignore.of(rules)
+    ignore = IgnoreRules.of(rules)
     lfs = _wants_lfs(request.headers.get("user-agent", ""))
     answers = []
     for file in files:
         if not isinstance(file, dict) or not isinstance(file.get("size"), int):
-            raise HTTPError(400, "A file to upload has a path and a size.")
+            raise HTTPError(400, 'Each file needs a "path" and a "size".')
         path = text_field(file, "path", limit=1000)
         by_lfs = lfs and file["size"] >= LFS_FROM_BYTES
         answers.append(
@@ -105,27 +105,30 @@ def preupload(request: Request) -> Response:
                 "path": path,
                 "uploadMode": "lfs" if by_lfs else "regular",
                 "shouldIgnore": ignore.ignores(path),
-                "oid": _known_oid(store, tree.get(path), file["size"], by_lfs),
+                "oid": _present_oid(store, tree.get(path), file["size"], by_lfs),
             }
         )
     return JSONResponse({"files": answers, "commitOid": commit})
 
 
 def _wants_lfs(user_agent: str) -> bool:
-    """Newer stock clients refuse plain LFS wherever hf_xet is installed, which they do not tell: they send
-    everything inside the commit. Older ones, and ours, leave the choice to the server."""
+    """Whether the client supports plain LFS.
+
+    Newer stock clients refuse it wherever hf_xet is installed, without saying so; they send everything inside
+    the commit. Older ones, and modhub's, leave the choice to the server.
+    """
     return "modhub-lfs/1" in user_agent or bool(_OLD_CLIENT.search(user_agent))
 
 
-def _known_oid(store: Store, known: TreeFile | None, size: int, by_lfs: bool) -> str | None:
-    """What the client compares its own file with, to find that nothing changed; None has it sent."""
-    if known is None or known.size != size or not store.reader.holds(known):
+def _present_oid(store: Store, file: TreeFile | None, size: int, by_lfs: bool) -> str | None:
+    """The digest by which a client sees that its file is unchanged; None makes the client send it."""
+    if file is None or file.size != size or not store.reader.holds(file):
         return None
-    return known.sha256 if by_lfs else known.oid
+    return file.sha256 if by_lfs else file.oid
 
 
 def _writable(request: Request) -> RepositoryRecord:
-    """The repository, for writing; for proposing only, the right to read it and a name will do."""
+    """The repository, for writing; for a pull request a named principal who may read it suffices."""
     revision = request.values["revision"]
     if request.flag("create_pr"):
         return proposable(request)
@@ -136,7 +139,7 @@ def _writable(request: Request) -> RepositoryRecord:
     return request.repository("write")
 
 
-@routes.stream("POST", ONE + "/commit/{revision}")
+@routes.stream("POST", REPOSITORY + "/commit/{revision}")
 async def commit(request: Request) -> Response:
     record = await request.in_thread(_writable, request)
     work = _Commit(request, record)
@@ -165,7 +168,7 @@ class _Commit:
         if key == "header":
             self.header = value
         elif self.header is None:
-            raise HTTPError(400, "The first line of a commit is its header.")
+            raise HTTPError(400, "The first line of a commit must be its header.")
         elif key == "file":
             self.changes.append(self._file(value, blob))
         elif key == "lfsFile":
@@ -173,11 +176,11 @@ class _Commit:
         elif key in ("deletedFile", "deletedFolder", "deletedEntry"):
             self.changes.append(Delete(_path(value).rstrip("/")))
         else:
-            raise HTTPError(400, f"A commit has no lines called {key[:40]!r}.")
+            raise HTTPError(400, f"Unknown commit line {key[:40]!r}.")
 
     def _file(self, value: dict[str, Any], blob: Blob | None) -> StoreChange:
         if value.get("encoding", "base64") != "base64" or blob is None:
-            raise HTTPError(400, "A file of a commit has a content in base64.")
+            raise HTTPError(400, "The content of a file must be base64.")
         return Put(_path(value), blob)
 
     def finish(self) -> Response:
@@ -199,7 +202,7 @@ class _Commit:
         revision = "main" if request.values["revision"] == "HEAD" else request.values["revision"]
         try:
             if not request.flag("create_pr"):
-                made = store.commits.create(
+                created = store.commits.create(
                     record.key,
                     self.changes,
                     title=title,
@@ -208,9 +211,9 @@ class _Commit:
                     parent=parent,
                     ref=_branch(revision),
                 )
-                return JSONResponse(self._answer(made.id))
+                return JSONResponse(self._answer(created.id))
             request.commit_of(record, revision)
-            pull, made = PullRequests(store).propose(
+            pull, created = PullRequests(store).propose(
                 record.key,
                 self.changes,
                 title=title,
@@ -222,15 +225,17 @@ class _Commit:
         except StaleParentError:
             raise HTTPError(412, STALE) from None
         url = web_address(request.base_url, record, "discussions", str(pull.number))
-        return JSONResponse({**self._answer(made.id), "pullRequestUrl": url})
+        return JSONResponse({**self._answer(created.id), "pullRequestUrl": url})
 
     def _head_if_unchanged(self) -> str | None:
-        """The newest commit, when this one would add nothing to it: clients send such commits when all that
-        is left of a folder are ignored files, and 0.36 sends what it found unchanged."""
+        """The newest commit, when this one would change nothing.
+
+        Clients send such commits when all files of a folder are ignored, and 0.36 sends unchanged files.
+        """
         head = self.request.commit_of(self.record, self.request.values["revision"])
         tree = self.request.state.store.reader.tree(self.record.key, head)
         same = all(
-            (digest := _digest_of(change)) and (known := tree.get(change.path)) and known.sha256 == digest
+            (digest := _digest_of(change)) and (file := tree.get(change.path)) and file.sha256 == digest
             for change in self.changes
         )
         return head if same else None
@@ -256,9 +261,9 @@ def _digest_of(change: StoreChange) -> str | None:
 def _lfs_file(value: dict[str, Any]) -> Link:
     oid, size = value.get("oid"), value.get("size")
     if value.get("algo", "sha256") != "sha256" or not isinstance(oid, str) or not is_sha256(oid):
-        raise HTTPError(400, "An LFS file is named by its sha256, 64 hex digits.")
+        raise HTTPError(400, "An LFS file needs its sha256, 64 hex digits.")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
-        raise HTTPError(400, "The size of an LFS file is a number of bytes.")
+        raise HTTPError(400, "The size of an LFS file must be a number of bytes.")
     return Link(_path(value), oid, size, lfs=True)
 
 
@@ -268,17 +273,17 @@ def _path(value: dict[str, Any]) -> str:
     return path
 
 
-@routes.post(ONE + "/lfs-files/batch")
+@routes.post(REPOSITORY + "/lfs-files/batch")
 def delete_lfs_files(request: Request) -> Response:
-    """Take the files with these contents out of main; with `rewriteHistory` out of its history too."""
+    """Delete the files with these contents from main; with `rewriteHistory` from its history, too."""
     record = request.repository("write")
     deletions = request.json().get("deletions")
-    wanted = deletions.get("sha") if isinstance(deletions, dict) else None
-    if not isinstance(deletions, dict) or not isinstance(wanted, list):
+    oids = deletions.get("sha") if isinstance(deletions, dict) else None
+    if not isinstance(deletions, dict) or not isinstance(oids, list):
         raise HTTPError(400, '"deletions.sha" must be a list of file oids')
     store = request.state.store
     tree = store.reader.tree(record.key, "main")
-    digests = {one for one in wanted if isinstance(one, str)}
+    digests = {oid for oid in oids if isinstance(oid, str)}
     changes = [
         Delete(path) for path, file in tree.items() if file.lfs and digests & {file.git_oid, file.sha256}
     ]

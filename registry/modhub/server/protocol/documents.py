@@ -1,4 +1,4 @@
-"""Repositories, commits and files as the protocol words them."""
+"""The protocol's JSON for repositories, commits and files."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def repository_path(record: RepositoryRecord | IndexEntry) -> str:
     return str(record.id) if record.kind == "model" else f"datasets/{record.id}"
 
 
-def listed_json(entry: IndexEntry, wanted: Collection[str], *, full: bool, card: bool) -> dict[str, Any]:
-    """A repository in a list, from the index alone."""
+def listed_json(entry: IndexEntry, expand: Collection[str], *, full: bool, card: bool) -> dict[str, Any]:
+    """A repository of a list, from the index alone."""
     facts = _facts(entry, entry.head, entry.updated, entry.downloads, entry.front_matter, entry.tags)
-    if wanted:
-        return _expanded(facts, wanted)
+    if expand:
+        return _expanded(facts, expand)
     hidden = (
         {"downloadsAllTime"} | (set() if card else {"cardData"}) | (set() if full else {"gated", "disabled"})
     )
@@ -84,10 +84,10 @@ def listed_json(entry: IndexEntry, wanted: Collection[str], *, full: bool, card:
 
 
 def repository_json(
-    store: Store, record: RepositoryRecord, commit: CommitRecord, *, blobs: bool, wanted: Collection[str]
+    store: Store, record: RepositoryRecord, commit: CommitRecord, *, blobs: bool, expand: Collection[str]
 ) -> dict[str, Any]:
     """A repository at a commit, with its files."""
-    if unknown := sorted(set(wanted) - EXPANDABLE):
+    if unknown := sorted(set(expand) - EXPANDABLE):
         raise HTTPError(
             400, f'"expand" must be one of {", ".join(sorted(EXPANDABLE))}, not {unknown[0][:50]}'
         )
@@ -97,10 +97,10 @@ def repository_json(
     facts = _facts(record, commit.id, commit.date, downloads, front, tags_of(front))
     facts["siblings"] = [_sibling(path, file, blobs) for path, file in tree.items()]
     if blobs and (lost := store.reader.lost(tree)):
-        # A word of our own: what a push may bring back.
+        # modhub's addition: files that a push may restore.
         facts["missing"] = lost
     facts["usedStorage"] = sum({file.sha256: file.size for file in tree.values()}.values())
-    return _expanded(facts, wanted) if wanted else facts
+    return _expanded(facts, expand) if expand else facts
 
 
 def _facts(
@@ -136,9 +136,9 @@ def _facts(
     return facts
 
 
-def _expanded(facts: dict[str, Any], wanted: Collection[str]) -> dict[str, Any]:
+def _expanded(facts: dict[str, Any], expand: Collection[str]) -> dict[str, Any]:
     always = {"_id", "id", "modelId"}
-    return {name: value for name, value in facts.items() if name in always or name in wanted}
+    return {name: value for name, value in facts.items() if name in always or name in expand}
 
 
 def _sibling(path: str, file: TreeFile, blobs: bool) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def commit_json(record: CommitRecord) -> dict[str, Any]:
 
 def _front_matter(store: Store, tree: Tree) -> dict[str, Any]:
     card = tree.get("README.md")
-    # A card that is lost hides nothing else of a repository.
+    # A repository without its card's contents is shown all the same.
     return {} if card is None or not store.reader.holds(card) else dict(_card_head(store, card.sha256))
 
 
@@ -194,5 +194,5 @@ def _card_head(store: Store, sha256: str) -> dict[str, Any]:
 
 
 def web_address(base_url: str, record: RepositoryRecord, *more: str) -> str:
-    """An absolute address of a page."""
+    """The absolute URL of a page."""
     return "/".join([base_url, repository_path(record), *(quote(part, safe="") for part in more)])

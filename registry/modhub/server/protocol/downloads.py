@@ -1,4 +1,4 @@
-"""Files by address: GET, HEAD, ranges, ETags."""
+"""File downloads: GET, HEAD, ranges, ETags."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _IMAGES = {
     ".png": "image/png",
     ".webp": "image/webp",
 }
-# Whatever somebody uploaded is shown as text or not at all, and may do nothing.
+# User content is shown as text or downloaded, and may run nothing.
 POLICY = "default-src 'none'; sandbox"
 
 
@@ -68,7 +68,7 @@ def resolve(request: Request) -> Response:
     if file is None:
         raise missing_file(path, commit)
     if request.headers.get("x-hf-download-counter") and request.method == "GET":
-        # A disk that is full or may not be written to still has the file.
+        # A full or read-only disk can still serve the file.
         with suppress(StorageError):
             request.state.store.repositories.count_download(record.key)
     headers = {"X-Repo-Commit": commit}
@@ -86,7 +86,7 @@ def _media_type(path: PurePosixPath, file: TreeFile) -> str:
 
 
 def send_file(request: Request, file: TreeFile, headers: dict[str, str], media: str, name: str) -> Response:
-    """The file or the wanted range of it; big ones flow, small ones come at once."""
+    """The file or the requested range of it; large ones are streamed."""
     etag = f'"{file.sha256 if file.lfs else file.oid}"'
     headers = {
         **headers,
@@ -99,9 +99,9 @@ def send_file(request: Request, file: TreeFile, headers: dict[str, str], media: 
     }
     if name:
         headers["Content-Disposition"] = f"inline; filename*=UTF-8''{quote(name, safe='')}"
-    if _is_held(request.headers.get("if-none-match", ""), etag):
+    if _matches_etag(request.headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers=headers)
-    start, stop, status = _wanted(request, file.size, etag)
+    start, stop, status = _requested_range(request, file.size, etag)
     if status == 206:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.size}"
     headers["Content-Length"] = str(stop - start)
@@ -114,13 +114,13 @@ def send_file(request: Request, file: TreeFile, headers: dict[str, str], media: 
     return StreamingResponse(_pieces(stream, stop - start), status, headers)
 
 
-def _is_held(given: str, etag: str) -> bool:
-    """Whether `If-None-Match` names what is here; a proxy that compresses calls it weak."""
-    return any(one.strip().removeprefix("W/") in (etag, "*") for one in given.split(","))
+def _matches_etag(header: str, etag: str) -> bool:
+    """Whether `If-None-Match` names `etag`; a compressing proxy makes it weak."""
+    return any(value.strip().removeprefix("W/") in (etag, "*") for value in header.split(","))
 
 
-def _wanted(request: Request, size: int, etag: str) -> tuple[int, int, int]:
-    """First byte, the byte after the last, and the status. Several ranges at once are answered in full."""
+def _requested_range(request: Request, size: int, etag: str) -> tuple[int, int, int]:
+    """First byte, the byte after the last, and the status. Several ranges are answered with the full file."""
     header = request.headers.get("range", "")
     condition = request.headers.get("if-range", etag)
     match = _RANGE.match(header.replace(" ", ""))
@@ -132,7 +132,7 @@ def _wanted(request: Request, size: int, etag: str) -> tuple[int, int, int]:
     else:
         start, stop = max(0, size - int(match[2])), size
     if start >= size or start >= stop:
-        raise HTTPError(416, "The range lies outside the file.", headers={"Content-Range": f"bytes */{size}"})
+        raise HTTPError(416, "The range is outside the file.", headers={"Content-Range": f"bytes */{size}"})
     return start, stop, 206
 
 
@@ -141,7 +141,7 @@ async def _pieces(stream: BinaryIO, left: int) -> AsyncIterator[bytes]:
         while left > 0:
             piece = await anyio.to_thread.run_sync(stream.read, min(PIECE, left))
             if not piece:
-                # The connection breaks off: better than a short file that looks whole.
+                # Breaks the connection: better than a short file that looks complete.
                 raise OSError("a stored file is shorter than its record says")
             left -= len(piece)
             yield piece

@@ -11,7 +11,7 @@ from modhub.server.errors import HTTPError, missing_file
 from modhub.server.http.request import Request, form_fields, text_field
 from modhub.server.http.routing import Routes
 from modhub.server.protocol.documents import commit_json, file_json
-from modhub.server.protocol.repositories import ONE, next_page
+from modhub.server.protocol.repositories import REPOSITORY, next_page
 from modhub.store.records import HEADS, PULLS, TAGS, CommitRecord, RepositoryRecord
 from modhub.store.tree import TreeFile, TreeFolder
 
@@ -22,15 +22,15 @@ PAGE, EXPANDED_PAGE = 1000, 50
 PATHS_LIMIT = 5000
 
 
-@routes.get(ONE + "/tree/{revision}", ONE + "/tree/{revision}/{path*}")
-def tree(request: Request) -> Response:
+@routes.get(REPOSITORY + "/tree/{revision}", REPOSITORY + "/tree/{revision}/{path*}")
+def list_tree(request: Request) -> Response:
     record = request.repository("see")
     commit = request.commit_of(record, request.values["revision"])
     folder = request.values.get("path", "").strip("/")
-    whole = request.state.store.reader.tree(record.key, commit)
-    if not whole.has_folder(folder):
+    tree = request.state.store.reader.tree(record.key, commit)
+    if not tree.has_folder(folder):
         raise missing_file(folder, commit)
-    items = whole.listing(folder, recursive=request.flag("recursive"))
+    items = tree.listing(folder, recursive=request.flag("recursive"))
     expand = request.flag("expand")
     size = EXPANDED_PAGE if expand else PAGE
     size, start = request.number("limit", size, size), request.number("cursor", 1, 10**9) - 1
@@ -39,7 +39,7 @@ def tree(request: Request) -> Response:
     return JSONResponse(_items(request, record, commit, page, expand), headers=headers)
 
 
-@routes.post(ONE + "/paths-info/{revision}")
+@routes.post(REPOSITORY + "/paths-info/{revision}")
 def paths_info(request: Request) -> Response:
     record = request.repository("see")
     commit = request.commit_of(record, request.values["revision"])
@@ -52,9 +52,9 @@ def paths_info(request: Request) -> Response:
         expand = any(name == "expand" and value.lower() == "true" for name, value in form)
     if not isinstance(paths, list) or len(paths) > PATHS_LIMIT:
         raise HTTPError(400, f'"paths" must be a list of at most {PATHS_LIMIT} paths')
-    whole = request.state.store.reader.tree(record.key, commit).listing(recursive=True)
-    found = {path: whole[path] for path in paths if isinstance(path, str) and path in whole}
-    return JSONResponse(_items(request, record, commit, found, expand))
+    listing = request.state.store.reader.tree(record.key, commit).listing(recursive=True)
+    entries = {path: listing[path] for path in paths if isinstance(path, str) and path in listing}
+    return JSONResponse(_items(request, record, commit, entries, expand))
 
 
 def _items(
@@ -70,25 +70,25 @@ def _items(
     return [file_json(path, entry, changes.get(path), expand) for path, entry in entries.items()]
 
 
-@routes.get(ONE + "/refs")
+@routes.get(REPOSITORY + "/refs")
 def refs(request: Request) -> Response:
     record = request.repository("see")
     all_refs = request.state.store.reader.refs(record.key)
 
-    def below(prefix: str) -> list[dict[str, str]]:
+    def named(prefix: str) -> list[dict[str, str]]:
         return [
             {"name": ref[len(prefix) :], "ref": ref, "targetCommit": commit}
             for ref, commit in sorted(all_refs.items())
             if ref.startswith(prefix)
         ]
 
-    document = {"branches": below(HEADS), "tags": below(TAGS), "converts": []}
+    document = {"branches": named(HEADS), "tags": named(TAGS), "converts": []}
     if request.flag("include_prs"):
-        document["pullRequests"] = below(PULLS)
+        document["pullRequests"] = named(PULLS)
     return JSONResponse(document)
 
 
-@routes.get(ONE + "/commits/{revision}")
+@routes.get(REPOSITORY + "/commits/{revision}")
 def commits(request: Request) -> Response:
     record = request.repository("see")
     commit = request.commit_of(record, request.values["revision"])
@@ -96,15 +96,15 @@ def commits(request: Request) -> Response:
     page = 0 if request.parameter("p") in ("", "0") else page
     start = request.number("cursor", page * size + 1, 10**9) - 1
     items: list[dict[str, object]] = []
-    for position, one in enumerate(request.state.store.reader.history(record.key, commit)):
+    for position, past in enumerate(request.state.store.reader.history(record.key, commit)):
         if position >= start + size:
             return JSONResponse(items, headers=next_page(request, start + size + 1))
         if position >= start:
-            items.append(commit_json(one))
+            items.append(commit_json(past))
     return JSONResponse(items)
 
 
-@routes.post(ONE + "/tag/{revision}")
+@routes.post(REPOSITORY + "/tag/{revision}")
 def create_tag(request: Request) -> Response:
     record = request.repository("write")
     name = text_field(request.json(), "tag", limit=300)
@@ -116,14 +116,14 @@ def create_tag(request: Request) -> Response:
     return PlainTextResponse("OK")
 
 
-@routes.on("DELETE", ONE + "/tag/{tag}")
+@routes.on("DELETE", REPOSITORY + "/tag/{tag}")
 def delete_tag(request: Request) -> Response:
     record = request.repository("write")
     request.state.store.tags.delete(record.key, request.values["tag"], actor=request.actor)
     return PlainTextResponse("OK")
 
 
-@routes.post(ONE + "/branch/{branch}")
+@routes.post(REPOSITORY + "/branch/{branch}")
 def create_branch(request: Request) -> Response:
     record = request.repository("write")
     name = request.values["branch"]
@@ -136,7 +136,7 @@ def create_branch(request: Request) -> Response:
     return PlainTextResponse("OK")
 
 
-@routes.on("DELETE", ONE + "/branch/{branch}")
+@routes.on("DELETE", REPOSITORY + "/branch/{branch}")
 def delete_branch(request: Request) -> Response:
     record = request.repository("write")
     name = request.values["branch"]
@@ -147,7 +147,7 @@ def delete_branch(request: Request) -> Response:
     return PlainTextResponse("OK")
 
 
-@routes.post(ONE + "/super-squash/{revision}")
+@routes.post(REPOSITORY + "/super-squash/{revision}")
 def squash(request: Request) -> Response:
     record = request.repository("write")
     message = text_field(
@@ -162,7 +162,7 @@ def squash(request: Request) -> Response:
     return JSONResponse({"commitId": squashed.id})
 
 
-@routes.get(ONE + "/lfs-files")
+@routes.get(REPOSITORY + "/lfs-files")
 def lfs_files(request: Request) -> Response:
     record = request.repository("see")
     files: dict[str, dict[str, object]] = {}
@@ -172,7 +172,7 @@ def lfs_files(request: Request) -> Response:
             commit = store.reader.commit(record.key, head)
             tree = store.reader.tree_of(commit)
         except (IntegrityError, NotFoundError):
-            # A tag whose commit is lost stays; the others can be told.
+            # A tag whose commit is lost remains; the others are listed.
             continue
         for path, file in tree.items():
             if file.lfs:

@@ -1,24 +1,24 @@
-"""The rules of `.gitignore` files, as gitignore(5) has them; nothing is run, nothing read."""
+"""The rules of `.gitignore` files (gitignore(5)), without git."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
 
-__all__ = ["Ignore"]
+__all__ = ["IgnoreRules"]
 
 LINES_LIMIT = 1000
 DOUBLE_STARS_LIMIT = 2
 
 
-class Ignore:
-    """The rules of one `.gitignore` at the top of a repository."""
+class IgnoreRules:
+    """The rules of a `.gitignore` at the top of a repository."""
 
     def __init__(self, text: str) -> None:
         self._rules = tuple(rule for line in text.splitlines()[:LINES_LIMIT] if (rule := _rule(line)))
 
     def ignores(self, path: str) -> bool:
-        """Whether the file at `path` is left out. What lies in an ignored folder cannot be brought back."""
+        """Whether the file at `path` is left out. A file in an ignored folder cannot be included again."""
         parts = path.split("/")
         return any(
             self._decides("/".join(parts[:depth]), folder=depth < len(parts))
@@ -33,14 +33,14 @@ class Ignore:
         return ignored
 
     @classmethod
-    def of(cls, text: str) -> Ignore:
-        """The rules of `text`, remembered."""
+    def of(cls, text: str) -> IgnoreRules:
+        """The rules of `text`, cached."""
         return _cached(text)
 
 
 @lru_cache(maxsize=64)
-def _cached(text: str) -> Ignore:
-    return Ignore(text)
+def _cached(text: str) -> IgnoreRules:
+    return IgnoreRules(text)
 
 
 def _rule(line: str) -> tuple[re.Pattern[str], bool, bool] | None:
@@ -83,7 +83,7 @@ def _translate(parts: list[str]) -> str | None:
 
 def _part(part: str) -> str | None:
     """One part of a path. A star takes as little as it can and gives nothing back (an atomic group), which
-    finds the same matches as trying everything and cannot be made slow."""
+    finds the same matches as backtracking would, in linear time."""
     pieces, index = [""], 0
     while index < len(part):
         sign = part[index]
@@ -109,4 +109,4 @@ def _part(part: str) -> str | None:
     if not middle:
         return first
     *middle, final = middle
-    return first + "".join(f"(?>[^/]*?{one})" for one in middle if one) + f"[^/]*{final}"
+    return first + "".join(f"(?>[^/]*?{piece})" for piece in middle if piece) + f"[^/]*{final}"

@@ -1,7 +1,7 @@
-"""Git LFS: the batch route, uploads to signed addresses (whole or in parts), verification, downloads.
+"""Git LFS: the batch route, uploads to signed URLs (in one piece or in parts), verification, downloads.
 
-An upload address carries its own right, because clients send no token with it: repository, digest, size and
-time are signed. Bytes count for the repository they were sent to and for no other.
+Clients send no token to an upload URL, so it is signed: repository, digest, size and expiry. An upload may be
+used by the repository it was sent to, and by no other.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def batch(request: Request) -> Response:
     if operation not in ("upload", "download"):
         raise HTTPError(422, '"operation" must be upload or download')
     if body.get("hash_algo", "sha256") != "sha256":
-        raise HTTPError(409, "This hub names objects by sha256 only.")
+        raise HTTPError(409, "Unsupported hash algorithm; this hub uses sha256.")
     if not isinstance(objects, list) or len(objects) > OBJECTS_LIMIT:
         raise HTTPError(413, f'"objects" must be a list of at most {OBJECTS_LIMIT} objects')
     action = "write" if operation == "upload" else "read"
@@ -62,10 +62,10 @@ def batch(request: Request) -> Response:
     transfers = body.get("transfers")
     multipart = isinstance(transfers, list) and "multipart" in transfers
     answers, chosen = [], "basic"
-    oids = [one.get("oid") for one in objects if isinstance(one, dict)]
-    known = request.state.store.uploads.find_all(record.key, [oid for oid in oids if isinstance(oid, str)])
-    for one in objects:
-        answer = _object(request, record, one, operation, multipart, known)
+    oids = [item.get("oid") for item in objects if isinstance(item, dict)]
+    present = request.state.store.uploads.find_all(record.key, [oid for oid in oids if isinstance(oid, str)])
+    for item in objects:
+        answer = _object(request, record, item, operation, multipart, present)
         answers.append(answer)
         if "chunk_size" in answer.get("actions", {}).get("upload", {}).get("header", {}):
             chosen = "multipart"
@@ -82,31 +82,34 @@ def _proposes(body: dict[str, Any]) -> bool:
 def _object(
     request: Request,
     record: RepositoryRecord,
-    one: object,
+    item: object,
     operation: str,
     multipart: bool,
-    there: Mapping[str, TreeFile],
+    present: Mapping[str, TreeFile],
 ) -> dict[str, Any]:
-    oid = one.get("oid") if isinstance(one, dict) else None
-    size = one.get("size") if isinstance(one, dict) else None
+    oid = item.get("oid") if isinstance(item, dict) else None
+    size = item.get("size") if isinstance(item, dict) else None
     if not isinstance(oid, str) or not is_sha256(oid) or not isinstance(size, int) or not _is_size(size):
-        message = "An object has an oid (sha256) and a size."
+        message = "Each object needs an oid (sha256) and a size."
         return {"oid": str(oid)[:64], "size": 0, "error": {"code": 422, "message": message}}
     answer: dict[str, Any] = {"oid": oid, "size": size, "authenticated": True}
-    known = there[oid].size if oid in there else None
+    present_size = present[oid].size if oid in present else None
     if operation == "download":
-        if known is None:
+        if present_size is None:
             return {**answer, "error": {"code": 404, "message": "Object does not exist."}}
         signature = request.state.signer.sign("download", record.key.path, oid)
         query = urlencode({"signature": signature})
-        href = f"{request.base_url}{_place(record, oid, known)}?{query}"
-        return {**answer, "size": known, "actions": {"download": {"href": href}}}
-    if known is not None:
-        if known != size:
-            return {**answer, "error": {"code": 422, "message": f"This object has {known} bytes."}}
+        href = f"{request.base_url}{_place(record, oid, present_size)}?{query}"
+        return {**answer, "size": present_size, "actions": {"download": {"href": href}}}
+    if present_size is not None:
+        if present_size != size:
+            return {
+                **answer,
+                "error": {"code": 422, "message": f"This object has {present_size} bytes, not {size}."},
+            }
         return answer
     if size > request.state.options.upload_limit:
-        return {**answer, "error": {"code": 422, "message": "The object is larger than this hub takes."}}
+        return {**answer, "error": {"code": 422, "message": "The object exceeds this hub's size limit."}}
     return {**answer, "actions": _upload(request, record, oid, size, multipart)}
 
 
@@ -141,9 +144,9 @@ def verify(request: Request) -> Response:
     record = request.repository("see")
     body = request.json()
     oid, size = body.get("oid"), body.get("size")
-    known = request.state.store.uploads.find(record.key, oid) if isinstance(oid, str) else None
-    if known is None or known.size != size:
-        raise HTTPError(404, "The object is not here in this size.")
+    file = request.state.store.uploads.find(record.key, oid) if isinstance(oid, str) else None
+    if file is None or file.size != size:
+        raise HTTPError(404, "No such object of this size.")
     return JSONResponse({}, media_type=MEDIA)
 
 
@@ -163,7 +166,7 @@ async def put(request: Request) -> Response:
 
 @routes.stream("PUT", UPLOAD + "/{part}")
 async def put_part(request: Request) -> Response:
-    """One part, kept as a file until the whole is put together."""
+    """A part of an upload, stored until all are there."""
     upload = await request.in_thread(_Upload, request)
     number, expected = upload.part(request.values["part"])
     path = upload.folder() / f"{number}.part"
@@ -185,7 +188,7 @@ async def put_part(request: Request) -> Response:
 
 @routes.stream("POST", UPLOAD)
 async def complete(request: Request) -> Response:
-    """Put the parts together. `{oid, parts: [{partNumber, etag}]}`."""
+    """Join the parts. `{oid, parts: [{partNumber, etag}]}`."""
     upload = await request.in_thread(_Upload, request)
     async for _ in batches(request.http, limit=1 << 20):
         pass
@@ -195,7 +198,7 @@ async def complete(request: Request) -> Response:
 
 @routes.get(UPLOAD)
 def download(request: Request) -> Response:
-    """A signed address for one object; what git-lfs is sent to."""
+    """The object of a signed URL, which git-lfs is given."""
     key = request.key()
     sha256 = request.values["sha256"]
     request.state.signer.check(request.parameter("signature"), "download", key.path, sha256)
@@ -206,7 +209,7 @@ def download(request: Request) -> Response:
 
 
 class _Upload:
-    """What a signed address allows. Raises `HTTPError` 403 unless the signature fits everything else."""
+    """An upload allowed by a signed URL. Raises `HTTPError` 403 for a wrong signature."""
 
     def __init__(self, request: Request) -> None:
         self.store = request.state.store
@@ -220,7 +223,7 @@ class _Upload:
         self.size = int(size)
         chunk = request.parameter("chunk", str(PART))
         if not re.fullmatch(r"[1-9][0-9]{0,15}", chunk) or -(-self.size // int(chunk)) > PARTS_LIMIT:
-            raise HTTPError(400, "The parts have an odd size.")
+            raise HTTPError(400, "Invalid part size.")
         self.chunk = int(chunk)
 
     def open(self) -> BlobWriter:
@@ -230,22 +233,22 @@ class _Upload:
         self.store.uploads.add(self.key, writer.finish(sha256=self.sha256))
 
     def folder(self) -> Path:
-        # The names of repository and owner together may be longer than a file's may be.
-        whose = sha256_of_bytes(self.key.path.encode())
-        return self.root / "staging" / f"multipart-{whose}-{self.sha256}-{self.chunk}"
+        # Namespace and name together may be longer than a file name may be.
+        repository = sha256_of_bytes(self.key.path.encode())
+        return self.root / "staging" / f"multipart-{repository}-{self.sha256}-{self.chunk}"
 
     def part(self, text: str) -> tuple[int, int]:
         """Number and size of a part."""
         count = -(-self.size // self.chunk)
         if not re.fullmatch(r"[1-9][0-9]{0,5}", text) or int(text) > count:
-            raise HTTPError(400, f"There are parts 1 to {count}.")
+            raise HTTPError(400, f"The part number must be from 1 to {count}.")
         number = int(text)
         return number, min(self.chunk, self.size - (number - 1) * self.chunk)
 
     def assemble(self) -> None:
-        # Whoever missed the answer asks again, and of two who send the same one comes second.
-        known = self.store.uploads.find(self.key, self.sha256)
-        if known is None or known.size != self.size:
+        # A client that missed the response repeats it, and two may send the same object.
+        present = self.store.uploads.find(self.key, self.sha256)
+        if present is None or present.size != self.size:
             self._join()
         shutil.rmtree(self.folder(), ignore_errors=True)
 

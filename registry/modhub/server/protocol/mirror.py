@@ -1,8 +1,9 @@
-"""Pull-through: what is not here is asked of another hub, passed on, and kept for when that is out of reach.
+"""Pull-through cache: requests for repositories that are not here are answered from another hub.
 
-Repositories of the upstream keep their commits, so locks made against it hold here. Answers are kept in
-`<root>/mirror`, file contents as blobs of the store, verified against the upstream's digest while they pass
-through; `gc` clears contents that no repository here uses, and they are fetched again when wanted.
+Repositories of the upstream keep their commits, so lock files made against it are valid here. Its responses
+are kept in `<root>/mirror` for when it is unreachable; file contents become blobs of the store, verified
+against the upstream's digest on the way. `gc` removes contents that no repository here uses; they are
+downloaded again when requested.
 """
 
 from __future__ import annotations
@@ -39,12 +40,20 @@ ANSWER_LIMIT = 64 << 20
 PIECE = 512 << 10
 _API = re.compile(r"/api/(?:model|dataset)s/[^/]+/[^/]+(?:/(?:revision|tree|refs|commits)(?:/.*)?)?\Z")
 _FILE = re.compile(r"/(?:datasets/)?[^/]+/[^/]+/resolve/.+\Z")
-_KEPT = ("content-type", "link", "etag", "x-repo-commit", "x-linked-etag", "x-linked-size", "content-length")
+_HEADERS = (
+    "content-type",
+    "link",
+    "etag",
+    "x-repo-commit",
+    "x-linked-etag",
+    "x-linked-size",
+    "content-length",
+)
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """An answer of the upstream; header names in lower case."""
+class _Stored:
+    """A response of the upstream; header names in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -52,12 +61,12 @@ class _Kept:
 
 
 class _UnreachableError(Exception):
-    """The upstream does not answer."""
+    """The upstream cannot be reached."""
 
 
 @dataclass
 class Mirror:
-    """What `upstream` (an endpoint, or `hf`) has. `token` is the server's own and never a client's."""
+    """The hub `upstream` (an endpoint, or `hf`). `token` is the server's, never a client's."""
 
     store: Store
     upstream: str
@@ -69,7 +78,7 @@ class Mirror:
         self.root = self.store.root / "mirror"
 
     def answer(self, request: Request) -> Response | None:
-        """The upstream's answer to a request for a repository that is not here; None when it has none."""
+        """The upstream's response for a repository that is not here; None when it has none."""
         path = request.raw_path
         if request.method not in ("GET", "HEAD"):
             return None
@@ -80,27 +89,27 @@ class Mirror:
     def _document(self, request: Request, path: str) -> Response | None:
         query = request.query_string
         target = f"{path}?{query}" if query else path
-        kept = self._ask("GET", target)
-        if kept.status in (401, 403):
+        stored = self._fetch("GET", target)
+        if stored.status in (401, 403):
             return None
-        headers, link = {}, kept.headers.get("link", "")
-        # Clients take their token along to where a list goes on: that is here, or nowhere.
+        headers, link = {}, stored.headers.get("link", "")
+        # Clients send their token to a list's next page: that must be here.
         if link.startswith(f"<{self.upstream}/"):
             headers["link"] = link.replace(self.upstream, request.base_url)
-        if kept.status == 404 and kept.headers.get("x-error-code", "RepoNotFound") == "RepoNotFound":
+        if stored.status == 404 and stored.headers.get("x-error-code", "RepoNotFound") == "RepoNotFound":
             return None
         for name in ("x-error-code", "x-error-message"):
-            if name in kept.headers:
-                headers[name] = kept.headers[name]
-        return Response(kept.body, kept.status, headers, "application/json")
+            if name in stored.headers:
+                headers[name] = stored.headers[name]
+        return Response(stored.body, stored.status, headers, "application/json")
 
     def _file(self, request: Request, path: str) -> Response | None:
-        head = self._ask("HEAD", path)
+        head = self._fetch("HEAD", path)
         if head.status != 200:
             code = head.headers.get("x-error-code", "")
             if head.status == 404 and code in ("EntryNotFound", "RevisionNotFound"):
-                told = {name: head.headers[name] for name in ("x-repo-commit",) if name in head.headers}
-                raise HTTPError(404, "The upstream has no such file or revision.", code=code, headers=told)
+                headers = {name: head.headers[name] for name in ("x-repo-commit",) if name in head.headers}
+                raise HTTPError(404, "The upstream has no such file or revision.", code=code, headers=headers)
             return None
         etag = head.headers.get("x-linked-etag", head.headers.get("etag", "")).removeprefix("W/").strip('"')
         size = head.headers.get("x-linked-size", head.headers.get("content-length", ""))
@@ -110,21 +119,20 @@ class Mirror:
             or not re.fullmatch(r"[0-9]{1,15}", size)
             or not is_commit(commit)
         ):
-            raise HTTPError(502, "The upstream does not say what its file is.")
+            raise HTTPError(502, "The upstream sent no valid digest, size or commit for the file.")
         headers = {"X-Repo-Commit": commit}
         if len(etag) == 64:
             headers |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": size}
-        known = self._known(etag, int(size))
-        if known is not None or request.method == "HEAD":
-            sha256 = known or etag
-            file = TreeFile(sha256, int(size), etag, len(etag) == 64)
+        present = self._present(etag, int(size))
+        if present is not None or request.method == "HEAD":
+            file = TreeFile(present or etag, int(size), etag, len(etag) == 64)
             return send_file(request, file, headers, "application/octet-stream", path.rpartition("/")[2])
         headers |= {"ETag": f'"{etag}"', "Content-Length": size, "Accept-Ranges": "none"}
         pieces = self._through(path, etag, int(size))
         return StreamingResponse(pieces, 200, headers, "application/octet-stream")
 
-    def _known(self, etag: str, size: int) -> str | None:
-        """The sha256 of a content that passed through before and is still here."""
+    def _present(self, etag: str, size: int) -> str | None:
+        """The sha256 of a content that was downloaded before and is still here."""
         try:
             sha256 = etag if len(etag) == 64 else (self.root / "digests" / etag).read_text()
         except FileNotFoundError:
@@ -132,7 +140,7 @@ class Mirror:
         return sha256 if self.store.blobs.size(sha256) == size else None
 
     def _through(self, path: str, etag: str, size: int) -> Iterator[bytes]:
-        """The file as it comes, kept on the way. The last piece goes out only when all of it is right."""
+        """The file as it arrives, stored on the way. The last piece is sent only once all is verified."""
         try:
             stream, _ = self._open("GET", path)
         except (_UnreachableError, urllib.error.HTTPError) as error:
@@ -154,27 +162,27 @@ class Mirror:
                 write_bytes(self.root / "digests" / etag, blob.sha256.encode())
             yield last
 
-    def _ask(self, method: str, target: str) -> _Kept:
-        """The upstream's answer, or the kept one when it cannot be reached. Raises `HTTPError` 504."""
+    def _fetch(self, method: str, target: str) -> _Stored:
+        """The upstream's response, or the stored one when it cannot be reached. Raises `HTTPError` 504."""
         place = self.root / "answers" / hashlib.sha256(f"{method} {target}".encode()).hexdigest()
         try:
             stream, headers = self._open(method, target)
             with stream:
                 body = _document_in(stream) if method == "GET" else ""
-            kept = _Kept(200, _interesting(headers), body)
-            write_bytes(place, canonical_json({"headers": kept.headers, "body": body}))
-            return kept
+            stored = _Stored(200, _relevant(headers), body)
+            write_bytes(place, canonical_json({"headers": stored.headers, "body": body}))
+            return stored
         except urllib.error.HTTPError as error:
             body = ""
             with error, suppress(http.client.HTTPException, OSError):
                 body = error.read(10_000).decode("utf-8", "replace")
-            return _Kept(error.code, _interesting(error.headers), body)
+            return _Stored(error.code, _relevant(error.headers), body)
         except _UnreachableError as error:
             try:
                 document = json.loads(place.read_bytes())
             except FileNotFoundError:
                 raise HTTPError(504, f"The upstream cannot be reached: {error}") from None
-            return _Kept(200, document["headers"], document["body"])
+            return _Stored(200, document["headers"], document["body"])
 
     def _open(self, method: str, target: str) -> tuple[IO[bytes], Message]:
         request = urllib.request.Request(self.upstream + target, method=method)
@@ -182,7 +190,7 @@ class Mirror:
         request.add_header("User-Agent", "modhub-mirror")
         if self.token:
             request.add_unredirected_header("Authorization", f"Bearer {self.token}")
-        opener = urllib.request.build_opener(_StayForHeads())
+        opener = urllib.request.build_opener(_NoRedirectForHead())
         try:
             response = opener.open(request, timeout=SECONDS)
         except urllib.error.HTTPError as error:
@@ -193,9 +201,9 @@ class Mirror:
             ):
                 return error, error.headers
             if error.code < 400 or error.code >= 500 or error.code == 429:
-                raise _UnreachableError(f"it answers {error.code}") from error
+                raise _UnreachableError(f"status {error.code}") from error
             raise
-        # ValueError: it sends on to what is no address.
+        # ValueError: it redirects to something that is not a URL.
         except (http.client.HTTPException, OSError, ValueError) as error:
             raise _UnreachableError(str(getattr(error, "reason", error))) from error
         return response, response.headers
@@ -210,7 +218,7 @@ def _piece(stream: IO[bytes]) -> bytes:
 
 
 def _document_in(stream: IO[bytes]) -> str:
-    """An answer of the API, which is JSON and whole: what broke off must not take the place of a kept one.
+    """A response of the API, complete JSON: a truncated one must not replace a stored one.
 
     Raises `_UnreachableError`.
     """
@@ -218,12 +226,12 @@ def _document_in(stream: IO[bytes]) -> str:
         body = stream.read(ANSWER_LIMIT)
         json.loads(body)
     except (http.client.HTTPException, OSError, ValueError, RecursionError) as error:
-        raise _UnreachableError("what it answers is no JSON") from error
+        raise _UnreachableError("its response is not JSON") from error
     return body.decode("utf-8", "replace")
 
 
-class _StayForHeads(urllib.request.HTTPRedirectHandler):
-    """The first answer to HEAD knows commit and digest; where it sends for the bytes does not."""
+class _NoRedirectForHead(urllib.request.HTTPRedirectHandler):
+    """Does not follow a HEAD's redirect: only the first response has commit and digest."""
 
     def redirect_request(
         self,
@@ -239,6 +247,6 @@ class _StayForHeads(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
 
 
-def _interesting(headers: Message) -> dict[str, str]:
-    names = (*_KEPT, "x-error-code", "x-error-message")
+def _relevant(headers: Message) -> dict[str, str]:
+    names = (*_HEADERS, "x-error-code", "x-error-message")
     return {name: value for name in names if (value := headers.get(name)) is not None}

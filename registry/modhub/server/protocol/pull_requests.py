@@ -1,4 +1,4 @@
-"""Pull requests: open, list, comment, merge, close. Discussions without a branch are not kept here."""
+"""Pull requests: open, list, comment, merge, close. Discussions without a branch are not supported."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from modhub.server.auth.principal import authorize
 from modhub.server.errors import HTTPError
 from modhub.server.http.request import Request, text_field
 from modhub.server.http.routing import Routes
-from modhub.server.protocol.repositories import ONE
+from modhub.server.protocol.repositories import REPOSITORY
 from modhub.store.pull_requests import PullRequests
 from modhub.store.records import PullRequest, RepositoryRecord
 
 __all__ = ["proposable", "pull_for_writing", "routes"]
 
 routes = Routes()
-LIST = ONE + "/discussions"
+LIST = REPOSITORY + "/discussions"
 PAGE = 50
 HISTORY_LIMIT = 1000
 
 
 def proposable(request: Request) -> RepositoryRecord:
-    """The repository, if the caller may propose changes: reads it, and has a token that may write."""
+    """The repository, if the principal may open pull requests: may read it, with a write token."""
     record = request.repository("read")
     if request.principal.name is None:
-        raise HTTPError(401, "Log in first: this needs a token that may write.")
+        raise HTTPError(401, "This requires authentication with a write token.")
     if request.principal.role not in ("write", "admin"):
-        raise HTTPError(403, "This token may only read.")
+        raise HTTPError(403, "This token is read-only.")
     request.state.refuse_when_read_only()
     return record
 
 
 def pull_for_writing(request: Request, record: RepositoryRecord, number: int) -> PullRequest:
-    """An open pull request that the caller wrote, or whose repository they may write to."""
+    """An open pull request of the principal, or of a repository they may write to."""
     pull = _pull(request, record, number)
     if pull.author != request.principal.name:
         authorize(request.principal, record, "write")
@@ -52,7 +52,7 @@ def create(request: Request) -> Response:
     record = proposable(request)
     body = request.json()
     if body.get("pullRequest") is not True:
-        raise HTTPError(400, "This hub keeps pull requests only, no other discussions.")
+        raise HTTPError(400, "This hub supports pull requests only, no other discussions.")
     pull = PullRequests(request.state.store).open(
         record.key,
         title=text_field(body, "title", limit=300),
@@ -65,17 +65,17 @@ def create(request: Request) -> Response:
 @routes.get(LIST)
 def listing(request: Request) -> Response:
     record = request.repository("see")
-    wanted, author, kind = request.parameter("status"), request.parameter("author"), request.parameter("type")
+    status, author, kind = request.parameter("status"), request.parameter("author"), request.parameter("type")
     pulls = [
         pull
         for pull in reversed(PullRequests(request.state.store).all(record.key))
-        if (wanted in ("", "all") or wanted == ("open" if pull.status == "open" else "closed"))
+        if (status in ("", "all") or status == ("open" if pull.status == "open" else "closed"))
         and author in ("", pull.author)
         and kind in ("", "all", "pull_request")
     ]
     start = (request.number("p", 1, 10**6) if request.parameter("p") not in ("", "0") else 0) * PAGE
-    shown = [_summary(record, pull) for pull in pulls[start : start + PAGE]]
-    return JSONResponse({"count": len(pulls), "start": start, "discussions": shown})
+    page = [_summary(record, pull) for pull in pulls[start : start + PAGE]]
+    return JSONResponse({"count": len(pulls), "start": start, "discussions": page})
 
 
 @routes.get(LIST + "/{number}")
@@ -101,15 +101,15 @@ def merge(request: Request) -> Response:
     number = _numbered(request, record).number
     comment = text_field(request.json(), "comment", "", limit=60_000)
     try:
-        made = PullRequests(request.state.store).merge(
+        merged = PullRequests(request.state.store).merge(
             record.key, number, actor=request.actor, description=comment
         )
     except ConflictError as error:
         raise HTTPError(409, str(error)) from None
     return JSONResponse(
         {
-            "mergeCommitId": made.id,
-            "newStatus": _event(number, 0, "status-change", request.actor, made.date, "merged"),
+            "mergeCommitId": merged.id,
+            "newStatus": _event(number, 0, "status-change", request.actor, merged.date, "merged"),
         }
     )
 
@@ -153,7 +153,7 @@ def rename(request: Request) -> Response:
 def _numbered(request: Request, record: RepositoryRecord) -> PullRequest:
     text = request.values["number"]
     if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
-        raise HTTPError(404, "There is no such pull request.")
+        raise HTTPError(404, "Pull request not found.")
     return _pull(request, record, int(text))
 
 
@@ -161,7 +161,7 @@ def _pull(request: Request, record: RepositoryRecord, number: int) -> PullReques
     try:
         return PullRequests(request.state.store).get(record.key, number)
     except NotFoundError:
-        raise HTTPError(404, "There is no such pull request.") from None
+        raise HTTPError(404, "Pull request not found.") from None
 
 
 def _summary(record: RepositoryRecord, pull: PullRequest) -> dict[str, Any]:
@@ -183,8 +183,10 @@ def _events(pull: PullRequest) -> list[dict[str, Any]]:
     return [
         first,
         *(
-            _event(pull.number, place, one["type"], one["author"], one["date"], one.get("content", ""))
-            for place, one in enumerate(later, 1)
+            _event(
+                pull.number, place, event["type"], event["author"], event["date"], event.get("content", "")
+            )
+            for place, event in enumerate(later, 1)
         ),
     ]
 
@@ -197,8 +199,8 @@ def _event(number: int, place: int, kind: str, author: str, date: str, content: 
     elif kind == "title-change":
         data = {"from": "", "to": content}
     identity = hashlib.sha256(f"{number}/{place}/{date}".encode()).hexdigest()[:24]
-    who = {"name": author or "anonymous", "type": "user"}
-    return {"id": identity, "type": kind, "createdAt": date, "author": who, "data": data}
+    user = {"name": author or "anonymous", "type": "user"}
+    return {"id": identity, "type": kind, "createdAt": date, "author": user, "data": data}
 
 
 def _merge_commit(request: Request, record: RepositoryRecord, pull: PullRequest) -> str | None:

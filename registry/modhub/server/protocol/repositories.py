@@ -1,4 +1,4 @@
-"""Repositories as wholes: who am I, create, delete, move, settings, information, lists."""
+"""Repositories: create, delete, move, settings, information, lists; and who the token belongs to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from modhub.store.tree import TreeFile
 __all__ = ["routes"]
 
 routes = Routes()
-ONE = "/api/{kind}s/{namespace}/{name}"
+REPOSITORY = "/api/{kind}s/{namespace}/{name}"
 KINDS = {"model": "model", "dataset": "dataset", None: "model"}
 ORDERS = {
     "": "updated",
@@ -38,24 +38,24 @@ PAGE = 1000
 
 @routes.get("/api/whoami-v2")
 def whoami(request: Request) -> Response:
-    who = request.principal
-    if who.name is None:
+    principal = request.principal
+    if principal.name is None:
         raise HTTPError(401, "Invalid credentials in Authorization header")
     return JSONResponse(
         {
             "type": "user",
-            "id": who.name,
-            "name": who.name,
-            "fullname": who.name,
+            "id": principal.name,
+            "name": principal.name,
+            "fullname": principal.name,
             "email": None,
             "isPro": False,
             "orgs": [
-                {"type": "org", "id": name, "name": name, "fullname": name, "roleInOrg": who.role}
-                for name in who.organisations
+                {"type": "org", "id": name, "name": name, "fullname": name, "roleInOrg": principal.role}
+                for name in principal.organisations
             ],
             "auth": {
                 "type": "access_token",
-                "accessToken": {"displayName": who.token or "session", "role": who.role},
+                "accessToken": {"displayName": principal.token or "session", "role": principal.role},
             },
         }
     )
@@ -64,7 +64,7 @@ def whoami(request: Request) -> Response:
 @routes.post("/api/repos/create")
 def create(request: Request) -> Response:
     body = request.json()
-    key = _named(request, body)
+    key = _key_in(request, body)
     authorize_namespace(request.principal, key.id.namespace)
     request.state.refuse_when_read_only()
     try:
@@ -82,7 +82,7 @@ def create(request: Request) -> Response:
 
 @routes.on("DELETE", "/api/repos/delete")
 def delete(request: Request) -> Response:
-    record = request.permitted(_named(request, request.json()), "write")
+    record = request.permitted(_key_in(request, request.json()), "write")
     request.state.store.repositories.delete(record.key, actor=request.actor)
     return PlainTextResponse("OK")
 
@@ -101,7 +101,7 @@ def move(request: Request) -> Response:
     return PlainTextResponse("OK")
 
 
-@routes.on("PUT", ONE + "/settings")
+@routes.on("PUT", REPOSITORY + "/settings")
 def change_settings(request: Request) -> Response:
     record = request.repository("write")
     settings = _settings(record.settings, request.json())
@@ -109,15 +109,15 @@ def change_settings(request: Request) -> Response:
     return JSONResponse({"private": settings.private, "gated": settings.gated or False})
 
 
-@routes.get(ONE + "/auth-check", ONE + "/auth-check/{level}")
+@routes.get(REPOSITORY + "/auth-check", REPOSITORY + "/auth-check/{level}")
 def auth_check(request: Request) -> Response:
     request.repository("write" if request.values.get("level") == "write" else "read")
     return JSONResponse({"ok": True})
 
 
-@routes.post(ONE + "/duplicate")
+@routes.post(REPOSITORY + "/duplicate")
 def duplicate(request: Request) -> Response:
-    """A copy of the newest files. Their bytes are held once, so this takes a moment whatever the size."""
+    """A copy of the newest files. Contents are stored once, so this is fast whatever the size."""
     source = request.repository("read")
     body = request.json()
     target = _key(source.kind, text_field(body, "repository"))
@@ -143,7 +143,7 @@ def duplicate(request: Request) -> Response:
 
 
 @routes.get("/api/settings/repositories", "/api/organizations/{namespace}/settings/repositories")
-def own_repositories(request: Request) -> Response:
+def list_own_repositories(request: Request) -> Response:
     namespace = request.values.get("namespace") or request.principal.name or ""
     if request.principal.name is None:
         raise HTTPError(401, "Invalid credentials in Authorization header")
@@ -165,7 +165,7 @@ def own_repositories(request: Request) -> Response:
     )
 
 
-@routes.get(ONE, ONE + "/revision/{revision}")
+@routes.get(REPOSITORY, REPOSITORY + "/revision/{revision}")
 def information(request: Request) -> Response:
     record = request.repository("see")
     commit = request.commit_of(record, request.values.get("revision", "main"))
@@ -175,7 +175,7 @@ def information(request: Request) -> Response:
         record,
         store.reader.commit(record.key, commit),
         blobs=request.flag("blobs"),
-        wanted=request.parameters("expand"),
+        expand=request.parameters("expand"),
     )
     return JSONResponse(document)
 
@@ -186,7 +186,7 @@ def listing(request: Request) -> Response:
     if order is None:
         raise HTTPError(400, f'"sort" must be one of {", ".join(name for name in ORDERS if name)}')
     if unknown := sorted(set(request.parameters("expand")) - EXPANDABLE):
-        raise HTTPError(400, f'"expand" does not know {unknown[0][:50]}')
+        raise HTTPError(400, f'"expand" has no value {unknown[0][:50]!r}')
     for unsupported in ("num_parameters", "apps", "inference_provider", "inference"):
         if request.parameter(unsupported):
             raise HTTPError(400, f'This hub cannot filter by "{unsupported}"')
@@ -211,11 +211,12 @@ def listing(request: Request) -> Response:
     limit, start = request.number("limit", PAGE, PAGE), request.number("cursor", 1, 10**9) - 1
     entries = request.state.store.index.search(query, sort=order, limit=limit + 1, offset=start)
     full = request.flag("full")
-    wanted = request.parameters("expand")
+    expand = request.parameters("expand")
     items = [
-        listed_json(one, wanted, full=full, card=full or request.flag("cardData")) for one in entries[:limit]
+        listed_json(entry, expand, full=full, card=full or request.flag("cardData"))
+        for entry in entries[:limit]
     ]
-    if full or "siblings" in wanted:
+    if full or "siblings" in expand:
         for item, entry in zip(items, entries, strict=False):
             item["siblings"] = [{"rfilename": path} for path in _files(request, entry)]
     return JSONResponse(
@@ -224,7 +225,7 @@ def listing(request: Request) -> Response:
 
 
 def _files(request: Request, entry: IndexEntry) -> Mapping[str, TreeFile]:
-    """Its newest files; none where they are lost: one damaged repository keeps no other out of a list."""
+    """Its newest files; empty where they are lost, so that a damaged repository breaks no list."""
     try:
         return request.state.store.reader.tree(entry.key, entry.head)
     except (IntegrityError, NotFoundError):
@@ -232,7 +233,7 @@ def _files(request: Request, entry: IndexEntry) -> Mapping[str, TreeFile]:
 
 
 def next_page(request: Request, cursor: int) -> dict[str, str]:
-    """The header that says where the list goes on."""
+    """The header with the address of the list's next page."""
     query = [(name, value) for name, value in request.query if name != "cursor"]
     raw = request.raw_path
     return {"Link": f'<{request.base_url}{raw}?{urlencode([*query, ("cursor", str(cursor))])}>; rel="next"'}
@@ -245,7 +246,7 @@ def _kind(body: dict[str, Any]) -> str:
     return kind or "model"
 
 
-def _named(request: Request, body: dict[str, Any]) -> RepositoryKey:
+def _key_in(request: Request, body: dict[str, Any]) -> RepositoryKey:
     """The repository of a body `{name, organization, type}`; `name` may be `namespace/name`."""
     name = text_field(body, "name")
     if "/" in name:
@@ -268,7 +269,7 @@ def _id(text: str) -> RepositoryId:
 
 
 def _settings(settings: Settings, body: dict[str, Any]) -> Settings:
-    """`visibility` (2.x) or `private` (0.36), `gated`, and our own `readers`."""
+    """`visibility` (2.x) or `private` (0.36), `gated`, and modhub's `readers`."""
     if (visibility := body.get("visibility")) is not None:
         if visibility not in ("public", "private"):
             raise HTTPError(400, '"visibility" must be public or private')
@@ -282,7 +283,7 @@ def _settings(settings: Settings, body: dict[str, Any]) -> Settings:
             raise HTTPError(400, '"gated" must be auto, manual or false')
         settings = replace(settings, gated=gated or "")
     if (readers := body.get("readers")) is not None:
-        if not isinstance(readers, list) or not all(isinstance(one, str) and one for one in readers):
+        if not isinstance(readers, list) or not all(isinstance(name, str) and name for name in readers):
             raise HTTPError(400, '"readers" must be a list of user names')
-        settings = replace(settings, readers=tuple(dict.fromkeys(one[:100] for one in readers[:10_000])))
+        settings = replace(settings, readers=tuple(dict.fromkeys(name[:100] for name in readers[:10_000])))
     return settings

@@ -1,4 +1,4 @@
-"""Pages for people: drawn on the server, without JavaScript."""
+"""Web pages, rendered on the server, without JavaScript."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compose page: pick modules, hear the resolver, take `modhub.toml` home."""
+"""The compose page: pick modules, resolve them, download `modhub.toml`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from modhub.catalog.releases import Release, newest_release
 from modhub.errors import ModhubError, RefError
-from modhub.manifest import ModuleEntry, ModuleManifest, RepositoryManifest, Sizes, at_least, standing
+from modhub.manifest import ModuleEntry, ModuleManifest, RepositoryManifest, Sizes, at_least, ranking_key
 from modhub.manifest.card import ref_of
 from modhub.project.resolver import Resolution, resolve
 from modhub.project.toml import Project, Want, add_want, new_project
@@ -25,7 +25,7 @@ __all__ = ["routes"]
 
 routes = Routes()
 PICKS_LIMIT = 200
-FOUND_LIMIT = 40
+CHOICES_LIMIT = 40
 NAME = "my-classifier"
 FLOAT_BYTES = 4
 
@@ -34,7 +34,7 @@ FLOAT_BYTES = 4
 def compose(request: Request) -> Response:
     picks, searched = _picks(request), request.parameter("q")[:200].strip()
     if dropped := request.parameters("without"):
-        # An address that says what is picked, and not how it came to be.
+        # The address of the picks alone, to bookmark.
         kept = [pick for pick in picks if pick not in dropped]
         return RedirectResponse(address(request, "compose", pick=kept, q=searched), 303)
     catalogue = VisibleRepositories(request.state.store, request.principal)
@@ -48,11 +48,11 @@ def compose(request: Request) -> Response:
             estimate = _estimate(catalogue, resolution)
         except ModhubError as error:
             trouble = to_http_error(error).message
-    found, near = _found(catalogue, searched), []
-    if searched and not found:
+    matches, near = _matches(catalogue, searched), []
+    if searched and not matches:
         with suppress(RefError):
             near = catalogue.nearest(searched)
-    passes = frozenset() if resolution is None else resolution.trunks
+    trunks = frozenset() if resolution is None else resolution.trunks
     return page(
         request,
         "compose.html",
@@ -61,13 +61,13 @@ def compose(request: Request) -> Response:
         too_many=len(request.parameters("pick")) > PICKS_LIMIT,
         limit=PICKS_LIMIT,
         searched=searched,
-        found=[_to_choose(request, catalogue, picks, one) for one in found[:FOUND_LIMIT]],
-        number=len(found),
+        choices=[_choice(request, catalogue, picks, match) for match in matches[:CHOICES_LIMIT]],
+        number=len(matches),
         near=[(name, address(request, "compose", pick=picks, q=name)) for name in near],
-        passes=passes,
+        trunks=trunks,
         trouble=trouble,
         resolution=resolution,
-        closed=_closed(catalogue, resolution) if resolution else [],
+        restricted=_restricted(catalogue, resolution) if resolution else [],
         estimate=estimate,
         toml=text,
         download=address(request, "compose", "modhub.toml", pick=picks),
@@ -85,8 +85,10 @@ def download(request: Request) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class _Estimate:
-    """Bounds, for one image: multiply-adds, and bytes of weights. Modules of one trunk share a pass, and what
-    they share is computed once; how much that is, only composing them tells."""
+    """Bounds for one image: multiply-adds, and bytes of weights.
+
+    Modules of one trunk share a forward pass and compute shared channels once; composing gives exact numbers.
+    """
 
     trunks: int
     flops: tuple[int, int]
@@ -95,8 +97,8 @@ class _Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    """A module to choose. `sizes` are None where its own manifest cannot be read."""
+class _Choice:
+    """A row of the search results. `sizes` is None where the module's manifest cannot be read."""
 
     ref: str
     href: str
@@ -110,12 +112,12 @@ class _Found:
 
 
 def _picks(request: Request) -> list[str]:
-    given = [pick.strip()[:400] for pick in request.parameters("pick")[:PICKS_LIMIT]]
-    return list(dict.fromkeys(pick for pick in given if pick))
+    picks = [pick.strip()[:400] for pick in request.parameters("pick")[:PICKS_LIMIT]]
+    return list(dict.fromkeys(pick for pick in picks if pick))
 
 
 def _wants(picks: Sequence[str]) -> tuple[list[Want], str]:
-    """The wants, and what is wrong with the first pick that is none. A pick is `REF` or `label = REF`."""
+    """The wants, and the error of the first invalid pick. A pick is `REF` or `label = REF`."""
     wants: list[Want] = []
     for pick in picks:
         label, equals, ref = pick.partition(" = ")
@@ -133,8 +135,8 @@ def _toml(wants: Sequence[Want]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Provider:
-    """A module that answers, and where it stands."""
+class _Match:
+    """A module of the class that was searched for, in the newest release of a repository."""
 
     repository: RepositoryId
     release: Release
@@ -142,9 +144,9 @@ class _Provider:
     entry: ModuleEntry
 
 
-def _found(catalogue: VisibleRepositories, label: str) -> list[_Provider]:
-    """Modules that answer to `label`, the best measured first, as `modhub search` has them."""
-    found: list[_Provider] = []
+def _matches(catalogue: VisibleRepositories, label: str) -> list[_Match]:
+    """Modules of the class `label`, in the order of `modhub search`."""
+    matches: list[_Match] = []
     try:
         providers = catalogue.providers(label) if label else ()
     except RefError:
@@ -158,35 +160,35 @@ def _found(catalogue: VisibleRepositories, label: str) -> list[_Provider]:
         except ModhubError:
             # One bad repository must not hide the others.
             continue
-        found += [_Provider(repository, release, manifest, entry) for entry in manifest.matching(label)]
-    return sorted(found, key=lambda one: standing(one.entry.metrics, one.entry.sample), reverse=True)
+        matches += [_Match(repository, release, manifest, entry) for entry in manifest.matching(label)]
+    return sorted(
+        matches, key=lambda match: ranking_key(match.entry.metrics, match.entry.sample), reverse=True
+    )
 
 
-def _to_choose(
-    request: Request, catalogue: VisibleRepositories, picks: Sequence[str], one: _Provider
-) -> _Found:
-    repository, entry = one.repository, one.entry
+def _choice(request: Request, catalogue: VisibleRepositories, picks: Sequence[str], match: _Match) -> _Choice:
+    repository, entry = match.repository, match.entry
     ref, sizes = ref_of(str(repository), entry), None
     with suppress(ModhubError):
-        sizes = catalogue.view(repository).module(one.release.commit, entry).sizes
-    return _Found(
+        sizes = catalogue.view(repository).module(match.release.commit, entry).sizes
+    return _Choice(
         ref=ref,
         href=address(request, repository.namespace, repository.name, "modules", entry.slug),
-        release=one.release,
+        release=match.release,
         entry=entry,
         at_least=at_least(entry.metrics, entry.sample),
-        trunk=one.manifest.trunk_of(entry).sha256,
+        trunk=match.manifest.trunk_of(entry).sha256,
         sizes=sizes,
-        license=one.manifest.license,
+        license=match.manifest.license,
         picked=ref in picks,
     )
 
 
-def _closed(catalogue: VisibleRepositories, resolution: Resolution) -> list[str]:
-    """Repositories of the answer that are not for everybody."""
+def _restricted(catalogue: VisibleRepositories, resolution: Resolution) -> list[str]:
+    """Private and gated repositories of the resolution."""
     used = dict.fromkeys(module.repository for module in resolution.modules)
     settings = [(repository, catalogue.view(repository).record.settings) for repository in used]
-    return [str(repository) for repository, one in settings if one.private or one.gated]
+    return [str(repository) for repository, access in settings if access.private or access.gated]
 
 
 def _estimate(catalogue: VisibleRepositories, resolution: Resolution) -> _Estimate:
@@ -196,8 +198,8 @@ def _estimate(catalogue: VisibleRepositories, resolution: Resolution) -> _Estima
         by_trunk.setdefault(module.trunk.sha256, []).append(details)
     flops, parameters = [0, 0], [0, 0]
     for modules in by_trunk.values():
-        costs = [one.sizes.flops for one in modules]
-        kept = [one.sizes.kept_parameters for one in modules]
+        costs = [details.sizes.flops for details in modules]
+        kept = [details.sizes.kept_parameters for details in modules]
         flops[0] += max(costs)
         flops[1] += min(sum(costs), modules[0].sizes.parent_flops)
         parameters[0] += max(kept)

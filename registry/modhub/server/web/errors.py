@@ -1,4 +1,4 @@
-"""What a person sees when something goes wrong."""
+"""Error pages."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from modhub.server.web.render import address, page
 
 __all__ = ["error_page"]
 
-_TITLES = {401: "Log in to see this", 403: "Not allowed", 404: "Not found", 500: "The server failed"}
+_TITLES = {401: "Login required", 403: "Not allowed", 404: "Not found", 500: "Internal server error"}
 
 
 def error_page(request: Request, error: HTTPError) -> Response:
     """The error as a page. A private repository and a missing one look the same."""
-    title, message = _TITLES.get(error.status, "That did not work"), error.message
+    title, message = _TITLES.get(error.status, "Request failed"), error.message
     values = request.values
     name = f"{values['namespace']}/{values['name']}" if "namespace" in values and "name" in values else ""
     repository = ""
-    # The protocol's own words, which clients look for, say little to people.
+    # The protocol's messages, which clients parse, are not written for people.
     if error.code == "RepoNotFound":
-        title = "There is no such repository here"
+        title = "Repository not found"
         if name:
-            message = f"There is no repository {name[:200]}, or it may not be seen by everybody."
+            message = f"The repository {name[:200]} does not exist or is private."
     elif name:
         parts = ("datasets" if request.kind == "dataset" else "", values["namespace"], values["name"])
         repository = address(request, *parts)
         if error.code == "RevisionNotFound":
-            title = "There is no such release or branch here"
+            title = "Revision not found"
             revision = values.get("revision") or request.parameter("revision")
-            message = f"“{revision[:100]}” names no release, branch or commit of {name}."
+            message = f"“{revision[:100]}” is not a release, branch or commit of {name}."
         elif error.code == "EntryNotFound":
-            title = "There is no such file here"
+            title = "File not found"
             message = f"{name} has no file or folder “{values.get('path', '')[:200]}” at this revision."
     return page(
         request,

@@ -65,11 +65,11 @@ def front(request: Request) -> Response:
     )
     index = request.state.store.index
     total = index.count(query)
-    # A bookmark of a page that is no more leads to the last one there is.
+    # A page number beyond the end shows the last page.
     pages = max(1, -(-total // PAGE))
     number = min(request.number("page", 1, 10_000), pages)
     entries = index.search(query, sort=order, limit=PAGE, offset=(number - 1) * PAGE)
-    # What every link of the page keeps of the present choice.
+    # The query of every link on the page.
     state = {
         "q": text,
         "kind": kind if kind != "model" else "",
@@ -81,13 +81,13 @@ def front(request: Request) -> Response:
     opened = request.parameter("all")
 
     def facet(name: str) -> tuple[list[tuple[str, int, str]], str]:
-        """The commonest values with the ways to them, and the way to all where there are more."""
+        """The commonest values with their addresses, and the address of all where there are more."""
         others = replace(query, tags=[tag for tag in query.tags if not tag.startswith(f"{name}:")])
-        shown = VALUES_LIMIT if name == opened else VALUES
-        found = _facets(request, name, others, shown + 1)
-        more = address(request, **{**state, "all": name}) if len(found) > shown and name != opened else ""
+        limit = VALUES_LIMIT if name == opened else VALUES
+        values = _facets(request, name, others, limit + 1)
+        more = address(request, **{**state, "all": name}) if len(values) > limit and name != opened else ""
         return [
-            (value, count, address(request, **{**state, name: value})) for value, count in found[:shown]
+            (value, count, address(request, **{**state, name: value})) for value, count in values[:limit]
         ], more
 
     near: list[str] = []
@@ -126,7 +126,7 @@ def front(request: Request) -> Response:
 
 
 def _facets(request: Request, name: str, query: Query, limit: int) -> list[tuple[str, int]]:
-    """Counting 100,000 tags takes a while: what was counted for the same eyes lately is good enough."""
+    """Facets, cached for `FACETS_SECONDS` by query and visibility: counting 100,000 tags takes a while."""
     visible = None if query.visible is None else tuple(sorted(query.visible))
     key = (name, limit, query.kind, tuple(query.tags), query.text, query.author, visible)
     counted = request.state.facets.get(key)
@@ -145,20 +145,20 @@ def _title(text: str, author: str, kind: str, number: int) -> str:
 
 
 def _class_of_that_name(request: Request, query: Query) -> dict[str, object] | None:
-    """How many repositories have the class that somebody looks for by words, and the ways to them: words are
-    found in names, too (`cat` in `big-cats`)."""
+    """Number and addresses of the repositories with the class of that name: a text search matches names, too
+    (`cat` in `big-cats`)."""
     try:
         name = slug_of(query.text)
     except RefError:
         return None
-    found = request.state.store.index.count(
+    number = request.state.store.index.count(
         Query(tags=["modhub", class_tag(query.text)], visible=query.visible)
     )
-    if not found:
+    if not number:
         return None
     return {
         "name": name,
-        "number": found,
+        "number": number,
         "only": address(request, **{"class": name}),
         "compare": address(request, "compose", q=query.text),
     }
@@ -175,7 +175,7 @@ def _facet_value(name: str, value: str) -> str:
 
 def _row(request: Request, entry: IndexEntry, wanted: set[str]) -> dict[str, object]:
     def tagged(prefix: str) -> list[str]:
-        # What was asked for comes first: only the first few are shown.
+        # The class searched for comes first, as only the first few are shown.
         tags = sorted(
             (tag for tag in entry.tags if tag.startswith(prefix)), key=lambda tag: tag not in wanted
         )

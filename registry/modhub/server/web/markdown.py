@@ -1,4 +1,4 @@
-"""A card as HTML that can do no harm, whoever wrote it."""
+"""Cards, which are untrusted, as safe HTML."""
 
 from __future__ import annotations
 
@@ -56,9 +56,10 @@ _ATTRIBUTES = {"a": {"href", "title"}, "img": {"src", "alt", "title"}, "ol": {"s
 
 @lru_cache(maxsize=256)
 def card_html(text: str, files: str) -> Markup:
-    """`text` in Markdown; relative images and links are looked up below the address `files`.
+    """`text` in Markdown; relative images and links are resolved against the address `files`.
 
-    Raw HTML is shown as text. Images from elsewhere give way to their words: they would tell who reads.
+    Raw HTML is shown as text. Images of other hosts are replaced by their alternative text: loading them
+    would track readers.
     """
 
     def keep(tag: str, name: str, value: str) -> str | None:
@@ -76,26 +77,26 @@ def card_html(text: str, files: str) -> Markup:
         url_schemes={"http", "https", "mailto"},
         link_rel="nofollow noopener noreferrer",
     )
-    return Markup(_headings_below(re.sub("<img [^>]*>", _words_of, cleaned)))
+    return Markup(_headings_below(re.sub("<img [^>]*>", _image_or_text, cleaned)))
 
 
-def _words_of(found: re.Match[str]) -> str:
-    """An image as it is, or what stands for one that was left out: its words, instead of a broken picture."""
-    words = re.search(' alt="([^"]*)"', found[0])
-    return found[0] if ' src="' in found[0] else words[1] if words else ""
+def _image_or_text(image: re.Match[str]) -> str:
+    """An image, or the alternative text of one that was removed."""
+    text = re.search(' alt="([^"]*)"', image[0])
+    return image[0] if ' src="' in image[0] else text[1] if text else ""
 
 
 def _headings_below(cleaned: str) -> str:
-    """Headings of the card stand below the page's own, and none skips a level, whatever the card does."""
+    """The card's headings on levels below the page's, none skipping a level."""
     above: list[int] = []
 
-    def level(found: re.Match[str]) -> str:
-        if not found[1]:
-            given = int(found[2])
-            while above and above[-1] >= given:
+    def level(tag: re.Match[str]) -> str:
+        if not tag[1]:
+            original = int(tag[2])
+            while above and above[-1] >= original:
                 above.pop()
-            above.append(given)
-        return f"<{found[1]}h{len(above) + 1}>"
+            above.append(original)
+        return f"<{tag[1]}h{len(above) + 1}>"
 
     return re.sub("<(/?)h([1-6])>", level, cleaned)
 

@@ -1,4 +1,4 @@
-"""A module's page: what it keeps, what it shares, how it is calibrated, how to pull it."""
+"""A module's page: kept and shared channels, calibration, metrics, commands."""
 
 from __future__ import annotations
 
@@ -91,37 +91,37 @@ def _entry(manifest: RepositoryManifest, name: str) -> ModuleEntry | None:
 def _pictures(
     view: RepositoryView, commit: str, manifest: RepositoryManifest, entry: ModuleEntry
 ) -> dict[str, Any]:
-    own = view.mask(commit, entry)
-    if own is None:
+    mask = view.mask(commit, entry)
+    if mask is None:
         return _UNSEEN
     trunk = manifest.trunk_of(entry).sha256
-    kin = [one for one in manifest.modules if manifest.trunk_of(one).sha256 == trunk]
-    place = kin.index(entry)
-    start = max(0, min(place - SIBLINGS // 2, len(kin) - SIBLINGS))
+    siblings = [other for other in manifest.modules if manifest.trunk_of(other).sha256 == trunk]
+    position = siblings.index(entry)
+    start = max(0, min(position - SIBLINGS // 2, len(siblings) - SIBLINGS))
     shown = [
-        (one.label, mask)
-        for one in kin[start : start + SIBLINGS]
-        if (mask := view.mask(commit, one)) is not None and len(mask) == len(own)
+        (other.label, other_mask)
+        for other in siblings[start : start + SIBLINGS]
+        if (other_mask := view.mask(commit, other)) is not None and len(other_mask) == len(mask)
     ]
     labels = [label for label, _ in shown]
     matrix, closest = None, []
     if len(shown) > 1:
-        shares, row = overlap([mask for _, mask in shown]), labels.index(entry.label)
+        shares, row = overlap([other_mask for _, other_mask in shown]), labels.index(entry.label)
         matrix = overlap_picture(labels, shares, row)
-        # Said in words, too: for whoever cannot see the squares, or tell them apart.
+        # Also as text, for readers who cannot distinguish the squares.
         order = sorted(range(len(labels)), key=lambda column: -shares[row, column])
         closest = [(labels[column], float(shares[row, column])) for column in order if column != row][:3]
-    return {"mask": mask_picture(own), "matrix": matrix, "closest": closest}
+    return {"mask": mask_picture(mask), "matrix": matrix, "closest": closest}
 
 
 def _calibration(calibration: Calibration) -> dict[str, Any] | None:
-    """The picture and what it is drawn over; only where the manifest says what the curve needs."""
+    """The figure and its horizontal axis; None where the manifest lacks a parameter of the curve."""
     parameters = calibration.parameters
     over = "odds" if "odds_mean" in parameters else "margin"
-    wanted = ("slope", "intercept", f"{over}_mean", f"{over}_std")
-    if any(name not in parameters for name in wanted):
+    names = ("slope", "intercept", f"{over}_mean", f"{over}_std")
+    if any(name not in parameters for name in names):
         return None
-    slope, intercept, mean, deviation = (parameters[name] for name in wanted)
+    slope, intercept, mean, deviation = (parameters[name] for name in names)
     if slope <= 0 or deviation < 0:
         return None
     return {"picture": calibration_picture(slope, intercept, mean, deviation, over=over), "over": over}

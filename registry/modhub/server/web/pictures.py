@@ -1,4 +1,4 @@
-"""Pictures as SVG: no script, no style attribute, words for those who cannot see them."""
+"""Figures as SVG, without script or style attributes, with text alternatives."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def mask_picture(mask: Mask) -> Markup:
     shares = padded.reshape(-1, bin_size).mean(1)
     columns = min(CELLS_A_ROW, len(shares))
     rows = -(-len(shares) // columns)
-    whole, cells = [], []
+    full, cells = [], []
     for index, share in enumerate(shares):
         if share > 0:
             x, y = index % columns, index // columns
             if share >= 1:
-                # In one path: a wide trunk has thousands of cells.
-                whole.append(f"M{x * 8} {y * 8}h7v7h-7z")
+                # One path for all: a wide trunk has thousands of cells.
+                full.append(f"M{x * 8} {y * 8}h7v7h-7z")
                 continue
             strength = f' opacity="{max(share, 0.15):.2f}"'
             cells.append(f'<rect x="{x * 8}" y="{y * 8}" width="7" height="7"{strength}/>')
-    cells += [f'<path d="{"".join(whole)}"/>'] if whole else []
+    cells += [f'<path d="{"".join(full)}"/>'] if full else []
     shift = ' transform="translate(.5 .5)"'
     kept = int(mask.sum())
     title = f"{kept:,} of {slots:,} channels kept ({100 * kept / slots:.1f} %)"
@@ -46,19 +46,19 @@ def mask_picture(mask: Mask) -> Markup:
 
 
 def overlap(masks: Sequence[Mask]) -> NDArray[np.float64]:
-    """(modules, modules): which share of the row's channels the column's module keeps too, in [0, 1]."""
+    """(modules, modules): the share of the row's channels that the column's module keeps, in [0, 1]."""
     stacked = np.stack(masks).astype(np.float32)
     sizes = stacked.sum(1, keepdims=True)
     shared: NDArray[np.float64] = (stacked @ stacked.T / np.maximum(sizes, 1)).astype(np.float64)
     return shared
 
 
-def overlap_picture(labels: Sequence[str], shares: NDArray[np.float64], own: int) -> Markup:
-    """The matrix as squares, the darker the more is shared; row and column `own` are marked."""
+def overlap_picture(labels: Sequence[str], shares: NDArray[np.float64], current: int) -> Markup:
+    """The matrix as squares, darker for a larger share; row and column `current` are marked."""
     side, room, count = 20, 130, len(labels)
     parts = []
     for row, label in enumerate(labels):
-        chosen = ' class="own"' if row == own else ""
+        chosen = ' class="current"' if row == current else ""
         short = label if len(label) <= 16 else label[:15] + "…"
         y = room + row * side
         parts.append(f'<text x="{room - 6}" y="{y + 14}" text-anchor="end"{chosen}>{escape(short)}</text>')
@@ -79,9 +79,11 @@ def overlap_picture(labels: Sequence[str], shares: NDArray[np.float64], own: int
 def calibration_picture(
     slope: float, intercept: float, mean: float, deviation: float, *, over: str = "margin"
 ) -> Markup:
-    """The probability that an image is of the class (against the rest of its parent's world, even odds) over
-    its margin or its odds in the parent's softmax; the band is where those of the class's own images lie
-    (mean ± one deviation)."""
+    """The probability that an image is of the class rather than another class of the parent, over its margin
+    or its log odds in the parent's softmax, at even prior odds.
+
+    The band is that of images of the class: mean ± one standard deviation.
+    """
     width, height, pad = 460, 240, 34
     middle = -intercept / slope if slope else 0.0
     reach = max(abs(mean - middle) + 2 * deviation, 6 / slope if slope > 0 else 1.0, 1e-6)
@@ -109,10 +111,10 @@ def calibration_picture(
             f'<text x="{x(m):.1f}" y="{height - 12}" text-anchor="middle">{m:.3g}</text>'
             for m in (low, middle, high)
         ),
-        f'<text x="{(left + right) / 2:.1f}" y="{pad - 8}" text-anchor="middle">its own images</text>',
+        f'<text x="{(left + right) / 2:.1f}" y="{pad - 8}" text-anchor="middle">images of the class</text>',
     ]
     title = (
-        f"Calibration: probability one half at {over} {middle:.3g}; its own images have "
+        f"Calibration: probability one half at {over} {middle:.3g}; images of the class have "
         f"{mean:.3g} ± {deviation:.3g}"
     )
     return _svg("calibration", width, height, title, "".join(parts))

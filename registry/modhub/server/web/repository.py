@@ -23,7 +23,7 @@ from modhub.store.tree import TreeFile
 __all__ = ["may_read", "parts_of", "pin", "routes"]
 
 routes = Routes()
-ONE = "/{web}{namespace}/{name}"
+REPOSITORY = "/{web}{namespace}/{name}"
 FILES_LIMIT = 2000
 COMMITS = 50
 SEARCHED_FROM = 30
@@ -36,7 +36,7 @@ def parts_of(record: RepositoryRecord) -> tuple[str, ...]:
 
 
 def may_read(request: Request, record: RepositoryRecord) -> bool:
-    """Whether the reader gets at the files' content, behind the gate if there is one."""
+    """Whether the principal may read the files' contents."""
     try:
         authorize(request.principal, record, "read")
     except HTTPError:
@@ -52,24 +52,24 @@ def pin(revision: str, release: Release, newest: Release | None) -> str:
     return f"@{release.commit}" if release.version is None else f"=={release.version}"
 
 
-def _sought(manifest: RepositoryManifest, text: str) -> list[ModuleEntry]:
-    """The modules of which a name has every word of `text` in it; all without one."""
+def _matching(manifest: RepositoryManifest, text: str) -> list[ModuleEntry]:
+    """The modules whose names contain every word of `text`."""
     words = text.casefold().split()
 
-    def fits(entry: ModuleEntry) -> bool:
+    def matches(entry: ModuleEntry) -> bool:
         names = " ".join((entry.label, entry.slug, *entry.aliases)).casefold()
         return all(word in names for word in words)
 
-    return [entry for entry in manifest.modules if fits(entry)]
+    return [entry for entry in manifest.modules if matches(entry)]
 
 
-@routes.get(ONE)
+@routes.get(REPOSITORY)
 def overview(request: Request) -> Response:
     try:
         record = request.repository("see")
     except HTTPError:
         if request.values["namespace"] == "api" and not request.values["web"]:
-            # No page was meant, but something of the API that is not here.
+            # Not a page, but an unknown route of the API.
             raise not_found() from None
         raise
     view, revision = RepositoryView(request.state.store, record), request.parameter("revision")
@@ -105,11 +105,11 @@ def overview(request: Request) -> Response:
         ref=f"{record.id}{pin(revision, release, newest)}",
         unreadable=unreadable,
         card=card_html(text, address(request, *here, "resolve", commit)),
-        whole_card="" if complete else address(request, *here, "resolve", commit, "README.md"),
+        full_card="" if complete else address(request, *here, "resolve", commit, "README.md"),
         manifest=manifest,
         searchable=manifest is not None and len(manifest.modules) > SEARCHED_FROM,
         sought=sought,
-        modules=_sought(manifest, sought) if manifest else [],
+        modules=_matching(manifest, sought) if manifest else [],
         releases=releases,
         downloads=request.state.store.references.downloads(record.key),
         files=len(tree),
@@ -118,7 +118,7 @@ def overview(request: Request) -> Response:
     )
 
 
-@routes.get(ONE + "/tree/{revision}", ONE + "/tree/{revision}/{path*}")
+@routes.get(REPOSITORY + "/tree/{revision}", REPOSITORY + "/tree/{revision}/{path*}")
 def files(request: Request) -> Response:
     record = request.repository("see")
     store = request.state.store
@@ -157,7 +157,7 @@ def files(request: Request) -> Response:
     )
 
 
-@routes.get(ONE + "/commits/{revision}", ONE + "/commit/{revision}")
+@routes.get(REPOSITORY + "/commits/{revision}", REPOSITORY + "/commit/{revision}")
 def history(request: Request) -> Response:
     record = request.repository("see")
     commit = request.commit_of(record, request.values["revision"])

@@ -1,4 +1,4 @@
-"""Logging in with a token, for pages only: a cookie never authorises a change."""
+"""Login with a token, for pages only: a cookie never authorises a change."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def log_in(request: Request) -> Response:
     try:
         session = request.state.sessions.create(fields.get("token", "").strip())
     except AccessError:
-        trouble = "This token opens nothing here. It may be mistyped, expired or revoked."
-        return page(request, "login.html", status=401, title="Log in", trouble=trouble, onward=onward)
+        error = "Invalid, expired or revoked token."
+        return page(request, "login.html", status=401, title="Log in", trouble=error, onward=onward)
     response = RedirectResponse(onward or address(request), 303)
     response.set_cookie(
         COOKIE,
@@ -57,14 +57,14 @@ def log_out(request: Request) -> Response:
     return response
 
 
-def _onward(request: Request, wanted: str) -> str:
-    """The page of this server that `wanted` names; nothing where it may lead elsewhere."""
-    plain = re.fullmatch(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]{0,2000}", wanted)
-    return wanted if plain and wanted.startswith(f"{request.below}/") else ""
+def _onward(request: Request, target: str) -> str:
+    """`target`, if it is a page of this server; nothing where it may lead elsewhere."""
+    plain = re.fullmatch(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]{0,2000}", target)
+    return target if plain and target.startswith(f"{request.below}/") else ""
 
 
 def _refuse_other_sites(request: Request) -> None:
     origin = request.headers.get("origin")
-    # Scheme and host is all that there is in it; behind a proxy the schemes may differ.
+    # Origin has scheme and host only; behind a proxy the schemes may differ.
     if origin is not None and origin.partition("://")[2] != urlsplit(request.base_url).netloc:
-        raise HTTPError(403, "This form was sent from another site.")
+        raise HTTPError(403, "Cross-site form submissions are refused.")
