@@ -27,7 +27,7 @@ class Activity:
     def decompose(
         self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
     ) -> Decomposition:
-        bench = Workbench(parent, images, options)
+        bench = Workbench(parent, images, options, reporter)
         drafts = []
         for row in reporter.track(bench.rows, "choose channels", len(bench.rows)):
             statistics = bench.statistics(row)

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from ledger import Ledger, Row
-from modhub.api.decompose import DecomposeSettings, decompose_to
+from modhub.api.decompose import decompose_to
 from modhub.artifact import read_artifact
 from modhub.composition import ComposedClassifier, Part, compose, parts_of
 from modhub.data import ImageSet, split_indices
+from modhub.decomposition import DecomposeOptions
 from subsets import calibration_error
 from training import Recipe, train, trained
 from world import IMAGENET, World
@@ -92,7 +93,7 @@ def _parts(world: World, half: str) -> list[Part]:
             directory,
             _network(world, half),
             _split(world)[0].only(labels),
-            DecomposeSettings(name=f"small-{half}", labels=labels, mean=mean, std=std),
+            DecomposeOptions(name=f"small-{half}", labels=labels, mean=mean, std=std),
         )
     return parts_of(read_artifact(directory))
 

@@ -56,7 +56,7 @@ def measure(classes: int, each: int) -> dict[str, float]:
     )
     before = peak_memory() or 0
     started = time.perf_counter()
-    options = DecomposeOptions(fit_images=each // 2, calibration_images=each - each // 2)
+    options = DecomposeOptions(images_per_class=each // 2, calibration_images=each - each // 2)
     done = decompose(parent, images, options=options)
     found = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:

@@ -49,7 +49,7 @@ def _parts(world: World, name: str, number: int) -> list[Part]:
             labels=[images.labels[row] for row in classes],
             input=base.input,
         )
-        done = decompose(parent, images.only(parent.labels), options=DecomposeOptions(examined=8))
+        done = decompose(parent, images.only(parent.labels), options=DecomposeOptions(examine=8))
         write_artifact(directory, assemble(parent, done))
     return parts_of(read_artifact(directory))
 

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from ledger import Ledger, Row
-from modhub.api.decompose import DecomposeSettings, decompose_to
+from modhub.api.decompose import decompose_to
 from modhub.artifact import read_artifact
 from modhub.composition import Budget, Part, compose, parts_of
 from modhub.data.preprocessing import Preprocess
+from modhub.decomposition import DecomposeOptions
 from subsets import flops_share
 from training import Recipe, train, trained
 from world import IMAGENET, World
@@ -137,7 +138,7 @@ def _parts(world: World, recipe: Recipe, labels: Sequence[str]) -> list[Part]:
             directory,
             _network(world, recipe),
             world.images("cifar10", "train"),
-            DecomposeSettings(name=PARENT.lower(), mean=mean, std=std, device=str(world.device)),
+            DecomposeOptions(name=PARENT.lower(), mean=mean, std=std, device=str(world.device)),
         )
     return parts_of(read_artifact(directory), labels)
 

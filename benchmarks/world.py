@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from modhub.api.decompose import DecomposeSettings, decompose_to, open_parent
+from modhub.api.decompose import decompose_to, open_parent
 from modhub.artifact import read_artifact
 from modhub.artifact.modules import ModuleSet
 from modhub.composition import ComposedClassifier, Part, parts_of
 from modhub.composition.fitting.synthesizer import ImageSynthesizer
 from modhub.data import ImageSet, open_data
 from modhub.data.preprocessing import Preprocess
-from modhub.decomposition import Parent
+from modhub.decomposition import DecomposeOptions, Parent
 from modhub.devices import CPU
 from modhub.files import pretty_json
 from modhub.nets import Runner
@@ -84,9 +84,9 @@ class World:
             dataset, split, source.labels, source.targets, lambda index: np.asarray(pixels[index])
         )
 
-    def settings(self, name: str) -> DecomposeSettings:
+    def settings(self, name: str) -> DecomposeOptions:
         given = PARENTS[name]
-        return DecomposeSettings(
+        return DecomposeOptions(
             weights=self.weights / f"{given.weights}.safetensors",
             mean=given.mean,
             std=given.std,

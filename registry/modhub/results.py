@@ -29,6 +29,10 @@ class Result:
         """For JSON: nested results as objects, tuples as arrays, paths as strings."""
         return {name: plain(value) for name, value in self._fields().items()}
 
+    def __getitem__(self, key: Any) -> Any:
+        """`result["modules"]`, as when results were dictionaries: what `to_dict` has under `key`."""
+        return self.to_dict()[key]
+
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={_short(value)}" for name, value in self._fields().items())
         return f"{type(self).__name__}({shown})"

@@ -1,7 +1,6 @@
 """The library as a user imports it; the README's Python runs as it stands."""
 
 import dataclasses
-import inspect
 import json
 import re
 from pathlib import Path
@@ -14,12 +13,13 @@ from torch import nn
 import modhub
 from modhub.api.add import add
 from modhub.api.compose import compose_to
-from modhub.api.decompose import DecomposeSettings, apart, decompose_to, open_parent
+from modhub.api.decompose import apart, decompose_to, open_parent
 from modhub.api.init import init
 from modhub.api.lock import lock_to
 from modhub.artifact import write_artifact
 from modhub.composition import Budget, compose, parts_of
 from modhub.data import as_batch, open_data
+from modhub.decomposition import DecomposeOptions
 from modhub.decomposition.teaching import teach
 from modhub.errors import BudgetError, CompositionError, DataError, IntegrityError, RefError
 from modhub.nets import Runner
@@ -70,7 +70,7 @@ def test_all_modules_together_are_the_parent(here):
     modhub.push(modules, "me/digits", version="1.0.0")
     classifier = modhub.compose([f"me/digits/{digit}" for digit in range(10)])
     found = modhub.evaluate(classifier, "digits")
-    settings = DecomposeSettings(weights="digits.safetensors")
+    settings = DecomposeOptions(weights="digits.safetensors")
     parent = open_parent("modhub:digits-plain", open_data("digits"), settings)
     whole = Runner(parent.head.join(parent.trunk))
     test = open_data("digits", "test")
@@ -149,7 +149,7 @@ def test_a_lock_that_its_modules_contradict_is_refused(here, change, message):
         (
             {"images_per_class": 0},
             DataError,
-            "A class cannot be found by 0 of its images. Look at 2 or more of each class; 300 are usual.",
+            "At least 2 images per class are required, not 0. 300 per class are usual.",
         ),
         (
             {"max_loss": 2.0},
@@ -166,20 +166,36 @@ def test_settings_that_cannot_be_met_are_refused(here, settings, error, message)
 
 def test_a_form_that_there_is_not_is_refused(here):
     with pytest.raises(DataError) as caught:
-        decompose_to(here / "out", "modhub:digits-plain", "digits", DecomposeSettings(), form="zzz")
+        decompose_to(here / "out", "modhub:digits-plain", "digits", DecomposeOptions(), form="zzz")
     assert str(caught.value) == "There is no form 'zzz'. There are: delta, standalone."
 
 
-def test_what_decompose_takes_are_the_settings():
-    own = inspect.signature(modhub.decompose).parameters
-    keywords = {name: each for name, each in own.items() if each.kind is each.KEYWORD_ONLY}
-    fields = {field.name: field for field in dataclasses.fields(DecomposeSettings)}
-    assert list(keywords) == [*fields, "reporter"]
-    for name, field in fields.items():
-        # A keyword's default must not be one that can change.
-        default = field.default if field.default is not dataclasses.MISSING else None
-        assert keywords[name].default == default
-        assert f"`{name}`" in modhub.decompose.__doc__
+def test_keywords_of_decompose_are_fields_of_its_options(here):
+    fields = {field.name for field in dataclasses.fields(DecomposeOptions)}
+    for name in fields:
+        assert f"`{name}`" in DecomposeOptions.__doc__
+    # What version 0.1.0 took.
+    assert fields >= {
+        *(
+            "split",
+            "weights",
+            "arguments",
+            "method",
+            "method_options",
+            "labels",
+            "only",
+            "name",
+            "input_size",
+        ),
+        *("mean", "std", "license", "dataset", "max_loss", "images_per_class", "seed", "date", "measure"),
+        *("examine", "device", "resume"),
+    }
+    with pytest.raises(TypeError, match="unexpected keyword argument 'size'"):
+        modhub.decompose("modhub:digits-plain", "digits", size=3)
+    chosen = DecomposeOptions(weights="digits.safetensors", images_per_class=10, only=["1"])
+    assert [m.label for m in modhub.decompose("modhub:digits-plain", "digits", chosen).modules] == ["1"]
+    two = modhub.decompose("modhub:digits-plain", "digits", chosen, only=["1", "2"])
+    assert [module.label for module in two.modules] == ["1", "2"]
 
 
 def test_one_ref_is_a_string_and_so_is_a_path(here):

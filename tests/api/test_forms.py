@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 import modhub
-from modhub.api.decompose import DecomposeSettings, decompose, decompose_to, write_standalone
+from modhub.api.decompose import decompose, decompose_to, write_standalone
 from modhub.artifact import read_artifact, read_manifest
 from modhub.composition import compose, parts_of
 from modhub.data import open_data
+from modhub.decomposition import DecomposeOptions
 from modhub.decomposition.standalone import standalone
 from modhub.errors import DataError
 from modhub.nets import Runner
@@ -29,7 +30,7 @@ def trained() -> Runner:
 @pytest.fixture(scope="module")
 def delta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("forms") / "delta"
-    decompose_to(directory, trained(), "digits", DecomposeSettings(measure="digits", **SETTINGS))
+    decompose_to(directory, trained(), "digits", DecomposeOptions(measure="digits", **SETTINGS))
     return directory
 
 
@@ -61,7 +62,7 @@ def test_a_single_module_is_measured_among_all_classes_of_its_parent() -> None:
 def test_measuring_needs_images_of_every_class(tmp_path: Path) -> None:
     few = open_data("digits", "test").only([str(digit) for digit in range(9)])
     with pytest.raises(DataError, match="no images of '9'"):
-        decompose_to(tmp_path / "out", trained(), "digits", DecomposeSettings(measure=few, **SETTINGS))
+        decompose_to(tmp_path / "out", trained(), "digits", DecomposeOptions(measure=few, **SETTINGS))
     assert not (tmp_path / "out").exists()
 
 

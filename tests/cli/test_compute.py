@@ -487,7 +487,7 @@ BASE = ("decompose", "modhub:digits-plain", "--data", "digits", "-o", "out", "-q
             (*BASE, "--labels", "0,1,2"),
             "answers with 4 classes, but 3 labels were given.",
         ),
-        (lambda tensors: None, (*BASE, "--labels", "0,1,2,2"), "The label '2' stands twice."),
+        (lambda tensors: None, (*BASE, "--labels", "0,1,2,2"), "Duplicate label '2'."),
         (lambda tensors: None, (*BASE, "--labels", "0,1,2,cat"), "has no images of 'cat'"),
         (lambda tensors: tensors.pop("conv2.weight"), (*BASE, "--labels", "0,1,2,3"), "conv2.weight"),
         (

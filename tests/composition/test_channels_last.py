@@ -85,7 +85,7 @@ def modules(last: bool) -> ModuleSet:
     parent = parent_of(model)
     return assemble(
         parent,
-        decompose(parent, images, options=DecomposeOptions(fit_images=50, calibration_images=30)),
+        decompose(parent, images, options=DecomposeOptions(images_per_class=50, calibration_images=30)),
     )
 
 
@@ -146,7 +146,7 @@ def test_a_layer_over_positions_mixes_no_channels(channels: int) -> None:
     space = channel_space(parent.trunk)
     consumers = {site.consumer for site in compensable_sites(parent.trunk.graph, space)}
     assert consumers == {node.name for node in parent.trunk.graph.nodes if node.name == "b"}
-    options = DecomposeOptions(fit_images=20, calibration_images=10)
+    options = DecomposeOptions(images_per_class=20, calibration_images=10)
     set_ = assemble(parent, decompose(parent, digits(LABELS), options=options))
     for budget in (None, Budget(flops=0.6)):
         classifier = compose(parts_of(set_, ["3", "5"]), budget=budget)

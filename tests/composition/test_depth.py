@@ -98,7 +98,7 @@ def deep_modules(labels: str = "0123") -> ModuleSet:
         license="MIT",
         dataset="digits",
     )
-    options = DecomposeOptions(fit_images=50, calibration_images=30)
+    options = DecomposeOptions(images_per_class=50, calibration_images=30)
     return assemble(parent, decompose(parent, images, options=options))
 
 

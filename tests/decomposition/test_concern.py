@@ -15,9 +15,9 @@ from modhub.artifact.tensors import unite_positions
 from modhub.composition import compose, parts_of
 from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
+from modhub.decomposition import DecomposeOptions, Parent
 from modhub.decomposition.assembly import assemble
 from modhub.decomposition.backtracking import serving_positions
-from modhub.decomposition.base import DecomposeOptions, Parent
 from modhub.decomposition.concern import (
     VARIANTS,
     Concern,
@@ -41,7 +41,7 @@ from modhub.nets import (
 from modhub.reporter import SILENT
 from tests.support.pico import INPUT, LABELS, pico_network
 
-OPTIONS = DecomposeOptions(fit_images=8, calibration_images=6)
+OPTIONS = DecomposeOptions(images_per_class=8, calibration_images=6)
 
 
 def pictures(per_class: int = 14, seed: int = 0) -> ImageSet:
@@ -291,7 +291,7 @@ def test_a_measurement_says_what_the_parent_would_have_said(decomposition: Decom
 def test_a_standalone_module_scores_as_the_delta_one(
     parent: Parent, tmp_path: Path, name: str, method: Concern | Relevance
 ) -> None:
-    options = DecomposeOptions(fit_images=8, calibration_images=6, max_loss=0.3)
+    options = DecomposeOptions(images_per_class=8, calibration_images=6, max_loss=0.3)
     delta = assemble(parent, method.decompose(parent, pictures(), options, SILENT))
     write_artifact(tmp_path / "one", standalone(delta, name))
     alone = read_artifact(tmp_path / "one")
@@ -338,4 +338,4 @@ def test_parents_and_classes_it_cannot_take() -> None:
         "'silu' has no ReLU, so no position of it is ever dead. Use the method 'relevance'."
     )
     with pytest.raises(DataError, match="'pico' has no class 'whale'"):
-        Concern().decompose(pico_parent(), pictures(), DecomposeOptions(labels=("whale",)), SILENT)
+        Concern().decompose(pico_parent(), pictures(), DecomposeOptions(only=("whale",)), SILENT)

@@ -15,16 +15,17 @@ import pytest
 import torch
 from PIL import Image
 
-from modhub.api.decompose import DecomposeSettings, decompose_to
+from modhub.api.decompose import decompose_to
 from modhub.data import ImageSet, open_data
-from modhub.decomposition.checkpoint import Savings, digest_of_images
+from modhub.decomposition import DecomposeOptions
+from modhub.decomposition.checkpoint import Checkpoint, digest_of_images, looked_at
 from modhub.errors import StorageError
 from modhub.files import claimed
 from modhub.reporter import Reporter
 from tests.support.digit_parents import DigitNet, digit_parent, digits
 
 ROOT = Path(__file__).parents[2]
-POOLED = "from modhub.decomposition import relevance; relevance.CORRELATION_LIMIT = 0"
+POOLED = "from modhub.decomposition import observations; observations.CORRELATION_LIMIT = 0"
 """A tiny parent treated as one that is too large for correlations of each class's own."""
 
 
@@ -98,10 +99,10 @@ def whole(request: pytest.FixtureRequest, shop: Path) -> tuple[bool, dict[str, b
     target = f"whole-{pooled}"
     out, _ = finish(start(launcher(shop, pooled=pooled), command(shop, target, "--json")))
     made = json.loads(out)
-    assert (made.processes, made.device) == (1, "cuda:0" if torch.cuda.is_available() else "cpu")
-    assert made.elapsed_seconds >= made.seconds > 0
-    assert made.peak_bytes is not None
-    assert made.peak_bytes > 10_000_000
+    assert (made["processes"], made["device"]) == (1, "cuda:0" if torch.cuda.is_available() else "cpu")
+    assert made["elapsed_seconds"] >= made["seconds"] > 0
+    assert made["peak_bytes"] is not None
+    assert made["peak_bytes"] > 10_000_000
     assert not (shop / f".{target}.resume").exists()
     return pooled, files(shop / target)
 
@@ -140,13 +141,13 @@ def test_a_killed_run_goes_on_and_writes_the_same(
 
 INTERRUPTED = """\
 import os, signal
-from modhub.decomposition.checkpoint import Savings, digest_of_images
-save = Savings.save
+from modhub.decomposition.checkpoint import Checkpoint
+save = Checkpoint.save
 def pressed(self, name, *more, **options):
     save(self, name, *more, **options)
     if name == "choice-1":
         os.kill(os.getpid(), signal.SIGINT)
-Savings.save = pressed
+Checkpoint.save = pressed
 from modhub_cli.distributed import main
 main()
 """
@@ -198,16 +199,19 @@ def test_finished_work_is_not_done_again(tmp_path: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         model = DigitNet(6, 12).eval()
-    settings = DecomposeSettings(input_size=(8, 8), images_per_class=20, device="cpu")
+    settings = DecomposeOptions(input_size=(8, 8), images_per_class=20, device="cpu")
     reporter = _Interrupting(3)
     with pytest.raises(KeyboardInterrupt):
         decompose_to(tmp_path / "out", model, counted, settings, reporter=reporter)
     (said,) = reporter.said
     assert said.startswith(f"What was found so far is kept in '{tmp_path}/.out.resume'")
+    assert sorted(read) == list(range(len(images))), "each image is decoded once"
     first = len(read)
     read.clear()
     decompose_to(tmp_path / "out", model, counted, settings)
-    assert first - len(read) == 6 * 5, "what is held out is read again, what was fitted is not"
+    assert len(set(read)) == len(read)
+    looked = len({0, *looked_at(images)})
+    assert 6 * 5 - looked <= first - len(read) <= 6 * 5, "of those to choose by only what tells them apart"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -224,7 +228,7 @@ def test_other_images_are_other_work_and_two_never_share_a_place(tmp_path: Path)
     (tmp_path / "data" / "one" / "01.bmp").write_bytes(b"another image")
     assert known != digest_of_images(open_data(f"imagefolder:{tmp_path / 'data'}").only(["one"]))
 
-    settings = DecomposeSettings(input_size=(8, 8), device="cpu")
+    settings = DecomposeOptions(input_size=(8, 8), device="cpu")
     with (
         claimed(tmp_path / ".out.resume", tmp_path / "out"),
         pytest.raises(StorageError, match=rf"^Another process is at work on '{tmp_path / 'out'}'"),
@@ -234,20 +238,20 @@ def test_other_images_are_other_work_and_two_never_share_a_place(tmp_path: Path)
 
 
 def test_other_work_finds_nothing_of_this(tmp_path: Path) -> None:
-    one = Savings(tmp_path, ["parent", 1])
+    one = Checkpoint(tmp_path, ["parent", 1])
     tensors = {"a": torch.tensor([1 / 3], dtype=torch.float64)}
     one.save("x", tensors, {"price": 1 / 3})
-    found = Savings(tmp_path, ["parent", 1]).load("x")
+    found = Checkpoint(tmp_path, ["parent", 1]).load("x")
     assert found is not None
     assert torch.equal(found[0]["a"], tensors["a"])
     assert found[1] == {"price": 1 / 3}
-    assert Savings(tmp_path, ["parent", 2]).load("x") is None
-    assert Savings(tmp_path, ["parent", 1]).load("x") is None, "removed with the first other work"
-    assert Savings(None, []).load("x") is None
+    assert Checkpoint(tmp_path, ["parent", 2]).load("x") is None
+    assert Checkpoint(tmp_path, ["parent", 1]).load("x") is None, "removed with the first other work"
+    assert Checkpoint(None, []).load("x") is None
 
 
 def test_damaged_savings_are_named(tmp_path: Path) -> None:
-    saved = Savings(tmp_path, 1)
+    saved = Checkpoint(tmp_path, 1)
     saved.save("x", {"a": torch.zeros(3)})
     (place,) = tmp_path.glob("*/x.safetensors")
     place.write_bytes(place.read_bytes()[:-4])

@@ -70,7 +70,7 @@ def test_the_same_inputs_give_the_same_modules() -> None:
 
 
 def test_only_the_wanted_classes_are_decomposed() -> None:
-    options = DecomposeOptions(fit_images=20, calibration_images=10, labels=("3", "1"))
+    options = DecomposeOptions(images_per_class=20, calibration_images=10, only=("3", "1"))
     done = decompose(digit_parent(), digits("012345"), options=options)
     assert [draft.label for draft in done.modules] == ["1", "3"]
     assert done.images == 6 * 30
@@ -78,7 +78,7 @@ def test_only_the_wanted_classes_are_decomposed() -> None:
 
 def test_images_of_some_classes_make_modules_of_these() -> None:
     """Whoever wants three classes of a public model has images of three classes, not of a thousand."""
-    options = DecomposeOptions(fit_images=20, calibration_images=10, labels=("3", "1"))
+    options = DecomposeOptions(images_per_class=20, calibration_images=10, only=("3", "1"))
     few = decompose(digit_parent(), digits("134"), options=options)
     all_there = decompose(digit_parent(), digits("012345"), options=options)
     assert [draft.label for draft in few.modules] == ["1", "3"]
@@ -94,7 +94,7 @@ def test_images_of_some_classes_make_modules_of_these() -> None:
 
 @pytest.mark.parametrize("method", ["relevance", "concern"])
 def test_a_wanted_class_is_told_from_something(method: str) -> None:
-    options = DecomposeOptions(fit_images=10, calibration_images=4, labels=("3",))
+    options = DecomposeOptions(images_per_class=10, calibration_images=4, only=("3",))
     with pytest.raises(DataError, match="the data set 'digits' has images of '3' only"):
         decompose(digit_parent(), digits("3"), options=options, method=method)
 
@@ -111,10 +111,10 @@ def test_a_wanted_class_is_told_from_something(method: str) -> None:
         (
             "012345",
             "01234",
-            {"labels": ("1", "5")},
+            {"only": ("1", "5")},
             "The data set 'digits' has no images of '5', which 'digits-012345-12' knows.",
         ),
-        ("012345", "012345", {"labels": ("7",)}, "'digits-012345-12' has no class '7'."),
+        ("012345", "012345", {"only": ("7",)}, "'digits-012345-12' has no class '7'."),
     ],
 )
 def test_data_that_does_not_fit_is_refused(labels: str, sets: str, options: dict, message: str) -> None:
@@ -141,7 +141,7 @@ def test_an_unknown_method_is_named() -> None:
     ("change", "message"),
     [
         ({"labels": ("a", "b")}, "'pico' answers with 3 classes, but 2 labels were given."),
-        ({"labels": ("a", "b", "a")}, "The label 'a' stands twice."),
+        ({"labels": ("a", "b", "a")}, "Duplicate label 'a'."),
         (
             {"labels": ("a", "b", "c\n")},
             r"The label 'c\n' holds a control character or a lone surrogate.",
@@ -225,7 +225,7 @@ def test_statistics_are_read_as_they_were_written() -> None:
         with pytest.raises(IntegrityError) as caught:
             read_statistics(broken, {}, graph, space)
         assert caught.value.message == (
-            f"The tensor 'statistics.{name}.{part}' of a module is {found}; its trunk asks for [{channels}]."
+            f"The tensor 'statistics.{name}.{part}' of a module is {found}; its trunk needs [{channels}]."
         )
 
 

@@ -14,12 +14,11 @@ from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.data.augment import augmented, mirrored
 from modhub.data.disk_tensor import DiskTensor
 from modhub.data.preprocessing import Preprocess
-from modhub.decomposition import DecomposeOptions, Parent, decompose, held_out
-from modhub.decomposition import relevance as relevance_method
-from modhub.decomposition.held_out import HeldOut
+from modhub.decomposition import DecomposeOptions, Parent, Workbench, decompose, observations, relevance
+from modhub.decomposition.held_out import HeldOut, ParentAnswers
 from modhub.devices import peak_memory, pick_device
 from modhub.errors import DeviceError
-from modhub.nets import Head, Runner, channel_space, import_module
+from modhub.nets import Head, Runner, channel_space, fuse_batch_norm, import_module
 from modhub.pruning import moments as gathering
 from modhub.pruning.moments import StreamingMoments, chunks_of, correlation_numbers
 from modhub.pruning.order import QuickOrder, order_work, pruning_order, slot_costs
@@ -33,7 +32,7 @@ from modhub.pruning.statistics import (
 from modhub.workers import Workers
 from tests.support.digit_parents import INPUT, digit_parent, digits
 
-OPTIONS = DecomposeOptions(fit_images=40, calibration_images=20)
+OPTIONS = DecomposeOptions(images_per_class=40, calibration_images=20)
 
 
 def streaming(parent: Parent, *, per_class: bool, batch: int = 50) -> StreamingMoments:
@@ -114,33 +113,26 @@ def test_pooled_while_streaming_is_pooled_afterwards(
 
 def pooled_decomposition(monkeypatch: pytest.MonkeyPatch, **options: object) -> Decomposition:
     """Of the digits, as of a parent too large for correlations of each class's own."""
-    monkeypatch.setattr(relevance_method, "CORRELATION_LIMIT", 0)
-    chosen = DecomposeOptions(fit_images=40, calibration_images=20, **options)
+    monkeypatch.setattr(observations, "CORRELATION_LIMIT", 0)
+    chosen = DecomposeOptions(images_per_class=40, calibration_images=20, **options)
     return decompose(digit_parent(), digits("012345"), options=chosen)
 
 
 def test_classes_choose_with_the_statistics_that_composers_read(
     parent: Parent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = {}
-
-    def spied(work: object, row: int, statistics: object) -> object:
-        seen[row] = statistics
-        return ordered(work, row, statistics)
-
-    ordered = relevance_method._Work._order
-    monkeypatch.setattr(relevance_method._Work, "_order", spied)
     done = pooled_decomposition(monkeypatch)
-    space = channel_space(parent.trunk)
+    bench = Workbench(parent, digits("012345"), OPTIONS)
     for row, draft in enumerate(done.modules):
         assert not any(key.endswith("correlation") for key in draft.tensors)
         stored = ModuleTensors.from_dict(draft.tensors).statistics
         pooled = TrunkTensors.from_dict(done.statistics).correlations
-        read = read_statistics(stored, pooled, parent.trunk.graph, space)
+        read = read_statistics(stored, pooled, parent.trunk.graph, bench.space)
+        chosen_by = bench.statistics(row)
         for name, moments in read.moments.items():
-            np.testing.assert_array_equal(seen[row].moments[name].covariance, moments.covariance)
-            np.testing.assert_array_equal(seen[row].moments[name].mean, moments.mean)
-            np.testing.assert_array_equal(seen[row].sensitivity[name], read.sensitivity[name])
+            np.testing.assert_array_equal(chosen_by.moments[name].covariance, moments.covariance)
+            np.testing.assert_array_equal(chosen_by.moments[name].mean, moments.mean)
+            np.testing.assert_array_equal(chosen_by.sensitivity[name], read.sensitivity[name])
 
 
 def test_pooled_correlations_serve_nearly_as_well(parent: Parent, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,8 +147,8 @@ def test_pooled_correlations_serve_nearly_as_well(parent: Parent, monkeypatch: p
 def test_classes_that_are_not_examined_pay_the_same_price(
     parent: Parent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relevance_method, "_ORDER_WORK", 0)
-    done = pooled_decomposition(monkeypatch, examined=3)
+    monkeypatch.setattr(relevance, "ORDER_WORK", 0)
+    done = pooled_decomposition(monkeypatch, examine=3)
     measured = [draft.measurement is not None for draft in done.modules]
     assert measured == [True, False, True, False, False, True]
     assert done.method.parameters["examined"] == 3
@@ -271,24 +263,41 @@ def test_rows_are_the_same_in_memory_and_on_disk(limit: int) -> None:
     assert torch.equal(torch.cat(list(rows.split(4))), wanted)
 
 
-def test_where_held_out_images_lie_changes_nothing(parent: Parent, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_held_out_images_lie_changes_nothing(parent: Parent) -> None:
     few = digits("012345").sample(8, 0)
     kept = HeldOut.read(few, parent, OPTIONS)
-    monkeypatch.setattr(held_out, "_MEMORY", 0)
-    spilled = HeldOut.read(few, parent, OPTIONS)
+    spilled = HeldOut.read(few, parent, OPTIONS, memory=0)
     assert len(spilled.images) == 2 * 12, "two of each class and their copies"
     again = HeldOut.read(few.sample(2, 0), parent, OPTIONS)
     assert torch.equal(spilled.images[0:24], again.images[0:24])
+    assert torch.equal(spilled.mirrors[0:12], again.mirrors[0:12])
     assert len(kept.images) == 2 * 48
 
 
+def test_mirrors_are_of_the_rows_they_say(parent: Parent) -> None:
+    held = HeldOut.read(digits("012345").sample(30, 0), parent, OPTIONS)
+    assert len(held.mirrors) == len(held.mirrored) == 100
+    assert torch.equal(held.mirrors[0:100], held.images[held.mirrored].flip(3))
+
+
 def test_copies_in_a_mirror_count_where_that_changes_no_class(parent: Parent) -> None:
-    every, zeros = (HeldOut.read(digits(labels).sample(20, 0), parent, OPTIONS) for labels in ("012345", "0"))
-    half = len(every.targets) // 2
-    assert 0.3 < (every.sure[half:] == 0).mean() < 0.7, "a mirrored 3 is none"
-    assert every.sure.sum() == pytest.approx(every.weights.sum())
-    assert (every.sure[:half] == every.weights[:half]).all()
-    assert (zeros.sure == zeros.weights).all(), "a mirrored 0 is a 0"
+    held = HeldOut.read(digits("012345").sample(20, 0), parent, OPTIONS)
+    straight, every = held.threshold_weights(mirrors=False), held.threshold_weights(mirrors=True)
+    assert 0.3 < (straight[held.plain :] == 0).mean() < 0.7
+    assert straight.sum() == pytest.approx(held.weights.sum())
+    assert (straight[: held.plain] == held.weights[: held.plain]).all()
+    assert (every == held.weights).all()
+
+
+@pytest.mark.parametrize(("labels", "mirrors"), [("012345", False), ("0", True)])
+def test_a_mirrored_three_is_none_and_a_mirrored_zero_is_one(
+    parent: Parent, labels: str, mirrors: bool
+) -> None:
+    held = HeldOut.read(digits(labels).sample(20, 0), parent, OPTIONS)
+    runner = Runner(fuse_batch_norm(parent.trunk))
+    answers = ParentAnswers.ask(runner, parent.head, held, OPTIONS, Workers())
+    assert answers.accuracy(held) > 0.9
+    assert answers.mirrors_keep_classes(held) == mirrors
 
 
 @pytest.mark.parametrize("seed", [0, 7])

@@ -17,7 +17,7 @@ from modhub.composition import Budget, compose, parts_of
 from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import METHODS, DecomposeOptions, Method, Parent, Workbench, method_of
-from modhub.decomposition.base import aligned
+from modhub.decomposition.parent import aligned
 from modhub.errors import DataError, MethodError, ModhubError
 from modhub.manifest import MethodInfo
 from modhub.nets import Runner

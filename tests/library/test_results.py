@@ -135,3 +135,10 @@ def test_some_results_are_sequences() -> None:
         "images": [{"path": "x.png", "label": None, "probabilities": {"cat": 0.4, "dog": 0.6}}],
         "false_accept": {"cat": 0.1},
     }
+
+
+def test_a_result_answers_to_its_json_keys_as_dictionaries_of_0_1_0_did() -> None:
+    assert MODULE["label"] == MODULE.label == "cat"
+    assert MODULE["path"] == "cache/a"
+    with pytest.raises(KeyError):
+        MODULE["classes"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,20 @@ def test_scores_are_the_same_in_the_file_s_own_runtime(form: str, tmp_path: Path
     assert report.images == 5
     assert report.bytes == path.stat().st_size
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_no_directory_of_this_machine_is_in_the_file(form: str, tmp_path: Path) -> None:
+    path = tmp_path / f"model{SUFFIXES[form]}"
+    export_classifier(
+        Pico(), ["cat", "dog"], path, format=form, images=as_raw_batch(photographs(2, 30, 24), (20, 24))
+    )
+    contents = [path.read_bytes()]
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            contents = [archive.read(name) for name in archive.namelist()]
+    for place in (Path(torch.__file__).parents[1], Path(__file__).parents[2]):
+        assert not [content for content in contents if str(place).encode() in content]
 
 
 def test_the_onnx_file_knows_its_labels_and_takes_any_batch(tmp_path: Path) -> None:

@@ -275,7 +275,7 @@ def test_the_card_check_speaks_json_and_plain_text(server: Server) -> None:
     bad = {"content": "---\nlicense: [a\n---\n", "repoType": "model"}
     answer = server.ask("POST", "/api/validate-yaml", None, bad)
     assert answer.status == 400
-    assert answer.json()["errors"][0]["message"].startswith("the metadata is not valid YAML")
+    assert answer.json()["errors"][0]["message"].startswith("The metadata is not valid YAML")
     listed = {"content": "---\ntags: word\n---\n"}
     plain = server.ask("POST", "/api/validate-yaml", None, listed, {"Accept": "text/plain"})
     assert (plain.status, plain.body) == (400, b'- Error: "tags" must be an array of strings')

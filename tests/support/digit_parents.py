@@ -72,7 +72,7 @@ def digit_parent(labels: str = "012345", width: int = 12, seed: int = 0) -> Pare
     )
 
 
-OPTIONS = DecomposeOptions(fit_images=50, calibration_images=30)
+OPTIONS = DecomposeOptions(images_per_class=50, calibration_images=30)
 
 
 @cache

@@ -199,9 +199,10 @@ def command(
     \b
     Example: modhub decompose modhub:resnet20 --weights r20.safetensors --data cifar10:data -o out/r20
     """
-    from modhub.api.decompose import DecomposeSettings, decompose_to
+    from modhub.api.decompose import decompose_to
+    from modhub.decomposition import DecomposeOptions
 
-    settings = DecomposeSettings(
+    settings = DecomposeOptions(
         split=split,
         weights=weights,
         arguments=dict(arguments),

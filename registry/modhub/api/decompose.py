@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,13 @@ from modhub.api.catalogs import open_catalog
 from modhub.artifact import read_sets, write_artifact
 from modhub.artifact.modules import Decomposition, ModuleSet
 from modhub.data import ImageSet, open_data
-from modhub.decomposition import DecomposeOptions, Method, Parent, drafted, method_of
+from modhub.decomposition import DecomposeOptions, Parent, drafted, method_of
 from modhub.decomposition.assembly import assemble
-from modhub.decomposition.base import aligned, classes_named
+from modhub.decomposition.parent import aligned, classes_named
 from modhub.decomposition.standalone import standalone
-from modhub.devices import peak_memory, pick_device, torch_defaults
+from modhub.devices import peak_memory, torch_defaults
 from modhub.errors import DataError
-from modhub.evaluation.module_metrics import measure_modules, parent_accuracy
+from modhub.evaluation.module_metrics import measure_modules
 from modhub.files import check_vacant, claimed
 from modhub.labels import slugs_of
 from modhub.manifest import FORMS, InputSpec, Sample
@@ -36,7 +35,6 @@ from modhub.workers import Workers
 
 __all__ = [
     "DecomposeReport",
-    "DecomposeSettings",
     "DecomposedModule",
     "apart",
     "decompose",
@@ -44,37 +42,6 @@ __all__ = [
     "open_parent",
     "write_standalone",
 ]
-
-
-_DOUBTFUL = 0.5
-"""A parent that knows less of the images is more likely described wrongly than that bad."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecomposeSettings:
-    """What can be said about a parent and how it is to be decomposed: the keywords of `decompose`."""
-
-    split: str | None = None
-    weights: Path | str | None = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    method: str | Method = "relevance"
-    method_options: Mapping[str, Any] = field(default_factory=dict)
-    labels: Sequence[str] | None = None
-    only: Sequence[str] | None = None
-    name: str | None = None
-    input_size: tuple[int, ...] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    license: str | None = None
-    dataset: str | None = None
-    max_loss: float = 0.005
-    images_per_class: int = 300
-    seed: int = 0
-    date: str | None = None
-    measure: str | ImageSet | None = None
-    examine: int | None = None
-    device: str = "auto"
-    resume: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -112,91 +79,30 @@ class DecomposeReport(Result):
 def decompose(
     parent: str | nn.Module,
     data: str | ImageSet,
+    options: DecomposeOptions | None = None,
     *,
-    split: str | None = None,
-    weights: Path | str | None = None,
-    arguments: Mapping[str, Any] | None = None,
-    method: str | Method = "relevance",
-    method_options: Mapping[str, Any] | None = None,
-    labels: Sequence[str] | None = None,
-    only: Sequence[str] | None = None,
-    name: str | None = None,
-    input_size: tuple[int, ...] | None = None,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-    license: str | None = None,  # noqa: A002 - the manifest's own word
-    dataset: str | None = None,
-    max_loss: float = 0.005,
-    images_per_class: int = 300,
-    seed: int = 0,
-    date: str | None = None,
-    measure: str | ImageSet | None = None,
-    examine: int | None = None,
-    device: str = "auto",
-    resume: Path | None = None,
     reporter: Reporter = SILENT,
+    **changes: Any,
 ) -> ModuleSet:
     """Decompose a parent string or a module into class modules, by images of its classes.
 
-    The keywords are the options of `modhub decompose`. What is None is taken from the parent, then from the
-    images, or has no say.
-
-    Images: `split` is which part of `data` is looked at (None: train). `images_per_class` of each class at
-    most have a say in what is kept; others are kept aside to check it. `measure` are images that had no say
-    in the parent's training: the recorded figures come from them (of a string: from their test split) instead
-    of from those kept aside.
-
-    Parent: `weights` is a safetensors file, `arguments` are for a `FILE.py:CALLABLE`. `labels` are its
-    classes in the order of its outputs, `only` those to make modules of. `input_size` is ([channels,] height,
-    width) in pixels; `mean` and `std` are per channel, of values in [0, 1]. `name`, `license` (an SPDX id)
-    and `dataset` (what it was trained on) go into the manifests, and so does `date` (ISO 8601).
-    Labels in `only` are matched as everywhere (`modhub.labels`); one text may be several with commas between.
-
-    Choice: `method` is relevance, concern, `FILE.py:CLASS` or a method that was made already;
-    `method_options` are arguments of its constructor, text as the command line reads it. `max_loss` is
-    the balanced accuracy, in fractions, that a module alone may lose. `examine` is for how many classes at
-    most that loss is checked on images; the others follow them (None: all, but few where a large network has
-    many classes). `seed` draws the images.
-
-    Work: `device` is auto, cpu or cuda. `resume` is a folder for nothing else, in which an interrupted call
-    keeps what it has found, and looks for it. Where gradients are switched off they are on again for as long
-    as this takes.
+    `changes` are fields of `modhub.decomposition.DecomposeOptions` that differ from `options` (None: its
+    defaults): `modhub.decompose("torchvision:resnet18", "imagefolder:pets", only=["cat"])`. Where gradients
+    are switched off they are on again for as long as this takes.
 
     Raises `ParentError`, `NetworkImportError`, `DataError`, `BudgetError` for a loss that is no fraction,
     `DeviceError`, `ManifestError` for an input that makes no sense, `AmbiguousClassError` for a name in
     `only` that several classes answer to, and `MissingDependencyError`.
     """
-    settings = DecomposeSettings(
-        split=split,
-        weights=weights,
-        arguments=arguments or {},
-        method=method,
-        method_options=method_options or {},
-        labels=labels,
-        only=only,
-        name=name,
-        input_size=input_size,
-        mean=mean,
-        std=std,
-        license=license,
-        dataset=dataset,
-        max_loss=max_loss,
-        images_per_class=images_per_class,
-        seed=seed,
-        date=date,
-        measure=measure,
-        examine=examine,
-        device=device,
-        resume=resume,
-    )
-    return _decomposed(parent, data, settings, reporter)[0]
+    options = dataclasses.replace(options or DecomposeOptions(), **changes)
+    return _decomposed(parent, data, options, reporter)[0]
 
 
 def decompose_to(
     directory: Path,
     parent: str | nn.Module,
     data: str | ImageSet,
-    settings: DecomposeSettings,
+    options: DecomposeOptions,
     *,
     form: str = "delta",
     force: bool = False,
@@ -206,7 +112,7 @@ def decompose_to(
 
     `form` is `delta`, modules on the trunk they share, or `standalone`, each on a trunk of its own.
 
-    When it is interrupted, what was found so far stays in `settings.resume`, and the same call goes on from
+    When it is interrupted, what was found so far stays in `options.resume`, and the same call goes on from
     there. By default that is a hidden folder beside `directory`, which goes when all is done. Only one may be
     at work on it. Several processes started by torchrun share the work; the first one writes.
 
@@ -217,11 +123,11 @@ def decompose_to(
         raise DataError(f"There is no form '{form}'.", hint=f"There are: {', '.join(FORMS)}.")
     check_vacant(directory, force=force)
     place = directory.resolve()
-    resume = settings.resume or place.parent / f".{place.name}.resume"
+    resume = options.resume or place.parent / f".{place.name}.resume"
     workers = Workers.here()
-    with claimed(resume, settings.resume or directory) if workers.first else nullcontext():
+    with claimed(resume, options.resume or directory) if workers.first else nullcontext():
         try:
-            modules, done = _decomposed(parent, data, dataclasses.replace(settings, resume=resume), reporter)
+            modules, done = _decomposed(parent, data, dataclasses.replace(options, resume=resume), reporter)
             sets = apart(modules) if form == "standalone" else [modules]
             if workers.first:
                 write_artifact(directory, *sets, force=force)
@@ -231,7 +137,7 @@ def decompose_to(
                     f"What was found so far is kept in '{resume}': the same command goes on from there."
                 )
             raise
-        if workers.first and settings.resume is None:
+        if workers.first and options.resume is None:
             shutil.rmtree(resume, ignore_errors=True)
     peak = max(workers.gather(peak_memory() or 0))
     return DecomposeReport(
@@ -242,7 +148,7 @@ def decompose_to(
         elapsed_seconds=time.perf_counter() - started,
         images=done.images,
         peak_bytes=peak or None,
-        device=str(pick_device(settings.device)),
+        device=str(options.torch_device),
         processes=workers.size,
         modules=tuple(
             DecomposedModule(
@@ -276,76 +182,65 @@ def write_standalone(source: Path, target: Path) -> None:
 
 @torch_defaults()
 def _decomposed(
-    parent: str | nn.Module, data: str | ImageSet, settings: DecomposeSettings, reporter: Reporter
+    parent: str | nn.Module, data: str | ImageSet, options: DecomposeOptions, reporter: Reporter
 ) -> tuple[ModuleSet, Decomposition]:
-    images = open_data(data, settings.split)
-    unseen = None if settings.measure is None else open_data(settings.measure, "test")
+    images = open_data(data, options.split)
+    unseen = None if options.measure is None else open_data(options.measure, "test")
     if np.count_nonzero(counts := images.counts()) < 2:
         only_class = images.labels[int(counts.argmax())]
         raise DataError(
             f"The data set '{images.name}' has images of one class only, '{only_class}'.",
             hint=f"Add those of other classes, or name the folder '{only_class}' if it holds class folders.",
         )
+    # What nothing says of the input is read off the first image, which is then not read again.
+    images = images.preloaded([0])
     with reporter.step("import the parent"):
-        whole = open_parent(parent, images, settings)
-    seed = settings.seed
-    only = None if settings.only is None else classes_named(whole, settings.only)
+        whole = open_parent(parent, images, options)
+    if options.only is not None:
+        options = dataclasses.replace(options, only=classes_named(whole, options.only))
+    seed, only = options.seed, options.only
     # A label that cannot be a folder is named before the work.
     slugs_of(only or whole.labels)
-    options = DecomposeOptions(
-        max_loss=settings.max_loss,
-        fit_images=settings.images_per_class,
-        seed=seed,
-        labels=only,
-        examined=settings.examine,
-        device=pick_device(settings.device),
-        resume=settings.resume,
-    )
-    method = method_of(settings.method, settings.method_options)
-    if Workers.here().first and (known := parent_accuracy(whole, images, options)) < _DOUBTFUL:
-        reporter.warn(
-            f"'{whole.name}' knows {known:.0%} of the images. If it should know more, check --mean, --std, "
-            "--input-size and the order of --labels."
-        )
+    method = method_of(options.method, options.method_options)
     if unseen is not None:
         # What the last step needs is missed before the first.
         aligned(whole, unseen, only or whole.labels, minimum=1)
-    called = settings.method if isinstance(settings.method, str) else method.name
+    called = options.method if isinstance(options.method, str) else method.name
     done = drafted(method, called, whole, images, options, reporter)
-    modules = assemble(whole, done, seed=seed, date=settings.date)
+    modules = assemble(whole, done, seed=seed, date=options.date)
     if unseen is not None and Workers.here().first:
         done = measure_modules(whole, modules, done, unseen, seed=seed, reporter=reporter)
-        modules = assemble(whole, done, seed=seed, date=settings.date)
+        modules = assemble(whole, done, seed=seed, date=options.date)
     return modules, done
 
 
-def open_parent(parent: str | nn.Module, images: ImageSet, settings: DecomposeSettings) -> Parent:
+def open_parent(parent: str | nn.Module, images: ImageSet, options: DecomposeOptions) -> Parent:
     """The parent as trunk, head, labels and input; what nothing says is taken from the images."""
     if isinstance(parent, nn.Module):
         kind = type(parent).__name__
         source = ParentSource(name=kind.lower(), architecture=kind, model=parent)
     else:
-        weights = settings.weights
+        weights = options.weights
         source = load_parent(
             parent,
             weights=None if weights is None else Path(weights),
-            arguments=settings.arguments,
+            arguments=options.arguments,
             fetch=_fetch,
         )
-    spec = _input_spec(source.input, images, settings)
+    spec = _input_spec(source.input, images, options)
     return Parent.of(
         source.network(spec),
-        name=settings.name or source.name,
+        name=options.name or source.name,
         architecture=source.architecture,
-        labels=settings.labels or source.labels or images.labels,
+        labels=options.labels or source.labels or images.labels,
         input=spec,
-        license=settings.license or source.license,
-        dataset=settings.dataset or source.dataset or images.name,
+        license=options.license or source.license,
+        dataset=options.dataset or source.dataset or images.name,
     )
 
 
-def _input_spec(known: InputSpec | None, images: ImageSet, settings: DecomposeSettings) -> InputSpec:
-    size, mean, std = settings.input_size, settings.mean, settings.std
+def _input_spec(known: InputSpec | None, images: ImageSet, options: DecomposeOptions) -> InputSpec:
+    size, mean, std = options.input_size, options.mean, options.std
     if known is None:
         height, width, channels = np.asarray(images.images([0])[0]).shape
         known = InputSpec(

@@ -99,6 +99,12 @@ class ImageSet:
         (chosen,) = split_indices(self.targets, (per_class,), seed)
         return self.subset(chosen)
 
+    def preloaded(self, indices: Iterable[int]) -> ImageSet:
+        """The same set, with the images at `indices` read now and kept, so that they are not read again."""
+        wanted = [int(index) for index in indices]
+        read = _Preloaded(self._read, dict(zip(wanted, self.images(wanted), strict=True)))
+        return ImageSet(self.name, self.split, self.labels, self.targets, read, self.stamp)
+
     def batches(self, size: int) -> Iterator[tuple[torch.Tensor, Indices]]:
         """Every image once: uint8 (batch, 1 or 3, height, width) with the indices of its images.
 
@@ -131,6 +137,22 @@ class _Subset:
         return _read_many(self.read, self.chosen[indices].tolist())
 
 
+@dataclass(frozen=True, slots=True)
+class _Preloaded:
+    """Reads the images of another set, but for those that are `kept`."""
+
+    read: Callable[[int], Pixels]
+    kept: Mapping[int, Pixels]
+
+    def __call__(self, index: int) -> Pixels:
+        return self.kept[index] if index in self.kept else self.read(index)
+
+    def many(self, indices: Sequence[int]) -> list[Pixels]:
+        missing = [index for index in indices if index not in self.kept]
+        images = dict(zip(missing, _read_many(self.read, missing), strict=True))
+        return [self.kept[index] if index in self.kept else images[index] for index in indices]
+
+
 def alike(images: Sequence[Pixels]) -> Iterator[tuple[torch.Tensor, Indices]]:
     """Images (height, width, channel) grouped by shape: uint8 (batch, channel, height, width) with their
     positions. Raises `DataError` for an image of another shape."""
@@ -149,6 +171,9 @@ def alike(images: Sequence[Pixels]) -> Iterator[tuple[torch.Tensor, Indices]]:
 def as_batch(images: Sequence[Pixels]) -> torch.Tensor:
     """Images of one shape (height, width, channel) as uint8 (batch, channel, height, width)."""
     height, width, channels = images[0].shape
+    if channels == 1:
+        # Which layout a convolution gives out hangs on these strides, and the last bits of sums over it.
+        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     batch = np.empty((len(images), channels, height, width), images[0].dtype)
     for planes, image in zip(batch, images, strict=True):
         # Plane by plane: three times as fast as permuting the whole batch.

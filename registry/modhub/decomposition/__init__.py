@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from modhub.artifact.modules import Decomposition
 from modhub.data import ImageSet
-from modhub.decomposition.base import DecomposeOptions, Method, Parent
+from modhub.decomposition.method import Method
+from modhub.decomposition.options import DecomposeOptions
+from modhub.decomposition.parent import Parent
 from modhub.decomposition.registry import METHODS, drafted, method_of
 from modhub.decomposition.workbench import Workbench
 from modhub.devices import torch_defaults

@@ -11,7 +11,7 @@ from modhub import __version__
 from modhub.artifact.modules import ClassModule, Decomposition, ModuleDraft, ModuleSet, tensor_bytes
 from modhub.artifact.tensors import ModuleTensors, TensorType, TrunkTensors, required_head, required_tensors
 from modhub.calibration.calibrator import BY_MARGIN, BY_ODDS
-from modhub.decomposition.base import Parent
+from modhub.decomposition.parent import Parent
 from modhub.errors import IntegrityError, ManifestError, MethodError
 from modhub.files import pretty_json
 from modhub.labels import slugs_of

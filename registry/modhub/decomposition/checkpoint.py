@@ -1,4 +1,4 @@
-"""What an interrupted decomposition has found so far, kept beside its output until it is written."""
+"""Results of an interrupted decomposition, kept beside its output until that is written."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ from modhub.data import ImageSet
 from modhub.errors import StorageError
 from modhub.files import canonical_json, new_file, parse_json, pretty_json, sha256_of_bytes
 
-__all__ = ["Savings", "digest_of_images"]
+__all__ = ["Checkpoint", "digest_of_images", "looked_at"]
 
 _LOOKED_AT = 16
 
 
+def looked_at(images: ImageSet) -> range:
+    """Indices of the images whose pixels `digest_of_images` looks at."""
+    return range(0, len(images), max(1, len(images) // _LOOKED_AT))
+
+
 def digest_of_images(images: ImageSet) -> str:
     """Names, targets, stamp and a few images of a set: another under the same name hardly has the same."""
-    chosen = range(0, len(images), max(1, len(images) // _LOOKED_AT))
-    pixels = [sha256_of_bytes(image.tobytes()) for image in images.images(chosen)]
+    pixels = [sha256_of_bytes(image.tobytes()) for image in images.images(looked_at(images))]
     about = [
         images.name,
         images.split,
@@ -35,7 +39,7 @@ def digest_of_images(images: ImageSet) -> str:
     return sha256_of_bytes(canonical_json(about))
 
 
-class Savings:
+class Checkpoint:
     """Named groups of tensors in a folder, for one piece of work alone; nothing without a folder.
 
     `about` is whatever the work depends on: what was saved for other work is removed. Tensors come back to

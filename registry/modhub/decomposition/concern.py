@@ -1,13 +1,13 @@
 """The method that started the field: concern and tangling identification, and concern modularisation.
 
 R. Pan, H. Rajan, *Decomposing Convolutional Neural Networks into Reusable and Replaceable Modules*, ICSE
-2022, arXiv 2110.07720. How its §3 is read:
+2022, https://arxiv.org/abs/2110.07720. How its §3 is read:
 
 1. Concern identification: a position (channel, row, column) of a judged value is dead when it is ≤ 0 on every
    observed image of the class.
 2. Tangling identification: a dead position that fires on an observed image of another class lives again. The
    other classes give as many images as the class itself, evenly (1:1), or `negatives` each.
-3. Concern modularisation: the head becomes two rows, the class's and the mean of all others (channelling);
+3. Concern modularisation: the head becomes two rows, the class's and the mean of all others;
    back-tracking removes positions that serve only the other row: not at all (`none`), back to the last
    convolution (`BLN`), or back to the image (`BI`); see `backtracking`.
 
@@ -22,7 +22,6 @@ nothing, travel with the module. Every network runs once over the observed image
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -30,29 +29,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modhub.artifact.modules import Decomposition, ModuleDraft
-from modhub.artifact.tensors import ModuleTensors, TrunkTensors
+from modhub.artifact.modules import Decomposition
 from modhub.calibration.one_against_rest import one_against_rest_head
-from modhub.data import ImageSet, split_indices
+from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition.backtracking import serving_positions
-from modhub.decomposition.base import DecomposeOptions, Parent, aligned, classes_seen, sizes_of, wanted_rows
-from modhub.decomposition.held_out import HeldOut, normalised
-from modhub.decomposition.measurement import Answers, measurement
+from modhub.decomposition.held_out import normalised
+from modhub.decomposition.options import DecomposeOptions
+from modhub.decomposition.parent import Parent
+from modhub.decomposition.workbench import Workbench
 from modhub.devices import CPU
 from modhub.errors import DataError, ParentError
-from modhub.manifest import Calibration, Measurement, MethodInfo
 from modhub.nets import (
     ChannelSpace,
     Graph,
     Mask,
     Network,
     Runner,
-    channel_space,
-    cost,
-    head_logits,
-    mask_positions,
-    slice_network,
 )
 from modhub.nets.operators import keeps_zero
 from modhub.reporter import Reporter
@@ -100,85 +93,41 @@ class Concern:
     def decompose(
         self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
     ) -> Decomposition:
-        started = time.perf_counter()
-        wanted = wanted_rows(parent, options)
-        images = aligned(parent, images, options.labels)
-        fit, held = split_indices(
-            images.targets, (options.fit_images, options.calibration_images), options.seed
-        )
-        preprocess = Preprocess(parent.input)
         values = judged_values(parent.trunk.graph, published=self.published)
         if not values:
             raise ParentError(
                 f"'{parent.name}' has no ReLU, so no position of it is ever dead.",
                 hint="Use the method 'relevance'.",
             )
+        bench = Workbench(parent, images, options, reporter)
         fired = observe_fired(
             parent,
-            images.subset(fit),
+            bench.images,
             values,
-            wanted,
+            bench.rows,
             self.negatives,
-            preprocess,
+            Preprocess(parent.input),
             options.batch,
             reporter,
-            options.device,
+            options.torch_device,
         )
-        scores = _Scores(parent, HeldOut.read(images.subset(held), parent, options))
-        space, whole = channel_space(parent.trunk), cost(parent.trunk)
         drafts = []
-        for row in reporter.track(wanted, "separate concerns", len(wanted)):
-            weight, bias = one_against_rest_head(parent.head.weight, parent.head.bias, row)
+        for row in reporter.track(bench.rows, "separate concerns", len(bench.rows)):
             masks = concern_positions(parent.trunk, fired.alive(row), published=self.published)
             if self.variant != "none":
+                weight, _ = one_against_rest_head(parent.head.weight, parent.head.bias, row)
                 serving = serving_positions(
                     parent.trunk, weight, masks, threshold=self.threshold, to_input=self.variant == "BI"
                 )
                 masks = {value: mask & serving.get(value, mask) for value, mask in masks.items()}
-            mask = kept_channels(space, masks)
-            sliced = slice_network(mask_positions(parent.trunk, masks), mask)
-            calibration = scores.calibrator.calibration(row)
-            drafts.append(
-                ModuleDraft(
-                    label=parent.labels[row],
-                    tensors=ModuleTensors(
-                        mask=torch.from_numpy(mask.astype(np.uint8)),
-                        head_weight=weight,
-                        head_bias=bias,
-                        position_masks={
-                            value: alive.to(torch.uint8)
-                            for value, alive in masks.items()
-                            if not bool(alive.all())
-                        },
-                    ).to_dict(),
-                    calibration=calibration,
-                    measurement=scores.measure(
-                        row, mask_positions(parent.trunk, masks), calibration, images.name, images.split
-                    ),
-                    sizes=sizes_of(mask, cost(sliced), whole),
-                )
-            )
-        return Decomposition(
-            method=MethodInfo(
-                name=self.name,
-                parameters=self._parameters(options) | classes_seen(parent, images),
-                paper=self.paper,
-            ),
-            modules=tuple(drafts),
-            statistics=TrunkTensors(parent_weight=parent.head.weight, parent_bias=parent.head.bias).to_dict(),
-            seconds=time.perf_counter() - started,
-            images=len(fit) + len(held),
-        )
-
-    def _parameters(self, options: DecomposeOptions) -> dict[str, str | int | float | bool | None]:
-        return {
+            drafts.append(bench.draft(row, kept_channels(bench.space, masks), positions=masks))
+        parameters: dict[str, str | int | float | bool | None] = {
             "variant": self.variant,
             "published": self.published,
             "negatives": self.negatives,
             "threshold": self.threshold,
-            "fit_images": options.fit_images,
-            "calibration_images": options.calibration_images,
         }
+        return bench.finished(self, drafts, parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,37 +266,3 @@ def _fired(
 def _share(images: int, classes: int) -> int:
     """What a class gives as negatives for each other class, so that these sum to its own number."""
     return max(1, -(-images // max(classes - 1, 1)))
-
-
-class _Scores:
-    """What the parent says of the held-out images, and what a module says."""
-
-    def __init__(self, parent: Parent, held: HeldOut) -> None:
-        self.parent, self.held = parent, held
-        self.logits = self._logits(parent.trunk, held.images.split(100))
-        self.calibrator = held.calibrator(parent, self.logits)
-
-    def measure(
-        self, row: int, trunk: Network, calibration: Calibration, dataset: str, split: str
-    ) -> Measurement | None:
-        """On images no choice has seen: the class's row among the parent's, all on the module's trunk."""
-        measured = np.flatnonzero(self.held.measuring)
-        positive = self.held.targets[measured] == row
-        if positive.all() or not positive.any():
-            # None of the class was left to measure on, or nothing else.
-            return None
-        return measurement(
-            Answers.of(self._logits(trunk, torch.split(self.held.images[measured], 100)), row, calibration),
-            Answers.of(self.logits[measured], row, calibration),
-            positive,
-            calibration,
-            dataset=dataset,
-            split=split,
-        )
-
-    def _logits(self, trunk: Network, batches: Iterable[Tensor]) -> Tensor:
-        runner, head = Runner(trunk), self.parent.head
-        with torch.inference_mode():
-            return torch.cat(
-                [head_logits(runner(batch), head.weight, head.bias, head.tail) for batch in batches]
-            )

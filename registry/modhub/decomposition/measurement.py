@@ -10,9 +10,10 @@ from torch import Tensor
 
 from modhub.calibration.calibrator import log_odds
 from modhub.calibration.one_against_rest import balanced_accuracy
-from modhub.manifest import Calibration, Measurement
+from modhub.manifest import Calibration, Measurement, Sizes
+from modhub.nets import Cost, Mask
 
-__all__ = ["Answers", "measurement"]
+__all__ = ["Answers", "measurement", "sizes_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,4 +60,16 @@ def measurement(
             "parent_balanced_accuracy": balanced_accuracy(parent.accepted, positive),
             "false_accept": calibration.parameters["false_accept"],
         },
+    )
+
+
+def sizes_of(mask: Mask, kept: Cost, whole: Cost) -> Sizes:
+    """What a module keeps: the slots of `mask`, and the costs of its network and of the whole trunk."""
+    return Sizes(
+        kept_channels=int(mask.sum()),
+        channels=len(mask),
+        kept_parameters=kept.parameters,
+        parameters=whole.parameters,
+        flops=kept.flops,
+        parent_flops=whole.flops,
     )

@@ -1,6 +1,8 @@
-"""What the classes of a parent do to its trunk: observed in one pass, saved on the way, and taken up again.
+"""Statistics of a parent's classes, from one pass over the images to choose by; saved on the way, and
+resumed.
 
-Statistics of their own are kept as they are; those with pooled correlations as they stand in modules.
+A class of a trunk with few enough channels keeps correlations of its own. Of a larger trunk they are
+pooled over the classes, and what channels are chosen by is what stands in the modules.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ from torch import Tensor
 from modhub.artifact.tensors import ValueStatistics
 from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
-from modhub.decomposition.base import DecomposeOptions, Parent
-from modhub.decomposition.checkpoint import Savings
-from modhub.nets import ChannelSpace, Runner, fuse_batch_norm
-from modhub.pruning.moments import StreamingMoments, chunks_of
+from modhub.decomposition.checkpoint import Checkpoint
+from modhub.decomposition.options import DecomposeOptions
+from modhub.decomposition.parent import Parent
+from modhub.nets import ChannelSpace, Runner
+from modhub.pruning.moments import StreamingMoments, chunks_of, correlation_numbers
 from modhub.pruning.statistics import (
+    CORRELATION_LIMIT,
     ClassStatistics,
     Moments,
     correlation_tensors,
@@ -37,39 +41,41 @@ _SAVES = 10
 
 
 class Observations:
-    """The statistics of the classes `wanted` (rows of the head) on the images of `fit`.
+    """Statistics of the classes `rows` (of the head) on their `images`, by the fused trunk that runs in
+    `runner`.
 
-    With `own` every class keeps its correlations; otherwise they are pooled, and `correlations` are the
+    With `per_class` every class keeps its correlations; otherwise they are pooled, and `correlations` are the
     tensors that all modules share.
     """
 
     def __init__(
         self,
+        runner: Runner,
         parent: Parent,
-        fit: ImageSet,
+        images: ImageSet,
         space: ChannelSpace,
         options: DecomposeOptions,
-        wanted: Sequence[int],
+        rows: Sequence[int],
         *,
-        own: bool,
         workers: Workers,
-        saved: Savings,
+        checkpoint: Checkpoint,
         reporter: Reporter,
     ) -> None:
-        self.wanted, self.fit, self.options, self.own = wanted, fit, options, own
-        self.workers, self.saved, self.reporter = workers, saved, reporter
-        self.observer = StreamingMoments(
-            Runner(fuse_batch_norm(parent.trunk)).to(options.device),
+        self.rows, self.images, self.options = rows, images, options
+        self.workers, self.checkpoint, self.reporter = workers, checkpoint, reporter
+        self.per_class = correlation_numbers(parent.trunk.graph, space) <= CORRELATION_LIMIT
+        self.streaming = StreamingMoments(
+            runner,
             parent.head,
             space,
-            fit,
+            images,
             Preprocess(parent.input),
-            per_class=own,
+            per_class=self.per_class,
             batch=options.batch,
-            device=options.device,
+            device=options.torch_device,
             workers=workers,
         )
-        self.values = self.observer.values
+        self.values = self.streaming.values
         self.full: dict[int, ClassStatistics] = {}
         self.stored: dict[int, dict[str, ValueStatistics]] = {}
         self.correlations: dict[str, Tensor] = {}
@@ -78,35 +84,35 @@ class Observations:
 
     def observe(self) -> None:
         """The pass over the images, or what an interrupted run has left of it."""
-        observer = self.observer
-        counts = self.fit.counts()
-        chunks = chunks_of(self.wanted, counts.tolist(), self.options.batch)
+        streaming = self.streaming
+        counts = self.images.counts()
+        chunks = chunks_of(self.rows, counts.tolist(), self.options.batch)
         done = self._restored(len(chunks))
-        every = 1 if self.own else -(-len(chunks) // _SAVES)
+        every = 1 if self.per_class else -(-len(chunks) // _SAVES)
         unsaved: dict[str, dict[str, Tensor]] = {}
         turn = 0
-        with self.reporter.step("observe classes", len(self.wanted)):
+        with self.reporter.step("observe classes", len(self.rows)):
             for number, rows in enumerate(chunks):
                 if number >= done:
-                    unsaved[f"classes-{number}"] = self._seen(rows, observer.observe(rows, turn))
+                    unsaved[f"classes-{number}"] = self._seen(rows, streaming.observe(rows, turn))
                     if (number + 1) % every == 0 or number + 1 == len(chunks):
                         self._save(unsaved, number + 1)
                 turn += -(-int(counts[rows].sum()) // self.options.batch)
                 self.reporter.advance(len(rows))
-        if not self.own:
-            self.workers.sum(observer.pooled.second.values())
-            self.correlations = correlation_tensors(observer.pooled.moments())
+        if not self.per_class:
+            self.workers.sum(streaming.pooled.second.values())
+            self.correlations = correlation_tensors(streaming.pooled.moments())
             # float16 as it is stored: what is chosen here is chosen alike where modules are composed.
             self.matrices = {
                 name: unpacked(self.correlations[name].float().numpy())
                 if name in self.correlations
-                else np.ones(observer.channels[name])
+                else np.ones(streaming.channels[name])
                 for name in self.values
             }
 
     def statistics(self, row: int, *, covariances: bool = True) -> ClassStatistics:
         """As `read_statistics` gives them to a composer, where correlations are pooled."""
-        if self.own:
+        if self.per_class:
             return self.full[row]
         moments, sensitivity = {}, {}
         for name in self.values:
@@ -127,17 +133,11 @@ class Observations:
         tensor: Tensor = getattr(self.stored[row][name], part)
         return tensor.double().numpy()
 
-    def carried(self, row: int) -> dict[str, ValueStatistics]:
-        """What the class's module carries, by value."""
-        if self.own:
-            return stored_statistics(self.full[row], correlations=True)
-        return self.stored[row]
-
     def _seen(self, rows: list[int], found: list[ClassStatistics]) -> dict[str, Tensor]:
         """Remember what was found; the same by `<row>/<name>`, to be saved."""
         kept: dict[str, Tensor] = {}
         for row, statistics in zip(rows, found, strict=True):
-            if self.own:
+            if self.per_class:
                 self.full[row] = statistics
                 for name, moments in statistics.moments.items():
                     for part, array in (
@@ -155,39 +155,39 @@ class Observations:
     def _save(self, unsaved: dict[str, dict[str, Tensor]], done: int) -> None:
         if self.workers.first:
             for name, tensors in unsaved.items():
-                self.saved.save(name, tensors)
+                self.checkpoint.save(name, tensors)
         unsaved.clear()
-        if not self.own:
-            sums = self.observer.pooled
+        if not self.per_class:
+            sums = self.streaming.pooled
             tensors = {f"first/{name}": each for name, each in sums.first.items()}
             tensors.update({f"second/{name}": each for name, each in sums.second.items()})
-            self.saved.save(self.pooled, tensors, {"chunks": done, "classes": sums.classes})
+            self.checkpoint.save(self.pooled, tensors, {"chunks": done, "classes": sums.classes})
 
     def _restored(self, chunks: int) -> int:
         """How many chunks an interrupted run has left, which are read."""
         done = 0
-        if self.own:
-            while done < chunks and self.saved.has(f"classes-{done}"):
+        if self.per_class:
+            while done < chunks and self.checkpoint.has(f"classes-{done}"):
                 done += 1
             done = min(self.workers.gather(done))
-        elif (left := self.saved.load(self.pooled)) is not None:
+        elif (left := self.checkpoint.load(self.pooled)) is not None:
             done = int(left[1]["chunks"])
         if not self.workers.agree(done):
             return 0
-        if done and not self.own and left is not None:
-            self.observer.pooled.classes = int(left[1]["classes"])
-            for name in self.observer.values:
-                self.observer.pooled.first[name] = left[0][f"first/{name}"]
-                self.observer.pooled.second[name] = left[0][f"second/{name}"]
+        if done and not self.per_class and left is not None:
+            self.streaming.pooled.classes = int(left[1]["classes"])
+            for name in self.streaming.values:
+                self.streaming.pooled.first[name] = left[0][f"first/{name}"]
+                self.streaming.pooled.second[name] = left[0][f"second/{name}"]
         for number in range(done):
-            found = self.saved.load(f"classes-{number}")
+            found = self.checkpoint.load(f"classes-{number}")
             self._remember({} if found is None else found[0])
         return done
 
     def _remember(self, kept: Mapping[str, Tensor]) -> None:
         for row in dict.fromkeys(int(key.partition("/")[0]) for key in kept):
             own = {key.partition("/")[2]: each for key, each in kept.items() if key.startswith(f"{row}/")}
-            if not self.own:
+            if not self.per_class:
                 self.stored[row] = {
                     name: ValueStatistics(**{part: own[f"{name}/{part}"] for part in _PARTS})
                     for name in self.values

@@ -10,8 +10,10 @@ from typing import Any
 
 from modhub.artifact.modules import Decomposition, ModuleDraft
 from modhub.data import ImageSet
-from modhub.decomposition.base import DecomposeOptions, Method, Parent, wanted_rows
 from modhub.decomposition.concern import Concern
+from modhub.decomposition.method import Method
+from modhub.decomposition.options import DecomposeOptions
+from modhub.decomposition.parent import Parent, wanted_rows
 from modhub.decomposition.relevance import Relevance
 from modhub.errors import CompositionError, DataError, MethodError, ModhubError
 from modhub.manifest import MethodInfo

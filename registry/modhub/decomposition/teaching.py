@@ -30,8 +30,9 @@ from modhub.data import ImageSet
 from modhub.data.augment import augmented
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition.assembly import assemble
-from modhub.decomposition.base import Parent, sizes_of
 from modhub.decomposition.held_out import normalised
+from modhub.decomposition.measurement import sizes_of
+from modhub.decomposition.parent import Parent
 from modhub.devices import torch_defaults
 from modhub.errors import CompositionError, DataError, IntegrityError
 from modhub.labels import LabelIndex

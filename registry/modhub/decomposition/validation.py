@@ -1,4 +1,4 @@
-"""What a choice of channels costs one class, seen on images held out from the fit."""
+"""What a choice of channels costs one class, validated and measured on images held out from the fit."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor
 from modhub.calibration.calibrator import BY_ODDS, log_odds
 from modhub.calibration.margins import margin_of
 from modhub.calibration.one_against_rest import balanced_accuracy, one_against_rest_head
-from modhub.data.disk_tensor import DiskTensor
-from modhub.decomposition.base import DecomposeOptions, Parent
-from modhub.decomposition.held_out import HeldOut
+from modhub.decomposition.held_out import HeldOut, ParentAnswers
 from modhub.decomposition.measurement import Answers, measurement
+from modhub.decomposition.options import DecomposeOptions
+from modhub.decomposition.parent import Parent
 from modhub.manifest import Calibration, Measurement
 from modhub.nets import ChannelSpace, Network, Runner, fuse_batch_norm, head_logits
 from modhub.pruning.compensation import cut
 from modhub.pruning.order import PruningOrder, mask_after
 from modhub.pruning.statistics import ClassStatistics
-from modhub.workers import Workers
 
-__all__ = ["Examiner", "parent_logits"]
+__all__ = ["LossValidation"]
 
 _NEGATIVES = 200
+"""Images of other classes that the loss of one class is validated on."""
 _MEASURED = 400
 """Images of other classes that one class is measured on."""
 _MOVED = 0.02
@@ -31,58 +31,49 @@ _MOVED = 0.02
 _HALVINGS = 6
 
 
-def parent_logits(parent: Parent, images: DiskTensor, options: DecomposeOptions, workers: Workers) -> Tensor:
-    """(images, labels) of the whole parent, on the CPU; batches are shared out among the processes."""
-    runner = Runner(fuse_batch_norm(parent.trunk)).to(options.device)
-    found = torch.zeros(len(images), len(parent.labels))
-    head = parent.head
-    with torch.inference_mode():
-        for number, start in enumerate(range(0, len(images), options.batch)):
-            if workers.mine(number):
-                part = slice(start, start + options.batch)
-                features = runner(images[part].to(options.device)).cpu()
-                found[part] = head_logits(features, head.weight, head.bias, head.tail)
-    workers.sum([found])
-    return found
-
-
-class Examiner:
-    """Calibrates, checks and measures classes on `held`, given the parent's `logits` of it."""
+class LossValidation:
+    """Calibrates, validates and measures classes on held-out images, given the parent's answers."""
 
     def __init__(
-        self, parent: Parent, space: ChannelSpace, held: HeldOut, logits: Tensor, options: DecomposeOptions
+        self,
+        parent: Parent,
+        space: ChannelSpace,
+        held: HeldOut,
+        answers: ParentAnswers,
+        options: DecomposeOptions,
     ) -> None:
-        self.parent, self.space, self.held, self.logits, self.options = parent, space, held, logits, options
-        self.calibrator = held.calibrator(parent, logits)
+        self.parent, self.space, self.held, self.options = parent, space, held, options
+        self.logits = answers.logits
+        self.calibrator = answers.calibrator(held, parent.head)
 
     def calibration(self, row: int) -> Calibration:
-        """Of the class, on the images that choices look at."""
+        """Of the class, on the validation images."""
         return self.calibrator.calibration(row)
 
-    def longest(
-        self, row: int, statistics: ClassStatistics, removal: PruningOrder, calibration: Calibration
+    def longest_prefix(
+        self, row: int, statistics: ClassStatistics, order: PruningOrder, calibration: Calibration
     ) -> int:
         """How long a prefix of the order can go with its loss of balanced accuracy in the budget.
 
         Few images cannot vouch for accuracy alone: the margins, too, may move by no more than `_MOVED`.
         """
         parent, held = self.parent, self.held
-        chosen = held.examination(row, _NEGATIVES, self.options.seed)
-        positive = held.targets[chosen] == row
-        head, place = self._asked(row, calibration)
-        whole = margin_of(self.logits[chosen], row).double()
-        sure = log_odds(self.logits[chosen].double().numpy(), row, calibration) > 0
-        goal = balanced_accuracy(sure, positive) - self.options.max_loss
-        limit = _MOVED * float(whole.var(correction=0))
-        fewest, most = 0, len(removal.slots)
+        sample = held.sample(row, _NEGATIVES, self.options.seed)
+        positive = held.targets[sample] == row
+        head, place = self._head(row, calibration)
+        unpruned = margin_of(self.logits[sample], row).double()
+        accepted = log_odds(self.logits[sample].double().numpy(), row, calibration) > 0
+        goal = balanced_accuracy(accepted, positive) - self.options.max_loss
+        limit = _MOVED * float(unpruned.var(correction=0))
+        fewest, most = 0, len(order.slots)
         for _ in range(_HALVINGS):
             count = (fewest + most + 1) // 2
-            mask = mask_after(removal, count, self.space)
+            mask = mask_after(order, count, self.space)
             sliced = cut(parent.trunk, mask, self.space, statistics, *head)
-            logits = self._logits(*sliced, held.images[chosen])
-            moved = float((margin_of(logits, place).double() - whole).square().mean())
-            sure = log_odds(logits.double().numpy(), place, calibration) > 0
-            if moved <= limit and balanced_accuracy(sure, positive) >= goal:
+            logits = self._logits(*sliced, held.images[sample])
+            moved = float((margin_of(logits, place).double() - unpruned).square().mean())
+            accepted = log_odds(logits.double().numpy(), place, calibration) > 0
+            if moved <= limit and balanced_accuracy(accepted, positive) >= goal:
                 fewest = count
             else:
                 most = count - 1
@@ -90,32 +81,38 @@ class Examiner:
                 break
         return fewest
 
-    def _asked(self, row: int, calibration: Calibration) -> tuple[tuple[Tensor, Tensor], int]:
-        """The head that the log-odds of a class hang on, and in which of its rows the class is: the whole
-        one, or the class's row and the mean of the others."""
+    def _head(self, row: int, calibration: Calibration) -> tuple[tuple[Tensor, Tensor], int]:
+        """The head that the log-odds of a class depend on, and the class's row in it: the parent's, or the
+        one-against-rest head."""
         head = self.parent.head
         if calibration.kind == BY_ODDS:
             return (head.weight, head.bias), row
         return one_against_rest_head(head.weight, head.bias, row), 0
 
     def measure(
-        self, row: int, sliced: Network, weight: Tensor, bias: Tensor, calibration: Calibration, place: str
+        self,
+        row: int,
+        sliced: Network,
+        weight: Tensor,
+        bias: Tensor,
+        calibration: Calibration,
+        *,
+        dataset: str,
+        split: str,
     ) -> Measurement | None:
-        """On images no choice has seen: the class among the parent's others, and against the rest.
+        """On test images: the class among the parent's others, and against the rest; None without images of
+        both.
 
-        `place` is the data set and split, "cifar10/train". Of very many images of other classes some are
-        drawn, and count for all in the precision.
+        Of very many images of other classes some are drawn, and count for all in the precision.
         """
-        measured, share = self._measured(row)
-        positive = self.held.targets[measured] == row
+        test, share = self._test_images(row)
+        positive = self.held.targets[test] == row
         if positive.all() or not positive.any():
-            # None of the class was left to measure on, or nothing else.
             return None
-        logits = self._logits(sliced, weight, bias, self.held.images[measured])
-        dataset, _, split = place.rpartition("/")
+        logits = self._logits(sliced, weight, bias, self.held.images[test])
         return measurement(
             Answers.of(logits, row, calibration),
-            Answers.of(self.logits[measured], row, calibration),
+            Answers.of(self.logits[test], row, calibration),
             positive,
             calibration,
             dataset=dataset,
@@ -123,22 +120,22 @@ class Examiner:
             share=share,
         )
 
-    def _measured(self, row: int) -> tuple[NDArray[np.int64], float]:
+    def _test_images(self, row: int) -> tuple[NDArray[np.int64], float]:
         """Indices of images to measure on, and which share of all those of other classes they hold."""
-        measured = np.flatnonzero(self.held.measuring)
-        positive = self.held.targets[measured] == row
-        others = measured[~positive]
+        test = np.flatnonzero(self.held.test)
+        positive = self.held.targets[test] == row
+        others = test[~positive]
         if len(others) <= _MEASURED:
-            return measured, 1.0
+            return test, 1.0
         drawn = np.random.default_rng([self.options.seed, row, 1]).permutation(others)[:_MEASURED]
-        return np.sort(np.concatenate([measured[positive], drawn])), _MEASURED / len(others)
+        return np.sort(np.concatenate([test[positive], drawn])), _MEASURED / len(others)
 
     def _logits(self, trunk: Network, weight: Tensor, bias: Tensor, images: Tensor) -> Tensor:
-        runner = Runner(fuse_batch_norm(trunk)).to(self.options.device)
-        tail = self.parent.head.tail
+        device = self.options.torch_device
+        runner, tail = Runner(fuse_batch_norm(trunk)).to(device), self.parent.head.tail
         with torch.inference_mode():
-            found = [
-                head_logits(runner(batch.to(self.options.device)).cpu(), weight, bias, tail)
+            logits = [
+                head_logits(runner(batch.to(device)).cpu(), weight, bias, tail)
                 for batch in torch.split(images, self.options.batch)
             ]
-        return torch.cat(found)
+        return torch.cat(logits)

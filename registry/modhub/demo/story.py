@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from modhub.api.add import add
 from modhub.api.compose import compose_to
-from modhub.api.decompose import DecomposeSettings, decompose_to
+from modhub.api.decompose import decompose_to
 from modhub.api.init import init
 from modhub.api.load import load
 from modhub.api.lock import lock_to
@@ -27,6 +27,7 @@ from modhub.artifact import read_artifact
 from modhub.catalog.catalog import Catalog
 from modhub.composition import Budget, Part, compose, parts_of
 from modhub.data import ImageSet, open_data
+from modhub.decomposition import DecomposeOptions
 from modhub.demo.baselines import random_twin, restricted
 from modhub.demo.parents import train_parent
 from modhub.errors import BudgetError
@@ -177,7 +178,7 @@ class _Teller:
                 self.root / "modules" / name,
                 f"modhub:digits-{name}",
                 "digits",
-                DecomposeSettings(
+                DecomposeOptions(
                     weights=self.weights(name), labels=labels, name=name, license="bsd-3-clause"
                 ),
                 reporter=self.reporter,

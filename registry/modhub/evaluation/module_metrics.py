@@ -19,30 +19,19 @@ from modhub.data import ImageSet
 from modhub.data.disk_tensor import DiskTensor
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import Parent
-from modhub.decomposition.base import DecomposeOptions, aligned, wanted_rows
 from modhub.decomposition.measurement import Answers, measurement
+from modhub.decomposition.parent import aligned
 from modhub.nets import Runner, channel_space, head_logits
 from modhub.pruning.compensation import cut
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["measure_modules", "parent_accuracy"]
+__all__ = ["measure_modules"]
 
 _PER_CLASS = 100
 """A recall is then known to about five points."""
-_CHECKED = 200
-"""Images that suffice to notice wrong labels or normalisation."""
 _BATCH = 100
 _MEMORY = 1 << 30
 """Bytes of preprocessed images kept in memory; more lie on disk."""
-
-
-def parent_accuracy(parent: Parent, images: ImageSet, options: DecomposeOptions) -> float:
-    """The unpruned parent's top-1 accuracy on about 200 images of its classes."""
-    wanted_rows(parent, options)
-    labelled = aligned(parent, images, options.labels)
-    sample = labelled.sample(max(_CHECKED // np.unique(labelled.targets).size, 1), options.seed)
-    inputs, targets = _preprocessed(parent, sample)
-    return float((_outputs(_network(parent), inputs).argmax(1).numpy() == targets).mean())
 
 
 def measure_modules(

@@ -12,6 +12,7 @@ import errno
 import io
 import json
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,6 +168,7 @@ def _write_onnx(classifier: nn.Module, example: Tensor, path: Path, facts: Mappi
         raise ExportError("torch wrote no ONNX program.")
     model = program.model_proto
     model.producer_name, model.producer_version = "modhub", __version__
+    _clear_traces(model.graph)
     onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(facts, ensure_ascii=False)})
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
@@ -174,6 +176,16 @@ def _write_onnx(classifier: nn.Module, example: Tensor, path: Path, facts: Mappi
     return lambda images: tuple(
         torch.from_numpy(output) for output in loaded.outputs(images.numpy()).values()
     )
+
+
+def _clear_traces(graph: Any) -> None:
+    """Drop the exporter's notes on nodes and values: stack traces, which name directories of this machine."""
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _clear_traces(attribute.g)
 
 
 def _write_pt2(classifier: nn.Module, example: Tensor, path: Path, facts: Mapping[str, Any]) -> Loaded:
@@ -195,7 +207,11 @@ def _write_torchscript(
     extra = {METADATA_KEY: json.dumps(facts, ensure_ascii=False).encode()}
     content = io.BytesIO()
     torch.jit.save(traced, content, _extra_files=extra)
-    path.write_bytes(content.getvalue())
+    with zipfile.ZipFile(content) as saved, zipfile.ZipFile(path, "w") as kept:
+        for name in saved.namelist():
+            # Source locations, which name directories of this machine.
+            if not name.endswith(".debug_pkl"):
+                kept.writestr(zipfile.ZipInfo(name), saved.read(name))
     loaded: Loaded = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
     return loaded
 
@@ -210,7 +226,10 @@ _WRITERS: Mapping[str, Callable[[nn.Module, Tensor, Path, Mapping[str, Any]], Lo
 
 
 def _exported(classifier: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    return torch.export.export(classifier, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    program = torch.export.export(classifier, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    return program
 
 
 def _as_tuple(outputs: Outputs) -> tuple[Tensor, ...]:

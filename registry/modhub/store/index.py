@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from modhub.errors import HubError, ModhubError, StorageError
+from modhub.errors import HubError, StorageError
 from modhub.refs import RepositoryId
 from modhub.store.disk import disk_errors, make_directory
 from modhub.store.records import RepositoryKey
@@ -48,7 +48,7 @@ CREATE TABLE IF NOT EXISTS tags (
 CREATE INDEX IF NOT EXISTS tags_path ON tags (path);
 CREATE TABLE IF NOT EXISTS marks (path TEXT PRIMARY KEY) WITHOUT ROWID;
 """
-VERSION = 2
+VERSION = 3
 MEMORY_SECONDS = 60.0
 _UNWRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 Result = TypeVar("Result")
@@ -198,7 +198,7 @@ class Index:
         for key in self._keys():
             try:
                 current = known.pop(key.path, None) == self._heads(key)
-            except ModhubError:
+            except Exception:
                 current = False
             if not current:
                 self._update_or_mark(connection, key)
@@ -211,13 +211,15 @@ class Index:
     def _update(self, connection: sqlite3.Connection, key: RepositoryKey) -> None:
         try:
             entry = self._describe(key)
-        except ModhubError:
-            # A damaged repository cannot be found by search; fsck names it.
-            entry = None
+            row = None if entry is None else _row(entry)
+        except Exception:
+            # A repository that cannot be read, for whatever reason, cannot be found by search, and must not
+            # stop the search for others; fsck names it.
+            row = None
         with connection:
             _remove(connection, key.path)
-            if entry is not None:
-                _insert(connection, entry)
+            if entry is not None and row is not None:
+                _insert(connection, entry, row)
             connection.execute("DELETE FROM marks WHERE path = ?", (key.path,))
 
     def _settle(self, connection: sqlite3.Connection) -> None:
@@ -407,27 +409,30 @@ def _remove(connection: sqlite3.Connection, path: str) -> None:
     connection.execute("DELETE FROM repositories WHERE path = ?", (path,))
 
 
-def _insert(connection: sqlite3.Connection, entry: IndexEntry) -> None:
-    path = entry.key.path
+def _row(entry: IndexEntry) -> tuple[str | int, ...]:
+    """The entry as the table has it. Raises `ValueError` for text that it cannot hold, and for NaN."""
     haystack = "\n".join([str(entry.id), *entry.tags, str(entry.front_matter.get("model_name", ""))]).lower()
-    connection.execute(
-        "INSERT INTO repositories VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            path,
-            entry.kind,
-            str(entry.id),
-            entry.id.namespace.lower(),
-            int(entry.private),
-            entry.gated,
-            entry.created,
-            entry.updated,
-            entry.downloads,
-            entry.head,
-            json.dumps(entry.tags, ensure_ascii=False),
-            json.dumps(entry.front_matter, ensure_ascii=False),
-            haystack,
-        ),
+    row = (
+        entry.key.path,
+        entry.kind,
+        str(entry.id),
+        entry.id.namespace.lower(),
+        int(entry.private),
+        entry.gated,
+        entry.created,
+        entry.updated,
+        entry.downloads,
+        entry.head,
+        json.dumps(entry.tags, ensure_ascii=False),
+        json.dumps(entry.front_matter, ensure_ascii=False, allow_nan=False),
+        haystack,
     )
+    "".join(map(str, row)).encode()
+    return row
+
+
+def _insert(connection: sqlite3.Connection, entry: IndexEntry, row: tuple[str | int, ...]) -> None:
+    connection.execute("INSERT INTO repositories VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
     connection.executemany(
-        "INSERT OR IGNORE INTO tags VALUES (?, ?)", [(tag.lower(), path) for tag in entry.tags]
+        "INSERT OR IGNORE INTO tags VALUES (?, ?)", [(tag.lower(), entry.key.path) for tag in entry.tags]
     )

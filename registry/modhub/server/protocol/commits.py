@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import yaml
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from modhub.errors import ConflictError, NotFoundError, RefError, StaleParentError
+from modhub.errors import ConflictError, ManifestError, NotFoundError, RefError, StaleParentError
 from modhub.refs import is_commit, is_sha256
 from modhub.server.errors import HTTPError
 from modhub.server.http.body import batches
@@ -22,6 +21,7 @@ from modhub.server.protocol.repositories import REPOSITORY
 from modhub.store.blobs import Blob
 from modhub.store.changes import Delete, Link, Put, StoreChange
 from modhub.store.commits import full_ref
+from modhub.store.front_matter import parse_front_matter
 from modhub.store.paths import check_path
 from modhub.store.pull_requests import PullRequests
 from modhub.store.records import RepositoryRecord
@@ -51,19 +51,10 @@ def validate_card(request: Request) -> Response:
 
 
 def _problems(content: str) -> list[str]:
-    if not content.startswith("---\n"):
-        return []
-    head, marker, _ = content[4:].partition("\n---")
-    if not marker and not content[4:].startswith("---"):
-        return ["the metadata block is not closed by a '---' line"]
     try:
-        document = yaml.safe_load(head)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        return [f"the metadata is not valid YAML: {' '.join(str(error).split())[:300]}"]
-    if document is None:
-        return []
-    if not isinstance(document, dict):
-        return ["the metadata must be a mapping"]
+        document = parse_front_matter(content)
+    except ManifestError as error:
+        return [error.message]
     problems = []
     for name in ("license", "library_name", "pipeline_tag"):
         value = document.get(name)

@@ -22,12 +22,13 @@ from modhub.catalog.releases import (
     release_at,
     releases_of,
 )
-from modhub.errors import ManifestError, NotFoundError
+from modhub.errors import ManifestError, ModhubError, NotFoundError
 from modhub.manifest import MANIFEST_NAME, ModuleEntry, ModuleManifest, RepositoryManifest
 from modhub.manifest.card import CARD_NAME, class_tags
 from modhub.refs import RepositoryId
 from modhub.server.auth.principal import Principal, authorize
 from modhub.server.errors import HTTPError
+from modhub.store.front_matter import parse_front_matter, split_card
 from modhub.store.index import Query
 from modhub.store.lru import LRU
 from modhub.store.model import MAIN
@@ -127,7 +128,10 @@ class RepositoryView:
         return None if packed is None else np.unpackbits(packed[0], count=packed[1]).astype(np.bool_)
 
     def card(self, commit: str) -> tuple[str, bool]:
-        """The card's text without its front matter, and whether that is all of it."""
+        """The card's text without its front matter, and whether that is all of it.
+
+        Front matter that cannot be read stands before it as preformatted text.
+        """
         file = self.tree(commit).get(CARD_NAME)
         if file is None or not self.store.reader.holds(file):
             return "", True
@@ -137,12 +141,18 @@ class RepositoryView:
         if not complete:
             # At the end of a line.
             content = content[: content.rfind(b"\n") + 1] or content
-        text = content.decode("utf-8", "replace").replace("\r\n", "\n")
-        if text.startswith("---\n"):
-            _, marker, rest = text[4:].partition("\n---")
+        text = content.decode("utf-8", "replace")
+        try:
+            head, body = split_card(text)
+        except ManifestError:
             # A head without an end is text, unless its end is what was left out.
-            text = rest.partition("\n")[2] if marker else text if complete else ""
-        return text, complete
+            return text if complete else "", complete
+        if head is not None:
+            try:
+                parse_front_matter(text)
+            except ManifestError:
+                body = "\n".join([*(f"    {line}" for line in head.split("\n")), "", body])
+        return body, complete
 
     def _read(self, commit: str, path: str, limit: int) -> bytes:
         file = self.store.reader.file(self.record.key, commit, path)
@@ -217,7 +227,8 @@ class VisibleRepositories:
     def _readable(self, repository: RepositoryId) -> bool:
         try:
             self.view(repository)
-        except NotFoundError:
+        except ModhubError:
+            # One that is damaged must not hide the others.
             return False
         return True
 

@@ -1,27 +1,23 @@
-"""What a decomposition method is given, and what it must do."""
+"""The parent: a trained classifier taken apart, and images that are counted as its classes."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 
-from modhub.artifact.modules import Decomposition
 from modhub.data import ImageSet
-from modhub.devices import CPU
-from modhub.errors import BudgetError, DataError, ParentError, RefError
+from modhub.decomposition.options import DecomposeOptions
+from modhub.errors import DataError, ParentError, RefError
 from modhub.labels import LabelIndex, nearest_labels, one_match, spelling_of
-from modhub.manifest import InputSpec, Sizes
-from modhub.nets import Cost, Head, Mask, Network, split_head
+from modhub.manifest import InputSpec
+from modhub.nets import Head, Network, split_head
 from modhub.refs import check_label, is_text, repeated, rows_of
-from modhub.reporter import Reporter
 
-__all__ = ["DecomposeOptions", "Method", "Parent", "aligned", "classes_seen", "sizes_of", "wanted_rows"]
+__all__ = ["Parent", "aligned", "classes_named", "classes_seen", "wanted_rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +69,7 @@ class Parent:
                 hint="Give one label per row of its last layer, in that order, with --labels.",
             )
         if twice := repeated(map(spelling_of, labels)):
-            raise ParentError(f"The label '{min(twice)}' stands twice.", hint="Give every class its own.")
+            raise ParentError(f"Duplicate label '{min(twice)}'.", hint="Give every class a label of its own.")
         for label in labels:
             try:
                 check_label(label)
@@ -106,78 +102,11 @@ class Parent:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecomposeOptions:
-    """How to decompose.
-
-    `max_loss` is the balanced accuracy, in fractions, that a module alone may lose against the parent's own
-    one-against-rest answer on the calibration images. `fit_images` and `calibration_images` are per class
-    and disjoint, drawn with `seed`. `labels` are the classes wanted; None: all.
-
-    `examined` is for how many classes at most a choice is checked on images; the others go as far as the
-    checked ones could (None: all, but few where trunk and classes are many). `device` computes. `resume` is a
-    folder in which an interrupted run keeps what it has found, and looks for it.
-    """
-
-    max_loss: float = 0.005
-    fit_images: int = 300
-    calibration_images: int = 100
-    seed: int = 0
-    batch: int = 100
-    labels: tuple[str, ...] | None = None
-    examined: int | None = None
-    device: torch.device = CPU
-    resume: Path | None = None
-
-    def __post_init__(self) -> None:
-        """Raises `BudgetError` for a loss that is no fraction, `DataError` for too few images of a class."""
-        if not 0 <= self.max_loss < 1:
-            raise BudgetError(
-                f"A module cannot lose {self.max_loss:g} of its accuracy.",
-                hint="Give the loss as a fraction: 0.005 is half a point.",
-            )
-        if self.fit_images < 2:
-            raise DataError(
-                f"A class cannot be found by {self.fit_images} of its images.",
-                hint="Look at 2 or more of each class; 300 are usual.",
-            )
-
-
-class Method(Protocol):
-    """One way to find the part of a parent that a class needs. `paper` is where it comes from, if any."""
-
-    name: str
-    paper: str | None
-
-    def decompose(
-        self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
-    ) -> Decomposition:
-        """One draft per wanted class, in the order of the parent's labels.
-
-        `images` are training images with labels of their own; `aligned` makes them the parent's. Raises
-        `DataError` when a wanted class has too few of them.
-        """
-        ...
-
-
 def wanted_rows(parent: Parent, options: DecomposeOptions) -> list[int]:
     """The head's rows of the classes to make modules of, rising. Raises `DataError` for an unknown class."""
-    if unknown := set(options.labels or ()) - set(parent.labels):
+    if unknown := set(options.only or ()) - set(parent.labels):
         raise _no_class(parent, min(unknown))
-    wanted = set(options.labels or parent.labels)
     return [row for row, label in enumerate(parent.labels) if label in wanted]
-
-
-def sizes_of(mask: Mask, kept: Cost, whole: Cost) -> Sizes:
-    """What a module keeps: the slots of `mask`, and the costs of its network and of the whole trunk."""
-    return Sizes(
-        kept_channels=int(mask.sum()),
-        channels=len(mask),
-        kept_parameters=kept.parameters,
-        parameters=whole.parameters,
-        flops=kept.flops,
-        parent_flops=whole.flops,
-    )
 
 
 def classes_seen(parent: Parent, images: ImageSet) -> dict[str, int]:

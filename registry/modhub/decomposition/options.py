@@ -1,0 +1,92 @@
+"""What can be chosen about a decomposition: one dataclass for the command line, Python, methods and
+workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from modhub.data import ImageSet
+from modhub.devices import pick_device
+from modhub.errors import BudgetError, DataError
+
+if TYPE_CHECKING:
+    from modhub.decomposition.method import Method
+
+__all__ = ["DecomposeOptions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecomposeOptions:
+    """The keywords of `modhub.decompose` and the options of `modhub decompose`. What is None is taken from
+    the parent, then from the images, or does not matter.
+
+    Parent: `weights` is a safetensors file, `arguments` are for a `FILE.py:CALLABLE`. `labels` are its
+    classes in the order of its outputs. `input_size` is ([channels,] height, width) in pixels; `mean` and
+    `std` are per channel, of values in [0, 1]. `name`, `license` (an SPDX id) and `dataset` (what it was
+    trained on) go into the manifests, and so does `date` (ISO 8601).
+
+    Images: `split` is the part of the data set to use (None: train). `images_per_class` and
+    `calibration_images` are per class and disjoint, drawn with `seed`: channels are chosen by the former;
+    on the latter the choice is validated, calibrated and measured. `measure` are images that the parent was
+    not trained on: recorded metrics come from them (of a string: from its test split) instead.
+
+    Choice: `method` is relevance, concern, `FILE.py:CLASS` or a method that was made already;
+    `method_options` are arguments of its constructor, text as the command line reads it. `only` are the
+    classes to make modules of. `max_loss` is the balanced accuracy, in fractions, that a module alone may
+    lose against the parent's one-against-rest answer. `examine` is for how many classes at most that loss is
+    validated on images; the others reuse the threshold found (None: all, but few where a large network has
+    many classes).
+
+    Work: `device` is auto, cpu, cuda or cuda:N. `batch` images are in memory at a time. `resume` is a folder
+    for nothing else, in which an interrupted run keeps its results, and looks for them.
+    """
+
+    weights: Path | str | None = None
+    arguments: Mapping[str, Any] | None = None
+    labels: Sequence[str] | None = None
+    name: str | None = None
+    input_size: tuple[int, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    license: str | None = None
+    dataset: str | None = None
+    date: str | None = None
+
+    split: str | None = None
+    images_per_class: int = 300
+    calibration_images: int = 100
+    seed: int = 0
+    measure: str | ImageSet | None = None
+
+    method: str | Method = "relevance"
+    method_options: Mapping[str, Any] | None = None
+    only: Sequence[str] | None = None
+    max_loss: float = 0.005
+    examine: int | None = None
+
+    device: str = "auto"
+    batch: int = 100
+    resume: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `BudgetError` for a loss that is no fraction, `DataError` for too few images per class."""
+        if not 0 <= self.max_loss < 1:
+            raise BudgetError(
+                f"A module cannot lose {self.max_loss:g} of its accuracy.",
+                hint="Give the loss as a fraction: 0.005 is half a point.",
+            )
+        if self.images_per_class < 2:
+            raise DataError(
+                f"At least 2 images per class are required, not {self.images_per_class}.",
+                hint="300 per class are usual.",
+            )
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device that computes. Raises `DeviceError`."""
+        return pick_device(self.device)
