@@ -106,6 +106,7 @@ def wanted_rows(parent: Parent, options: DecomposeOptions) -> list[int]:
     """The head's rows of the classes to make modules of, rising. Raises `DataError` for an unknown class."""
     if unknown := set(options.only or ()) - set(parent.labels):
         raise _no_class(parent, min(unknown))
+    wanted = set(options.only or parent.labels)
     return [row for row, label in enumerate(parent.labels) if label in wanted]
 
 
