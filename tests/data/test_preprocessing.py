@@ -10,7 +10,7 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.functional import InterpolationMode
 
-from modhub.data import alike
+from modhub.data import alike, as_batch
 from modhub.data.preprocessing import Preprocess
 from modhub.errors import DataError, ManifestError
 from modhub.manifest import InputSpec
@@ -87,6 +87,16 @@ def test_a_large_batch_gives_what_its_images_give() -> None:
     module = Preprocess(IMAGENET)
     assert torch.equal(module(images), torch.cat([module(image[None]) for image in images]))
     assert module(images[:0]).shape == (0, 3, 56, 56)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_batch_has_the_layout_of_a_permuted_stack(count: int, channels: int) -> None:
+    """Strides choose torch's kernels: another layout would change the last bits of modules."""
+    images = [*raw(channels, 5, 4, count).permute(0, 2, 3, 1).numpy()]
+    batch, expected = as_batch(images), torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    assert torch.equal(batch, expected)
+    assert batch.stride() == expected.stride()
 
 
 def test_channels_that_do_not_fit() -> None:

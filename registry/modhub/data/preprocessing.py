@@ -56,9 +56,10 @@ class Preprocess(nn.Module):
                 "pixels are uint8 in 0…255 or floats in [0, 1].",
                 hint="Convert them: images.to(torch.uint8)",
             )
-        # An exported graph has an open batch size, so no loop over it.
+        # An exported graph has an open batch size, so no loop over it. Concatenating grey images would change
+        # their strides, and so the last bits of what the network gives.
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if images.device.type == "cpu" and not traced:
+        if images.device.type == "cpu" and images.shape[1] > 1 and not traced:
             size = max(_CHUNK // max(images[0].numel() if len(images) else 0, 1), 1)
             if len(images) > size:
                 return torch.cat([self._normalise(chunk) for chunk in torch.split(images, size)])
