@@ -18,8 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 from modhub.errors import AmbiguousClassError, RefError
 from modhub.labels import LABEL_LIMIT, LabelIndex, key_of
@@ -77,7 +77,7 @@ def parse_version(text: str) -> Version:
     """A PEP 440 version; `v1.2.0` and `1.2.0` are the same. Raises `RefError`."""
     try:
         return Version(text)
-    except InvalidVersion:
+    except ValueError:
         raise RefError(
             f"'{text}' is not a version.", hint="Write it as in PEP 440, for instance 1.2.0 or 2.0rc1."
         ) from None
@@ -91,7 +91,7 @@ def pinned_versions(specifiers: SpecifierSet) -> frozenset[Version]:
     found = set()
     for item in specifiers:
         if item.operator in ("==", "==="):
-            with suppress(InvalidVersion):
+            with suppress(ValueError):
                 found.add(Version(item.version))
     return frozenset(found)
 
@@ -107,7 +107,7 @@ def version_of_tag(tag: str) -> Version | None:
         return None
     try:
         version = Version(tag[1:])
-    except InvalidVersion:
+    except ValueError:
         return None
     return version if tag == tag_of(version) else None
 
@@ -219,7 +219,7 @@ class Ref:
                 for item in specifier:
                     if item.operator == "===":
                         Version(item.version)
-            except (InvalidSpecifier, InvalidVersion):
+            except ValueError:
                 raise _unreadable(text, f"'{wanted}' is not a version specifier") from None
         elif "@" in body:
             body, _, revision = body.partition("@")

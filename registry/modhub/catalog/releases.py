@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from packaging.specifiers import SpecifierSet
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from modhub.errors import ManifestError, ReleaseNotFoundError
 from modhub.files import parse_json
@@ -103,8 +103,11 @@ def parse_yanked(content: bytes, place: str) -> dict[Version, str]:
     for text, reason in document.items():
         try:
             reasons[Version(text.strip().removeprefix("==").removeprefix("="))] = reason
-        except InvalidVersion:
-            raise ManifestError(f"{place} names {text!a}, which is not a version.", hint=REPORT) from None
+        except ValueError:
+            # InvalidVersion, or a number with more digits than Python reads.
+            raise ManifestError(
+                f"{place} names {text[:50]!a}, which is not a version.", hint=REPORT
+            ) from None
     return reasons
 
 

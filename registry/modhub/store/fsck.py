@@ -7,10 +7,12 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from modhub.errors import IntegrityError, ModhubError, NotFoundError
+from modhub.errors import IntegrityError, ManifestError, ModhubError, NotFoundError, StorageError
 from modhub.manifest import MANIFEST_NAME, RepositoryManifest
+from modhub.manifest.card import CARD_NAME
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
+from modhub.store.front_matter import parse_front_matter
 from modhub.store.model import MAIN
 from modhub.store.records import HEADS, TAGS, CommitRecord, RepositoryKey, RepositoryRecord, Settings, now
 from modhub.store.references import State
@@ -84,8 +86,14 @@ class _Check:
             self.check_blobs()
         keys = list(self.store.repositories.all())
         for key in self.reporter.track(keys, "repositories", len(keys)):
-            with self.store.references.locked(key, reading=not self.repair):
-                self.check_repository(key)
+            try:
+                with self.store.references.locked(key, reading=not self.repair):
+                    self.check_repository(key)
+            except StorageError:
+                raise
+            except Exception as error:
+                # One that cannot even be checked must not keep the others from it.
+                self.add(f"{key.kind} {key.id}", f"cannot be checked ({error})")
         behind = self.store.index.refresh()
         if behind:
             self.add("index", f"{behind} entries did not match the files", "brought up to date")
@@ -135,9 +143,9 @@ class _Check:
                 )
                 self.store.references.save(record)
             self.add(name, "its settings are missing or damaged", "set to private" if self.repair else "")
-        state = self.read_state(key, name, records)
+        state, intact = self.read_state(key, name, records)
         problems = {commit: self.problem(records, commit) for commit in {*records, *state.refs.values()}}
-        self.check_references(key, name, state, records, problems)
+        self.check_references(key, name, state, records, problems, intact=intact)
 
     def readable(self, key: RepositoryKey, name: str) -> Iterator[tuple[str, CommitRecord]]:
         for commit, _ in self.store.references.commits(key):
@@ -156,18 +164,22 @@ class _Check:
         self.store.references.remove_commit(key, commit)
         return "removed"
 
-    def read_state(self, key: RepositoryKey, name: str, records: dict[str, CommitRecord]) -> State:
+    def read_state(
+        self, key: RepositoryKey, name: str, records: dict[str, CommitRecord]
+    ) -> tuple[State, bool]:
+        """The references, and whether all of them could be read."""
         try:
-            return self.store.references.state(key)
+            return self.store.references.state(key), True
         except (IntegrityError, NotFoundError) as error:
             # The newest commit created on each branch replaces the lost reference.
             refs = {record.ref: "" for record in records.values() if record.ref.startswith(HEADS)}
             self.add(
                 name,
                 f"its references cannot be read ({error.message})",
-                "rebuilt from the commits" * self.repair,
+                "rebuilt from what can be read and from the commits" * self.repair,
             )
-            return State({HEADS + MAIN: "", **refs})
+            readable = self.store.references.readable_state(key)
+            return replace(readable, refs={HEADS + MAIN: "", **refs, **readable.refs}), False
 
     def check_references(
         self,
@@ -176,6 +188,8 @@ class _Check:
         state: State,
         records: dict[str, CommitRecord],
         problems: dict[str, str],
+        *,
+        intact: bool,
     ) -> None:
         refs = dict(state.refs)
         if HEADS + MAIN not in refs:
@@ -185,6 +199,8 @@ class _Check:
             place = f"{name}, {ref}"
             if not problem:
                 self.check_manifest(key, place, records[commit])
+                if ref == HEADS + MAIN:
+                    self.check_card(place, records[commit])
                 continue
             problem = f"commit {commit[:12] or 'unknown'}: {problem}"
             if self.listed(records, commit):
@@ -209,7 +225,7 @@ class _Check:
                 self.store.audit.append("repair", key.subject, "fsck", ref=ref, lost=commit, commit=newest)
             self.add(place, problem, repaired)
         lost = self.check_history(key, name, replace(state, refs=refs), records, problems)
-        if self.repair and (refs != state.refs or lost != state.lost):
+        if self.repair and (not intact or refs != state.refs or lost != state.lost):
             self.store.references.save_state(key, replace(state, refs=refs, lost=lost))
 
     def problem(self, records: dict[str, CommitRecord], commit: str) -> str:
@@ -329,6 +345,17 @@ class _Check:
         for info in dict.fromkeys(infos):
             if info.path not in tree or tree[info.path].sha256 != info.sha256:
                 self.add(place, f"{MANIFEST_NAME} names '{info.path}', but that file is missing or differs")
+
+    def check_card(self, place: str, record: CommitRecord) -> None:
+        card = self.store.reader.tree_of(record).get(CARD_NAME)
+        if card is None:
+            return
+        with self.store.reader.open(card.sha256) as stream:
+            content = stream.read(CHUNK)
+        try:
+            parse_front_matter(content.decode("utf-8", errors="replace"))
+        except ManifestError as error:
+            self.add(place, f"the card has no search tags: {error.message}")
 
     def empty_commit(self, key: RepositoryKey, records: dict[str, CommitRecord]) -> str:
         generation = 1 + max((record.generation for record in records.values()), default=0)

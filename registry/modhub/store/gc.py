@@ -8,10 +8,11 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
-from modhub.errors import IntegrityError
+from modhub.errors import IntegrityError, NotFoundError
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
 from modhub.store.records import RepositoryKey
+from modhub.store.references import State
 from modhub.store.store import Store
 
 __all__ = ["DAY", "Collected", "gc"]
@@ -34,27 +35,24 @@ def gc(store: Store, *, grace: float = DAY, dry_run: bool = False, reporter: Rep
 
     Safe beside writers, since a blob that comes into use meanwhile is younger than `grace`: a commit touches
     what it adds, and a move touches all blobs of its repository, which could otherwise be seen under neither
-    name. So `grace` must be longer than the longest upload, and than the collection itself. Raises
+    name. So `grace` must be longer than the longest upload, and than the collection itself.
+
+    A repository whose references cannot be read keeps everything, and `reporter.warn` names it. Raises
     `IntegrityError` before it removes any blob when the store is damaged: blobs that seem unused may be what
     a repair needs.
     """
     live: set[str] = set()
-    old_commits: list[tuple[RepositoryKey, str]] = []
     old_uploads: list[tuple[RepositoryKey, str]] = []
     removed_commits = 0
     for key in reporter.track(store.repositories.all(), "mark"):
         with store.references.locked(key):
-            if not store.repositories.exists(key):
-                continue
-            for commit in _unreachable(store, key, grace):
-                old_commits.append((key, commit))
-            doomed = {commit for owner, commit in old_commits if owner == key}
-            lost = store.references.state(key).lost
+            state = _state(store, key, reporter)
+            doomed = set() if state is None else {*_unreachable(store, key, state, grace)}
             for commit, _ in store.references.commits(key):
                 if commit not in doomed:
-                    live |= _needs(store, key, commit, lost)
+                    live |= _needs(store, key, commit, () if state is None else state.lost)
             for sha256, age in store.references.uploads(key).items():
-                if age >= grace:
+                if age >= grace and state is not None:
                     old_uploads.append((key, sha256))
                 else:
                     live.add(sha256)
@@ -82,8 +80,20 @@ def gc(store: Store, *, grace: float = DAY, dry_run: bool = False, reporter: Rep
     return Collected(blobs=blobs, bytes=size, commits=removed_commits, uploads=len(old_uploads))
 
 
-def _unreachable(store: Store, key: RepositoryKey, grace: float) -> list[str]:
-    state = store.references.state(key)
+def _state(store: Store, key: RepositoryKey, reporter: Reporter) -> State | None:
+    """The references; None, with a warning, where they or the settings cannot be read: all that the
+    repository has is kept then."""
+    try:
+        store.repositories.get(key)
+        return store.references.state(key)
+    except (IntegrityError, NotFoundError) as error:
+        # One that was deleted meanwhile has nothing left.
+        if any(store.references.commits(key)):
+            reporter.warn(f"Nothing of the {key.kind} {key.id} is removed: {error.message} Run: modhub fsck")
+        return None
+
+
+def _unreachable(store: Store, key: RepositoryKey, state: State, grace: float) -> list[str]:
     waiting = [*state.refs.values(), *(pull.base for pull in state.pulls)]
     reached: set[str] = set()
     while waiting:

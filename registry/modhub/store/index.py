@@ -211,15 +211,15 @@ class Index:
     def _update(self, connection: sqlite3.Connection, key: RepositoryKey) -> None:
         try:
             entry = self._describe(key)
-            row = None if entry is None else _row(entry)
+            described = None if entry is None else (_row(entry), entry.tags)
         except Exception:
             # A repository that cannot be read, for whatever reason, cannot be found by search, and must not
             # stop the search for others; fsck names it.
-            row = None
+            described = None
         with connection:
             _remove(connection, key.path)
-            if entry is not None and row is not None:
-                _insert(connection, entry, row)
+            if described is not None:
+                _insert(connection, *described)
             connection.execute("DELETE FROM marks WHERE path = ?", (key.path,))
 
     def _settle(self, connection: sqlite3.Connection) -> None:
@@ -431,8 +431,8 @@ def _row(entry: IndexEntry) -> tuple[str | int, ...]:
     return row
 
 
-def _insert(connection: sqlite3.Connection, entry: IndexEntry, row: tuple[str | int, ...]) -> None:
+def _insert(connection: sqlite3.Connection, row: tuple[str | int, ...], tags: Iterable[str]) -> None:
     connection.execute("INSERT INTO repositories VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
     connection.executemany(
-        "INSERT OR IGNORE INTO tags VALUES (?, ?)", [(tag.lower(), entry.key.path) for tag in entry.tags]
+        "INSERT OR IGNORE INTO tags VALUES (?, ?)", [(tag.lower(), row[0]) for tag in tags]
     )

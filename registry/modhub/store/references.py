@@ -19,7 +19,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,11 +27,14 @@ from typing import Any, Protocol
 from modhub.errors import IntegrityError, ManifestError, NotFoundError, RefError
 from modhub.files import canonical_json, fsync_directory, parse_json, pretty_json, write_bytes
 from modhub.manifest.fields import Fields
-from modhub.refs import RepositoryId, is_commit
+from modhub.refs import RepositoryId, is_commit, is_text
 from modhub.store.blobs import Blob
 from modhub.store.disk import disk_errors, file_lock, make_directory
 from modhub.store.records import (
+    HEADS,
     KINDS,
+    PULLS,
+    TAGS,
     CommitRecord,
     PullRequest,
     RepositoryKey,
@@ -41,6 +44,9 @@ from modhub.store.records import (
 )
 
 __all__ = ["FileReferences", "References", "State", "no_repository"]
+
+REFS = (HEADS, TAGS, PULLS)
+_FSCK = "Run: modhub fsck --repair"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,11 @@ class References(Protocol):
     def moved_to(self, key: RepositoryKey) -> RepositoryId | None:
         """The new name of a repository that was called so."""
 
-    def state(self, key: RepositoryKey) -> State: ...
+    def state(self, key: RepositoryKey) -> State:
+        """Raises `NotFoundError` or, where they cannot be read, `IntegrityError`."""
+
+    def readable_state(self, key: RepositoryKey) -> State:
+        """The references and pull requests that can be read where not all of them can."""
 
     def save_state(self, key: RepositoryKey, state: State) -> None:
         """Makes commits, tags and branches visible: atomically, and durably when it returns."""
@@ -141,14 +151,15 @@ class FileReferences:
         fields = _document(path)
         if fields is None:
             return None
-        # A move writes the new spelling before it renames the folder: the one that fits the folder counts.
-        spelled = [text for text in fields.strings("names") if text.lower() == f"{key.id}".lower()]
-        return RepositoryRecord(
-            kind=key.kind,
-            id=RepositoryId.parse(spelled[-1] if spelled else f"{key.id}".lower()),
-            created=fields.string("created"),
-            settings=Settings.from_dict(fields.child("settings")),
-        )
+        with _reading():
+            # A move writes the new spelling before it renames the folder: the one that fits it counts.
+            spelled = [text for text in fields.strings("names") if text.lower() == f"{key.id}".lower()]
+            return RepositoryRecord(
+                kind=key.kind,
+                id=RepositoryId.parse(spelled[-1] if spelled else f"{key.id}".lower()),
+                created=fields.string("created"),
+                settings=Settings.from_dict(fields.child("settings")),
+            )
 
     def create(self, record: RepositoryRecord, state: State, commit: CommitRecord) -> None:
         folder = self._folder(record.key)
@@ -200,7 +211,8 @@ class FileReferences:
         if (self._folder(key) / "repository.json").exists():
             return None
         fields = _document(self._moved(key))
-        return None if fields is None else RepositoryId.parse(fields.string("to"))
+        with _reading():
+            return None if fields is None else RepositoryId.parse(fields.string("to"))
 
     def _moved(self, key: RepositoryKey) -> Path:
         return self._root / "moved" / f"{key.path}.json"
@@ -210,13 +222,39 @@ class FileReferences:
         fields = _document(path)
         if fields is None:
             if (self._folder(key) / "repository.json").exists():
-                raise IntegrityError(f"'{path}' is missing.", hint="Run: modhub fsck --repair")
+                raise IntegrityError(f"'{path}' is missing.", hint=_FSCK)
             raise no_repository(key)
-        lost = fields.optional_child("lost")
+        with _reading():
+            lost = fields.optional_child("lost")
+            state = State(
+                refs=fields.string_map("refs"),
+                pulls=tuple(PullRequest.from_dict(pull) for pull in fields.children("pulls")),
+                lost={} if lost is None else {commit: lost.strings(commit) for commit in lost.value},
+            )
+        earlier = (commit for commits in state.lost.values() for commit in commits)
+        for commit in (*state.refs.values(), *(pull.base for pull in state.pulls), *state.lost, *earlier):
+            if not is_commit(commit):
+                raise IntegrityError(f"'{path}' names {commit[:50]!r}, which is no commit.", hint=_FSCK)
+        return state
+
+    def readable_state(self, key: RepositoryKey) -> State:
+        try:
+            fields = _document(self._folder(key) / "refs.json")
+        except IntegrityError:
+            fields = None
+        document = {} if fields is None else fields.value
+        refs, listed = document.get("refs"), document.get("pulls")
+        pulls: list[PullRequest] = []
+        for value in listed if isinstance(listed, list) else ():
+            with suppress(ManifestError):
+                pulls.append(PullRequest.from_dict(Fields(value, "a pull request")))
         return State(
-            refs=fields.string_map("refs"),
-            pulls=tuple(PullRequest.from_dict(pull) for pull in fields.children("pulls")),
-            lost={} if lost is None else {commit: lost.strings(commit) for commit in lost.value},
+            refs={
+                ref: commit
+                for ref, commit in (refs.items() if isinstance(refs, Mapping) else ())
+                if ref.startswith(REFS) and is_text(ref) and isinstance(commit, str) and is_commit(commit)
+            },
+            pulls=tuple(pull for pull in pulls if is_commit(pull.base)),
         )
 
     def save_state(self, key: RepositoryKey, state: State) -> None:
@@ -255,7 +293,8 @@ class FileReferences:
         fields = _document(self._folder(key) / "uploads" / sha256)
         if fields is None:
             return None
-        return Blob(sha256, fields.integer("size"), fields.string("oid"), fields.boolean("text"))
+        with _reading():
+            return Blob(sha256, fields.integer("size"), fields.string("oid"), fields.boolean("text"))
 
     def uploads(self, key: RepositoryKey) -> Mapping[str, float]:
         folder, ages = self._folder(key) / "uploads", {}
@@ -328,10 +367,17 @@ def _document(path: Path) -> Fields | None:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    try:
+    with _reading():
         return Fields(parse_json(content, f"'{path}'"), f"'{path}'")
-    except ManifestError as error:
-        raise IntegrityError(error.message, hint="Run: modhub fsck --repair") from error
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """A document of the store that does not follow its format is damage."""
+    try:
+        yield
+    except (ManifestError, RefError) as error:
+        raise IntegrityError(error.message, hint=_FSCK) from error
 
 
 def _record_bytes(record: RepositoryRecord, names: tuple[RepositoryId, ...]) -> bytes:

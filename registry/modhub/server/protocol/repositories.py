@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from modhub.errors import ConflictError, IntegrityError, NotFoundError, RefError
+from modhub.errors import ConflictError, IntegrityError, ModhubError, RefError
 from modhub.refs import RepositoryId
 from modhub.server.auth.principal import authorize_namespace
 from modhub.server.errors import HTTPError
@@ -228,7 +228,7 @@ def _files(request: Request, entry: IndexEntry) -> Mapping[str, TreeFile]:
     """Its newest files; empty where they are lost, so that a damaged repository breaks no list."""
     try:
         return request.state.store.reader.tree(entry.key, entry.head)
-    except (IntegrityError, NotFoundError):
+    except (ModhubError, OSError):
         return {}
 
 
