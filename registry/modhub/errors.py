@@ -2,6 +2,7 @@
 
     ModhubError                     what was found, where, and what to do next
     ├── RefError                    a ref, version, label or digest that does not parse
+    │   └── AmbiguousClassError     a name that several classes answer to
     ├── ManifestError               a file that does not say what its format asks for
     │   └── SchemaVersionError      written by a newer modhub
     ├── IntegrityError              content that is not what was recorded of it
@@ -42,6 +43,7 @@ from pathlib import Path
 
 __all__ = [
     "AccessError",
+    "AmbiguousClassError",
     "BudgetError",
     "BusyError",
     "ClassNotFoundError",
@@ -114,6 +116,20 @@ def hinting(hint: str) -> Iterator[None]:
 
 class RefError(ModhubError):
     """A ref, version, label, repository id or digest does not parse."""
+
+
+class AmbiguousClassError(RefError):
+    """`name` fits the classes `candidates` of `place` equally well."""
+
+    def __init__(self, name: str, place: str, candidates: Sequence[str]) -> None:
+        listed = ", ".join(f"'{candidate}'" for candidate in candidates[:10])
+        super().__init__(
+            f"'{name}' is ambiguous in {place}: it may be {listed}{', …' if len(candidates) > 10 else ''}.",
+            hint="Write the name exactly as one of these.",
+        )
+        self.name = name
+        self.place = place
+        self.candidates = tuple(candidates)
 
 
 class ManifestError(ModhubError):

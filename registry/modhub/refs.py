@@ -5,27 +5,30 @@
     specifier  = PEP 440, for instance  >=1.2,<2
     revision   = a release tag (v1.2.0), a branch, or a commit (40 hex digits)
 
-`parse` and `str` are inverse to each other on everything `parse` accepts.
+In a label, each of / @ < > = ! ~, a blank at either end, and a % before two hex digits are written as in a
+URL: `a=b` is `a%3Db`. `parse` and `str` are inverse to each other on everything `parse` accepts.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from modhub.errors import RefError
+from modhub.errors import AmbiguousClassError, RefError
+from modhub.labels import LABEL_LIMIT, LabelIndex, key_of
 
 __all__ = [
     "REF_GRAMMAR",
     "Ref",
     "RepositoryId",
+    "check_label",
     "is_commit",
     "is_sha256",
     "is_text",
@@ -33,8 +36,6 @@ __all__ = [
     "pinned_versions",
     "repeated",
     "rows_of",
-    "slug_of",
-    "slugs_of",
     "tag_of",
     "version_of_tag",
 ]
@@ -48,7 +49,13 @@ _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,127}\Z")
 # A specifier starts at the first of these; labels and names contain none of them.
 _SPECIFIER_START = re.compile(r"[<>=!~]")
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_LABEL_FORBIDDEN = re.compile(r"[/@<>=!~\x00-\x1f\x7f]")
+# What a label has only escaped. The codes are those of these signs alone: other labels may hold a %.
+_RESERVED = "/@<>=!~%"
+_BLANKS = " \xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+_ESCAPES = {quote(sign, safe="").replace("~", "%7E"): sign for sign in (*_RESERVED, *_BLANKS)}
+_ESCAPED = re.compile("|".join(_ESCAPES), re.IGNORECASE)
+_CODES = {sign: code for code, sign in _ESCAPES.items()}
+_TO_ESCAPE = re.compile(rf"[/@<>=!~]|^[{_BLANKS}]+|[{_BLANKS}]+\Z|%(?=[0-9A-Fa-f]{{2}})")
 
 
 def is_commit(text: str) -> bool:
@@ -105,29 +112,21 @@ def version_of_tag(tag: str) -> Version | None:
     return version if tag == tag_of(version) else None
 
 
-def slug_of(label: str) -> str:
-    """A label as a path component: `Great white shark` → `great-white-shark`.
-
-    Letters and digits of any script stay (NFKC, lower case); every run of other characters becomes one
-    hyphen. Raises `RefError` when nothing is left.
-    """
-    text = unicodedata.normalize("NFKC", label).casefold()
-    slug = "-".join(re.findall(r"[^\W_]+", text))[:96].strip("-")
-    if not slug:
-        raise RefError(f"The label {label!r} has no letter or digit.", hint="Give the class another label.")
-    return slug
-
-
-def slugs_of(labels: Iterable[str]) -> tuple[str, ...]:
-    """The slug of each label, repeats told apart by a counter: C, C++ → c, c-2. Raises `RefError`."""
-    taken: dict[str, None] = {}
-    for slug in map(slug_of, labels):
-        candidate, count = slug, 1
-        while candidate in taken:
-            count += 1
-            candidate = slug_of(f"{slug[:80]} {count}")
-        taken[candidate] = None
-    return tuple(taken)
+def check_label(label: str) -> str:
+    """`label` itself, if a class may be called so: 1 to 200 characters on one line. Raises `RefError`."""
+    if not label.strip() or len(label) > LABEL_LIMIT:
+        shown = label if len(label) <= 80 else f"{label[:77]}…"
+        raise RefError(
+            f"The label {shown!r} has {len(label):,} characters; a label has 1 to {LABEL_LIMIT} "
+            "and is not blank.",
+            hint="Give the class another label.",
+        )
+    if not is_text(label):
+        raise RefError(
+            f"The label {label!a} holds a control character or a lone surrogate.",
+            hint="Give the class another label.",
+        )
+    return label
 
 
 def repeated(names: Iterable[str]) -> tuple[str, ...]:
@@ -136,40 +135,33 @@ def repeated(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def rows_of(
-    names: Iterable[str], labels: Sequence[str], aliases: Mapping[str, Iterable[str]] | None = None
+    names: Iterable[str],
+    labels: Sequence[str],
+    aliases: Mapping[str, Iterable[str]] | None = None,
+    place: str = "the data set",
 ) -> dict[str, int]:
-    """Which of `labels` each of `names` means, as its place among them; names that mean none are left out.
+    """Which of `labels` each of `names`, the classes of `place`, means, as its place among them.
 
-    A name means the label or alias that is written like it, else the one that differs in case alone, else
-    the one with its slug (`Aquarium fish` is `aquarium_fish`), and none where that fits several names or
-    labels: `C` and `C++` have one slug. A label's own name wins over another label's alias.
+    Names that mean none are left out, and so are those that a closer name displaces (`Cat` beside `cat`) or
+    that are aliases of several labels. Raises `AmbiguousClassError` for two names that fit one label equally
+    well, and for a name that fits two labels so.
     """
-    asked = tuple(dict.fromkeys(names))
-    own = [(label, row) for row, label in enumerate(labels)]
-    others = [(alias, row) for label, row in own for alias in (aliases or {}).get(label, ())]
-    found: dict[str, int] = {}
-    for form in (str, str.casefold, _slug_or_itself):
-        known = {**_rows_by(form, others), **_rows_by(form, own)}
-        counts = Counter(form(name) for name in asked)
-        for name in asked:
-            rows = known.get(form(name), set())
-            if name not in found and len(rows) == 1 and counts[form(name)] == 1:
-                (found[name],) = rows
+    index = LabelIndex(labels, aliases or {})
+    rivals: dict[tuple[int, str], dict[int, list[str]]] = {}
+    for name in dict.fromkeys(names):
+        for closeness, rows in index.fits(name):
+            if len(rows) == 1:
+                rivals.setdefault((rows[0], key_of(name)), {}).setdefault(closeness, []).append(name)
+            elif all(key_of(labels[row]) == key_of(name) for row in rows):
+                raise AmbiguousClassError(name, "the classifier", [labels[row] for row in rows])
+            break
+    found = {}
+    for (row, _), by_closeness in rivals.items():
+        closest = by_closeness[min(by_closeness)]
+        if len(closest) > 1:
+            raise AmbiguousClassError(labels[row], place, closest)
+        found[closest[0]] = row
     return found
-
-
-def _rows_by(form: Callable[[str], str], spellings: Iterable[tuple[str, int]]) -> dict[str, set[int]]:
-    found: dict[str, set[int]] = {}
-    for name, row in spellings:
-        found.setdefault(form(name), set()).add(row)
-    return found
-
-
-def _slug_or_itself(label: str) -> str:
-    try:
-        return slug_of(label)
-    except RefError:
-        return label
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -238,9 +230,12 @@ class Ref:
         parts = body.split("/")
         if len(parts) > 3 or not all(part.strip() for part in parts):
             raise _unreadable(text, f"it has {len(parts)} parts" if len(parts) > 3 else "a part is empty")
-        label = None if len(parts) == 2 else parts[-1].strip()
-        if label is not None and (_LABEL_FORBIDDEN.search(label) or len(label) > 200):
-            raise _unreadable(text, f"{label!r} is not a label")
+        label = None if len(parts) == 2 else _unescaped(parts[-1].strip())
+        if label is not None:
+            try:
+                check_label(label)
+            except RefError as error:
+                raise _unreadable(text, error.message.rstrip(".")) from None
         repository = None
         if len(parts) >= 2:
             try:
@@ -252,10 +247,19 @@ class Ref:
         return cls(repository, label, specifier, revision)
 
     def __str__(self) -> str:
-        body = "/".join(str(part) for part in (self.repository, self.label) if part is not None)
+        label = None if self.label is None else _escaped(self.label)
+        body = "/".join(str(part) for part in (self.repository, label) if part is not None)
         if self.revision is not None:
             return f"{body}@{self.revision}"
         return f"{body}{self.specifier}"
+
+
+def _escaped(label: str) -> str:
+    return _TO_ESCAPE.sub(lambda found: "".join(_CODES[sign] for sign in found[0]), label)
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPED.sub(lambda found: _ESCAPES[found[0].upper()], text)
 
 
 def _unreadable(text: str, why: str) -> RefError:

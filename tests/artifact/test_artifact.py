@@ -26,8 +26,8 @@ from modhub.errors import (
     StorageError,
 )
 from modhub.files import pretty_json
+from modhub.labels import slugs_of
 from modhub.manifest import FileInfo, RepositoryManifest
-from modhub.refs import slugs_of
 from tests.support.pico import entry_of, pico_set
 
 

@@ -19,7 +19,8 @@ from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import DecomposeOptions, Parent, decompose
 from modhub.decomposition.assembly import assemble
-from modhub.errors import DataError, IntegrityError, ParentError, RefError
+from modhub.decomposition.parent import classes_named
+from modhub.errors import DataError, IntegrityError, ParentError
 from modhub.manifest import InputSpec
 from modhub.nets import Runner, channel_space, fuse_batch_norm
 from modhub.pruning.compensation import affine_map, cut
@@ -164,14 +165,56 @@ def test_a_parent_must_make_sense(change: dict, message: str) -> None:
     assert caught.value.message == message
 
 
-def test_a_label_that_cannot_be_a_folder_is_named_before_the_work() -> None:
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("x" * 201, f"The label '{'x' * 77}…' has 201 characters; a label has 1 to 200 and is not blank."),
+        ("  ", "The label '  ' has 2 characters; a label has 1 to 200 and is not blank."),
+    ],
+)
+def test_a_label_that_no_manifest_holds_is_named_before_the_work(label: str, message: str) -> None:
     def read(index: int) -> np.ndarray:
         assert index == 0, "more is looked at than how large images are"
         return np.zeros((8, 8, 3), np.uint8)
 
-    images = ImageSet("signs", "train", ["plus", "minus", "+"], np.arange(9) % 3, read)
-    with pytest.raises(RefError, match=r"The label '\+' has no letter or digit"):
+    images = ImageSet("signs", "train", ["plus", "minus", label], np.arange(9) % 3, read)
+    with pytest.raises(ParentError) as caught:
         modhub.decompose(PicoNet(), images)
+    assert caught.value.message == message
+    assert caught.value.hint == "Rename the class's folder, or name the classes with --labels."
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels"),
+    [
+        (["tabby, tabby cat"], ("tabby, tabby cat",)),
+        (["Tench,Tinca tinca,dog", "dog"], ("tench, Tinca tinca", "dog")),
+        (["DOG", "cafe\u0301"], ("dog", "café")),
+        (["cat,dog"], ("cat", "dog")),
+        (["cat dog"], ("cat dog",)),
+    ],
+)
+def test_classes_are_named_with_commas_and_without_case(texts: list[str], labels: tuple[str, ...]) -> None:
+    assert classes_named(_Named(), texts) == labels  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["taby tabby cat"], "'p' has no class 'taby tabby cat'. Nearest: 'tabby, tabby cat'."),
+        (["cat,dgo"], "'p' has no class 'dgo'. Nearest: 'dog'."),
+        ([","], "No class is named to make a module of. Name at least one with --only."),
+    ],
+)
+def test_classes_that_there_are_not_are_refused_with_the_nearest(texts: list[str], message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        classes_named(_Named(), texts)  # type: ignore[arg-type]
+    assert str(caught.value) == message
+
+
+class _Named:
+    name = "p"
+    labels = ("tench, Tinca tinca", "tabby, tabby cat", "dog", "café", "cat", "cat dog")
 
 
 def test_weights_that_are_not_finite_are_refused() -> None:

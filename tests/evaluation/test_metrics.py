@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from modhub.data import ImageSet
-from modhub.errors import DataError
+from modhub.errors import AmbiguousClassError, DataError
 from modhub.evaluation.baselines import RestrictedParent
 from modhub.evaluation.comparison import compare
 from modhub.evaluation.evaluate import evaluate
@@ -105,9 +105,12 @@ def test_signs_that_tell_classes_apart_count() -> None:
         (["C++", "C"], ["C", "C++"], {}, {"C": 0, "C++": 1}),
         (["c++", "c"], ["C", "C++"], {}, {"c": 0, "c++": 1}),
         (["C", "C++", "C#"], ["C"], {}, {"C": 0}),
-        (["C_"], ["C", "C++"], {}, {}),
+        (["C_"], ["C", "C++"], {}, {"C_": 0}),
+        (["C", "5", "A"], ["C++", "+5", "A-"], {}, {}),
+        (["a", "A"], ["A", "a"], {}, {"a": 1, "A": 0}),
+        (["A", "a"], ["a"], {}, {"a": 0}),
+        (["बेल"], ["बाल"], {}, {}),
         (["Aquarium-Fish", "dog"], ["aquarium fish"], {}, {"Aquarium-Fish": 0}),
-        (["Aquarium-Fish", "aquarium_fish"], ["aquarium fish"], {}, {}),
         (["+", "-"], ["-", "+"], {}, {"+": 1, "-": 0}),
         # exact aliases before slugs, own names before the aliases of others
         (["C", "C++"], ["C", "plus"], {"plus": ["C++"]}, {"C": 0, "C++": 1}),
@@ -119,6 +122,29 @@ def test_which_class_a_name_means(
     names: list[str], labels: list[str], aliases: dict[str, list[str]], expected: dict[str, int]
 ) -> None:
     assert rows_of(names, labels, aliases) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "message"),
+    [
+        (
+            ["Aquarium-Fish", "aquarium_fish"],
+            ["aquarium fish"],
+            "'aquarium fish' is ambiguous in the data set: it may be 'Aquarium-Fish', 'aquarium_fish'. "
+            "Write the name exactly as one of these.",
+        ),
+        (
+            ["sea-lion"],
+            ["sea lion", "sea_lion"],
+            "'sea-lion' is ambiguous in the classifier: it may be 'sea lion', 'sea_lion'. "
+            "Write the name exactly as one of these.",
+        ),
+    ],
+)
+def test_names_that_fit_equally_well_are_refused(names: list[str], labels: list[str], message: str) -> None:
+    with pytest.raises(AmbiguousClassError) as caught:
+        rows_of(names, labels)
+    assert str(caught.value) == message
 
 
 def test_no_image_of_any_class() -> None:

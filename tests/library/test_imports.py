@@ -18,7 +18,18 @@ LIBRARY = ROOT / "registry" / "modhub"
 
 # From the ground up: each room imports itself and the rooms before it in this list, none after it.
 # A file belongs to the longest entry that its module name starts with.
-GROUND = ["__version__", "errors", "results", "formatting", "files", "refs", "reporter", "images", "schemas"]
+GROUND = [
+    "__version__",
+    "errors",
+    "results",
+    "formatting",
+    "files",
+    "labels",
+    "refs",
+    "reporter",
+    "images",
+    "schemas",
+]
 GROUND += ["integrity", "devices", "workers"]
 PAPER = ["manifest", "catalog.releases", "store", "hub", "catalog", "project"]
 TENSOR = ["nets", "data", "artifact", "parents", "calibration", "pruning", "decomposition", "composition"]

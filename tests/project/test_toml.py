@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from modhub.errors import CompositionError, ManifestError, ModhubError, RefError
 from modhub.project.toml import Constraints, Project, Want, add_want, new_project, remove_want
+from modhub.refs import Ref, RepositoryId
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas/composition.schema.json").read_text())
 
@@ -89,10 +90,10 @@ def test_reads_every_form():
             "A ref is namespace/name[/label][>=1.2,<2 | @revision], or a bare label such as 'cat'.",
         ),
         (
-            '[composition]\nname="a"\n[modules]\n"a/b"="*"',
+            '[composition]\nname="a"\n[modules]\n" "="*"',
             ManifestError,
-            "'a/b' in 'modules' in modhub.toml: 'a/b' is not a label. "
-            "A label has none of / @ < > = ! ~ in it.",
+            "' ' in 'modules' in modhub.toml: The label ' ' has 1 characters; a label has 1 to 200 and is "
+            "not blank. Give the class another label.",
         ),
     ],
 )
@@ -162,6 +163,32 @@ def test_from_python():
 @given(st.text(min_size=1, max_size=50))
 def test_any_name_survives(name):
     assert Project.from_toml(new_project(name)).name == name
+
+
+@pytest.mark.parametrize(
+    ("refs", "accepted"),
+    [
+        (["lab/emnist/A", "lab/emnist/a"], True),
+        (["A", "a"], True),
+        (["lab/emnist/a", "lab/other/a"], False),
+        (["lab/emnist/A", "lab/emnist/a", "lab/other/a"], False),
+    ],
+)
+def test_labels_that_differ_in_case_may_be_two_classes(refs, accepted):
+    if accepted:
+        assert [want.label for want in Project.of(refs).wants] == ["A", "a"]
+    else:
+        with pytest.raises(CompositionError, match=r"^Two modules of this composition are called 'a': "):
+            Project.of(refs)
+
+
+@pytest.mark.parametrize("label", ["a=b", "user@host", "either/or", " x", "100%", "a%3Db", "<=>"])
+def test_every_label_may_be_wanted(label):
+    for text in ("*", ">=1", "lab/net", str(Ref(RepositoryId("lab", "net"), label))):
+        want = Want.parse(label, text)
+        assert (want.label, want.ref.label) == (label, label)
+        assert Want.parse(label, want.text) == want
+        assert Project.from_toml(add_want(new_project("x"), want)).wants == (want,)
 
 
 def test_a_star_may_have_a_specifier():

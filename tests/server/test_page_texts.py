@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 import pytest
 
-from modhub.refs import Ref, RepositoryId, slug_of
+from modhub.labels import slug_of
+from modhub.refs import Ref, RepositoryId
 from modhub.server.web.markdown import card_html
 from modhub.store.model import Add
 from modhub.store.records import RepositoryKey

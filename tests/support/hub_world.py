@@ -9,6 +9,7 @@ import numpy as np
 import safetensors.numpy
 
 from modhub.files import pretty_json, sha256_of_bytes
+from modhub.labels import slug_of
 from modhub.manifest import (
     Calibration,
     FileInfo,
@@ -24,7 +25,6 @@ from modhub.manifest import (
     TrunkInfo,
 )
 from modhub.manifest.card import card
-from modhub.refs import slug_of
 from modhub.store.model import Add
 from modhub.store.records import RepositoryKey, Settings
 from modhub.store.store import Store

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from modhub.files import pretty_json, sha256_of_bytes
+from modhub.labels import slug_of
 from modhub.manifest import (
     Calibration,
     FileInfo,
@@ -21,7 +22,6 @@ from modhub.manifest import (
     Sizes,
     TrunkInfo,
 )
-from modhub.refs import slug_of
 
 
 def digest(text: str) -> str:

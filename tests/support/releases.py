@@ -16,6 +16,7 @@ from modhub.errors import NotFoundError
 from modhub.files import pretty_json
 from modhub.hub.cache import Cache
 from modhub.hub.directory import DirectoryHub
+from modhub.labels import slug_of
 from modhub.manifest import (
     FileInfo,
     InputSpec,
@@ -27,7 +28,7 @@ from modhub.manifest import (
     TrunkInfo,
 )
 from modhub.manifest.card import card
-from modhub.refs import RepositoryId, parse_version, slug_of, tag_of
+from modhub.refs import RepositoryId, parse_version, tag_of
 from modhub.store.model import MAIN, Add
 from tests.support.paper import digest
 

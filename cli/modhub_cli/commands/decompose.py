@@ -84,10 +84,17 @@ def _pair(text: str) -> tuple[str, str]:
     metavar="KEY=VALUE",
     help="Parameter of the method. Repeatable.",
 )
-@click.option("--labels", help="Labels in the order of the parent's outputs: a,b,c or a file, one per line.")
+@click.option(
+    "--labels",
+    multiple=True,
+    help="Labels in the order of the parent's outputs: a,b,c or a file, one per line. Repeatable: then each "
+    "is one label or a file.",
+)
 @click.option(
     "--only",
-    help="Make modules of these classes only: a,b,c. DATA must hold them and at least one other class.",
+    multiple=True,
+    help="Make modules of these classes only: a,b,c or a file, one per line. Repeatable. DATA must hold them "
+    "and at least one other class.",
 )
 @click.option("--name", help="Name of the parent. Default: from PARENT.")
 @click.option(
@@ -159,8 +166,8 @@ def command(
     arguments: tuple[tuple[str, str], ...],
     method: str,
     method_options: tuple[tuple[str, str], ...],
-    labels: str | None,
-    only: str | None,
+    labels: tuple[str, ...],
+    only: tuple[str, ...],
     name: str | None,
     input_size: tuple[int, ...] | None,
     mean: tuple[float, ...] | None,
@@ -201,8 +208,8 @@ def command(
         arguments=dict(arguments),
         method=method,
         method_options=dict(method_options),
-        labels=_names(labels),
-        only=_names(only),
+        labels=_labels(labels),
+        only=[name for text in only for name in _lines(text) or [text]] or None,
         name=name,
         input_size=input_size,
         mean=mean,
@@ -250,10 +257,19 @@ def command(
     out.next(f"modhub push {shlex.quote(str(target))} NAMESPACE/NAME --version 1.0.0")
 
 
-def _names(text: str | None) -> list[str] | None:
-    """The parts of a,b,c, or the lines of a file."""
-    if text is None:
+def _labels(texts: tuple[str, ...]) -> list[str] | None:
+    """The parts of a,b,c where that is all, else one label a text; of a file its lines."""
+    if len(texts) == 1 and _lines(texts[0]) is None:
+        return [part.strip() for part in texts[0].split(",") if part.strip()]
+    return [label for text in texts for label in _lines(text) or [text.strip()]] or None
+
+
+def _lines(text: str) -> list[str] | None:
+    """The lines of a text file without blank ones, None where `text` names no file."""
+    try:
+        content = Path(text).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise click.UsageError(f"'{text}' is not a UTF-8 text file.") from None
+    except (OSError, ValueError):
         return None
-    if "," not in text and Path(text).is_file():
-        return [line.strip() for line in Path(text).read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [part.strip() for part in text.split(",") if part.strip()]
+    return [line.strip() for line in content.split("\n") if line.strip()]

@@ -19,15 +19,16 @@ from modhub.artifact.modules import Decomposition, ModuleSet
 from modhub.data import ImageSet, open_data
 from modhub.decomposition import DecomposeOptions, Parent, drafted, method_of
 from modhub.decomposition.assembly import assemble
-from modhub.decomposition.parent import aligned
+from modhub.decomposition.parent import aligned, classes_named
 from modhub.decomposition.standalone import standalone
 from modhub.devices import peak_memory, torch_defaults
 from modhub.errors import DataError
 from modhub.evaluation.module_metrics import measure_modules
 from modhub.files import check_vacant, claimed
+from modhub.labels import slugs_of
 from modhub.manifest import FORMS, InputSpec, Sample
 from modhub.parents import ParentSource, load_parent
-from modhub.refs import RepositoryId, slugs_of
+from modhub.refs import RepositoryId
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
 from modhub.workers import Workers
@@ -90,8 +91,8 @@ def decompose(
     are switched off they are on again for as long as this takes.
 
     Raises `ParentError`, `NetworkImportError`, `DataError`, `BudgetError` for a loss that is no fraction,
-    `DeviceError`, `ManifestError` for an input that makes no sense, `RefError` for a label without a letter
-    or digit, and `MissingDependencyError`.
+    `DeviceError`, `ManifestError` for an input that makes no sense, `AmbiguousClassError` for a name in
+    `only` that several classes answer to, and `MissingDependencyError`.
     """
     options = dataclasses.replace(options or DecomposeOptions(), **changes)
     return _decomposed(parent, data, options, reporter)[0]
@@ -195,6 +196,8 @@ def _decomposed(
     images = images.preloaded([0])
     with reporter.step("import the parent"):
         whole = open_parent(parent, images, options)
+    if options.only is not None:
+        options = dataclasses.replace(options, only=classes_named(whole, options.only))
     seed, only = options.seed, options.only
     # A label that cannot be a folder is named before the work.
     slugs_of(only or whole.labels)

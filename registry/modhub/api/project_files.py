@@ -112,6 +112,6 @@ def project_text(directory: Path) -> str:
 def parse_item(item: str) -> Want | Ref:
     """`label=REF`, `label=*` or a ref as typed after `modhub add`; a `Ref` when it names no class."""
     if match := _NAMED.match(item):
-        return Want.parse(match[1], match[2])
+        return Want.parse(Ref.parse(match[1]).label or match[1], match[2])
     ref = Ref.parse(item)
     return ref if ref.label is None else Want.of(ref)

@@ -119,8 +119,8 @@ def _report(pulled: Sequence[Pulled], out: Path | None = None) -> PullReport:
 def pull_refs(catalog: Catalog, refs: Sequence[Ref], reporter: Reporter = SILENT) -> list[Pulled]:
     """One `Pulled` per repository and release; bare labels are resolved first, as in a composition."""
     # Named twice is wanted once, as it is with whole refs.
-    bare = {str(ref).casefold(): str(ref) for ref in refs if ref.repository is None}
-    wants = Project.of(bare.values())
+    bare = list(dict.fromkeys(str(ref) for ref in refs if ref.repository is None))
+    wants = Project.of(bare)
     chosen = resolve(wants, catalog, nearest=catalog.nearest).modules if bare else ()
     wanted: dict[tuple[RepositoryId, Release], list[str] | None] = {}
     for module in chosen:

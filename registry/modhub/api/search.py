@@ -9,8 +9,8 @@ from modhub.api.catalogs import open_catalog
 from modhub.catalog.catalog import Catalog
 from modhub.catalog.search import ModuleHit
 from modhub.catalog.search import search as search_modules
+from modhub.labels import LabelIndex
 from modhub.manifest import Sample
-from modhub.refs import slug_of
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
 
@@ -79,8 +79,8 @@ def search(
         limit=limit,
         reporter=reporter,
     )
-    names = {name.casefold() for hit in hits for name in (hit.label, slug_of(hit.label), *hit.aliases)}
-    near = {label: catalog.nearest(label) for label in labels if label.casefold() not in names}
+    names = LabelIndex([hit.label for hit in hits], [hit.aliases for hit in hits])
+    near = {label: catalog.nearest(label) for label in labels if not names.find(label)}
     return SearchResult(
         modules=tuple(_hit(hit) for hit in hits),
         nearest={label: tuple(nearest) for label, nearest in near.items() if nearest},

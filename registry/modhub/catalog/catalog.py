@@ -21,9 +21,10 @@ from modhub.errors import ManifestError, ModhubError, NotFoundError, OfflineErro
 from modhub.hub.base import Hub
 from modhub.hub.cache import Cache
 from modhub.hub.cached import CachedHub
+from modhub.labels import slug_of
 from modhub.manifest import MANIFEST_NAME, FileInfo, ModuleManifest, RepositoryManifest, TrunkInfo
-from modhub.manifest.card import CARD_NAME, class_tag
-from modhub.refs import Ref, RepositoryId, is_text, slug_of
+from modhub.manifest.card import CARD_NAME, class_tags
+from modhub.refs import Ref, RepositoryId, is_text
 from modhub.reporter import SILENT, Reporter
 from modhub.store.model import MAIN, FileEntry, RepositorySummary
 
@@ -175,8 +176,10 @@ class Catalog:
         With `older`, the most recent repositories, whose releases are to be read: nothing lists classes that
         only an older release has.
         """
-        summaries = self.find(limit=OLDER_CANDIDATES) if older else self.find([class_tag(label)])
-        return tuple(summary.id for summary in summaries)
+        queries = (
+            [self.find(limit=OLDER_CANDIDATES)] if older else [self.find([tag]) for tag in class_tags(label)]
+        )
+        return tuple(dict.fromkeys(summary.id for summaries in queries for summary in summaries))
 
     def nearest(self, label: str) -> list[str]:
         """Up to five classes that look like `label`; none when there is one of that name, or offline."""

@@ -213,7 +213,7 @@ def shared_names(first: RepositoryManifest, second: RepositoryManifest) -> list[
     return [
         entry.label
         for entry in first.modules
-        if any(other.answers_to(name) for name in (entry.label, *entry.aliases) for other in second.modules)
+        if any(second.matching(name) for name in (entry.label, *entry.aliases))
     ]
 
 

@@ -10,7 +10,7 @@ from modhub.catalog.catalog import Catalog
 from modhub.catalog.releases import Release
 from modhub.errors import HubError, IntegrityError, ManifestError, NotFoundError, OfflineError, RefError
 from modhub.manifest import ModuleEntry, RepositoryManifest, Sample, at_least, ranking_key
-from modhub.manifest.card import class_tag
+from modhub.manifest.card import class_tags
 from modhub.refs import Ref, RepositoryId
 from modhub.reporter import SILENT, Reporter
 from modhub.store.model import RepositorySummary
@@ -23,7 +23,8 @@ class ModuleHit:
     """A module of the newest release of its repository.
 
     `metrics` are fractions in [0, 1] as recorded when it was made, on the images `sample` if that is known;
-    `bytes` counts the module's own files, not a shared trunk.
+    `bytes` counts the module's own files, not a shared trunk; `place` is that of the first of the labels
+    searched for that means it.
     """
 
     repository: RepositoryId
@@ -38,21 +39,17 @@ class ModuleHit:
     kept_channels_fraction: float
     bytes: int
     downloads: int
+    place: int = 0
 
     @property
     def ref(self) -> str:
         """How to name it: `namespace/name/label`."""
-        return f"{self.repository}/{self.label}"
+        return str(Ref(self.repository, self.label))
 
     @property
     def at_least(self) -> float | None:
         """The lower bound of its balanced accuracy: `modhub.manifest.ranking`."""
         return at_least(self.metrics, self.sample)
-
-    @property
-    def names(self) -> list[str]:
-        """Label and aliases, without case."""
-        return [name.casefold() for name in (self.label, *self.aliases)]
 
 
 def search(
@@ -76,7 +73,7 @@ def search(
     wanted = {"license": license, "dataset": dataset, "architecture": architecture}
     summaries = {
         summary.id: summary
-        for tags in [[class_tag(label)] for label in labels] or [[]]
+        for tags in [[tag] for label in labels for tag in class_tags(label)] or [[]]
         for summary in catalog.find(tags, text)
     }
     hits: list[ModuleHit] = []
@@ -93,12 +90,10 @@ def search(
     if unreadable:
         number = "1 repository" if len(unreadable) == 1 else f"{len(unreadable)} repositories"
         reporter.warn(f"Skipped {number} that cannot be read. The first: {unreadable[0]}")
-    order = {label.casefold(): place for place, label in enumerate(labels)}
 
     def rank(hit: ModuleHit) -> tuple[Any, ...]:
         unseen, bound = ranking_key(hit.metrics, hit.sample)
-        place = min((order[name] for name in hit.names if name in order), default=0)
-        return (place, not unseen, -bound, -hit.downloads, hit.repository, hit.label)
+        return (hit.place, not unseen, -bound, -hit.downloads, hit.repository, hit.label)
 
     fitting = [
         hit
@@ -114,15 +109,19 @@ def search(
 def _hits(catalog: Catalog, summary: RepositorySummary, labels: Sequence[str]) -> list[ModuleHit]:
     release = catalog.select(Ref(summary.id, None))
     manifest = catalog.manifest(summary.id, release.commit)
+    places: dict[str, int] = {} if labels else {entry.slug: 0 for entry in manifest.modules}
+    for place, label in enumerate(labels):
+        for entry in manifest.matching(label):
+            places.setdefault(entry.slug, place)
     return [
-        _hit(summary, release, manifest, entry)
+        _hit(summary, release, manifest, entry, places[entry.slug])
         for entry in manifest.modules
-        if not labels or any(entry.answers_to(label) for label in labels)
+        if entry.slug in places
     ]
 
 
 def _hit(
-    summary: RepositorySummary, release: Release, manifest: RepositoryManifest, entry: ModuleEntry
+    summary: RepositorySummary, release: Release, manifest: RepositoryManifest, entry: ModuleEntry, place: int
 ) -> ModuleHit:
     return ModuleHit(
         repository=summary.id,
@@ -137,4 +136,5 @@ def _hit(
         kept_channels_fraction=entry.kept_channels_fraction,
         bytes=entry.bytes,
         downloads=summary.downloads,
+        place=place,
     )

@@ -11,12 +11,13 @@ import torch
 
 from modhub.data import ImageSet
 from modhub.decomposition.options import DecomposeOptions
-from modhub.errors import DataError, ParentError
+from modhub.errors import DataError, ParentError, RefError
+from modhub.labels import LabelIndex, nearest_labels, one_match, spelling_of
 from modhub.manifest import InputSpec
 from modhub.nets import Head, Network, split_head
-from modhub.refs import is_text, repeated, rows_of
+from modhub.refs import check_label, is_text, repeated, rows_of
 
-__all__ = ["Parent", "aligned", "classes_seen", "wanted_rows"]
+__all__ = ["Parent", "aligned", "classes_named", "classes_seen", "wanted_rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +68,14 @@ class Parent:
                 f"'{name}' answers with {rows} classes, but {len(labels)} labels were given.",
                 hint="Give one label per row of its last layer, in that order, with --labels.",
             )
-        if twice := repeated(labels):
+        if twice := repeated(map(spelling_of, labels)):
             raise ParentError(f"Duplicate label '{min(twice)}'.", hint="Give every class a label of its own.")
-        if unfit := [label for label in labels if not is_text(label)]:
-            raise ParentError(
-                f"The label {unfit[0]!a} holds a control character or a lone surrogate.",
-                hint="Rename the class's folder, or name the classes with --labels.",
-            )
+        for label in labels:
+            try:
+                check_label(label)
+            except RefError as error:
+                hint = "Rename the class's folder, or name the classes with --labels."
+                raise ParentError(error.message, hint=hint) from None
         said = {"name": name, "licence": license, "data set": dataset}
         if odd := [what for what, text in said.items() if text is not None and not is_text(text)]:
             raise ParentError(
@@ -103,10 +105,7 @@ class Parent:
 def wanted_rows(parent: Parent, options: DecomposeOptions) -> list[int]:
     """The head's rows of the classes to make modules of, rising. Raises `DataError` for an unknown class."""
     if unknown := set(options.only or ()) - set(parent.labels):
-        raise DataError(
-            f"'{parent.name}' has no class '{min(unknown)}'.",
-            hint=f"Its classes are: {', '.join(parent.labels[:20])}.",
-        )
+        raise _no_class(parent, min(unknown))
     wanted = set(options.only or parent.labels)
     return [row for row, label in enumerate(parent.labels) if label in wanted]
 
@@ -115,6 +114,44 @@ def classes_seen(parent: Parent, images: ImageSet) -> dict[str, int]:
     """For a method's parameters: of how many classes there were `images`, when not of all."""
     seen = int(np.unique(images.targets).size)
     return {"classes_seen": seen} if seen < len(parent.labels) else {}
+
+
+def classes_named(parent: Parent, texts: Sequence[str]) -> tuple[str, ...]:
+    """The labels of the parent that `texts` name: each one label, or several with commas between them.
+
+    A label may hold commas itself. Raises `DataError` with the nearest labels for a class that there is not,
+    and `AmbiguousClassError`.
+    """
+    index = LabelIndex(parent.labels)
+    named: dict[str, None] = {}
+    for text in texts:
+        parts = text.split(",")
+        while parts:
+            for count in range(len(parts), 0, -1):
+                name = ",".join(parts[:count]).strip()
+                places = index.find(name)
+                if count > 1:
+                    places = tuple(place for place in places if "," in parent.labels[place])
+                match = one_match(name, parent.labels, places, f"'{parent.name}'")
+                if match is not None or (count == 1 and not name):
+                    break
+            else:
+                raise _no_class(parent, name, text)
+            if match is not None:
+                named[parent.labels[match]] = None
+            parts = parts[count:]
+    if not named:
+        raise DataError("No class is named to make a module of.", hint="Name at least one with --only.")
+    return tuple(named)
+
+
+def _no_class(parent: Parent, name: str, text: str = "") -> DataError:
+    near = nearest_labels(name, parent.labels) or nearest_labels(text, parent.labels)
+    listed = ", ".join(f"'{label}'" for label in near or parent.labels[:20])
+    return DataError(
+        f"'{parent.name}' has no class '{name}'.",
+        hint=f"{'Nearest' if near else 'Its classes are'}: {listed}.",
+    )
 
 
 def aligned(
@@ -133,7 +170,8 @@ def aligned(
     if missing := sorted(set(needed) - set(there)):
         hint = f"Its classes are: {', '.join(images.labels[:10])}; name the parent's with --labels."
         if len(there) > 1:
-            hint = f"Make modules of what is there with: --only {shlex.quote(','.join(there[:10]))}"
+            only = " ".join(f"--only {shlex.quote(label)}" for label in there[:10])
+            hint = f"Make modules of what is there with: {only}"
         raise DataError(
             f"The data set '{images.name}' has no images of '{missing[0]}', which '{parent.name}' knows"
             + (f" (and lacks {len(missing) - 1} more of its classes)." if len(missing) > 1 else "."),

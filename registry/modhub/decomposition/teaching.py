@@ -35,6 +35,7 @@ from modhub.decomposition.measurement import sizes_of
 from modhub.decomposition.parent import Parent
 from modhub.devices import torch_defaults
 from modhub.errors import CompositionError, DataError, IntegrityError
+from modhub.labels import LabelIndex
 from modhub.manifest import Calibration, MethodInfo
 from modhub.nets import Head, Runner, channel_space, cost
 from modhub.pruning.compensation import cut
@@ -47,7 +48,6 @@ from modhub.pruning.statistics import (
     read_statistics,
     stored_statistics,
 )
-from modhub.refs import slug_of
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["SHRINKAGE", "steadied", "taught_head", "taught_row", "teach"]
@@ -211,7 +211,7 @@ def _soft(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _known(modules: ModuleSet, label: str) -> tuple[list[ClassStatistics], Parent]:
     manifest = modules.manifest
     about = manifest.parent
-    if slug_of(label) in {slug_of(name) for name in about.labels}:
+    if LabelIndex(about.labels).find(label):
         raise CompositionError(
             f"'{about.name}' knows the class '{label}' already.", hint="Use its own module, or another label."
         )

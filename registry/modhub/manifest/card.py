@@ -11,10 +11,11 @@ import yaml
 
 from modhub.errors import RefError
 from modhub.formatting import percent, size
+from modhub.labels import slug_of, tag_words_of
 from modhub.manifest import ModuleEntry, ModuleManifest, RepositoryManifest
-from modhub.refs import Ref, slug_of
+from modhub.refs import Ref, RepositoryId
 
-__all__ = ["CARD_NAME", "card", "class_tag", "ref_of", "tags_of"]
+__all__ = ["CARD_NAME", "card", "class_tag", "class_tags", "ref_of", "tags_of"]
 
 CARD_NAME = "README.md"
 
@@ -46,6 +47,11 @@ def class_tag(name: str) -> str:
     return f"class:{slug_of(name)}"
 
 
+def class_tags(name: str) -> tuple[str, ...]:
+    """The tags to look for a class by: `class_tag`, and that of 0.1 where it was another."""
+    return tuple(f"class:{words}" for words in tag_words_of(name))
+
+
 def tags_of(manifest: RepositoryManifest) -> tuple[str, ...]:
     """`modhub`, the architecture, data set and method, and one tag for each name of each class."""
     tags = ["modhub", f"architecture:{_word(manifest.parent.architecture)}"]
@@ -53,7 +59,9 @@ def tags_of(manifest: RepositoryManifest) -> tuple[str, ...]:
         tags.append(f"dataset:{_word(manifest.parent.dataset)}")
     tags.append(f"method:{_word(manifest.method.name)}")
     for entry in manifest.modules:
-        tags += [tag for name in (entry.label, *entry.aliases) if (tag := _class_tag_or_none(name))]
+        tags += [
+            tag for name in (entry.label, entry.slug, *entry.aliases) if (tag := _class_tag_or_none(name))
+        ]
     return tuple(dict.fromkeys(tags))
 
 
@@ -179,14 +187,9 @@ def _cell(text: str) -> str:
 
 
 def ref_of(repository: str, entry: ModuleEntry) -> str:
-    """What to type for a module: its label, which becomes the class's name in a project, or its slug where a
-    ref cannot hold the label. It may need quotes in a shell."""
-    text = f"{repository}/{entry.label}"
-    try:
-        readable = Ref.parse(text).label == entry.label
-    except RefError:
-        readable = False
-    return text if readable else f"{repository}/{entry.slug}"
+    """What to type for a module: its label, which becomes the class's name in a project. It may need quotes
+    in a shell."""
+    return str(Ref(RepositoryId.parse(repository), entry.label))
 
 
 def _class_tag_or_none(name: str) -> str | None:

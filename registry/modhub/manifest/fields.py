@@ -8,7 +8,8 @@ from contextlib import suppress
 from typing import Any
 
 from modhub.errors import ManifestError, RefError, SchemaVersionError
-from modhub.refs import is_sha256, is_text, repeated, slug_of
+from modhub.labels import slug_of
+from modhub.refs import is_sha256, is_text, repeated
 
 __all__ = ["AGAIN", "Fields"]
 

@@ -18,7 +18,6 @@ from modhub.manifest.parts import (
     Provenance,
     Sizes,
     TrunkInfo,
-    answers_to,
 )
 
 __all__ = ["FORMS", "MODULE_SCHEMA_VERSION", "ModuleManifest"]
@@ -107,7 +106,3 @@ class ModuleManifest:
     def to_bytes(self) -> bytes:
         """The file's one byte string for this content."""
         return pretty_json(self.to_dict())
-
-    def answers_to(self, name: str) -> bool:
-        """Whether `name` is this module's label, slug or one of its aliases (case does not matter)."""
-        return answers_to(name, self.label, self.slug, self.aliases)

@@ -26,7 +26,6 @@ __all__ = [
     "Sample",
     "Sizes",
     "TrunkInfo",
-    "answers_to",
 ]
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
@@ -396,9 +395,3 @@ class Provenance:
             "date": self.date,
             "environment": dict(self.environment),
         }
-
-
-def answers_to(name: str, label: str, slug: str, aliases: tuple[str, ...]) -> bool:
-    """Whether a class known as `label`, `slug` and `aliases` is meant by `name`; case does not matter."""
-    wanted = name.casefold()
-    return wanted == slug or any(wanted == known.casefold() for known in (label, *aliases))

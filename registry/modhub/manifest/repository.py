@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from modhub.errors import ClassNotFoundError, IntegrityError, ManifestError, hinting
 from modhub.files import parse_json, pretty_json
+from modhub.labels import LabelIndex, nearest_labels, one_match
 from modhub.manifest.fields import AGAIN, Fields
 from modhub.manifest.module import FORMS, ModuleManifest
-from modhub.manifest.parts import FileInfo, InputSpec, MethodInfo, ParentInfo, Sample, TrunkInfo, answers_to
+from modhub.manifest.parts import FileInfo, InputSpec, MethodInfo, ParentInfo, Sample, TrunkInfo
 from modhub.refs import repeated
 
 __all__ = ["MANIFEST_NAME", "REPOSITORY_SCHEMA_VERSION", "ModuleEntry", "RepositoryManifest"]
@@ -94,10 +94,6 @@ class ModuleEntry:
             entry["sample"] = self.sample.to_dict()
         return entry
 
-    def answers_to(self, name: str) -> bool:
-        """Whether `name` is this module's label, slug or one of its aliases (case does not matter)."""
-        return answers_to(name, self.label, self.slug, self.aliases)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepositoryManifest:
@@ -157,15 +153,30 @@ class RepositoryManifest:
         """The file's one byte string for this content."""
         return pretty_json(self.to_dict())
 
+    def matching(self, name: str) -> tuple[ModuleEntry, ...]:
+        """The modules that `name` means (`modhub.labels`): none, one, or several alike."""
+        return tuple(self.modules[place] for place in self._names().find(name))
+
     def module(self, name: str, place: str = "this repository") -> ModuleEntry:
-        """The module that answers to `name`. Raises `ClassNotFoundError` with the nearest names."""
-        for entry in self.modules:
-            if entry.answers_to(name):
-                return entry
+        """The module that `name` means.
+
+        Raises `ClassNotFoundError` with the nearest names, and `AmbiguousClassError` for several.
+        """
         known = [entry.label for entry in self.modules]
-        near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+        match = one_match(name, known, self._names().find(name), place)
+        if match is not None:
+            return self.modules[match]
+        near = nearest_labels(name, known)
         listed = f"It has: {', '.join(known[:10])}{', …' if len(known) > 10 else ''}."
         raise ClassNotFoundError(name, place, nearest=near, hint=listed)
+
+    def _names(self) -> LabelIndex:
+        entries = self.modules
+        return LabelIndex(
+            [entry.label for entry in entries],
+            [entry.aliases for entry in entries],
+            [entry.slug for entry in entries],
+        )
 
     def check(self, entry: ModuleEntry, module: ModuleManifest) -> None:
         """Compare everything that `entry` and this manifest say of a module with its own manifest.

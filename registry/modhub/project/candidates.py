@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -12,6 +11,7 @@ from packaging.version import Version
 from modhub.catalog.releases import Release, allowed_releases, files_of, newest_release
 from modhub.errors import (
     AccessError,
+    AmbiguousClassError,
     ClassNotFoundError,
     IntegrityError,
     ManifestError,
@@ -19,6 +19,7 @@ from modhub.errors import (
     RefError,
     ResolutionError,
 )
+from modhub.labels import nearest_labels
 from modhub.project.model import Catalogue, Preferences, ResolvedModule
 from modhub.project.rejections import (
     LicenseMismatch,
@@ -123,11 +124,11 @@ class Candidates:
             if newest is None:
                 continue
             try:
-                entries = self.manifest(repository, newest.commit).modules
+                manifest = self.manifest(repository, newest.commit)
             except _UNREADABLE as error:
                 offers[repository] = Unreadable(repository, newest, error)
             else:
-                if not any(entry.answers_to(label) for entry in entries):
+                if not manifest.matching(label):
                     del offers[repository]
         return offers
 
@@ -191,6 +192,10 @@ class Candidates:
             entry = manifest.module(label, f"{repository} {release}")
         except ClassNotFoundError:
             return NoClass(repository, release, label)
+        except AmbiguousClassError as error:
+            if want.ref.repository is not None:
+                raise
+            return Unreadable(repository, release, error)
         licenses, least = self.constraints.licenses, self.constraints.min_recall
         if licenses is not None and (manifest.license or "").casefold() not in licenses:
             return LicenseMismatch(repository, release, manifest.license)
@@ -230,7 +235,7 @@ class Candidates:
     def nearest(self, label: str, repository: RepositoryId, release: Release) -> list[str]:
         """Up to five labels of that release that look like `label`, else its first ten."""
         labels = [entry.label for entry in self.manifest(repository, release.commit).modules]
-        return difflib.get_close_matches(label, labels, n=5, cutoff=0.5) or labels[:10]
+        return nearest_labels(label, labels) or labels[:10]
 
 
 def _fits(specifiers: SpecifierSet, version: Version | None) -> bool:

@@ -27,8 +27,9 @@ from typing import Any
 import tomlkit
 
 from modhub.errors import CompositionError, ManifestError, RefError, hinting
+from modhub.labels import spelling_of
 from modhub.manifest.fields import Fields
-from modhub.refs import Ref
+from modhub.refs import Ref, check_label
 
 __all__ = ["PROJECT_NAME", "Constraints", "Project", "Want", "add_want", "new_project", "remove_want"]
 
@@ -65,14 +66,12 @@ class Want:
 
         Raises `RefError`.
         """
-        plain = Ref.parse(label)
-        if plain.label != label or plain.repository is not None or str(plain.specifier):
-            raise RefError(f"'{label}' is not a label.", hint="A label has none of / @ < > = ! ~ in it.")
+        plain = Ref(None, check_label(label))
         text = text.strip()
         if text == "*":
             return cls(label, plain)
         if (specifier := text.removeprefix("*").lstrip()) and specifier[0] in "<>=!~":
-            return cls(label, Ref.parse(f"{label}{specifier}"))
+            return cls(label, Ref.parse(f"{plain}{specifier}"))
         ref = Ref.parse(text)
         return cls(label, ref if ref.label else Ref(ref.repository, label, ref.specifier, ref.revision))
 
@@ -132,14 +131,15 @@ class Project:
     constraints: Constraints = field(default_factory=Constraints)
 
     def __post_init__(self) -> None:
-        seen: dict[str, Want] = {}
+        earlier: dict[str, list[Want]] = {}
         for want in self.wants:
-            other = seen.setdefault(want.label.casefold(), want)
-            if other is not want:
+            alike = earlier.setdefault(spelling_of(want.label).casefold(), [])
+            if other := next((other for other in alike if not _distinct(want, other)), None):
                 raise CompositionError(
                     f"Two modules of this composition are called '{want.label}': {other.ref} and {want.ref}.",
                     hint="Give one of them another label (label=REF) or leave it out.",
                 )
+            alike.append(want)
 
     @classmethod
     def of(cls, modules: Mapping[str, str] | Iterable[str] | str, *, name: str = "composition") -> Project:
@@ -175,6 +175,11 @@ class Project:
             () if modules is None else tuple(_want(modules, label) for label in modules.value),
             Constraints() if constraints is None else Constraints.from_dict(constraints),
         )
+
+
+def _distinct(first: Want, second: Want) -> bool:
+    """Whether two labels that differ in case alone are two classes: those that their repositories call so."""
+    return first.label != second.label and all(want.ref.label == want.label for want in (first, second))
 
 
 def new_project(name: str) -> str:

@@ -162,11 +162,7 @@ def _matches(catalogue: VisibleRepositories, label: str) -> list[_Match]:
         except ModhubError:
             # One bad repository must not hide the others.
             continue
-        matches += [
-            _Match(repository, release, manifest, entry)
-            for entry in manifest.modules
-            if entry.answers_to(label)
-        ]
+        matches += [_Match(repository, release, manifest, entry) for entry in manifest.matching(label)]
     return sorted(
         matches, key=lambda match: ranking_key(match.entry.metrics, match.entry.sample), reverse=True
     )

@@ -9,8 +9,8 @@ from dataclasses import replace
 from starlette.responses import Response
 
 from modhub.errors import RefError
+from modhub.labels import slug_of
 from modhub.manifest.card import class_tag
-from modhub.refs import slug_of
 from modhub.server.errors import not_found
 from modhub.server.http.request import Request
 from modhub.server.http.routing import Routes

@@ -83,7 +83,9 @@ def module(request: Request) -> Response:
 
 
 def _entry(manifest: RepositoryManifest, name: str) -> ModuleEntry | None:
-    return next((entry for entry in manifest.modules if entry.slug == name or entry.answers_to(name)), None)
+    """The module whose path component is `name`, else the one that it means."""
+    named = [entry for entry in manifest.modules if entry.slug == name] or manifest.matching(name)
+    return named[0] if len(named) == 1 else None
 
 
 def _pictures(

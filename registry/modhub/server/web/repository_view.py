@@ -24,7 +24,7 @@ from modhub.catalog.releases import (
 )
 from modhub.errors import ManifestError, ModhubError, NotFoundError
 from modhub.manifest import MANIFEST_NAME, ModuleEntry, ModuleManifest, RepositoryManifest
-from modhub.manifest.card import CARD_NAME, class_tag
+from modhub.manifest.card import CARD_NAME, class_tags
 from modhub.refs import RepositoryId
 from modhub.server.auth.principal import Principal, authorize
 from modhub.server.errors import HTTPError
@@ -203,10 +203,16 @@ class VisibleRepositories:
         return self.store.reader.lost(self.view(repository).tree(commit))
 
     def providers(self, label: str, *, older: bool = False) -> Sequence[RepositoryId]:
-        tags = ["modhub"] if older else ["modhub", class_tag(label)]
-        query = Query(tags=tags, visible=self._namespaces)
-        entries = self.store.index.search(query, limit=OLDER_PROVIDERS if older else PROVIDERS)
-        return [entry.id for entry in entries if self._readable(entry.id)]
+        limit = OLDER_PROVIDERS if older else PROVIDERS
+        wanted: list[list[str]] = [[]] if older else [[tag] for tag in class_tags(label)]
+        ids = [
+            entry.id
+            for tags in wanted
+            for entry in self.store.index.search(
+                Query(tags=["modhub", *tags], visible=self._namespaces), limit=limit
+            )
+        ]
+        return [id_ for id_ in dict.fromkeys(ids) if self._readable(id_)]
 
     def nearest(self, label: str) -> list[str]:
         """Up to five classes that look like `label`; none when it is one. Raises `RefError`."""
