@@ -293,3 +293,12 @@ def test_a_repair_keeps_the_references_that_can_be_read(tmp_path: Path) -> None:
     assert finding.problem == f"its references cannot be read ('{place}' has no 'pulls'.)"
     assert finding.repaired == "rebuilt from what can be read and from the commits"
     assert Store(tmp_path).reader.refs(BAD) == refs
+
+
+def test_metadata_that_cannot_be_read_is_shown_as_text_on_its_own_page(world: World) -> None:
+    with world.damaged("README.md", b'---\na: !!bool "maybe"\n---\n# Words of the card\n'):
+        page = world.server.ask("GET", "/lab/bad").body.decode()
+        listed = world.server.ask("GET", "/api/models?full=true").json()
+    assert '<pre><code>a: !!bool "maybe"\n</code></pre>' in page
+    assert "Words of the card</h" in page
+    assert [entry["cardData"] for entry in listed if entry["id"] == "lab/bad"] == [{}]
