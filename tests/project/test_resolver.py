@@ -1,5 +1,6 @@
 import itertools
 import random
+import time
 from functools import lru_cache
 
 import pytest
@@ -299,6 +300,25 @@ def test_a_hundred_classes_of_a_crowded_hub(tmp_path):
         zoo.put(f"{owner}/all", "1.0", {f"class {n}": n / 100 for n in range(100)})
     found = picks(zoo.catalog, [f"class {n}" for n in range(100)], max_trunks=1)
     assert set(found.values()) == {"a/all 1.0"}
+
+
+def test_a_search_that_would_take_years_ends_and_says_so(tmp_path):
+    zoo = ReleaseHub(tmp_path)
+    for owner in "abc":
+        for version in ("1.0", "1.1", "1.2", "2.0"):
+            zoo.put(f"{owner}/all", version, {f"class {n}": 0.5 for n in range(10)}, trunk=owner + version)
+    for version in ("1.0", "2.0"):
+        zoo.put("d/pair", version, {"x": 0.5, "y": 0.5}, trunk=version)
+    # Ten classes that fit in millions of ways, before two that never do.
+    project = Project("t", Project.of([*(f"class {n}" for n in range(10)), "x>=2", "y<2"]).wants)
+    began = time.process_time()
+    with pytest.raises(ResolutionError) as caught:
+        resolve(project, zoo.catalog, steps=200_000)
+    assert time.process_time() - began < 10
+    assert caught.value.message == "No answer was found in 200,000 steps."
+    # Where there is an answer, or a reason in sight, the limit is far away.
+    with pytest.raises(ResolutionError, match="'x = >=2' and 'y = <2' cannot be met together, because"):
+        resolve(Project("t", Project.of(["class 1", "x>=2", "y<2"]).wants), zoo.catalog, steps=20_000)
 
 
 VERSIONS = ("1.0", "1.1", "2.0")

@@ -17,6 +17,7 @@ from modhub.errors import (
     ManifestError,
     NotFoundError,
     RefError,
+    ResolutionError,
 )
 from modhub.labels import nearest_labels
 from modhub.project.model import Catalogue, Preferences, ResolvedModule
@@ -33,6 +34,8 @@ from modhub.refs import Ref, RepositoryId
 
 __all__ = ["Candidates"]
 
+STEPS = 5_000_000
+"""Of a search and of explaining why it failed: about a minute."""
 # What a repository can bring about by what it holds or whom it lets in; a network that fails is not that.
 _UNREADABLE = (AccessError, IntegrityError, ManifestError, NotFoundError, RefError)
 
@@ -46,11 +49,18 @@ class Candidates:
     """
 
     def __init__(
-        self, catalogue: Catalogue, constraints: Constraints, prefer: Preferences | None = None
+        self,
+        catalogue: Catalogue,
+        constraints: Constraints,
+        prefer: Preferences | None = None,
+        *,
+        steps: int = STEPS,
     ) -> None:
         self.catalogue = catalogue
         self.constraints = constraints
         self.prefer = prefer or Preferences()
+        self.steps = steps
+        self._left = steps
         self.releases = lru_cache(maxsize=None)(self._releases)
         self.manifest = lru_cache(maxsize=None)(catalogue.manifest)
         self.release_at = lru_cache(maxsize=None)(catalogue.release_at)
@@ -58,6 +68,15 @@ class Candidates:
         self._tagged = lru_cache(maxsize=None)(catalogue.providers)
         self._offers = lru_cache(maxsize=None)(self._offered)
         self._ruled_out: dict[tuple[Want, RepositoryId, Release], Rejection] = {}
+
+    def spend(self) -> None:
+        """Count a release that the search looks at. Raises `ResolutionError` beyond the limit."""
+        self._left -= 1
+        if self._left < 0:
+            raise ResolutionError(
+                f"No answer was found in {self.steps:,} steps.",
+                hint="Name the repository of more modules, narrow their versions, or ask for fewer at once.",
+            )
 
     def _releases(self, repository: RepositoryId) -> tuple[Release, ...]:
         """Newest first."""

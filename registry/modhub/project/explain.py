@@ -30,11 +30,15 @@ def explain(project: Project, candidates: Candidates, solve: Solve, nearest: Nea
             return alone
     limit = project.constraints.max_trunks
     core = list(project.wants)
-    for want in project.wants:
-        rest = [other for other in core if other is not want]
-        if solve(rest, limit) is None:
-            core = rest
-    relaxed = solve(core, None)
+    try:
+        for want in project.wants:
+            rest = [other for other in core if other is not want]
+            if solve(rest, limit) is None:
+                core = rest
+        relaxed = solve(core, None)
+    except ResolutionError:
+        # The steps are used up; what failed before fails all the same.
+        return ResolutionError(f"{_quoted(core)} cannot be met together.", hint="Relax one of them.")
     if relaxed is not None:
         return _too_many_trunks(core, relaxed, limit)
     return _disagreement(core, candidates)

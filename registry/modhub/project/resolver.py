@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from modhub.project.candidates import Candidates
+from modhub.project.candidates import STEPS, Candidates
 from modhub.project.explain import explain
 from modhub.project.model import Catalogue, Preferences, Resolution, ResolvedModule
 from modhub.project.search import search
@@ -36,16 +36,19 @@ def resolve(
     *,
     prefer: Preferences | None = None,
     nearest: Callable[[str], Sequence[str]] = lambda _: (),
+    steps: int = STEPS,
 ) -> Resolution:
     """Pick a release for every repository and a provider for every bare label.
 
-    `nearest` is asked which classes look like a bare label that nobody provides, for the error's hint.
+    `nearest` is asked which classes look like a bare label that nobody provides, for the error's hint. The
+    search looks at `steps` releases at most.
 
     Raises `NotFoundError` for a repository, version or class that does not exist, and `ResolutionError` when
-    what exists cannot stand together; the message names the wants that disagree. A repository that a want
-    names raises what is wrong with it; one that only offers a bare label and cannot be read is passed over.
+    what exists cannot stand together; the message names the wants that disagree, or says that the steps are
+    used up. A repository that a want names raises what is wrong with it; one that only offers a bare label
+    and cannot be read is passed over.
     """
-    candidates = Candidates(catalogue, project.constraints, prefer)
+    candidates = Candidates(catalogue, project.constraints, prefer, steps=steps)
 
     def solve(wants: Sequence[Want], max_trunks: int | None) -> tuple[ResolvedModule, ...] | None:
         return search(wants, candidates, max_trunks)

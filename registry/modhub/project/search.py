@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from resolvelib import AbstractProvider, BaseReporter, ResolutionImpossible, ResolutionTooDeep, Resolver
+from resolvelib import AbstractProvider, BaseReporter, ResolutionImpossible, Resolver
 
 from modhub.catalog.releases import Release
-from modhub.errors import ResolutionError
 from modhub.manifest import ranking_key
 from modhub.project.candidates import Candidates
 from modhub.project.model import Preferences, ResolvedModule
@@ -25,7 +24,8 @@ from modhub.refs import RepositoryId
 
 __all__ = ["search"]
 
-ROUNDS = 50_000
+ROUNDS = 10_000_000
+"""What resolvelib is allowed; `Candidates.steps` ends a search long before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,10 @@ def steps_of(wants: Iterable[Want]) -> tuple[Step, ...]:
 def search(
     wants: Sequence[Want], candidates: Candidates, max_trunks: int | None
 ) -> tuple[ResolvedModule, ...] | None:
-    """One module per want, in the order of the steps, or None when no choice fulfils all of them."""
+    """One module per want, in the order of the steps, or None when no choice fulfils all of them.
+
+    Raises `ResolutionError` when that is not known after `candidates.steps` steps.
+    """
     provider = _Provider(steps_of(wants), candidates, max_trunks)
     if not provider.steps:
         return ()
@@ -114,11 +117,6 @@ def search(
         result = Resolver(provider, BaseReporter()).resolve([Follow(Path())], max_rounds=ROUNDS)
     except ResolutionImpossible:
         return None
-    except ResolutionTooDeep:
-        raise ResolutionError(
-            f"No answer was found in {ROUNDS:,} attempts.",
-            hint="Name the repository of more modules, or raise max-trunks.",
-        ) from None
     last = result.mapping[len(provider.steps) - 1]
     return tuple(module for pick in last.picks for module in pick.modules)
 
@@ -184,6 +182,7 @@ class _Provider(AbstractProvider[Follow, Path, int]):
 
     def _possible(self, step: Step, path: Path) -> Iterator[Pick]:
         for pick in self.picks[step]:
+            self.candidates.spend()
             if path.releases.get(pick.repository, pick.release) != pick.release:
                 continue
             trunks = path.trunks | {module.trunk.sha256 for module in pick.modules}

@@ -28,6 +28,8 @@ PICKS_LIMIT = 200
 CHOICES_LIMIT = 40
 NAME = "my-classifier"
 FLOAT_BYTES = 4
+STEPS = 100_000
+"""Of the resolver: about a second of one core."""
 
 
 @routes.get("/compose")
@@ -44,7 +46,7 @@ def compose(request: Request) -> Response:
     if wants and not trouble:
         try:
             project = Project.from_toml(text)
-            resolution = resolve(project, catalogue, nearest=catalogue.nearest)
+            resolution = resolve(project, catalogue, nearest=catalogue.nearest, steps=STEPS)
             estimate = _estimate(catalogue, resolution)
         except ModhubError as error:
             trouble = to_http_error(error).message
