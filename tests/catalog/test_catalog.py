@@ -274,6 +274,12 @@ def test_select(catalog: Catalog, artifact: Path, tmp_path: Path) -> None:
         catalog.select(Ref.parse("lab/net@v9"))
     assert caught.value.message == "There is no revision 'v9' in 'lab/net'."
     with pytest.raises(NotFoundError) as caught:
+        catalog.select(Ref.parse("lab/net/cat@1.0"))
+    assert str(caught.value) == (
+        "There is no revision '1.0' in 'lab/net'. "
+        "Did you mean '==1.0'? What follows @ is a tag (v1.0.0), a branch or a commit."
+    )
+    with pytest.raises(NotFoundError) as caught:
         catalog.select(Ref.parse("lab/nett"))
     assert caught.value.message.startswith("There is no repository 'lab/nett'")
     assert caught.value.hint.startswith("Nearest: lab/net.")

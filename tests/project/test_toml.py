@@ -147,6 +147,7 @@ def test_edits_refuse():
     with pytest.raises(CompositionError) as missing:
         remove_want(PETS, "dig")
     assert str(missing.value) == "There is no module 'dig' in modhub.toml. It has: dog."
+    assert remove_want(PETS, "Great-White") == remove_want(PETS, "great white")
     with pytest.raises(CompositionError) as empty:
         remove_want(new_project("x"), "dig")
     assert str(empty.value) == "There is no module 'dig' in modhub.toml. It has none."

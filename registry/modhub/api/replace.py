@@ -17,6 +17,7 @@ from modhub.composition import compose as compile_parts
 from modhub.data import ImageSet
 from modhub.devices import pick_device, torch_defaults
 from modhub.errors import CompositionError, ManifestError
+from modhub.labels import LabelIndex, one_match
 from modhub.project.lock import LOCK_NAME, Lock
 from modhub.project.toml import PROJECT_NAME, Project, Want, add_want, remove_want
 from modhub.reporter import SILENT, Reporter
@@ -163,12 +164,14 @@ def _with(text: str, want: Want, build: Path) -> str:
     """`modhub.toml` with another ref for a label, in the label's place."""
     project = Project.from_toml(text)
     labels = [other.label for other in project.wants]
-    if want.label not in labels:
+    match = one_match(want.label, labels, LabelIndex(labels).find(want.label), f"'{build}'")
+    if match is None:
         raise CompositionError(
             f"'{build}' has no class '{want.label}'.", hint=f"It has: {', '.join(labels[:20])}."
         )
+    replaced = labels[match]
     for other in project.wants:
         text = remove_want(text, other.label)
     for other in project.wants:
-        text = add_want(text, want if other.label == want.label else other)
+        text = add_want(text, Want(replaced, want.ref) if other.label == replaced else other)
     return text

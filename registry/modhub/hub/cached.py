@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from modhub.errors import ManifestError, NotFoundError, OfflineError
+from modhub.errors import ManifestError, NotFoundError, OfflineError, RefError
 from modhub.hub.base import Hub
 from modhub.hub.cache import Cache
-from modhub.refs import RepositoryId, is_commit
+from modhub.refs import RepositoryId, is_commit, parse_version, version_of_tag
 from modhub.reporter import SILENT, Reporter
 from modhub.store.model import FileEntry, Refs
 
@@ -54,9 +55,12 @@ class CachedHub:
         refs = self.refs(repository)
         commit = refs.branches.get(revision) or refs.tags.get(revision)
         if commit is None:
+            hint = f"It has: {', '.join([*refs.tags, *refs.branches][:20])}."
+            if tag := _release_tag(revision, refs.tags):
+                hint = f"Did you mean '=={revision}'? What follows @ is a tag ({tag}), a branch or a commit."
             raise NotFoundError(
                 f"There is no revision '{revision}' in '{repository}'.",
-                hint=f"It has: {', '.join([*refs.tags, *refs.branches][:20])}.",
+                hint=hint,
                 missing="revision",
             )
         return commit
@@ -115,3 +119,12 @@ class CachedHub:
                 hint="Choose another release, or tell its publisher.",
             )
         return self.fetch(repository, commit, path, expected=entry).read_bytes()
+
+
+def _release_tag(revision: str, tags: Iterable[str]) -> str | None:
+    """The tag of the release whose version somebody wrote as a revision."""
+    try:
+        version = parse_version(revision)
+    except RefError:
+        return None
+    return next((tag for tag in tags if version_of_tag(tag) == version), None)

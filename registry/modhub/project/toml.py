@@ -27,7 +27,7 @@ from typing import Any
 import tomlkit
 
 from modhub.errors import CompositionError, ManifestError, RefError, hinting
-from modhub.labels import spelling_of
+from modhub.labels import LabelIndex, nearest_labels, one_match, spelling_of
 from modhub.manifest.fields import Fields
 from modhub.refs import Ref, check_label
 
@@ -179,7 +179,9 @@ class Project:
 
 def _distinct(first: Want, second: Want) -> bool:
     """Whether two labels that differ in case alone are two classes: those that their repositories call so."""
-    return first.label != second.label and all(want.ref.label == want.label for want in (first, second))
+    return spelling_of(first.label) != spelling_of(second.label) and all(
+        want.ref.label == want.label for want in (first, second)
+    )
 
 
 def new_project(name: str) -> str:
@@ -201,14 +203,18 @@ def add_want(text: str, *wants: Want) -> str:
 
 
 def remove_want(text: str, label: str) -> str:
-    """`text` without one module. Raises `CompositionError` naming those there are."""
+    """`text` without the module that `label` means.
+
+    Raises `CompositionError` naming those there are, and `AmbiguousClassError`.
+    """
     known = [want.label for want in Project.from_toml(text).wants]
-    if label not in known:
-        near = difflib.get_close_matches(label, known, n=5, cutoff=0.5) or known
+    match = one_match(label, known, LabelIndex(known).find(label), PROJECT_NAME)
+    if match is None:
+        near = nearest_labels(label, known) or known
         there = f"It has: {', '.join(near)}." if known else "It has none."
         raise CompositionError(f"There is no module '{label}' in {PROJECT_NAME}.", hint=there)
     document = tomlkit.parse(text)
-    document["modules"].remove(label)
+    document["modules"].remove(known[match])
     return tomlkit.dumps(document)
 
 
