@@ -110,7 +110,7 @@ def test_a_parent_that_knows_little_is_pointed_out(home, modhub):
     turned = arguments[:]
     turned[turned.index("--labels") + 1] = "3,0,1,2"
     assert (
-        "check --mean, --std, --input-size and the order of --labels"
+        "Check --mean, --std, --input-size and the order of --labels"
         in modhub.good(*turned, "-o", "turned").err
     )
 

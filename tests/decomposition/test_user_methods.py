@@ -18,7 +18,7 @@ from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import METHODS, DecomposeOptions, Method, Parent, Workbench, method_of
 from modhub.decomposition.parent import aligned
-from modhub.errors import DataError, MethodError, ModhubError
+from modhub.errors import AmbiguousClassError, DataError, MethodError, ModhubError
 from modhub.manifest import MethodInfo
 from modhub.nets import Runner
 from modhub.reporter import Reporter
@@ -375,7 +375,7 @@ def test_labels_of_the_data_may_be_written_otherwise() -> None:
     assert own.labels == parent.labels
     assert own.targets.tolist() == images.targets.tolist()
     two = ImageSet(images.name, images.split, [" 0", "0 ", *"2345"], images.targets, images._read)
-    with pytest.raises(DataError, match="has no images of '0'"):
+    with pytest.raises(AmbiguousClassError, match="'0' is ambiguous in the data set"):
         aligned(parent, two)
 
 

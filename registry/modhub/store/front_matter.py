@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from modhub.errors import ManifestError
+from modhub.errors import ManifestError, hinting
 from modhub.refs import is_text
 
 __all__ = ["parse_front_matter", "read_front_matter", "split_card", "tags_of"]
@@ -33,9 +33,11 @@ _CONSTANTS = {
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
 _TYPES: dict[str, type] = {"null": type(None), "bool": bool, "int": int, "float": float}
+_CORRECT = "Correct the metadata at the top of README.md."
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+@hinting(_CORRECT)
 def split_card(card: str) -> tuple[str | None, str]:
     """What stands between the first two `---` lines, None without them, and the text after it.
 
@@ -50,6 +52,7 @@ def split_card(card: str) -> tuple[str | None, str]:
     return head[1:], rest.partition("\n")[2]
 
 
+@hinting(_CORRECT)
 def parse_front_matter(card: str) -> dict[str, Any]:
     """The front matter as a JSON object; empty when there is none.
 
