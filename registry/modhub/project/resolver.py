@@ -48,8 +48,8 @@ def resolve(
     """Pick a release for every repository and a provider for every bare label.
 
     `nearest` is asked which classes look like a bare label that nobody provides, for the error's hint. The
-    search looks at `steps` releases at most. `offline` says that `catalogue` raises `OfflineError` for what the
-    cache lacks, and `cached` which files it has.
+    search looks at `steps` releases at most. `offline`: `catalogue` raises `OfflineError` for what the cache
+    lacks; `cached` says which files it has.
 
     Raises `NotFoundError` for a repository, version or class that does not exist, and `ResolutionError` when
     what exists cannot stand together; the message names the wants that disagree, or says that the steps are
