@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import close_session
 
 from modhub.errors import HubError, OfflineError
 from modhub.hub.environment import check_network_settings, proxy_for
@@ -19,10 +21,13 @@ UNSET = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", 
 
 
 @pytest.fixture(autouse=True)
-def without_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in UNSET:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
+    close_session()
+    yield
+    close_session()
 
 
 @pytest.mark.parametrize(

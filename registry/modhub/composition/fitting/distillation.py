@@ -158,15 +158,16 @@ class Trainer:
             weight.requires_grad_(True)
         rate, decay = settings.distill_rate, settings.distill_decay
         # Adam moves every weight by its rate at once: weights of pixels by less, the larger pixels are.
+        of_pixels = self._student.weights_of_pixels()
+        sizes = [self._pixels if name in of_pixels else 1.0 for name in trained]
         groups = [
             {"params": [weight], "lr": rate / size, "weight_decay": decay * size}
-            for name, weight in trained.items()
-            for size in (self._pixels if name in self._student.weights_of_pixels() else 1.0,)
+            for weight, size in zip(trained.values(), sizes, strict=True)
         ]
         optimiser = torch.optim.AdamW(groups)
         # The first steps are small ones.
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, [group["lr"] for group in groups], total_steps=steps, pct_start=0.15
+            optimiser, [rate / size for size in sizes], total_steps=steps, pct_start=0.15
         )
         for step in range(steps):
             images = transfer.batch(step, self._size).to(self.device)
