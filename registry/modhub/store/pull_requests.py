@@ -44,22 +44,23 @@ class PullRequests:
         parent: str | None = None,
     ) -> tuple[PullRequest, CommitRecord]:
         """A new one with `changes` to `target` as its first commit. Raises what `Commits.create` raises."""
-        changes = self._store.commits.store_contents(key, changes)
-        with self._store.write_lock(key):
-            pull, state = self._opened(key, title, description, actor, target)
-            tree = self._store.commits.apply(key, pull.base, changes, ref=target, parent=parent)
-            self._audit(key, pull)
-            commit = self._store.commits.append(
-                key,
-                state,
-                pull.ref,
-                (pull.base,),
-                tree,
-                title=title,
-                description=description,
-                actor=actor,
-                sent=changes,
-            )
+        with self._store.blobs.writing():
+            changes = self._store.commits.store_contents(key, changes)
+            with self._store.write_lock(key):
+                pull, state = self._opened(key, title, description, actor, target)
+                tree = self._store.commits.apply(key, pull.base, changes, ref=target, parent=parent)
+                self._audit(key, pull)
+                commit = self._store.commits.append(
+                    key,
+                    state,
+                    pull.ref,
+                    (pull.base,),
+                    tree,
+                    title=title,
+                    description=description,
+                    actor=actor,
+                    sent=changes,
+                )
         return pull, commit
 
     def _opened(
