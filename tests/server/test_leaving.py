@@ -1,4 +1,4 @@
-"""Addresses and sessions end with what they were given for; proposals stay proposals; downloads count once."""
+"""Addresses and sessions end with what they were given for; proposals stay so; downloads count once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import RevisionNotFoundError
+from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 
 from modhub.errors import NotFoundError
 from modhub.files import sha256_of_bytes
@@ -225,3 +225,45 @@ def test_a_new_repository_begins_as_on_the_hub(server: Server) -> None:
     assert {"type", "id", "name", "fullname", "isPro", "avatarUrl", "orgs", "auth"} <= me.keys()
     assert (me["name"], [org["name"] for org in me["orgs"]]) == ("alice", ["lab"])
     assert me["auth"]["accessToken"]["role"] == "write"
+
+
+def test_a_pull_request_as_the_stock_client_leads_it(server: Server) -> None:
+    owner, guest = (HfApi(endpoint=server.address, token=TOKENS[who]) for who in ("alice", "bob"))
+    number = guest.create_pull_request("lab/net", title="A change", description="why").num
+    assert number == 1
+    pushed = guest.create_commit(
+        "lab/net",
+        [CommitOperationAdd("b", b"2")],
+        commit_message="b <is> new",
+        revision="refs/pr/1",
+    )
+    comment = guest.comment_discussion("lab/net", number, "frist")
+    edited = guest.edit_discussion_comment("lab/net", number, comment.id, "first")
+    assert (edited.content, edited.edited, edited.hidden) == ("first", True, False)
+    with pytest.raises(HfHubHTTPError, match="403"):
+        HfApi(endpoint=server.address, token=TOKENS["reader"]).edit_discussion_comment(
+            "lab/net", number, comment.id, "mine"
+        )
+    with pytest.warns(UserWarning, match="irreversible"):
+        assert owner.hide_discussion_comment("lab/net", number, comment.id).hidden
+    renamed = owner.rename_discussion("lab/net", number, "Another change")
+    assert (renamed.old_title, renamed.new_title) == ("A change", "Another change")
+    owner.merge_pull_request("lab/net", number)
+    details = guest.get_discussion_details("lab/net", number)
+    assert (details.status, details.title, details.target_branch) == (
+        "merged",
+        "Another change",
+        "refs/heads/main",
+    )
+    told = [(event.type, getattr(event, "oid", None)) for event in details.events]
+    assert told == [
+        ("comment", None),
+        ("commit", pushed.oid),
+        ("comment", None),
+        ("title-change", None),
+        ("status-change", None),
+    ]
+    assert [getattr(event, "content", None) for event in details.events][2] == ""
+    assert owner.list_repo_commits("lab/net", revision="refs/pr/1", formatted=True)[0].formatted_title == (
+        "b &lt;is&gt; new"
+    )

@@ -94,7 +94,7 @@ class FileBlobs:
     def __init__(self, root: Path, staging: Path) -> None:
         self._root = root
         self._staging = staging
-        self._leases = Leases(root / ".locks" / "writers")
+        self._leases = Leases(staging)
 
     def _at(self, sha256: str) -> Path:
         return self._root / sha256[:2] / sha256

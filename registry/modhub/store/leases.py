@@ -17,9 +17,10 @@ from pathlib import Path
 
 from modhub.store.disk import disk_errors, make_directory
 
-__all__ = ["Leases"]
+__all__ = ["Leases", "is_lease"]
 
 ABANDONED_SECONDS = 60.0
+_PREFIX = "writer-"
 
 
 class Leases:
@@ -51,7 +52,7 @@ class Leases:
             try:
                 moment = os.fstat(handle).st_mtime
                 for other in self._folder.iterdir():
-                    if other != path:
+                    if other != path and is_lease(other):
                         moment = min(moment, _beginning(other, moment))
             finally:
                 path.unlink(missing_ok=True)
@@ -60,7 +61,7 @@ class Leases:
 
     def _file(self) -> tuple[int, Path]:
         make_directory(self._folder)
-        handle, name = tempfile.mkstemp(dir=self._folder, prefix=".")
+        handle, name = tempfile.mkstemp(dir=self._folder, prefix=f".{_PREFIX}")
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             # Only now can others find it, so that whoever finds it unlocked knows that its writer is gone.
@@ -70,6 +71,11 @@ class Leases:
             os.close(handle)
             raise
         return handle, path
+
+
+def is_lease(path: Path) -> bool:
+    """Whether a file stands for a writer; `Leases.oldest` removes those of writers that are gone."""
+    return path.name.removeprefix(".").startswith(_PREFIX)
 
 
 def _beginning(path: Path, now: float) -> float:

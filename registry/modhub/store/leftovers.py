@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from modhub.store.leases import is_lease
+
 __all__ = ["DAY", "leftovers", "multipart_uploads", "remove_leftover"]
 
 DAY = 86_400.0
@@ -25,7 +27,7 @@ def leftovers(root: Path, before: float, *, waits: float = DAY) -> Iterator[Path
     parts = {*multipart_uploads(root)}
     for path in _entries(root / "staging"):
         limit = min(before, time.time() - waits) if path in parts else before
-        if _age_before(path, limit):
+        if not is_lease(path) and _age_before(path, limit):
             yield path
     for path in (*_entries(root), *_below(root)):
         if _UNFINISHED.match(path.name) and _age_before(path, before):

@@ -151,8 +151,24 @@ class PullRequests:
             number,
             actor,
             "rename-pull-request",
-            lambda pull: _event(replace(pull, title=title), "title-change", actor, title),
+            lambda pull: _event(
+                replace(pull, title=title), "title-change", actor, title, **{"from": pull.title}
+            ),
         )
+
+    def change_comment(
+        self, key: RepositoryKey, number: int, place: int, text: str, *, hidden: bool = False, actor: str = ""
+    ) -> PullRequest:
+        """Replace the text of a comment, its event number `place`; 0 is the description. Or hide it."""
+
+        def change(pull: PullRequest) -> PullRequest:
+            if place == 0:
+                return replace(pull, description=text)
+            marks = {"content": text, "hidden" if hidden else "edited": "true"}
+            event = {**pull.events[place - 1], **marks}
+            return replace(pull, events=(*pull.events[: place - 1], event, *pull.events[place:]))
+
+        return self._change(key, number, actor, "edit-comment", change)
 
     def _change(
         self,
@@ -206,6 +222,6 @@ def _with(state: State, changed: PullRequest) -> State:
     return replace(state, pulls=pulls)
 
 
-def _event(pull: PullRequest, kind: str, actor: str, content: str) -> PullRequest:
-    event = {"type": kind, "author": actor, "date": now(), "content": content}
+def _event(pull: PullRequest, kind: str, actor: str, content: str, **more: str) -> PullRequest:
+    event = {"type": kind, "author": actor, "date": now(), "content": content, **more}
     return replace(pull, events=(*pull.events, event))
