@@ -197,7 +197,7 @@ def test_a_damaged_repository_keeps_no_other_out_of_lists(tmp_path: Path) -> Non
         found = {one["id"]: [file["rfilename"] for file in one["siblings"]] for one in listed}
         assert found == {"alice/good": [".gitattributes", "a"], "alice/bad": []}
         own = server.ask("GET", "/api/settings/repositories", "alice").json()
-        assert {one["id"]: one["storage"] for one in own} == {"alice/good": 4, "alice/bad": 0}
+        assert {one["id"]: one["storage"] for one in own} == {"alice/good": 1523, "alice/bad": 0}
 
 
 class Servers:

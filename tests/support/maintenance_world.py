@@ -22,6 +22,7 @@ from modhub.errors import ConflictError, NotFoundError
 from modhub.store.changes import Add, Link
 from modhub.store.fsck import fsck
 from modhub.store.gc import gc
+from modhub.store.leases import is_lease
 from modhub.store.pull_requests import PullRequests
 from modhub.store.records import RepositoryKey
 from modhub.store.store import Store
@@ -73,7 +74,7 @@ def work_beside_gc(root: Path, *, seconds: float, writers: int, kills: int, seed
     problems += [f"fsck: {finding}" for finding in fsck(store).findings]
     fsck(store, repair=True)
     problems += [f"left: {path}" for path in root.rglob("*.part*")]
-    problems += [f"left: {path}" for path in (root / "staging").iterdir()]
+    problems += [f"left: {path}" for path in (root / "staging").iterdir() if not is_lease(path)]
     return Work(
         promised=sum(len(said) for said, role in zip(promises, roles, strict=True) if role == "write"),
         collections=sum(len(said) for said, role in zip(promises, roles, strict=True) if role != "write"),
