@@ -3,14 +3,15 @@
 The head is the last weighted layer whose outputs are the classes: one row of weights per class. Everything
 before it is the trunk, so two heads trained on one frozen base have the same trunk, byte for byte. What
 follows the head may only treat every class by itself (SqueezeNet: relu, average over positions); it is kept
-as the head's tail.
+as the head's tail. Logits that are a weighted sum of several linear layers (a distilled head beside the
+first) are one layer on their features, one after the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -86,6 +87,8 @@ def split_head(network: Network) -> tuple[Network, Head]:
         node = graph.node[value]
         if node.op in ("linear", "conv2d"):
             return _split_at(network, node, tuple(reversed(tail)))
+        if (parts := _summed(network, value)) is not None:
+            return _split_sum(network, parts, tuple(reversed(tail)))
         tail.extend(_tail_steps(node, graph))
         value = node.inputs[0]
     raise ParentError(
@@ -114,6 +117,52 @@ def _split_at(network: Network, node: Node, tail: tuple[str, ...]) -> tuple[Netw
     bias = tensors.get("bias", torch.zeros(weight.shape[0]))
     trunk = _trunk(graph, node.inputs[0])
     return rebuilt(trunk, network), Head(weight.clone(), bias.clone(), tail)
+
+
+_Part: TypeAlias = tuple[str, Tensor, Tensor]
+"""The features that a linear layer reads, its weight (labels, features) and its bias (labels,)."""
+
+
+def _summed(network: Network, value: str) -> list[_Part] | None:
+    """The linear layers whose weighted sum a value is; None when it is something else."""
+    node = network.graph.node.get(value)
+    if node is None or len(network.graph.shapes[value]) != 1:
+        return None
+    tensors = network.of(node)
+    if node.op == "linear":
+        weight = tensors["weight"]
+        return [(node.inputs[0], weight, tensors.get("bias", torch.zeros(weight.shape[0])))]
+    if node.op not in ("add", "scale_shift"):
+        return None
+    parts: list[_Part] = []
+    for name in node.inputs:
+        inner = _summed(network, name)
+        if inner is None or any(len(bias) != network.graph.shapes[value][0] for _, _, bias in inner):
+            return None
+        parts.extend(inner)
+    if node.op == "scale_shift":
+        scale, shift = node.attributes["scale"], node.attributes["shift"]
+        parts = [(features, scale * weight, scale * bias) for features, weight, bias in parts]
+        features, weight, bias = parts[0]
+        parts[0] = (features, weight, bias + shift)
+    return parts
+
+
+def _split_sum(network: Network, parts: list[_Part], tail: tuple[str, ...]) -> tuple[Network, Head]:
+    weights: dict[str, Tensor] = {}
+    for features, weight, _ in parts:
+        weights[features] = weights[features] + weight if features in weights else weight
+    bias = torch.stack([bias for _, _, bias in parts]).sum(0)
+    joined = next(iter(weights))
+    graph = network.graph
+    if len(weights) > 1:
+        joined = "features"
+        while joined in graph.shapes:
+            joined += "_"
+        node = Node(joined, "concat", tuple(weights), {"dim": 0})
+        graph = Graph(graph.input, graph.input_shape, (*graph.nodes, node), joined)
+    head = Head(torch.cat(list(weights.values()), 1), bias, tail)
+    return rebuilt(_trunk(graph, joined), network), head
 
 
 def _trunk(graph: Graph, features: str) -> Graph:
