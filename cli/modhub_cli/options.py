@@ -111,8 +111,8 @@ def data_options(*, split: str) -> Callable[[Command], Command]:
             "--data",
             required=True,
             metavar="DATA",
-            help="Images: digits, imagefolder:DIR, or one of cifar10, cifar100, mnist, fashion-mnist, kmnist "
-            "and svhn followed by :ROOT.",
+            help="Images: digits, a folder with a folder for each class, or one of cifar10, cifar100, mnist, "
+            "fashion-mnist, kmnist and svhn followed by :ROOT.",
         )(command)
 
     return add

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from modhub.errors import DataError
 
-__all__ = ["PIXEL_LIMIT", "images_below", "pixels_of", "read_image", "read_images"]
+__all__ = ["PIXEL_LIMIT", "has_images", "images_below", "pixels_of", "read_image", "read_images"]
 
 PIXEL_LIMIT = 100_000_000
 """More pixels than this are not decoded: a small file can ask for gigabytes."""
@@ -34,6 +36,7 @@ _SUFFIXES = frozenset(
     )
 )
 
+_LFS = b"version https://git-lfs.github.com/spec/"
 _BROKEN = (
     OSError,
     RuntimeError,
@@ -52,16 +55,71 @@ _BROKEN = (
 def images_below(folder: Path) -> Iterator[Path]:
     """What is taken for an image by its name, at any depth below a folder, in the order of paths.
 
-    Hidden files and folders are passed over, as are pipes and the like; a link that leads nowhere is not, so
-    that whoever reads it can tell.
+    Linked folders are followed, but no folder twice. Hidden files and folders are passed over, as are pipes
+    and the like; a link that leads to no file is not, so that whoever reads it can tell. Raises `DataError`
+    for a folder that may not be read, and for a link to a folder that it is in itself.
     """
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in _SUFFIXES:
+    yield from sorted(_images_below(folder))
+
+
+def has_images(folder: Path) -> bool:
+    """Whether `images_below` gives any."""
+    return next(_images_below(folder), None) is not None
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    """In no order, but folders before those that links lead to."""
+    if folder.is_symlink():
+        _check_no_cycle(folder, Path(os.path.realpath(folder)), (Path(os.path.realpath(folder.parent)),))
+    home = Path(os.path.realpath(folder))
+    # Each with its real place, and those of the folders that were come through.
+    waiting: list[tuple[Path, Path, tuple[Path, ...]]] = [(folder, home, (home,))]
+    linked: list[tuple[Path, tuple[Path, ...]]] = []
+    seen: set[Path] = set()
+    while waiting or linked:
+        if waiting:
+            place, real, above = waiting.pop()
+        else:
+            place, through = linked.pop(0)
+            real = Path(os.path.realpath(place))
+            _check_no_cycle(place, real, through)
+            above = (*through, real)
+        if real in seen:
             continue
-        if any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue
-        if path.is_file() or (path.is_symlink() and not path.is_dir() and not path.exists()):
-            yield path
+        seen.add(real)
+        for entry in _entries(place):
+            path = place / entry.name
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append((path, real / entry.name, (*above[:-1], real / entry.name)))
+            elif entry.is_symlink() and path.is_dir():
+                linked.append((path, above))
+            elif path.suffix.lower() in _SUFFIXES and (
+                path.is_file() or (entry.is_symlink() and not path.exists())
+            ):
+                yield path
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=_name_of)
+    except OSError as error:
+        raise DataError(
+            f"The folder '{folder}' cannot be read: {error.strerror or error}.",
+            hint="Check its permissions, or leave it out.",
+        ) from None
+
+
+def _name_of(entry: os.DirEntry[str]) -> str:
+    return entry.name
+
+
+def _check_no_cycle(link: Path, target: Path, above: Sequence[Path]) -> None:
+    if any(place == target or target in place.parents for place in above):
+        raise DataError(
+            f"The link '{link}' leads back to '{target}', which it is in itself.",
+            hint="Remove the link, or name a folder without it.",
+        )
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -108,9 +166,7 @@ def _decode(path: Path) -> NDArray[np.uint8]:
     except Image.DecompressionBombError:
         raise _too_large(path, f"more than {PIXEL_LIMIT:,} pixels") from None
     except UnidentifiedImageError:
-        raise DataError(
-            f"'{path}' is not a readable image.", hint="Remove it, or save it as PNG or JPEG."
-        ) from None
+        raise _no_image(path) from None
     except _BROKEN as error:
         raise _unreadable(path, error) from None
 
@@ -146,6 +202,16 @@ def _from_wide(values: NDArray[np.generic], mode: str, form: str | None) -> NDAr
     else:
         scaled = np.floor(numbers / 256)
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def _no_image(path: Path) -> DataError:
+    with suppress(OSError), (path if path.is_file() else Path(os.devnull)).open("rb") as stream:
+        if stream.read(len(_LFS)) == _LFS:
+            return DataError(
+                f"'{path}' is a pointer of Git LFS, not the image itself.",
+                hint="Fetch the images with: git lfs pull",
+            )
+    return DataError(f"'{path}' is not a readable image.", hint="Remove it, or save it as PNG or JPEG.")
 
 
 def _missing(path: Path) -> DataError:

@@ -20,16 +20,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from modhub.data import ImageSet, open_data, open_unlabelled, split_indices
+from modhub.data import ImageSet, open_data, open_unlabelled, split_indices, without_unreadable
 from modhub.errors import DataError
 from modhub.images import images_below, read_image, read_images
+from modhub.reporter import Reporter
 
 GRADIENT = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3) * 3
 
 
+class Said(Reporter):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self.notes: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
 def image_folder(root: Path, counts: dict[str, int]) -> Path:
     for label, count in counts.items():
-        (root / label).mkdir(parents=True)
+        (root / label).mkdir(parents=True, exist_ok=True)
         for number in range(count):
             Image.new("RGB", (5, 4), (number, 0, 0)).save(root / label / f"{number:03}.png")
     return root
@@ -315,11 +330,12 @@ def test_a_split_folder_beside_other_images_is_not_mixed_with_them(tmp_path: Pat
     with pytest.raises(DataError) as caught:
         open_data(f"imagefolder:{tmp_path}")
     assert str(caught.value) == (
-        f"The data folder '{tmp_path}' holds images in 'extra' beside its splits (test, train). "
-        f"Name one of them: imagefolder:{tmp_path}/test"
+        f"The folders 'test', 'train' in '{tmp_path}' beside 'extra' may be splits, or classes. "
+        f"For a split, name its folder: imagefolder:{tmp_path}/test. For classes: classes:{tmp_path}"
     )
-    with pytest.raises(DataError, match="beside its splits"):
+    with pytest.raises(DataError, match="may be splits, or classes"):
         open_unlabelled(str(tmp_path))
+    assert open_data(f"classes:{tmp_path}").labels == ("extra", "test", "train")
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
@@ -345,9 +361,188 @@ def test_unlabelled_images_need_no_class_folders(tmp_path: Path, monkeypatch: py
             open_unlabelled(text)
 
 
+SPLITS = [
+    (("training_set", "test_set"), "training_set", "test_set"),
+    (("Training", "Testing"), "Training", "Testing"),
+    (("train", "dev"), "train", "dev"),
+    (("train", "valid", "test"), "train", "test"),
+    (("train", "eval", "val"), "train", "eval"),
+    (("train", "test2"), "train", "test2"),
+    (("train2017", "val2017"), "train2017", "val2017"),
+    (("TrainImages", "TestImages"), "TrainImages", "TestImages"),
+    (("trainset", "testset"), "trainset", "testset"),
+    (("seg_train", "seg_test"), "seg_train", "seg_test"),
+    (("train", "validation", "holdout"), "train", "validation"),
+]
+
+
+@pytest.mark.parametrize(("names", "train", "test"), SPLITS, ids=[" ".join(row[0]) for row in SPLITS])
+def test_split_names_beside_each_other_are_splits(
+    tmp_path: Path, names: tuple[str, ...], train: str, test: str
+) -> None:
+    for name in names:
+        image_folder(tmp_path / name, {"cat": 1 if name == train else 2, "dog": 1, f"of {name}": 1})
+    for split, folder in (("train", train), ("test", test)):
+        images = open_data(f"imagefolder:{tmp_path}", split)
+        assert images.labels == ("cat", "dog", f"of {folder}")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("valid", "invalid"),
+        ("train", "bus"),
+        ("crash_test", "bullet_train"),
+        ("development", "deploy"),
+        ("seg_train", "cat"),
+        ("test", "control"),
+        ("testing ground", "market"),
+    ],
+)
+def test_names_that_look_like_splits_may_be_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
+    image_folder(tmp_path, dict.fromkeys(names, 1))
+    assert open_data(f"imagefolder:{tmp_path}").labels == tuple(sorted(names))
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (
+            ("train/cat", "train/dog", "cat", "dog"),
+            "The folders 'train' in '{}' beside 'cat' may be splits, or classes. For a split, name its "
+            "folder: imagefolder:{}/train. For classes: classes:{}",
+        ),
+        (
+            ("test1", "test2"),
+            "The folders 'test1', 'test2' in '{}' may be splits, or classes. For a split, name its folder: "
+            "imagefolder:{}/test1. For classes: classes:{}",
+        ),
+        (
+            ("train/cat", "train_set/cat", "test/cat"),
+            "The folders 'train', 'train_set' in '{}' may both be the split 'train'. Name one of them: "
+            "imagefolder:{}/train or imagefolder:{}/train_set",
+        ),
+        (
+            ("train", "test"),
+            "The data folder '{}/train' has no class folders. Put the images of each class into a folder "
+            "named as the class. If 'train' is a class: classes:{}",
+        ),
+    ],
+)
+def test_a_folder_that_could_be_either_is_a_question(
+    tmp_path: Path, folders: tuple[str, ...], message: str
+) -> None:
+    image_folder(tmp_path, dict.fromkeys(folders, 1))
+    with pytest.raises(DataError) as caught:
+        open_data(str(tmp_path))
+    assert str(caught.value) == message.replace("{}", str(tmp_path))
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    root, elsewhere = image_folder(tmp_path / "root", {"cat": 2, "dog": 2}), tmp_path / "elsewhere"
+    image_folder(elsewhere, {"a": 3, "a/b": 1, ".hidden": 1})
+    (root / "cat" / "more").symlink_to(elsewhere)
+    (root / "cat" / "again").symlink_to(elsewhere / "a")
+    (root / "dog" / "hidden").symlink_to(elsewhere / ".hidden")
+    (root / "fox").symlink_to(elsewhere / "a")
+    images = open_data(str(root))
+    assert images.labels == ("cat", "dog", "fox")
+    # Through 'again', of the same images as 'more/a', which then is not read again.
+    assert images.counts().tolist() == [2 + 4, 2 + 1, 4]
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "back_to"),
+    [
+        ("cat/more", "cat", "cat"),
+        ("cat/deep/more", "cat", "cat"),
+        ("cat/more", ".", "."),
+        ("fox", ".", "."),
+        ("cat/more", "../elsewhere", "cat"),
+    ],
+)
+def test_a_link_in_a_circle_is_named(tmp_path: Path, link: str, target: str, back_to: str) -> None:
+    root = image_folder(tmp_path / "root", {"cat": 1, "dog": 1, "cat/deep": 1})
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "back").symlink_to(root / "cat")
+    (root / link).symlink_to(root / target)
+    named = root / link / "back" if "elsewhere" in target else root / link
+    with pytest.raises(DataError) as caught:
+        open_data(str(root))
+    assert str(caught.value) == (
+        f"The link '{named}' leads back to '{(root / back_to).resolve()}', which it is in itself. "
+        "Remove the link, or name a folder without it."
+    )
+
+
+def test_a_folder_is_a_data_set_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("pets", "a:b", "cifar10"):
+        image_folder(tmp_path / name, {"cat": 1, "dog": 2})
+        assert open_data(name).counts().tolist() == [1, 2]
+
+
+def broken(root: Path, *names: str) -> str:
+    for name in names:
+        (root / name).write_bytes(b"broken")
+    return str(root)
+
+
+def test_unreadable_images_are_passed_over_and_counted(tmp_path: Path) -> None:
+    said = Said()
+    images = open_data(broken(image_folder(tmp_path, {"cat": 3, "dog": 2}), "cat/001.png"))
+    sizes = without_unreadable(lambda part: len(part.images(range(len(part)))), images, said)
+    assert sizes == 4
+    assert said.warnings == [
+        f"'{tmp_path}/cat/001.png' is not a readable image.",
+        f"Unreadable images of '{tmp_path.name}' are passed over: 1 of 5.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("counts", "names", "message"),
+    [
+        (
+            {"cat": 100, "dog": 99},
+            ("cat/001.png", "cat/002.png"),
+            "2 of 199 images of '{}' cannot be read, more than 1%. The first: '{}/cat/001.png' is not a "
+            "readable image. Remove them, or fetch them again.",
+        ),
+        (
+            {"cat": 199, "dog": 1},
+            ("dog/000.png",),
+            "No image of 'dog' can be read. The first: '{}/dog/000.png' is not a readable image. Remove it, "
+            "or fetch it again.",
+        ),
+        ({"cat": 100, "dog": 100}, ("cat/001.png", "dog/002.png"), None),
+    ],
+)
+def test_too_many_unreadable_images_are_an_error(
+    tmp_path: Path, counts: dict[str, int], names: tuple[str, ...], message: str | None
+) -> None:
+    images = open_data(broken(image_folder(tmp_path / "pets", counts), *names))
+    if message is None:
+        assert len(images.readable()) == len(images) - len(names)
+        return
+    with pytest.raises(DataError) as caught:
+        images.readable()
+    wanted = message.replace("'{}'", "'pets'").replace("{}", str(tmp_path / "pets"))
+    assert str(caught.value) == wanted
+
+
+def test_a_pointer_of_git_lfs_is_no_damaged_image(tmp_path: Path) -> None:
+    path = tmp_path / "i.png"
+    path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n")
+    with pytest.raises(DataError) as caught:
+        read_image(path)
+    assert str(caught.value) == (
+        f"'{path}' is a pointer of Git LFS, not the image itself. Fetch the images with: git lfs pull"
+    )
+
+
 GRAMMAR = (
-    "Write digits, imagefolder:DIR, or one of cifar10, cifar100, mnist, fashion-mnist, kmnist and svhn with "
-    ":ROOT."
+    "Write digits, a folder of class folders, or one of cifar10, cifar100, mnist, fashion-mnist, kmnist and "
+    "svhn with :ROOT."
 )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import math
+import warnings
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
@@ -12,9 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from torchvision.transforms import Normalize
+from torchvision.transforms.functional import normalize
 
 from modhub.errors import ModhubError, NetworkImportError, ParentError, UnsupportedOperatorError
-from modhub.nets import ARCHITECTURES, Runner, import_module, split_head
+from modhub.importing import import_module
+from modhub.nets import ARCHITECTURES, Runner, split_head
 
 SHAPE = (4, 8, 8)
 
@@ -244,13 +249,35 @@ def nan() -> nn.Module:
     return module
 
 
+def traced() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        return torch.jit.trace(nn.Conv2d(4, 2, 1), torch.rand(1, *SHAPE))  # type: ignore[no-any-return]
+
+
 FIXED = "The forward should be a fixed sequence of layers on one image batch (batch, channel, height, width)."
+ONE_SIZE = (
+    "The forward of net works for one batch size only, or makes a plain number of it, as int(x.shape[0]) and "
+    "a loop over the images do."
+)
 REFUSED: dict[str, tuple[Callable[[], nn.Module], type[ModhubError], str]] = {
     "an operator": (
         lambda: Nested(lambda x: x.sort(1)[0]),
         UnsupportedOperatorError,
         "The operator 'aten.sort' in layer 'stage.1' is not one that modhub can store as data. Rewrite that "
         "layer with the operators listed in docs/architectures.md.",
+    ),
+    "a batch size as a number": (
+        lambda: Called(lambda x: x.reshape(int(x.shape[0]), -1)),
+        NetworkImportError,
+        f"{ONE_SIZE} {FIXED}",
+    ),
+    "a TorchScript module": (
+        traced,
+        NetworkImportError,
+        "net is a TorchScript module, whose operators cannot be read. Build the network from its Python "
+        "class, and load the module's state_dict() into it.",
     ),
     "a mode of an operator": (
         lambda: Nested(lambda x: F.pad(x, (1, 1, 1, 1), mode="circular")),
@@ -273,12 +300,12 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], type[ModhubError], str]] = {
     "a branch": (
         lambda: Branching(F.relu),
         NetworkImportError,
-        f"The forward of net branches on the data it sees, so it is no fixed network. {FIXED}",
+        f"The forward of net branches on the values of a tensor, so it is no fixed network. {FIXED}",
     ),
     "one batch size": (
         lambda: Called(lambda x: x.reshape(2, -1)),
         NetworkImportError,
-        f"The forward of net works for one batch size only. {FIXED}",
+        f"{ONE_SIZE} {FIXED}",
     ),
     "half precision in parts": (
         lambda: Called(partial(autocast, torch.relu, enabled=True)),
@@ -425,6 +452,102 @@ def test_chances_at_the_end_are_taken_off(ending: Callable[[Tensor], Tensor]) ->
     assert ended.graph.to_dict() == plain.graph.to_dict()
     image = torch.rand(2, *SHAPE)
     assert torch.equal(Runner(ended)(image), Runner(plain)(image))
+
+
+FOLDED: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "temperature": lambda m, f: m.one(f) / 1.7,
+    "a learnt scale and priors": lambda m, f: m.scale * m.one(f) + m.priors,
+    "batch norm": lambda m, f: m.norm(m.one(f)),
+    "mean of two heads": lambda m, f: (m.one(f) + m.two(f)) / 2,
+    "weighted heads": lambda m, f: 0.3 * m.one(f) - 0.7 * m.two(f),
+    "mean of stacked heads": lambda m, f: torch.stack([m.one(f), m.two(f)], 1).mean(1),
+    "heads after norms": lambda m, f: (m.one(m.before(f)) + m.two(m.behind(f))) / 2,
+    "classes side by side": lambda m, f: torch.cat([m.one(f), m.two(f)], 1) * 2,
+    "cosine": lambda m, f: 20 * F.linear(F.normalize(f), F.normalize(m.one.weight)),
+}
+
+
+class Folding(nn.Module):
+    """Two heads on the same features, and a function of both."""
+
+    def __init__(self, ending: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.base = nn.Sequential(nn.Conv2d(4, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.one, self.two = nn.Linear(6, 3), nn.Linear(6, 3)
+        self.scale, self.priors = nn.Parameter(torch.tensor(3.0)), nn.Parameter(torch.randn(3))
+        self.norm, self.before, self.behind = (nn.BatchNorm1d(count) for count in (3, 6, 6))
+        for norm in (self.norm, self.before, self.behind):
+            for tensor in (*norm.parameters(), *norm.buffers()):
+                tensor.data = torch.rand(tensor.shape).to(tensor.dtype) + 0.5
+        self.ending = ending
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.ending(self, self.base(x))
+
+
+@pytest.mark.parametrize("case", FOLDED)
+def test_what_is_affine_after_the_last_layer_is_folded_into_the_head(case: str) -> None:
+    module = Folding(FOLDED[case]).eval()
+    trunk, head = split_head(import_module(module, SHAPE))
+    assert head.tail == ()
+    assert trunk.graph.output in (("divide", "multiply") if case == "cosine" else ("base.2", "base.3"))
+    images = torch.rand(3, *SHAPE)
+    with torch.no_grad():
+        torch.testing.assert_close(Runner(head.join(trunk))(images), module(images), atol=1e-5, rtol=1e-5)
+
+
+def test_a_scale_before_the_tail_of_a_head() -> None:
+    """Positive ones pass a relu; a shift does not."""
+    net = nn.Sequential(nn.Conv2d(4, 3, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    module = Wrapped(lambda inner, x: 2 * inner(x))
+    module.inner, module.outer = net, nn.Identity()
+    trunk, head = split_head(import_module(module, SHAPE))
+    images = torch.rand(3, *SHAPE) - 0.5
+    with torch.no_grad():
+        torch.testing.assert_close(Runner(head.join(trunk))(images), module(images))
+    assert head.tail == ("relu", "average", "flatten")
+    module.wrapping = lambda inner, x: inner(x) - 1
+    with pytest.raises(ParentError, match=r"'scale_shift' .* mixes or reshapes the classes"):
+        split_head(import_module(module, SHAPE))
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        torch.sigmoid,
+        lambda x: x.squeeze(1),
+        lambda x: x.sigmoid().squeeze(),
+        lambda x: x[:, 0],
+        torch.flatten,
+    ],
+    ids=["sigmoid", "squeeze", "sigmoid squeeze", "select", "flatten"],
+)
+def test_what_follows_a_single_logit_is_taken_off(ending: Callable[[Tensor], Tensor]) -> None:
+    plain, ended = import_module(Headed(1), SHAPE), import_module(Headed(1, ending), SHAPE)
+    assert ended.graph.to_dict() == plain.graph.to_dict()
+
+
+IDIOMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "squeeze": lambda x: x.mean((2, 3), keepdim=True).squeeze(),
+    "length": lambda x: x.reshape(len(x), -1),
+    "extent": lambda x: x.view(x.shape[0], -1),
+    "normalised": lambda x: Normalize([0.4, 0.5, 0.6, 0.7], [0.2, 0.2, 0.3, 0.3])(x),
+    "normalised by a function": lambda x: normalize(x, [0.4, 0.5, 0.6, 0.7], [0.2, 0.2, 0.3, 0.3]),
+    "one image differs": lambda x: x if len(x) > 1 else x * 1,
+}
+
+
+@pytest.mark.parametrize("case", IDIOMS)
+def test_idioms(case: str) -> None:
+    torch.manual_seed(0)
+    module = Called(IDIOMS[case]).eval()
+    images = torch.randn(3, *SHAPE)
+    length = builtins.len
+    network = import_module(module, SHAPE)
+    assert builtins.len is length
+    with torch.no_grad():
+        assert torch.allclose(Runner(network)(images), module(images), atol=1e-5)
 
 
 def test_a_softmax_inside_is_no_ending() -> None:

@@ -14,8 +14,9 @@ from torch import nn
 from torchvision import models
 
 from modhub.errors import IntegrityError, ManifestError, NotFoundError, ParentError
+from modhub.importing import import_module
 from modhub.manifest import InputSpec
-from modhub.nets import ARCHITECTURES, Network, Runner, import_module
+from modhub.nets import ARCHITECTURES, Network, Runner
 from modhub.parents import distinct_labels, load_parent, write_parent
 from modhub.parents.base import parsed_arguments
 from modhub.parents.repository import _tame

@@ -8,7 +8,7 @@ import click
 
 from modhub.formatting import percent
 from modhub_cli.options import data_options, device_option, reporting
-from modhub_cli.output import Out
+from modhub_cli.output import Out, many
 
 __all__ = ["command"]
 
@@ -29,7 +29,8 @@ def _points(value: float, sign: str = "") -> str:
 @device_option
 @reporting
 def command(build: Path, data: str, split: str, before: Path | None, device: str, out: Out) -> None:
-    """Measure a build on labelled images. Images of classes that the build does not have are skipped.
+    """Measure a build on labelled images. Images of classes that the build does not have are skipped, and so
+    are unreadable ones unless they are more than 1 %.
 
     BUILD is a directory, or an .onnx file written by `modhub export`, which runs on the CPU. Classes are
     matched by label or alias; of an .onnx file by label or by the label in the module's repository.
@@ -85,6 +86,8 @@ def command(build: Path, data: str, split: str, before: Path | None, device: str
                 f"top-1 {percent(evaluation.top1)}{top5}, {calibration} "
                 f"on {evaluation.count:,} images ({evaluation.left_out:,} of other classes skipped)"
             )
+        if evaluation.unreadable:
+            out.line(f"{many(evaluation.unreadable, 'unreadable image', 'unreadable images')} passed over")
         if (rejection := evaluation.rejection) is not None:
             others = (
                 ""

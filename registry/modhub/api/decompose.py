@@ -19,6 +19,7 @@ from modhub.artifact.modules import Decomposition, ModuleSet
 from modhub.data import ImageSet, open_data
 from modhub.decomposition import DecomposeOptions, Parent, drafted, method_of
 from modhub.decomposition.assembly import assemble
+from modhub.decomposition.network_input import input_shape, voting
 from modhub.decomposition.parent import aligned, classes_named
 from modhub.decomposition.standalone import standalone
 from modhub.devices import peak_memory, torch_defaults
@@ -192,10 +193,10 @@ def _decomposed(
             f"The data set '{images.name}' has images of one class only, '{only_class}'.",
             hint=f"Add those of other classes, or name the folder '{only_class}' if it holds class folders.",
         )
-    # What nothing says of the input is read off the first image, which is then not read again.
-    images = images.preloaded([0])
+    # What nothing says of the input is read off a few images, which are then not read again.
+    images = images.preloaded(voting(images))
     with reporter.step("import the parent"):
-        whole = open_parent(parent, images, options)
+        whole = open_parent(parent, images, options, reporter)
     if options.only is not None:
         options = dataclasses.replace(options, only=classes_named(whole, options.only))
     seed, only = options.seed, options.only
@@ -214,7 +215,9 @@ def _decomposed(
     return modules, done
 
 
-def open_parent(parent: str | nn.Module, images: ImageSet, options: DecomposeOptions) -> Parent:
+def open_parent(
+    parent: str | nn.Module, images: ImageSet, options: DecomposeOptions, reporter: Reporter = SILENT
+) -> Parent:
     """The parent as trunk, head, labels and input; what nothing says is taken from the images."""
     if isinstance(parent, nn.Module):
         kind = type(parent).__name__
@@ -227,7 +230,7 @@ def open_parent(parent: str | nn.Module, images: ImageSet, options: DecomposeOpt
             arguments=options.arguments,
             fetch=_fetch,
         )
-    spec = _input_spec(source.input, images, options)
+    spec = _input_spec(source, images, options, reporter)
     return Parent.of(
         source.network(spec),
         name=options.name or source.name,
@@ -239,12 +242,23 @@ def open_parent(parent: str | nn.Module, images: ImageSet, options: DecomposeOpt
     )
 
 
-def _input_spec(known: InputSpec | None, images: ImageSet, options: DecomposeOptions) -> InputSpec:
-    size, mean, std = options.input_size, options.mean, options.std
+def _input_spec(
+    source: ParentSource, images: ImageSet, options: DecomposeOptions, reporter: Reporter
+) -> InputSpec:
+    size, mean, std, known = options.input_size, options.mean, options.std, source.input
     if known is None:
-        height, width, channels = np.asarray(images.images([0])[0]).shape
+        given = size[0] if size is not None and len(size) == 3 else 3 if len(mean or std or ()) == 3 else None
+        shape = input_shape(
+            source.model, images, channels=given, size=None if size is None else (size[-2], size[-1])
+        )
+        reporter.note(f"Input: {shape}.")
+        channels = shape.channels
         known = InputSpec(
-            channels=channels, height=height, width=width, mean=(0.0,) * channels, std=(1.0,) * channels
+            channels=channels,
+            height=shape.height,
+            width=shape.width,
+            mean=(0.0,) * channels,
+            std=(1.0,) * channels,
         )
     channels, height, width = known.channels, known.height, known.width
     if size is not None:

@@ -9,7 +9,8 @@ interrupted and runs again, end with the same main.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from modhub.errors import (
     HubError,
     IntegrityError,
     ManifestError,
+    ModhubError,
     NotFoundError,
     RefError,
     StaleParentError,
@@ -41,13 +43,11 @@ from modhub.files import pretty_json
 from modhub.manifest import MANIFEST_NAME, RepositoryManifest
 from modhub.refs import RepositoryId, is_text, tag_of
 from modhub.reporter import SILENT, Reporter
-from modhub.store.model import MAIN, Add, Change, Copy, Delete, FileEntry
+from modhub.store.model import HUB_FILES, MAIN, Add, Change, Copy, Delete, FileEntry
 from modhub.store.paths import check_ref_name
 
 __all__ = ["Push", "push", "unyank", "yank"]
 
-# They belong to the hub or to all releases, not to one.
-_KEPT = (YANKED_NAME, ".gitattributes")
 _ATTEMPTS = 20
 
 
@@ -78,20 +78,23 @@ def push(
 
     Raises `ConflictError` when the release exists with other files, or has no class in common with the active
     release before it and there is no `force`; `RefError` for a version that no tag can spell (an epoch,
-    `1!2.0`); `ManifestError` or `IntegrityError` when the artifact is incomplete. The hub is unchanged then.
+    `1!2.0`); `ManifestError` or `IntegrityError` when the artifact is incomplete. The hub is unchanged then;
+    a repository that was made for a first release that fails is removed again.
     """
     tag = check_ref_name(tag_of(version), "tag")
     catalog.files.require(f"The hub '{catalog.hub.address}'")
     contents = artifact_contents(catalog, Path(directory), repository)
-    try:
-        catalog.hub.refs(repository)
-    except NotFoundError:
-        catalog.hub.create_repository(repository, private=private, exist_ok=True)
-    with reporter.step(f"push {repository} {version}", sum(map(_size, contents.values()))):
+    sizes = sum(map(_size, contents.values()))
+    with (
+        _repository(catalog, repository, private=private),
+        reporter.step(f"push {repository} {version}", sizes),
+    ):
         sent = 0
         for _ in range(_ATTEMPTS):
             releases = catalog.releases(repository)
             existing = _existing_release(catalog, repository, releases, version, contents)
+            if existing is None:
+                _check_version(repository, releases, version)
             if existing is None and not force:
                 _check_classes(catalog, repository, releases, version, contents)
             commit = head = existing.commit if existing else catalog.hub.commit_of(repository, MAIN)
@@ -127,6 +130,25 @@ def push(
                 existed=existing is not None,
             )
     raise _kept_changing(repository)
+
+
+@contextmanager
+def _repository(catalog: Catalog, repository: RepositoryId, *, private: bool) -> Iterator[None]:
+    """The repository, made where it is missing; what is made goes when the block fails before a release."""
+    try:
+        catalog.hub.refs(repository)
+    except NotFoundError:
+        catalog.hub.create_repository(repository, private=private, exist_ok=True)
+    else:
+        yield
+        return
+    try:
+        yield
+    except BaseException:
+        with suppress(ModhubError):
+            if not catalog.hub.refs(repository).tags:
+                catalog.hub.delete_repository(repository)
+        raise
 
 
 def yank(catalog: Catalog, repository: RepositoryId, version: Version, reason: str) -> Release:
@@ -229,11 +251,11 @@ def _lagging(
 def _restoring(catalog: Catalog, repository: RepositoryId, head: str, commit: str) -> list[Change]:
     """What gives main at `head` the files of `commit`."""
     tree, wanted = catalog.files.tree(repository, head), catalog.files.tree(repository, commit)
-    changes: list[Change] = [Delete(path) for path in tree if path not in wanted and path not in _KEPT]
+    changes: list[Change] = [Delete(path) for path in tree if path not in wanted and path not in HUB_FILES]
     changes += [
         Copy(path, path, commit)
         for path, file in wanted.items()
-        if path not in _KEPT and tree.get(path) != file
+        if path not in HUB_FILES and tree.get(path) != file
     ]
     return changes
 
@@ -260,6 +282,19 @@ def _existing_release(
             hint=f"Releases never change; push the next version: --version {following}",
         )
     return None
+
+
+def _check_version(repository: RepositoryId, releases: Iterable[Release], version: Version) -> None:
+    """Raises `ConflictError` where `version` differs from a release's in its local part only.
+
+    `==1.0.0` allows both 1.0.0 and 1.0.0+cpu.
+    """
+    for release in releases:
+        if release.version is not None and release.version.public == version.public:
+            raise ConflictError(
+                f"Release {release} of '{repository}' exists, and {version} is the same version.",
+                hint="Releases never change; push the next version.",
+            )
 
 
 def _check_classes(
@@ -297,7 +332,7 @@ def _listed(manifest: RepositoryManifest) -> str:
 
 def _changes(tree: Mapping[str, FileEntry], contents: Mapping[str, bytes | Path]) -> list[Change]:
     """What makes a commit with `tree` hold just `contents`."""
-    changes: list[Change] = [Delete(path) for path in tree if path not in contents and path not in _KEPT]
+    changes: list[Change] = [Delete(path) for path in tree if path not in contents and path not in HUB_FILES]
     for path, content in contents.items():
         if path not in tree or not tree[path].matches(content):
             changes.append(Add(path, content))

@@ -1,6 +1,14 @@
 """Labelled images from wherever they are."""
 
-from modhub.data.imageset import BatchReader, ImageSet, alike, as_batch, evenly_spaced, split_indices
+from modhub.data.imageset import (
+    BatchReader,
+    ImageSet,
+    alike,
+    as_batch,
+    evenly_spaced,
+    split_indices,
+    without_unreadable,
+)
 from modhub.data.sources import (
     DATA_GRAMMAR,
     SPLITS,
@@ -28,4 +36,5 @@ __all__ = [
     "plain_folder",
     "read_image",
     "split_indices",
+    "without_unreadable",
 ]

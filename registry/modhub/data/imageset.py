@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from modhub.errors import DataError
+from modhub.reporter import SILENT, Reporter
 
-__all__ = ["BatchReader", "ImageSet", "alike", "as_batch", "evenly_spaced", "split_indices"]
+__all__ = [
+    "BatchReader",
+    "ImageSet",
+    "alike",
+    "as_batch",
+    "evenly_spaced",
+    "split_indices",
+    "without_unreadable",
+]
 
 Pixels = NDArray[np.uint8]
 Indices = NDArray[np.int64]
+Result = TypeVar("Result")
+_TOLERATED = 0.01
+"""Share of the images that may be unreadable; one always may."""
+_TOLD = 5
+"""So many unreadable images are named."""
+_CHECKED_AT_ONCE = 64
 
 
 def _no_stamp() -> None:
@@ -100,10 +115,69 @@ class ImageSet:
         return self.subset(chosen)
 
     def preloaded(self, indices: Iterable[int]) -> ImageSet:
-        """The same set, with the images at `indices` read now and kept, so that they are not read again."""
+        """The same set, with the images at `indices` read now and kept, so that they are not read again.
+
+        Those that cannot be read are not kept.
+        """
         wanted = [int(index) for index in indices]
-        read = _Preloaded(self._read, dict(zip(wanted, self.images(wanted), strict=True)))
+        kept = {
+            index: image
+            for index, image in zip(wanted, self.attempted(wanted), strict=True)
+            if image is not None
+        }
+        read = _Preloaded(self._read, kept)
         return ImageSet(self.name, self.split, self.labels, self.targets, read, self.stamp)
+
+    def attempted(
+        self, indices: Iterable[int], unreadable: list[DataError] | None = None
+    ) -> list[Pixels | None]:
+        """`images`, with None for each that cannot be read, whose error is added to `unreadable`."""
+        wanted = [int(index) for index in indices]
+        try:
+            return list(self.images(wanted))
+        except DataError:
+            return [self._attempted(index, unreadable) for index in wanted]
+
+    def _attempted(self, index: int, unreadable: list[DataError] | None) -> Pixels | None:
+        try:
+            return self._read(index)
+        except DataError as error:
+            if unreadable is not None:
+                unreadable.append(error)
+            return None
+
+    def readable(self, reporter: Reporter = SILENT) -> Indices:
+        """Indices of the images that can be read, after reading all; `reporter` is warned of the others.
+
+        Raises `DataError` when several, and more than 1 %, cannot be read, or all of a class.
+        """
+        good = np.ones(len(self), np.bool_)
+        errors: list[DataError] = []
+        with reporter.step("look for unreadable images", len(self)):
+            for start in range(0, len(self), _CHECKED_AT_ONCE):
+                part = range(start, min(start + _CHECKED_AT_ONCE, len(self)))
+                good[start : part.stop] = [image is not None for image in self.attempted(part, errors)]
+                reporter.advance(len(part))
+        indices = np.flatnonzero(good)
+        if not errors:
+            return indices
+        if len(errors) > max(1, _TOLERATED * len(self)):
+            raise DataError(
+                f"{len(errors):,} of {len(self):,} images of '{self.name}' cannot be read, more than "
+                f"{_TOLERATED:.0%}. The first: {errors[0].message}",
+                hint="Remove them, or fetch them again.",
+            )
+        if lost := np.setdiff1d(self.targets, self.targets[indices]).tolist():
+            raise DataError(
+                f"No image of '{self.labels[lost[0]]}' can be read. The first: {errors[0].message}",
+                hint="Remove it, or fetch it again.",
+            )
+        for error in errors[:_TOLD]:
+            reporter.warn(error.message)
+        reporter.warn(
+            f"Unreadable images of '{self.name}' are passed over: {len(errors):,} of {len(self):,}."
+        )
+        return indices
 
     def batches(self, size: int) -> Iterator[tuple[torch.Tensor, Indices]]:
         """Every image once: uint8 (batch, 1 or 3, height, width) with the indices of its images.
@@ -115,6 +189,22 @@ class ImageSet:
             indices = np.arange(start, min(start + size, len(self)))
             for pixels, positions in alike(self.images(indices)):
                 yield pixels, indices[positions]
+
+
+def without_unreadable(
+    use: Callable[[ImageSet], Result], images: ImageSet, reporter: Reporter = SILENT
+) -> Result:
+    """What `use` gives for `images`; where one of them cannot be read, for those that can.
+
+    Raises `DataError` as `ImageSet.readable` does, and what `use` raises of images that can be read.
+    """
+    try:
+        return use(images)
+    except DataError:
+        readable = images.readable(reporter)
+        if len(readable) == len(images):
+            raise
+    return use(images.subset(readable))
 
 
 def _read_many(read: Callable[[int], Pixels], indices: Sequence[int]) -> list[Pixels]:

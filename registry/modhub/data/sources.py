@@ -1,4 +1,4 @@
-"""What `--data` understands: `digits`, `imagefolder:DIR`, and torchvision's own sets by name and root."""
+"""What `--data` understands: `digits`, a folder of images, and torchvision's own sets by name and root."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from modhub.data.folders import set_name, split_folder, split_name, subfolders
 from modhub.data.imageset import ImageSet, split_indices
 from modhub.errors import DataError, MissingDependencyError
-from modhub.images import images_below, read_image, read_images
+from modhub.images import has_images, images_below, read_image, read_images
 
 __all__ = [
     "DATA_GRAMMAR",
@@ -28,11 +29,10 @@ __all__ = [
 
 SPLITS = ("train", "calibration", "test")
 DATA_GRAMMAR = (
-    "digits, imagefolder:DIR, or one of cifar10, cifar100, mnist, fashion-mnist, kmnist and svhn with :ROOT"
+    "digits, a folder of class folders, or one of cifar10, cifar100, mnist, fashion-mnist, kmnist and svhn "
+    "with :ROOT"
 )
 
-_SPLIT_FOLDERS = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
-_SPLIT_NAMES = frozenset(name for names in _SPLIT_FOLDERS.values() for name in names)
 _DIGITS = "digits"
 _DIGITS_SEED = 0
 
@@ -42,23 +42,29 @@ def open_data(data: str | ImageSet, split: str | None = None) -> ImageSet:
 
     An image set stays what it is, whatever the split.
 
-    A folder is taken as it is unless it holds split folders such as `train` and `test`. Images are read when
+    A folder, `imagefolder:DIR` or just DIR, is taken as it is unless it holds split folders such as `train`
+    and `test`; of `classes:DIR` all folders are classes, whatever they are called. Images are read when
     looked at, except torchvision's own sets, which it keeps in memory. Raises `DataError` for text outside
-    `DATA_GRAMMAR`, a missing root or an empty folder.
+    `DATA_GRAMMAR`, a missing root, an empty folder, and folders that may be splits as well as classes.
     """
     if isinstance(data, ImageSet):
         return data
-    kind, _, place = data.partition(":")
     wanted = split or "train"
     if wanted not in SPLITS:
         raise DataError(f"There is no split '{wanted}'.", hint="Use train or test.")
     if data == _DIGITS:
         return _digits(wanted)
+    kind, colon, place = data.partition(":")
+    opener = _OPENERS.get(kind) if colon else None
+    if opener is None:
+        kind, place, opener = "imagefolder", data, _folder
+        if not Path(data).expanduser().is_dir():
+            found = "is a file, not a folder" if Path(data).expanduser().is_file() else "is not a data set"
+            raise DataError(f"'{data}' {found}.", hint=f"Write {DATA_GRAMMAR}.")
+    if not place:
+        raise DataError(f"'{data}' is not a data set.", hint=f"Write {DATA_GRAMMAR}.")
     if wanted == "calibration":
         raise DataError(f"'{data}' has no calibration split.", hint="Use train or test.")
-    opener = _folder if kind == "imagefolder" else _TORCHVISION.get(kind)
-    if opener is None or not place:
-        raise DataError(f"'{data}' is not a data set.", hint=f"Write {DATA_GRAMMAR}.")
     root = Path(place).expanduser()
     if not root.is_dir():
         found = "is a file, not a folder" if root.exists() else "does not exist"
@@ -91,7 +97,7 @@ def open_unlabelled(data: str | ImageSet, split: str | None = None) -> ImageSet:
     folder = None if isinstance(data, ImageSet) else plain_folder(data)
     if folder is None:
         return open_data(data, split)
-    return folder_of_images(folder, split or "train", _set_name(folder))
+    return folder_of_images(folder, split or "train", set_name(folder))
 
 
 def plain_folder(data: str) -> Path | None:
@@ -102,32 +108,35 @@ def plain_folder(data: str) -> Path | None:
     folder = Path(place if named else data).expanduser()
     if data == _DIGITS or not folder.is_dir() or (named and not place):
         return None
-    if named and any(any(images_below(each)) for each in _subfolders(folder)):
+    if named and any(map(has_images, subfolders(folder))):
         return None
     return folder
 
 
 def class_folders(root: Path, split: str) -> list[str]:
     """The names of the folders in a data folder, or in its split folder, that hold images."""
-    return [folder.name for folder in _subfolders(_part(root, split)) if any(images_below(folder))]
+    return [folder.name for folder in subfolders(split_folder(root, split)) if has_images(folder)]
 
 
 def folder_of_images(root: Path, split: str, label: str) -> ImageSet:
     """All images below a folder, or below its split folder, as images of `label`."""
-    part = _part(root, split)
+    part = split_folder(root, split)
     paths = list(images_below(part))
     if not paths:
         raise DataError(f"The folder '{part}' holds no image.", hint="Name a folder of images.")
     targets = np.zeros(len(paths), np.int64)
     files = _Files(part, paths)
-    return ImageSet(_set_name(part), split, [label], targets, files, files.stamp)
+    return ImageSet(set_name(part), split, [label], targets, files, files.stamp)
 
 
 def _folder(root: Path, split: str) -> ImageSet:
+    """The folders of classes in a folder or in its split folder."""
+    return _classes(split_folder(root, split), split)
+
+
+def _classes(part: Path, _: str) -> ImageSet:
     """One folder per class, images at any depth below it; other files are passed over."""
-    part = _part(root, split)
-    used = part.name.lower() if part.name.lower() in _SPLIT_NAMES else "all"
-    folders = _subfolders(part)
+    folders = subfolders(part)
     paths: list[Path] = []
     targets: list[int] = []
     for number, folder in enumerate(folders):
@@ -135,14 +144,15 @@ def _folder(root: Path, split: str) -> ImageSet:
         paths += own
         targets += [number] * len(own)
     if not paths:
-        loose = any(images_below(part))
+        loose = has_images(part)
         raise DataError(
             f"The data folder '{part}' has {'no class folders' if loose else 'no images'}.",
-            hint="Put the images of each class into a folder named as the class.",
+            hint="Put the images of each class into a folder named as the class."
+            + (f" If '{part.name}' is a class: classes:{part.parent}" if loose and split_name(part) else ""),
         )
     labels = [folder.name for folder in folders]
     files = _Files(part, paths)
-    return ImageSet(_set_name(part), used, labels, np.array(targets), files, files.stamp)
+    return ImageSet(set_name(part), split_name(part) or "all", labels, np.array(targets), files, files.stamp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,41 +172,6 @@ class _Files:
     def stamp(self) -> list[list[Any]]:
         # No times: of copies on several machines they differ.
         return [[path.relative_to(self.root).as_posix(), path.stat().st_size] for path in self.paths]
-
-
-def _part(root: Path, split: str) -> Path:
-    """The split folder to take images from, or `root` itself where it holds none."""
-    folders = _subfolders(root)
-    named = [folder for folder in folders if folder.name.lower() in _SPLIT_NAMES]
-    others = [folder for folder in folders if folder not in named]
-    # One beside others may be a class: there are pictures of trains. Two such classes are not likely.
-    both = all(any(folder.name.lower() in names for folder in named) for names in _SPLIT_FOLDERS.values())
-    if not named or (others and not both):
-        return root
-    if stray := [folder.name for folder in others if any(images_below(folder))]:
-        raise DataError(
-            f"The data folder '{root}' holds images in '{stray[0]}' beside its splits "
-            f"({', '.join(folder.name for folder in named)}).",
-            hint=f"Name one of them: imagefolder:{named[0]}",
-        )
-    for name in _SPLIT_FOLDERS.get(split, ()):
-        for folder in named:
-            if folder.name.lower() == name:
-                return folder
-    raise DataError(
-        f"The data folder '{root}' has no '{split}' split.",
-        hint=f"It has: {', '.join(folder.name for folder in named)}.",
-    )
-
-
-def _set_name(root: Path) -> str:
-    """A folder's name without its place on this machine; a split folder is named by its parent."""
-    root = root.resolve()
-    return root.parent.name if root.name.lower() in _SPLIT_NAMES and root.parent.name else root.name
-
-
-def _subfolders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _torchvision(kind: str, dataset: str, layout: str) -> Callable[[Path, str], ImageSet]:
@@ -248,7 +223,9 @@ def _reason(error: Exception) -> str:
     return said or "damaged files"
 
 
-_TORCHVISION: dict[str, Callable[[Path, str], ImageSet]] = {
+_OPENERS: dict[str, Callable[[Path, str], ImageSet]] = {
+    "imagefolder": _folder,
+    "classes": _classes,
     "cifar10": _torchvision("cifar10", "CIFAR10", "ROOT/cifar-10-batches-py"),
     "cifar100": _torchvision("cifar100", "CIFAR100", "ROOT/cifar-100-python"),
     "mnist": _torchvision("mnist", "MNIST", "ROOT/MNIST/raw"),

@@ -27,7 +27,10 @@ def looked_at(images: ImageSet) -> range:
 
 def digest_of_images(images: ImageSet) -> str:
     """Names, targets, stamp and a few images of a set: another under the same name hardly has the same."""
-    pixels = [sha256_of_bytes(image.tobytes()) for image in images.images(looked_at(images))]
+    pixels = [
+        None if image is None else sha256_of_bytes(image.tobytes())
+        for image in images.attempted(looked_at(images))
+    ]
     about = [
         images.name,
         images.split,

@@ -100,16 +100,18 @@ class Concern:
                 hint="Use the method 'relevance'.",
             )
         bench = Workbench(parent, images, options, reporter)
-        fired = observe_fired(
-            parent,
-            bench.images,
-            values,
-            bench.rows,
-            self.negatives,
-            Preprocess(parent.input),
-            options.batch,
-            reporter,
-            options.torch_device,
+        fired = bench.reading(
+            lambda images: observe_fired(
+                parent,
+                images,
+                values,
+                bench.rows,
+                self.negatives,
+                Preprocess(parent.input),
+                options.batch,
+                reporter,
+                options.torch_device,
+            )
         )
         drafts = []
         for row in reporter.track(bench.rows, "separate concerns", len(bench.rows)):

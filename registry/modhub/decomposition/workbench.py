@@ -14,10 +14,10 @@ network: it is asked of held-out images as often as the choice needs.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from modhub.artifact.modules import Decomposition, ModuleDraft
 from modhub.artifact.tensors import ModuleTensors, TrunkTensors
 from modhub.calibration.margins import margin_head
 from modhub.calibration.one_against_rest import one_against_rest_head
-from modhub.data import ImageSet, split_indices
+from modhub.data import ImageSet, split_indices, without_unreadable
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition.checkpoint import Checkpoint, digest_of_images, looked_at
 from modhub.decomposition.held_out import HeldOut, ParentAnswers, normalised
@@ -59,6 +59,7 @@ from modhub.workers import Workers
 
 __all__ = ["Assessment", "Workbench"]
 
+Result = TypeVar("Result")
 _DOUBTFUL = 0.5
 """A parent that classifies less of the images correctly is more likely described wrongly than that bad."""
 
@@ -105,6 +106,20 @@ class Workbench:
         with reporter.step("calibrate"):
             self.validation = self._validation()
 
+    def reading(self, use: Callable[[ImageSet], Result]) -> Result:
+        """What `use` gives for the images to choose by, which lose those that turn out to be unreadable."""
+
+        def of_these(images: ImageSet) -> Result:
+            self.images = images
+            return use(images)
+
+        # A process that looks for unreadable images alone would keep the others waiting.
+        return (
+            use(self.images)
+            if self.workers.size > 1
+            else without_unreadable(of_these, self.images, self.reporter)
+        )
+
     def images_of(self, row: int) -> ImageSet:
         """The images of one class to choose by."""
         return self.images.subset(np.flatnonzero(self.images.targets == row))
@@ -113,19 +128,27 @@ class Workbench:
     def observations(self) -> Observations:
         """Statistics of the wanted classes: one pass over their images to choose by, made when first asked
         for."""
-        observations = Observations(
-            self._runner,
-            self.parent,
-            self.images,
-            self.space,
-            self.options,
-            self.rows,
-            workers=self.workers,
-            checkpoint=self.checkpoint,
-            reporter=self.reporter,
-        )
-        observations.observe()
-        return observations
+
+        every = len(self.images)
+
+        def observed(images: ImageSet) -> Observations:
+            # What was saved is of all images, grouped by how many there are of each class.
+            checkpoint = self.checkpoint if len(images) == every else Checkpoint(None, None)
+            observations = Observations(
+                self._runner,
+                self.parent,
+                images,
+                self.space,
+                self.options,
+                self.rows,
+                workers=self.workers,
+                checkpoint=checkpoint,
+                reporter=self.reporter,
+            )
+            observations.observe()
+            return observations
+
+        return self.reading(observed)
 
     def statistics(self, row: int, *, covariances: bool = True) -> ClassStatistics:
         """What the trunk makes of the class: moments of every value that a layer reads, and how much its
@@ -252,7 +275,11 @@ class Workbench:
         ]
 
     def _validation(self) -> LossValidation:
-        held = HeldOut.read(self._held, self.parent, self.options)
+        def read(images: ImageSet) -> HeldOut:
+            self._held = images
+            return HeldOut.read(images, self.parent, self.options)
+
+        held = without_unreadable(read, self._held, self.reporter)
         left = self.checkpoint.load("logits")
         if self.workers.agree(left is not None) and left is not None:
             answers = ParentAnswers(left[0]["logits"], left[0]["mirrors"])

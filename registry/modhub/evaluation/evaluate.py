@@ -58,8 +58,9 @@ def evaluate(
 
     Case and separators are ignored (`Aquarium fish` is `aquarium_fish`) unless they distinguish classes. A
     classifier that is a `Module` is moved to `device`, if given, and gets its images there. One that may
-    answer "none of these" also sees images of other classes. Raises `DataError` when no image is of any of
-    its classes.
+    answer "none of these" also sees images of other classes. Images that cannot be read are passed over, with
+    a warning. Raises `DataError` when no image is of any of its classes, and when more than 1 % of the images
+    cannot be read.
     """
     labels = tuple(classifier.labels)
     rows = rows_of(images.labels, labels, aliases)
@@ -74,20 +75,36 @@ def evaluate(
         classifier.to(device)
     run = _Runner(classifier, batch, device, reporter)
     if len(labels) == 1:
-        scores, acceptance = run(images, "evaluate")
-        return score_yes_no(labels[0], images, scores, targets, acceptance)
-    scores, acceptance = run(images.subset(chosen), "evaluate")
-    evaluation = score(labels, images, scores, targets, chosen)
-    if acceptance is None:
+        answers = run(images, "evaluate")
+        seen = images.subset(answers.images)
+        evaluation = score_yes_no(
+            labels[0], seen, answers.scores, targets[answers.images], answers.acceptance
+        )
+        return replace(evaluation, unreadable=len(images) - len(seen))
+    answers = run(images.subset(chosen), "evaluate")
+    unreadable = len(chosen) - len(answers.images)
+    evaluation = score(labels, images, answers.scores, targets, chosen[answers.images])
+    evaluation = replace(evaluation, left_out=evaluation.left_out - unreadable, unreadable=unreadable)
+    if answers.acceptance is None:
         return evaluation
     others = evenly_spaced(np.flatnonzero(targets < 0), max(len(chosen), _OTHERS))
-    _, of_others = run(images.subset(others), "evaluate other classes")
+    of_others = run(images.subset(others), "evaluate other classes").acceptance
     rejection = Rejection(
-        accepted=float((acceptance >= 0).mean()),
-        false_accept=float((of_others >= 0).mean()) if of_others is not None and len(others) else None,
-        strangers=len(others),
+        accepted=float((answers.acceptance >= 0).mean()),
+        false_accept=float((of_others >= 0).mean()) if of_others is not None and len(of_others) else None,
+        strangers=0 if of_others is None else len(of_others),
     )
     return replace(evaluation, rejection=rejection)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """The `scores` (images, labels) of the `images` of a set that can be read, and the `acceptance` (images,)
+    of a classifier that may reject."""
+
+    images: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    acceptance: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +116,18 @@ class _Runner:
     device: torch.device | None
     reporter: Reporter
 
-    def __call__(self, images: ImageSet, step: str) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Scores (images, labels), and the acceptance (images,) of a classifier that may reject."""
+    def __call__(self, images: ImageSet, step: str) -> _Answers:
+        """Of those images that can be read; raises `DataError` when more than 1 % cannot."""
+        every = np.arange(len(images), dtype=np.int64)
+        try:
+            return _Answers(every, *self._answers(images, step))
+        except DataError:
+            readable = images.readable(self.reporter)
+            if len(readable) == len(images):
+                raise
+        return _Answers(readable, *self._answers(images.subset(readable), step))
+
+    def _answers(self, images: ImageSet, step: str) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         classifier = self.classifier
         rejecting = classifier if isinstance(classifier, Rejecting) and classifier.reject else None
         scores = np.empty((len(images), len(classifier.labels)), dtype=np.float32)

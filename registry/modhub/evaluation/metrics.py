@@ -82,7 +82,8 @@ class YesNo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Metrics of a classifier on `count` images of its classes; `left_out` images were of other classes.
+    """Metrics of a classifier on `count` images of its classes; `left_out` images were of other classes, and
+    `unreadable` ones were passed over.
 
     `top1` and `top5` are fractions in [0, 1], `top5` None below six labels. `confusion[i][j]` counts images
     of class i predicted as class j, both in the order of `labels`. `ece` is the expected calibration error of
@@ -106,6 +107,7 @@ class Evaluation:
     ece: float
     rejection: Rejection | None = None
     yes_no: YesNo | None = None
+    unreadable: int = 0
     predictions: Predictions | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -116,6 +118,7 @@ class Evaluation:
             "labels": list(self.labels),
             "count": self.count,
             "left_out": self.left_out,
+            "unreadable": self.unreadable,
             "top1": self.top1,
             "top5": self.top5,
             "ece": self.ece,

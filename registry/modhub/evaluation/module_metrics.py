@@ -15,7 +15,7 @@ from modhub.artifact.tensors import ModuleTensors
 from modhub.calibration.calibrator import BY_ODDS
 from modhub.composition import TrunkPass, parts_of
 from modhub.composition.trunk_plan import positioned, trunk_plans
-from modhub.data import ImageSet
+from modhub.data import ImageSet, without_unreadable
 from modhub.data.disk_tensor import DiskTensor
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import Parent
@@ -53,7 +53,7 @@ def measure_modules(
     """
     labels = [draft.label for draft in decomposition.modules]
     sample = aligned(parent, images, labels, minimum=1).sample(per_class, seed)
-    inputs, targets = _preprocessed(parent, sample)
+    inputs, targets = without_unreadable(lambda read: _preprocessed(parent, read), sample, reporter)
     logits = _outputs(_network(parent), inputs)
     parts = parts_of(modules)
     (plan,) = trunk_plans(parts)

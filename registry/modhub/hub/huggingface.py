@@ -9,12 +9,12 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from modhub.errors import (
     AccessError,
@@ -28,6 +28,7 @@ from modhub.errors import (
     RefError,
     StaleParentError,
 )
+from modhub.hub.environment import check_network_settings, proxy_for
 from modhub.refs import RepositoryId, is_commit, is_sha256, is_text
 from modhub.reporter import SILENT, Reporter
 from modhub.store.model import MAIN, Add, Change, Copy, Delete, FileEntry, Refs, RepositorySummary
@@ -92,6 +93,7 @@ class HuggingFaceHub:
         self.address = "hf" if self._endpoint == OFFICIAL else self._endpoint
         self._token = token
         self._client: HfApi | None = None
+        self._checked = False
 
     def _api(self) -> HfApi:
         if self._client is None:
@@ -247,7 +249,7 @@ class HuggingFaceHub:
             nonlocal offset
             before = offset
             try:
-                for chunk in self._chunks(repository, commit, path, offset):
+                for chunk in self._chunks(repository, commit, path, offset, {"X-HF-Download-Counter": "1"}):
                     destination.write(chunk)
                     reporter.advance(len(chunk))
                     offset += len(chunk)
@@ -273,14 +275,21 @@ class HuggingFaceHub:
             hint="Run the command again to resume.",
         ) from broken
 
-    def _chunks(self, repository: RepositoryId, commit: str, path: str, offset: int) -> Iterator[bytes]:
+    def _chunks(
+        self,
+        repository: RepositoryId,
+        commit: str,
+        path: str,
+        offset: int,
+        marks: Mapping[str, str] = MappingProxyType({}),
+    ) -> Iterator[bytes]:
         """The file's bytes from `offset` on, whether or not the server supports `Range`."""
         from huggingface_hub import hf_hub_url
         from huggingface_hub.utils import get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
         url = hf_hub_url(str(repository), path, revision=commit, endpoint=self._endpoint)
         # Byte ranges of a compressed response would count other bytes.
-        headers = {**self._api()._build_hf_headers(), "Accept-Encoding": "identity"}
+        headers = {**self._api()._build_hf_headers(), **marks, "Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
         with (
@@ -308,6 +317,10 @@ class HuggingFaceHub:
             _retried(request)
         else:
             request()
+
+    def delete_repository(self, repository: RepositoryId) -> None:
+        with self._errors(repository):
+            self._api().delete_repo(str(repository), missing_ok=True)
 
     def commit(
         self,
@@ -396,6 +409,9 @@ class HuggingFaceHub:
         silence: float | None = None,
     ) -> Iterator[None]:
         """Turn the client's errors into modhub's; `silence` is the read timeout in seconds."""
+        if not self._checked:
+            check_network_settings()
+            self._checked = True
         try:
             with _limited(SILENCE if silence is None else silence):
                 yield
@@ -539,7 +555,7 @@ def _not_an_address(text: str | None) -> HubError:
 def _check_reachable(endpoint: str) -> None:
     """Raises `OfflineError` where no server listens: the client would retry for half a minute."""
     parts = urlsplit(endpoint)
-    if getproxies():
+    if proxy_for(endpoint) is not None:
         # Only the proxy can tell.
         return
     try:
@@ -553,9 +569,12 @@ def _check_reachable(endpoint: str) -> None:
 
 
 def _unreachable(endpoint: str, error: Exception) -> OfflineError:
+    proxy = proxy_for(endpoint)
+    through = "" if proxy is None else f" through the proxy of {proxy.variable}, {proxy.shown}"
+    checked = "the address and the network" if proxy is None else f"{proxy.variable} and NO_PROXY"
     return OfflineError(
-        f"{endpoint} cannot be reached ({_first_line(str(error)) or type(error).__name__}).",
-        hint=f"Check the address and the network; {_FROM_CACHE}",
+        f"{endpoint} cannot be reached{through} ({_first_line(str(error)) or type(error).__name__}).",
+        hint=f"Check {checked}; {_FROM_CACHE}",
         passing=bool(_http_names(error) & _BROKEN) or isinstance(error, ConnectionResetError),
     )
 

@@ -1,15 +1,16 @@
 """Where a classifier's trunk ends and its head begins.
 
 The head is the last weighted layer whose outputs are the classes: one row of weights per class. Everything
-before it is the trunk, so two heads trained on one frozen base have the same trunk, byte for byte. What
-follows the head may only treat every class by itself (SqueezeNet: relu, average over positions); it is kept
-as the head's tail. Logits that are a weighted sum of several linear layers (a distilled head beside the
-first) are one layer on their features, one after the other.
+before it is the trunk, so two heads trained on one frozen base have the same trunk, byte for byte. What is
+affine after it (a temperature, class priors, a batch norm) or joins several such layers (the mean of two
+heads, classes side by side) is folded into its weights; heads on different features (a distilled one beside
+the first) are one head on all of them. What else follows may only treat every class by itself (SqueezeNet:
+relu, average over positions); it is kept as the head's tail.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -81,42 +82,141 @@ def head_logits(features: Tensor, weight: Tensor, bias: Tensor, tail: Sequence[s
 def split_head(network: Network) -> tuple[Network, Head]:
     """The trunk up to the features, and the head. Raises `ParentError` when there is no such layer."""
     graph = network.graph
-    tail: list[str] = []
-    value = graph.output
-    while value != graph.input:
-        node = graph.node[value]
-        if node.op in ("linear", "conv2d"):
-            return _split_at(network, node, tuple(reversed(tail)))
-        if (parts := _summed(network, value)) is not None:
-            return _split_sum(network, parts, tuple(reversed(tail)))
-        tail.extend(_tail_steps(node, graph))
-        value = node.inputs[0]
-    raise ParentError(
-        "The model has no layer whose outputs are the classes.",
-        hint="A parent ends in a linear layer or a 1×1 convolution with one row of weights per class.",
-    )
+    try:
+        features, head = _folded(network, graph.output)
+    except ParentError:
+        if (parts := _summed(network, graph.output)) is None:
+            raise
+        return _split_sum(network, parts)
+    if len(graph.shapes[graph.output]) != 1:
+        raise ParentError(
+            f"The model's output has the shape {list(graph.shapes[graph.output])} per image; a classifier "
+            "gives one logit per class.",
+            hint="Let the model return (batch, classes).",
+        )
+    return rebuilt(_trunk(graph, features), network), head
 
 
-def _split_at(network: Network, node: Node, tail: tuple[str, ...]) -> tuple[Network, Head]:
+def _folded(network: Network, value: str) -> tuple[str, Head]:
+    """The features that `value` is affine in, up to a tail, and how."""
     graph = network.graph
-    a = node.attributes
+    if value == graph.input:
+        raise ParentError(
+            "The model has no layer whose outputs are the classes.",
+            hint="A parent ends in a linear layer or a 1×1 convolution with one row of weights per class.",
+        )
+    node = graph.node[value]
+    if node.op in ("linear", "conv2d"):
+        return node.inputs[0], _weighted(network, node)
+    if node.op in ("add", "concat"):
+        return _joined(network, node)
+    if node.op == "mean" and (heads := _stacked(graph, node)):
+        features, head = _common(network, node, heads)
+        return features, Head(head.weight / len(heads), head.bias / len(heads))
+    features, head = _folded(network, node.inputs[0])
+    if (line := _affine(network, node, len(head.bias))) is not None:
+        scale, shift = line
+        if "relu" not in head.tail or (bool((scale >= 0).all()) and not bool(shift.any())):
+            return features, Head(head.weight * scale[:, None], head.bias * scale + shift, head.tail)
+    return features, Head(head.weight, head.bias, head.tail + _tail_steps(node, graph))
+
+
+def _weighted(network: Network, node: Node) -> Head:
+    graph, a = network.graph, node.attributes
     if node.op == "conv2d" and dict(a) != _pointwise(a["in_channels"], a["out_channels"]):
         raise ParentError(
             f"The classes come out of '{node.name}', a convolution that is not 1×1; no row of its weights is "
             "a class.",
             hint="Let the model end in a linear layer or a 1×1 convolution.",
         )
-    if len(graph.shapes[node.inputs[0]]) == 2 or len(graph.shapes[graph.output]) != 1:
-        raise ParentError(
-            f"The model's output has the shape {list(graph.shapes[graph.output])} per image; a classifier "
-            "gives one logit per class.",
-            hint="Let the model return (batch, classes).",
-        )
+    if len(graph.shapes[node.inputs[0]]) == 2:
+        raise _mixed(node)
     tensors = network.of(node)
     weight = tensors["weight"].flatten(1)
-    bias = tensors.get("bias", torch.zeros(weight.shape[0]))
-    trunk = _trunk(graph, node.inputs[0])
-    return rebuilt(trunk, network), Head(weight.clone(), bias.clone(), tail)
+    return Head(weight.clone(), tensors.get("bias", torch.zeros(weight.shape[0])).clone())
+
+
+def _affine(network: Network, node: Node, rows: int) -> tuple[Tensor, Tensor] | None:
+    """Scale and shift (rows,) of an operator that is affine in each of the head's rows; None for another."""
+    one, zero, tensors = torch.ones(rows), torch.zeros(rows), network.of(node)
+    if node.op == "scale_shift":
+        return one * node.attributes["scale"], zero + node.attributes["shift"]
+    if node.op == "batch_norm":
+        scale = tensors.get("weight", one) / (tensors["var"] + node.attributes["eps"]).sqrt()
+        return scale, tensors.get("bias", zero) - tensors["mean"] * scale
+    if node.op in ("add_constant", "multiply_constant"):
+        constant = tensors["value"]
+        rank = len(network.graph.shapes[node.name])
+        if constant.numel() not in (1, rows) or (
+            constant.numel() > 1 and constant.shape != (rows, *[1] * (rank - 1))
+        ):
+            return None
+        values = constant.flatten().expand(rows)
+        return (one, values) if node.op == "add_constant" else (values, zero)
+    return None
+
+
+def _stacked(graph: Graph, node: Node) -> list[str]:
+    """The (rows,) values whose mean `node` is, where it averages some that were stacked."""
+    stack = graph.node.get(node.inputs[0])
+    if (
+        stack is None
+        or stack.op != "concat"
+        or node.attributes["dims"] != (0,)
+        or stack.attributes["dim"] != 0
+    ):
+        return []
+    parts = [graph.node.get(name) for name in stack.inputs]
+    rows = graph.shapes[stack.name][1:]
+    if any(part is None or part.op != "reshape" or graph.shapes[part.name] != (1, *rows) for part in parts):
+        return []
+    return [part.inputs[0] for part in parts if part is not None]
+
+
+def _joined(network: Network, node: Node) -> tuple[str, Head]:
+    """Heads added, or with their classes side by side."""
+    if node.op == "add":
+        return _common(network, node, node.inputs)
+    features, heads = _sharing(network, node, node.inputs)
+    if node.attributes["dim"] != 0 or len({head.tail for head in heads}) > 1:
+        raise _mixed(node)
+    weight, bias = torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads])
+    return features, Head(weight, bias, heads[0].tail)
+
+
+def _common(network: Network, node: Node, values: Sequence[str]) -> tuple[str, Head]:
+    """The sum of heads on the same features."""
+    features, heads = _sharing(network, node, values)
+    if len({(head.weight.shape, head.tail) for head in heads}) > 1 or "relu" in heads[0].tail:
+        raise _mixed(node)
+    weight = torch.stack([head.weight for head in heads]).sum(0)
+    return features, Head(weight, torch.stack([head.bias for head in heads]).sum(0), heads[0].tail)
+
+
+def _sharing(network: Network, node: Node, values: Sequence[str]) -> tuple[str, list[Head]]:
+    """Heads whose values are joined by `node`, as heads on the same features: a norm of one's own that stands
+    before a head goes into its weights."""
+    lines = [list(_before(network, *_folded(network, value))) for value in values]
+    for features, _ in lines[0]:
+        shared = [next((head for name, head in line if name == features), None) for line in lines]
+        heads = [head for head in shared if head is not None]
+        if len(heads) == len(lines):
+            return features, heads
+    raise _mixed(node)
+
+
+def _before(network: Network, features: str, head: Head) -> Iterator[tuple[str, Head]]:
+    """The same head on its features, and on what these are affine in."""
+    yield features, head
+    while features != network.graph.input:
+        node = network.graph.node[features]
+        line = _affine(network, node, head.weight.shape[1])
+        if line is None or len(node.inputs) != 1:
+            return
+        scale, shift = line
+        head = Head(head.weight * scale, head.bias + head.weight @ shift, head.tail)
+        features = node.inputs[0]
+        yield features, head
 
 
 _Part: TypeAlias = tuple[str, Tensor, Tensor]
@@ -148,7 +248,8 @@ def _summed(network: Network, value: str) -> list[_Part] | None:
     return parts
 
 
-def _split_sum(network: Network, parts: list[_Part], tail: tuple[str, ...]) -> tuple[Network, Head]:
+def _split_sum(network: Network, parts: list[_Part]) -> tuple[Network, Head]:
+    """Layers on different features as one on all of them, one after the other."""
     weights: dict[str, Tensor] = {}
     for features, weight, _ in parts:
         weights[features] = weights[features] + weight if features in weights else weight
@@ -161,7 +262,7 @@ def _split_sum(network: Network, parts: list[_Part], tail: tuple[str, ...]) -> t
             joined += "_"
         node = Node(joined, "concat", tuple(weights), {"dim": 0})
         graph = Graph(graph.input, graph.input_shape, (*graph.nodes, node), joined)
-    head = Head(torch.cat(list(weights.values()), 1), bias, tail)
+    head = Head(torch.cat(list(weights.values()), 1), bias)
     return rebuilt(_trunk(graph, joined), network), head
 
 
@@ -175,17 +276,20 @@ def _trunk(graph: Graph, features: str) -> Graph:
 
 
 def _tail_steps(node: Node, graph: Graph) -> tuple[str, ...]:
-    """In reverse, as they are found walking back."""
     shape = graph.shapes[node.inputs[0]]
     if node.op == "relu":
         return ("relu",)
     if node.op == "adaptive_avg_pool2d" and node.attributes["size"] == (1, 1):
         return ("average",)
     if node.op == "mean" and len(shape) == 3 and node.attributes["dims"] == (1, 2):
-        return ("average",) if node.attributes["keep"] else ("flatten", "average")
+        return ("average",) if node.attributes["keep"] else ("average", "flatten")
     if node.op == "reshape" and len(shape) == 3 and shape[1:] == (1, 1):
         return ("flatten",)
-    raise ParentError(
+    raise _mixed(node)
+
+
+def _mixed(node: Node) -> ParentError:
+    return ParentError(
         f"The model ends with '{node.name}' ({node.op}) after its last weighted layer, which mixes or "
         "reshapes the classes.",
         hint="Let the model return its logits.",

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modhub.nets.operators import Shape
-from modhub.nets.values import (
+from modhub.importing.values import (
     Call,
     Emitter,
     NoEquivalentError,
@@ -25,6 +24,7 @@ from modhub.nets.values import (
     permuted,
     reshaped,
 )
+from modhub.nets.operators import Shape
 
 __all__ = ["LAZY_MOVES", "MOVES", "overlapped", "padded", "pair", "selected", "sliced", "whole"]
 

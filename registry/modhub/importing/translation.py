@@ -7,7 +7,7 @@ of relative positions, class tokens. Values are named by the layer that made the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -16,25 +16,19 @@ from torch import Tensor, fx, nn
 
 from modhub.errors import NetworkImportError, ParentError, UnsupportedOperatorError
 from modhub.files import sha256_of_bytes
-from modhub.nets.aten import IN_PLACE, LAZY, READERS
-from modhub.nets.aten_moves import whole
+from modhub.importing.aten import IN_PLACE, LAZY, READERS
+from modhub.importing.aten_moves import whole
+from modhub.importing.endings import endings_of
+from modhub.importing.tracing import LOGITS_ALONE
+from modhub.importing.values import Call, Emitter, NoEquivalentError, Value
 from modhub.nets.graph import Graph, Network, Node
 from modhub.nets.operators import OPERATORS, Shape, ShapeMismatchError
-from modhub.nets.values import Call, Emitter, NoEquivalentError, Value
 
-__all__ = ["LOGITS_ALONE", "Ending", "Translation"]
+__all__ = ["Translation"]
 
 Place: TypeAlias = Value | Tensor | list["Place"] | Any
 """What an exported value became: a value, a constant, or a list of these (chunk, split)."""
 
-Ending: TypeAlias = Callable[[Tensor], Tensor]
-"""What a model makes of its logits (batch, labels) before it returns them."""
-
-LOGITS_ALONE = "Wrap the model so that it returns its logits alone."
-_CHANCES: Mapping[str, Ending] = {
-    "aten.softmax.int": lambda logits: logits.softmax(1),
-    "aten.log_softmax.int": lambda logits: logits.log_softmax(1),
-}
 _WRAPPERS = ("wrap_with_autocast", "wrap_with_set_grad_enabled", "tag_activation_checkpoint")
 _NUMBERS: tuple[type, ...] = (torch.SymInt, torch.SymFloat, torch.SymBool)
 _SHARED = 1 << 10
@@ -59,11 +53,7 @@ class Translation(Emitter):
         self.held: list[Tensor] = []
         self.extents: dict[Any, int | None] = {}
         self.current: fx.Node | None = None
-        self.last = _last(program)
-
-    @property
-    def ending(self) -> Ending:
-        return (lambda logits: logits) if self.last is None else _CHANCES[str(self.last.target)]
+        self.endings = endings_of(program)
 
     def network(self) -> Network:
         constants, graph = self._constants(), self.program.graph
@@ -81,7 +71,7 @@ class Translation(Emitter):
         for node in graph.nodes:
             if node.op == "placeholder":
                 self.places[node] = next(waiting)
-            elif self.last is not None and node is self.last:
+            elif node in self.endings:
                 self.places[node] = self._place(node.args[0])
             elif node.op == "call_function":
                 self.current = node
@@ -316,16 +306,6 @@ class Translation(Emitter):
             return name
         numbers = tensor.contiguous().numpy().tobytes()
         return self.tables.setdefault(f"{tuple(tensor.shape)} {sha256_of_bytes(numbers)}", name)
-
-
-def _last(program: torch.export.ExportedProgram) -> fx.Node | None:
-    """The softmax over the classes that a model ends with, if it does."""
-    (output,) = (node for node in program.graph.nodes if node.op == "output")
-    (returned,) = output.args
-    node = returned[0] if len(returned) == 1 else None
-    if not isinstance(node, fx.Node) or str(node.target) not in _CHANCES:
-        return None
-    return node if node.meta["val"].dim() == 2 and node.args[1] in (1, -1) else None
 
 
 def _leaves(items: list[Any], kind: type) -> list[Any]:

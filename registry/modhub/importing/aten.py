@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modhub.nets.aten_moves import LAZY_MOVES, MOVES, overlapped, padded, pair, sliced
-from modhub.nets.aten_products import PRODUCTS, linear, scaled
-from modhub.nets.values import (
+from modhub.importing.aten_moves import LAZY_MOVES, MOVES, overlapped, padded, pair, sliced
+from modhub.importing.aten_products import PRODUCTS, linear, scaled
+from modhub.importing.values import (
     Call,
     Emitter,
     NoEquivalentError,

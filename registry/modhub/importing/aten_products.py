@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modhub.nets.aten_moves import whole
-from modhub.nets.values import (
+from modhub.importing.aten_moves import whole
+from modhub.importing.values import (
     Call,
     Emitter,
     NoEquivalentError,
