@@ -1,8 +1,8 @@
-"""Replacing the class that a damaged parent gets wrong, and a classifier of classes that no parent has.
+"""Replacing the class that a damaged parent gets wrong.
 
     python benchmarks/replacing.py --data D --weights W --out DIR
 
-D holds image folders cifar10/{train,test} and cifar100/{train,test}, W the parents' safetensors files. The
+D holds image folders cifar10/{train,test}, W the parents' safetensors files. The
 damaged parent is ResNet-20 trained on with 70 % of the training cats labelled dog. DIR keeps the weights, the
 modules, the builds and every measurement: run it again to go on where it stopped.
 
@@ -13,22 +13,30 @@ images only measure.
 from __future__ import annotations
 
 import argparse
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
+import modhub
+from ledger import Ledger
+from modhub.api.compose import compose_to
+from modhub.api.decompose import decompose_to
+from modhub.api.evaluate import evaluate_against
+from modhub.api.replace import replace_to
 from modhub.data import as_batch
 from modhub.nets.architectures import ARCHITECTURES
 from training import Recipe, train, trained
 from world import PARENTS, World
 
-DAMAGED, DONORS, CLASS, MISTAKEN_FOR, SHARE = "C10-R20", ("C10-R32", "C10-R56"), "cat", "dog", 0.7
+DAMAGED, DONORS, CLASS, MISTAKEN_FOR, SHARE = "C10-R20", ("C10-R32",), "cat", "dog", 0.7
 RECIPE = Recipe(epochs=2, rate=0.02)
 EACH = 1000
 """Training images of each class in the epochs that do the damage."""
-HUNDRED, NEW = "C100-R20", ("fox", "tiger", "wolf")
 
 
 def damaged_weights(world: World) -> Path:
@@ -63,9 +71,52 @@ def damaged_weights(world: World) -> Path:
     return path
 
 
-if __name__ == "__main__":
+def push_parent(world: World, hub: Path, name: str, weights: Path) -> str:
+    """Decompose a parent with default settings and push it; its repository."""
+    given, directory = PARENTS[name], world.out / "parents" / weights.stem
+    if not directory.exists():
+        settings = replace(world.settings(name), weights=weights, name=weights.stem, license="bsd-2-clause")
+        decompose_to(directory, given.architecture, world.images(given.dataset, "train"), settings)
+    repository = f"lab/{weights.stem.replace('_', '-')}"
+    modhub.push(directory, repository, version="1.0.0", hub=str(hub))
+    return repository
+
+
+def measured(world: World) -> dict[str, Any]:
+    """Recall by class of the damaged parent's build and of the mended one, on the test images."""
+    hub, given = world.out / "hub", PARENTS[DAMAGED]
+    damaged = push_parent(world, hub, DAMAGED, damaged_weights(world))
+    for name in DONORS:
+        push_parent(world, hub, name, world.weights / f"{PARENTS[name].weights}.safetensors")
+    labels = world.images(given.dataset, "test").labels
+    best = next(
+        hit.ref for hit in modhub.search(CLASS, hub=str(hub)).modules if not hit.ref.startswith(damaged)
+    )
+    build, mended = world.out / "build", world.out / "mended"
+    wants = {label: f"{damaged}/{label}" for label in labels}
+    before = compose_to(build, wants, hub=str(hub), force=True)
+    after = replace_to(mended, build, f"{CLASS}={best}", hub=str(hub), force=True)
+    report = evaluate_against(build, mended, world.images(given.dataset, "test"))
+    return {
+        "with": best,
+        "report": report.to_dict(),
+        "flops": [sum(trunk.flops for trunk in each.trunks) for each in (before, after)],
+    }
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     for name in ("data", "weights", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     arguments = parser.parse_args()
-    damaged_weights(World(arguments.data, arguments.weights, arguments.out))
+    world = World(arguments.data, arguments.weights, arguments.out.absolute())
+    found = Ledger(world.out / "replacing.jsonl").measure("replacing", lambda: measured(world))
+    report, change = found["report"], found["report"]["change"]
+    print(f"{CLASS} replaced by {found['with']}; multiply-adds {found['flops'][0]} → {found['flops'][1]}")
+    print(f"top-1 {100 * report['top1']:.2f} %, change {json.dumps(change['top1'])}")
+    for label, each in report["per_class"].items():
+        print(f"{label}: recall {100 * each['recall']:.1f} %, change {json.dumps(change['recall'][label])}")
+
+
+if __name__ == "__main__":
+    main()

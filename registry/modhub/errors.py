@@ -25,6 +25,7 @@
     │   ├── ConflictError           somebody else was faster, or it exists already
     │   │   └── StaleParentError    the branch moved since its commit was read
     │   ├── AccessError             not allowed
+    │   │   └── TokenRejectedError  an access token that the hub does not know
     │   ├── BusyError               not now: a little later it may
     │   └── OfflineError            needed from the network, and the network is not to be used or not there
     ├── ResolutionError             no versions satisfy every requirement
@@ -71,6 +72,7 @@ __all__ = [
     "SizeMismatchError",
     "StaleParentError",
     "StorageError",
+    "TokenRejectedError",
     "UnsupportedOperatorError",
     "hinting",
 ]
@@ -287,6 +289,10 @@ class StaleParentError(ConflictError):
 
 class AccessError(HubError):
     """The hub knows who asks and refuses, or wants to know who asks."""
+
+
+class TokenRejectedError(AccessError):
+    """The token is invalid, expired or revoked; what is public can be read without."""
 
 
 class BusyError(HubError):

@@ -29,6 +29,7 @@ __all__ = [
     "new_directory",
     "new_file",
     "parse_json",
+    "permitted",
     "pretty_json",
     "sha256_of_bytes",
     "sha256_of_file",
@@ -106,11 +107,11 @@ def fsync_directory(directory: Path) -> None:
 
 
 @contextmanager
-def new_file(path: Path, *, large: bool = False) -> Iterator[Path]:
+def new_file(path: Path, *, large: bool = False, mode: int = 0o666) -> Iterator[Path]:
     """A fresh file beside `path` to fill, which becomes `path` when the block ends well.
 
-    It bears the suffix of `path`. Before a `large` one, what killed processes left for the same `path` is
-    removed. Raises `StorageError`.
+    It bears the suffix of `path`, and what the umask leaves of `mode`. Before a `large` one, what killed
+    processes left for the same `path` is removed. Raises `StorageError`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +128,7 @@ def new_file(path: Path, *, large: bool = False) -> Iterator[Path]:
         yield scratch
         with scratch.open("rb") as stream:
             os.fsync(stream.fileno())
-        scratch.chmod(0o666 & ~_umask())
+        scratch.chmod(permitted(mode))
         os.replace(scratch, path)
         fsync_directory(path.parent)
     except OSError as error:
@@ -189,7 +190,7 @@ def new_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
         raise _refused(path, error) from error
     lock = _locked(scratch)
     try:
-        scratch.chmod(0o777 & ~_umask())
+        scratch.chmod(permitted(0o777))
         yield scratch
         # Somebody may have been faster.
         check_vacant(path, force=force)
@@ -318,10 +319,11 @@ def _exchange(one: Path, other: Path) -> bool:
     return bool(renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
+def permitted(mode: int) -> int:
+    """What the process's umask leaves of a mode."""
+    mask = os.umask(0o077)
     os.umask(mask)
-    return mask
+    return mode & ~mask
 
 
 def _refused(path: Path, error: OSError) -> StorageError:

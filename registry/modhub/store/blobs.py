@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import BinaryIO, Protocol
 
 from modhub.errors import DigestMismatchError, IntegrityError, SizeMismatchError, StorageError
-from modhub.files import fsync_directory
+from modhub.files import fsync_directory, permitted
 from modhub.integrity import git_oid
 from modhub.store.disk import disk_errors, file_lock, make_directory
 
@@ -211,7 +211,7 @@ class FileBlobWriter:
             self._stream.flush()
             os.fsync(self._stream.fileno())
             self._stream.close()
-            os.chmod(self._path, 0o444)
+            os.chmod(self._path, permitted(0o444))
         oid = git_oid(self._path) if self._sha1 is None else self._sha1.hexdigest()
         self._blobs.adopt(self._path, digest)
         return Blob(digest, self._size, oid, _is_text(self._head))

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from modhub.errors import IntegrityError, ManifestError, NotFoundError, RefError
-from modhub.files import canonical_json, fsync_directory, parse_json, pretty_json, write_bytes
+from modhub.files import canonical_json, fsync_directory, parse_json, permitted, pretty_json, write_bytes
 from modhub.manifest.fields import Fields
 from modhub.refs import RepositoryId, is_commit, is_text
 from modhub.store.blobs import Blob
@@ -169,7 +169,7 @@ class FileReferences:
             scratch = Path(tempfile.mkdtemp(dir=self._root / "staging", prefix="repository-"))
         try:
             with disk_errors(folder):
-                scratch.chmod(0o755)
+                scratch.chmod(permitted(0o777))
                 (scratch / "commits").mkdir()
                 (scratch / "uploads").mkdir()
             write_bytes(scratch / "commits" / commit.id, commit.to_bytes())
