@@ -1,6 +1,6 @@
 """Replacing the class that a damaged parent gets wrong.
 
-    python benchmarks/replacing.py --data D --weights W --out DIR
+    python benchmarks/replacing.py --data D --weights W --out DIR [--each 200]
 
 D holds image folders cifar10/{train,test}, W the parents' safetensors files. The
 damaged parent is ResNet-20 trained on with 70 % of the training cats labelled dog. DIR keeps the weights, the
@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -82,7 +83,7 @@ def push_parent(world: World, hub: Path, name: str, weights: Path) -> str:
     return repository
 
 
-def measured(world: World) -> dict[str, Any]:
+def measured(world: World, each: int) -> dict[str, Any]:
     """Recall by class of the damaged parent's build and of the mended one, on the test images."""
     hub, given = world.out / "hub", PARENTS[DAMAGED]
     damaged = push_parent(world, hub, DAMAGED, damaged_weights(world))
@@ -96,11 +97,13 @@ def measured(world: World) -> dict[str, Any]:
     wants = {label: f"{damaged}/{label}" for label in labels}
     before = compose_to(build, wants, hub=str(hub), force=True)
     after = replace_to(mended, build, f"{CLASS}={best}", hub=str(hub), force=True)
-    report = evaluate_against(build, mended, world.images(given.dataset, "test"))
+    test = world.images(given.dataset, "test")
+    chosen = [row for label in range(len(labels)) for row in np.flatnonzero(test.targets == label)[:each]]
+    report = evaluate_against(build, mended, test.subset(chosen))
     return {
         "with": best,
         "report": report.to_dict(),
-        "flops": [sum(trunk.flops for trunk in each.trunks) for each in (before, after)],
+        "flops": [sum(trunk.flops for trunk in made.trunks) for made in (before, after)],
     }
 
 
@@ -108,14 +111,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     for name in ("data", "weights", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--each", type=int, default=1000, help="test images of each class")
     arguments = parser.parse_args()
     world = World(arguments.data, arguments.weights, arguments.out.absolute())
-    found = Ledger(world.out / "replacing.jsonl").measure("replacing", lambda: measured(world))
+    each = arguments.each
+    ledger = Ledger(world.out / "replacing.jsonl")
+    found = ledger.measure(f"replacing/{each}", lambda: measured(world, each))
     report, change = found["report"], found["report"]["change"]
     print(f"{CLASS} replaced by {found['with']}; multiply-adds {found['flops'][0]} → {found['flops'][1]}")
     print(f"top-1 {100 * report['top1']:.2f} %, change {json.dumps(change['top1'])}")
-    for label, each in report["per_class"].items():
-        print(f"{label}: recall {100 * each['recall']:.1f} %, change {json.dumps(change['recall'][label])}")
+    for label, figures in report["per_class"].items():
+        print(
+            f"{label}: recall {100 * figures['recall']:.1f} %, change {json.dumps(change['recall'][label])}"
+        )
 
 
 if __name__ == "__main__":

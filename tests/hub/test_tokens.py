@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import constants
 
 from modhub.api.login import login, logout
-from modhub.errors import HubError, RefError, StorageError, TokenRejectedError
+from modhub.errors import HubError, ParentError, RefError, StorageError, TokenRejectedError
 from modhub.hub.huggingface import HuggingFaceHub
 from modhub.hub.tokens import is_same_hub, stored_token
 from modhub.refs import RepositoryId
@@ -229,7 +229,7 @@ def test_parents_come_from_the_hub_of_the_environment(monkeypatch):
     with listening() as (address, seen):
         monkeypatch.setenv("HF_ENDPOINT", address)
         monkeypatch.setenv("HF_TOKEN", "hf_env")
-        with pytest.raises(HubError):
+        with pytest.raises(ParentError, match=r"'lab/net' has no config\.json"):
             open_parent("hf:lab/net", open_data("digits", "train"), DecomposeOptions())
         assert {*seen} == {"Bearer hf_env"}
 
