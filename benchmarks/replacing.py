@@ -1,4 +1,4 @@
-"""Replacing the class that a damaged parent gets wrong.
+"""Replacing the classes that a damaged parent gets wrong.
 
     python benchmarks/replacing.py --data D --weights W --out DIR [--each 200]
 
@@ -6,7 +6,7 @@ D holds image folders cifar10/{train,test}, W the parents' safetensors files. Th
 damaged parent is ResNet-20 trained on with 70 % of the training cats labelled dog. DIR keeps the weights, the
 modules, the builds and every measurement: run it again to go on where it stopped.
 
-Which module replaces the cat is chosen by `modhub search`, which goes by held-out training images; test
+Which modules replace cat and dog is chosen by `modhub search`, which goes by held-out training images; test
 images only measure.
 """
 
@@ -35,6 +35,8 @@ from training import Recipe, train, trained
 from world import PARENTS, World
 
 DAMAGED, DONORS, CLASS, MISTAKEN_FOR, SHARE = "C10-R20", ("C10-R32",), "cat", "dog", 0.7
+TOUCHED = (CLASS, MISTAKEN_FOR)
+"""The two classes whose labels were wrong, and whose modules are replaced."""
 RECIPE = Recipe(epochs=2, rate=0.02)
 EACH = 1000
 """Training images of each class in the epochs that do the damage."""
@@ -83,6 +85,12 @@ def push_parent(world: World, hub: Path, name: str, weights: Path) -> str:
     return repository
 
 
+def _best(label: str, hub: Path, damaged: str) -> str:
+    """The module of the class that search ranks first among the other parents'."""
+    hits = modhub.search(label, hub=str(hub)).modules
+    return next(hit.ref for hit in hits if not hit.ref.startswith(damaged))
+
+
 def measured(world: World, each: int) -> dict[str, Any]:
     """Recall by class of the damaged parent's build and of the mended one, on the test images."""
     hub, given = world.out / "hub", PARENTS[DAMAGED]
@@ -90,18 +98,16 @@ def measured(world: World, each: int) -> dict[str, Any]:
     for name in DONORS:
         push_parent(world, hub, name, world.weights / f"{PARENTS[name].weights}.safetensors")
     labels = world.images(given.dataset, "test").labels
-    best = next(
-        hit.ref for hit in modhub.search(CLASS, hub=str(hub)).modules if not hit.ref.startswith(damaged)
-    )
+    items = [f"{label}={_best(label, hub, damaged)}" for label in TOUCHED]
     build, mended = world.out / "build", world.out / "mended"
     wants = {label: f"{damaged}/{label}" for label in labels}
     before = compose_to(build, wants, hub=str(hub), force=True)
-    after = replace_to(mended, build, f"{CLASS}={best}", hub=str(hub), force=True)
+    after = replace_to(mended, build, items, hub=str(hub), force=True)
     test = world.images(given.dataset, "test")
     chosen = [row for label in range(len(labels)) for row in np.flatnonzero(test.targets == label)[:each]]
     report = evaluate_against(build, mended, test.subset(chosen))
     return {
-        "with": best,
+        "with": items,
         "report": report.to_dict(),
         "flops": [sum(trunk.flops for trunk in made.trunks) for made in (before, after)],
     }
@@ -118,7 +124,7 @@ def main() -> None:
     ledger = Ledger(world.out / "replacing.jsonl")
     found = ledger.measure(f"replacing/{each}", lambda: measured(world, each))
     report, change = found["report"], found["report"]["change"]
-    print(f"{CLASS} replaced by {found['with']}; multiply-adds {found['flops'][0]} → {found['flops'][1]}")
+    print(f"{' '.join(found['with'])}; multiply-adds {found['flops'][0]} → {found['flops'][1]}")
     print(f"top-1 {100 * report['top1']:.2f} %, change {json.dumps(change['top1'])}")
     for label, figures in report["per_class"].items():
         print(

@@ -219,7 +219,8 @@ class FileBlobWriter:
             self._stream.flush()
             os.fsync(self._stream.fileno())
             self._stream.close()
-            os.chmod(self._path, permitted(0o444))
+            with suppress(OSError):
+                os.chmod(self._path, permitted(0o444))
         oid = git_oid(self._path) if self._sha1 is None else self._sha1.hexdigest()
         self._blobs.adopt(self._path, digest)
         return Blob(digest, self._size, oid, _is_text(self._head))
