@@ -55,7 +55,12 @@ def _pair(text: str) -> tuple[str, str]:
 
 @click.command("decompose", short_help="Decompose a trained CNN classifier into class modules.")
 @click.argument("parent")
-@data_options(split="train")
+@data_options(split="train", required=False)
+@click.option(
+    "--no-data",
+    is_flag=True,
+    help="Make modules without images: they keep all channels, and nothing is measured.",
+)
 @target_option
 @click.option(
     "--weights",
@@ -159,8 +164,9 @@ def _pair(text: str) -> tuple[str, str]:
 @reporting
 def command(
     parent: str,
-    data: str,
+    data: str | None,
     split: str,
+    no_data: bool,
     target: Path,
     weights: Path | None,
     arguments: tuple[tuple[str, str], ...],
@@ -187,9 +193,12 @@ def command(
 ) -> None:
     """Decompose a trained CNN classifier into one module per class.
 
-    PARENT is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO, FILE.py:CALLABLE (executes that file), or a
-    directory with graph.json, weights.safetensors and parent.json. DATA holds images of its classes,
-    preferably those it was trained on.
+    PARENT is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO, FILE.py:CALLABLE (executes that file), a
+    directory with graph.json, weights.safetensors and parent.json, or one with modules of it. DATA holds
+    images of its classes, preferably those it was trained on.
+
+    With --no-data modules of one parent compose exactly, but their recall, precision and thresholds are
+    unknown. To measure them later, decompose their directory again, with DATA, and push a new release.
 
     After an interruption, the same command resumes the work. To use several processes:
 
@@ -202,6 +211,8 @@ def command(
     from modhub.api.decompose import decompose_to
     from modhub.decomposition import DecomposeOptions
 
+    if no_data == (data is not None):
+        raise click.UsageError("Give either --data DATA or --no-data.")
     settings = DecomposeOptions(
         split=split,
         weights=weights,
@@ -243,8 +254,9 @@ def command(
         columns = ["module", "channels kept", "recall", "precision", "measured on", "size"]
         out.table(columns, rows, right=(1, 2, 3, 5))
         memory = f", peak memory {size(made.peak_bytes)}" if made.peak_bytes else ""
+        source = f"from {made.images:,} images" if made.images else "without images"
         out.line(
-            f"{many(len(rows), 'module', 'modules')} of {made.parent} from {made.images:,} images "
+            f"{many(len(rows), 'module', 'modules')} of {made.parent} {source} "
             f"in {made.elapsed_seconds:.1f} s{memory}: {target}"
         )
 

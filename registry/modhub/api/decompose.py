@@ -15,20 +15,23 @@ import numpy as np
 from torch import nn
 
 from modhub.api.catalogs import open_catalog
-from modhub.artifact import read_sets, write_artifact
+from modhub.api.locked_modules import is_artifact
+from modhub.artifact import read_artifact, read_sets, write_artifact
 from modhub.artifact.modules import Decomposition, ModuleSet
 from modhub.data import ImageSet, open_data
 from modhub.decomposition import DecomposeOptions, Parent, drafted, method_of
 from modhub.decomposition.assembly import assemble
+from modhub.decomposition.data_free import without_images
 from modhub.decomposition.network_input import input_shape, voting
 from modhub.decomposition.parent import aligned, classes_named
 from modhub.decomposition.standalone import standalone
 from modhub.devices import peak_memory, torch_defaults
-from modhub.errors import DataError
+from modhub.errors import DataError, ParentError
 from modhub.evaluation.module_metrics import measure_modules
 from modhub.files import check_vacant, claimed
 from modhub.labels import slugs_of
 from modhub.manifest import FORMS, InputSpec, Sample
+from modhub.nets import Network
 from modhub.parents import ParentSource, load_parent
 from modhub.refs import RepositoryId
 from modhub.reporter import SILENT, Reporter
@@ -80,13 +83,17 @@ class DecomposeReport(Result):
 
 def decompose(
     parent: str | nn.Module,
-    data: str | ImageSet,
+    data: str | ImageSet | None,
     options: DecomposeOptions | None = None,
     *,
     reporter: Reporter = SILENT,
     **changes: Any,
 ) -> ModuleSet:
     """Decompose a parent string or a module into class modules, by images of its classes.
+
+    Without `data` the modules keep every channel, and nothing is measured: recall and precision are None,
+    and so are thresholds. A directory that holds modules, as `pull` writes it, is a parent, too: this is how
+    modules that were made without images are measured later.
 
     `changes` are fields of `modhub.decomposition.DecomposeOptions` that differ from `options` (None: its
     defaults): `modhub.decompose("torchvision:resnet18", "imagefolder:pets", only=["cat"])`. Where gradients
@@ -103,7 +110,7 @@ def decompose(
 def decompose_to(
     directory: Path,
     parent: str | nn.Module,
-    data: str | ImageSet,
+    data: str | ImageSet | None,
     options: DecomposeOptions,
     *,
     form: str = "delta",
@@ -184,8 +191,10 @@ def write_standalone(source: Path, target: Path) -> None:
 
 @torch_defaults()
 def _decomposed(
-    parent: str | nn.Module, data: str | ImageSet, options: DecomposeOptions, reporter: Reporter
+    parent: str | nn.Module, data: str | ImageSet | None, options: DecomposeOptions, reporter: Reporter
 ) -> tuple[ModuleSet, Decomposition]:
+    if data is None:
+        return _without_images(parent, options, reporter)
     images = open_data(data, options.split)
     unseen = None if options.measure is None else open_data(options.measure, "test")
     if np.count_nonzero(counts := images.counts()) < 2:
@@ -196,13 +205,8 @@ def _decomposed(
         )
     # What nothing says of the input is read off a few images, which are then not read again.
     images = images.preloaded(voting(images))
-    with reporter.step("import the parent"):
-        whole = open_parent(parent, images, options, reporter)
-    if options.only is not None:
-        options = dataclasses.replace(options, only=classes_named(whole, options.only))
+    whole, options = _opened(parent, images, options, reporter)
     seed, only = options.seed, options.only
-    # A label that cannot be a folder is named before the work.
-    slugs_of(only or whole.labels)
     method = method_of(options.method, options.method_options)
     if unseen is not None:
         # What the last step needs is missed before the first.
@@ -216,10 +220,39 @@ def _decomposed(
     return modules, done
 
 
+def _without_images(
+    parent: str | nn.Module, options: DecomposeOptions, reporter: Reporter
+) -> tuple[ModuleSet, Decomposition]:
+    if options.measure is not None:
+        raise DataError(
+            "Modules that are made without images cannot be measured in the same step.",
+            hint="Give the images as DATA, or decompose the modules later, with images.",
+        )
+    whole, options = _opened(parent, None, options, reporter)
+    done = without_images(whole, options)
+    return assemble(whole, done, seed=options.seed, date=options.date), done
+
+
+def _opened(
+    parent: str | nn.Module, images: ImageSet | None, options: DecomposeOptions, reporter: Reporter
+) -> tuple[Parent, DecomposeOptions]:
+    """The parent, and the options with the classes of `only` as it calls them."""
+    with reporter.step("import the parent"):
+        whole = open_parent(parent, images, options, reporter)
+    if options.only is not None:
+        options = dataclasses.replace(options, only=classes_named(whole, options.only))
+    # A label that cannot be a folder is named before the work.
+    slugs_of(options.only or whole.labels)
+    return whole, options
+
+
 def open_parent(
-    parent: str | nn.Module, images: ImageSet, options: DecomposeOptions, reporter: Reporter = SILENT
+    parent: str | nn.Module, images: ImageSet | None, options: DecomposeOptions, reporter: Reporter = SILENT
 ) -> Parent:
-    """The parent as trunk, head, labels and input; what nothing says is taken from the images."""
+    """The parent as trunk, head, labels and input; what nothing says is taken from the images, where there
+    are some."""
+    if isinstance(parent, str) and is_artifact(Path(parent)):
+        return _parent_of_modules(Path(parent), options)
     if isinstance(parent, nn.Module):
         kind = type(parent).__name__
         source = ParentSource(name=kind.lower(), architecture=kind, model=parent)
@@ -232,35 +265,53 @@ def open_parent(
             fetch=_fetch,
         )
     spec = _input_spec(source, images, options, reporter)
+    labels = options.labels or source.labels or (None if images is None else images.labels)
+    if labels is None:
+        raise ParentError(f"The classes of '{source.name}' are unknown.", hint="Name them with --labels.")
     return Parent.of(
         source.network(spec),
         name=options.name or source.name,
         architecture=source.architecture,
-        labels=options.labels or source.labels or images.labels,
+        labels=labels,
         input=spec,
         license=options.license or source.license,
-        dataset=options.dataset or source.dataset or images.name,
+        dataset=options.dataset or source.dataset or (None if images is None else images.name),
+    )
+
+
+def _parent_of_modules(directory: Path, options: DecomposeOptions) -> Parent:
+    """The parent of an artifact, of which all is known. Its name stays, since modules go by it."""
+    given = {
+        name: getattr(options, name)
+        for name in ("weights", "arguments", "labels", "name", "input_size", "mean", "std")
+    }
+    if said := next((name for name, value in given.items() if value), None):
+        raise ParentError(
+            f"'{directory}' holds modules, which say all of their parent: '{said}' cannot be given.",
+            hint="Leave it out.",
+        )
+    parent = Parent.of_modules(read_artifact(directory))
+    return dataclasses.replace(
+        parent, license=options.license or parent.license, dataset=options.dataset or parent.dataset
     )
 
 
 def _input_spec(
-    source: ParentSource, images: ImageSet, options: DecomposeOptions, reporter: Reporter
+    source: ParentSource, images: ImageSet | None, options: DecomposeOptions, reporter: Reporter
 ) -> InputSpec:
     size, mean, std, known = options.input_size, options.mean, options.std, source.input
     if known is None:
-        given = size[0] if size is not None and len(size) == 3 else 3 if len(mean or std or ()) == 3 else None
-        shape = input_shape(
-            source.model, images, channels=given, size=None if size is None else (size[-2], size[-1])
-        )
-        reporter.note(f"Input: {shape}.")
-        channels = shape.channels
-        known = InputSpec(
-            channels=channels,
-            height=shape.height,
-            width=shape.width,
-            mean=(0.0,) * channels,
-            std=(1.0,) * channels,
-        )
+        if images is None:
+            known = _given_input(source, options, reporter)
+        else:
+            given = (
+                size[0] if size is not None and len(size) == 3 else 3 if len(mean or std or ()) == 3 else None
+            )
+            shape = input_shape(
+                source.model, images, channels=given, size=None if size is None else (size[-2], size[-1])
+            )
+            reporter.note(f"Input: {shape}.")
+            known = _unnormalised(shape.channels, shape.height, shape.width)
     channels, height, width = known.channels, known.height, known.width
     if size is not None:
         height, width = size[-2:]
@@ -277,6 +328,30 @@ def _input_spec(
         crop=known.crop and size is None,
         interpolation=known.interpolation,
     )
+
+
+def _given_input(source: ParentSource, options: DecomposeOptions, reporter: Reporter) -> InputSpec:
+    """The input as the options say it: without images nothing else does."""
+    size = options.input_size
+    if isinstance(source.model, Network):
+        size = size or source.model.graph.input_shape
+    if size is None:
+        raise ParentError(
+            f"The input size of '{source.name}' is unknown.",
+            hint="Give it with --input-size, and --mean and --std as it was trained with.",
+        )
+    if options.mean is None or options.std is None:
+        reporter.warn(
+            f"Nothing says how '{source.name}' normalises its input: without --mean and --std its values are "
+            "taken as they are, from 0 to 1."
+        )
+    channels = size[0] if len(size) == 3 else len(options.mean or options.std or (0, 0, 0))
+    return _unnormalised(channels, size[-2], size[-1])
+
+
+def _unnormalised(channels: int, height: int, width: int) -> InputSpec:
+    zeros, ones = (0.0,) * channels, (1.0,) * channels
+    return InputSpec(channels=channels, height=height, width=width, mean=zeros, std=ones)
 
 
 def _fetch(repository: str, revision: str | None, filename: str) -> Path:
