@@ -28,7 +28,7 @@ from modhub.evaluation.module_metrics import measure_modules
 from modhub.files import check_vacant, claimed
 from modhub.labels import slugs_of
 from modhub.manifest import FORMS, InputSpec, Sample
-from modhub.parents import ParentSource, load_parent
+from modhub.parents import ParentSource, load_parent, stated_input
 from modhub.refs import RepositoryId
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
@@ -221,7 +221,8 @@ def open_parent(
     """The parent as trunk, head, labels and input; what nothing says is taken from the images."""
     if isinstance(parent, nn.Module):
         kind = type(parent).__name__
-        source = ParentSource(name=kind.lower(), architecture=kind, model=parent)
+        stated = stated_input(parent, kind)
+        source = ParentSource(name=kind.lower(), architecture=kind, model=parent, input=stated)
     else:
         weights = options.weights
         source = load_parent(
@@ -245,7 +246,8 @@ def open_parent(
 def _input_spec(
     source: ParentSource, images: ImageSet, options: DecomposeOptions, reporter: Reporter
 ) -> InputSpec:
-    size, mean, std, known = options.input_size, options.mean, options.std, source.input
+    size, mean, std = options.input_size, options.mean, options.std
+    known = source.input if size is None else source.input_at(*size[-2:])
     if known is None:
         given = size[0] if size is not None and len(size) == 3 else 3 if len(mean or std or ()) == 3 else None
         shape = input_shape(
@@ -265,16 +267,20 @@ def _input_spec(
         height, width = size[-2:]
         channels = size[0] if len(size) == 3 else max(channels, len(mean or ()))
     same = channels == known.channels
-    return InputSpec(
+    crop = options.crop
+    if crop is None:
+        crop = known.crop or options.resize is not None
+    return dataclasses.replace(
+        known,
         channels=channels,
         height=height,
         width=width,
         mean=mean or (known.mean if same else (0.0,) * channels),
         std=std or (known.std if same else (1.0,) * channels),
-        value_range=known.value_range,
-        resize=known.resize if size is None else None,
-        crop=known.crop and size is None,
-        interpolation=known.interpolation,
+        value_range=options.value_range or known.value_range,
+        resize=options.resize or known.resize,
+        crop=crop,
+        interpolation=options.interpolation or known.interpolation,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -74,7 +75,7 @@ class Preprocess(nn.Module):
         height, width = int(values.shape[-2]), int(values.shape[-1])
         values = self._resize(values, *_target_size(spec, height, width))
         if spec.crop:
-            values = _centre_crop(values, spec.height, spec.width)
+            values = _centre_crop(values, spec.height, spec.width, floor=spec.crop_floor)
         low, high = spec.value_range
         if (low, high) != (0.0, 1.0):
             values = values * (high - low) + low
@@ -97,7 +98,11 @@ class Preprocess(nn.Module):
         if values.shape[-2:] == (height, width):
             return values
         if self.spec.interpolation == "nearest":
-            return F.interpolate(values, size=(height, width), mode="nearest")
+            rows, columns = (
+                _nearest(int(given), wanted, values.device)
+                for given, wanted in zip(values.shape[-2:], (height, width), strict=True)
+            )
+            return values[:, :, rows][:, :, :, columns]
         values = F.interpolate(
             values, size=(height, width), mode=self.spec.interpolation, align_corners=False, antialias=True
         )
@@ -111,12 +116,21 @@ def _target_size(spec: InputSpec, height: int, width: int) -> tuple[int, int]:
         return (height, width) if spec.crop else (spec.height, spec.width)
     if not spec.crop:
         return spec.height, spec.width
+    if isinstance(spec.resize, tuple):
+        return spec.resize
     short, long = min(height, width), max(height, width)
     scaled = max(1, int(spec.resize * long / short))
     return (spec.resize, scaled) if height <= width else (scaled, spec.resize)
 
 
-def _centre_crop(values: Tensor, height: int, width: int) -> Tensor:
+def _nearest(given: int, wanted: int, device: torch.device) -> Tensor:
+    """The (wanted,) pixels of `given` that Pillow takes: under the centres, which it finds step by step."""
+    scale = given / wanted
+    centres = np.cumsum([scale * 0.5, *[scale] * (wanted - 1)])
+    return torch.from_numpy(np.minimum(centres.astype(np.int64), given - 1)).to(device)
+
+
+def _centre_crop(values: Tensor, height: int, width: int, *, floor: bool) -> Tensor:
     # Plain numbers, also while `torch.jit.trace` looks on.
     found_height, found_width = int(values.shape[-2]), int(values.shape[-1])
     extra_height, extra_width = max(height - found_height, 0), max(width - found_width, 0)
@@ -124,6 +138,6 @@ def _centre_crop(values: Tensor, height: int, width: int) -> Tensor:
         left, top = extra_width // 2, extra_height // 2
         values = F.pad(values, (left, extra_width - left, top, extra_height - top))
         found_height, found_width = values.shape[-2:]
-    top = round((found_height - height) / 2.0)
-    left = round((found_width - width) / 2.0)
+    rounded = int if floor else round
+    top, left = rounded((found_height - height) / 2.0), rounded((found_width - width) / 2.0)
     return values[..., top : top + height, left : left + width]

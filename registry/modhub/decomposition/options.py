@@ -27,8 +27,10 @@ class DecomposeOptions:
 
     Parent: `weights` is a safetensors file, `arguments` are for a `FILE.py:CALLABLE`. `labels` are its
     classes in the order of its outputs. `input_size` is ([channels,] height, width) in pixels; `mean` and
-    `std` are per channel, of values in [0, 1]. `name`, `license` (an SPDX id) and `dataset` (what it was
-    trained on) go into the manifests, and so does `date` (ISO 8601).
+    `std` are per channel, of values in `value_range` (None: [0, 1]). Images are resized so that their shorter
+    side is `resize` pixels, or to that (height, width), with `interpolation`, and cut at the centre to the
+    input size where `crop` is true (None: where `resize` is given). `name`, `license` (an SPDX id) and
+    `dataset` (what it was trained on) go into the manifests, and so does `date` (ISO 8601).
 
     Images: `split` is the part of the data set to use (None: train). `images_per_class` and
     `calibration_images` are per class and disjoint, drawn with `seed`: channels are chosen by the former;
@@ -53,6 +55,10 @@ class DecomposeOptions:
     input_size: tuple[int, ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    value_range: tuple[float, float] | None = None
+    resize: int | tuple[int, int] | None = None
+    crop: bool | None = None
+    interpolation: str | None = None
     license: str | None = None
     dataset: str | None = None
     date: str | None = None

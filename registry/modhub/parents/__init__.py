@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from modhub.errors import ParentError
-from modhub.parents.base import Fetch, ParentSource, distinct_labels, parsed_arguments
+from modhub.parents.base import Fetch, ParentSource, distinct_labels, parsed_arguments, stated_input
 from modhub.parents.builtin import builtin_parent
 from modhub.parents.repository import repository_parent
 from modhub.parents.timm import timm_parent
@@ -29,6 +29,7 @@ __all__ = [
     "distinct_labels",
     "load_parent",
     "parsed_arguments",
+    "stated_input",
     "write_parent",
 ]
 

@@ -21,7 +21,7 @@ from modhub.manifest import InputSpec
 from modhub.parents.base import ParentSource, distinct_labels
 from modhub.parents.weights import class_count, fit_weights, load_weights
 
-__all__ = ["torchvision_parent"]
+__all__ = ["preset_input", "torchvision_parent"]
 
 AUXILIARY = ("googlenet", "inception_v3")
 """Networks with auxiliary heads for training; they play no part in evaluation, so they are left out."""
@@ -59,7 +59,7 @@ def torchvision_parent(name: str, weights: Path | None, arguments: Mapping[str, 
         architecture=f"torchvision:{name}",
         model=module.eval(),
         labels=categories if official else None,
-        input=_input_spec(recipe.transforms()),
+        input=preset_input(recipe.transforms()),
         dataset="imagenet-1k" if official else None,
     )
 
@@ -95,7 +95,8 @@ def _downloaded(name: str, recipe: Any) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _input_spec(transforms: Any) -> InputSpec:
+def preset_input(transforms: Any) -> InputSpec:
+    """What a preset of torchvision (`Weights.transforms()`) does to an image."""
     size = int(transforms.crop_size[0])
     return InputSpec(
         channels=len(transforms.mean),
