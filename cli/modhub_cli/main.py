@@ -28,7 +28,7 @@ SECTIONS = {
     "Define a composition": ("init", "add", "remove", "lock", "tree"),
     "Build a classifier": ("frontier", "compose", "replace"),
     "Use a classifier": ("predict", "evaluate", "diff", "export"),
-    "Run a hub": ("serve", "token", "gc", "fsck"),
+    "Run a hub": ("serve", "token", "release", "gc", "fsck"),
 }
 COMMANDS = tuple(name for names in SECTIONS.values() for name in names)
 

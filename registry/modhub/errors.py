@@ -24,6 +24,7 @@
     │   │   └── ReleaseNotFoundError    no usable release matches the specifier
     │   ├── ConflictError           somebody else was faster, or it exists already
     │   │   └── StaleParentError    the branch moved since its commit was read
+    │   ├── ReleaseError            a release would be deleted, moved, hidden or published twice
     │   ├── AccessError             not allowed
     │   ├── BusyError               not now: a little later it may
     │   └── OfflineError            needed from the network, and the network is not to be used or not there
@@ -65,6 +66,7 @@ __all__ = [
     "OfflineError",
     "ParentError",
     "RefError",
+    "ReleaseError",
     "ReleaseNotFoundError",
     "ResolutionError",
     "SchemaVersionError",
@@ -283,6 +285,15 @@ class ConflictError(HubError):
 
 class StaleParentError(ConflictError):
     """A commit was made for a state of the branch that is no longer its newest."""
+
+
+class ReleaseError(HubError):
+    """A change would delete, move, hide or duplicate the release `release` (its tag) of `repository`."""
+
+    def __init__(self, message: str, *, repository: str, release: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.repository = repository
+        self.release = release
 
 
 class AccessError(HubError):

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_version
 from packaging.version import Version
 
 from modhub.errors import AmbiguousClassError, RefError
@@ -37,6 +38,7 @@ __all__ = [
     "repeated",
     "rows_of",
     "tag_of",
+    "version_named",
     "version_of_tag",
 ]
 
@@ -110,6 +112,17 @@ def version_of_tag(tag: str) -> Version | None:
     except ValueError:
         return None
     return version if tag == tag_of(version) else None
+
+
+def version_named(name: str) -> str | None:
+    """The version that a tag or branch name spells, in canonical form; None where it spells none.
+
+    `v1.0.0`, `V1.0`, `1` and `v1.0.0+cpu` all spell `1`: `==1.0.0` allows each of them.
+    """
+    try:
+        return canonicalize_version(Version(name).public)
+    except ValueError:
+        return None
 
 
 def check_label(label: str) -> str:

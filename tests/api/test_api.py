@@ -24,6 +24,7 @@ from modhub.decomposition.teaching import teach
 from modhub.errors import BudgetError, CompositionError, DataError, IntegrityError, RefError
 from modhub.nets import Runner
 from modhub.nets.architectures import ARCHITECTURES
+from modhub.project.lock import Lock
 from modhub.project.toml import Project
 from tests.cli.test_compute import train
 from tests.support.digit_parents import digit_modules
@@ -214,6 +215,13 @@ def test_one_ref_is_a_string_and_so_is_a_path(here):
     replaced = modhub.replace("work/build", "2=me/digits/3")
     images = as_batch(open_data("digits", "test").images(range(20)))
     assert torch.equal(replaced(images), modhub.load("work/again")(images))
+    lock = Lock.from_bytes(Path("work/build/modhub.lock").read_bytes())
+    place = f"me/digits 1.0.0 ({lock.modules[0].commit[:12]})"
+    assert [str(change) for change in report.changes] == [f"2: {place} 2 → {place} 3"]
+    modhub.push(digit_modules(), "me/others", version="1.0.0")
+    modhub.yank("me/digits==1.0.0", reason="wrong labels")
+    report = modhub.replace("work/build", "2=me/others/3", "work/mixed")
+    assert [str(change) for change in report.changes] == ["2: me/digits 1.0.0 → me/others 1.0.0"]
     made = modhub.export("work/again", "again.pt2", format="pt2")
     assert (str(made.path), Path("again.pt2").is_file()) == ("again.pt2", True)
 

@@ -178,6 +178,25 @@ def test_a_release_is_called_as_it_was_pushed(shop):
         assert told["version"] == "1.0.0"
 
 
+def test_a_release_is_removed_by_an_administrator_only(shop):
+    refused = shop("release", "remove", "lab/pets==1.0")
+    assert refused.code == 1
+    assert refused.err == (
+        "Error: Removing a release breaks every lock that pins lab/pets==1.0.\n"
+        "Yank it instead: modhub yank lab/pets==1.0; or pass --force.\n"
+    )
+    told = shop.good("release", "remove", "lab/pets==1.0", "--force")
+    assert told.out == "Release 1.0.0 of lab/pets is removed.\n"
+    assert shop("pull", "lab/pets/cat==1.0.0").code == 1
+    again = shop("push", "zoo", "lab/pets", "--version", "1.0.0")
+    assert again.code == 1
+    assert "Release v1.0.0 of 'lab/pets' was removed; only the same files may become 'v1.0.0'." in again.err
+    shop.good("push", "pets", "lab/pets", "--version", "1.0.0")
+    local = shop("push", "zoo", "lab/pets", "--version", "1.0.0+cpu", "--force")
+    assert local.code == 1
+    assert "Release 1.0.0 of 'lab/pets' exists, and 1.0.0+cpu is the same version." in local.err
+
+
 def test_diff(shop):
     report = shop.good("diff", "lab/pets", "zoo/big", "--json").json
     assert report["added"] == ["great white shark"]

@@ -62,6 +62,7 @@ def test_results_are_frozen_and_have_the_short_repr(kind: type[Result]) -> None:
         ("info.Info", "info"),
         ("pull.PullReport", "pull"),
         ("push.PushReport", "push"),
+        ("release.RemovedRelease", "release-remove"),
         ("search.SearchResult", "search"),
         ("teach.TeachReport", "teach"),
         ("verify.Verified", "verify"),

@@ -135,7 +135,9 @@ def command(
 
 
 def show_build(out: Out, report: BuildReport) -> None:
-    """Print the summary of a build."""
+    """Print the summary of a build, after what its lock has from elsewhere than before."""
+    for change in report.changes:
+        out.line(f"{change}")
     rows = [
         [
             trunk.parent,

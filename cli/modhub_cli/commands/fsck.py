@@ -41,6 +41,9 @@ def command(root: Path | None, quick: bool, repair: bool, out: Out) -> None:
             f"{many(report.commits, 'commit', 'commits')} and {many(report.blobs, 'blob', 'blobs')} "
             f"({size(report.bytes)}): {'clean' if report.clean else 'damaged'}"
         )
+        if report.leftovers and not repair:
+            left = many(report.leftovers, "file", "files")
+            out.note(f"Interrupted writers left {left}; --repair and 'modhub gc' remove them.")
 
     out.emit(report.to_dict(), human=human, quiet=[finding.place for finding in report.findings])
     if not report.clean:

@@ -34,7 +34,7 @@ def command(upgrade: bool, hub: str | None, offline: bool, out: Out) -> None:
 
     def human() -> None:
         for change in report.changes:
-            out.line(f"{change.label}: {change.before or 'new'} → {change.after or 'removed'}")
+            out.line(f"{change}")
         out.note(
             f"{report.path}: {many(len(report.lock.modules), 'module', 'modules')} on "
             f"{many(len(report.lock.passes), 'trunk', 'trunks')}"

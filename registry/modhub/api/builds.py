@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from modhub.api.lock import LockChange
 from modhub.catalog.catalog import Catalog
 from modhub.composition import KINDS, Budget, Part, compose
 from modhub.composition.classifier import TrunkReport
@@ -96,21 +97,26 @@ class BuildOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class BuildReport(Result):
-    """A composed classifier on disk: `passes` per image, what each trunk costs, and all its `bytes`."""
+    """A composed classifier on disk: `passes` per image, what each trunk costs, and all its `bytes`.
+
+    `changes` are what its lock has from elsewhere than the lock that it replaces.
+    """
 
     labels: tuple[str, ...]
     passes: int
     trunks: tuple[TrunkReport, ...]
     bytes: int
     path: Path
+    changes: tuple[LockChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a build is made of: `text` is its `modhub.toml`."""
+    """What a build is made of: `text` is its `modhub.toml`, `changes` what its lock has from elsewhere."""
 
     text: str
     lock: Lock
+    changes: tuple[LockChange, ...] = ()
 
 
 def write_build(
@@ -151,6 +157,7 @@ def write_build(
             trunks=tuple(each.report for each in classifier.trunk_passes),
             bytes=sum(file.stat().st_size for file in scratch.rglob("*") if file.is_file()),
             path=target,
+            changes=() if origin is None else origin.changes,
         )
 
 

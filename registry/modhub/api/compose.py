@@ -15,7 +15,6 @@ from modhub.composition import Budget, ComposedClassifier
 from modhub.composition import compose as compile_parts
 from modhub.data import ImageSet
 from modhub.devices import pick_device, torch_defaults
-from modhub.project.lock import Lock
 from modhub.project.toml import Project, add_want, new_project
 from modhub.reporter import SILENT, Reporter
 
@@ -100,7 +99,7 @@ def compose_to(
             text = add_want(text, want)
         origin = Origin(text, lock(modules, hub=catalog, reporter=reporter))
     elif not is_artifact(modules):
-        origin = Origin(project_text(modules), _project_lock(modules, catalog, reporter, locked=locked))
+        origin = _project_origin(modules, catalog, reporter, locked=locked)
     return write_build(
         Path(path),
         origin,
@@ -115,10 +114,12 @@ def compose_to(
     )
 
 
-def _project_lock(project: Path, catalog: Catalog, reporter: Reporter, *, locked: bool) -> Lock:
+def _project_origin(project: Path, catalog: Catalog, reporter: Reporter, *, locked: bool) -> Origin:
+    text = project_text(project)
     if locked:
-        return current_lock(project)
+        return Origin(text, current_lock(project))
     known = read_lock(project)
     if known is not None and known.fulfils(read_project(project)):
-        return known
-    return lock_to(project, hub=catalog, reporter=reporter).lock
+        return Origin(text, known)
+    report = lock_to(project, hub=catalog, reporter=reporter)
+    return Origin(text, report.lock, report.changes if known is not None else ())

@@ -14,21 +14,28 @@ from modhub.catalog.releases import yanked_warning
 from modhub.errors import CompositionError, ManifestError
 from modhub.files import write_bytes
 from modhub.project.lock import LOCK_NAME, Lock, LockedModule, lock_of
-from modhub.project.resolver import resolve
+from modhub.project.resolver import Resolution, ResolvedModule, resolve
 from modhub.project.toml import Project
+from modhub.refs import pinned_versions, version_of_tag
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
 
-__all__ = ["LockChange", "LockReport", "lock", "lock_to", "resolve_project"]
+__all__ = ["LockChange", "LockReport", "lock", "lock_to", "moves", "resolve_project"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class LockChange(Result):
-    """The release that serves `label`, as `repository version`; None where there is none."""
+    """The release that serves `label`, as `repository version`; None where there is none.
+
+    The commit or the module follows where the two differ in nothing else.
+    """
 
     label: str
     before: str | None
     after: str | None
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self.before or 'new'} → {self.after or 'removed'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -90,7 +97,7 @@ def lock_to(
         catalog = open_catalog(hub, offline=offline)
         locked = resolve_project(project, catalog, keep=None if upgrade else old, reporter=reporter)
     write_bytes(path, locked.to_bytes())
-    return LockReport(path=path, changes=tuple(_changes(old, locked)), lock=locked)
+    return LockReport(path=path, changes=moves(old, locked), lock=locked)
 
 
 def resolve_project(
@@ -105,27 +112,63 @@ def resolve_project(
             f"The composition '{project.name}' has no modules.", hint="Add one with: modhub add LABEL=REF"
         )
     resolution = resolve(
-        project, catalog, prefer=None if keep is None else keep.preferences, nearest=catalog.nearest
+        project,
+        catalog,
+        prefer=None if keep is None else keep.preferences,
+        nearest=catalog.nearest,
+        offline=catalog.files.offline,
+        cached=catalog.cached,
     )
-    for text in dict.fromkeys(
-        yanked_warning(module.repository, module.release)
-        for module in resolution.modules
-        if module.release.yanked is not None
-    ):
+    for text in dict.fromkeys(_warnings(resolution)):
         reporter.warn(text)
     return lock_of(
-        project, resolution, lambda repository, revision: catalog.release_at(repository, revision).commit
+        project,
+        resolution,
+        lambda repository, revision: catalog.release_at(repository, revision).commit,
+        keep,
     )
 
 
-def _changes(old: Lock | None, new: Lock) -> Iterator[LockChange]:
-    before = {module.want.label: _release(module) for module in old.modules} if old else {}
-    after = {module.want.label: _release(module) for module in new.modules}
+def _warnings(resolution: Resolution) -> Iterator[str]:
+    """What to know of releases that are used all the same."""
+    stays = f"It stays because {LOCK_NAME} has it."
+    pinned = {module.repository for module in resolution.modules if _pins(module)}
+    for module in resolution.modules:
+        repository, release = module.repository, module.release
+        if release.yanked is not None:
+            yield yanked_warning(repository, release) + ("" if repository in pinned else f" {stays}")
+        elif module in resolution.unlisted:
+            yield f"{repository} {release} is no longer commit {release.commit[:12]} on the hub. {stays}"
+
+
+def _pins(module: ResolvedModule) -> bool:
+    """Whether its want allows no other release."""
+    ref, release = module.want.ref, module.release
+    if ref.revision is not None:
+        return ref.revision == release.commit or version_of_tag(ref.revision) == release.version
+    return release.version in pinned_versions(ref.specifier)
+
+
+def moves(old: Lock | None, new: Lock) -> tuple[LockChange, ...]:
+    """Every label that `new` takes from elsewhere than `old`, or that only one of them has."""
+    before = {module.want.label: _place(module) for module in old.modules} if old else {}
+    after = {module.want.label: _place(module) for module in new.modules}
+    changes = []
     for label in [*after, *(label for label in before if label not in after)]:
-        if before.get(label) != after.get(label):
-            yield LockChange(label=label, before=before.get(label), after=after.get(label))
+        was, now = before.get(label, ()), after.get(label, ())
+        # Repository and version, and more where those are the same but for the case.
+        shown = next((n for n in (1, 2, 3) if _folded(was[:n]) != _folded(now[:n])), None)
+        if shown is not None:
+            texts = [" ".join(place[:shown]) or None for place in (was, now)]
+            changes.append(LockChange(label=label, before=texts[0], after=texts[1]))
+    return tuple(changes)
 
 
-def _release(module: LockedModule) -> str:
+def _place(module: LockedModule) -> tuple[str, ...]:
     version = module.commit[:12] if module.version is None else str(module.version)
-    return f"{module.repository} {version}"
+    return f"{module.repository} {version}", f"({module.commit[:12]})", module.module
+
+
+def _folded(place: tuple[str, ...]) -> tuple[str, ...]:
+    """A place whose repository is written in lower case: its case names no other."""
+    return (*(text.lower() for text in place[:1]), *place[1:])

@@ -8,7 +8,7 @@ from typing import overload
 
 from modhub.api.builds import AGAIN, OPTIONS_NAME, BuildOptions, BuildReport, Origin, open_tuning, write_build
 from modhub.api.catalogs import open_catalog
-from modhub.api.lock import resolve_project
+from modhub.api.lock import moves, resolve_project
 from modhub.api.locked_modules import parts_of_lock
 from modhub.api.project_files import parse_item
 from modhub.catalog.catalog import Catalog
@@ -92,6 +92,8 @@ def replace(
     place, catalog = pick_device(device), open_catalog(hub, offline=offline)
     tuning, labelled = open_tuning(tune, calibrate)
     origin, options = _replaced(Path(build), items, catalog, reporter)
+    for change in origin.changes:
+        reporter.note(f"{change}")
     return compile_parts(
         parts_of_lock(origin.lock, catalog, reporter),
         budget=options.budget,
@@ -149,19 +151,22 @@ def _replaced(
                 hint="Name a directory written by 'modhub compose'; what Python's save() writes has none.",
             )
     text = (build / PROJECT_NAME).read_text(encoding="utf-8")
+    replaced = set()
     for item in [items] if isinstance(items, str) else items:
         want = parse_item(item)
         if not isinstance(want, Want):
             raise CompositionError(f"'{item}' names no class.", hint="Write LABEL=namespace/name/label.")
-        text = _with(text, want, build)
+        text, label = _with(text, want, build)
+        replaced.add(label)
     old = Lock.from_bytes((build / LOCK_NAME).read_bytes(), str(build / LOCK_NAME), hint=AGAIN)
     options = BuildOptions.read(build / OPTIONS_NAME)
-    lock = resolve_project(Project.from_toml(text), catalog, keep=old, reporter=reporter)
-    return Origin(text, lock), options
+    keep = old.without(replaced)
+    lock = resolve_project(Project.from_toml(text), catalog, keep=keep, reporter=reporter)
+    return Origin(text, lock, moves(old, lock)), options
 
 
-def _with(text: str, want: Want, build: Path) -> str:
-    """`modhub.toml` with another ref for a label, in the label's place."""
+def _with(text: str, want: Want, build: Path) -> tuple[str, str]:
+    """`modhub.toml` with another ref for a label, in the label's place, and the label as it stands there."""
     project = Project.from_toml(text)
     labels = [other.label for other in project.wants]
     match = one_match(want.label, labels, LabelIndex(labels).find(want.label), f"'{build}'")
@@ -174,4 +179,4 @@ def _with(text: str, want: Want, build: Path) -> str:
         text = remove_want(text, other.label)
     for other in project.wants:
         text = add_want(text, Want(replaced, want.ref) if other.label == replaced else other)
-    return text
+    return text, replaced

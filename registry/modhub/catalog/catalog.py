@@ -10,6 +10,7 @@ from pathlib import Path
 from modhub.catalog.releases import (
     REPORT,
     YANKED_LIMIT,
+    FileSource,
     Release,
     allowed_releases,
     no_release,
@@ -150,6 +151,10 @@ class Catalog:
     def lost(self, repository: RepositoryId, commit: str) -> frozenset[str]:
         """Files of a commit that the hub reports as lost; none when offline."""
         return frozenset() if self.files.offline else self.hub.lost(repository, commit)
+
+    def cached(self, source: FileSource) -> bool:
+        """Whether the cache has all files of a source."""
+        return all(self.files.cache.holds(FileEntry(file.size, file.sha256)) for file in source.files)
 
     # Finding
 

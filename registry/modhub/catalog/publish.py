@@ -41,13 +41,11 @@ from modhub.files import pretty_json
 from modhub.manifest import MANIFEST_NAME, RepositoryManifest
 from modhub.refs import RepositoryId, is_text, tag_of
 from modhub.reporter import SILENT, Reporter
-from modhub.store.model import MAIN, Add, Change, Copy, Delete, FileEntry
+from modhub.store.model import HUB_FILES, MAIN, Add, Change, Copy, Delete, FileEntry
 from modhub.store.paths import check_ref_name
 
 __all__ = ["Push", "push", "unyank", "yank"]
 
-# They belong to the hub or to all releases, not to one.
-_KEPT = (YANKED_NAME, ".gitattributes")
 _ATTEMPTS = 20
 
 
@@ -92,6 +90,8 @@ def push(
         for _ in range(_ATTEMPTS):
             releases = catalog.releases(repository)
             existing = _existing_release(catalog, repository, releases, version, contents)
+            if existing is None:
+                _check_version(repository, releases, version)
             if existing is None and not force:
                 _check_classes(catalog, repository, releases, version, contents)
             commit = head = existing.commit if existing else catalog.hub.commit_of(repository, MAIN)
@@ -229,11 +229,11 @@ def _lagging(
 def _restoring(catalog: Catalog, repository: RepositoryId, head: str, commit: str) -> list[Change]:
     """What gives main at `head` the files of `commit`."""
     tree, wanted = catalog.files.tree(repository, head), catalog.files.tree(repository, commit)
-    changes: list[Change] = [Delete(path) for path in tree if path not in wanted and path not in _KEPT]
+    changes: list[Change] = [Delete(path) for path in tree if path not in wanted and path not in HUB_FILES]
     changes += [
         Copy(path, path, commit)
         for path, file in wanted.items()
-        if path not in _KEPT and tree.get(path) != file
+        if path not in HUB_FILES and tree.get(path) != file
     ]
     return changes
 
@@ -260,6 +260,19 @@ def _existing_release(
             hint=f"Releases never change; push the next version: --version {following}",
         )
     return None
+
+
+def _check_version(repository: RepositoryId, releases: Iterable[Release], version: Version) -> None:
+    """Raises `ConflictError` where `version` differs from a release's in its local part only.
+
+    `==1.0.0` allows both 1.0.0 and 1.0.0+cpu.
+    """
+    for release in releases:
+        if release.version is not None and release.version.public == version.public:
+            raise ConflictError(
+                f"Release {release} of '{repository}' exists, and {version} is the same version.",
+                hint="Releases never change; push the next version.",
+            )
 
 
 def _check_classes(
@@ -297,7 +310,7 @@ def _listed(manifest: RepositoryManifest) -> str:
 
 def _changes(tree: Mapping[str, FileEntry], contents: Mapping[str, bytes | Path]) -> list[Change]:
     """What makes a commit with `tree` hold just `contents`."""
-    changes: list[Change] = [Delete(path) for path in tree if path not in contents and path not in _KEPT]
+    changes: list[Change] = [Delete(path) for path in tree if path not in contents and path not in HUB_FILES]
     for path, content in contents.items():
         if path not in tree or not tree[path].matches(content):
             changes.append(Add(path, content))

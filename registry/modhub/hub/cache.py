@@ -87,6 +87,11 @@ class Cache:
                 return None
         return None
 
+    def holds(self, entry: FileEntry) -> bool:
+        """Whether a file of that digest and size is there; `find` verifies it."""
+        sha256 = entry.sha256 or self._sha256_of(entry)
+        return sha256 is not None and _size(self._at(sha256)) == entry.size
+
     def fetch(self, entry: FileEntry, place: str, download: Fetch) -> Path:
         """The verified local file, downloaded unless it is there.
 

@@ -17,6 +17,7 @@ from modhub.store.index import Query
 from modhub.store.model import MAIN, Add, Change, FileEntry, Refs, RepositorySummary
 from modhub.store.records import HEADS, TAGS, RepositoryKey, Settings
 from modhub.store.store import Store
+from modhub.store.tree import Tree
 
 __all__ = ["DirectoryHub"]
 
@@ -76,18 +77,15 @@ class DirectoryHub:
         return self._existing.reader.resolve(self._key(repository), revision)
 
     def tree(self, repository: RepositoryId, commit: str) -> dict[str, FileEntry]:
-        return {
-            path: file.entry
-            for path, file in self._existing.reader.tree(self._key(repository), commit).items()
-        }
+        return {path: file.entry for path, file in self._tree(repository, commit).items()}
 
     def lost(self, repository: RepositoryId, commit: str) -> frozenset[str]:
-        return frozenset(
-            self._existing.reader.lost(self._existing.reader.tree(self._key(repository), commit))
-        )
+        return frozenset(self._existing.reader.lost(self._tree(repository, commit)))
 
     def read(self, repository: RepositoryId, commit: str, path: str, *, limit: int = 16 << 20) -> bytes:
-        return self._existing.reader.read(self._key(repository), commit, path, limit=limit)
+        return self._existing.reader.read(
+            self._key(repository), self.commit_of(repository, commit), path, limit=limit
+        )
 
     def download(
         self,
@@ -99,7 +97,7 @@ class DirectoryHub:
         offset: int = 0,
         reporter: Reporter = SILENT,
     ) -> None:
-        file = self._existing.reader.file(self._key(repository), commit, path)
+        file = self._existing.reader.file(self._key(repository), self.commit_of(repository, commit), path)
         with disk_errors(path), self._existing.reader.open(file.sha256, offset) as stream:
             while chunk := stream.read(CHUNK):
                 destination.write(chunk)
@@ -143,6 +141,9 @@ class DirectoryHub:
             raise ConflictError(
                 f"The tag '{name}' of '{repository}' is on another commit.", hint="Choose another name."
             )
+
+    def _tree(self, repository: RepositoryId, commit: str) -> Tree:
+        return self._existing.reader.tree(self._key(repository), self.commit_of(repository, commit))
 
     def _key(self, repository: RepositoryId) -> RepositoryKey:
         """The repository's key, following its moves as far as a server does."""

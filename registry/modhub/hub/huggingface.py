@@ -9,9 +9,10 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -247,7 +248,7 @@ class HuggingFaceHub:
             nonlocal offset
             before = offset
             try:
-                for chunk in self._chunks(repository, commit, path, offset):
+                for chunk in self._chunks(repository, commit, path, offset, {"X-HF-Download-Counter": "1"}):
                     destination.write(chunk)
                     reporter.advance(len(chunk))
                     offset += len(chunk)
@@ -273,14 +274,21 @@ class HuggingFaceHub:
             hint="Run the command again to resume.",
         ) from broken
 
-    def _chunks(self, repository: RepositoryId, commit: str, path: str, offset: int) -> Iterator[bytes]:
+    def _chunks(
+        self,
+        repository: RepositoryId,
+        commit: str,
+        path: str,
+        offset: int,
+        marks: Mapping[str, str] = MappingProxyType({}),
+    ) -> Iterator[bytes]:
         """The file's bytes from `offset` on, whether or not the server supports `Range`."""
         from huggingface_hub import hf_hub_url
         from huggingface_hub.utils import get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
         url = hf_hub_url(str(repository), path, revision=commit, endpoint=self._endpoint)
         # Byte ranges of a compressed response would count other bytes.
-        headers = {**self._api()._build_hf_headers(), "Accept-Encoding": "identity"}
+        headers = {**self._api()._build_hf_headers(), **marks, "Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
         with (

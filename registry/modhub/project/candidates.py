@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from modhub.catalog.releases import Release, allowed_releases, files_of, newest_release
+from modhub.catalog.releases import FileSource, Release, allowed_releases, files_of, newest_release
 from modhub.errors import (
     AccessError,
     AmbiguousClassError,
@@ -16,6 +17,7 @@ from modhub.errors import (
     IntegrityError,
     ManifestError,
     NotFoundError,
+    OfflineError,
     RefError,
     ResolutionError,
 )
@@ -29,7 +31,7 @@ from modhub.project.rejections import (
     Rejection,
     Unreadable,
 )
-from modhub.project.toml import Constraints, Want
+from modhub.project.toml import Project, Want
 from modhub.refs import Ref, RepositoryId
 
 __all__ = ["Candidates"]
@@ -51,22 +53,33 @@ class Candidates:
     def __init__(
         self,
         catalogue: Catalogue,
-        constraints: Constraints,
+        project: Project,
         prefer: Preferences | None = None,
         *,
         steps: int = STEPS,
+        offline: bool = False,
+        cached: Callable[[FileSource], bool] = lambda source: False,
     ) -> None:
         self.catalogue = catalogue
-        self.constraints = constraints
+        self.constraints = project.constraints
         self.prefer = prefer or Preferences()
+        self._offline, self._cached = offline, cached
+        self._unreadable = (*_UNREADABLE, OfflineError) if offline else _UNREADABLE
+        self._served = {
+            _spelling(served[0]): served[1]
+            for want in project.wants
+            if (served := self.prefer.served.get(want)) is not None
+        }
         self.steps = steps
         self._left = steps
+        self.published = lru_cache(maxsize=None)(catalogue.releases)
         self.releases = lru_cache(maxsize=None)(self._releases)
         self.manifest = lru_cache(maxsize=None)(catalogue.manifest)
         self.release_at = lru_cache(maxsize=None)(catalogue.release_at)
         self.module = lru_cache(maxsize=None)(self._module)
         self._tagged = lru_cache(maxsize=None)(catalogue.providers)
         self._offers = lru_cache(maxsize=None)(self._offered)
+        self.kept = lru_cache(maxsize=None)(self._kept)
         self._ruled_out: dict[tuple[Want, RepositoryId, Release], Rejection] = {}
 
     def spend(self) -> None:
@@ -79,9 +92,22 @@ class Candidates:
             )
 
     def _releases(self, repository: RepositoryId) -> tuple[Release, ...]:
-        """Newest first."""
-        tagged = [release for release in self.catalogue.releases(repository) if release.version is not None]
-        return tuple(sorted(tagged, key=lambda release: (release.version, release.commit), reverse=True))
+        """Newest first; offline those of which the cache has the manifest, if there are any."""
+        tagged = [release for release in self.published(repository) if release.version is not None]
+        tagged.sort(key=lambda release: (release.version, release.commit), reverse=True)
+        if not self._offline:
+            return tuple(tagged)
+        return tuple(release for release in tagged if self._known(repository, release)) or tuple(tagged)
+
+    def _known(self, repository: RepositoryId, release: Release) -> bool:
+        try:
+            self.manifest(repository, release.commit)
+        except OfflineError:
+            return False
+        except _UNREADABLE:
+            # Whoever takes it is told what is wrong with it.
+            return True
+        return True
 
     def providers(self, want: Want) -> tuple[RepositoryId, ...]:
         """Repositories that may serve a bare label, by name.
@@ -104,7 +130,7 @@ class Candidates:
             isinstance(self.module(want, repository, release), ResolvedModule)
             for repository, problem in offers.items()
             if problem is None
-            for release in self.allowed(repository, [want.ref])
+            for release in self.allowed(repository, [want])
         ):
             older = self._readable({*self._tagged(label, older=True)} - {*offers})
             offers |= {
@@ -125,7 +151,7 @@ class Candidates:
                 continue
             try:
                 manifest = self.manifest(repository, newest.commit)
-            except _UNREADABLE as error:
+            except self._unreadable as error:
                 offers[repository] = Unreadable(repository, newest, error)
             else:
                 if not manifest.matching(label):
@@ -138,13 +164,13 @@ class Candidates:
             offers[repository] = None
             try:
                 self.releases(repository)
-            except _UNREADABLE as error:
+            except self._unreadable as error:
                 offers[repository] = Unreadable(repository, None, error)
         return offers
 
     def _has_class(self, want: Want, repository: RepositoryId) -> bool:
         """Whether a release that the want allows has its class."""
-        answers = (self.module(want, repository, release) for release in self.allowed(repository, [want.ref]))
+        answers = (self.module(want, repository, release) for release in self.allowed(repository, [want]))
         return any(not isinstance(answer, NoClass | Unreadable) for answer in answers)
 
     def _locked_provider(self, want: Want) -> tuple[RepositoryId, ...]:
@@ -157,14 +183,60 @@ class Candidates:
         except _UNREADABLE:
             return ()
         active = any(release.commit == commit and release.active for release in releases)
-        return (repository,) if active else ()
+        return (repository,) if active or self.kept(repository) else ()
 
-    def allowed(self, repository: RepositoryId, refs: Iterable[Ref]) -> tuple[Release, ...]:
-        """The releases that every ref's specifier and revision allow, newest first.
+    def _kept(self, repository: RepositoryId) -> Release | None:
+        """The release that the lock has of a repository, if one of the project's wants came from it."""
+        release = self._served.get(_spelling(repository))
+        if release is None:
+            return None
+        with suppress(NotFoundError):
+            for other in self.published(repository):
+                if (other.version, other.commit) == (release.version, release.commit):
+                    return other
+        return release
+
+    def unlisted(self, module: ResolvedModule) -> bool:
+        """Whether its release is one that only the lock has."""
+        if module.release.version is None:
+            return False
+        try:
+            return module.release not in self.published(module.repository)
+        except NotFoundError:
+            return True
+
+    def allowed(self, repository: RepositoryId, wants: Iterable[Want]) -> tuple[Release, ...]:
+        """The releases that every want's specifier and revision allow, newest first, then the lock's.
 
         Raises `NotFoundError` when the repository or a revision does not exist.
         """
-        refs = tuple(refs)
+        refs = tuple(want.ref for want in wants)
+        kept = self.kept(repository)
+        if kept is None or not all(self._meets(kept, ref, repository) for ref in refs):
+            return self._allowed(repository, refs)
+        try:
+            others = self._allowed(repository, refs)
+        except NotFoundError:
+            # The branch that a ref names may be gone; the lock has a commit of it.
+            others = ()
+        return others if kept in others else (*others, kept)
+
+    def _meets(self, kept: Release, ref: Ref, repository: RepositoryId) -> bool:
+        """Whether the release of the lock is what `ref` may mean."""
+        if ref.revision is None:
+            return _fits(ref.specifier, kept.version)
+        if ref.revision == kept.commit or any(
+            (want.ref.revision, release.commit) == (ref.revision, kept.commit)
+            and _spelling(place) == _spelling(repository)
+            for want, (place, release) in self.prefer.served.items()
+        ):
+            return True
+        try:
+            return self.release_at(repository, ref.revision).commit == kept.commit
+        except NotFoundError:
+            return False
+
+    def _allowed(self, repository: RepositoryId, refs: Sequence[Ref]) -> tuple[Release, ...]:
         pinned = {self.release_at(repository, ref.revision) for ref in refs if ref.revision is not None}
         if len({release.commit for release in pinned}) > 1:
             return ()
@@ -183,8 +255,10 @@ class Candidates:
             return reason
         try:
             manifest = self.manifest(repository, release.commit)
-        except _UNREADABLE as error:
-            if want.ref.repository is not None:
+        except self._unreadable as error:
+            # What the lock has must not move because the cache lacks it.
+            kept = isinstance(error, OfflineError) and release == self.kept(repository)
+            if kept or want.ref.repository is not None:
                 raise
             return Unreadable(repository, release, error)
         label = want.ref.label or want.label
@@ -221,10 +295,19 @@ class Candidates:
         repository, release = module.repository, module.release
         try:
             manifest = self.manifest(repository, release.commit)
+            kept = release == self.kept(repository)
             for source in files_of(repository, release.commit, manifest, module.entry):
+                if kept and self._cached(source):
+                    continue
                 commit = release.commit
                 if source.revision != release.commit:
-                    commit = self.release_at(source.repository, source.revision).commit
+                    try:
+                        commit = self.release_at(source.repository, source.revision).commit
+                    except NotFoundError:
+                        if kept:
+                            # The lock says which commit that was.
+                            continue
+                        raise
                 lost = self.catalogue.lost(source.repository, commit)
                 if gone := next((file.path for file in source.files if file.path in lost), None):
                     return LostFile(repository, release, source.repository, gone)
@@ -232,10 +315,23 @@ class Candidates:
             return Unreadable(repository, release, error)
         return None
 
+    def at_hand(self, module: ResolvedModule) -> bool:
+        """Whether its files can be read: always, or offline if they are in the cache."""
+        if not self._offline:
+            return True
+        manifest = self.manifest(module.repository, module.release.commit)
+        sources = files_of(module.repository, module.release.commit, manifest, module.entry)
+        return all(map(self._cached, sources))
+
     def nearest(self, label: str, repository: RepositoryId, release: Release) -> list[str]:
         """Up to five labels of that release that look like `label`, else its first ten."""
         labels = [entry.label for entry in self.manifest(repository, release.commit).modules]
         return nearest_labels(label, labels) or labels[:10]
+
+
+def _spelling(repository: RepositoryId) -> str:
+    """Names that differ only in case name one repository."""
+    return str(repository).lower()
 
 
 def _fits(specifiers: SpecifierSet, version: Version | None) -> bool:

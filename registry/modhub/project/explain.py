@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from modhub.catalog.releases import Release, no_release
+from modhub.catalog.releases import Release, allowed_releases, no_release
 from modhub.errors import ClassNotFoundError, ModhubError, ReleaseNotFoundError, ResolutionError
 from modhub.project.candidates import Candidates
 from modhub.project.model import ResolvedModule
@@ -49,7 +49,7 @@ def _alone(want: Want, candidates: Candidates, nearest: Nearest) -> ModhubError 
     if want.ref.repository is None:
         return _without_provider(want, candidates, nearest)
     repository = want.ref.repository
-    allowed = candidates.allowed(repository, [want.ref])
+    allowed = candidates.allowed(repository, [want])
     if not allowed:
         return _without_release(want, repository, candidates)
     answers = [candidates.module(want, repository, release) for release in allowed]
@@ -67,14 +67,18 @@ def _alone(want: Want, candidates: Candidates, nearest: Nearest) -> ModhubError 
 
 
 def _without_release(want: Want, repository: RepositoryId, candidates: Candidates) -> ReleaseNotFoundError:
-    return no_release(repository, candidates.releases(repository), want.ref.specifier, want.ref.label)
+    published = candidates.published(repository)
+    for release in allowed_releases(published, want.ref.specifier):
+        # Offline this says that the cache lacks it.
+        candidates.manifest(repository, release.commit)
+    return no_release(repository, published, want.ref.specifier, want.ref.label)
 
 
 def _without_provider(want: Want, candidates: Candidates, nearest: Nearest) -> ModhubError | None:
     label = want.ref.label or want.label
     reasons = list(candidates.unreadable(want))
     for repository in candidates.providers(want):
-        allowed = candidates.allowed(repository, [want.ref])
+        allowed = candidates.allowed(repository, [want])
         if not allowed:
             error = _without_release(want, repository, candidates)
             reasons.append(Disallowed(repository, None, error))
@@ -124,7 +128,7 @@ def _disagreement(core: Sequence[Want], candidates: Candidates) -> ResolutionErr
 def _fitting(want: Want, repository: RepositoryId, candidates: Candidates) -> list[Release]:
     return [
         release
-        for release in candidates.allowed(repository, [want.ref])
+        for release in candidates.allowed(repository, [want])
         if isinstance(candidates.module(want, repository, release), ResolvedModule)
     ]
 

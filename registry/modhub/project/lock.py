@@ -6,13 +6,13 @@ or cache that has those bytes will do. Equal compositions give equal files.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 from packaging.version import Version
 
-from modhub.catalog.releases import trunk_home
+from modhub.catalog.releases import Release, trunk_home
 from modhub.errors import IntegrityError, ManifestError, RefError, hinting
 from modhub.files import parse_json, pretty_json
 from modhub.manifest import FileInfo
@@ -162,6 +162,16 @@ class Lock:
         return Preferences(
             {module.repository: module.commit for module in self.modules},
             {module.want.label: module.repository for module in self.modules},
+            {
+                module.want: (module.repository, Release(module.version, module.commit))
+                for module in self.modules
+            },
+        )
+
+    def without(self, labels: Collection[str]) -> Lock:
+        """The lock of the other modules; its trunks stay."""
+        return replace(
+            self, modules=tuple(module for module in self.modules if module.want.label not in labels)
         )
 
     @property
@@ -177,10 +187,15 @@ def lock_of(
     project: Project,
     resolution: Resolution,
     commit_of: Callable[[RepositoryId, str], str],
+    keep: Lock | None = None,
 ) -> Lock:
-    """The lock of a resolution; `commit_of` says which commit a revision of another repository is."""
+    """The lock of a resolution; `commit_of` says which commit a revision of another repository is.
+
+    The files of a trunk that `keep` has are taken from where it has them.
+    """
     modules: list[LockedModule] = []
     trunks: dict[tuple[str, ...], LockedTrunk] = {}
+    places = {} if keep is None else {(trunk.repository, trunk.files): trunk for trunk in keep.trunks}
     for module in resolution.modules:
         modules.append(
             LockedModule(
@@ -194,7 +209,12 @@ def lock_of(
             )
         )
         home, revision = trunk_home(module.repository, module.release.commit, module.trunk)
-        commit = revision if is_commit(revision) else commit_of(home, revision)
+        if is_commit(revision):
+            commit = revision
+        elif there := places.get((home, module.trunk.files)):
+            commit = there.commit
+        else:
+            commit = commit_of(home, revision)
         trunk = LockedTrunk(
             sha256=module.trunk.sha256, repository=home, commit=commit, files=module.trunk.files
         )

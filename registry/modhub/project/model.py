@@ -38,10 +38,15 @@ class Catalogue(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """What an older lock chose: commit by repository, repository by label. Wishes, not requirements."""
+    """What an older lock chose: commit by repository, repository by label. Wishes, not requirements.
+
+    `served` says which release each of its wants came from. While a project has that want, the release may be
+    chosen although it was yanked, although its tag is gone or its branch has moved on.
+    """
 
     commits: Mapping[RepositoryId, str] = field(default_factory=dict)
     providers: Mapping[str, RepositoryId] = field(default_factory=dict)
+    served: Mapping[Want, tuple[RepositoryId, Release]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,8 @@ class Resolution:
     """Every want, fulfilled, in the order of the wants."""
 
     modules: tuple[ResolvedModule, ...]
+    unlisted: tuple[ResolvedModule, ...] = ()
+    """Those of releases that only the lock has: their tag is gone or marks another commit."""
 
     @property
     def releases(self) -> dict[RepositoryId, Release]:

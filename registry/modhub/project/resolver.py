@@ -4,15 +4,19 @@ The rules, in the order in which they decide:
 
 1. All modules of one repository, however its case is written, come from one release, so that they share a
    trunk.
-2. A yanked release counts only when a want of that repository pins it (`==1.0.0`, `@v1.0.0`, `@<commit>`);
+2. What the lock has stays while a want that it served is still there and allows it: a release that was yanked
+   or is no longer listed, and the commit that a branch was.
+   A yanked release counts only when a want of that repository pins it (`==1.0.0`, `@v1.0.0`, `@<commit>`);
    pre-releases as PEP 440 has it.
 3. `Constraints` hold for every module: licence, recorded recall, and the number of trunks together.
 4. Repositories that wants name come first, by name; each takes what the lock had, else its newest release.
-5. Then bare labels, by label: the provider the lock had, else one whose trunk the composition has already,
-   else the best measured (see `modhub.manifest.ranking`); the newest release of a provider before its
-   older ones. Providers are repositories whose newest release has the class, and the lock's as long as its
-   release is active; for a label with a specifier that none of these meets, every repository of which an
-   active older release does.
+5. Then bare labels, by label, those of the lock first: the provider the lock had, else one whose trunk the
+   composition has already, else the best measured (see `modhub.manifest.ranking`); the newest release of a
+   provider before its older ones. Providers are repositories whose newest release has the class, and the
+   lock's; for a label with a specifier that none of these meets, every repository of which an active older
+   release does.
+6. Offline, releases whose manifest is not in the cache are passed over, and of the others those come first
+   of which the cache has every file.
 
 The answer is the first in that order that can be completed; it does not depend on the order of the wants.
 """
@@ -21,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from modhub.catalog.releases import FileSource
 from modhub.project.candidates import STEPS, Candidates
 from modhub.project.explain import explain
 from modhub.project.model import Catalogue, Preferences, Resolution, ResolvedModule
@@ -37,18 +42,21 @@ def resolve(
     prefer: Preferences | None = None,
     nearest: Callable[[str], Sequence[str]] = lambda _: (),
     steps: int = STEPS,
+    offline: bool = False,
+    cached: Callable[[FileSource], bool] = lambda source: False,
 ) -> Resolution:
     """Pick a release for every repository and a provider for every bare label.
 
     `nearest` is asked which classes look like a bare label that nobody provides, for the error's hint. The
-    search looks at `steps` releases at most.
+    search looks at `steps` releases at most. `offline`: `catalogue` raises `OfflineError` for what the cache
+    lacks; `cached` says which files it has.
 
     Raises `NotFoundError` for a repository, version or class that does not exist, and `ResolutionError` when
     what exists cannot stand together; the message names the wants that disagree, or says that the steps are
     used up. A repository that a want names raises what is wrong with it; one that only offers a bare label
     and cannot be read is passed over.
     """
-    candidates = Candidates(catalogue, project.constraints, prefer, steps=steps)
+    candidates = Candidates(catalogue, project, prefer, steps=steps, offline=offline, cached=cached)
 
     def solve(wants: Sequence[Want], max_trunks: int | None) -> tuple[ResolvedModule, ...] | None:
         return search(wants, candidates, max_trunks)
@@ -59,4 +67,7 @@ def resolve(
     if modules is None:
         raise explain(project, candidates, solve, nearest)
     by_label = {module.want.label: module for module in modules}
-    return Resolution(tuple(by_label[want.label] for want in project.wants))
+    return Resolution(
+        tuple(by_label[want.label] for want in project.wants),
+        tuple(module for module in modules if candidates.unlisted(module)),
+    )

@@ -40,12 +40,14 @@ class Step:
 class Pick:
     """A release and the modules it contributes to one step; made once per search, compared by identity.
 
-    `age` counts the newer releases of the repository that would have done.
+    `age` counts the newer releases of the repository that would have done; `far` says that its files cannot
+    be read now.
     """
 
     repository: RepositoryId
     release: Release
     age: int
+    far: bool
     modules: tuple[ResolvedModule, ...]
 
 
@@ -83,8 +85,8 @@ class Spelling:
         return self.known.get(str(repository).lower(), repository)
 
 
-def steps_of(wants: Iterable[Want]) -> tuple[Step, ...]:
-    """Named repositories by name, then bare labels by label.
+def steps_of(wants: Iterable[Want], prefer: Preferences) -> tuple[Step, ...]:
+    """Named repositories by name, then bare labels by label, those that the lock has first.
 
     Spellings that differ in case name one repository.
     """
@@ -99,7 +101,10 @@ def steps_of(wants: Iterable[Want]) -> tuple[Step, ...]:
             named.setdefault(spelled(want.ref.repository), []).append(want)
     return (
         *(Step(tuple(named[repository]), repository) for repository in sorted(named)),
-        *(Step((want,), None) for want in sorted(bare, key=lambda want: want.label)),
+        *(
+            Step((want,), None)
+            for want in sorted(bare, key=lambda want: (want.label not in prefer.providers, want.label))
+        ),
     )
 
 
@@ -110,7 +115,7 @@ def search(
 
     Raises `ResolutionError` when that is not known after `candidates.steps` steps.
     """
-    provider = _Provider(steps_of(wants), candidates, max_trunks)
+    provider = _Provider(steps_of(wants, candidates.prefer), candidates, max_trunks)
     if not provider.steps:
         return ()
     try:
@@ -170,15 +175,15 @@ class _Provider(AbstractProvider[Follow, Path, int]):
                 modules = [self.candidates.module(want, repository, release) for want in step.wants]
                 fitting = tuple(module for module in modules if isinstance(module, ResolvedModule))
                 if len(fitting) == len(modules):
-                    yield Pick(repository, release, age, fitting)
+                    far = not all(map(self.candidates.at_hand, fitting))
+                    yield Pick(repository, release, age, far, fitting)
                     age += 1
 
     def _allowed(self, step: Step, repository: RepositoryId) -> tuple[Release, ...]:
-        refs = tuple(want.ref for want in step.wants)
         if step.repository is None and (named := self.named.get(repository)):
             # A want that names the repository settles the release, a yanked one too if it pins that.
-            return self.candidates.allowed(repository, (*refs, *(want.ref for want in named.wants)))
-        return self.candidates.allowed(repository, refs)
+            return self.candidates.allowed(repository, (*step.wants, *named.wants))
+        return self.candidates.allowed(repository, step.wants)
 
     def _possible(self, step: Step, path: Path) -> Iterator[Pick]:
         for pick in self.picks[step]:
@@ -192,12 +197,15 @@ class _Provider(AbstractProvider[Follow, Path, int]):
     def _ordered(self, step: Step, path: Path) -> list[Pick]:
         def rank(pick: Pick) -> tuple[Any, ...]:
             locked = self.prefer.commits.get(pick.repository) == pick.release.commit
+            other = pick.release != self.candidates.kept(pick.repository)
             if step.repository is not None:
-                return (not locked, pick.age)
+                return (not locked, other, pick.far, pick.age)
             (module,) = pick.modules
             unseen, bound = ranking_key(module.entry.metrics, module.entry.sample)
             return (
                 not (locked and self.prefer.providers.get(module.want.label) == pick.repository),
+                other,
+                pick.far,
                 0 if pick.repository in path.releases else pick.age,
                 module.trunk.sha256 not in path.trunks,
                 not unseen,

@@ -12,6 +12,7 @@ from modhub.errors import (
     ModhubError,
     NotFoundError,
     RefError,
+    ReleaseError,
     StorageError,
 )
 
@@ -20,6 +21,8 @@ __all__ = ["HTTPError", "header_text", "missing_file", "not_found", "to_http_err
 _CODES = {"repository": "RepoNotFound", "revision": "RevisionNotFound", "file": "EntryNotFound"}
 _STATUSES: tuple[tuple[type[ModhubError], int], ...] = (
     (AccessError, 403),
+    # Not 409: clients take that for what exists already, and `exist_ok` passes over it.
+    (ReleaseError, 422),
     (ConflictError, 409),
     (NotFoundError, 404),
     (IntegrityError, 422),

@@ -1,8 +1,8 @@
 """Blobs, bytes by their sha256: the interface that a store keeps contents behind, and its form on disk.
 
 Another implementation (an object store behind several servers) gives the same promises: what `finish`
-returned survives a crash, equal bytes are stored once, and `discard` spares what was written or touched
-lately.
+returned survives a crash, equal bytes are stored once, and `discard` spares what was written or touched since
+a writer at work began.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +21,7 @@ from modhub.errors import DigestMismatchError, IntegrityError, SizeMismatchError
 from modhub.files import fsync_directory
 from modhub.integrity import git_oid
 from modhub.store.disk import disk_errors, file_lock, make_directory
+from modhub.store.leases import Leases
 
 __all__ = ["Blob", "BlobWriter", "Blobs", "FileBlobs", "store_content"]
 
@@ -69,17 +69,23 @@ class Blobs(Protocol):
     def writer(self, *, size: int | None = None) -> BlobWriter:
         """Receive a blob; `size` is what the sender announced."""
 
-    def touch(self, sha256: str) -> bool:
-        """Protect it from `discard` for a while; False when it does not exist."""
+    def writing(self) -> AbstractContextManager[None]:
+        """Inside the block nothing that is written or touched in it is before `unused_before`."""
 
-    def discard(self, sha256: str, *, grace: float, dry_run: bool = False) -> bool:
-        """Remove it unless it was written or touched in the last `grace` seconds; whether it goes."""
+    def unused_before(self) -> float:
+        """What was written or touched before this moment is in no writer's use.
+
+        Ask before looking at references: then it holds for every writer that begins later, too.
+        """
+
+    def touch(self, sha256: str) -> bool:
+        """Make it as young as one just written; False when it does not exist."""
+
+    def discard(self, sha256: str, *, before: float, dry_run: bool = False) -> bool:
+        """Remove it unless it was written or touched since the moment `before`; whether it goes."""
 
     def all(self) -> Iterator[str]:
         """Every digest, in order."""
-
-    def sweep(self, *, grace: float) -> int:
-        """Remove what interrupted writers left more than `grace` seconds ago; the bytes freed."""
 
 
 class FileBlobs:
@@ -88,6 +94,7 @@ class FileBlobs:
     def __init__(self, root: Path, staging: Path) -> None:
         self._root = root
         self._staging = staging
+        self._leases = Leases(staging)
 
     def _at(self, sha256: str) -> Path:
         return self._root / sha256[:2] / sha256
@@ -116,7 +123,11 @@ class FileBlobs:
     def writer(self, *, size: int | None = None) -> FileBlobWriter:
         make_directory(self._staging)
         with disk_errors(self._staging):
-            return FileBlobWriter(self, self._staging, size)
+            with ExitStack() as stack:
+                stack.enter_context(self.writing())
+                writer = FileBlobWriter(self, self._staging, size)
+                writer.lease = stack.pop_all()
+            return writer
 
     def adopt(self, staged: Path, sha256: str) -> None:
         """Move the synced file `staged` into place, or delete it when the bytes exist already."""
@@ -130,6 +141,12 @@ class FileBlobs:
             os.replace(staged, place)
             fsync_directory(place.parent)
 
+    def writing(self) -> AbstractContextManager[None]:
+        return self._leases.writing()
+
+    def unused_before(self) -> float:
+        return self._leases.oldest()
+
     def touch(self, sha256: str) -> bool:
         with self._locked(sha256):
             try:
@@ -138,10 +155,10 @@ class FileBlobs:
                 return False
             return True
 
-    def discard(self, sha256: str, *, grace: float, dry_run: bool = False) -> bool:
+    def discard(self, sha256: str, *, before: float, dry_run: bool = False) -> bool:
         place = self._at(sha256)
         with disk_errors(place), self._locked(sha256):
-            if not place.is_file() or time.time() - place.stat().st_mtime < grace:
+            if not place.is_file() or place.stat().st_mtime >= before:
                 return False
             if not dry_run:
                 place.unlink()
@@ -153,16 +170,6 @@ class FileBlobs:
         for folder in sorted(self._root.iterdir()):
             if folder.is_dir():
                 yield from sorted(name for name in os.listdir(folder) if len(name) == 64)
-
-    def sweep(self, *, grace: float) -> int:
-        freed = 0
-        for leftover in self._staging.glob("*") if self._staging.is_dir() else ():
-            with suppress(FileNotFoundError):
-                status = leftover.stat()
-                if leftover.is_file() and time.time() - status.st_mtime >= grace:
-                    leftover.unlink()
-                    freed += status.st_size
-        return freed
 
     def _locked(self, sha256: str) -> AbstractContextManager[bool]:
         return file_lock(self._root / ".locks" / sha256[:2])
@@ -181,6 +188,7 @@ class FileBlobWriter:
         self._sha256 = hashlib.sha256()
         self._sha1 = None if size is None else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
         self._head = b""
+        self.lease = ExitStack()
 
     def write(self, chunk: bytes) -> None:
         self._size += len(chunk)
@@ -227,6 +235,7 @@ class FileBlobWriter:
             self._stream.close()
         with suppress(FileNotFoundError):
             self._path.unlink()
+        self.lease.close()
 
 
 def _is_text(head: bytes) -> bool:

@@ -61,22 +61,23 @@ class Commits:
         `NotFoundError` for a deletion or copy of nothing, `IntegrityError` for paths no repository may have.
         """
         name = full_ref(ref)
-        changes = self.store_contents(key, changes)
-        with self._write_lock(key):
-            state = self._references.state(key)
-            head = _head(key, state, name)
-            tree = self.apply(key, head, changes, ref=ref, parent=parent)
-            return self.append(
-                key,
-                state,
-                name,
-                (head,),
-                tree,
-                title=title,
-                description=description,
-                actor=actor,
-                sent=changes,
-            )
+        with self._blobs.writing():
+            changes = self.store_contents(key, changes)
+            with self._write_lock(key):
+                state = self._references.state(key)
+                head = _head(key, state, name)
+                tree = self.apply(key, head, changes, ref=ref, parent=parent)
+                return self.append(
+                    key,
+                    state,
+                    name,
+                    (head,),
+                    tree,
+                    title=title,
+                    description=description,
+                    actor=actor,
+                    sent=changes,
+                )
 
     def copy_files(
         self, source: RepositoryKey, key: RepositoryKey, *, title: str, actor: str = ""
@@ -99,7 +100,10 @@ class Commits:
             return self.append(key, state, name, (), tree, title=title, actor=actor, after=head.generation)
 
     def store_contents(self, key: RepositoryKey, changes: Sequence[StoreChange]) -> list[StoreChange]:
-        """`changes` for `apply`, with their bytes in the store. No lock is held while those come in."""
+        """`changes` for `apply`, with their bytes in the store. No lock is held while those come in.
+
+        Call it within `Blobs.writing`, up to the commit.
+        """
         for change in changes:
             check_path(change.path if not isinstance(change, Delete) else change.path.rstrip("/"))
         if self._references.record(key) is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,9 +14,11 @@ from modhub.manifest.card import CARD_NAME
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
 from modhub.store.front_matter import parse_front_matter
+from modhub.store.leftovers import leftovers, remove_leftover
 from modhub.store.model import MAIN
 from modhub.store.records import HEADS, TAGS, CommitRecord, RepositoryKey, RepositoryRecord, Settings, now
 from modhub.store.references import State
+from modhub.store.releases import same_versions
 from modhub.store.store import Store
 from modhub.store.tree import Tree
 
@@ -38,13 +41,17 @@ class Finding(Result):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report(Result):
-    """What was checked, and the findings. `clean` when there are none, or all were repaired."""
+    """What was checked, and the findings. `clean` when there are none, or all were repaired.
+
+    `leftovers` are files and folders of interrupted writers: harmless, and removed by `repair` and `gc`.
+    """
 
     findings: tuple[Finding, ...]
     repositories: int
     commits: int
     blobs: int
     bytes: int
+    leftovers: int = 0
 
     @property
     def clean(self) -> bool:
@@ -94,6 +101,7 @@ class _Check:
             except Exception as error:
                 # One that cannot even be checked must not keep the others from it.
                 self.add(f"{key.kind} {key.id}", f"cannot be checked ({error})")
+        self.check_removed_releases()
         behind = self.store.index.refresh()
         if behind:
             self.add("index", f"{behind} entries did not match the files", "brought up to date")
@@ -103,10 +111,29 @@ class _Check:
             commits=self.commits,
             blobs=self.blobs,
             bytes=self.bytes,
+            leftovers=self.count_leftovers(),
         )
+
+    def count_leftovers(self) -> int:
+        try:
+            before = self.store.blobs.unused_before()
+        except StorageError:
+            # On a read-only disk nobody writes.
+            before = math.inf
+        paths = list(leftovers(self.store.root, before))
+        for path in paths if self.repair else ():
+            remove_leftover(path)
+        return len(paths)
 
     def add(self, place: str, problem: str, repaired: str = "") -> None:
         self.findings.append(Finding(place, problem, repaired))
+
+    def check_removed_releases(self) -> None:
+        for key in self.store.references.with_removed_releases():
+            try:
+                self.store.references.removed_releases(key)
+            except IntegrityError as error:
+                self.add(f"{key.kind} {key.id}", f"the releases it had cannot be read ({error.message})")
 
     def check_blobs(self) -> None:
         for sha256 in self.reporter.track(self.store.blobs.all(), "blobs"):
@@ -126,7 +153,7 @@ class _Check:
             self.blobs += 1
             if digest.hexdigest() != sha256:
                 self.bad_blobs.add(sha256)
-                done = self.repair and self.store.blobs.discard(sha256, grace=0)
+                done = self.repair and self.store.blobs.discard(sha256, before=math.inf)
                 self.add(f"blob {sha256}", "its bytes have another digest", "removed" * done)
 
     def check_repository(self, key: RepositoryKey) -> None:
@@ -192,6 +219,7 @@ class _Check:
         intact: bool,
     ) -> None:
         refs = dict(state.refs)
+        self.check_releases(key, name, state, refs)
         if HEADS + MAIN not in refs:
             refs[HEADS + MAIN] = ""
         for ref, commit in sorted(refs.items()):
@@ -225,8 +253,24 @@ class _Check:
                 self.store.audit.append("repair", key.subject, "fsck", ref=ref, lost=commit, commit=newest)
             self.add(place, problem, repaired)
         lost = self.check_history(key, name, replace(state, refs=refs), records, problems)
-        if self.repair and (not intact or refs != state.refs or lost != state.lost):
-            self.store.references.save_state(key, replace(state, refs=refs, lost=lost))
+        releases = self.store.releases.recorded(key, replace(state, refs=refs))
+        mended = replace(state, refs=refs, lost=lost, releases=releases)
+        if self.repair and (not intact or mended != state):
+            self.store.references.save_state(key, mended)
+
+    def check_releases(self, key: RepositoryKey, name: str, state: State, refs: dict[str, str]) -> None:
+        """Put the tags of releases back on their commits; name what hides a release or repeats one."""
+        for tag, release in state.releases.items():
+            if refs.get(TAGS + tag) != release.commit:
+                commit = refs.get(TAGS + tag, "")[:12] or "nothing"
+                problem = f"it names {commit}, and the release is {release.commit[:12]}"
+                if self.repair:
+                    refs[TAGS + tag] = release.commit
+                self.add(f"{name}, {TAGS}{tag}", problem, "reset to the release" * self.repair)
+        releases = self.store.releases.recorded(key, state)
+        for first, second in same_versions(releases):
+            remedy = f"modhub release remove {key}=={second.removeprefix('v')} --force"
+            self.add(name, f"{first} and {second} are one version; remove one with: {remedy}")
 
     def problem(self, records: dict[str, CommitRecord], commit: str) -> str:
         """Why a commit is incomplete, or nothing."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Collection
 from contextlib import suppress
@@ -11,13 +10,12 @@ from dataclasses import dataclass
 from modhub.errors import IntegrityError, NotFoundError
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
+from modhub.store.leftovers import DAY, leftovers, multipart_uploads, remove_leftover
 from modhub.store.records import RepositoryKey
 from modhub.store.references import State
 from modhub.store.store import Store
 
 __all__ = ["DAY", "Collected", "gc"]
-
-DAY = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,17 +29,20 @@ class Collected(Result):
 
 
 def gc(store: Store, *, grace: float = DAY, dry_run: bool = False, reporter: Reporter = SILENT) -> Collected:
-    """Remove commits, uploads and blobs that no reference leads to and that are older than `grace` seconds.
+    """Remove commits and blobs that no reference leads to and that are older than `grace` seconds.
 
-    Safe beside writers, since a blob that comes into use meanwhile is younger than `grace`: a commit touches
-    what it adds, and a move touches all blobs of its repository, which could otherwise be seen under neither
-    name. So `grace` must be longer than the longest upload, and than the collection itself.
+    No `grace` is too short beside writers: what a commit at work adds is younger than the oldest of them, and
+    spared (`modhub.store.leases`). A move touches all blobs of its repository, which could otherwise be seen
+    under neither name. Uploads that were acknowledged wait a day for their commit, or `grace` where that is
+    longer.
 
     A repository whose references cannot be read keeps everything, and `reporter.warn` names it. Raises
     `IntegrityError` before it removes any blob when the store is damaged: blobs that seem unused may be what
     a repair needs.
     """
-    live: set[str] = set()
+    before = min(store.blobs.unused_before(), time.time() - grace)
+    waits = max(grace, DAY)
+    live = _parts(store, waits)
     old_uploads: list[tuple[RepositoryKey, str]] = []
     removed_commits = 0
     for key in reporter.track(store.repositories.all(), "mark"):
@@ -52,7 +53,7 @@ def gc(store: Store, *, grace: float = DAY, dry_run: bool = False, reporter: Rep
                 if commit not in doomed:
                     live |= _needs(store, key, commit, () if state is None else state.lost)
             for sha256, age in store.references.uploads(key).items():
-                if age >= grace and state is not None:
+                if age >= waits and state is not None:
                     old_uploads.append((key, sha256))
                 else:
                     live.add(sha256)
@@ -66,17 +67,16 @@ def gc(store: Store, *, grace: float = DAY, dry_run: bool = False, reporter: Rep
         if sha256 in live:
             continue
         number = store.blobs.size(sha256) or 0
-        if store.blobs.discard(sha256, grace=grace, dry_run=dry_run):
+        if store.blobs.discard(sha256, before=before, dry_run=dry_run):
             blobs += 1
             size += number
     if not dry_run:
         for key, sha256 in old_uploads:
             with store.references.locked(key):
                 # It may have been sent again, to this repository or to another that took its name.
-                if store.references.uploads(key).get(sha256, 0.0) >= grace:
+                if store.references.uploads(key).get(sha256, 0.0) >= waits:
                     store.references.forget_upload(key, sha256)
-        size += store.blobs.sweep(grace=grace)
-        _sweep_folders(store, grace)
+        size += sum(remove_leftover(path) for path in leftovers(store.root, before, waits=waits))
     return Collected(blobs=blobs, bytes=size, commits=removed_commits, uploads=len(old_uploads))
 
 
@@ -94,7 +94,11 @@ def _state(store: Store, key: RepositoryKey, reporter: Reporter) -> State | None
 
 
 def _unreachable(store: Store, key: RepositoryKey, state: State, grace: float) -> list[str]:
-    waiting = [*state.refs.values(), *(pull.base for pull in state.pulls)]
+    waiting = [
+        *state.refs.values(),
+        *(pull.base for pull in state.pulls),
+        *(release.commit for release in state.releases.values()),
+    ]
     reached: set[str] = set()
     while waiting:
         commit = waiting.pop()
@@ -121,9 +125,11 @@ def _needs(store: Store, key: RepositoryKey, commit: str, lost: Collection[str])
         return {record.tree}
 
 
-def _sweep_folders(store: Store, grace: float) -> None:
-    staging = store.root / "staging"
-    for leftover in staging.iterdir() if staging.is_dir() else ():
+def _parts(store: Store, waits: float) -> set[str]:
+    """The blobs that are parts of uploads younger than `waits` seconds."""
+    blobs: set[str] = set()
+    for folder in multipart_uploads(store.root):
         with suppress(FileNotFoundError):
-            if leftover.is_dir() and time.time() - leftover.stat().st_mtime >= grace:
-                shutil.rmtree(leftover, ignore_errors=True)
+            if time.time() - folder.stat().st_mtime < waits:
+                blobs.update(part.read_text().strip() for part in folder.glob("*.part"))
+    return blobs

@@ -1,4 +1,7 @@
-"""Branches and tags. Commits move branches (`modhub.store.commits`), nothing moves tags."""
+"""Branches and tags. Commits move branches (`modhub.store.commits`), nothing moves tags.
+
+Branches and tags are deleted freely, except those of releases (`modhub.store.releases`).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from modhub.store.paths import check_ref_name
 from modhub.store.reader import Reader, no_revision
 from modhub.store.records import HEADS, TAGS, RepositoryKey
 from modhub.store.references import References
+from modhub.store.releases import Releases
 from modhub.store.write_lock import WriteLock
 
 __all__ = ["NamedRefs"]
@@ -20,13 +24,20 @@ class NamedRefs:
     """The branches, or the tags, of every repository: `kind` is `branch` or `tag`."""
 
     def __init__(
-        self, kind: str, references: References, audit: AuditLog, reader: Reader, write_lock: WriteLock
+        self,
+        kind: str,
+        references: References,
+        audit: AuditLog,
+        reader: Reader,
+        releases: Releases,
+        write_lock: WriteLock,
     ) -> None:
         self._kind = kind
         self._prefix = {"branch": HEADS, "tag": TAGS}[kind]
         self._references = references
         self._audit = audit
         self._reader = reader
+        self._releases = releases
         self._write_lock = write_lock
 
     def create(
@@ -35,6 +46,7 @@ class NamedRefs:
         """A new one at `revision`; its commit. Raises `RefError` for a bad name.
 
         Raises `ConflictError` when it exists; with `exist_ok` its commit is returned, whatever `revision` is.
+        Raises `ReleaseError` for a name that spells the version of a release.
         """
         ref = self._prefix + check_ref_name(name, self._kind)
         with self._write_lock(key):
@@ -47,12 +59,18 @@ class NamedRefs:
                 )
             if existing is not None:
                 return existing
+            releases = self._releases.admit(key, state, ref, commit)
             self._audit.append("create-ref", key.subject, actor, ref=ref, commit=commit)
-            self._references.save_state(key, replace(state, refs={**state.refs, ref: commit}))
+            self._references.save_state(
+                key, replace(state, refs={**state.refs, ref: commit}, releases=releases)
+            )
         return commit
 
     def delete(self, key: RepositoryKey, name: str, *, actor: str = "") -> None:
-        """Raises `NotFoundError` for an unknown one, `ConflictError` for the branch main."""
+        """Raises `NotFoundError` for an unknown one.
+
+        Raises `ConflictError` for the branch main, `ReleaseError` for the tag of a release.
+        """
         ref = self._prefix + name
         if ref == HEADS + MAIN:
             raise ConflictError("The branch 'main' cannot be deleted.", hint="Delete the repository instead.")
@@ -60,6 +78,7 @@ class NamedRefs:
             state = self._references.state(key)
             if ref not in state.refs:
                 raise no_revision(key, ref)
+            releases = self._releases.refuse_deletion(key, state, ref)
             self._audit.append("delete-ref", key.subject, actor, ref=ref, commit=state.refs[ref])
             refs = {other: commit for other, commit in state.refs.items() if other != ref}
-            self._references.save_state(key, replace(state, refs=refs))
+            self._references.save_state(key, replace(state, refs=refs, releases=releases))

@@ -44,22 +44,23 @@ class PullRequests:
         parent: str | None = None,
     ) -> tuple[PullRequest, CommitRecord]:
         """A new one with `changes` to `target` as its first commit. Raises what `Commits.create` raises."""
-        changes = self._store.commits.store_contents(key, changes)
-        with self._store.write_lock(key):
-            pull, state = self._opened(key, title, description, actor, target)
-            tree = self._store.commits.apply(key, pull.base, changes, ref=target, parent=parent)
-            self._audit(key, pull)
-            commit = self._store.commits.append(
-                key,
-                state,
-                pull.ref,
-                (pull.base,),
-                tree,
-                title=title,
-                description=description,
-                actor=actor,
-                sent=changes,
-            )
+        with self._store.blobs.writing():
+            changes = self._store.commits.store_contents(key, changes)
+            with self._store.write_lock(key):
+                pull, state = self._opened(key, title, description, actor, target)
+                tree = self._store.commits.apply(key, pull.base, changes, ref=target, parent=parent)
+                self._audit(key, pull)
+                commit = self._store.commits.append(
+                    key,
+                    state,
+                    pull.ref,
+                    (pull.base,),
+                    tree,
+                    title=title,
+                    description=description,
+                    actor=actor,
+                    sent=changes,
+                )
         return pull, commit
 
     def _opened(
@@ -150,8 +151,24 @@ class PullRequests:
             number,
             actor,
             "rename-pull-request",
-            lambda pull: _event(replace(pull, title=title), "title-change", actor, title),
+            lambda pull: _event(
+                replace(pull, title=title), "title-change", actor, title, **{"from": pull.title}
+            ),
         )
+
+    def change_comment(
+        self, key: RepositoryKey, number: int, place: int, text: str, *, hidden: bool = False, actor: str = ""
+    ) -> PullRequest:
+        """Replace the text of a comment, its event number `place`; 0 is the description. Or hide it."""
+
+        def change(pull: PullRequest) -> PullRequest:
+            if place == 0:
+                return replace(pull, description=text)
+            marks = {"content": text, "hidden" if hidden else "edited": "true"}
+            event = {**pull.events[place - 1], **marks}
+            return replace(pull, events=(*pull.events[: place - 1], event, *pull.events[place:]))
+
+        return self._change(key, number, actor, "edit-comment", change)
 
     def _change(
         self,
@@ -205,6 +222,6 @@ def _with(state: State, changed: PullRequest) -> State:
     return replace(state, pulls=pulls)
 
 
-def _event(pull: PullRequest, kind: str, actor: str, content: str) -> PullRequest:
-    event = {"type": kind, "author": actor, "date": now(), "content": content}
+def _event(pull: PullRequest, kind: str, actor: str, content: str, **more: str) -> PullRequest:
+    event = {"type": kind, "author": actor, "date": now(), "content": content, **more}
     return replace(pull, events=(*pull.events, event))

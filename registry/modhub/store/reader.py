@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import BinaryIO
 
-from modhub.errors import HubError, NotFoundError
+from modhub.errors import HubError, IntegrityError, NotFoundError
 from modhub.integrity import check_content
-from modhub.refs import is_commit
+from modhub.refs import is_commit, version_of_tag
 from modhub.store.blobs import Blobs
 from modhub.store.lru import LRU
 from modhub.store.model import MAIN
@@ -34,27 +35,66 @@ class Reader:
         self._references = references
         self._trees: LRU[Tree] = LRU(TREE_FILES)
         self._commits: LRU[CommitRecord] = LRU(COMMITS)
+        # Through which commit of a branch or tag another was reached.
+        self._reached: LRU[str] = LRU(COMMITS)
 
     def refs(self, key: RepositoryKey) -> dict[str, str]:
         """Full name (`refs/heads/main`, `refs/tags/v1.0.0`, `refs/pr/1`) → commit."""
         return dict(self._references.state(key).refs)
 
     def resolve(self, key: RepositoryKey, revision: str = MAIN) -> str:
-        """The commit that a branch, tag, full name, `HEAD` or commit id stands for."""
+        """The commit that a branch, tag, full name, `HEAD` or commit id stands for.
+
+        A commit id stands for itself where a branch or tag leads to it: whoever may propose changes could
+        otherwise give this repository's name to files of their own.
+        """
         return self.resolve_in(key, self._references.state(key), revision)
 
     def resolve_in(self, key: RepositoryKey, state: State, revision: str) -> str:
         """`resolve` against references that were read before."""
         if is_commit(revision):
+            if not self._reaches(key, state, revision):
+                raise no_revision(key, revision)
             return self.commit(key, revision).id
         name = MAIN if revision == "HEAD" else revision
-        for ref in (name,) if name.startswith("refs/") else (HEADS + name, TAGS + name):
+        names = (HEADS + name, TAGS + name)
+        if version_of_tag(name) is not None:
+            # No branch hides a release, in stores from before that was refused.
+            names = names[::-1]
+        for ref in (name,) if name.startswith("refs/") else names:
             if ref in state.refs:
                 return state.refs[ref]
         raise no_revision(key, revision)
 
+    def _reaches(self, key: RepositoryKey, state: State, commit: str) -> bool:
+        """Whether a branch or tag is on `commit`, or on one that came after it."""
+        tips = {tip for ref, tip in state.refs.items() if ref.startswith((HEADS, TAGS))}
+        if commit in tips or self._reached.get(f"{key.path}/{commit}") in tips:
+            return True
+        if not self._references.has_commit(key, commit):
+            return False
+        generation = self.commit(key, commit).generation
+        seen: set[str] = set()
+        for tip in tips:
+            waiting = [tip]
+            while waiting:
+                later = waiting.pop()
+                if later in seen:
+                    continue
+                seen.add(later)
+                parents: list[str] = list(state.lost.get(later, ()))
+                with suppress(IntegrityError, NotFoundError):
+                    record = self.commit(key, later)
+                    # Generations grow, so that nothing before this one is the commit.
+                    parents += record.parents if record.generation > generation else ()
+                if commit in parents:
+                    self._reached.put(f"{key.path}/{commit}", tip)
+                    return True
+                waiting += parents
+        return False
+
     def commit(self, key: RepositoryKey, commit: str) -> CommitRecord:
-        """The commit with this id."""
+        """The commit with this id, whatever leads to it."""
         record = self._commits.get(commit)
         # A gc, or a deleted repository, may have removed a commit that is still remembered here.
         if record is not None and self._references.has_commit(key, commit):
@@ -68,8 +108,9 @@ class Reader:
         return record
 
     def tree(self, key: RepositoryKey, revision: str = MAIN) -> Tree:
-        """All files of a revision."""
-        return self.tree_of(self.commit(key, self.resolve(key, revision)))
+        """All files of a revision, or of the commit with this id."""
+        commit = revision if is_commit(revision) else self.resolve(key, revision)
+        return self.tree_of(self.commit(key, commit))
 
     def tree_of(self, record: CommitRecord) -> Tree:
         """All files of a commit. Raises `IntegrityError` when the list of them is lost or damaged."""
@@ -126,7 +167,7 @@ class Reader:
 
         It ends before a commit that a repair recorded as lost.
         """
-        commit: str | None = self.resolve(key, revision)
+        commit: str | None = revision if is_commit(revision) else self.resolve(key, revision)
         lost = self._references.state(key).lost
         while commit is not None:
             record = self.commit(key, commit)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from modhub.errors import IntegrityError, RefError, hinting
+from modhub.errors import IntegrityError, ManifestError, RefError, hinting
 from modhub.files import canonical_json, parse_json
 from modhub.manifest.fields import Fields
-from modhub.refs import RepositoryId
+from modhub.refs import RepositoryId, is_commit
 
 __all__ = [
     "HEADS",
@@ -20,6 +20,7 @@ __all__ = [
     "TAGS",
     "CommitRecord",
     "PullRequest",
+    "ReleaseRecord",
     "RepositoryKey",
     "RepositoryRecord",
     "Settings",
@@ -152,6 +153,35 @@ class CommitRecord:
             ref=fields.string("ref"),
             generation=fields.integer("generation"),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseRecord:
+    """A release as it was published; its tag is its name.
+
+    `version` is in canonical form (see `version_named`), `commit` has 40 hex digits, `manifest` is the sha256
+    of `modhub.json`, and `files` that of all paths and digests which the publisher sent.
+    """
+
+    version: str
+    commit: str
+    manifest: str
+    files: str
+
+    @classmethod
+    def from_dict(cls, fields: Fields) -> ReleaseRecord:
+        commit = fields.string("commit")
+        if not is_commit(commit):
+            raise ManifestError(f"{fields.place} names {commit[:50]!r}, which is no commit.")
+        return cls(
+            version=fields.string("version"),
+            commit=commit,
+            manifest=fields.digest("manifest"),
+            files=fields.digest("files"),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,9 @@ can replace it. On disk a repository is one folder:
         commits/<id>        one file per commit
         uploads/<sha256>    blobs sent for a later commit
         downloads           one byte per download
+        visits              who downloaded what, 8 bytes each
     moved/model/<namespace>/<name>.json         the new name of a repository
+    removed/model/<namespace>/<name>.json       releases that were there and are gone
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +32,7 @@ from modhub.manifest.fields import Fields
 from modhub.refs import RepositoryId, is_commit, is_text
 from modhub.store.blobs import Blob
 from modhub.store.disk import disk_errors, file_lock, make_directory
+from modhub.store.downloads import count_download, downloads
 from modhub.store.records import (
     HEADS,
     KINDS,
@@ -37,6 +40,7 @@ from modhub.store.records import (
     TAGS,
     CommitRecord,
     PullRequest,
+    ReleaseRecord,
     RepositoryKey,
     RepositoryRecord,
     Settings,
@@ -53,6 +57,7 @@ _FSCK = "Run: modhub fsck --repair"
 class State:
     """The references of a repository, full name (`refs/heads/main`) → commit, and its pull requests.
 
+    `releases` has the record of each release by its tag; see `modhub.store.releases` for older stores.
     `lost` are earlier commits whose record or list of files a repair could not read; each with the commits
     that may have come before it, which are kept for that reason. A history ends at a lost commit.
     """
@@ -60,6 +65,7 @@ class State:
     refs: Mapping[str, str]
     pulls: tuple[PullRequest, ...] = field(default=())
     lost: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    releases: Mapping[str, ReleaseRecord] = field(default_factory=dict)
 
 
 class References(Protocol):
@@ -88,6 +94,15 @@ class References(Protocol):
 
     def moved_to(self, key: RepositoryKey) -> RepositoryId | None:
         """The new name of a repository that was called so."""
+
+    def removed_releases(self, key: RepositoryKey) -> Mapping[str, ReleaseRecord]:
+        """Releases that a repository of this name had; empty where none is gone."""
+
+    def add_removed_releases(self, key: RepositoryKey, releases: Mapping[str, ReleaseRecord]) -> None:
+        """Remember them under this name for good."""
+
+    def with_removed_releases(self) -> Iterator[RepositoryKey]:
+        """The names under which any are remembered."""
 
     def state(self, key: RepositoryKey) -> State:
         """Raises `NotFoundError` or, where they cannot be read, `IntegrityError`."""
@@ -120,8 +135,8 @@ class References(Protocol):
 
     def forget_upload(self, key: RepositoryKey, sha256: str) -> None: ...
 
-    def count_download(self, key: RepositoryKey) -> int:
-        """Add one; the total."""
+    def count_download(self, key: RepositoryKey, visit: bytes) -> tuple[int, bool]:
+        """Add one, unless `visit` (8 bytes, or none) was counted; the total, and whether one was added."""
 
     def downloads(self, key: RepositoryKey) -> int: ...
 
@@ -140,11 +155,7 @@ class FileReferences:
         return _Locks([self._root / "locks" / f"{name}.lock" for name in names], reading)
 
     def all(self, kind: str | None = None) -> Iterator[RepositoryKey]:
-        for present in KINDS if kind is None else (kind,):
-            for namespace in _names(self._root / "repositories" / present):
-                for name in _names(self._root / "repositories" / present / namespace):
-                    with suppress(RefError):
-                        yield RepositoryKey(present, RepositoryId(namespace, name))
+        return _keys(self._root / "repositories", KINDS if kind is None else (kind,))
 
     def record(self, key: RepositoryKey) -> RepositoryRecord | None:
         path = self._folder(key) / "repository.json"
@@ -217,6 +228,22 @@ class FileReferences:
     def _moved(self, key: RepositoryKey) -> Path:
         return self._root / "moved" / f"{key.path}.json"
 
+    def _removed(self, key: RepositoryKey) -> Path:
+        return self._root / "removed" / f"{key.path}.json"
+
+    def removed_releases(self, key: RepositoryKey) -> dict[str, ReleaseRecord]:
+        fields = _document(self._removed(key))
+        with _reading():
+            return {} if fields is None else _releases(fields)
+
+    def add_removed_releases(self, key: RepositoryKey, releases: Mapping[str, ReleaseRecord]) -> None:
+        present = self.removed_releases(key)
+        if added := {tag: release for tag, release in releases.items() if present.get(tag) != release}:
+            write_bytes(self._removed(key), pretty_json(_release_documents({**present, **added})))
+
+    def with_removed_releases(self) -> Iterator[RepositoryKey]:
+        return _keys(self._root / "removed", KINDS, suffix=".json")
+
     def state(self, key: RepositoryKey) -> State:
         path = self._folder(key) / "refs.json"
         fields = _document(path)
@@ -230,6 +257,7 @@ class FileReferences:
                 refs=fields.string_map("refs"),
                 pulls=tuple(PullRequest.from_dict(pull) for pull in fields.children("pulls")),
                 lost={} if lost is None else {commit: lost.strings(commit) for commit in lost.value},
+                releases=_releases(fields),
             )
         earlier = (commit for commits in state.lost.values() for commit in commits)
         for commit in (*state.refs.values(), *(pull.base for pull in state.pulls), *state.lost, *earlier):
@@ -255,6 +283,7 @@ class FileReferences:
                 if ref.startswith(REFS) and is_text(ref) and isinstance(commit, str) and is_commit(commit)
             },
             pulls=tuple(pull for pull in pulls if is_commit(pull.base)),
+            releases=_readable_releases(document),
         )
 
     def save_state(self, key: RepositoryKey, state: State) -> None:
@@ -306,24 +335,11 @@ class FileReferences:
     def forget_upload(self, key: RepositoryKey, sha256: str) -> None:
         (self._folder(key) / "uploads" / sha256).unlink(missing_ok=True)
 
-    def count_download(self, key: RepositoryKey) -> int:
-        path = self._folder(key) / "downloads"
-        with disk_errors(path):
-            try:
-                handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            except FileNotFoundError:
-                return 0
-            try:
-                os.write(handle, b"1")
-                return os.fstat(handle).st_size
-            finally:
-                os.close(handle)
+    def count_download(self, key: RepositoryKey, visit: bytes) -> tuple[int, bool]:
+        return count_download(self._folder(key), visit)
 
     def downloads(self, key: RepositoryKey) -> int:
-        try:
-            return (self._folder(key) / "downloads").stat().st_size
-        except FileNotFoundError:
-            return 0
+        return downloads(self._folder(key))
 
 
 def no_repository(key: RepositoryKey) -> NotFoundError:
@@ -362,6 +378,14 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
+def _keys(root: Path, kinds: Iterable[str], suffix: str = "") -> Iterator[RepositoryKey]:
+    for kind in kinds:
+        for namespace in _names(root / kind):
+            for name in _names(root / kind / namespace):
+                with suppress(RefError):
+                    yield RepositoryKey(kind, RepositoryId(namespace, name.removesuffix(suffix)))
+
+
 def _document(path: Path) -> Fields | None:
     try:
         content = path.read_bytes()
@@ -380,6 +404,26 @@ def _reading() -> Iterator[None]:
         raise IntegrityError(error.message, hint=_FSCK) from error
 
 
+def _releases(fields: Fields) -> dict[str, ReleaseRecord]:
+    releases = fields.optional_child("releases")
+    if releases is None:
+        return {}
+    return {tag: ReleaseRecord.from_dict(releases.child(tag)) for tag in releases.value}
+
+
+def _readable_releases(document: Mapping[str, Any]) -> dict[str, ReleaseRecord]:
+    releases: dict[str, ReleaseRecord] = {}
+    listed = document.get("releases")
+    for tag, value in listed.items() if isinstance(listed, Mapping) else ():
+        with suppress(ManifestError):
+            releases[tag] = ReleaseRecord.from_dict(Fields(value, "a release"))
+    return releases
+
+
+def _release_documents(releases: Mapping[str, ReleaseRecord]) -> dict[str, Any]:
+    return {"releases": {tag: release.to_dict() for tag, release in sorted(releases.items())}}
+
+
 def _record_bytes(record: RepositoryRecord, names: tuple[RepositoryId, ...]) -> bytes:
     document: dict[str, Any] = {
         "names": [str(name) for name in names],
@@ -396,4 +440,6 @@ def _state_bytes(state: State) -> bytes:
     }
     if state.lost:
         document["lost"] = {commit: list(kept) for commit, kept in sorted(state.lost.items())}
+    if state.releases:
+        document |= _release_documents(state.releases)
     return pretty_json(document)

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from types import MappingProxyType
 
 from modhub.errors import ConflictError, IntegrityError, NotFoundError
 from modhub.refs import RepositoryId
 from modhub.store.audit import AuditLog
-from modhub.store.blobs import Blobs
+from modhub.store.blobs import Blobs, store_content
 from modhub.store.commits import Commits
 from modhub.store.index import Index
 from modhub.store.model import MAIN
 from modhub.store.reader import Reader
 from modhub.store.records import HEADS, CommitRecord, RepositoryKey, RepositoryRecord, Settings, now
 from modhub.store.references import References, State, no_repository
+from modhub.store.releases import Releases
 from modhub.store.tree import Tree
+from modhub.store.uploads import tree_file
 from modhub.store.write_lock import WriteLock
 
 __all__ = ["Repositories"]
 
 PUBLIC = Settings()
+NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
 class Repositories:
@@ -38,6 +42,7 @@ class Repositories:
         index: Index,
         reader: Reader,
         commits: Commits,
+        releases: Releases,
         write_lock: WriteLock,
     ) -> None:
         self._blobs = blobs
@@ -46,6 +51,7 @@ class Repositories:
         self._index = index
         self._reader = reader
         self._commits = commits
+        self._releases = releases
         self._write_lock = write_lock
 
     def all(self, kind: str | None = None) -> Iterator[RepositoryKey]:
@@ -66,41 +72,55 @@ class Repositories:
         """Where the repository of that name went; None when it is there, or never was."""
         return self._references.moved_to(key)
 
-    def create(self, key: RepositoryKey, *, settings: Settings = PUBLIC, actor: str = "") -> RepositoryRecord:
-        """A repository with an empty first commit on main. Raises `ConflictError` when the name is taken."""
+    def create(
+        self,
+        key: RepositoryKey,
+        *,
+        settings: Settings = PUBLIC,
+        files: Mapping[str, bytes] = NO_FILES,
+        actor: str = "",
+    ) -> RepositoryRecord:
+        """A repository with `files` in its first commit on main. Raises `ConflictError` for a taken name."""
         record = RepositoryRecord(kind=key.kind, id=key.id, created=now(), settings=settings)
-        first = CommitRecord(
-            parents=(),
-            tree=self._commits.put_tree(Tree({})),
-            title="initial commit",
-            description="",
-            author=actor,
-            date=record.created,
-            ref=HEADS + MAIN,
-            generation=0,
-        )
         with self._write_lock(key):
             if self.exists(key):
                 raise _name_taken(key)
+            tree = {path: tree_file(store_content(self._blobs, content)) for path, content in files.items()}
+            first = CommitRecord(
+                parents=(),
+                tree=self._commits.put_tree(Tree(tree)),
+                title="initial commit",
+                description="",
+                author=actor,
+                date=record.created,
+                ref=HEADS + MAIN,
+                generation=0,
+            )
             self._audit.append("create-repository", key.subject, actor, private=settings.private)
             self._references.create(record, State({HEADS + MAIN: first.id}), first)
         return record
 
     def delete(self, key: RepositoryKey, *, actor: str = "") -> None:
-        """Removed at once; its blobs go with the next `gc`."""
+        """Removed at once; its blobs go with the next `gc`, and its releases stay on record."""
         with self._write_lock(key):
             self.get(key)
+            self._releases.leave_behind(key)
             self._audit.append("delete-repository", key.subject, actor)
             self._references.remove(key)
 
     def move(self, key: RepositoryKey, to: RepositoryId, *, actor: str = "") -> RepositoryRecord:
-        """Rename; the old name answers `moved_to` until it is taken again. Raises `ConflictError`."""
+        """Rename; the old name answers `moved_to` until it is taken again.
+
+        Raises `ConflictError` when the new name is taken, `ReleaseError` when a repository of that name had
+        a release that one of these is not.
+        """
         target = RepositoryKey(key.kind, to)
         with self._write_lock(key, target):
             record = self.get(key)
             if target != key and self.exists(target):
                 raise _name_taken(target)
             if target != key:
+                self._releases.leave_behind(key, target)
                 self._touch_all(key)
             self._audit.append("move-repository", key.subject, actor, to=str(to))
             self._references.move(record, to)
@@ -113,10 +133,14 @@ class Repositories:
             self._references.save(record)
         return record
 
-    def count_download(self, key: RepositoryKey) -> int:
-        """Add one download; the total. Survives crashes; counted once however many processes count."""
-        total = self._references.count_download(key)
-        self._index.set_downloads(key, total)
+    def count_download(self, key: RepositoryKey, visit: bytes = b"") -> int:
+        """Add one download, unless one of the same `visit` was counted; the total.
+
+        Survives crashes; counted once however many processes count.
+        """
+        total, counted = self._references.count_download(key, visit)
+        if counted:
+            self._index.set_downloads(key, total)
         return total
 
     def _touch_all(self, key: RepositoryKey) -> None:

@@ -2,6 +2,7 @@
 
     <root>/blobs/ab/<sha256>      file contents and lists of files, each held once    (modhub.store.blobs)
     <root>/repositories, moved    repositories, references, commits                 (modhub.store.references)
+    <root>/removed/               releases that are gone, by the repository's name    (modhub.store.releases)
     <root>/audit/                 who changed what                                    (modhub.store.audit)
     <root>/index.sqlite           for searching; made anew from the rest if lost      (modhub.store.index)
     <root>/locks, staging         nothing that is missed after a crash
@@ -28,6 +29,7 @@ from modhub.store.named_refs import NamedRefs
 from modhub.store.reader import Reader
 from modhub.store.records import TAGS, CommitRecord, RepositoryKey
 from modhub.store.references import FileReferences, References
+from modhub.store.releases import Releases
 from modhub.store.repositories import Repositories
 from modhub.store.tree import TreeFile
 from modhub.store.uploads import Uploads
@@ -39,7 +41,9 @@ CARD = "README.md"
 
 
 class Store:
-    """A folder of repositories, opened: `reader`, `repositories`, `branches`, `tags`, `uploads`, `commits`.
+    """A folder of repositories, opened.
+
+    Its parts are `reader`, `repositories`, `branches`, `tags`, `releases`, `uploads` and `commits`.
 
     Everything may be used from any thread and any number of processes. Methods raise `NotFoundError`
     (`missing="repository"`) for an unknown key; those that write raise `StorageError` when the disk refuses.
@@ -59,15 +63,25 @@ class Store:
             heads=self._heads,
             try_lock=self._try_lock,
         )
-        self.write_lock = WriteLock(self.references, self.index)
+        self.write_lock = WriteLock(self.blobs, self.references, self.index)
         self.uploads = Uploads(self.blobs, self.references, self.reader)
         self.commits = Commits(
             self.blobs, self.references, self.audit, self.reader, self.uploads, self.write_lock
         )
-        self.branches = NamedRefs("branch", self.references, self.audit, self.reader, self.write_lock)
-        self.tags = NamedRefs("tag", self.references, self.audit, self.reader, self.write_lock)
+        self.releases = Releases(self.references, self.audit, self.reader, self.write_lock)
+        self.branches, self.tags = (
+            NamedRefs(kind, self.references, self.audit, self.reader, self.releases, self.write_lock)
+            for kind in ("branch", "tag")
+        )
         self.repositories = Repositories(
-            self.blobs, self.references, self.audit, self.index, self.reader, self.commits, self.write_lock
+            self.blobs,
+            self.references,
+            self.audit,
+            self.index,
+            self.reader,
+            self.commits,
+            self.releases,
+            self.write_lock,
         )
 
     def close(self) -> None:

@@ -42,8 +42,14 @@ class Uploads:
         return self._blobs.writer(size=size)
 
     def add(self, key: RepositoryKey, blob: Blob) -> None:
-        """Let `Link` use a received blob in `key`, and only there."""
-        self._references.note_upload(key, blob)
+        """Let `Link` use a received blob in `key`, and only there.
+
+        Raises `IntegrityError` when a `gc` removed it since its writer was left.
+        """
+        with self._blobs.writing():
+            if not self._blobs.touch(blob.sha256):
+                raise IntegrityError("The upload is not in the store any more.", hint="Send it again.")
+            self._references.note_upload(key, blob)
 
     def find(self, key: RepositoryKey, sha256: str) -> TreeFile | None:
         """A blob that `key` may `Link`: uploaded to it, or in a file of one of its references."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from modhub.errors import StorageError
+from modhub.store.blobs import Blobs
 from modhub.store.index import Index
 from modhub.store.records import RepositoryKey
 from modhub.store.references import References
@@ -14,15 +15,19 @@ __all__ = ["WriteLock"]
 
 
 class WriteLock:
-    """`with lock(key):` keeps other writers out of `key` and updates the index afterwards."""
+    """`with lock(key):` keeps other writers out of `key` and updates the index afterwards.
 
-    def __init__(self, references: References, index: Index) -> None:
+    What is written or touched inside is spared by a `gc`.
+    """
+
+    def __init__(self, blobs: Blobs, references: References, index: Index) -> None:
+        self._blobs = blobs
         self._references = references
         self._index = index
 
     @contextmanager
     def __call__(self, *keys: RepositoryKey) -> Iterator[None]:
-        with self._references.locked(*keys):
+        with self._blobs.writing(), self._references.locked(*keys):
             for key in keys:
                 self._index.mark(key)
             try:

@@ -39,6 +39,8 @@ PATH_LIMIT = 8192
 HEADERS_LIMIT = 32 << 10
 DRAINED_BYTES = 16 << 20
 DRAINED_SECONDS = 10.0
+MISSING_SECONDS = 0.01
+"""An answer that a repository is missing takes a multiple of this: a private one takes longer to find."""
 
 
 class Application:
@@ -122,13 +124,14 @@ class _Exchange:
         self.http = StarletteRequest(scope, self.receive)
         self._body_is_over = False
         self.status = 0
+        self.began = 0.0
         trace = self.http.headers.get("x-amzn-trace-id", "")
         self.trace = trace if _TRACE.match(trace) else uuid.uuid4().hex
         self.request: Request | None = None
         self.route = "none"
 
     async def run(self) -> None:
-        began = time.perf_counter()
+        self.began = time.perf_counter()
         self.state.metrics.begin()
         try:
             response = await self._answer()
@@ -139,7 +142,7 @@ class _Exchange:
         except OSError as error:
             _log.warning("%s the connection broke: %s", self.trace, error)
         finally:
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - self.began
             method = self.http.method if self.http.method in _METHODS else "OTHER"
             self.state.metrics.end(method, self.route, self.status or 500, seconds)
             # Without the query, which may hold a signature.
@@ -161,6 +164,9 @@ class _Exchange:
         except MovedError as moved:
             return RedirectResponse(moved.target, 307)
         except HTTPError as error:
+            if error.code == "RepoNotFound":
+                spent = time.perf_counter() - self.began
+                await anyio.sleep(MISSING_SECONDS - spent % MISSING_SECONDS)
             return self._refuse(error)
         except ModhubError as error:
             answer = to_http_error(error)

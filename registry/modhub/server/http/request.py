@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -12,10 +13,10 @@ from starlette.datastructures import Headers
 from starlette.requests import Request as StarletteRequest
 
 from modhub.errors import HubError, NotFoundError, RefError
-from modhub.refs import RepositoryId
+from modhub.refs import RepositoryId, is_commit
 from modhub.server.auth.principal import Principal, authorize, missing_repository
 from modhub.server.errors import HTTPError
-from modhub.store.records import RepositoryKey, RepositoryRecord
+from modhub.store.records import PULLS, RepositoryKey, RepositoryRecord
 
 if TYPE_CHECKING:
     from modhub.server.http.state import State
@@ -104,6 +105,20 @@ class Request:
         return self.principal.name or ""
 
     @property
+    def client(self) -> str:
+        """Who asks: the user, or without a token the address (of IPv6 the network, which has many)."""
+        if self.principal.name is not None:
+            return f"user {self.principal.name.lower()}"
+        host = self.http.client.host if self.http.client else ""
+        try:
+            address = ip_address(host.partition("%")[0])
+        except ValueError:
+            return f"address {host}"
+        if isinstance(address, IPv6Address):
+            address = address.ipv4_mapped or ip_network((address, 64), strict=False).network_address
+        return f"address {address}"
+
+    @property
     def base_url(self) -> str:
         """Scheme and host as the client wrote them, or the configured public address."""
         if self.state.options.public_url:
@@ -180,9 +195,15 @@ class Request:
 
     def commit_of(self, record: RepositoryRecord, revision: str) -> str:
         """The commit a revision names. Raises `HTTPError` 404 with `RevisionNotFound`."""
+        place, pulls = record.key.path, self.state.pull_commits
         try:
-            return self.state.store.reader.resolve(record.key, revision)
+            commit = self.state.store.reader.resolve(record.key, revision)
+            if revision.startswith(PULLS):
+                pulls.note(self.client, place, commit)
+            return commit
         except (NotFoundError, RefError):
+            if is_commit(revision) and pulls.admits(self.client, place, revision):
+                return revision
             raise HTTPError(404, f"Invalid rev id: {revision[:100]}", code="RevisionNotFound") from None
 
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from modhub.errors import HubError
 from modhub.server.auth.accounts import Accounts
+from modhub.server.auth.pull_commits import PullCommits
 from modhub.server.auth.sessions import Sessions
 from modhub.server.auth.signing import Signer
 from modhub.server.errors import HTTPError
@@ -66,7 +67,8 @@ class State:
         self.options = options
         self.accounts = Accounts(self.root)
         self.signer = Signer(self.root)
-        self.sessions = Sessions(self.accounts, self.signer)
+        self.sessions = Sessions(self.accounts, self.signer, self.root / "ended-sessions")
+        self.pull_commits = PullCommits()
         self.metrics = Metrics()
         self.started = time.time()
         # Facets of the front page with the time they were counted: see modhub.server.web.front.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from typing import Any
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -135,12 +136,13 @@ async def commit(request: Request) -> Response:
     record = await request.in_thread(_writable, request)
     work = _Commit(request, record)
     try:
+        await request.in_thread(work.begin)
         async for batch in batches(request.http, limit=request.state.options.upload_limit):
             request.state.metrics.count("received", len(batch))
             await request.in_thread(work.reader.feed, batch)
         response: Response = await request.in_thread(work.finish)
     finally:
-        work.reader.close()
+        work.close()
     return response
 
 
@@ -153,6 +155,15 @@ class _Commit:
         self.header: dict[str, Any] | None = None
         self.changes: list[StoreChange] = []
         self.reader = CommitReader(request.state.store.uploads.writer, self._take)
+        self._writing = ExitStack()
+
+    def begin(self) -> None:
+        """Keep what arrives from a garbage collection until `close`."""
+        self._writing.enter_context(self.request.state.store.blobs.writing())
+
+    def close(self) -> None:
+        self.reader.close()
+        self._writing.close()
 
     def _take(self, line: Line) -> None:
         key, value, blob = line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from functools import lru_cache
+from html import escape
 from typing import Any
 from urllib.parse import quote
 
@@ -170,14 +171,16 @@ def file_json(
     return item
 
 
-def commit_json(record: CommitRecord) -> dict[str, Any]:
-    """A commit in a history."""
+def commit_json(record: CommitRecord, *, formatted: bool = False) -> dict[str, Any]:
+    """A commit in a history; with `formatted` its texts as HTML, too."""
+    texts = {"title": escape(record.title), "message": escape(record.description)}
     return {
         "id": record.id,
         "title": record.title,
         "message": record.description,
         "date": record.date,
         "authors": [{"user": record.author or "anonymous"}],
+        **({"formatted": texts} if formatted else {}),
     }
 
 

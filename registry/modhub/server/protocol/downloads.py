@@ -23,6 +23,7 @@ __all__ = ["routes", "send_file"]
 routes = Routes()
 AT_ONCE = 256 << 10
 PIECE = 512 << 10
+_OLD_CLIENT = re.compile(r"hf_hub/0\.")
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z")
 _TEXT = frozenset(
     [
@@ -67,15 +68,24 @@ def resolve(request: Request) -> Response:
     file = request.state.store.reader.tree(record.key, commit).get(path)
     if file is None:
         raise missing_file(path, commit)
-    if request.headers.get("x-hf-download-counter") and request.method == "GET":
+    if request.method == "GET" and _counts(request):
         # A full or read-only disk can still serve the file.
         with suppress(StorageError):
-            request.state.store.repositories.count_download(record.key)
+            visit = request.state.signer.pseudonym(request.client, record.key.path, commit)
+            request.state.store.repositories.count_download(record.key, visit)
     headers = {"X-Repo-Commit": commit}
     if file.lfs:
         headers |= {"X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": str(file.size)}
     media = _media_type(PurePosixPath(path), file)
     return send_file(request, file, headers, media, PurePosixPath(path).name)
+
+
+def _counts(request: Request) -> bool:
+    """Whether a client is downloading: newer ones say so, older stock clients do nothing else here."""
+    return bool(
+        request.headers.get("x-hf-download-counter")
+        or _OLD_CLIENT.search(request.headers.get("user-agent", ""))
+    )
 
 
 def _media_type(path: PurePosixPath, file: TreeFile) -> str:

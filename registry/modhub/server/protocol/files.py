@@ -96,11 +96,12 @@ def commits(request: Request) -> Response:
     page = 0 if request.parameter("p") in ("", "0") else page
     start = request.number("cursor", page * size + 1, 10**9) - 1
     items: list[dict[str, object]] = []
+    formatted = "formatted" in request.parameters("expand")
     for position, past in enumerate(request.state.store.reader.history(record.key, commit)):
         if position >= start + size:
             return JSONResponse(items, headers=next_page(request, start + size + 1))
         if position >= start:
-            items.append(commit_json(past))
+            items.append(commit_json(past, formatted=formatted))
     return JSONResponse(items)
 
 

@@ -1,7 +1,8 @@
 """Git LFS: the batch route, uploads to signed URLs (in one piece or in parts), verification, downloads.
 
-Clients send no token to an upload URL, so it is signed: repository, digest, size and expiry. An upload may be
-used by the repository it was sent to, and by no other.
+Clients send no token to an upload URL, so it is signed: what it allows, the token it was given for, the
+repository, digest, size and expiry. It ends with the token, and with what the token's user may do. An upload
+may be used by the repository it was sent to, and by no other.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from starlette.responses import JSONResponse, Response
 
-from modhub.errors import IntegrityError
+from modhub.errors import AccessError, IntegrityError
 from modhub.files import sha256_of_bytes, write_text
 from modhub.refs import is_sha256
-from modhub.server.auth.principal import missing_repository
+from modhub.server.auth.principal import ANONYMOUS, authorize, missing_repository
+from modhub.server.auth.signing import LIFETIME
 from modhub.server.errors import HTTPError
 from modhub.server.http.body import batches
 from modhub.server.http.request import Request
@@ -40,6 +42,10 @@ OBJECTS_LIMIT = 1000
 MULTIPART_FROM = 512 << 20
 PART = 64 << 20
 PARTS_LIMIT = 10_000
+SLOWEST = 1 << 20
+"""Bytes a second: an address is good for as long as its batch takes at this rate, and `LIFETIME` more."""
+_ACTIONS = {"read": "read", "write": "write", "propose": "read"}
+"""What an address allows, and what its user must be allowed to do for that; who may read may propose."""
 
 
 @routes.post(GIT + "objects/batch", "/{web}{namespace}/{name}/info/lfs/objects/batch")
@@ -53,19 +59,22 @@ def batch(request: Request) -> Response:
         raise HTTPError(409, "Unsupported hash algorithm; this hub uses sha256.")
     if not isinstance(objects, list) or len(objects) > OBJECTS_LIMIT:
         raise HTTPError(413, f'"objects" must be a list of at most {OBJECTS_LIMIT} objects')
-    action = "write" if operation == "upload" else "read"
+    right = "write" if operation == "upload" else "read"
     if operation == "upload" and _proposes(body) and request.principal.role in ("write", "admin"):
-        action = "read" if request.principal.name else "write"
-    record = request.repository(action)
+        right = "propose" if request.principal.name else "write"
+    record = request.repository(_ACTIONS[right])
     if operation == "upload":
         request.state.refuse_when_read_only()
+    sizes = [item["size"] for item in objects if isinstance(item, dict) and _is_size(item.get("size"))]
+    seconds = LIFETIME + sum(sizes) // SLOWEST
+    grant = _Grant(request, record, right, seconds)
     transfers = body.get("transfers")
     multipart = isinstance(transfers, list) and "multipart" in transfers
     answers, chosen = [], "basic"
     oids = [item.get("oid") for item in objects if isinstance(item, dict)]
     present = request.state.store.uploads.find_all(record.key, [oid for oid in oids if isinstance(oid, str)])
     for item in objects:
-        answer = _object(request, record, item, operation, multipart, present)
+        answer = _object(grant, item, multipart, present)
         answers.append(answer)
         if "chunk_size" in answer.get("actions", {}).get("upload", {}).get("header", {}):
             chosen = "multipart"
@@ -79,14 +88,43 @@ def _proposes(body: dict[str, Any]) -> bool:
     return isinstance(name, str) and name.startswith("refs/pr/")
 
 
-def _object(
-    request: Request,
-    record: RepositoryRecord,
-    item: object,
-    operation: str,
-    multipart: bool,
-    present: Mapping[str, TreeFile],
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Grant:
+    """What the addresses of one answer allow (a key of `_ACTIONS`), and for how many seconds."""
+
+    request: Request
+    record: RepositoryRecord
+    right: str
+    seconds: int
+
+    def query(self, oid: str, size: int) -> str:
+        """What follows the `?` of an object's address."""
+        token = self.request.principal.token
+        parts = ("lfs", self.right, token, self.record.key.path, oid, str(size))
+        signature = self.request.state.signer.sign(*parts, lifetime=self.seconds)
+        return urlencode({"right": self.right, "token": token, "signature": signature})
+
+
+def _check_grant(request: Request, key: RepositoryKey, *rights: str) -> None:
+    """Raises `HTTPError` unless the address is signed for one of `rights`, and its token still has it."""
+    right, token = request.parameter("right"), request.parameter("token")
+    values = request.values
+    parts = ("lfs", right, token, key.path, values["sha256"], values["size"])
+    request.state.signer.check(request.parameter("signature"), *parts)
+    if right not in rights:
+        raise HTTPError(403, "This URL is for something else.")
+    record = request.find_repository(key)
+    if record is None:
+        raise missing_repository(request.principal)
+    try:
+        principal = request.state.accounts.principal_of(token) if token else ANONYMOUS
+    except AccessError:
+        raise HTTPError(403, "The token of this URL is expired or revoked.") from None
+    authorize(principal, record, _ACTIONS[right])
+
+
+def _object(grant: _Grant, item: object, multipart: bool, present: Mapping[str, TreeFile]) -> dict[str, Any]:
+    request, record = grant.request, grant.record
     oid = item.get("oid") if isinstance(item, dict) else None
     size = item.get("size") if isinstance(item, dict) else None
     if not isinstance(oid, str) or not is_sha256(oid) or not isinstance(size, int) or not _is_size(size):
@@ -94,11 +132,10 @@ def _object(
         return {"oid": str(oid)[:64], "size": 0, "error": {"code": 422, "message": message}}
     answer: dict[str, Any] = {"oid": oid, "size": size, "authenticated": True}
     present_size = present[oid].size if oid in present else None
-    if operation == "download":
+    if grant.right == "read":
         if present_size is None:
             return {**answer, "error": {"code": 404, "message": "Object does not exist."}}
-        signature = request.state.signer.sign("download", record.key.path, oid)
-        query = urlencode({"signature": signature})
+        query = grant.query(oid, present_size)
         href = f"{request.base_url}{_place(record, oid, present_size)}?{query}"
         return {**answer, "size": present_size, "actions": {"download": {"href": href}}}
     if present_size is not None:
@@ -110,7 +147,7 @@ def _object(
         return answer
     if size > request.state.options.upload_limit:
         return {**answer, "error": {"code": 422, "message": "The object exceeds this hub's size limit."}}
-    return {**answer, "actions": _upload(request, record, oid, size, multipart)}
+    return {**answer, "actions": _upload(grant, oid, size, multipart)}
 
 
 def _is_size(size: object) -> bool:
@@ -121,12 +158,9 @@ def _place(record: RepositoryRecord, oid: str, size: int) -> str:
     return f"/lfs/{record.kind}s/{quote(str(record.id))}/{oid}/{size}"
 
 
-def _upload(
-    request: Request, record: RepositoryRecord, oid: str, size: int, multipart: bool
-) -> dict[str, Any]:
-    place = request.base_url + _place(record, oid, size)
-    parts = ("upload", record.key.path, oid, str(size))
-    query = urlencode({"signature": request.state.signer.sign(*parts)})
+def _upload(grant: _Grant, oid: str, size: int, multipart: bool) -> dict[str, Any]:
+    request, record = grant.request, grant.record
+    place, query = request.base_url + _place(record, oid, size), grant.query(oid, size)
     verify = {"href": f"{request.base_url}/{repository_path(record)}.git/info/lfs/verify"}
     if authorization := request.headers.get("authorization"):
         verify = {**verify, "header": {"Authorization": authorization}}  # type: ignore[dict-item]
@@ -201,8 +235,8 @@ def download(request: Request) -> Response:
     """The object of a signed URL, which git-lfs is given."""
     key = request.key()
     sha256 = request.values["sha256"]
-    request.state.signer.check(request.parameter("signature"), "download", key.path, sha256)
-    file = None if request.find_repository(key) is None else request.state.store.uploads.find(key, sha256)
+    _check_grant(request, key, "read")
+    file = request.state.store.uploads.find(key, sha256)
     if file is None:
         raise missing_repository(request.principal)
     return send_file(request, replace(file, lfs=True), {}, "application/octet-stream", "")
@@ -216,10 +250,8 @@ class _Upload:
         self.root = request.state.root
         self.key: RepositoryKey = request.key()
         self.sha256, size = request.values["sha256"], request.values["size"]
-        request.state.signer.check(request.parameter("signature"), "upload", self.key.path, self.sha256, size)
+        _check_grant(request, self.key, "write", "propose")
         request.state.refuse_when_read_only()
-        if request.find_repository(self.key) is None:
-            raise missing_repository(request.principal)
         self.size = int(size)
         chunk = request.parameter("chunk", str(PART))
         if not re.fullmatch(r"[1-9][0-9]{0,15}", chunk) or -(-self.size // int(chunk)) > PARTS_LIMIT:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from itertools import islice, takewhile
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from modhub.errors import ConflictError, NotFoundError
+from modhub.errors import ConflictError, IntegrityError, NotFoundError
 from modhub.server.auth.principal import authorize
 from modhub.server.errors import HTTPError
 from modhub.server.http.request import Request, text_field
@@ -90,7 +92,7 @@ def details(request: Request) -> Response:
             "changes": {"base": f"refs/heads/{pull.target}", **({"mergeCommitId": merged} if merged else {})},
             "filesWithConflicts": pulls.conflicts(record.key, pull.number) if pull.status == "open" else [],
             "diff": "",
-            "events": _events(pull),
+            "events": _with_commits(request, record, pull),
         }
     )
 
@@ -109,7 +111,16 @@ def merge(request: Request) -> Response:
     return JSONResponse(
         {
             "mergeCommitId": merged.id,
-            "newStatus": _event(number, 0, "status-change", request.actor, merged.date, "merged"),
+            "newStatus": _event(
+                number,
+                0,
+                {
+                    "type": "status-change",
+                    "author": request.actor,
+                    "date": merged.date,
+                    "content": "merged",
+                },
+            ),
         }
     )
 
@@ -150,6 +161,32 @@ def rename(request: Request) -> Response:
     return JSONResponse({"newTitle": _events(changed)[-1]})
 
 
+@routes.post(LIST + "/{number}/comment/{comment}/edit", LIST + "/{number}/comment/{comment}/hide")
+def change_comment(request: Request) -> Response:
+    record = proposable(request)
+    pull = _numbered(request, record)
+    place, event = next(
+        (
+            (place, event)
+            for place, event in enumerate(_events(pull))
+            if event["id"] == request.values["comment"] and event["type"] == "comment"
+        ),
+        (0, None),
+    )
+    if event is None:
+        raise HTTPError(404, "Comment not found.")
+    if event["author"]["name"] != request.principal.name:
+        authorize(request.principal, record, "write")
+    hidden = request.raw_path.endswith("/hide")
+    text = "" if hidden else text_field(request.json(), "content", limit=60_000)
+    changed = PullRequests(request.state.store).change_comment(
+        record.key, pull.number, place, text, hidden=hidden, actor=request.actor
+    )
+    updated = _events(changed)[place]
+    updated["data"] |= {"hidden": True} if hidden else {"edited": True}
+    return JSONResponse({"updatedComment": updated})
+
+
 def _numbered(request: Request, record: RepositoryRecord) -> PullRequest:
     text = request.values["number"]
     if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
@@ -178,29 +215,45 @@ def _summary(record: RepositoryRecord, pull: PullRequest) -> dict[str, Any]:
 
 
 def _events(pull: PullRequest) -> list[dict[str, Any]]:
-    first = _event(pull.number, 0, "comment", pull.author, pull.created, pull.description)
-    later: list[Mapping[str, str]] = list(pull.events)
-    return [
-        first,
-        *(
-            _event(
-                pull.number, place, event["type"], event["author"], event["date"], event.get("content", "")
-            )
-            for place, event in enumerate(later, 1)
-        ),
-    ]
+    first = {"type": "comment", "author": pull.author, "date": pull.created, "content": pull.description}
+    return [_event(pull.number, place, event) for place, event in enumerate((first, *pull.events))]
 
 
-def _event(number: int, place: int, kind: str, author: str, date: str, content: str) -> dict[str, Any]:
-    latest = {"raw": content, "html": "", "updatedAt": date, "author": {"name": author or "anonymous"}}
-    data: dict[str, Any] = {"edited": False, "hidden": False, "latest": latest, "history": []}
+def _with_commits(request: Request, record: RepositoryRecord, pull: PullRequest) -> list[dict[str, Any]]:
+    """The events, and the commits of the pull request among them, in order of time."""
+    events = _events(pull)
+    with suppress(NotFoundError, IntegrityError):
+        history = request.state.store.reader.history(record.key, pull.ref)
+        for commit in islice(takewhile(lambda commit: commit.id != pull.base, history), HISTORY_LIMIT):
+            event = _event(pull.number, 0, {"type": "commit", "author": commit.author, "date": commit.date})
+            data = {"subject": commit.title, "oid": commit.id}
+            events.append({**event, "id": commit.id[:24], "data": data})
+    return events[:1] + sorted(events[1:], key=lambda event: str(event["createdAt"]))
+
+
+def _event(number: int, place: int, event: Mapping[str, str]) -> dict[str, Any]:
+    """An event of a pull request's history, from what the store has of it."""
+    kind, date, content = event["type"], event["date"], event.get("content", "")
+    author = {"name": event["author"] or "anonymous"}
+    latest = {"raw": content, "html": "", "updatedAt": date, "author": author}
+    data: dict[str, Any] = {
+        "edited": "edited" in event,
+        "hidden": "hidden" in event,
+        "latest": latest,
+        "history": [],
+    }
     if kind == "status-change":
         data = {"status": content}
     elif kind == "title-change":
-        data = {"from": "", "to": content}
+        data = {"from": event.get("from", ""), "to": content}
     identity = hashlib.sha256(f"{number}/{place}/{date}".encode()).hexdigest()[:24]
-    user = {"name": author or "anonymous", "type": "user"}
-    return {"id": identity, "type": kind, "createdAt": date, "author": user, "data": data}
+    return {
+        "id": identity,
+        "type": kind,
+        "createdAt": date,
+        "author": {**author, "type": "user"},
+        "data": data,
+    }
 
 
 def _merge_commit(request: Request, record: RepositoryRecord, pull: PullRequest) -> str | None:

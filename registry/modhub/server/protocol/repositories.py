@@ -34,6 +34,17 @@ ORDERS = {
     "trendingScore": "downloads",
 }
 PAGE = 1000
+_LARGE = (
+    "*.7z *.arrow *.bin *.bz2 *.ckpt *.ftz *.gz *.h5 *.joblib *.lfs.* *.mlmodel *.model *.msgpack *.npy "
+    "*.npz *.onnx *.ot *.parquet *.pb *.pickle *.pkl *.pt *.pth *.rar *.safetensors saved_model/**/* *.tar.* "
+    "*.tar *.tflite *.tgz *.wasm *.xz *.zip *.zst *tfevents*"
+)
+FIRST_FILES = {
+    ".gitattributes": "".join(
+        f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in _LARGE.split()
+    ).encode()
+}
+"""The first commit of every repository, as on huggingface.co."""
 
 
 @routes.get("/api/whoami-v2")
@@ -48,9 +59,24 @@ def whoami(request: Request) -> Response:
             "name": principal.name,
             "fullname": principal.name,
             "email": None,
+            "emailVerified": True,
+            "canPay": False,
+            "periodEnd": None,
             "isPro": False,
+            "avatarUrl": "",
             "orgs": [
-                {"type": "org", "id": name, "name": name, "fullname": name, "roleInOrg": principal.role}
+                {
+                    "type": "org",
+                    "id": name,
+                    "name": name,
+                    "fullname": name,
+                    "email": None,
+                    "canPay": False,
+                    "periodEnd": None,
+                    "isEnterprise": False,
+                    "avatarUrl": "",
+                    "roleInOrg": principal.role,
+                }
                 for name in principal.organisations
             ],
             "auth": {
@@ -69,7 +95,7 @@ def create(request: Request) -> Response:
     request.state.refuse_when_read_only()
     try:
         record = request.state.store.repositories.create(
-            key, settings=_settings(Settings(), body), actor=request.actor
+            key, settings=_settings(Settings(), body), files=FIRST_FILES, actor=request.actor
         )
     except ConflictError:
         url = web_address(request.base_url, request.state.store.repositories.get(key))
@@ -130,7 +156,10 @@ def duplicate(request: Request) -> Response:
             f"The contents of '{lost[0]}' in '{source.key}' are lost.", hint="Push them there again first."
         )
     try:
-        settings = _settings(Settings(private=source.settings.private), body)
+        # The gate stays until the copy's owner removes it.
+        settings = _settings(
+            source.settings, {"visibility": body.get("visibility"), "private": body.get("private")}
+        )
         record = store.repositories.create(target, settings=settings, actor=request.actor)
     except ConflictError:
         url = web_address(request.base_url, store.repositories.get(target))

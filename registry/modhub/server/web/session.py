@@ -53,6 +53,8 @@ def log_in(request: Request) -> Response:
 def log_out(request: Request) -> Response:
     _refuse_other_sites(request)
     response = RedirectResponse(address(request), 303)
+    if cookie := request.http.cookies.get(COOKIE):
+        request.state.sessions.end(cookie)
     response.delete_cookie(COOKIE, path=request.below or "/")
     return response
 
