@@ -23,12 +23,12 @@ from modhub.decomposition.network_input import input_shape, voting
 from modhub.decomposition.parent import aligned, classes_named
 from modhub.decomposition.standalone import standalone
 from modhub.devices import peak_memory, torch_defaults
-from modhub.errors import DataError
+from modhub.errors import DataError, ParentError
 from modhub.evaluation.module_metrics import measure_modules
 from modhub.files import check_vacant, claimed
 from modhub.labels import slugs_of
 from modhub.manifest import FORMS, InputSpec, Sample
-from modhub.parents import ParentSource, load_parent, stated_input
+from modhub.parents import ParentSource, is_pickle, load_parent, stated_input
 from modhub.refs import RepositoryId
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
@@ -219,12 +219,21 @@ def open_parent(
     parent: str | nn.Module, images: ImageSet, options: DecomposeOptions, reporter: Reporter = SILENT
 ) -> Parent:
     """The parent as trunk, head, labels and input; what nothing says is taken from the images."""
+    if isinstance(parent, Path):
+        parent = str(parent)
+    if not isinstance(parent, str | nn.Module):
+        raise ParentError(
+            f"A {type(parent).__name__} is no parent.",
+            hint="Give a torch.nn.Module, or a string such as torchvision:resnet18 or FILE.py:CALLABLE.",
+        )
     if isinstance(parent, nn.Module):
         kind = type(parent).__name__
         stated = stated_input(parent, kind)
         source = ParentSource(name=kind.lower(), architecture=kind, model=parent, input=stated)
     else:
         weights = options.weights
+        if weights is not None and is_pickle(Path(weights)):
+            reporter.note(f"Of '{weights}' only tensors are read (torch.load with weights_only=True).")
         source = load_parent(
             parent,
             weights=None if weights is None else Path(weights),

@@ -57,9 +57,17 @@ class Preprocess(nn.Module):
                 "pixels are uint8 in 0…255 or floats in [0, 1].",
                 hint="Convert them: images.to(torch.uint8)",
             )
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
+            raise DataError(
+                f"The images have the shape {tuple(images.shape)}, with the channels last; "
+                "a batch is (batch, channels, height, width).",
+                hint="Move them: images.permute(0, 3, 1, 2)",
+            )
+        if images.is_floating_point() and images.numel() and not traced:
+            _check_range(images)
         # An exported graph has an open batch size, so no loop over it. Concatenating grey images would change
         # their strides, and so the last bits of what the network gives.
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         if images.device.type == "cpu" and images.shape[1] > 1 and not traced:
             size = max(_CHUNK // max(images[0].numel() if len(images) else 0, 1), 1)
             if len(images) > size:
@@ -108,6 +116,17 @@ class Preprocess(nn.Module):
         )
         # The bicubic filter overshoots; pixels do not.
         return values.clamp(0, 1) if self.spec.interpolation == "bicubic" else values
+
+
+def _check_range(images: Tensor) -> None:
+    """Some room is left for what filters overshoot by."""
+    low, high = (float(value) for value in images.detach().aminmax())
+    if not -0.5 <= low <= high <= 1.5:
+        raise DataError(
+            f"The images are floats from {low:.4g} to {high:.4g}; "
+            "pixels are uint8 in 0…255 or floats in [0, 1].",
+            hint="Divide those in 0…255 by 255; leave out a normalisation, which is part of the classifier.",
+        )
 
 
 def _target_size(spec: InputSpec, height: int, width: int) -> tuple[int, int]:

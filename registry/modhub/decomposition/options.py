@@ -3,7 +3,7 @@ workers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import torch
 from modhub.data import ImageSet
 from modhub.devices import pick_device
 from modhub.errors import BudgetError, DataError
+from modhub.parents import names_of
 
 if TYPE_CHECKING:
     from modhub.decomposition.method import Method
@@ -80,7 +81,24 @@ class DecomposeOptions:
     resume: Path | None = None
 
     def __post_init__(self) -> None:
-        """Raises `BudgetError` for a loss that is no fraction, `DataError` for too few images per class."""
+        """Takes numbers, arrays and `class_to_idx` dictionaries for what they plainly mean.
+
+        Raises `BudgetError` for a loss that is no fraction, `DataError` for too few images per class."""
+        if self.labels is not None:
+            given = [self.labels] if isinstance(self.labels, str) else self.labels
+            object.__setattr__(self, "labels", names_of(given, len(given)))
+        if self.only is not None:
+            only: Any = self.only
+            single = isinstance(only, str) or not isinstance(only, Iterable)
+            object.__setattr__(self, "only", tuple(map(str, [only] if single else only)))
+        if isinstance(self.input_size, int):
+            object.__setattr__(self, "input_size", (self.input_size, self.input_size))
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if isinstance(value, int | float):
+                value = (value,)
+            if value is not None:
+                object.__setattr__(self, name, tuple(float(number) for number in value))
         if not 0 <= self.max_loss < 1:
             raise BudgetError(
                 f"A module cannot lose {self.max_loss:g} of its accuracy.",

@@ -16,7 +16,7 @@ from torch import nn
 from modhub.errors import MissingDependencyError, ParentError
 from modhub.manifest import INTERPOLATIONS, InputSpec
 from modhub.parents.base import Fetch, ParentSource, distinct_labels
-from modhub.parents.weights import class_count, fit_weights, load_weights
+from modhub.parents.weights import class_count, fit_weights, read_weights
 
 __all__ = ["IMAGENET", "imagenet_labels", "timm_input", "timm_module", "timm_parent"]
 
@@ -57,7 +57,7 @@ def timm_parent(
     config: Mapping[str, Any] = module.pretrained_cfg  # type: ignore[assignment]
     if weights is None:
         weights = _published(name, config, fetch)
-    tensors = load_weights(weights)
+    tensors = read_weights(weights)
     classes = class_count(module, tensors)
     if classes is not None:
         module = timm_module(name, {**arguments, "num_classes": classes})

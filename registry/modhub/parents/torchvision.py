@@ -19,7 +19,7 @@ from torch import nn
 from modhub.errors import OfflineError, ParentError
 from modhub.manifest import InputSpec
 from modhub.parents.base import ParentSource, distinct_labels
-from modhub.parents.weights import class_count, fit_weights, load_weights
+from modhub.parents.weights import class_count, fit_weights, read_weights
 
 __all__ = ["preset_input", "torchvision_parent"]
 
@@ -41,7 +41,7 @@ def torchvision_parent(name: str, weights: Path | None, arguments: Mapping[str, 
         )
     recipe = torchvision.models.get_model_weights(name).DEFAULT
     categories = distinct_labels(recipe.meta["categories"])
-    tensors = load_weights(weights) if weights is not None else _downloaded(name, recipe)
+    tensors = read_weights(weights) if weights is not None else _downloaded(name, recipe)
     place = f"'{weights.name}'" if weights is not None else "the downloaded file"
     if name in AUXILIARY:
         tensors = {key: held for key, held in tensors.items() if not key.lower().startswith("aux")}
