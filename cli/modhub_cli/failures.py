@@ -121,9 +121,10 @@ def _other(error: BaseException) -> int:
 
 
 def _say(message: str, hint: str = "", *, title: str = "Error") -> None:
-    click.echo(styled(f"{title}: ", fg="red", bold=True) + message, err=True)
+    # What other libraries say may be coloured for a terminal.
+    click.echo(styled(f"{title}: ", fg="red", bold=True) + click.unstyle(message), err=True)
     if hint:
-        click.echo(hint, err=True)
+        click.echo(click.unstyle(hint), err=True)
 
 
 _TABLE: tuple[

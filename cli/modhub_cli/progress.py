@@ -74,4 +74,4 @@ def _say(text: str) -> None:
 
 
 def _warn(text: str) -> None:
-    _say(f"{styled('Warning:', fg='yellow')} {text}")
+    _say(f"{styled('Warning:', fg='yellow')} {click.unstyle(text)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import ctypes
 import errno
 import fcntl
@@ -10,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -22,6 +24,8 @@ from modhub.errors import IntegrityError, ManifestError, StorageError
 
 __all__ = [
     "canonical_json",
+    "check_new_file",
+    "check_no_conflict",
     "check_vacant",
     "claimed",
     "confined",
@@ -30,16 +34,34 @@ __all__ = [
     "new_file",
     "parse_json",
     "pretty_json",
+    "read_text",
+    "rewrite",
     "sha256_of_bytes",
     "sha256_of_file",
+    "text_of",
     "write_bytes",
     "write_files",
     "write_text",
 ]
 
 CHUNK = 1 << 20
+_FORCE = "replace it: --force, or force=True from Python"
 _FRESH = 60.0
 """Seconds that a new file or directory may stay unlocked."""
+_BOMS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+"""Byte order marks, longer ones before those that they begin with."""
+_CONFLICT = re.compile(r"^(?:<{7} |={7}$|>{7} )", re.MULTILINE)
+# What network file systems, and those in user space, answer to a call that they do not know.
+_UNSUPPORTED = {
+    *(errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.EBADF),
+    *(errno.EISDIR, errno.ENOLCK, errno.ENOTTY),
+}
 # From <fcntl.h> and <linux/fs.h>.
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -77,9 +99,50 @@ def parse_json(content: bytes, place: str, *, limit: int = 64 << 20) -> Any:
     except RecursionError:
         raise ManifestError(f"{place} is nested too deeply to be read.") from None
     except (ValueError, UnicodeDecodeError) as error:
+        check_no_conflict(content.decode("utf-8", "replace"), place)
         raise ManifestError(
             f"{place} is not valid JSON ({error}).", hint="Fetch or build it again; it may be truncated."
         ) from None
+
+
+def text_of(content: bytes) -> str:
+    """Text that somebody wrote: UTF-8, or what its byte order mark says, which is no part of the text.
+
+    Raises `UnicodeDecodeError`.
+    """
+    mark, encoding = _encoding(content)
+    return content[len(mark) :].decode(encoding)
+
+
+def _encoding(content: bytes) -> tuple[bytes, str]:
+    """The byte order mark that `content` begins with, if any, and the encoding."""
+    return next(((mark, name) for mark, name in _BOMS.items() if content.startswith(mark)), (b"", "utf-8"))
+
+
+def read_text(path: Path) -> str:
+    """`text_of` a file, its lines ended by \\n. Raises `OSError` and `UnicodeDecodeError`."""
+    return text_of(path.read_bytes()).replace("\r\n", "\n")
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Write `text`, whose lines end in \\n, with the line ends, byte order mark and encoding that the file at
+    `path` has, if there is one. Raises `StorageError`."""
+    try:
+        before = path.read_bytes()
+    except OSError:
+        before = b""
+    mark, encoding = _encoding(before)
+    with suppress(UnicodeDecodeError):
+        if "\r\n" in before[len(mark) :].decode(encoding):
+            text = text.replace("\n", "\r\n")
+    write_bytes(path, mark + text.encode(encoding))
+
+
+def check_no_conflict(text: str, place: str) -> None:
+    """Raises `ManifestError` where `text` holds the marks of a merge conflict."""
+    if (marks := _CONFLICT.findall(text)) and len({mark[0] for mark in marks}) > 1:
+        line = text.count("\n", 0, _CONFLICT.search(text).start()) + 1  # type: ignore[union-attr]
+        raise ManifestError(f"{place} has the marks of a merge conflict, the first in line {line}.")
 
 
 def confined(root: Path, relative: str) -> Path:
@@ -97,28 +160,40 @@ def confined(root: Path, relative: str) -> Path:
 
 
 def fsync_directory(directory: Path) -> None:
-    """Make renames inside `directory` survive a crash."""
-    handle = os.open(directory, os.O_RDONLY)
+    """Make renames inside `directory` survive a crash, on disks that can."""
+    with _where_supported():
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _where_supported() -> Iterator[None]:
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        yield
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
 
 
 @contextmanager
 def new_file(path: Path, *, large: bool = False) -> Iterator[Path]:
     """A fresh file beside `path` to fill, which becomes `path` when the block ends well.
 
-    It bears the suffix of `path`. Before a `large` one, what killed processes left for the same `path` is
-    removed. Raises `StorageError`.
+    It bears the suffix of `path`. Of a link the file that it leads to is written, and a file that is there
+    keeps its mode. Before a `large` one, what killed processes left for the same `path` is removed. Raises
+    `StorageError`.
     """
+    named, path = path, Path(os.path.realpath(path)) if os.path.islink(path) else path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if large:
             _remove_leftovers(path, f".{path.stem}.part.", path.suffix)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.part.", suffix=path.suffix)
     except OSError as error:
-        raise _refused(path, error) from error
+        raise _refused(named, error) from error
     scratch = Path(name)
     try:
         # For as long as the process lives.
@@ -127,14 +202,36 @@ def new_file(path: Path, *, large: bool = False) -> Iterator[Path]:
         yield scratch
         with scratch.open("rb") as stream:
             os.fsync(stream.fileno())
-        scratch.chmod(0o666 & ~_umask())
-        os.replace(scratch, path)
+        with _where_supported():
+            scratch.chmod(_mode(path))
+        _place(scratch, path)
         fsync_directory(path.parent)
     except OSError as error:
-        raise _refused(path, error) from error
+        raise _refused(named, error) from error
     finally:
         os.close(handle)
         scratch.unlink(missing_ok=True)
+
+
+def _mode(path: Path) -> int:
+    """That of the file at `path`, or of a new one."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return 0o666 & ~_umask()
+
+
+def _place(scratch: Path, path: Path) -> None:
+    try:
+        os.replace(scratch, path)
+    except OSError as error:
+        # A file that is mounted by itself, as into a container, can only be written into.
+        if error.errno not in (errno.EBUSY, errno.EXDEV):
+            raise
+        with path.open("r+b") as stream:
+            stream.write(scratch.read_bytes())
+            stream.truncate()
+            os.fsync(stream.fileno())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -160,40 +257,89 @@ def write_files(root: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def check_vacant(path: Path, *, force: bool = False) -> None:
-    """Raises `StorageError` when `path` is a file, or a folder that is not empty and there is no `force`.
+    """Raises `StorageError` when `path` is a file, or a folder that is not empty and there is no `force`, or
+    when nothing can be written there.
 
     `force`: what is in the folder may be replaced. Ask it before long work, not after.
     """
-    if path.exists() and not (path.is_dir() and (force or not any(path.iterdir()))):
+    exists = path.exists()
+    if not exists or path.is_dir():
+        place = Path(os.path.realpath(path))
+        above = next(folder for folder in (place, *place.parents) if folder.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            reason = "Permission denied" if above.is_dir() else f"'{above}' is a file"
+            raise StorageError(
+                f"'{path}' cannot be written: {reason}.",
+                hint="Choose a place with room that you may write to.",
+                path=path,
+            )
+    if exists and not (path.is_dir() and (force or not _entries(path))):
         raise StorageError(
             f"'{path}' exists already.",
-            hint="Choose another directory, remove it, or replace it: --force, or force=True from Python.",
+            hint=f"Choose another directory, remove it, or {_FORCE}.",
         )
+
+
+def check_new_file(path: Path, *, force: bool = False) -> None:
+    """The same for a file: raises `StorageError` when something is there and there is no `force`, or when it
+    cannot be written."""
+    if path.is_dir() or (path.exists() and not force):
+        raise StorageError(
+            f"'{path}' exists already.",
+            hint="Choose another file." if path.is_dir() else f"Choose another file, or {_FORCE}.",
+        )
+    check_vacant(path.parent, force=True)
+
+
+def _entries(folder: Path, but: Path | None = None) -> list[Path]:
+    """What is in a folder, other than `but` and what a disk puts into its topmost one."""
+    return [path for path in folder.iterdir() if path.name != "lost+found" and path != but]
+
+
+def _stays(folder: Path) -> bool:
+    """Whether a folder can be filled, and not be replaced by another: it is the top of a disk, or somebody's
+    current one, or nothing can be made beside it."""
+    here = Path.cwd()
+    return folder.is_dir() and (
+        os.path.ismount(folder)
+        or not os.access(folder.parent, os.W_OK | os.X_OK)
+        or folder == here
+        or folder in here.parents
+    )
 
 
 @contextmanager
 def new_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
     """A fresh directory to fill, moved to `path` when the block ends well and removed when it does not.
 
-    It is locked as long as its process lives: what killed ones left for the same `path` is removed.
+    It is locked as long as its process lives: what killed ones left for the same `path` is removed. Of a link
+    the directory that it leads to is written. One that cannot be replaced, such as the top of a disk, is
+    filled at the end, file by file.
 
     On Linux `path` names the old or the new directory whenever this ends, elsewhere there is a moment without
     either. Raises `StorageError` for what `check_vacant` refuses.
     """
     check_vacant(path, force=force)
+    place = Path(os.path.realpath(path))
+    fills = _stays(place)
+    home = place if fills else place.parent
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path, f".{path.name}.", ".part")
-        scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+        home.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(home / place.name, f".{place.name}.", ".part")
+        scratch = Path(tempfile.mkdtemp(dir=home, prefix=f".{place.name}.", suffix=".part"))
     except OSError as error:
         raise _refused(path, error) from error
     lock = _locked(scratch)
     try:
-        scratch.chmod(0o777 & ~_umask())
+        with _where_supported():
+            scratch.chmod(_mode(place) if place.is_dir() else 0o777 & ~_umask())
         yield scratch
         # Somebody may have been faster.
-        check_vacant(path, force=force)
-        _swap(scratch, path)
+        if fills:
+            _fill(scratch, place, path, force=force)
+        else:
+            check_vacant(path, force=force)
+            _swap(scratch, place)
     except StorageError as error:
         # What is written inside by these means is named as the place where it is to be.
         error.message = error.message.replace(f"'{scratch}", f"'{path}")
@@ -304,6 +450,27 @@ def _swap(scratch: Path, path: Path) -> None:
         os.replace(aside, path)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _fill(scratch: Path, place: Path, path: Path, *, force: bool) -> None:
+    """Move what is in `scratch` into `place`, the folder around it, and remove what was there."""
+    before = _entries(place, scratch)
+    if before and not force:
+        check_vacant(path)
+    aside = Path(tempfile.mkdtemp(dir=scratch, suffix=".old"))
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for entry in before:
+            os.replace(entry, aside / entry.name)
+            moved.append((entry, aside / entry.name))
+        for entry in _entries(scratch, aside):
+            os.replace(entry, place / entry.name)
+            moved.append((entry, place / entry.name))
+    except OSError:
+        for was, now in reversed(moved):
+            with suppress(OSError):
+                os.replace(now, was)
+        raise
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -752,3 +752,21 @@ def test_the_paper_tower_imports_neither_torch_nor_the_client() -> None:
         env={"PYTHONPATH": ":".join(sys.path)},
     )
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), StorageError("The disk is full.")])
+@pytest.mark.parametrize("moment", ["commit", "create_tag"])
+def test_a_first_push_that_fails_leaves_no_empty_repository(
+    catalog: Catalog, artifact: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException, moment: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise failure
+
+    with monkeypatch.context() as broken:
+        broken.setattr(type(catalog.hub), moment, fail)
+        with pytest.raises(type(failure)):
+            push(catalog, artifact, NET, Version("1.0"))
+    with pytest.raises(NotFoundError):
+        catalog.hub.refs(NET)
+    push(catalog, artifact, NET, Version("1.0"))
+    assert set(catalog.hub.refs(NET).tags) == {"v1.0"}

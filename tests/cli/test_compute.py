@@ -452,7 +452,7 @@ def test_an_export_onto_a_full_disk_is_one_sentence(home, modhub):
 
 
 def test_an_exported_file_is_evaluated_as_its_build_is(modhub):
-    modhub.good("export", "build", "--data", "digits", "-o", "build.onnx")
+    modhub.good("export", "build", "--data", "digits", "-o", "build.onnx", "--force")
     build = modhub.good("evaluate", "build", "--data", "digits", "--json").json
     # 'two' answers to '2' here as well: the file carries the lock.
     report = modhub.good("evaluate", "build.onnx", "--data", "digits", "--before", "build", "--json").json

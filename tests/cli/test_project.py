@@ -235,3 +235,45 @@ def test_a_damaged_lock_is_written_anew(modhub):
     assert "is not valid JSON" in result.err
     assert result.err.endswith("It is written anew.\n")
     assert Path("modhub.lock").read_bytes() == whole
+
+
+def test_a_project_file_keeps_its_link_mark_and_line_ends(tmp_path, modhub):
+    home = tmp_path / "work"
+    modhub.good("add", "cat=a/b/cat")
+    text = (home / "modhub.toml").read_text()
+    (home / "elsewhere").mkdir()
+    place = home / "elsewhere" / "modhub.toml"
+    (home / "modhub.toml").rename(place)
+    (home / "modhub.toml").symlink_to(place)
+    place.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    modhub.good("add", "dog=a/b/dog")
+    modhub.good("remove", "cat")
+    assert (home / "modhub.toml").is_symlink()
+    content = place.read_bytes()
+    assert content.startswith(b"\xef\xbb\xbf#")
+    assert content.count(b"\n") == content.count(b"\r\n") == text.count("\n")
+
+
+MARKED = '{\n<<<<<<< HEAD\n  "schema_version": 1\n=======\n  "schema_version": 1\n>>>>>>> other\n}\n'
+
+
+def test_marks_of_a_merge_conflict_are_named(tmp_path, modhub):
+    home = tmp_path / "work"
+    modhub.good("add", "cat=a/b/cat")
+    (home / "modhub.lock").write_text(MARKED)
+    for command in (("compose", "--locked", "-o", "build"), ("tree",)):
+        said = modhub(*command)
+        assert (said.code, said.err.splitlines()) == (
+            1,
+            [
+                "Error: modhub.lock has the marks of a merge conflict, the first in line 2.",
+                "Write the lock again with: modhub lock",
+            ],
+        )
+    toml = (home / "modhub.toml").read_text()
+    (home / "modhub.toml").write_text(f"<<<<<<< HEAD\n{toml}=======\n{toml}>>>>>>> other\n")
+    said = modhub("add", "dog=a/b/dog")
+    assert (said.code, said.err.splitlines()) == (
+        1,
+        ["Error: modhub.toml has the marks of a merge conflict, the first in line 1.", "Mend it there."],
+    )

@@ -32,9 +32,16 @@ __all__ = ["command"]
 )
 @click.option("--data", metavar="DATA", help="Images to check the file with. Default: synthetic images.")
 @click.option("--image-size", type=click.IntRange(1), help="Side of the raw input images in pixels.")
+@click.option("--force", is_flag=True, help="Replace the output file.")
 @reporting
 def command(
-    build: Path, kind: str, target: Path | None, data: str | None, image_size: int | None, out: Out
+    build: Path,
+    kind: str,
+    target: Path | None,
+    data: str | None,
+    image_size: int | None,
+    force: bool,
+    out: Out,
 ) -> None:
     """Export a build as one file that includes its preprocessing: raw images in, label scores out.
 
@@ -46,7 +53,15 @@ def command(
     """
     from modhub.api.export import export
 
-    report = export(build, target, format=kind, data=data, image_size=image_size, reporter=out.reporter())
+    report = export(
+        build,
+        target,
+        format=kind,
+        data=data,
+        image_size=image_size,
+        force=force,
+        reporter=out.reporter(),
+    )
     out.emit(
         report.to_dict(),
         human=lambda: out.line(

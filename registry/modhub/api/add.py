@@ -8,7 +8,7 @@ from pathlib import Path
 from modhub.api.catalogs import open_catalog
 from modhub.api.project_files import editing, parse_item, project_path
 from modhub.catalog.catalog import Catalog
-from modhub.files import write_text
+from modhub.files import rewrite
 from modhub.project.toml import Project, Want, add_want
 from modhub.refs import Ref
 
@@ -39,7 +39,7 @@ def add(
                 text = add_want(text, want)
                 added.append(want)
         if added:
-            write_text(project_path(directory), text)
+            rewrite(project_path(directory), text)
     return added
 
 

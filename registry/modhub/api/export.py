@@ -12,6 +12,7 @@ from modhub.composition import ComposedClassifier
 from modhub.data import ImageSet, open_data
 from modhub.devices import torch_defaults
 from modhub.errors import ExportError
+from modhub.files import check_new_file
 from modhub.project.lock import LOCK_NAME
 from modhub.reporter import SILENT, Reporter
 from modhub.runtimes.export import SUFFIXES, ExportReport, as_raw_batch, export_classifier, natural_size
@@ -27,6 +28,7 @@ def export(
     format: str = "onnx",  # noqa: A002 - the command line's word
     data: ImageSet | str | None = None,
     image_size: int | None = None,
+    force: bool = False,
     reporter: Reporter = SILENT,
 ) -> ExportReport:
     """Write a classifier, or a build by its directory, as one file, checked against PyTorch on images.
@@ -35,8 +37,9 @@ def export(
     one, and is left as it is, on its device. Only a build's file carries its lock. `data` are the images
     (None: noise), `image_size` is the side in pixels of what the file takes (None: what the trunks can use).
 
-    Raises `ExportError`, also for a classifier in memory without a `target`, `ManifestError`,
-    `IntegrityError`, `DataError`, `StorageError` and `MissingDependencyError`.
+    Raises `ExportError`, also for a classifier in memory without a `target`, `StorageError`, also where there
+    is a file already and no `force`, `ManifestError`, `IntegrityError`, `DataError` and
+    `MissingDependencyError`.
     """
     lock: Path | None = None
     if isinstance(classifier, Path | str):
@@ -51,6 +54,7 @@ def export(
     else:
         # What is exported is switched to answering, on the CPU: the caller's own stays as it is.
         classifier = copy.deepcopy(classifier).cpu()
+    check_new_file(Path(target), force=force)
     specs = [each.spec for each in classifier.trunk_passes]
     size = natural_size(specs) if image_size is None else (image_size, image_size)
     if data is None:

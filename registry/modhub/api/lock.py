@@ -12,7 +12,7 @@ from modhub.api.project_files import project_path, read_lock, read_project
 from modhub.catalog.catalog import Catalog
 from modhub.catalog.releases import yanked_warning
 from modhub.errors import CompositionError, ManifestError
-from modhub.files import write_bytes
+from modhub.files import rewrite
 from modhub.project.lock import LOCK_NAME, Lock, LockedModule, lock_of
 from modhub.project.resolver import Resolution, ResolvedModule, resolve
 from modhub.project.toml import Project
@@ -96,7 +96,7 @@ def lock_to(
     with reporter.step("resolve"):
         catalog = open_catalog(hub, offline=offline)
         locked = resolve_project(project, catalog, keep=None if upgrade else old, reporter=reporter)
-    write_bytes(path, locked.to_bytes())
+    rewrite(path, locked.to_bytes().decode())
     return LockReport(path=path, changes=moves(old, locked), lock=locked)
 
 

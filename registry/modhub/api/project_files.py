@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -10,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from modhub.errors import CompositionError, StorageError
+from modhub.files import read_text
 from modhub.project.lock import LOCK_NAME, Lock
 from modhub.project.toml import PROJECT_NAME, Project, Want
 from modhub.refs import Ref
-from modhub.store.disk import disk_errors
+from modhub.store.disk import disk_errors, lock_file
 
 __all__ = [
     "current_lock",
@@ -84,7 +84,7 @@ def editing(directory: Path) -> Iterator[str]:
             handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             with disk_errors(path):
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                lock_file(handle)
                 # A write puts another file in its place: who waited for the lock may hold it on the old one.
                 current = os.path.samestat(os.fstat(handle), path.stat())
             if current:
@@ -98,7 +98,7 @@ def project_text(directory: Path) -> str:
     """`modhub.toml` of `directory`, or by its path, as it stands. Raises `StorageError`."""
     path = project_path(directory)
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except FileNotFoundError:
         raise StorageError(
             f"There is no {path.name} in '{path.parent}'.", hint="Begin one with: modhub init"

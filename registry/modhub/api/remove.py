@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from modhub.api.project_files import editing, project_path
-from modhub.files import write_text
+from modhub.files import rewrite
 from modhub.project.toml import remove_want
 
 __all__ = ["remove"]
@@ -20,4 +20,4 @@ def remove(directory: Path, labels: Iterable[str]) -> None:
     with editing(directory) as text:
         for label in labels:
             text = remove_want(text, label)
-        write_text(project_path(directory), text)
+        rewrite(project_path(directory), text)

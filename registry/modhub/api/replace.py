@@ -17,6 +17,7 @@ from modhub.composition import compose as compile_parts
 from modhub.data import ImageSet
 from modhub.devices import pick_device, torch_defaults
 from modhub.errors import CompositionError, ManifestError
+from modhub.files import read_text
 from modhub.labels import LabelIndex, one_match
 from modhub.project.lock import LOCK_NAME, Lock
 from modhub.project.toml import PROJECT_NAME, Project, Want, add_want, remove_want
@@ -150,7 +151,7 @@ def _replaced(
                 f"'{build}' holds no {name}, so it does not say what it was made of.",
                 hint="Name a directory written by 'modhub compose'; what Python's save() writes has none.",
             )
-    text = (build / PROJECT_NAME).read_text(encoding="utf-8")
+    text = read_text(build / PROJECT_NAME)
     replaced = set()
     for item in [items] if isinstance(items, str) else items:
         want = parse_item(item)

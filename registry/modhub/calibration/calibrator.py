@@ -138,6 +138,7 @@ def log_odds(logits: Array, row: int, calibration: Calibration) -> Array:
 
 
 def _moments(values: Array, share: Array) -> tuple[float, float]:
-    """Mean and standard deviation; `share` sums to 1."""
+    """Mean and standard deviation, which is positive; `share` sums to 1."""
     mean = float((share * values).sum())
-    return mean, max(float(np.sqrt((share * (values - mean) ** 2).sum())), 1e-6)
+    least = 1e-6 * (float(np.abs(values).max()) or 1.0)
+    return mean, max(float(np.sqrt((share * (values - mean) ** 2).sum())), least)

@@ -65,7 +65,7 @@ def platt(answer: Array, positive: NDArray[np.bool_], weights: Array) -> tuple[f
 def fit_log_odds(answer: Array, share: Array, chance: Array) -> tuple[float, float]:
     """slope > 0 and intercept of the log-odds whose cross-entropy with `chance` (images,) is least, each
     image with the weight of its `share`. Newton's method, damped."""
-    scale = max(float(np.abs(answer).mean()), 1e-9)
+    scale = float(np.abs(answer).mean()) or 1.0
     design = np.stack([answer / scale, np.ones_like(answer)], 1)
     line = np.array([1.0, 0.0])
     for _ in range(50):
@@ -77,7 +77,7 @@ def fit_log_odds(answer: Array, share: Array, chance: Array) -> tuple[float, flo
         line = line - step
         if float(np.abs(step).max()) < 1e-8:
             break
-    return max(float(line[0]) / scale, 1e-6), float(line[1])
+    return max(float(line[0]), 1e-6) / scale, float(line[1])
 
 
 def balanced_accuracy(accepted: NDArray[np.bool_], positive: NDArray[np.bool_]) -> float:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 __all__ = ["fit_temperature"]
 
-_LOWEST, _HIGHEST = 0.02, 20.0
+_LOWEST, _HIGHEST = 0.01, 100.0
+"""Of τ times the spread of the logits."""
 _STEPS = 40
 
 
@@ -18,8 +19,15 @@ def fit_temperature(
 ) -> float:
     """τ > 0 that minimises the weighted cross-entropy of softmax(τ · logits), logits (images, labels).
 
-    τ is the inverse of the paper's T. Found by golden-section search between 0.02 and 20.
+    τ is the inverse of the paper's T. Found by golden-section search in units of the logits' own spread: for
+    logits k times as large it is 1/k of that. Logits that are all alike have 1.
     """
+    spread = float(
+        np.sqrt(np.average(np.square(logits - logits.mean(1, keepdims=True)).mean(1), weights=weights))
+    )
+    if not spread:
+        return 1.0
+    logits = logits / spread
 
     def loss(log_scale: float) -> float:
         scaled = logits * math.exp(log_scale)
@@ -35,4 +43,4 @@ def fit_temperature(
             high = right
         else:
             low = left
-    return math.exp((low + high) / 2)
+    return math.exp((low + high) / 2) / spread

@@ -9,7 +9,8 @@ interrupted and runs again, end with the same main.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from modhub.errors import (
     HubError,
     IntegrityError,
     ManifestError,
+    ModhubError,
     NotFoundError,
     RefError,
     StaleParentError,
@@ -76,16 +78,17 @@ def push(
 
     Raises `ConflictError` when the release exists with other files, or has no class in common with the active
     release before it and there is no `force`; `RefError` for a version that no tag can spell (an epoch,
-    `1!2.0`); `ManifestError` or `IntegrityError` when the artifact is incomplete. The hub is unchanged then.
+    `1!2.0`); `ManifestError` or `IntegrityError` when the artifact is incomplete. The hub is unchanged then;
+    a repository that was made for a first release that fails is removed again.
     """
     tag = check_ref_name(tag_of(version), "tag")
     catalog.files.require(f"The hub '{catalog.hub.address}'")
     contents = artifact_contents(catalog, Path(directory), repository)
-    try:
-        catalog.hub.refs(repository)
-    except NotFoundError:
-        catalog.hub.create_repository(repository, private=private, exist_ok=True)
-    with reporter.step(f"push {repository} {version}", sum(map(_size, contents.values()))):
+    sizes = sum(map(_size, contents.values()))
+    with (
+        _repository(catalog, repository, private=private),
+        reporter.step(f"push {repository} {version}", sizes),
+    ):
         sent = 0
         for _ in range(_ATTEMPTS):
             releases = catalog.releases(repository)
@@ -127,6 +130,25 @@ def push(
                 existed=existing is not None,
             )
     raise _kept_changing(repository)
+
+
+@contextmanager
+def _repository(catalog: Catalog, repository: RepositoryId, *, private: bool) -> Iterator[None]:
+    """The repository, made where it is missing; what is made goes when the block fails before a release."""
+    try:
+        catalog.hub.refs(repository)
+    except NotFoundError:
+        catalog.hub.create_repository(repository, private=private, exist_ok=True)
+    else:
+        yield
+        return
+    try:
+        yield
+    except BaseException:
+        with suppress(ModhubError):
+            if not catalog.hub.refs(repository).tags:
+                catalog.hub.delete_repository(repository)
+        raise
 
 
 def yank(catalog: Catalog, repository: RepositoryId, version: Version, reason: str) -> Release:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from modhub.composition.parts import Part
 from modhub.nets import Mask, channel_space
-from modhub.pruning.statistics import Moments, read_statistics
+from modhub.pruning.statistics import Moments, positive, read_statistics
 
 __all__ = ["HeadDensity", "fit_densities", "head_densities", "head_shifts"]
 
@@ -150,7 +150,7 @@ def _full(moments: Moments) -> Matrix:
 def _whitening(covariance: Matrix) -> Matrix:
     """Upper triangular W with W Wᵀ = Σ⁻¹, (features, features): (f − μ) W has the covariance 1."""
     spread = np.diagonal(covariance)
-    floor = 1e-3 * max(float(spread.mean()), 1e-12)
+    floor = 1e-3 * positive(spread.mean())
     solid = (1 - _DIAGONAL) * covariance + np.diag(_DIAGONAL * spread + floor)
     lower = np.linalg.cholesky(solid)
     return np.asarray(np.linalg.inv(lower).T)

@@ -45,6 +45,7 @@ from modhub.pruning.statistics import (
     ClassStatistics,
     Moments,
     observe,
+    positive,
     read_statistics,
     stored_statistics,
 )
@@ -147,7 +148,7 @@ def taught_row(
     """
     within = _within(known)
     spread = np.diagonal(within)
-    ridge = np.diag(SHRINKAGE * spread + 1e-3 * max(float(spread.mean()), 1e-12))
+    ridge = np.diag(SHRINKAGE * spread + 1e-3 * positive(spread.mean()))
     inverse = np.linalg.inv((1 - SHRINKAGE) * within + ridge)
     means = np.stack([each.mean for each in known])
     weights = means @ inverse
@@ -157,7 +158,7 @@ def taught_row(
     # Each mean against the average of all: what discriminants and logits say of the same images.
     surplus = found.diagonal() - found.mean(1)
     own = np.sort(logits, 1)[:, ::-1][:, 0] - logits.mean(1)
-    factor = float((surplus * own).sum() / max((surplus**2).sum(), 1e-12))
+    factor = float((surplus * own).sum() / positive((surplus**2).sum()))
     new = mean @ inverse
     weight = rows[0].mean(0) + factor * (new - weights.mean(0))
     bias = float(rows[1].mean() + factor * (-0.5 * new @ mean - biases.mean()))
@@ -196,7 +197,7 @@ def _offset(
     others = np.stack([np.sort(lead(each.drawn(_DRAWN, draw))) for each in known])
     own = np.sort(lead(features))
     candidates = -np.concatenate([own, others.ravel()])
-    scale = max(float(own.std()), 1e-9) / 4
+    scale = positive(own.std()) / 4
     # A soft count, so that a handful of images gives a smooth answer.
     best = np.unique(np.quantile(candidates, np.linspace(0, 1, 201)))
     missed = _soft(-(own[:, None] + best) / scale).mean(0)

@@ -72,6 +72,9 @@ class Hub(Protocol):
     ) -> None:
         """Raises `ConflictError` when it exists and `exist_ok` is false."""
 
+    def delete_repository(self, repository: RepositoryId) -> None:
+        """With all that is in it."""
+
     def commit(
         self,
         repository: RepositoryId,

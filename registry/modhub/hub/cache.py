@@ -30,7 +30,7 @@ from modhub.files import canonical_json, fsync_directory, parse_json, sha256_of_
 from modhub.integrity import matches
 from modhub.refs import RepositoryId, is_commit, is_sha256
 from modhub.results import Result
-from modhub.store.disk import disk_errors, make_directory
+from modhub.store.disk import disk_errors, lock_file, make_directory
 from modhub.store.model import FileEntry, Refs
 
 if TYPE_CHECKING:
@@ -156,7 +156,8 @@ class Cache:
         sha256 = entry.sha256 or sha256_of_file(partial)
         path = self._at(sha256)
         make_directory(path.parent)
-        os.chmod(partial, 0o444)
+        with suppress(OSError):
+            os.chmod(partial, 0o444)
         os.replace(partial, path)
         fsync_directory(path.parent)
         if entry.sha256 is None:
@@ -186,7 +187,7 @@ class Cache:
                 handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             # Closing writes what a full disk refused before, and is refused again.
             with disk_errors(path), _Bounded(io.FileIO(handle, "r+"), entry.size, place) as stream:
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                lock_file(handle)
                 if not _names(path, handle):
                     continue
                 try:
@@ -365,7 +366,7 @@ def _unused(path: Path, before: float, *, remove: bool) -> bool:
     """Whether a file was last used `before` that time and is not locked; with `remove` it is deleted."""
     with suppress(FileNotFoundError), path.open("rb") as stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(stream.fileno(), wait=False)
         except BlockingIOError:
             return False
         if _names(path, stream.fileno()) and os.fstat(stream.fileno()).st_mtime < before:

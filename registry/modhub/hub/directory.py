@@ -114,6 +114,9 @@ class DirectoryHub:
             if not exist_ok:
                 raise
 
+    def delete_repository(self, repository: RepositoryId) -> None:
+        self._existing.repositories.delete(self._key(repository), actor=_user())
+
     def commit(
         self,
         repository: RepositoryId,

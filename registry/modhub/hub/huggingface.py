@@ -15,7 +15,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from modhub.errors import (
     AccessError,
@@ -29,6 +28,7 @@ from modhub.errors import (
     RefError,
     StaleParentError,
 )
+from modhub.hub.environment import check_network_settings, proxy_for
 from modhub.refs import RepositoryId, is_commit, is_sha256, is_text
 from modhub.reporter import SILENT, Reporter
 from modhub.store.model import MAIN, Add, Change, Copy, Delete, FileEntry, Refs, RepositorySummary
@@ -93,6 +93,7 @@ class HuggingFaceHub:
         self.address = "hf" if self._endpoint == OFFICIAL else self._endpoint
         self._token = token
         self._client: HfApi | None = None
+        self._checked = False
 
     def _api(self) -> HfApi:
         if self._client is None:
@@ -317,6 +318,10 @@ class HuggingFaceHub:
         else:
             request()
 
+    def delete_repository(self, repository: RepositoryId) -> None:
+        with self._errors(repository):
+            self._api().delete_repo(str(repository), missing_ok=True)
+
     def commit(
         self,
         repository: RepositoryId,
@@ -404,6 +409,9 @@ class HuggingFaceHub:
         silence: float | None = None,
     ) -> Iterator[None]:
         """Turn the client's errors into modhub's; `silence` is the read timeout in seconds."""
+        if not self._checked:
+            check_network_settings()
+            self._checked = True
         try:
             with _limited(SILENCE if silence is None else silence):
                 yield
@@ -547,7 +555,7 @@ def _not_an_address(text: str | None) -> HubError:
 def _check_reachable(endpoint: str) -> None:
     """Raises `OfflineError` where no server listens: the client would retry for half a minute."""
     parts = urlsplit(endpoint)
-    if getproxies():
+    if proxy_for(endpoint) is not None:
         # Only the proxy can tell.
         return
     try:
@@ -561,9 +569,12 @@ def _check_reachable(endpoint: str) -> None:
 
 
 def _unreachable(endpoint: str, error: Exception) -> OfflineError:
+    proxy = proxy_for(endpoint)
+    through = "" if proxy is None else f" through the proxy of {proxy.variable}, {proxy.shown}"
+    checked = "the address and the network" if proxy is None else f"{proxy.variable} and NO_PROXY"
     return OfflineError(
-        f"{endpoint} cannot be reached ({_first_line(str(error)) or type(error).__name__}).",
-        hint=f"Check the address and the network; {_FROM_CACHE}",
+        f"{endpoint} cannot be reached{through} ({_first_line(str(error)) or type(error).__name__}).",
+        hint=f"Check {checked}; {_FROM_CACHE}",
         passing=bool(_http_names(error) & _BROKEN) or isinstance(error, ConnectionResetError),
     )
 

@@ -27,6 +27,7 @@ from typing import Any
 import tomlkit
 
 from modhub.errors import CompositionError, ManifestError, RefError, hinting
+from modhub.files import check_no_conflict
 from modhub.labels import LabelIndex, nearest_labels, one_match, spelling_of
 from modhub.manifest.fields import Fields
 from modhub.refs import Ref, check_label
@@ -157,6 +158,7 @@ class Project:
         try:
             document = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
+            check_no_conflict(text, place)
             # As tomllib says it of a key, a table and a key of an inline table.
             twice = str(error).startswith(("Cannot overwrite", "Cannot declare", "Duplicate"))
             raise ManifestError(

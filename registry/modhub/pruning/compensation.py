@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modhub.nets import AffineMap, ChannelSpace, Mask, Network, Site, fold_affine, slice_network
-from modhub.pruning.statistics import ClassStatistics, Moments, compensable_sites
+from modhub.pruning.statistics import ClassStatistics, Moments, compensable_sites, positive
 
 __all__ = ["RIDGE", "affine_map", "compensation", "cut"]
 
@@ -34,7 +34,7 @@ def affine_map(moments: Moments, kept: Mask, ridge: float = RIDGE) -> AffineMap:
     else:
         inner = moments.covariance[np.ix_(kept, kept)]
         variance = np.diagonal(inner)
-        inner = inner + np.eye(len(inner)) * (ridge * max(float(variance.mean()), 1e-12) if len(inner) else 0)
+        inner = inner + np.eye(len(inner)) * (ridge * positive(variance.mean()) if len(inner) else 0)
         matrix = np.asarray(np.linalg.solve(inner, moments.covariance[np.ix_(kept, removed)]).T, np.float64)
     offset = mean[removed] - matrix @ mean[kept]
     return AffineMap(torch.from_numpy(matrix).float(), torch.from_numpy(offset).float())

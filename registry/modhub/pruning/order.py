@@ -19,7 +19,7 @@ from torch import Tensor
 
 from modhub.nets import ChannelGroup, ChannelSpace, Mask, Network, cost, slice_network, weightless
 from modhub.pruning.elimination import BLOCK, GroupValue, eliminate, initial_saliencies
-from modhub.pruning.statistics import ClassStatistics, Moments
+from modhub.pruning.statistics import ClassStatistics, Moments, positive
 
 __all__ = [
     "PruningOrder",
@@ -265,8 +265,8 @@ def _value_of(
     slots = layout[inside] - group.start
     slope = sensitivity[inside]
     if moments.covariance.ndim == 1 or len(slots) > _EXACT:
-        return GroupValue(slots, 1 / moments.variance[inside].clip(1e-12), slope)
+        return GroupValue(slots, 1 / moments.variance[inside].clip(1e-30), slope)
     covariance: Array = moments.covariance[np.ix_(inside, inside)].astype(np.float64)
-    floor = _RIDGE * max(float(np.diagonal(covariance).mean()), 1e-12)
+    floor = _RIDGE * positive(np.diagonal(covariance).mean())
     inverse = np.linalg.inv(covariance + np.eye(len(covariance)) * floor)
     return GroupValue(slots, np.asarray(inverse, np.float64), np.diag(slope))

@@ -35,6 +35,7 @@ __all__ = [
     "observed_values",
     "pool",
     "pooled_statistics",
+    "positive",
     "read_statistics",
     "stored_statistics",
     "unpacked",
@@ -47,6 +48,11 @@ CHANNEL_LIMIT = 2048
 """A value with more channels than this has means and deviations only."""
 
 Array: TypeAlias = NDArray[np.float64]
+
+
+def positive(value: float) -> float:
+    """`value`, which something is to be measured by or divided by; 1 where it is not above 0."""
+    return float(value) if value > 0 else 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -9,8 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from modhub.errors import StorageError
+from modhub.files import fsync_directory
 
-__all__ = ["disk_errors", "file_lock", "make_directory"]
+__all__ = ["disk_errors", "file_lock", "lock_file", "make_directory"]
+
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextmanager
@@ -44,13 +48,29 @@ def file_lock(path: Path, *, wait: bool = True, reading: bool = False) -> Iterat
         return
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(handle, wait=wait)
         except BlockingIOError:
             yield False
         else:
             yield True
     finally:
         os.close(handle)
+
+
+def lock_file(handle: int, *, wait: bool = True) -> None:
+    """Lock an open file until it is closed.
+
+    On a disk without locks, as some network file systems are, nothing is locked: whoever writes there with
+    several processes at once does so at their own risk. Raises `BlockingIOError` where another has the lock
+    and there is no `wait`.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
 
 
 def make_directory(path: Path) -> None:
@@ -60,8 +80,4 @@ def make_directory(path: Path) -> None:
     with disk_errors(path):
         make_directory(path.parent)
         path.mkdir(exist_ok=True)
-        handle = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        fsync_directory(path.parent)

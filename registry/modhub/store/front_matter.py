@@ -43,7 +43,7 @@ def split_card(card: str) -> tuple[str | None, str]:
 
     Raises `ManifestError` where the second is missing.
     """
-    text = card.replace("\r\n", "\n")
+    text = card.removeprefix("\ufeff").replace("\r\n", "\n")
     if not text.startswith("---\n"):
         return None, text
     head, marker, rest = text[3:].partition("\n---")

@@ -91,6 +91,7 @@ class Trainer:
             _Observed(Runner(scored.network).to(self.device), scored, axes) for scored in (teacher, student)
         )
         fewest, most = settings.distill_batch
+        self._pixels = 1.0
         self._size = int(min(max(settings.distill_memory / value_bytes(dense.graph), fewest), most))
 
     def train(self, transfer: TransferSet, validation: Tensor, reporter: Reporter = SILENT) -> Network:
@@ -106,6 +107,7 @@ class Trainer:
             distance = _Distance.of(
                 [self._teacher(images) for images in batches], self._kept, self._sensitivity
             )
+        self._pixels = float(validation.square().mean().sqrt()) or 1.0
         start, before = self._student.weights(), self._validate(batches, distance)
         steps = self._steps(transfer)
         trial, hint_weights = -(-steps // self.settings.trial_every), self.settings.hint_weights
@@ -154,10 +156,19 @@ class Trainer:
                 weight.copy_(start[name])
         for weight in trained.values():
             weight.requires_grad_(True)
-        rate = settings.distill_rate
-        optimiser = torch.optim.AdamW(list(trained.values()), rate, weight_decay=settings.distill_decay)
-        # Adam moves every weight by the rate at once, so the first steps are small ones.
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.15)
+        rate, decay = settings.distill_rate, settings.distill_decay
+        # Adam moves every weight by its rate at once: weights of pixels by less, the larger pixels are.
+        of_pixels = self._student.weights_of_pixels()
+        sizes = [self._pixels if name in of_pixels else 1.0 for name in trained]
+        groups = [
+            {"params": [weight], "lr": rate / size, "weight_decay": decay * size}
+            for weight, size in zip(trained.values(), sizes, strict=True)
+        ]
+        optimiser = torch.optim.AdamW(groups)
+        # The first steps are small ones.
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, [rate / size for size in sizes], total_steps=steps, pct_start=0.15
+        )
         for step in range(steps):
             images = transfer.batch(step, self._size).to(self.device)
             with torch.no_grad():
@@ -219,9 +230,19 @@ class _Observed:
         names = dict.fromkeys(name for node in nodes for name in node.tensors.values())
         return {name: self.runner.parameter(name) for name in names}
 
+    def weights_of_pixels(self) -> set[str]:
+        """Names of the weights that multiply the image itself."""
+        graph = self.runner.network.graph
+        nodes = (node for node in graph.nodes if node.op in ("conv2d", "linear"))
+        return {node.tensors["weight"] for node in nodes if graph.input in node.inputs}
+
     def weights(self) -> dict[str, Tensor]:
         """Copies of them."""
         return {name: weight.detach().clone().contiguous() for name, weight in self.trained().items()}
+
+
+def _or_one(value: Tensor) -> Tensor:
+    return torch.where(value > 0, value, torch.ones_like(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +265,7 @@ class _Distance:
     ) -> _Distance:
         """From what the teacher does on some batches."""
         margins = [observation.margins for observation in observations if observation.margins is not None]
-        scale = torch.cat(margins).square().mean().clamp(min=1e-9) if margins else torch.ones(())
+        scale = _or_one(torch.cat(margins).square().mean()) if margins else torch.ones(())
         weights = {}
         for name, channels in kept.items():
             value = torch.cat([observation.values[name] for observation in observations])
@@ -253,7 +274,7 @@ class _Distance:
             weight = torch.ones_like(spread)
             if name in sensitivity:
                 weight = torch.from_numpy(sensitivity[name]).to(spread)[channels]
-            weight = weight / (weight * spread).sum().clamp(min=1e-12)
+            weight = weight / _or_one((weight * spread).sum())
             weights[name] = weight.reshape(-1, *[1] * (value.dim() - 2))
         return cls(scale, weights, kept)
 

@@ -97,7 +97,7 @@ def recalibrated(
             (mean, deviation), (old_mean, old_deviation) = (
                 _moments(scores.ood_score[yes, row], share[yes]) for scores in (slim, unpruned)
             )
-            stretch = deviation / max(old_deviation, 1e-9)
+            stretch = deviation / old_deviation if old_deviation else 1.0
             offset = field["margin_mean"] - old_mean
             calibration[_PLACE["margin_mean"], row] = mean + stretch * offset
             calibration[_PLACE["margin_std"], row] *= stretch

@@ -194,7 +194,8 @@ def _solved(
     """The rows (rows, inputs) and bias that solve the normal equations `square` (inputs + 1, inputs + 1) and
     `product` (inputs + 1, rows), pulled to what they were; the last input is the constant 1. It changes
     `square`, which may be large."""
-    pull = ridge * square.diagonal() + 1e-7
+    squares = square.diagonal()
+    pull = ridge * squares + 1e-7 * (squares[:-1].mean() or 1.0)
     pull[-1] = 1e-9
     before = torch.cat([weight, bias[:, None]], 1).double()
     square.diagonal().add_(pull)

@@ -15,6 +15,7 @@ from modhub.composition.fitting.settings import DEFAULT_SETTINGS, FitSettings
 from modhub.composition.fitting.synthesis import SynthesisTarget
 from modhub.composition.fitting.synthesizer import ImageSynthesizer
 from modhub.composition.fitting.tuning_set import TuningSet, every_nth, images_to_classify, images_to_refit
+from modhub.composition.heads import CALIBRATION_FIELDS
 from modhub.composition.trunk_plan import TrunkPlan
 from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
@@ -44,7 +45,7 @@ class FittingSource:
             return None
         if self.tune is not None:
             return self._of_images(plan, self._tuning_set(plan, self.tune))
-        if budget is None:
+        if budget is None or not budget.limited:
             return None
         images = self._synthetic(plan)
         return None if images is None else self._of_synthetic(plan, images)
@@ -141,8 +142,10 @@ def synthesis_targets(
     if len(statistics) > settings.synthesis_classes:
         return {sha256_of_bytes("".join(ids).encode()): SynthesisTarget(pooled_statistics(statistics))}
     heads = plan.rows.heads
-    rows = torch.cat([head.rows - head.rest for head in heads])
-    bias = torch.cat([head.row_bias - head.rest_bias for head in heads])
+    # At the parent's temperature, whatever the scale of its logits.
+    heat = [head.calibration[CALIBRATION_FIELDS.index("temperature")].mean() for head in heads]
+    rows = torch.cat([t * (head.rows - head.rest) for t, head in zip(heat, heads, strict=True)])
+    bias = torch.cat([t * (head.row_bias - head.rest_bias) for t, head in zip(heat, heads, strict=True)])
     targets = {
         sha256_of_bytes(id_.encode()): SynthesisTarget(of_class, rows[row : row + 1], bias[row : row + 1])
         for row, (id_, of_class) in enumerate(zip(ids, statistics, strict=True))
@@ -150,7 +153,7 @@ def synthesis_targets(
     siblings, sibling_bias = heads[0].siblings, heads[0].sibling_bias
     if len(ids) == 1 and siblings is not None and sibling_bias is not None:
         # A class that is told from all others must have seen some of them.
-        others = SynthesisTarget(_early(statistics[0]), siblings, sibling_bias)
+        others = SynthesisTarget(_early(statistics[0]), heat[0] * siblings, heat[0] * sibling_bias)
         targets[sha256_of_bytes(f"{ids[0]} others".encode())] = others
     return targets
 

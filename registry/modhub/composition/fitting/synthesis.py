@@ -107,7 +107,8 @@ def synthesize_images(
     low, high = _ends(spec, device)
     rows, bias = (None if tensor is None else tensor.to(device) for tensor in (target.rows, target.bias))
     runner = Runner(trunk).to(device)
-    optimiser = torch.optim.Adam([images], settings.synthesis_rate)
+    unit = float(leaves.std()) or 1.0
+    optimiser = torch.optim.Adam([images], settings.synthesis_rate * unit)
     draw = np.random.default_rng([seed, 1])
     for step in range(settings.synthesis_steps):
         optimiser.zero_grad()
@@ -125,7 +126,7 @@ def synthesize_images(
             loss = loss + 0.2 * F.softplus(-margin).mean()
         rough = (images[:, :, 1:] - images[:, :, :-1]).square().mean()
         rough = rough + (images[..., 1:] - images[..., :-1]).square().mean()
-        torch.autograd.backward([loss + 0.02 * rough])
+        torch.autograd.backward([loss + 0.02 * rough / unit**2])
         optimiser.step()
         with torch.no_grad():
             images.copy_(torch.minimum(torch.maximum(images, low), high))
@@ -137,7 +138,8 @@ def synthesize_images(
 def _moments(moments: Moments, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
     """Mean (channels,), second moment (channels, channels) if known, mean square (channels,)."""
     mean = torch.from_numpy(moments.mean).float()
-    square = (torch.from_numpy(moments.variance.copy()).float() + mean**2).clamp(min=1e-4)
+    square = torch.from_numpy(moments.variance.copy()).float() + mean**2
+    square = square.clamp(min=1e-4 * (float(square.mean()) or 1.0))
     second = None
     if moments.covariance.ndim == 2:
         second = (torch.from_numpy(moments.covariance).float() + torch.outer(mean, mean)).to(device)

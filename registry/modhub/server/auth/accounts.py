@@ -10,7 +10,6 @@ need not be read again.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import os
@@ -41,7 +40,7 @@ from modhub.files import parse_json, pretty_json, write_bytes
 from modhub.manifest.fields import Fields
 from modhub.server.auth.principal import ANONYMOUS, ROLES, Principal
 from modhub.store.audit import AuditLog
-from modhub.store.disk import disk_errors
+from modhub.store.disk import disk_errors, lock_file
 
 __all__ = ["Accounts", "Token", "parse_expiry"]
 
@@ -300,14 +299,16 @@ class Accounts:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            lock_file(handle)
             yield self._write
         finally:
             os.close(handle)
 
     def _write(self, state: _State) -> None:
         write_bytes(self.path, state.to_bytes())
-        self.path.chmod(0o600)
+        # Not every disk knows modes.
+        with suppress(OSError):
+            self.path.chmod(0o600)
 
 
 def parse_expiry(text: str) -> timedelta:

@@ -83,7 +83,7 @@ def preupload(request: Request) -> Response:
     tree = store.reader.tree(record.key, commit)
     rules = text_field(body, "gitIgnore", "", limit=1 << 20)
     if not rules and ".gitignore" in tree and tree[".gitignore"].size < 1 << 20:
-        rules = store.reader.read(record.key, commit, ".gitignore").decode("utf-8", "replace")
+        rules = store.reader.read(record.key, commit, ".gitignore").decode("utf-8-sig", "replace")
     ignore = IgnoreRules.of(rules)
     lfs = _wants_lfs(request.headers.get("user-agent", ""))
     answers = []
