@@ -18,8 +18,9 @@ from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import DecomposeOptions
 from modhub.decomposition.parent import Parent
 from modhub.errors import DataError, ParentError
+from modhub.importing import import_module
 from modhub.manifest import InputSpec
-from modhub.nets import Head, Runner, import_module
+from modhub.nets import Head, Runner
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), dtype=np.uint8)
 TARGETS = [0, 1, 0, 1, 1, 0]

@@ -160,6 +160,7 @@ def write_build(
 
 
 def _write_origin(directory: Path, origin: Origin, options: BuildOptions, catalog: Catalog) -> None:
+    catalog = catalog.bound(origin.lock.hubs)
     for number, module in enumerate(origin.lock.modules):
         place = directory / "modules" / f"{number}.json"
         place.parent.mkdir(exist_ok=True)
