@@ -116,8 +116,7 @@ def test_no_parent(source: str) -> None:
         ("none.safetensors", "The weights file 'none.safetensors' does not exist. Check --weights."),
         (
             "model.pth",
-            "'model.pth' is not a safetensors file; formats that can carry code are not read. Convert it "
-            "where you trust it, with safetensors.torch.save_file(model.state_dict(), FILE).",
+            "The weights file 'model.pth' does not exist. Check --weights.",
         ),
     ],
 )
