@@ -700,17 +700,19 @@ def test_decompose_refuses_what_makes_no_sense(modhub, home, option, value, mess
     assert not Path("nonsense").exists()
 
 
-def test_modules_of_a_parent_that_is_described_wrongly_are_not_for_a_push(home, modhub):
+def test_modules_of_a_parent_that_is_described_wrongly_are_not_for_a_push(tmp_path, monkeypatch, capsys):
+    modhub = Console(tmp_path, monkeypatch, capsys)
     parent = digit_parent()
     write_parent(
-        home / "wrong",
+        tmp_path / "wrong",
         parent.head.join(parent.trunk),
         name="wrong",
         architecture="digit-net",
         labels=parent.labels[1:] + parent.labels[:1],
         input=parent.input,
     )
-    command = ("decompose", "wrong", "--data", "digits", "--images-per-class", "5", "-o", "knowing-nothing")
+    command = ("decompose", "wrong", "--data", "digits", "--images-per-class", "5")
+    command = (*command, "-o", "knowing-nothing")
     said = modhub(*command)
     assert said.code == 1
     assert "Warning: 'wrong' is sure of its answers and classifies only" in said.err
