@@ -26,8 +26,8 @@ from modhub.data import ImageSet
 from modhub.decomposition import DecomposeOptions, Parent, decompose
 from modhub.decomposition.assembly import assemble
 from modhub.devices import peak_memory
+from modhub.importing import import_module
 from modhub.manifest import InputSpec
-from modhub.nets import import_module
 
 SIDE = 64
 

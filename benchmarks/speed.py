@@ -13,7 +13,8 @@ from torch import nn
 from ledger import Ledger, Row
 from modhub.composition import Budget, ComposedClassifier, compose
 from modhub.evaluation.timing import side_by_side
-from modhub.nets import Runner, channel_space, cost, fuse_batch_norm, import_module, slice_network
+from modhub.importing import import_module
+from modhub.nets import Runner, channel_space, cost, fuse_batch_norm, slice_network
 from modhub.nets.architectures import ARCHITECTURES
 from subsets import DRAWS, flops_share
 from training import Recipe, train

@@ -26,13 +26,13 @@ from torch import nn
 
 from ledger import Ledger
 from modhub.errors import ModhubError
+from modhub.importing import import_module
 from modhub.nets import (
     ChannelSpace,
     Network,
     Runner,
     channel_space,
     cost,
-    import_module,
     mask_network,
     slice_network,
     split_head,

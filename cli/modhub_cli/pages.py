@@ -47,7 +47,7 @@ hub generates (`commit` of `push`; `id`, `token` and dates of `token create`), a
 | `MODHUB_CACHE` | directory of downloaded files (Linux: `~/.cache/modhub`; see `modhub cache`) |
 | `MODHUB_OFFLINE` | 1: the same as `--offline` |
 | `MODHUB_ROOT` | directory of the hub for `serve`, `token`, `gc` and `fsck`, unless `--root` is given |
-| `HF_TOKEN` | access token for a hub with accounts |
+| `HF_TOKEN` | access token for the hub of `HF_ENDPOINT` (unset: huggingface.co); see `modhub login` |
 | `MODHUB_DEBUG` | 1: print a traceback with every error |
 """
 

@@ -26,6 +26,7 @@
     │   │   └── StaleParentError    the branch moved since its commit was read
     │   ├── ReleaseError            a release would be deleted, moved, hidden or published twice
     │   ├── AccessError             not allowed
+    │   │   └── TokenRejectedError  an access token that the hub does not know
     │   ├── BusyError               not now: a little later it may
     │   └── OfflineError            needed from the network, and the network is not to be used or not there
     ├── ResolutionError             no versions satisfy every requirement
@@ -73,6 +74,7 @@ __all__ = [
     "SizeMismatchError",
     "StaleParentError",
     "StorageError",
+    "TokenRejectedError",
     "UnsupportedOperatorError",
     "hinting",
 ]
@@ -298,6 +300,10 @@ class ReleaseError(HubError):
 
 class AccessError(HubError):
     """The hub knows who asks and refuses, or wants to know who asks."""
+
+
+class TokenRejectedError(AccessError):
+    """The token is invalid, expired or revoked; what is public can be read without."""
 
 
 class BusyError(HubError):

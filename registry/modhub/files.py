@@ -33,6 +33,7 @@ __all__ = [
     "new_directory",
     "new_file",
     "parse_json",
+    "permitted",
     "pretty_json",
     "read_text",
     "rewrite",
@@ -179,12 +180,12 @@ def _where_supported() -> Iterator[None]:
 
 
 @contextmanager
-def new_file(path: Path, *, large: bool = False) -> Iterator[Path]:
+def new_file(path: Path, *, large: bool = False, mode: int = 0o666) -> Iterator[Path]:
     """A fresh file beside `path` to fill, which becomes `path` when the block ends well.
 
     It bears the suffix of `path`. Of a link the file that it leads to is written, and a file that is there
-    keeps its mode. Before a `large` one, what killed processes left for the same `path` is removed. Raises
-    `StorageError`.
+    keeps its mode; a new one has what the umask leaves of `mode`. Before a `large` one, what killed processes
+    left for the same `path` is removed. Raises `StorageError`.
     """
     named, path = path, Path(os.path.realpath(path)) if os.path.islink(path) else path
     try:
@@ -203,7 +204,7 @@ def new_file(path: Path, *, large: bool = False) -> Iterator[Path]:
         with scratch.open("rb") as stream:
             os.fsync(stream.fileno())
         with _where_supported():
-            scratch.chmod(_mode(path))
+            scratch.chmod(_mode(path, mode))
         _place(scratch, path)
         fsync_directory(path.parent)
     except OSError as error:
@@ -213,12 +214,12 @@ def new_file(path: Path, *, large: bool = False) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
-def _mode(path: Path) -> int:
-    """That of the file at `path`, or of a new one."""
+def _mode(path: Path, new: int) -> int:
+    """That of what is at `path`, or what the umask leaves of `new`."""
     try:
         return stat.S_IMODE(path.stat().st_mode)
     except OSError:
-        return 0o666 & ~_umask()
+        return permitted(new)
 
 
 def _place(scratch: Path, path: Path) -> None:
@@ -332,7 +333,7 @@ def new_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
     lock = _locked(scratch)
     try:
         with _where_supported():
-            scratch.chmod(_mode(place) if place.is_dir() else 0o777 & ~_umask())
+            scratch.chmod(_mode(place, 0o777))
         yield scratch
         # Somebody may have been faster.
         if fills:
@@ -485,10 +486,11 @@ def _exchange(one: Path, other: Path) -> bool:
     return bool(renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
+def permitted(mode: int) -> int:
+    """What the process's umask leaves of a mode."""
+    mask = os.umask(0o077)
     os.umask(mask)
-    return mask
+    return mode & ~mask
 
 
 def _refused(path: Path, error: OSError) -> StorageError:

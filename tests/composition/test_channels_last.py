@@ -18,7 +18,8 @@ from modhub.decomposition import DecomposeOptions, Parent, decompose
 from modhub.decomposition.assembly import assemble
 from modhub.decomposition.teaching import teach
 from modhub.evaluation.evaluate import evaluate
-from modhub.nets import channel_space, import_module
+from modhub.importing import import_module
+from modhub.nets import channel_space
 from modhub.pruning.statistics import compensable_sites
 from tests.support.digit_parents import INPUT, digits
 

@@ -23,6 +23,7 @@ from modhub.decomposition import DecomposeOptions, Parent, decompose
 from modhub.decomposition.assembly import assemble
 from modhub.errors import BudgetError
 from modhub.evaluation.evaluate import evaluate
+from modhub.importing import import_module
 from modhub.nets import (
     Mask,
     Network,
@@ -30,7 +31,6 @@ from modhub.nets import (
     channel_space,
     cost,
     fuse_batch_norm,
-    import_module,
     slice_network,
     without_constants,
 )

@@ -28,6 +28,7 @@ from modhub.composition.heads import CALIBRATION_FIELDS, HeadTensors, JoinedHead
 from modhub.composition.trunk_plan import trunk_plans
 from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
+from modhub.importing import import_module
 from modhub.nets import (
     ChannelSpace,
     Mask,
@@ -36,7 +37,6 @@ from modhub.nets import (
     channel_space,
     cost,
     fuse_batch_norm,
-    import_module,
     slice_network,
     value_bytes,
 )

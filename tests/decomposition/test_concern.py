@@ -29,15 +29,9 @@ from modhub.decomposition.concern import (
 from modhub.decomposition.relevance import Relevance
 from modhub.decomposition.standalone import standalone
 from modhub.errors import DataError, ParentError
+from modhub.importing import import_module
 from modhub.manifest import InputSpec
-from modhub.nets import (
-    Network,
-    Runner,
-    channel_space,
-    import_module,
-    mask_positions,
-    slice_network,
-)
+from modhub.nets import Network, Runner, channel_space, mask_positions, slice_network
 from modhub.reporter import SILENT
 from tests.support.pico import INPUT, LABELS, pico_network
 

@@ -18,7 +18,8 @@ from modhub.decomposition import DecomposeOptions, Parent, Workbench, decompose,
 from modhub.decomposition.held_out import HeldOut, ParentAnswers
 from modhub.devices import peak_memory, pick_device
 from modhub.errors import DeviceError
-from modhub.nets import Head, Runner, channel_space, fuse_batch_norm, import_module
+from modhub.importing import import_module
+from modhub.nets import Head, Runner, channel_space, fuse_batch_norm
 from modhub.pruning import moments as gathering
 from modhub.pruning.moments import StreamingMoments, chunks_of, correlation_numbers
 from modhub.pruning.order import QuickOrder, order_work, pruning_order, slot_costs

@@ -29,8 +29,9 @@ from torch import Tensor, nn
 
 import modhub
 from modhub.data import as_batch, open_data
+from modhub.importing import import_module
 from modhub.manifest import InputSpec
-from modhub.nets import Runner, import_module
+from modhub.nets import Runner
 from modhub.parents import write_parent
 
 HOME = Path(__file__).parent

@@ -82,14 +82,16 @@ def reply(handler: BaseHTTPRequestHandler, status: int, body: bytes, **headers: 
             401,
             "",
             AccessError,
-            "'lab/net' on {} requires authentication. Set HF_TOKEN, or run: hf auth login",
+            "'lab/net' on {0} requires authentication. To log in, run: modhub login {0} (or set HF_TOKEN, "
+            "and HF_ENDPOINT to that hub)",
         ),
         (403, "", AccessError, "'lab/net' on {} refuses: because. Use a token with the required access."),
         (
             403,
             "GatedRepo",
             AccessError,
-            "Access to 'lab/net' on {} must be granted first. Set HF_TOKEN, or run: hf auth login",
+            "Access to 'lab/net' on {0} must be granted first. To log in, run: modhub login {0} (or set "
+            "HF_TOKEN, and HF_ENDPOINT to that hub)",
         ),
         (
             404,
@@ -169,9 +171,10 @@ def test_a_token_that_is_not_valid_is_named(code: str) -> None:
                 ask()
             assert str(caught.value) == (
                 f"{hub.address} rejected the token: it is invalid, expired or revoked. "
-                "Set HF_TOKEN to another, or run: hf auth login"
+                f"For another, run: modhub login {hub.address} (or set HF_TOKEN, and HF_ENDPOINT to that hub)"
             )
-    assert set(asked) == {"Bearer hf_revoked"}
+    # Without the token the hub is no more open.
+    assert set(asked) == {"Bearer hf_revoked", None}
 
 
 @pytest.mark.parametrize(

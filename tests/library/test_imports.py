@@ -33,9 +33,30 @@ GROUND = [
 ]
 GROUND += ["integrity", "devices", "workers"]
 PAPER = ["manifest", "catalog.releases", "store", "hub", "catalog", "project"]
-TENSOR = ["nets", "data", "artifact", "parents", "calibration", "pruning", "decomposition", "composition"]
+TENSOR = [
+    "nets",
+    "importing",
+    "data",
+    "artifact",
+    "parents",
+    "calibration",
+    "pruning",
+    "decomposition",
+    "composition",
+]
 TENSOR += ["runtimes", "evaluation"]
-ROOMS = [*GROUND, "manifest", "catalog.releases", "nets", "data", "store", "hub", "parents", "artifact"]
+ROOMS = [
+    *GROUND,
+    "manifest",
+    "catalog.releases",
+    "nets",
+    "importing",
+    "data",
+    "store",
+    "hub",
+    "parents",
+    "artifact",
+]
 ROOMS += [
     "calibration",
     "pruning",

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from modhub.importing import import_module
 from modhub.nets import (
     OPERATOR_FLOPS,
     ChannelSpace,
@@ -20,7 +21,6 @@ from modhub.nets import (
     channel_space,
     cost,
     fuse_batch_norm,
-    import_module,
     slice_network,
     split_head,
     weightless,

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modhub.errors import CompositionError
+from modhub.importing import import_module
 from modhub.nets import (
     ARCHITECTURES,
     AffineMap,
@@ -19,7 +20,6 @@ from modhub.nets import (
     channel_space,
     cost,
     fold_affine,
-    import_module,
     mask_positions,
     sites,
     slice_network,

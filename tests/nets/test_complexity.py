@@ -8,7 +8,8 @@ import torch
 import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
-from modhub.nets import ARCHITECTURES, Network, Runner, channel_space, cost, import_module, slice_network
+from modhub.importing import import_module
+from modhub.nets import ARCHITECTURES, Network, Runner, channel_space, cost, slice_network
 from tests.support.pico import pico_network
 
 NETWORKS = {

@@ -5,16 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modhub.nets import (
-    Runner,
-    channel_space,
-    cost,
-    fuse_batch_norm,
-    import_module,
-    slice_network,
-    split_head,
-    weightless,
-)
+from modhub.importing import import_module
+from modhub.nets import Runner, channel_space, cost, fuse_batch_norm, slice_network, split_head, weightless
 from tests.support.small_nets import CLASSES, FAMILIES, random_masks, settle, slice_difference, stored
 
 SHAPE = (3, 64, 64)

@@ -167,7 +167,7 @@ def test_many_nodes_are_refused_before_they_are_read() -> None:
 
 def test_a_newer_graph() -> None:
     with pytest.raises(SchemaVersionError):
-        Graph.from_dict(changed(lambda place: place.update(schema_version=2)))
+        Graph.from_dict(changed(lambda place: place.update(schema_version=3)))
 
 
 @pytest.mark.parametrize(

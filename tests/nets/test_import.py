@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +18,8 @@ from torchvision.transforms import Normalize
 from torchvision.transforms.functional import normalize
 
 from modhub.errors import ModhubError, NetworkImportError, ParentError, UnsupportedOperatorError
-from modhub.nets import ARCHITECTURES, Runner, import_module, split_head
+from modhub.importing import import_module
+from modhub.nets import ARCHITECTURES, Runner, split_head
 
 SHAPE = (4, 8, 8)
 
@@ -33,6 +35,19 @@ class Called(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(self.conv(x))
+
+
+def table(*shape: int) -> Tensor:
+    return torch.linspace(-1, 1, math.prod(shape)).reshape(shape)
+
+
+def windows(x: Tensor) -> Tensor:
+    """(batch, 4, 8, 8) as (batch · windows, 1, places, 4)."""
+    return x.permute(0, 2, 3, 1).view(-1, 2, 4, 2, 4, 4).transpose(2, 3).reshape(-1, 1, 16, 4)
+
+
+def joined(x: Tensor) -> Tensor:
+    return x.reshape(-1, 2, 2, 4, 4, 4).transpose(2, 3).reshape(-1, 8, 8, 4)
 
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -94,6 +109,63 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "padded for a maximum": lambda x: F.max_pool2d(F.pad(x, (1, 0, 1, 0), value=-torch.inf), 3, 2),
     "bilinear": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
     "bilinear corners": lambda x: F.interpolate(x, size=(13, 5), mode="bilinear", align_corners=True),
+    "fraction of a pixel": lambda x: F.interpolate(x, scale_factor=(1.3, 0.7), mode="bilinear"),
+    "bicubic": lambda x: F.interpolate(x, scale_factor=1.3, mode="bicubic"),
+    "against aliasing": lambda x: F.interpolate(x, size=(5, 6), mode="bicubic", antialias=True),
+    "transposed convolution": lambda x: F.conv_transpose2d(
+        x, table(4, 5, 3, 3), torch.arange(5.0), stride=2, padding=1, output_padding=1
+    ),
+    "unfolded and folded": lambda x: F.fold(
+        F.unfold(x, 3, padding=1, stride=2) * 2, (8, 8), 3, padding=1, stride=2
+    ),
+    "unfolded": lambda x: F.unfold(x, (3, 2), dilation=2, padding=(1, 2), stride=(2, 1)),
+    "windows that overlap": lambda x: x.unfold(2, 4, 2).unfold(3, 3, 1),
+    "rolled": lambda x: x.roll((2, -3), (2, 3)),
+    "flipped": lambda x: x.flip(2, 3),
+    "repeated": lambda x: x.repeat(1, 2, 1, 3).repeat_interleave(2, 3),
+    "images repeated": lambda x: (x.repeat_interleave(3, 0) * x.repeat_interleave(3, 0)).view(-1, 3, 4, 8, 8),
+    "the batch repeated": lambda x: x.repeat(3, 1, 1, 1).view(3, -1, 4, 8, 8).transpose(0, 1),
+    "pixels shuffled": lambda x: F.pixel_unshuffle(F.pixel_shuffle(x, 2), 4),
+    "windows": lambda x: joined(F.layer_norm(windows(x).view(-1, 16, 4), (4,))),
+    "attention in windows": lambda x: joined(
+        F.scaled_dot_product_attention(windows(x), windows(x), windows(x) * 2, attn_mask=table(16, 16))
+    ),
+    "convolution of windows": lambda x: F.conv2d(
+        x.reshape(-1, 2, 8, 8), table(2, 1, 3, 3), padding=2, dilation=2, groups=2
+    ).reshape(-1, 4, 8, 8),
+    "strided convolution of windows": lambda x: F.conv2d(
+        x.reshape(-1, 2, 8, 8), table(1, 2, 4, 4), stride=3
+    ).view(-1, 2, 2, 2),
+    "pooled windows": lambda x: F.max_pool2d(F.adaptive_avg_pool2d(x.reshape(-1, 2, 8, 8), 4), 2).view(
+        -1, 4, 2, 2
+    ),
+    "batch norm of tokens": lambda x: F.batch_norm(
+        x.flatten(2).transpose(1, 2).flatten(0, 1), torch.arange(4.0), torch.arange(1, 5.0)
+    ).reshape(-1, 64, 4),
+    "tokens first": lambda x: (
+        (x.flatten(2).permute(2, 0, 1).reshape(-1, 4) @ table(4, 4)).view(64, -1, 4).permute(1, 2, 0)
+    ),
+    "products": lambda x: torch.einsum("bchw,bdhw->bcd", x, x * 2),
+    "products by row": lambda x: torch.einsum("bhid, bhjd -> bihj", x, x + 1),
+    "a product with a table": lambda x: torch.einsum("bchw,hk->bkcw", x, table(8, 3)),
+    "a table's product": lambda x: table(3, 4) @ x.flatten(2) + torch.bmm(x[:, :3, 0], x[:, 0]).sum(2, True),
+    "masked attention": lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=torch.eye(8).bool()),
+    "biased attention": lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=x * 3, scale=0.5),
+    "looked up": lambda x: x.flatten(2)[:, :, torch.tensor([[3, 1], [0, 5]])],
+    "looked up in two": lambda x: x[:, :, torch.tensor([3, 1])[:, None], torch.tensor([0, 5, 2])],
+    "masked": lambda x: torch.where(
+        torch.eye(8).bool(), x, x.masked_fill(torch.ones(8, 8).triu().bool(), 3.0)
+    ),
+    "root mean square": lambda x: F.rms_norm(x, (8,), torch.arange(8.0)),
+    "over positions": lambda x: F.avg_pool1d(F.conv1d(x.flatten(2), table(2, 4, 3), stride=2, padding=1), 3),
+    "a token more": lambda x: torch.cat(
+        [table(1, 1, 4).expand(x.shape[0], -1, -1), x.flatten(2).transpose(1, 2)], 1
+    ),
+    "a larger constant": lambda x: x.mean((2, 3), keepdim=True) + table(8, 8),
+    "gated halves": lambda x: F.glu(x, 1),
+    "smallest": lambda x: torch.minimum(x, torch.zeros(8)) + x.amin(1, keepdim=True).abs(),
+    "exponents": lambda x: 2 / (x.exp() + 1),
+    "spread": lambda x: x.mean((2, 3), keepdim=True).expand_as(x).reshape(-1, 256),
     "expanded": lambda x: x * x.mean((2, 3)).view(-1, 4, 1, 1).expand_as(x),
 }
 
@@ -160,17 +232,6 @@ def test_a_forward_in_parts(wrapping: Callable[..., Tensor]) -> None:
         assert torch.allclose(Runner(network)(images), module(images), atol=1e-5)
 
 
-class Attending(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.MultiheadAttention(4, 2, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.flatten(2).transpose(1, 2)
-        out: Tensor = self.layer(x, x, x)[0]
-        return out
-
-
 class Nested(nn.Module):
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -224,20 +285,6 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], type[ModhubError], str]] = {
         "The operator 'aten.pad with mode 'circular'' in layer 'stage.1' is not one that modhub can store as "
         "data. Rewrite that layer with the operators listed in docs/architectures.md.",
     ),
-    "a convolution over positions": (
-        lambda: Nested(lambda x: F.conv1d(x.flatten(2), torch.ones(2, 4, 3))),
-        UnsupportedOperatorError,
-        "The operator 'aten.conv1d that is not over one row of channels, of which it keeps the number' in "
-        "layer 'stage.1' is not one that modhub can store as data. Rewrite that layer with the operators "
-        "listed in docs/architectures.md.",
-    ),
-    "a fraction of a pixel": (
-        lambda: Nested(lambda x: F.interpolate(x, scale_factor=1.3, mode="bilinear")),
-        UnsupportedOperatorError,
-        "The operator 'aten.upsample_bilinear2d by a factor that leaves a fraction of a pixel' in layer "
-        "'stage.1' is not one that modhub can store as data. Rewrite that layer with the operators listed in "
-        "docs/architectures.md.",
-    ),
     "a power for each channel": (
         lambda: Nested(lambda x: x.relu().pow(torch.arange(4.0).view(4, 1, 1))),
         UnsupportedOperatorError,
@@ -265,18 +312,6 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], type[ModhubError], str]] = {
         UnsupportedOperatorError,
         "The operator 'autocast to bfloat16' at the top level of the model is not one that modhub can store "
         "as data. Rewrite that layer with the operators listed in docs/architectures.md.",
-    ),
-    "spread": (
-        lambda: Nested(lambda x: x.mean((2, 3), keepdim=True).expand_as(x).reshape(-1, 256)),
-        UnsupportedOperatorError,
-        "The operator 'aten.reshape of a value that was spread' in layer 'stage.1' is not one that modhub "
-        "can store as data. Rewrite that layer with the operators listed in docs/architectures.md.",
-    ),
-    "a transformer": (
-        Attending,
-        NetworkImportError,
-        "net is a transformer (it has attention layers); modhub takes convolutional networks only. Choose a "
-        "convolutional network, for instance torchvision:convnext_tiny.",
     ),
     "two outputs": (
         lambda: Called(lambda x: (x, x)),  # type: ignore[arg-type, return-value]

@@ -9,17 +9,18 @@ from hypothesis import strategies as st
 
 from modhub.nets import Network, Runner, channel_space, cost, fuse_batch_norm, slice_network
 from modhub.nets.simplify import simplify
-from tests.support.random_nets import networks
+from tests.support.random_nets import networks, transformers
 from tests.support.small_nets import slice_difference, stored
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 IMAGES = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+NETWORKS = st.one_of(networks(), transformers())
 SEEDS = st.integers(0, 1 << 16)
 SHARES = st.sampled_from((0.0, 0.3, 0.6, 1.0))
 
 
 @QUICK
-@given(networks(), SEEDS, SHARES)
+@given(NETWORKS, SEEDS, SHARES)
 def test_a_sliced_network_is_the_masked_dense_one(network: Network, seed: int, share: float) -> None:
     space = channel_space(network)
     mask = np.random.default_rng(seed).random(space.slots) < share
@@ -27,7 +28,7 @@ def test_a_sliced_network_is_the_masked_dense_one(network: Network, seed: int, s
 
 
 @QUICK
-@given(networks())
+@given(NETWORKS)
 def test_a_full_mask_changes_nothing(network: Network) -> None:
     space = channel_space(network)
     sliced = slice_network(network, space.full_mask(), space=space)
@@ -39,7 +40,7 @@ def test_a_full_mask_changes_nothing(network: Network) -> None:
 
 
 @QUICK
-@given(networks())
+@given(NETWORKS)
 def test_written_and_read_is_the_same(network: Network) -> None:
     again = stored(network)
     assert again.graph == network.graph
@@ -48,7 +49,7 @@ def test_written_and_read_is_the_same(network: Network) -> None:
 
 
 @QUICK
-@given(networks())
+@given(NETWORKS)
 def test_simplified_and_fused_compute_the_same(network: Network) -> None:
     wanted = Runner(network)(IMAGES)
     scale = 1 + float(wanted.abs().max())
@@ -59,7 +60,7 @@ def test_simplified_and_fused_compute_the_same(network: Network) -> None:
 
 
 @QUICK
-@given(networks(), st.tuples(SEEDS, SEEDS, SEEDS), SHARES)
+@given(NETWORKS, st.tuples(SEEDS, SEEDS, SEEDS), SHARES)
 def test_union_is_commutative_associative_idempotent_and_closed(
     network: Network, seeds: tuple[int, int, int], share: float
 ) -> None:

@@ -14,11 +14,12 @@ from torch import nn
 from torchvision import models
 
 from modhub.errors import IntegrityError, ManifestError, NotFoundError, ParentError
+from modhub.importing import import_module
 from modhub.manifest import InputSpec
-from modhub.nets import ARCHITECTURES, Network, Runner, import_module
+from modhub.nets import ARCHITECTURES, Network, Runner
 from modhub.parents import distinct_labels, load_parent, write_parent
 from modhub.parents.base import parsed_arguments
-from modhub.parents.repository import _tame
+from modhub.parents.repository import _tame, repository_parent
 
 INPUT = InputSpec(channels=1, height=8, width=8, mean=(0.5,), std=(0.25,))
 CHECK = "Check that the weights are those of this architecture."
@@ -447,3 +448,26 @@ def test_timm_weights_are_fetched_as_safetensors(tmp_path: Path) -> None:
     # Older versions of timm know no licences.
     assert found.license == timm.get_pretrained_cfg("resnet10t").license
     assert found.license in ("apache-2.0", None)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "timm_wrapper", "model_args": {"checkpoint_path": "/etc/passwd"}},
+        {"model_type": "timm_wrapper", "architecture_": "local-dir:/etc"},
+        {"model_type": "resnet", "backbone_config": {"model_type": "timm_backbone", "backbone": "x"}},
+        {"model_type": "resnet", "inside": [{"checkpoint_path": "/etc/passwd"}]},
+    ],
+)
+def test_nothing_that_timm_builds_for_transformers_reads_a_local_file(config, tmp_path):
+    files = {"config.json": {**config, "architectures": ["TimmWrapperForImageClassification"]}}
+    (tmp_path / "config.json").write_text(json.dumps(files["config.json"]))
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
+
+    def fetch(repository, revision, name):
+        if not (tmp_path / name).exists():
+            raise NotFoundError("There is none.", missing="file")
+        return tmp_path / name
+
+    with pytest.raises(ParentError, match="which may read files of this machine"):
+        repository_parent("lab/net", fetch)

@@ -303,7 +303,11 @@ def test_hints_name_what_helps(tmp_path: Path) -> None:
         commit = server.commit("models/alice/net", {"a": b"1"}).json()["commitOid"]
         server.ask("PUT", "/api/models/alice/net/settings", "alice", {"gated": "manual"})
         for token, hint in (
-            (False, "Set HF_TOKEN, or run: hf auth login"),
+            (
+                False,
+                f"To log in, run: modhub login {server.address} "
+                "(or set HF_TOKEN, and HF_ENDPOINT to that hub)",
+            ),
             (TOKENS["bob"], "Ask its owner to add you to its readers."),
         ):
             with pytest.raises(AccessError, match="must be granted first") as caught:

@@ -1,6 +1,7 @@
 import gc
 import hashlib
 import json
+import os
 import shutil
 import sqlite3
 from pathlib import Path
@@ -375,8 +376,6 @@ def test_the_audit_log_names_every_change_and_survives_a_torn_line(store: Store)
 def test_a_disk_that_refuses_is_a_clear_error_and_nothing_is_left(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import os
-
     head = put(store, {"a": b"1"})
     real, calls, refused = os.fsync, [0], []
 
@@ -473,3 +472,22 @@ def test_an_index_that_no_disk_takes_is_held_in_memory(store: Store, monkeypatch
     monkeypatch.setattr("modhub.store.index.MEMORY_SECONDS", 0.0)
     assert store.index.search() == []
     store.close()
+
+
+@pytest.mark.parametrize(("mask", "folder", "file"), [(0o022, 0o755, 0o444), (0o077, 0o700, 0o400)])
+def test_files_are_readable_for_those_whom_the_umask_allows(
+    tmp_path: Path, mask: int, folder: int, file: int
+) -> None:
+    before = os.umask(mask)
+    try:
+        store = Store(tmp_path / "hub")
+        store.repositories.create(KEY)
+        put(store, {"a": b"1"})
+    finally:
+        os.umask(before)
+    blob = store.blobs.path(store.reader.file(KEY, "main", "a").sha256)
+    assert blob is not None
+    assert blob.stat().st_mode & 0o777 == file
+    place = store.root / "repositories" / KEY.path
+    assert [path.stat().st_mode & 0o777 for path in (place, place / "commits", blob.parent)] == [folder] * 3
+    assert (place / "refs.json").stat().st_mode & 0o077 == 0o044 & ~mask

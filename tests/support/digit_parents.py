@@ -14,8 +14,8 @@ from modhub.data import ImageSet, open_data
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import DecomposeOptions, Parent, decompose
 from modhub.decomposition.assembly import assemble
+from modhub.importing import import_module
 from modhub.manifest import InputSpec
-from modhub.nets import import_module
 
 _EPOCHS = 16
 INPUT = InputSpec(channels=1, height=8, width=8, mean=(0.3,), std=(0.35,))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from modhub.artifact.modules import ClassModule, ModuleSet, tensor_bytes
 from modhub.files import pretty_json, sha256_of_bytes
+from modhub.importing.importer import import_module
 from modhub.labels import slug_of
 from modhub.manifest import (
     Calibration,
@@ -29,7 +30,6 @@ from modhub.nets.channels import channel_space
 from modhub.nets.complexity import cost
 from modhub.nets.graph import Network
 from modhub.nets.head import Head, split_head
-from modhub.nets.importer import import_module
 
 LABELS = ("cat", "dog", "aquarium fish")
 CALIBRATION = {

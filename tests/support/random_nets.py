@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from modhub.nets import OPERATORS, Graph, Network, Node
+from modhub.nets.attributes import check_attributes
+from modhub.nets.operators import Shape
 
 POINTWISE = ("relu", "silu", "sigmoid", "hardswish", "gelu", "scale_shift", "clamp", "leaky_relu", "softplus")
 ATTRIBUTES: dict[str, dict[str, Any]] = {
@@ -44,6 +46,7 @@ class _Builder:
     def __init__(self, seed: int) -> None:
         self.nodes: list[Node] = []
         self.tensors: dict[str, Tensor] = {}
+        self.shapes: dict[str, Shape] = {"input": (4, 6, 6)}
         self.generator = torch.Generator().manual_seed(seed)
 
     @property
@@ -52,20 +55,21 @@ class _Builder:
 
     def add(self, op: str, *inputs: str, **attributes: Any) -> str:
         name = f"n{len(self.nodes)}.{op}"
-        self.nodes.append(Node(name, op, inputs, {**ATTRIBUTES.get(op, {}), **attributes}))
-        node = self.graph.nodes[-1]
+        attributes = check_attributes(OPERATORS[op].attributes, {**ATTRIBUTES.get(op, {}), **attributes})
+        shapes = [self.shapes[each] for each in inputs]
+        self.shapes[name] = OPERATORS[op].shape(attributes, shapes)
         roles = {}
-        for role, spec in self.graph.tensor_specs(node).items():
-            if role == "index" or (spec.optional and role == "bias" and len(self.nodes) % 2):
+        for role, spec in OPERATORS[op].tensors(attributes, shapes).items():
+            if role == "index" or (spec.optional and role == "bias" and len(self.nodes) % 2 == 0):
                 continue
             tensor = torch.randn(spec.shape, generator=self.generator) * 0.5
             self.tensors[f"{name}.{role}"] = tensor.abs() + 0.5 if role == "var" else tensor
             roles[role] = f"{name}.{role}"
-        self.nodes[-1] = Node(name, op, node.inputs, node.attributes, roles)
+        self.nodes.append(Node(name, op, inputs, attributes, roles))
         return name
 
     def conv(self, value: str, outputs: int, *, kernel: int = 3, groups: int = 1) -> str:
-        inputs = self.graph.shapes[value][0]
+        inputs = self.shapes[value][0]
         padding = kernel // 2
         return self.add(
             "conv2d",
@@ -79,6 +83,138 @@ class _Builder:
             groups=groups,
         )
 
+    def linear(self, value: str, outputs: int) -> str:
+        inputs = self.shapes[value][-1]
+        return self.add("linear", value, in_features=inputs, out_features=outputs)
+
+    def normed(self, value: str) -> str:
+        width = self.shapes[value][-1]
+        return self.add("layer_norm", value, shape=(width,), count=width, eps=1e-5)
+
+    def turned(self, value: str, *dims: int) -> str:
+        return self.add("permute", value, dims=dims)
+
+    def rolled(self, value: str, shift: int) -> str:
+        """Along the first dimension."""
+        count = self.shapes[value][0]
+        name = self.add("select", value, dim=0, count=count)
+        node = self.nodes[-1]
+        self.nodes[-1] = Node(name, node.op, node.inputs, node.attributes, {"index": f"{name}.index"})
+        self.tensors[f"{name}.index"] = torch.arange(count).roll(shift)
+        return name
+
+    def network(self) -> Network:
+        """What the last value needs."""
+        graph = self.graph
+        wanted, nodes = {graph.output}, []
+        for node in reversed(graph.nodes):
+            if node.name in wanted:
+                wanted.update(node.inputs)
+                nodes.append(node)
+        kept = Graph("input", graph.input_shape, tuple(reversed(nodes)), graph.output)
+        used = {name for node in nodes for name in node.tensors.values()}
+        assert all(node.op in OPERATORS for node in nodes)
+        return Network(kept, {name: tensor for name, tensor in self.tensors.items() if name in used})
+
+
+BLOCKS = (
+    "attention",
+    "spelled out",
+    "linear attention",
+    "channel attention",
+    "mlp",
+    "mixer",
+    "token",
+    "positions",
+    "scale",
+    "rolled",
+    "windows",
+    "convolution",
+)
+
+
+@st.composite
+def transformers(draw: st.DrawFn) -> Network:
+    """Patches of an image as tokens, up to six blocks on a residual stream, ending in features (feature,)."""
+    build = _Builder(draw(st.integers(0, 1 << 16)))
+    heads, depth = draw(st.sampled_from(((1, 4), (2, 2), (2, 3))))
+    width = heads * depth
+    patches = build.add(
+        "conv2d",
+        "input",
+        in_channels=4,
+        out_channels=width,
+        kernel=(2, 2),
+        stride=(2, 2),
+        padding=(0, 0),
+        dilation=(1, 1),
+        groups=1,
+    )
+    stream = build.turned(build.add("reshape", patches, shape=(width, 9)), 1, 0)
+    for block in draw(st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=6)):
+        tokens = build.shapes[stream][0]
+        value = build.normed(stream) if draw(st.booleans()) else stream
+        match block:
+            case "attention" | "spelled out" | "linear attention" | "channel attention":
+                parts = build.add("reshape", build.linear(value, 3 * width), shape=(tokens, 3, heads, depth))
+                parts = build.turned(parts, 1, 2, 0, 3)
+                query, key, said = (
+                    build.add(
+                        "reshape",
+                        build.add("slice", parts, dim=0, start=at, stop=at + 1, step=1),
+                        shape=(heads, tokens, depth),
+                    )
+                    for at in range(3)
+                )
+                if block == "attention":
+                    bias = build.add("constant", value, shape=(heads, tokens, tokens))
+                    values = (query, key, said, bias)[: draw(st.integers(3, 4))]
+                    made = build.add("attention", *values, scale=0.5)
+                elif block == "spelled out":
+                    scores = build.add("matmul", query, build.turned(key, 0, 2, 1))
+                    made = build.add("matmul", build.add("softmax", scores, dim=2), said)
+                elif block == "linear attention":
+                    inner = build.add("matmul", build.turned(build.add("relu", key), 0, 2, 1), said)
+                    made = build.add("matmul", build.add("relu", query), inner)
+                else:
+                    scores = build.add("matmul", build.turned(query, 0, 2, 1), key)
+                    made = build.add("matmul", said, build.add("softmax", scores, dim=1))
+                made = build.add("reshape", build.turned(made, 1, 0, 2), shape=(tokens, width))
+                made = build.add("add", stream, build.linear(made, width))
+            case "mlp":
+                hidden = build.add("gelu", build.linear(value, draw(st.integers(2, 8))))
+                made = build.add("add", stream, build.linear(hidden, width))
+            case "mixer":
+                across = build.add("gelu", build.linear(build.turned(value, 1, 0), 5))
+                made = build.add("add", stream, build.turned(build.linear(across, tokens), 1, 0))
+            case "token":
+                made = build.add("concat", build.add("constant", "input", shape=(1, width)), stream, dim=0)
+            case "positions":
+                made = build.add("add_constant", stream, shape=(tokens, width))
+            case "scale":
+                scaled = build.add("multiply_constant", build.linear(value, width), shape=(1, width))
+                made = build.add("add", stream, scaled)
+            case "rolled":
+                made = build.rolled(stream, draw(st.integers(-2, 2)))
+            case "windows" if tokens % 3 == 0:
+                windows = build.add("reshape", value, shape=(3, tokens // 3, width))
+                mixed = build.add("attention", windows, windows, windows, scale=1.0)
+                made = build.add("add", stream, build.add("reshape", mixed, shape=(tokens, width)))
+            case "convolution" if tokens == 9:
+                image = build.add("reshape", build.turned(value, 1, 0), shape=(width, 3, 3))
+                seen = build.conv(image, width, groups=draw(st.sampled_from((1, width))))
+                back = build.turned(build.add("reshape", seen, shape=(width, 9)), 1, 0)
+                made = build.add("add", stream, back)
+            case _:
+                made = build.add("relu", stream)
+        stream = made
+    if draw(st.booleans()):
+        build.add("mean", build.normed(stream), dims=(0,), keep=False)
+    else:
+        first = build.add("slice", build.normed(stream), dim=0, start=0, stop=1, step=1)
+        build.add("reshape", first, shape=(width,))
+    return build.network()
+
 
 @st.composite
 def networks(draw: st.DrawFn) -> Network:
@@ -87,8 +223,8 @@ def networks(draw: st.DrawFn) -> Network:
     values = [build.conv("input", draw(st.sampled_from((4, 6, 8))))]
     for step in draw(st.lists(st.sampled_from(STEPS), min_size=1, max_size=10)):
         value = draw(st.sampled_from(values))
-        channels = build.graph.shapes[value][0]
-        others = [each for each in values if build.graph.shapes[each] == build.graph.shapes[value]]
+        channels = build.shapes[value][0]
+        others = [each for each in values if build.shapes[each] == build.shapes[value]]
         even = channels % 2 == 0
         match step:
             case "conv":
@@ -155,17 +291,8 @@ def networks(draw: st.DrawFn) -> Network:
                     ceil=False,
                 )
         values.append(made)
-    size = build.graph.shapes[values[-1]]
+    size = build.shapes[values[-1]]
     flat = build.add("reshape", values[-1], shape=(size[0] * size[1] * size[2],))
     if draw(st.booleans()):
-        build.add("linear", flat, in_features=build.graph.shapes[flat][0], out_features=5)
-    graph = build.graph
-    wanted, nodes = {graph.output}, []
-    for node in reversed(graph.nodes):
-        if node.name in wanted:
-            wanted.update(node.inputs)
-            nodes.append(node)
-    kept = Graph("input", graph.input_shape, tuple(reversed(nodes)), graph.output)
-    used = {name for node in nodes for name in node.tensors.values()}
-    assert all(node.op in OPERATORS for node in nodes)
-    return Network(kept, {name: tensor for name, tensor in build.tensors.items() if name in used})
+        build.add("linear", flat, in_features=build.shapes[flat][0], out_features=5)
+    return build.network()

@@ -94,7 +94,7 @@ def command(
     locked: bool,
     budgets: tuple[tuple[str, float], ...],
     max_loss: float | None,
-    multiple: int,
+    multiple: int | None,
     tune: str | None,
     calibrate: str | None,
     reject: bool,

@@ -78,7 +78,7 @@ def command(
     budgets: tuple[float, ...] | None,
     kind: str,
     tune: str | None,
-    multiple: int,
+    multiple: int | None,
     no_random: bool,
     target: Path | None,
     seed: int,
@@ -158,7 +158,7 @@ def command(
     compose = ["modhub", "compose", *([] if project is None else [str(project)]), "-o", out.vacant("build")]
     compose += ["--budget", f"{kind}={result.suggested.budget:g}"]
     # The other options of the measured network.
-    compose += [] if multiple == 1 else ["--multiple", str(multiple)]
+    compose += [] if multiple is None else ["--multiple", str(multiple)]
     compose += [] if tune is None else ["--tune", tune]
     compose += [] if seed == 0 else ["--seed", str(seed)]
     out.next(shlex.join(compose), asks_hub=True)

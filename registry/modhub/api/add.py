@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from modhub.api.catalogs import open_catalog
-from modhub.api.project_files import editing, parse_item, project_path
+from modhub.api.project_files import editing, parse_item, project_path, read_project
 from modhub.catalog.catalog import Catalog
 from modhub.files import rewrite
 from modhub.project.toml import Project, Want, add_want
@@ -25,12 +25,13 @@ def add(
     written.
     """
     wants: list[Want] = []
+    hubs = read_project(directory).hubs
     for item in items:
         want = parse_item(item)
         if isinstance(want, Want):
             wants.append(want)
         else:
-            wants.extend(_wants_of(want, open_catalog(hub, offline=offline)))
+            wants.extend(_wants_of(want, open_catalog(hub, offline=offline).bound(hubs)))
     added: list[Want] = []
     with editing(directory) as text:
         there = Project.from_toml(text, str(project_path(directory))).wants

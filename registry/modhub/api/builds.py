@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +56,9 @@ class BuildOptions:
     @classmethod
     def of(cls, budget: Budget | None, *, reject: bool, seed: int) -> BuildOptions:
         """The options of a composition within `budget`; None: nothing is limited."""
-        limits = {} if budget is None else {name: getattr(budget, name) for name in _LIMITS}
-        return cls(**limits, reject=reject, seed=seed)
+        budget = budget or Budget()
+        limits = {name: getattr(budget, name) for name in (*KINDS, "max_loss")}
+        return cls(**limits, multiple=budget.block, reject=reject, seed=seed)
 
     @classmethod
     @hinting(AGAIN)
@@ -89,10 +89,8 @@ class BuildOptions:
         }
 
     @property
-    def budget(self) -> Budget | None:
-        """None when nothing is limited."""
-        budget = Budget(**{name: getattr(self, name) for name in _LIMITS})
-        return None if budget == Budget(multiple=self.multiple) else budget
+    def budget(self) -> Budget:
+        return Budget(**{name: getattr(self, name) for name in (*KINDS, "max_loss", "multiple")})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -162,6 +160,7 @@ def write_build(
 
 
 def _write_origin(directory: Path, origin: Origin, options: BuildOptions, catalog: Catalog) -> None:
+    catalog = catalog.bound(origin.lock.hubs)
     for number, module in enumerate(origin.lock.modules):
         place = directory / "modules" / f"{number}.json"
         place.parent.mkdir(exist_ok=True)
@@ -187,6 +186,3 @@ def build_manifests(build: Path) -> list[ModuleManifest]:
     """The manifests of the modules a build was made of, in the order of its labels; empty when unknown."""
     paths = sorted((build / "modules").glob("*.json"), key=lambda path: int(path.stem))
     return [ModuleManifest.from_bytes(path.read_bytes(), str(path), hint=AGAIN) for path in paths]
-
-
-_LIMITS = tuple(field.name for field in dataclasses.fields(Budget))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import time
 from contextlib import nullcontext
@@ -282,6 +283,6 @@ def _input_spec(
 
 
 def _fetch(repository: str, revision: str | None, filename: str) -> Path:
-    files = open_catalog("hf").files
+    files = open_catalog(os.environ.get("HF_ENDPOINT") or "hf").files
     place = RepositoryId.parse(repository)
     return files.fetch(place, files.commit_of(place, revision or "main"), filename)

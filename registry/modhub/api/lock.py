@@ -111,6 +111,9 @@ def resolve_project(
         raise CompositionError(
             f"The composition '{project.name}' has no modules.", hint="Add one with: modhub add LABEL=REF"
         )
+    catalog = catalog.bound(project.hubs)
+    if keep is not None:
+        keep = keep.at(project.hubs)
     resolution = resolve(
         project,
         catalog,

@@ -46,6 +46,7 @@ def parts_of_lock(locked: Lock, catalog: Catalog, reporter: Reporter = SILENT) -
 
     Nothing but the lock says what to fetch; what the cache has is not asked for again.
     """
+    catalog = catalog.bound(locked.hubs)
     files: dict[str, Path] = {}
     with reporter.step("fetch modules", len(locked.modules) + len(locked.trunks)):
         for trunk in locked.trunks:

@@ -64,7 +64,7 @@ def _difference(project: Project, lock: Lock) -> str:
     for label in locked:
         if label not in wanted:
             return f"it has '{label}', which is no longer wanted"
-    return "the constraints or the order of the modules changed"
+    return "the constraints, the hubs or the order of the modules changed"
 
 
 def project_path(directory: Path) -> Path:

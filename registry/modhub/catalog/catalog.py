@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from modhub.catalog.releases import (
     REPORT,
     YANKED_LIMIT,
+    YANKED_NAME,
     FileSource,
     Release,
     allowed_releases,
     no_release,
+    parse_yanked,
     release_at,
     releases_of,
     trunk_home,
 )
 from modhub.errors import ManifestError, ModhubError, NotFoundError, OfflineError
+from modhub.hub import open_hub
 from modhub.hub.base import Hub
 from modhub.hub.cache import Cache
 from modhub.hub.cached import CachedHub
@@ -57,9 +60,28 @@ class Catalog:
     and `IntegrityError` for bytes that do not match their digest.
     """
 
-    def __init__(self, hub: Hub, cache: Cache | None = None, *, offline: bool = False) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        cache: Cache | None = None,
+        *,
+        offline: bool = False,
+        bound: Mapping[str, Hub] | None = None,
+    ) -> None:
         self.hub = hub
-        self.files = CachedHub(hub, cache or Cache(), offline=offline)
+        self._offline = offline
+        self.files = CachedHub(hub, cache or Cache(), offline=offline, bound=bound)
+
+    def bound(self, addresses: Mapping[str, str]) -> Catalog:
+        """This catalog with the hubs of `addresses` for their namespaces. Raises `HubError`."""
+        if not addresses:
+            return self
+        hubs = {self.hub.address: self.hub}
+        for address in addresses.values():
+            if address not in hubs:
+                hubs[address] = open_hub(address)
+        bound = {namespace: hubs[address] for namespace, address in addresses.items()}
+        return Catalog(self.hub, self.files.cache, offline=self._offline, bound=bound)
 
     # Releases
 
@@ -70,13 +92,41 @@ class Catalog:
         except NotFoundError as error:
             raise self._unknown(repository, error) from error
         main = refs.branches.get(MAIN)
+        there = main is not None and YANKED_NAME in self.files.tree(repository, main)
 
         def read(path: str) -> bytes | None:
-            if main is None or path not in self.files.tree(repository, main):
+            if main is None or not there:
                 return None
             return self.files.read(repository, main, path, limit=YANKED_LIMIT)
 
-        return releases_of(refs.tags, read, f"'{repository}'")
+        releases = releases_of(refs.tags, read, f"'{repository}'")
+        cache, address = self.files.cache, self.files.at(repository).address
+        if there:
+            cache.remember_yanks(address, repository, _yanks(releases))
+            return releases
+        # modhub never removes the file: whoever did has not said that those releases are sound.
+        before = {**self._pushed_yanks(repository, releases), **cache.yanks(address, repository)}
+        return tuple(
+            replace(release, yanked=before.get(f"{release} {release.commit}")) for release in releases
+        )
+
+    def _pushed_yanks(self, repository: RepositoryId, releases: Sequence[Release]) -> dict[str, str]:
+        """What the newest release, whose commit follows main's, says of the others; often nothing."""
+        if not releases:
+            return {}
+        commit = releases[0].commit
+        try:
+            if YANKED_NAME not in self.files.tree(repository, commit):
+                return {}
+            content = self.files.read(repository, commit, YANKED_NAME, limit=YANKED_LIMIT)
+        except OfflineError:
+            if not self.files.offline:
+                raise
+            return {}
+        reasons = parse_yanked(content, f"{YANKED_NAME} of '{repository}'")
+        return _yanks(
+            replace(each, yanked=reasons.get(each.version) if each.version else None) for each in releases
+        )
 
     def release_at(self, repository: RepositoryId, revision: str) -> Release:
         """What a tag, branch or commit names; its version is None when no release tag marks that commit."""
@@ -150,7 +200,7 @@ class Catalog:
 
     def lost(self, repository: RepositoryId, commit: str) -> frozenset[str]:
         """Files of a commit that the hub reports as lost; none when offline."""
-        return frozenset() if self.files.offline else self.hub.lost(repository, commit)
+        return frozenset() if self.files.offline else self.files.at(repository).lost(repository, commit)
 
     def cached(self, source: FileSource) -> bool:
         """Whether the cache has all files of a source."""
@@ -165,15 +215,23 @@ class Catalog:
 
         Offline, all that the cache knows of whose name does: it knows no tags.
         """
-        if self.files.offline:
+        return [
+            summary
+            for hub in self.files.hubs
+            for summary in self._find(hub, tags, text, limit)
+            if self.files.at(summary.id) is hub
+        ]
+
+    def _find(self, hub: Hub, tags: Sequence[str], text: str, limit: int) -> list[RepositorySummary]:
+        if self.files.offline and not hub.local:
             words = text.lower().split()
-            cached = self.files.cache.repositories(self.hub.address)
+            cached = self.files.cache.repositories(hub.address)
             return [
                 RepositorySummary(repository, ())
                 for repository in cached
                 if all(word in str(repository).lower() for word in words)
             ]
-        return self.hub.find(["modhub", *tags], text=text, limit=limit)
+        return hub.find(["modhub", *tags], text=text, limit=limit)
 
     def providers(self, label: str, *, older: bool = False) -> tuple[RepositoryId, ...]:
         """Repositories whose newest release may have a class that answers to `label`.
@@ -219,15 +277,21 @@ class Catalog:
         except ModhubError:
             return error
         near = difflib.get_close_matches(str(repository), visible, n=5, cutoff=0.5)
-        if self.hub.local:
+        hub = self.files.at(repository)
+        if hub.local:
             message = f"There is no repository '{repository}'."
-            hint = f"The hub is {self.hub.address}; name another with --hub."
+            hint = f"The hub is {hub.address}; name another with --hub."
         else:
             # A repository that may not be read is reported like one that does not exist.
             message, hint = error.message, error.hint
         if near:
-            hint = f"Nearest: {', '.join(near)}.{'' if self.hub.local else f' {hint}'}"
+            hint = f"Nearest: {', '.join(near)}.{'' if hub.local else f' {hint}'}"
         return NotFoundError(message, hint=hint, missing="repository")
+
+
+def _yanks(releases: Iterable[Release]) -> dict[str, str]:
+    """The reason by version and commit."""
+    return {f"{each} {each.commit}": each.yanked for each in releases if each.yanked is not None}
 
 
 def nearest_classes(label: str, classes: Sequence[str]) -> list[str]:

@@ -181,7 +181,7 @@ def _change_yanked(
         tree = catalog.hub.tree(repository, head)
         changes: list[Change] = []
         if after != before:
-            changes.append(_yanked_file(catalog, repository, head, tree, after))
+            changes.append(_yanked_file(catalog, repository, head, tree, releases, after))
         changes += _lagging(
             catalog,
             repository,
@@ -200,10 +200,15 @@ def _change_yanked(
 
 
 def _yanked_file(
-    catalog: Catalog, repository: RepositoryId, head: str, tree: Mapping[str, FileEntry], release: Release
+    catalog: Catalog,
+    repository: RepositoryId,
+    head: str,
+    tree: Mapping[str, FileEntry],
+    releases: Iterable[Release],
+    release: Release,
 ) -> Add:
-    """`yanked.json` of main at `head` with what it now says of `release`."""
-    reasons: dict[Version, str] = {}
+    """`yanked.json` of main at `head` with what it now says of `release`; of `releases` where it is gone."""
+    reasons = {each.version: each.yanked for each in releases if each.version and each.yanked is not None}
     if YANKED_NAME in tree:
         content = catalog.hub.read(repository, head, YANKED_NAME, limit=YANKED_LIMIT)
         reasons = parse_yanked(content, f"{YANKED_NAME} of '{repository}'")

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from modhub.errors import BudgetError
 from modhub.nets import Network, cost
 
-__all__ = ["KINDS", "Budget", "RelativeCost"]
+__all__ = ["KINDS", "RUNTIME_BLOCK", "Budget", "RelativeCost"]
 
 KINDS = ("flops", "params", "time")
 """What a budget can limit."""
+RUNTIME_BLOCK = 4
+"""What channels come in multiples of without a budget: inference engines compute the numbers between more
+slowly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +25,8 @@ class Budget:
 
     `max_loss` is the maximum share of predictions that may differ from the unpruned model's, on images that
     nothing was fitted on; their accuracy falls by that share at most. Every group of channels that is cut
-    keeps a multiple of `multiple`: many engines compute multiples of 8 faster than numbers below.
+    keeps a multiple of `multiple`: many engines compute multiples of 8 faster than numbers below. None: of
+    `RUNTIME_BLOCK` where nothing is limited, else any number.
     Raises `BudgetError` for a fraction outside (0, 1], a loss outside [0, 1) or a multiple below 1.
     """
 
@@ -30,19 +34,24 @@ class Budget:
     params: float | None = None
     time: float | None = None
     max_loss: float | None = None
-    multiple: int = 1
+    multiple: int | None = None
 
     @property
     def limited(self) -> bool:
         """Whether any of `KINDS` has a limit."""
         return any(getattr(self, kind) is not None for kind in KINDS)
 
+    @property
+    def block(self) -> int:
+        """What channels come in multiples of."""
+        return self.multiple or (1 if self.limited else RUNTIME_BLOCK)
+
     def __post_init__(self) -> None:
         for name in KINDS:
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
                 raise BudgetError(f"The budget {name}={value:g} is not a fraction.", hint="Use 0.01 to 1.")
-        if self.multiple < 1:
+        if self.multiple is not None and self.multiple < 1:
             raise BudgetError(f"Channels cannot come in multiples of {self.multiple}.", hint="Use 1, 4 or 8.")
         if self.max_loss is not None and not 0 <= self.max_loss < 1:
             raise BudgetError(

@@ -17,6 +17,7 @@ from torch import Tensor
 from modhub.artifact import parse_tensors
 from modhub.artifact.modules import tensor_bytes
 from modhub.composition.classifier import ComposedClassifier, TrunkPass, TrunkReport
+from modhub.composition.feature_distance import DISTANCE_FIELDS
 from modhub.composition.heads import CALIBRATION_FIELDS, DENSITY_FIELDS, HeadTensors, JoinedHead
 from modhub.devices import torch_defaults
 from modhub.errors import IntegrityError, ManifestError, hinting
@@ -154,6 +155,12 @@ def _check_head(
             "means": (classes, features),
             "whitening": (classes if per_class else 1, features, features),
             "volume": (classes,),
+        }
+    if any(name in tensors for name in DISTANCE_FIELDS):
+        by_feature = "scales" in tensors and tensors["scales"].dim() == 2
+        expected |= {
+            "centres": (classes, features),
+            "scales": (classes, features) if by_feature else (classes, features, features),
         }
     for name, shape in expected.items():
         if name not in tensors or tuple(tensors[name].shape) != shape or tensors[name].dtype != torch.float32:

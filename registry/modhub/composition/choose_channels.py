@@ -62,7 +62,7 @@ class ChannelChooser:
         """Whether any channel has to go, without the search that says which. Raises `BudgetError` for a
         budget that cannot be met."""
         if budget is None or not budget.limited:
-            return not bool(self._union().all())
+            return not bool(self._union(budget or Budget()).all())
         trunk, space = self.plan.trunk, self.plan.space
         check_budget(trunk, space, self.order_for(budget), budget)
         return not _cost_of(trunk, space, space.full_mask()).within(budget)
@@ -71,7 +71,7 @@ class ChannelChooser:
         """(slots,) the union of the modules' masks, or within a budget what is left of the trunk when the
         least salient channels for the set have gone. Raises `BudgetError`."""
         if budget is None or not budget.limited:
-            return self._union()
+            return self._union(budget or Budget())
         return mask_within(self.plan.trunk, self.plan.space, self.order_for(budget), budget)
 
     def observing(
@@ -102,8 +102,17 @@ class ChannelChooser:
             observed = observe(runner, batches, plan.space, log_odds)
         return ChannelChooser(replace(plan, observed=observed), self.control)
 
-    def _union(self) -> Mask:
-        return self.plan.space.union(mask_of(part) for part in self.plan.parts)
+    def _union(self, budget: Budget) -> Mask:
+        """What any module keeps, and of each group as many more as fill a block: the most relevant ones."""
+        space, parts = self.plan.space, self.plan.parts
+        mask = space.union(mask_of(part) for part in parts)
+        relevance = np.max([relevance_of(part, space) for part in parts], 0)
+        for group in space.groups:
+            gone = group.start + np.flatnonzero(~mask[group.slots])
+            kept = group.size - len(gone)
+            if kept:
+                mask[gone[np.argsort(-relevance[gone], kind="stable")][: -kept % budget.block]] = True
+        return space.close(mask)
 
 
 def mask_within(trunk: Network, space: ChannelSpace, order: PruningOrder, budget: Budget) -> Mask:
@@ -114,18 +123,18 @@ def mask_within(trunk: Network, space: ChannelSpace, order: PruningOrder, budget
     """
 
     def meets(count: int) -> bool:
-        return _cost_of(trunk, space, mask_after(order, count, space, budget.multiple)).within(budget)
+        return _cost_of(trunk, space, mask_after(order, count, space, budget.block)).within(budget)
 
     check_budget(trunk, space, order, budget)
-    return mask_after(order, _first(meets, len(order.slots)), space, budget.multiple)
+    return mask_after(order, _first(meets, len(order.slots)), space, budget.block)
 
 
 def check_budget(trunk: Network, space: ChannelSpace, order: PruningOrder, budget: Budget) -> None:
     """Raises `BudgetError` when even the smallest network of the order does not meet `budget`."""
-    smallest = _cost_of(trunk, space, mask_after(order, len(order.slots), space, budget.multiple))
+    smallest = _cost_of(trunk, space, mask_after(order, len(order.slots), space, budget.block))
     if smallest.within(budget):
         return
-    fewest = "a channel" if budget.multiple == 1 else f"{budget.multiple} channels"
+    fewest = "a channel" if budget.block == 1 else f"{budget.block} channels"
     limits = [f"{name}={value:g}" for name in KINDS if (value := getattr(budget, name)) is not None]
     raise BudgetError(
         f"No choice of channels meets {' and '.join(limits)}: the smallest network that keeps "

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from modhub.composition.feature_distance import ClassGaussians
 from modhub.composition.head_density import head_shifts
 from modhub.composition.heads import JoinedHead
 from modhub.data import alike
@@ -57,8 +58,8 @@ class TrunkReport:
 class Prediction:
     """`label` is None for "none of these"; `probability` is the best class's, in [0, 1]; `scores` by label.
 
-    `acceptance` is how far the best class's OOD score is above its parent's threshold; negative for "none of
-    these".
+    `acceptance` is negative for "none of these": the least of how far the best class's OOD score is above its
+    parent's threshold, and of how far the features are inside their limit.
     """
 
     label: str | None
@@ -71,20 +72,23 @@ class Prediction:
 class HeadOutput:
     """Of one head and a batch: `margin` (batch, classes); `shift` (batch, 1), by what its scores move beside
     the other heads on its trunk (`head_shifts`); `rest` (batch, 1), the logsumexp of its parent's other
-    classes (`JoinedHead.rest_logsumexp`)."""
+    classes (`JoinedHead.rest_logsumexp`); `distance` (batch, 1) from the classes, 1 at the limit."""
 
     head: JoinedHead
     margin: Tensor
     shift: Tensor
     rest: Tensor | None = None
+    distance: Tensor | None = None
 
     def log_odds(self) -> Tensor:
         """(batch, classes): each class against all others of its parent."""
         return self.head.log_odds(self.margin, self.rest)
 
     def excess(self) -> Tensor:
-        """(batch, classes): how far each class's OOD score is above its parent's threshold."""
-        return self.head.excess(self.margin, self.rest)
+        """(batch, classes): how far each class's OOD score is above its parent's threshold, and where that is
+        less, how far the image is inside the limit of the head's distance."""
+        excess = self.head.excess(self.margin, self.rest)
+        return excess if self.distance is None else excess.minimum(1 - self.distance)
 
     def scores(self, adjustment: Tensor | None = None, gate: Tensor | None = None) -> Tensor:
         """(batch, classes), with the head's `adjustment` (2,) and `gate` (classes,) by default."""
@@ -107,6 +111,8 @@ class TrunkPass(nn.Module):
         self.trunk = Runner(network)
         self.head_list = nn.ModuleList(heads)
         self.report = report
+        self.gaussians: Sequence[ClassGaussians | None] = ()
+        """Of each head, from which distances are made when all is fitted; empty where nothing is rejected."""
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.trunk(self.preprocess(images))
@@ -126,7 +132,13 @@ class TrunkPass(nn.Module):
         scaled = [head.scaled(margin) for head, margin in zip(self.heads, margins, strict=True)]
         shifts = head_shifts([head.density for head in self.heads], scaled, features)
         return [
-            HeadOutput(head, margin, shift, head.rest_logsumexp(features))
+            HeadOutput(
+                head,
+                margin,
+                shift,
+                head.rest_logsumexp(features),
+                None if head.distance is None else head.distance(features),
+            )
             for head, margin, shift in zip(self.heads, margins, shifts, strict=True)
         ]
 
@@ -174,8 +186,8 @@ class ComposedClassifier(nn.Module):
         return [output for trunk_pass in self.trunk_passes for output in trunk_pass.outputs(images)]
 
     def assess(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (batch, labels), and (batch,) how far the best class's OOD score is above its parent's
-        threshold: below 0 it is none of these."""
+        """Scores (batch, labels), and (batch,) the acceptance of the best class: below 0 it is none of
+        these."""
         outputs = self.outputs(images)
         scores = self._scores(outputs)
         excess = torch.cat([output.excess() for output in outputs], 1)

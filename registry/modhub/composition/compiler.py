@@ -18,6 +18,7 @@ from modhub.composition.fitting.sources import FittingSource
 from modhub.composition.fitting.synthesizer import ImageSynthesizer
 from modhub.composition.loss_search import compile_to_loss
 from modhub.composition.parts import Part, distinct_parts
+from modhub.composition.rejection import limit_distances
 from modhub.composition.trunk_plan import TrunkPlan, trunk_plans
 from modhub.data import ImageSet
 from modhub.devices import CPU, torch_defaults
@@ -56,7 +57,7 @@ def compose(
     `BudgetError`.
     """
     distinct = distinct_parts(parts)
-    plans = trunk_plans(distinct, device)
+    plans = trunk_plans(distinct, device, reject=reject)
     if synthesizer is None:
         synthesizer = ImageSynthesizer(seed, device, settings)
     tuning = None if tune is None else decoded_once(tune, settings)
@@ -65,6 +66,8 @@ def compose(
         _compile(plan, budget, control, source)
         for plan in reporter.track(plans, "compile trunks", len(plans))
     ]
+    for trunk_pass in passes:
+        limit_distances(trunk_pass, seed)
     classifier = join_passes(distinct, plans, passes, reject=reject)
     if calibrate is not None:
         with reporter.step("calibrate"):

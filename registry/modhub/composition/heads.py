@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modhub.composition.feature_distance import DISTANCE_FIELDS, FeatureDistance
 from modhub.composition.head_density import HeadDensity
 from modhub.nets import head_logits
 
@@ -38,7 +39,8 @@ class HeadTensors:
     share of the parent's images of other classes that are above the class's threshold; None where modules do
     not say. `density` where several heads share a trunk. `siblings` (siblings, features) and `sibling_bias`
     (siblings,) give the margins of the parent's classes that are not composed; None where there are none, or
-    the modules' calibrations do not go by them (`modhub.calibration.calibrator`).
+    the modules' calibrations do not go by them (`modhub.calibration.calibrator`). `distance` for "none of
+    these", 1 at the limit; None where modules carry no statistics.
     """
 
     rows: Tensor
@@ -52,12 +54,18 @@ class HeadTensors:
     density: HeadDensity | None = None
     siblings: Tensor | None = None
     sibling_bias: Tensor | None = None
+    distance: FeatureDistance | None = None
 
     def to_dict(self) -> dict[str, Tensor]:
-        """What is known, the density's tensors beside the others."""
-        tensors = {name: getattr(self, name) for name in self.__slots__ if name != "density"}
-        density = {} if self.density is None else self.density.to_dict()
-        return {name: tensor for name, tensor in tensors.items() if tensor is not None} | density
+        """What is known, the tensors of density and distance beside the others."""
+        tensors: dict[str, Tensor] = {}
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if isinstance(value, Tensor):
+                tensors[name] = value
+            elif value is not None:
+                tensors |= value.to_dict()
+        return tensors
 
     @classmethod
     def from_dict(cls, tensors: Mapping[str, Tensor]) -> HeadTensors:
@@ -73,6 +81,7 @@ class HeadTensors:
             density=HeadDensity.from_dict(tensors) if "means" in tensors else None,
             siblings=tensors.get("siblings"),
             sibling_bias=tensors.get("sibling_bias"),
+            distance=FeatureDistance.from_dict(tensors) if "centres" in tensors else None,
         )
 
 
@@ -113,6 +122,8 @@ class JoinedHead(nn.Module):
         self.register_buffer("gate", gate)
         for name in DENSITY_FIELDS if tensors.density is not None else ():
             self.register_buffer(name, getattr(tensors.density, name))
+        if tensors.distance is not None:
+            self.set_distance(tensors.distance)
         if tensors.siblings is not None:
             self.register_buffer("siblings", tensors.siblings)
             self.register_buffer("sibling_bias", tensors.sibling_bias)
@@ -129,6 +140,12 @@ class JoinedHead(nn.Module):
         """Take `gate` (classes,), and keep it where it is saved from."""
         self.gate.copy_(gate)
         self.tensors = replace(self.tensors, gate=self.gate)
+
+    def set_distance(self, distance: FeatureDistance) -> None:
+        """Take `distance`, and keep it where it is saved from."""
+        for name, tensor in distance.to_dict().items():
+            self.register_buffer(name, tensor)
+        self.tensors = replace(self.tensors, distance=distance)
 
     @property
     def fitted_tensors(self) -> HeadTensors:
@@ -147,6 +164,13 @@ class JoinedHead(nn.Module):
         if self.tensors.density is None:
             return None
         return HeadDensity(*(getattr(self, name) for name in DENSITY_FIELDS))
+
+    @property
+    def distance(self) -> FeatureDistance | None:
+        """On the device that the head is on."""
+        if self.tensors.distance is None:
+            return None
+        return FeatureDistance(*(getattr(self, name) for name in DISTANCE_FIELDS))
 
     def field(self, name: str) -> Tensor:
         """(classes,) one number of every class's calibration."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from modhub.composition.head_density import head_densities
 from modhub.composition.heads import JoinedHead
 from modhub.composition.part_tensors import StackedRows, head_tensors
 from modhub.composition.parts import Part
+from modhub.composition.rejection import class_gaussians
 from modhub.devices import CPU
 from modhub.manifest import InputSpec
 from modhub.nets import (
@@ -32,7 +34,9 @@ from modhub.pruning.statistics import ClassStatistics, pooled_statistics, read_s
 __all__ = ["SlimTrunk", "TrunkPlan", "positioned", "trunk_plans"]
 
 
-def trunk_plans(parts: Sequence[Part], device: torch.device = CPU) -> list[TrunkPlan]:
+def trunk_plans(
+    parts: Sequence[Part], device: torch.device = CPU, *, reject: bool = False
+) -> list[TrunkPlan]:
     """`parts` by trunk and, inside, by head; the result does not depend on their order.
 
     Parents that prepare images in other ways see other images, and share no pass.
@@ -41,7 +45,10 @@ def trunk_plans(parts: Sequence[Part], device: torch.device = CPU) -> list[Trunk
     for part in sorted(parts, key=lambda part: (part.module.manifest.trunk.sha256, part.head, part.name)):
         trunk = part.module.manifest.trunk.sha256, part.module.manifest.input
         groups.setdefault(trunk, {}).setdefault(part.head, []).append(part)
-    return [TrunkPlan(tuple(tuple(head) for head in heads.values()), device) for heads in groups.values()]
+    return [
+        TrunkPlan(tuple(tuple(head) for head in heads.values()), device, reject=reject)
+        for heads in groups.values()
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,8 @@ class TrunkPlan:
     device: torch.device = CPU
     observed: ClassStatistics | None = None
     """Statistics of images to fit on, in place of those that the modules carry."""
+    reject: bool = False
+    """Whether its passes are to say which images are of none of their classes."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -113,6 +122,10 @@ class TrunkPlan:
         """The trunk with all its channels, by whose answers slim networks are fitted."""
         return self.compile(self.space.full_mask())
 
+    def kept_features(self, mask: Mask) -> Tensor:
+        """Which of the unpruned trunk's features, or of their channels, are left in `mask`: indices."""
+        return torch.from_numpy(np.flatnonzero(mask[self.space.of(self.trunk.graph.output)]))
+
     def compile(self, mask: Mask) -> TrunkPass:
         """The trunk cut to `mask` with the joined heads, nothing fitted."""
         return self.join(self.cut(mask))
@@ -138,7 +151,10 @@ class TrunkPlan:
                 strict=True,
             )
         ]
-        return TrunkPass(slim.network, self.spec, heads, slim.report)
+        trunk_pass = TrunkPass(slim.network, self.spec, heads, slim.report)
+        if self.reject:
+            trunk_pass.gaussians = [class_gaussians(head, slim.mask) for head in self.heads]
+        return trunk_pass
 
     def _report(self, sliced: Network, mask: Mask) -> TrunkReport:
         part, unpruned = cost(sliced), cost(self.trunk)

@@ -129,7 +129,7 @@ def frontier(
     data: ImageSet | None = None,
     tune: ImageSet | None = None,
     control: bool = True,
-    multiple: int = 1,
+    multiple: int | None = None,
     seed: int = 0,
     device: torch.device = CPU,
     reporter: Reporter = SILENT,

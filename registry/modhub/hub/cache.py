@@ -26,7 +26,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import platformdirs
 
 from modhub.errors import IntegrityError, ManifestError, RefError, StorageError
-from modhub.files import canonical_json, fsync_directory, parse_json, sha256_of_file, write_bytes
+from modhub.files import (
+    canonical_json,
+    fsync_directory,
+    parse_json,
+    permitted,
+    sha256_of_file,
+    write_bytes,
+)
 from modhub.integrity import matches
 from modhub.refs import RepositoryId, is_commit, is_sha256
 from modhub.results import Result
@@ -157,7 +164,7 @@ class Cache:
         path = self._at(sha256)
         make_directory(path.parent)
         with suppress(OSError):
-            os.chmod(partial, 0o444)
+            os.chmod(partial, permitted(0o444))
         os.replace(partial, path)
         fsync_directory(path.parent)
         if entry.sha256 is None:
@@ -235,6 +242,17 @@ class Cache:
         document = self._recall(self._folder(hub, repository) / "refs.json") or {}
         branches, tags = _commits(document.get("branches")), _commits(document.get("tags"))
         return None if branches is None or tags is None else Refs(branches, tags)
+
+    def remember_yanks(self, hub: str, repository: RepositoryId, yanks: Mapping[str, str]) -> None:
+        """Keep which releases were yanked, for a hub that no longer says so."""
+        path = self._folder(hub, repository) / "yanks.json"
+        if yanks or path.exists():
+            self._remember(path, yanks)
+
+    def yanks(self, hub: str, repository: RepositoryId) -> dict[str, str]:
+        """What was remembered; nothing when there is nothing."""
+        yanks = self._recall(self._folder(hub, repository) / "yanks.json") or {}
+        return {release: reason for release, reason in yanks.items() if isinstance(reason, str)}
 
     def repositories(self, hub: str) -> list[RepositoryId]:
         """Repositories whose references are remembered."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from modhub.errors import ManifestError, NotFoundError, OfflineError, RefError
@@ -19,13 +19,26 @@ class CachedHub:
     """Reading from `hub` with `cache` in front.
 
     With `offline` the network is never used: references are those last read, and what is not in the cache
-    raises `OfflineError`. A hub that needs no network is read all the same.
+    raises `OfflineError`. A hub that needs no network is read all the same. `bound` says which namespaces, in
+    lower case, have a hub of their own.
     """
 
-    def __init__(self, hub: Hub, cache: Cache, *, offline: bool = False) -> None:
+    def __init__(
+        self, hub: Hub, cache: Cache, *, offline: bool = False, bound: Mapping[str, Hub] | None = None
+    ) -> None:
         self.hub = hub
         self.cache = cache
-        self.offline = offline and not hub.local
+        self._bound = bound or {}
+        self.offline = offline and not all(each.local for each in self.hubs)
+
+    @property
+    def hubs(self) -> tuple[Hub, ...]:
+        """All hubs that are read."""
+        return tuple(dict.fromkeys((self.hub, *self._bound.values())))
+
+    def at(self, repository: RepositoryId) -> Hub:
+        """The hub of a repository: the one to which its namespace is bound, and no other."""
+        return self._bound.get(repository.namespace.lower(), self.hub)
 
     def require(self, what: str) -> None:
         """Raises `OfflineError` naming `what` when the network must not be used."""
@@ -37,15 +50,16 @@ class CachedHub:
 
     def refs(self, repository: RepositoryId) -> Refs:
         """Branches and tags; offline those last read."""
-        if self.offline:
-            cached = self.cache.refs(self.hub.address, repository)
+        hub = self.at(repository)
+        if self.offline and not hub.local:
+            cached = self.cache.refs(hub.address, repository)
             if cached is None:
                 self.require(f"The list of releases of '{repository}'")
             else:
                 return cached
-        refs = self.hub.refs(repository)
-        if not self.hub.local:
-            self.cache.remember_refs(self.hub.address, repository, refs)
+        refs = hub.refs(repository)
+        if not hub.local:
+            self.cache.remember_refs(hub.address, repository, refs)
         return refs
 
     def commit_of(self, repository: RepositoryId, revision: str) -> str:
@@ -67,13 +81,14 @@ class CachedHub:
 
     def tree(self, repository: RepositoryId, commit: str) -> dict[str, FileEntry]:
         """All files of a commit."""
-        if self.hub.local:
-            return self.hub.tree(repository, commit)
-        tree = self.cache.tree(self.hub.address, repository, commit)
+        hub = self.at(repository)
+        if hub.local:
+            return hub.tree(repository, commit)
+        tree = self.cache.tree(hub.address, repository, commit)
         if tree is None:
             self.require(f"The list of files of '{repository}' at {commit[:12]}")
-            tree = self.hub.tree(repository, commit)
-            self.cache.remember_tree(self.hub.address, repository, commit, tree)
+            tree = hub.tree(repository, commit)
+            self.cache.remember_tree(hub.address, repository, commit, tree)
         return tree
 
     def fetch(
@@ -100,12 +115,14 @@ class CachedHub:
         cached = self.cache.find(entry)
         if cached is not None:
             return cached
-        self.require(place)
+        hub = self.at(repository)
+        if not hub.local:
+            self.require(place)
         with reporter.step(path, entry.size):
             return self.cache.fetch(
                 entry,
                 place,
-                lambda stream, offset: self.hub.download(
+                lambda stream, offset: hub.download(
                     repository, commit, path, stream, offset=offset, reporter=reporter
                 ),
             )

@@ -5,12 +5,14 @@ Nothing else in modhub imports that package.
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
@@ -27,8 +29,10 @@ from modhub.errors import (
     OfflineError,
     RefError,
     StaleParentError,
+    TokenRejectedError,
 )
 from modhub.hub.environment import check_network_settings, proxy_for
+from modhub.hub.tokens import OFFICIAL, environment_token, is_same_hub, origin_of, stored_token
 from modhub.refs import RepositoryId, is_commit, is_sha256, is_text
 from modhub.reporter import SILENT, Reporter
 from modhub.store.model import MAIN, Add, Change, Copy, Delete, FileEntry, Refs, RepositorySummary
@@ -39,7 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HuggingFaceHub"]
 
-OFFICIAL = "https://huggingface.co"
 # Up to this size a file is sent inside the commit, which takes four times its size in memory.
 LFS_FROM_BYTES = 25_000_000
 SIZE_LIMIT = 1 << 53
@@ -62,13 +65,17 @@ _FROM_CACHE = "to read what is in the cache, pass --offline."
 READ_ONLY_CODE = "ReadOnlyHub"
 # During an upload a process-wide constant of the client is changed.
 _UPLOADING = threading.Lock()
+# The client's session, whose hooks change for the time of a request, is shared by all threads.
+_HOOKS = threading.Lock()
+_LOGGER = logging.getLogger("modhub")
 
 
 class HuggingFaceHub:
     """A `Hub` behind an endpoint of the Hugging Face Hub protocol; None is huggingface.co.
 
-    The client finds the token itself (`HF_TOKEN`, `hf auth login`); `token` overrides it, False sends none.
-    No request is made before the first method call.
+    The token is the one that was given for this hub (see `modhub.hub.tokens`); `token` overrides it, False
+    sends none. It goes to this endpoint alone, wherever the hub redirects to. A hub that rejects it is read
+    without, and the logger "modhub" warns. No request is made before the first method call.
 
     Responses are checked: commits are 40 hex digits, digests 64 or 40, sizes count bytes, names are text.
     Anything else raises `IntegrityError`, since these values become names of files in the cache.
@@ -86,61 +93,84 @@ class HuggingFaceHub:
         if parts.username or parts.password:
             raise HubError(
                 "The hub's address contains credentials.",
-                hint="Put the token into HF_TOKEN, not into the address.",
+                hint="Leave them out, and run: modhub login ADDRESS",
             )
         if not has_host or parts.query or parts.fragment:
             raise _not_an_address(endpoint)
         self.address = "hf" if self._endpoint == OFFICIAL else self._endpoint
         self._token = token
-        self._client: HfApi | None = None
+        self._rejected = False
+        self._clients: dict[bool, HfApi] = {}
         self._checked = False
 
-    def _api(self) -> HfApi:
-        if self._client is None:
+    def _api(self, *, writing: bool = False) -> HfApi:
+        anonymous = self._rejected and not writing
+        if anonymous not in self._clients:
             from huggingface_hub import HfApi, is_offline_mode
 
             from modhub import __version__
 
             if not is_offline_mode():
                 _check_reachable(self._endpoint)
-            self._client = HfApi(
+            if self._token is None or self._token is True:
+                self._token = _given_token(self._endpoint) or False
+            self._clients[anonymous] = HfApi(
                 endpoint=self._endpoint,
-                token=self._token,
+                token=False if anonymous else self._token,
                 library_name="modhub",
                 library_version=__version__,
             )
-        return self._client
+        return self._clients[anonymous]
+
+    def _reading(self, request: Callable[[], _Response]) -> _Response:
+        """What `request` returns, asked without the token where the hub rejects that."""
+        try:
+            return _retried(request)
+        except TokenRejectedError as rejected:
+            self._rejected = True
+            try:
+                answer = _retried(request)
+            except (AccessError, NotFoundError):
+                self._rejected = False
+                raise rejected from None
+        _LOGGER.warning(
+            "%s rejected the token: it is invalid, expired or revoked. Reading without one.", self._endpoint
+        )
+        return answer
 
     def find(
         self, tags: Sequence[str] = (), *, text: str = "", author: str = "", limit: int = 1000
     ) -> list[RepositorySummary]:
-        summaries = []
-        with self._errors():
-            for info in self._api().list_models(
-                filter=list(tags) or None,
-                search=text or None,
-                author=author or None,
-                sort="last_modified",
-                limit=limit,
-                full=True,
-            ):
-                try:
-                    repository = RepositoryId.parse(info.id)
-                except RefError:
-                    # huggingface.co has a few old names without a namespace; no ref can name them.
-                    continue
-                updated = info.last_modified.isoformat() if info.last_modified else ""
-                summaries.append(
-                    RepositorySummary(
-                        repository,
-                        tuple(info.tags or ()),
-                        info.downloads if isinstance(info.downloads, int) else 0,
-                        updated,
-                        bool(info.private),
-                        info.sha,
+        def request() -> list[RepositorySummary]:
+            summaries = []
+            with self._errors():
+                for info in self._api().list_models(
+                    filter=list(tags) or None,
+                    search=text or None,
+                    author=author or None,
+                    sort="last_modified",
+                    limit=limit,
+                    full=True,
+                ):
+                    try:
+                        repository = RepositoryId.parse(info.id)
+                    except RefError:
+                        # huggingface.co has a few old names without a namespace; no ref can name them.
+                        continue
+                    updated = info.last_modified.isoformat() if info.last_modified else ""
+                    summaries.append(
+                        RepositorySummary(
+                            repository,
+                            tuple(info.tags or ()),
+                            info.downloads if isinstance(info.downloads, int) else 0,
+                            updated,
+                            bool(info.private),
+                            info.sha,
+                        )
                     )
-                )
-        return summaries
+            return summaries
+
+        return self._reading(request)
 
     def refs(self, repository: RepositoryId) -> Refs:
         def request() -> Refs:
@@ -151,7 +181,7 @@ class HuggingFaceHub:
                     tags={self._text(ref.name): self._commit(ref.target_commit) for ref in refs.tags},
                 )
 
-        return _retried(request)
+        return self._reading(request)
 
     def commit_of(self, repository: RepositoryId, revision: str) -> str:
         def request() -> str | None:
@@ -159,7 +189,7 @@ class HuggingFaceHub:
                 sha: str | None = self._api().repo_info(str(repository), revision=revision).sha
                 return sha
 
-        commit = _retried(request)
+        commit = self._reading(request)
         if commit is None:
             raise HubError(
                 f"{self._endpoint} sent no commit for '{revision}' of '{repository}'.",
@@ -170,12 +200,16 @@ class HuggingFaceHub:
     def tree(self, repository: RepositoryId, commit: str) -> dict[str, FileEntry]:
         from huggingface_hub.hf_api import RepoFile
 
-        files = {}
-        with self._errors(repository, commit):
-            for entry in self._api().list_repo_tree(str(repository), recursive=True, revision=commit):
-                if isinstance(entry, RepoFile):
-                    files[self._text(entry.path)] = self._file(entry)
-        return files
+        def request() -> dict[str, FileEntry]:
+            with self._errors(repository, commit):
+                entries = self._api().list_repo_tree(str(repository), recursive=True, revision=commit)
+                return {
+                    self._text(entry.path): self._file(entry)
+                    for entry in entries
+                    if isinstance(entry, RepoFile)
+                }
+
+        return self._reading(request)
 
     def lost(self, repository: RepositoryId, commit: str) -> frozenset[str]:
         """Only `modhub serve` reports them."""
@@ -186,7 +220,7 @@ class HuggingFaceHub:
             with self._errors(repository, commit):
                 return self._api().repo_info(str(repository), revision=commit, files_metadata=True)
 
-        missing = getattr(_retried(request), "missing", ())
+        missing = getattr(self._reading(request), "missing", ())
         return frozenset(self._text(path) for path in missing) if isinstance(missing, list) else frozenset()
 
     def _file(self, entry: RepoFile) -> FileEntry:
@@ -232,7 +266,7 @@ class HuggingFaceHub:
                     )
             return bytes(content)
 
-        return _retried(request)
+        return self._reading(request)
 
     def download(
         self,
@@ -262,7 +296,7 @@ class HuggingFaceHub:
         # Each attempt that brings some bytes is followed by another.
         for _ in range(ATTEMPTS):
             try:
-                broken = _retried(download_rest)
+                broken = self._reading(download_rest)
             except OfflineError as error:
                 if offset == 0:
                     raise
@@ -310,7 +344,7 @@ class HuggingFaceHub:
     ) -> None:
         def request() -> None:
             with self._errors(repository):
-                self._api().create_repo(str(repository), private=private, exist_ok=exist_ok)
+                self._api(writing=True).create_repo(str(repository), private=private, exist_ok=exist_ok)
 
         # When the response is lost it is unknown whether the repository was created.
         if exist_ok:
@@ -353,7 +387,7 @@ class HuggingFaceHub:
 
         def request() -> str:
             with self._errors(repository, branch, silence=COMMIT_SILENCE), self._by_lfs(large):
-                info = self._api().create_commit(
+                info = self._api(writing=True).create_commit(
                     str(repository), operations, commit_message=message, parent_commit=parent, revision=branch
                 )
             return self._commit(info.oid)
@@ -366,7 +400,7 @@ class HuggingFaceHub:
     def restore(self, repository: RepositoryId, lost: Sequence[Add], *, reporter: Reporter = SILENT) -> None:
         added = [_addition(file) for file in lost]
         with self._errors(repository), self._by_lfs(added):
-            self._api().preupload_lfs_files(str(repository), added)
+            self._api(writing=True).preupload_lfs_files(str(repository), added)
         reporter.advance(sum(file.size for file in lost))
 
     @contextmanager
@@ -391,13 +425,35 @@ class HuggingFaceHub:
     def create_tag(self, repository: RepositoryId, name: str, commit: str) -> None:
         def request() -> None:
             with self._errors(repository, commit):
-                self._api().create_tag(str(repository), tag=name, revision=commit)
+                self._api(writing=True).create_tag(str(repository), tag=name, revision=commit)
 
         try:
             _retried(request)
         except ConflictError:
             if self.refs(repository).tags.get(name) != commit:
                 raise
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Keep the token from other hosts: the client sends it wherever a page or an upload leads."""
+        from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
+        def strip(request: Any) -> None:
+            sent = request.headers.get("authorization")
+            if sent == f"Bearer {self._token}" and not is_same_hub(self._endpoint, str(request.url)):
+                del request.headers["authorization"]
+
+        session = get_session()
+        with _HOOKS:
+            hooks = session.event_hooks
+            session.event_hooks = {**hooks, "request": [*hooks["request"], strip]}
+        try:
+            yield
+        finally:
+            with _HOOKS:
+                hooks = session.event_hooks
+                others = [hook for hook in hooks["request"] if hook is not strip]
+                session.event_hooks = {**hooks, "request": others}
 
     @contextmanager
     def _errors(
@@ -413,7 +469,7 @@ class HuggingFaceHub:
             check_network_settings()
             self._checked = True
         try:
-            with _limited(SILENCE if silence is None else silence):
+            with _limited(SILENCE if silence is None else silence), self._guarded():
                 yield
         except ModhubError:
             raise
@@ -513,27 +569,30 @@ def _mapped(
             missing="file",
         )
     status = getattr(getattr(error, "response", None), "status_code", None)
+    login = _login_hint(endpoint)
     if status == 401 and _sent_token(error):
         # Also for a repository: with a valid token a private one is answered 404.
-        return AccessError(
+        return TokenRejectedError(
             f"{endpoint} rejected the token: it is invalid, expired or revoked.",
-            hint="Set HF_TOKEN to another, or run: hf auth login",
+            hint=f"For another, {login}",
         )
     if isinstance(error, errors.RepositoryNotFoundError):
-        hint = "Check the name; if it is private, set HF_TOKEN or run: hf auth login"
+        hint = f"Check the name; if it is private, {login}"
         return NotFoundError(
             f"There is no repository {named}, or you may not see it.", hint=hint, missing="repository"
         )
     if isinstance(error, UnicodeEncodeError):
         return AccessError(
             "The token contains an invalid character.",
-            hint="Set HF_TOKEN to another, or run: hf auth login",
+            hint=f"For another, {login}",
         )
     if isinstance(error, errors.HFValidationError):
         return HubError(f"Invalid request to {named}: {error}", hint="Check the name and the address.")
     if isinstance(status, int):
         # The first line only: a server may answer with a whole HTML page.
         reason = _first_line(getattr(error, "server_message", None) or "")
+        if status == 401:
+            return AccessError(f"{named} requires authentication.", hint=f"To log in, {login}")
         return _by_status(
             status, named, reason, retry_after=_retry_after(error), read_only=_is_read_only(error)
         )
@@ -583,8 +642,6 @@ def _by_status(
     status: int, named: str, reason: str, *, retry_after: float | None = None, read_only: bool = False
 ) -> ModhubError:
     because = f": {reason}" if reason else ""
-    if status == 401:
-        return AccessError(f"{named} requires authentication.", hint="Set HF_TOKEN, or run: hf auth login")
     if status == 403:
         hint = "Use a token with the required access."
         if read_only:
@@ -633,11 +690,38 @@ def _retry_after(error: Exception) -> float | None:
 
 def _gated_hint(error: Exception, endpoint: str) -> str:
     if not _sent_token(error):
-        return "Set HF_TOKEN, or run: hf auth login"
+        return f"To log in, {_login_hint(endpoint)}"
     if endpoint == OFFICIAL:
         return "Request access on its page."
     # `modhub serve` has no requests for access: the owner names the readers.
     return "Ask its owner to add you to its readers."
+
+
+def _login_hint(endpoint: str) -> str:
+    """How to give a token for that hub."""
+    if endpoint == OFFICIAL:
+        return "set HF_TOKEN or run: hf auth login"
+    return f"run: modhub login {endpoint} (or set HF_TOKEN, and HF_ENDPOINT to that hub)"
+
+
+def _given_token(endpoint: str) -> str | None:
+    """The token that was given for the hub at `endpoint`."""
+    from huggingface_hub import constants, get_token
+
+    if not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
+        if token := environment_token(endpoint):
+            return token
+        if origin_of(endpoint) == origin_of(OFFICIAL):
+            token = None
+            if not os.environ.get("HF_TOKEN") and not os.environ.get("HUGGING_FACE_HUB_TOKEN"):
+                token = get_token()
+            else:
+                # It is another hub's, and the client would take it.
+                with suppress(OSError):
+                    token = Path(constants.HF_TOKEN_PATH).read_text().strip()
+            if token:
+                return token
+    return stored_token(endpoint)
 
 
 def _sent_token(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""A CNN as data: import, trunk and head, channel groups, slicing, running."""
+"""A network as data: trunk and head, channel groups, slicing, running."""
 
 from modhub.nets.architectures import ARCHITECTURES, Architecture
 from modhub.nets.branches import Branch, is_plain_sum
@@ -7,7 +7,6 @@ from modhub.nets.complexity import OPERATOR_FLOPS, Cost, cost, value_bytes
 from modhub.nets.fusing import fuse_batch_norm
 from modhub.nets.graph import Graph, Network, Node
 from modhub.nets.head import TAIL_STEPS, Head, head_logits, split_head
-from modhub.nets.importer import import_module
 from modhub.nets.operators import OPERATORS, OperatorSpec
 from modhub.nets.runner import Runner
 from modhub.nets.slicing import (
@@ -46,7 +45,6 @@ __all__ = [
     "fold_affine",
     "fuse_batch_norm",
     "head_logits",
-    "import_module",
     "is_plain_sum",
     "mask_network",
     "mask_positions",

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from modhub.nets.graph import Graph, Network, Node
+from modhub.nets.graph import Graph, Network
+from modhub.nets.operators import OPERATORS
 
 __all__ = ["OPERATOR_FLOPS", "Cost", "cost", "value_bytes"]
 
@@ -17,7 +18,8 @@ layers and half its channels, and one of a third fewer blocks, take as long as t
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """FLOPs here are multiply-adds of convolutions and linear layers for one image, as in He et al. 2015.
+    """FLOPs here are multiply-adds of convolutions, linear layers and products of values (attention) for one
+    image, as in He et al. 2015.
 
     `parameters` counts what was trained: weights, biases, batch-norm's scale and shift (its statistics not),
     and constant factors such as layer scale. `operators` counts nodes that take time, which a batch-norm does
@@ -38,8 +40,11 @@ class Cost:
 def cost(network: Network | Graph) -> Cost:
     """The cost of a network, or of a graph alone (its tensors' shapes follow from its attributes)."""
     graph = network.graph if isinstance(network, Network) else network
-    weighted = (node for node in graph.nodes if node.op in ("conv2d", "linear"))
-    per_node = {node.name: _multiply_adds(node, graph) for node in weighted}
+    per_node = {}
+    for node in graph.nodes:
+        if (work := OPERATORS[node.op].work) is not None:
+            read = [graph.shapes[name] for name in node.inputs]
+            per_node[node.name] = work(node.attributes, read, graph.shapes[node.name])
     sizes: dict[str, int] = {}
     for node in graph.nodes:
         for role, spec in graph.tensor_specs(node).items():
@@ -53,11 +58,3 @@ def cost(network: Network | Graph) -> Cost:
 def value_bytes(graph: Graph) -> int:
     """Bytes that all values of one image take together, as they do while gradients are computed."""
     return 4 * sum(math.prod(shape) for shape in graph.shapes.values())
-
-
-def _multiply_adds(node: Node, graph: Graph) -> int:
-    outputs = math.prod(graph.shapes[node.name])
-    a = node.attributes
-    if node.op == "linear":
-        return outputs * int(a["in_features"])
-    return outputs * int(a["in_channels"] // a["groups"] * math.prod(a["kernel"]))

@@ -26,10 +26,15 @@ from modhub.nets.operators import OPERATORS, Shape, ShapeMismatchError, TensorSp
 
 __all__ = ["GRAPH_SCHEMA_VERSION", "Graph", "Network", "Node"]
 
-GRAPH_SCHEMA_VERSION = 1
+GRAPH_SCHEMA_VERSION = 2
+"""A graph says the first version that has all of its operators, so that older readers read what they can."""
 MAX_NODES = 20_000
 MAX_VALUE = 1 << 27
 """Numbers in one value of one image: 512 MiB."""
+MAX_LIVE = 1 << 29
+"""Numbers that one image takes at one time while it passes: 2 GiB."""
+MAX_WORK = 1 << 44
+"""Multiply-adds for one image: a vision transformer of a billion weights at 560 pixels takes a tenth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,35 @@ class Graph:
             except ShapeMismatchError as error:
                 raise ManifestError(f"{place} {error}.") from None
             shapes[node.name] = _bounded(shape, place)
+        self._check_limits(shapes)
         return MappingProxyType(shapes)
+
+    def _check_limits(self, shapes: Mapping[str, Shape]) -> None:
+        """Memory and work of a pass, before there is one."""
+        last = {name: number for number, node in enumerate(self.nodes) for name in (*node.inputs, node.name)}
+        last |= {self.output: len(self.nodes)}
+        gone: dict[int, list[str]] = {}
+        for name, number in last.items():
+            gone.setdefault(number, []).append(name)
+        live, work = math.prod(self.input_shape), 0
+        for number, node in enumerate(self.nodes):
+            read = [shapes[name] for name in node.inputs]
+            spec = OPERATORS[node.op]
+            live += math.prod(shapes[node.name])
+            scratch = 0 if spec.scratch is None else math.prod(spec.scratch(node.attributes, read))
+            if live + scratch > MAX_LIVE:
+                raise ManifestError(
+                    f"{_place(node)} needs {live + scratch:,} numbers at a time for one image; {MAX_LIVE:,} "
+                    "are allowed."
+                )
+            if spec.work is not None:
+                work += spec.work(node.attributes, read, shapes[node.name])
+            if work > MAX_WORK:
+                raise ManifestError(
+                    f"Up to {_place(node)[0].lower()}{_place(node)[1:]} one image takes {work:,} "
+                    f"multiply-adds; {MAX_WORK:,} are allowed."
+                )
+            live -= sum(math.prod(shapes[name]) for name in gone.get(number, ()))
 
     @cached_property
     def node(self) -> Mapping[str, Node]:
@@ -121,6 +154,11 @@ class Graph:
         return MappingProxyType({name: tuple(nodes) for name, nodes in readers.items()})
 
     @property
+    def schema_version(self) -> int:
+        """The first version of graphs that has all of its operators."""
+        return max((OPERATORS[node.op].since for node in self.nodes), default=1)
+
+    @property
     def features(self) -> int:
         """How many channels the output has: what a head on this graph reads at each position."""
         shape = self.shapes[self.output]
@@ -132,7 +170,7 @@ class Graph:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "schema_version": GRAPH_SCHEMA_VERSION,
+            "schema_version": self.schema_version,
             "input": self.input,
             "input_shape": list(self.input_shape),
             "nodes": [node.to_dict() for node in self.nodes],
@@ -149,12 +187,21 @@ class Graph:
             raise ManifestError(f"'input_shape' in {place} should be channels, height and width.")
         if isinstance(nodes := fields.value.get("nodes"), list) and len(nodes) > MAX_NODES:
             raise ManifestError(f"{place} has {len(nodes):,} nodes; {MAX_NODES:,} are allowed.")
-        return cls(
+        graph = cls(
             input=fields.string("input", limit=500),
             input_shape=(int(shape[0]), int(shape[1]), int(shape[2])),
             nodes=tuple(Node.from_dict(child) for child in fields.children("nodes")),
             output=fields.string("output", limit=500),
         )
+        version = fields.integer("schema_version")
+        for node in graph.nodes:
+            if OPERATORS[node.op].since > version:
+                raise ManifestError(
+                    f"{_place(node)} has an operator of version {OPERATORS[node.op].since}, but {place} says "
+                    f"schema version {version}.",
+                    hint="The file may be damaged; get it again.",
+                )
+        return graph
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,16 @@
 The head is the last weighted layer whose outputs are the classes: one row of weights per class. Everything
 before it is the trunk, so two heads trained on one frozen base have the same trunk, byte for byte. What is
 affine after it (a temperature, class priors, a batch norm) or joins several such layers (the mean of two
-heads, classes side by side) is folded into its weights. What else follows may only treat every class by
-itself (SqueezeNet: relu, average over positions); it is kept as the head's tail.
+heads, classes side by side) is folded into its weights; heads on different features (a distilled one beside
+the first) are one head on all of them. What else follows may only treat every class by itself (SqueezeNet:
+relu, average over positions); it is kept as the head's tail.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -81,7 +82,12 @@ def head_logits(features: Tensor, weight: Tensor, bias: Tensor, tail: Sequence[s
 def split_head(network: Network) -> tuple[Network, Head]:
     """The trunk up to the features, and the head. Raises `ParentError` when there is no such layer."""
     graph = network.graph
-    features, head = _folded(network, graph.output)
+    try:
+        features, head = _folded(network, graph.output)
+    except ParentError:
+        if (parts := _summed(network, graph.output)) is None:
+            raise
+        return _split_sum(network, parts)
     if len(graph.shapes[graph.output]) != 1:
         raise ParentError(
             f"The model's output has the shape {list(graph.shapes[graph.output])} per image; a classifier "
@@ -211,6 +217,53 @@ def _before(network: Network, features: str, head: Head) -> Iterator[tuple[str, 
         head = Head(head.weight * scale, head.bias + head.weight @ shift, head.tail)
         features = node.inputs[0]
         yield features, head
+
+
+_Part: TypeAlias = tuple[str, Tensor, Tensor]
+"""The features that a linear layer reads, its weight (labels, features) and its bias (labels,)."""
+
+
+def _summed(network: Network, value: str) -> list[_Part] | None:
+    """The linear layers whose weighted sum a value is; None when it is something else."""
+    node = network.graph.node.get(value)
+    if node is None or len(network.graph.shapes[value]) != 1:
+        return None
+    tensors = network.of(node)
+    if node.op == "linear":
+        weight = tensors["weight"]
+        return [(node.inputs[0], weight, tensors.get("bias", torch.zeros(weight.shape[0])))]
+    if node.op not in ("add", "scale_shift"):
+        return None
+    parts: list[_Part] = []
+    for name in node.inputs:
+        inner = _summed(network, name)
+        if inner is None or any(len(bias) != network.graph.shapes[value][0] for _, _, bias in inner):
+            return None
+        parts.extend(inner)
+    if node.op == "scale_shift":
+        scale, shift = node.attributes["scale"], node.attributes["shift"]
+        parts = [(features, scale * weight, scale * bias) for features, weight, bias in parts]
+        features, weight, bias = parts[0]
+        parts[0] = (features, weight, bias + shift)
+    return parts
+
+
+def _split_sum(network: Network, parts: list[_Part]) -> tuple[Network, Head]:
+    """Layers on different features as one on all of them, one after the other."""
+    weights: dict[str, Tensor] = {}
+    for features, weight, _ in parts:
+        weights[features] = weights[features] + weight if features in weights else weight
+    bias = torch.stack([bias for _, _, bias in parts]).sum(0)
+    joined = next(iter(weights))
+    graph = network.graph
+    if len(weights) > 1:
+        joined = "features"
+        while joined in graph.shapes:
+            joined += "_"
+        node = Node(joined, "concat", tuple(weights), {"dim": 0})
+        graph = Graph(graph.input, graph.input_shape, (*graph.nodes, node), joined)
+    head = Head(torch.cat(list(weights.values()), 1), bias)
+    return rebuilt(_trunk(graph, joined), network), head
 
 
 def _trunk(graph: Graph, features: str) -> Graph:

@@ -51,7 +51,9 @@ class OperatorSpec:
     """One operator.
 
     `inputs` counts the values it reads (None: one or more). `rule` names how channels pass. `keeps_zero` says
-    that a channel which is zero everywhere comes out zero everywhere.
+    that a channel which is zero everywhere comes out zero everywhere. `scratch` is the shape of what running
+    it takes for a while beside inputs and output, `work` its multiply-adds. `since` is the first version of
+    graphs that has it.
     """
 
     inputs: int | None = 1
@@ -61,6 +63,9 @@ class OperatorSpec:
     run: Run
     rule: str
     keeps_zero: bool = False
+    scratch: Callable[[Attributes, Shapes], Shape] | None = None
+    work: Callable[[Attributes, Shapes, Shape], int] | None = None
+    since: int = 1
 
 
 # -- shapes -----------------------------------------------------------------------------------------------
@@ -264,6 +269,52 @@ def _mean_shape(a: Attributes, shapes: Shapes) -> Shape:
     return tuple(n for dim, n in enumerate(shapes[0]) if dim not in a["dims"])
 
 
+def _matmul_shape(a: Attributes, shapes: Shapes) -> Shape:
+    left, right = shapes
+    if len(left) < 2 or len(right) < 2 or left[-1] != right[-2]:
+        raise ShapeMismatchError(f"multiplies {_listed(shapes)}")
+    return (*_broadcast(a, [left[:-2], right[:-2]]), left[-2], right[-1])
+
+
+def _scores_shape(a: Attributes, shapes: Shapes) -> Shape:
+    """What every query says of every key."""
+    if len(shapes) not in (3, 4):
+        raise ShapeMismatchError(f"reads query, key, value and at most a bias, not {len(shapes)} values")
+    query, key = shapes[:2]
+    if len(query) < 2 or len(key) < 2 or query[-1] != key[-1]:
+        raise ShapeMismatchError(f"compares {_listed(shapes[:2])}")
+    scores = (*_broadcast(a, [query[:-2], key[:-2]]), query[-2], key[-2])
+    if len(shapes) == 4 and _broadcast(a, [scores, shapes[3]]) != scores:
+        raise ShapeMismatchError(f"adds a bias of {list(shapes[3])} to scores of {list(scores)}")
+    return scores
+
+
+def _attention_shape(a: Attributes, shapes: Shapes) -> Shape:
+    return _matmul_shape(a, [_scores_shape(a, shapes), shapes[2]])
+
+
+def _conv_work(a: Attributes, shapes: Shapes, out: Shape) -> int:
+    return math.prod(out) * int(a["in_channels"] // a["groups"] * math.prod(a["kernel"]))
+
+
+def _linear_work(a: Attributes, shapes: Shapes, out: Shape) -> int:
+    return math.prod(out) * int(a["in_features"])
+
+
+def _matmul_work(a: Attributes, shapes: Shapes, out: Shape) -> int:
+    return math.prod(out) * shapes[0][-1]
+
+
+def _attention_work(a: Attributes, shapes: Shapes, out: Shape) -> int:
+    scores = _scores_shape(a, shapes)
+    return math.prod(scores) * shapes[0][-1] + math.prod(out) * scores[-1]
+
+
+def _stated_shape(a: Attributes, shapes: Shapes) -> Shape:
+    shape: Shape = a["shape"]
+    return shape
+
+
 def _listed(shapes: Shapes) -> str:
     return " and ".join(str(list(shape)) for shape in shapes)
 
@@ -354,10 +405,16 @@ def _shuffle_shape(a: Attributes, shapes: Shapes) -> Shape:
     return shapes[0]
 
 
+def _run_attention(a: Attributes, x: Sequence[Tensor], t: Tensors) -> Tensor:
+    bias = x[3] if len(x) == 4 else None
+    return F.scaled_dot_product_attention(x[0], x[1], x[2], bias, scale=a["scale"])
+
+
 def _elementwise(
     function: Callable[..., Tensor],
     *,
     keeps_zero: bool,
+    since: int = 1,
     **attributes: Attribute,
 ) -> OperatorSpec:
     """An operator on each number by itself; its attributes are the function's keyword arguments."""
@@ -366,7 +423,9 @@ def _elementwise(
         out: Tensor = function(x[0], **a)
         return out
 
-    return OperatorSpec(attributes=attributes, shape=_same, run=run, rule="same", keeps_zero=keeps_zero)
+    return OperatorSpec(
+        attributes=attributes, shape=_same, run=run, rule="same", keeps_zero=keeps_zero, since=since
+    )
 
 
 def _combined(a: Attributes, x: Sequence[Tensor], t: Tensors) -> Tensor:
@@ -412,6 +471,7 @@ OPERATORS: Mapping[str, OperatorSpec] = {
         shape=_conv_shape,
         run=_run_conv,
         rule="conv2d",
+        work=_conv_work,
     ),
     "linear": OperatorSpec(
         attributes={"in_features": _POSITIVE, "out_features": _POSITIVE},
@@ -419,6 +479,7 @@ OPERATORS: Mapping[str, OperatorSpec] = {
         shape=_linear_shape,
         run=lambda a, x, t: F.linear(x[0], t["weight"], t.get("bias")),
         rule="linear",
+        work=_linear_work,
     ),
     "channel_conv1d": OperatorSpec(
         attributes={"kernel": _EXTENT},
@@ -478,6 +539,7 @@ OPERATORS: Mapping[str, OperatorSpec] = {
         F.gelu, keeps_zero=True, approximate=Attribute(kind="text", choices=("none", "tanh"))
     ),
     "softplus": _elementwise(F.softplus, keeps_zero=False, beta=_REAL, threshold=_REAL),
+    "exp": _elementwise(torch.exp, keeps_zero=False, since=2),
     "power": _elementwise(torch.pow, keeps_zero=False, exponent=_REAL),
     "scale_shift": _elementwise(
         _scaled,
@@ -513,6 +575,33 @@ OPERATORS: Mapping[str, OperatorSpec] = {
     "multiply": OperatorSpec(inputs=2, shape=_broadcast, run=lambda a, x, t: x[0] * x[1], rule="multiply"),
     "maximum": OperatorSpec(
         inputs=2, shape=_broadcast, run=lambda a, x, t: torch.maximum(x[0], x[1]), rule="add"
+    ),
+    "constant": OperatorSpec(
+        attributes={"shape": _SHAPE},
+        tensors=_constant_tensors,
+        shape=_stated_shape,
+        # The same for every image of the batch, which is that of the value read.
+        run=lambda a, x, t: t["value"].expand(x[0].shape[0], *a["shape"]),
+        rule="mixes",
+        since=2,
+    ),
+    "matmul": OperatorSpec(
+        inputs=2,
+        shape=_matmul_shape,
+        run=lambda a, x, t: x[0] @ x[1],
+        rule="mixes",
+        work=_matmul_work,
+        since=2,
+    ),
+    "attention": OperatorSpec(
+        inputs=None,
+        attributes={"scale": _REAL},
+        shape=_attention_shape,
+        run=_run_attention,
+        rule="mixes",
+        scratch=_scores_shape,
+        work=_attention_work,
+        since=2,
     ),
     "concat": OperatorSpec(
         inputs=None,

@@ -97,6 +97,13 @@ def _frozen(node: Node, out: Shape, ins: Sequence[Trace], ledger: Ledger) -> Tra
     return Trace(ids, np.zeros(out[0], np.bool_), 0)
 
 
+def _trace_mixed(
+    node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
+) -> Trace:
+    """Products of values and constants: all that meets there stays whole."""
+    return _frozen(node, out, () if node.op == "constant" else ins, ledger)
+
+
 def _take(tensor: Tensor, dim: int, kept: Kept) -> Tensor:
     if kept.all():
         return tensor
@@ -245,6 +252,8 @@ def _trace_conv(
 
 
 def _cut_conv(c: Cutting) -> Shrunk:
+    if c.axes[0] != 0:
+        return _unchanged(c)
     groups = c.node.attributes["groups"]
     weight = _take(c.tensors["weight"], 0, c.out_kept)
     if groups == 1:
@@ -452,6 +461,7 @@ RULES: Mapping[str, Rule] = {
     "group_norm": Rule(_trace_group_norm, _cut_group_norm),
     "mean": Rule(_trace_mean, _cut_mean),
     "positions": Rule(_trace_mean, _unchanged),
+    "mixes": Rule(_trace_mixed, _unchanged),
     "softmax": Rule(_trace_softmax, _unchanged),
     "conv2d": Rule(_trace_conv, _cut_conv),
     "channel_conv1d": Rule(_trace_channel_conv, _cut_channel_conv),

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 from torch import nn
 
 from modhub.errors import ParentError
+from modhub.importing.importer import import_module
 from modhub.manifest import InputSpec
 from modhub.nets.graph import Network
-from modhub.nets.importer import import_module
 
 __all__ = ["Fetch", "ParentSource", "distinct_labels", "parsed_arguments"]
 

@@ -140,6 +140,11 @@ def _transformers(
     except ImportError:
         purpose = f"The parent 'hf:{repository}'"
         raise MissingDependencyError("transformers", purpose=purpose, extra="transformers") from None
+    if timm := _timm_inside(config):
+        raise ParentError(
+            f"config.json of '{repository}' has timm build '{timm}', which may read files of this machine.",
+            hint="Choose a repository whose config.json names an 'architecture' of timm.",
+        )
     kind = str(config.get("model_type"))
     settings = {key: value for key, value in _tame(config).items() if key != "model_type"}
     try:
@@ -161,6 +166,18 @@ def _transformers(
         input=_preprocessing(preprocessing),
         license=license_name,
     )
+
+
+def _timm_inside(value: Any) -> str | None:
+    """The type of a model that transformers leaves to timm, with arguments that name files; None: there is
+    none."""
+    if isinstance(value, dict):
+        if str(value.get("model_type", "")).startswith("timm_"):
+            return str(value["model_type"])
+        if "checkpoint_path" in value:
+            return "checkpoint_path"
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((found for each in inside if (found := _timm_inside(each))), None)
 
 
 def _tame(value: Any) -> Any:

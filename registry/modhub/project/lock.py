@@ -1,13 +1,14 @@
 """`modhub.lock`: what a composition resolved to, to the byte.
 
-It names repositories, commits and the sha256 and size of every file, and no place to fetch them from: any hub
-or cache that has those bytes will do. Equal compositions give equal files.
+It names repositories, commits and the sha256 and size of every file, and no place to fetch them from but what
+`modhub.toml` binds a namespace to: any hub or cache that has those bytes will do. Equal compositions give
+equal files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from packaging.version import Version
@@ -18,7 +19,7 @@ from modhub.files import parse_json, pretty_json
 from modhub.manifest import FileInfo
 from modhub.manifest.fields import Fields
 from modhub.project.resolver import Preferences, Resolution
-from modhub.project.toml import Constraints, Project, Want
+from modhub.project.toml import Constraints, Project, Want, hubs_of
 from modhub.refs import RepositoryId, is_commit, parse_version
 
 __all__ = ["LOCK_NAME", "LOCK_SCHEMA_VERSION", "Lock", "LockedModule", "LockedTrunk", "lock_of"]
@@ -108,6 +109,8 @@ class Lock:
     constraints: Constraints
     modules: tuple[LockedModule, ...]
     trunks: tuple[LockedTrunk, ...]
+    hubs: Mapping[str, str] = field(default_factory=dict)
+    """The hub of a namespace, which is in lower case."""
 
     @classmethod
     def from_bytes(cls, content: bytes, place: str = LOCK_NAME, *, hint: str = _AGAIN) -> Lock:
@@ -129,6 +132,7 @@ class Lock:
             constraints=Constraints.from_dict(fields.child("constraints")),
             modules=tuple(LockedModule.from_dict(module) for module in fields.children("modules")),
             trunks=tuple(LockedTrunk.from_dict(trunk) for trunk in fields.children("trunks")),
+            hubs=hubs_of(fields),
         )
         known = {trunk.sha256 for trunk in lock.trunks}
         for module in lock.modules:
@@ -143,6 +147,7 @@ class Lock:
         return {
             "schema_version": LOCK_SCHEMA_VERSION,
             "constraints": self.constraints.to_dict(),
+            **({"hubs": dict(sorted(self.hubs.items()))} if self.hubs else {}),
             "modules": [module.to_dict() for module in self.modules],
             "trunks": [trunk.to_dict() for trunk in self.trunks],
         }
@@ -152,9 +157,10 @@ class Lock:
         return pretty_json(self.to_dict())
 
     def fulfils(self, project: Project) -> bool:
-        """Whether this is the lock of just these modules and constraints."""
+        """Whether this is the lock of just these modules, constraints and hubs."""
         wants = tuple(module.want for module in self.modules)
-        return wants == project.wants and self.constraints == project.constraints
+        rules = (self.constraints, dict(self.hubs))
+        return wants == project.wants and rules == (project.constraints, dict(project.hubs))
 
     @property
     def preferences(self) -> Preferences:
@@ -166,6 +172,13 @@ class Lock:
                 module.want: (module.repository, Release(module.version, module.commit))
                 for module in self.modules
             },
+        )
+
+    def at(self, hubs: Mapping[str, str]) -> Lock:
+        """The lock of the modules whose namespace has the same hub among `hubs`; its trunks stay."""
+        moved = {name for name in {*self.hubs, *hubs} if self.hubs.get(name) != hubs.get(name)}
+        return replace(
+            self, modules=tuple(m for m in self.modules if m.repository.namespace.lower() not in moved)
         )
 
     def without(self, labels: Collection[str]) -> Lock:
@@ -229,6 +242,7 @@ def lock_of(
         trunks=tuple(
             sorted(trunks.values(), key=lambda trunk: (trunk.sha256, trunk.repository, trunk.commit))
         ),
+        hubs=project.hubs,
     )
 
 

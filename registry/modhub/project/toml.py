@@ -13,7 +13,10 @@
     min-recall = 0.8
     max-trunks = 2
 
-Edits keep the comments and the order of what stands there. No hub and no credentials stand in it.
+    [hubs]                                      # where a namespace lives; no other hub is asked for it
+    vision-lab = "https://hub.example.org"
+
+Edits keep the comments and the order of what stands there. No credentials stand in it.
 """
 
 from __future__ import annotations
@@ -30,9 +33,18 @@ from modhub.errors import CompositionError, ManifestError, RefError, hinting
 from modhub.files import check_no_conflict
 from modhub.labels import LabelIndex, nearest_labels, one_match, spelling_of
 from modhub.manifest.fields import Fields
-from modhub.refs import Ref, check_label
+from modhub.refs import Ref, RepositoryId, check_label
 
-__all__ = ["PROJECT_NAME", "Constraints", "Project", "Want", "add_want", "new_project", "remove_want"]
+__all__ = [
+    "PROJECT_NAME",
+    "Constraints",
+    "Project",
+    "Want",
+    "add_want",
+    "hubs_of",
+    "new_project",
+    "remove_want",
+]
 
 PROJECT_NAME = "modhub.toml"
 
@@ -130,6 +142,8 @@ class Project:
     name: str
     wants: tuple[Want, ...]
     constraints: Constraints = field(default_factory=Constraints)
+    hubs: Mapping[str, str] = field(default_factory=dict)
+    """The hub of a namespace, which is in lower case."""
 
     def __post_init__(self) -> None:
         earlier: dict[str, list[Want]] = {}
@@ -168,7 +182,7 @@ class Project:
                 else 'Mend it there; a module is a line such as: cat = "namespace/name/cat"',
             ) from None
         fields = Fields(document, place)
-        _known(fields, ("composition", "modules", "constraints"))
+        _known(fields, ("composition", "modules", "constraints", "hubs"))
         composition = fields.child("composition")
         _known(composition, ("name",))
         constraints, modules = fields.optional_child("constraints"), fields.optional_child("modules")
@@ -176,7 +190,31 @@ class Project:
             composition.string("name", limit=200, lines=True),
             () if modules is None else tuple(_want(modules, label) for label in modules.value),
             Constraints() if constraints is None else Constraints.from_dict(constraints),
+            hubs_of(fields),
         )
+
+
+def hubs_of(fields: Fields) -> dict[str, str]:
+    """`hubs` of a project or a lock: each namespace in lower case, and its hub's address."""
+    hubs: dict[str, str] = {}
+    table = fields.optional_child("hubs")
+    if table is None:
+        return hubs
+    for namespace in table.value:
+        address = table.string(namespace, limit=1000)
+        try:
+            RepositoryId(namespace, "x")
+        except RefError:
+            raise ManifestError(f"'{namespace}' in {table.place} is not a namespace.") from None
+        if address != "hf" and not address.startswith(("http://", "https://", "/")):
+            raise ManifestError(
+                f"'{namespace}' in {table.place} should be a hub's address, not '{address}': "
+                "https://host, hf or the absolute path of a directory."
+            )
+        if namespace.lower() in hubs:
+            raise ManifestError(f"'{namespace}' stands in {table.place} twice.")
+        hubs[namespace.lower()] = address
+    return hubs
 
 
 def _distinct(first: Want, second: Want) -> bool:

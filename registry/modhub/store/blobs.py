@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
@@ -179,9 +179,10 @@ class FileBlobWriter:
     """Receives a blob for `FileBlobs`."""
 
     def __init__(self, blobs: FileBlobs, staging: Path, size: int | None) -> None:
-        handle, name = tempfile.mkstemp(dir=staging, prefix="blob-")
         self._blobs = blobs
-        self._path = Path(name)
+        self._path = staging / f"blob-{secrets.token_hex(8)}"
+        # For reading, by those whom the umask allows it.
+        handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
         self._stream = os.fdopen(handle, "wb")
         self._announced = size
         self._size = 0
@@ -219,8 +220,6 @@ class FileBlobWriter:
             self._stream.flush()
             os.fsync(self._stream.fileno())
             self._stream.close()
-            with suppress(OSError):
-                os.chmod(self._path, 0o444)
         oid = git_oid(self._path) if self._sha1 is None else self._sha1.hexdigest()
         self._blobs.adopt(self._path, digest)
         return Blob(digest, self._size, oid, _is_text(self._head))

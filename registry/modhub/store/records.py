@@ -172,7 +172,9 @@ class ReleaseRecord:
     def from_dict(cls, fields: Fields) -> ReleaseRecord:
         commit = fields.string("commit")
         if not is_commit(commit):
-            raise ManifestError(f"{fields.place} names {commit[:50]!r}, which is no commit.")
+            raise ManifestError(
+                f"{fields.place} names {commit[:50]!r}, which is no commit.", hint="Run: modhub fsck --repair"
+            )
         return cls(
             version=fields.string("version"),
             commit=commit,

@@ -17,8 +17,8 @@ can replace it. On disk a repository is one folder:
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -177,10 +177,10 @@ class FileReferences:
         make_directory(folder.parent)
         make_directory(self._root / "staging")
         with disk_errors(folder):
-            scratch = Path(tempfile.mkdtemp(dir=self._root / "staging", prefix="repository-"))
+            scratch = self._root / "staging" / f"repository-{secrets.token_hex(8)}"
+            scratch.mkdir()
         try:
             with disk_errors(folder):
-                scratch.chmod(0o755)
                 (scratch / "commits").mkdir()
                 (scratch / "uploads").mkdir()
             write_bytes(scratch / "commits" / commit.id, commit.to_bytes())
@@ -200,7 +200,8 @@ class FileReferences:
         folder = self._folder(key)
         make_directory(self._root / "staging")
         with disk_errors(folder):
-            scratch = Path(tempfile.mkdtemp(dir=self._root / "staging", prefix="removed-"))
+            scratch = self._root / "staging" / f"removed-{secrets.token_hex(8)}"
+            scratch.mkdir()
             os.rename(folder, scratch / "repository")
             fsync_directory(folder.parent)
         shutil.rmtree(scratch, ignore_errors=True)

@@ -89,7 +89,14 @@ def upload_folder() -> None:
     second = api.upload_folder(folder_path=folder, repo_id=REPO)
     assert first.oid == second.oid
     names = set(api.list_repo_files(REPO))
-    assert names == {".gitignore", "README.md", "docs/hello.txt", "sub/large.bin", "weights.bin"}, names
+    assert names == {
+        ".gitattributes",
+        ".gitignore",
+        "README.md",
+        "docs/hello.txt",
+        "sub/large.bin",
+        "weights.bin",
+    }, names
 
 
 @step("commit: add, copy, delete")

@@ -12,6 +12,7 @@ from modhub.composition.fitting.distillation import ScoredNetwork, Trainer
 from modhub.composition.fitting.recalibration import recalibrate
 from modhub.composition.fitting.reconstruction import refit_head, refit_network
 from modhub.composition.fitting.settings import DEFAULT_SETTINGS, FitSettings
+from modhub.composition.rejection import follow_drift
 from modhub.composition.trunk_plan import SlimTrunk, TrunkPlan
 from modhub.devices import CPU
 from modhub.nets import Mask, Runner, fuse_batch_norm, without_constants
@@ -35,10 +36,18 @@ def fit_trunk(
     the data has images for that and there are several classes or both sides of one.
     """
     trunk_pass = plan.join(_fit(plan, plan.cut(mask), data, seed, settings, reporter))
+    preprocess = plan.unpruned.preprocess
     if data.calibration and (data.balanced or len(plan.parts) > 1):
         with reporter.step("recalibrate"):
-            batches = data.calibration_batches(plan.unpruned.preprocess, settings.batch)
+            batches = data.calibration_batches(preprocess, settings.batch)
             recalibrate(trunk_pass, plan.unpruned, batches, settings)
+    if plan.reject:
+        images = (
+            data.calibration_batches(preprocess, settings.batch)
+            if data.calibration
+            else ((batch, 1.0) for batch in torch.split(data.validation, settings.batch))
+        )
+        follow_drift(trunk_pass, plan.unpruned, images, plan.kept_features(mask))
     return trunk_pass
 
 

@@ -45,7 +45,7 @@ class FittingSource:
             return None
         if self.tune is not None:
             return self._of_images(plan, self._tuning_set(plan, self.tune))
-        if budget is None:
+        if budget is None or not budget.limited:
             return None
         images = self._synthetic(plan)
         return None if images is None else self._of_synthetic(plan, images)

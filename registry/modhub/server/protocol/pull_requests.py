@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from modhub.errors import ConflictError, IntegrityError, NotFoundError
 from modhub.server.auth.principal import authorize
-from modhub.server.errors import HTTPError
+from modhub.server.errors import HTTPError, not_found
 from modhub.server.http.request import Request, text_field
 from modhub.server.http.routing import Routes
 from modhub.server.protocol.repositories import REPOSITORY
@@ -161,15 +161,19 @@ def rename(request: Request) -> Response:
     return JSONResponse({"newTitle": _events(changed)[-1]})
 
 
-@routes.post(LIST + "/{number}/comment/{comment}/edit", LIST + "/{number}/comment/{comment}/hide")
+@routes.post(LIST + "/{number}/comment/{path*}")
 def change_comment(request: Request) -> Response:
+    """`<comment>/edit` or `<comment>/hide`."""
     record = proposable(request)
     pull = _numbered(request, record)
+    comment, _, action = request.values["path"].partition("/")
+    if action not in ("edit", "hide"):
+        raise not_found()
     place, event = next(
         (
             (place, event)
             for place, event in enumerate(_events(pull))
-            if event["id"] == request.values["comment"] and event["type"] == "comment"
+            if event["id"] == comment and event["type"] == "comment"
         ),
         (0, None),
     )
@@ -177,7 +181,7 @@ def change_comment(request: Request) -> Response:
         raise HTTPError(404, "Comment not found.")
     if event["author"]["name"] != request.principal.name:
         authorize(request.principal, record, "write")
-    hidden = request.raw_path.endswith("/hide")
+    hidden = action == "hide"
     text = "" if hidden else text_field(request.json(), "content", limit=60_000)
     changed = PullRequests(request.state.store).change_comment(
         record.key, pull.number, place, text, hidden=hidden, actor=request.actor

@@ -1,141 +1,41 @@
-"""From any `torch.nn.Module` to a graph: `torch.export`, then one allow-listed operator per ATen operator.
+"""An exported program, operator by operator, as the nodes of a graph.
 
-What depends on weights alone (weight standardisation, layer scale reshaped) is computed here once; dropout is
-gone, since the exported module is in evaluation mode, and so is a softmax or log-softmax at the end, or the
-sigmoid of a single logit: what stands before it are the logits. Values are named by the layer that made them:
-`layer1.0.conv1`, or `layer1.0.add` for an operator in a layer's own `forward`.
+What depends on weights alone is computed here, once, for one image: positions that are interpolated, tables
+of relative positions, class tokens. Values are named by the layer that made them: `layer1.0.conv1`, or
+`layer1.0.add` for an operator in a layer's own `forward`.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx, nn
-from torch.optim.swa_utils import AveragedModel
 
-from modhub.errors import ManifestError, NetworkImportError, ParentError, UnsupportedOperatorError
-from modhub.nets.aten import IN_PLACE, READERS, Call, Emitter, NoEquivalentError
-from modhub.nets.endings import Ended, Ending, endings_of
+from modhub.errors import NetworkImportError, ParentError, UnsupportedOperatorError
+from modhub.files import sha256_of_bytes
+from modhub.importing.aten import IN_PLACE, LAZY, READERS
+from modhub.importing.aten_moves import whole
+from modhub.importing.endings import endings_of
+from modhub.importing.tracing import LOGITS_ALONE
+from modhub.importing.values import Call, Emitter, NoEquivalentError, Value
 from modhub.nets.graph import Graph, Network, Node
-from modhub.nets.runner import Runner
-from modhub.nets.simplify import simplify
-from modhub.nets.tracing import LOGITS_ALONE, evaluating, exported
+from modhub.nets.operators import OPERATORS, Shape, ShapeMismatchError
 
-__all__ = ["import_module"]
+__all__ = ["Translation"]
 
-Place: TypeAlias = str | Tensor | list["Place"] | Any
-"""What an exported value became: a value's name, a constant, or a list of these (chunk, split)."""
+Place: TypeAlias = Value | Tensor | list["Place"] | Any
+"""What an exported value became: a value, a constant, or a list of these (chunk, split)."""
 
 _WRAPPERS = ("wrap_with_autocast", "wrap_with_set_grad_enabled", "tag_activation_checkpoint")
-ATTENTION = ("scaled_dot_product_attention", "multi_head_attention", "transformer_encoder")
-PRODUCTS = ("aten.matmul", "aten.bmm", "aten.einsum", "aten.baddbmm")
+_NUMBERS: tuple[type, ...] = (torch.SymInt, torch.SymFloat, torch.SymBool)
+_SHARED = 1 << 10
+"""Numbers of a table from which on equal ones are stored once: positions are added in many layers."""
 
 
-def import_module(module: nn.Module, input_shape: tuple[int, int, int], *, name: str = "") -> Network:
-    """The network of `module` for images of `input_shape` (channels, height, width), as data.
-
-    The module is in evaluation mode for as long as this takes, and is not changed. `name` stands in messages.
-
-    Raises `UnsupportedOperatorError` for an operator outside the allow-list, `ParentError` for weights that
-    are not finite, and `NetworkImportError` for everything else that stands in the way: a forward that
-    branches on its data, a transformer, an output that is not one tensor.
-    """
-    module = _bare(module)
-    name = name or type(module).__name__
-    _check_weights(module, name)
-    program = exported(module, input_shape, name)
-    if _attends(program):
-        raise NetworkImportError(
-            f"{name} is a transformer (it has attention layers); modhub takes convolutional networks only.",
-            hint="Choose a convolutional network, for instance torchvision:convnext_tiny.",
-        )
-    translation = _Translation(module, program, input_shape)
-    try:
-        network = simplify(translation.network())
-    except ManifestError as error:
-        raise NetworkImportError(
-            f"{name} cannot be data: {error.message}",
-            hint=error.hint or "Try smaller images; docs/architectures.md says what can be stored.",
-        ) from None
-    _check_same(module, network, translation.endings.values(), name)
-    return network
-
-
-def _bare(module: nn.Module) -> nn.Module:
-    """What `torch.compile`, weight averaging and the wrappers for several processors wrap."""
-    while True:
-        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
-            module = module.module
-        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
-            module = inner
-        else:
-            return module
-
-
-def _attends(program: torch.export.ExportedProgram) -> bool:
-    """Attention by name, or spelled out: a softmax beside products of values."""
-    parts = [part for part in program.graph_module.modules() if isinstance(part, fx.GraphModule)]
-    nodes = [node for part in parts for node in part.graph.nodes]
-    targets = {str(node.target) for node in nodes if node.op == "call_function"}
-    named = any(word in target for target in targets for word in ATTENTION)
-    spelled = any(target.startswith(PRODUCTS) for target in targets)
-    return named or (spelled and any(target.startswith("aten.softmax") for target in targets))
-
-
-def _check_weights(module: nn.Module, name: str) -> None:
-    for key, tensor in module.state_dict().items():
-        # Quantised layers keep other things there, too.
-        if not isinstance(tensor, Tensor):
-            continue
-        if tensor.is_meta or nn.parameter.is_lazy(tensor):
-            raise ParentError(f"The weight '{key}' of {name} has no data.", hint="Load its weights first.")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            count = int((~torch.isfinite(tensor)).sum())
-            raise ParentError(
-                f"The weight '{key}' of {name} holds {count:,} values that are not finite numbers.",
-                hint="Load weights from a training run that did not diverge.",
-            )
-
-
-def _check_same(module: nn.Module, network: Network, endings: Iterable[Ending], name: str) -> None:
-    """The data must be the model: two random images through both (`squeeze()` drops a batch of one)."""
-
-    def runner() -> nn.Module:
-        return Ended(Runner(network), endings)
-
-    generator = torch.Generator().manual_seed(0)
-    image = torch.rand(2, *network.graph.input_shape, generator=generator)
-    first = next(module.parameters(), image)
-    if first.dtype in (torch.float32, torch.float64):
-        # Some networks amplify rounding; what is left in double precision is no rounding.
-        same = _agree(module, runner(), image.to(first.dtype), 1e-4) or _agree(
-            copy.deepcopy(module).double(), runner().double(), image.double(), 1e-6
-        )
-    else:
-        # Half-precision parents are stored as float32, so their own rounding is allowed for.
-        same = _agree(module, runner(), image.to(first.dtype), 3e-2)
-    if not same:
-        raise NetworkImportError(
-            f"{name} as data answers otherwise than the model on a random image.",
-            hint="A layer that changes its input in place or draws random numbers does this; rewrite it.",
-        )
-
-
-def _agree(module: nn.Module, runner: nn.Module, image: Tensor, tolerance: float) -> bool:
-    """Whether the answers differ by less than `tolerance` of the largest logit (or of a hundredth)."""
-    first = next(module.parameters(), image)
-    with evaluating(module), torch.no_grad():
-        wanted = module(image.to(first.device)).double().cpu()
-        answer = runner(image.to(next(runner.parameters(), image).dtype)).double()
-    if wanted.shape != answer.shape:
-        return False
-    return float((wanted - answer).abs().max()) <= tolerance * (1e-2 + float(wanted.abs().max()))
-
-
-class _Translation(Emitter):
+class Translation(Emitter):
     """One pass over the exported program, in order."""
 
     def __init__(
@@ -149,14 +49,17 @@ class _Translation(Emitter):
         self.places: dict[fx.Node, Place] = {}
         self.names: dict[str, int] = {"input": 1}
         self.tensor_names: dict[int, str] = {}
+        self.tables: dict[str, str] = {}
         self.held: list[Tensor] = []
-        self.shapes: dict[str, tuple[int, ...]] = {"input": input_shape}
+        self.extents: dict[Any, int | None] = {}
         self.current: fx.Node | None = None
         self.endings = endings_of(program)
 
     def network(self) -> Network:
         constants, graph = self._constants(), self.program.graph
-        self._walk(graph, [constants.get(node.name, "input") for node in graph.find_nodes(op="placeholder")])
+        self._walk(
+            graph, [constants.get(node.name, self.image) for node in graph.find_nodes(op="placeholder")]
+        )
         (output,) = graph.find_nodes(op="output")
         return Network(
             Graph("input", self.input_shape, tuple(self.nodes), self._output(output)), self.tensors
@@ -211,13 +114,19 @@ class _Translation(Emitter):
         (returned,) = node.args
         places = [self.places.get(item) for item in returned]  # type: ignore[union-attr, arg-type]
         form = self.program.call_spec.out_spec.type  # None: not wrapped in a tuple, a dictionary, ...
-        if len(places) != 1 or form is not None or not isinstance(places[0], str):
+        if len(places) != 1 or form is not None or not isinstance(places[0], Value):
             shown = f"{len(places)} values" if len(places) != 1 or form is None else f"a {form.__name__}"
             raise NetworkImportError(
                 f"{type(self.module).__name__} returns {shown}; a classifier returns one tensor, the logits.",
                 hint=LOGITS_ALONE,
             )
-        return places[0]
+        value = whole(self, places[0])
+        if not value.plain:
+            raise NetworkImportError(
+                f"The images are not the first dimension of what {type(self.module).__name__} returns.",
+                hint="Let the model return (batch, classes).",
+            )
+        return value.name
 
     def _call(self, node: fx.Node) -> Place:
         target = str(node.target).removeprefix("aten.")
@@ -226,27 +135,55 @@ class _Translation(Emitter):
         if target == "<built-in function getitem>":
             # A pooling gives its values and where it found them; the graph has the values alone.
             return self._part(node, args[0], args[1])
-        if isinstance(node.meta.get("val"), torch.SymInt | int):
-            return node.meta["val"]
+        if isinstance(node.meta.get("val"), (int, float, *_NUMBERS)):
+            return self._of_one_image(node.meta["val"])
         packet = target.partition(".")[0]
         if packet.startswith("_assert"):
             return None
-        if not any(item in self.shapes for item in _leaves([*args, *kwargs.values()], str)):
+        if not _leaves([*args, *kwargs.values()], Value):
             return self._constant(node, args, kwargs)
-        reader = READERS.get(packet.rstrip("_") if packet.rstrip("_") in READERS else packet)
+        key = packet.rstrip("_") if packet.rstrip("_") in READERS else packet
+        reader = READERS.get(key)
         if reader is None:
             raise UnsupportedOperatorError(f"aten.{packet}", self.layer(node))
-        call = Call(args, kwargs, self._shape(node))
         try:
-            place = reader(self, call)
+            call = Call(args, kwargs, *self._shape(node))
+            if key not in LAZY:
+                call = call.on(
+                    *self._whole(args), **dict(zip(kwargs, self._whole(kwargs.values()), strict=True))
+                )
+            place = self._checked(node, reader(self, call))
         except NoEquivalentError as error:
             raise UnsupportedOperatorError(f"aten.{packet} {error}".rstrip(), self.layer(node)) from None
         if packet.endswith("_") or packet in IN_PLACE:
             self._overwrite(args[0], place)
         return place
 
+    def _whole(self, items: Any) -> list[Any]:
+        return [
+            self._whole(each)
+            if isinstance(each, list)
+            else whole(self, each)
+            if isinstance(each, Value)
+            else each
+            for each in items
+        ]
+
+    def _checked(self, node: fx.Node, place: Place) -> Place:
+        """The value has the exported extents, or is one that operators broadcast to them."""
+        if not isinstance(place, Value):
+            return place
+        dims, batch = self._shape(node)
+        if place.dims == dims and place.batch == batch:
+            return place
+        if place.rank != len(dims) or place.batch != batch or place.outer * place.inner != dims[batch]:
+            raise NoEquivalentError("across the batch")
+        if any(n not in (1, wanted) for n, wanted in zip(place.dims, dims, strict=True)):
+            raise NoEquivalentError("of this shape")
+        return replace(place, spread=(*dims[:batch], *place.merged, *dims[batch + 1 :]))
+
     def _part(self, node: fx.Node, places: Place, index: int) -> Place:
-        if isinstance(places, list):
+        if isinstance(places, list | tuple):
             return places[index]
         if index == 0 or not node.users:
             return places
@@ -254,18 +191,19 @@ class _Translation(Emitter):
 
     def _overwrite(self, old: Place, new: Place) -> None:
         """An in-place operator: whoever reads the old value from here on reads the new one."""
+        if not isinstance(old, Value) or not isinstance(new, Value):
+            raise NoEquivalentError("of a constant by the image")
         for node, place in self.places.items():
-            if isinstance(place, str) and place == old:
-                self.places[node] = new
+            if isinstance(place, Value) and place.name == old.name:
+                self.places[node] = replace(place, name=new.name)
 
     def _constant(self, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Place:
         kwargs = {key: value for key, value in kwargs.items() if key != "device"}
-        if _leaves([*args, *kwargs.values()], torch.SymInt) or not callable(node.target):
+        if not callable(node.target):
             raise UnsupportedOperatorError(str(node.target), self.layer(node))
         with torch.no_grad():
             result = node.target(*args, **kwargs)
-        if isinstance(result, Tensor):
-            self.held.append(result)  # its id names it; it must not be freed
+        self.held.extend(_leaves([result], Tensor))  # their ids name them; they must not be freed
         return result
 
     def _place(self, argument: Any) -> Any:
@@ -275,17 +213,31 @@ class _Translation(Emitter):
             return [self._place(item) for item in argument]
         return argument
 
-    def _shape(self, node: fx.Node) -> tuple[int, ...]:
-        """Of one image: the exported shape without the batch, which must come first and stay free."""
+    def _shape(self, node: fx.Node) -> tuple[Shape, int]:
+        """The exported extents of one image, and the dimension that counts images, which must stay free."""
         value = node.meta["val"]
         if isinstance(value, list | tuple):
             value = value[0]
-        if not value.shape or isinstance(value.shape[0], int):
+        free = [dim for dim, extent in enumerate(value.shape) if not isinstance(extent, int)]
+        if len(free) != 1:
             raise UnsupportedOperatorError(f"{node.target} across the batch", self.layer(node))
-        try:
-            return tuple(int(extent) for extent in value.shape[1:])
-        except Exception:
-            raise UnsupportedOperatorError(f"{node.target} across the batch", self.layer(node)) from None
+        dims = tuple(self._of_one_image(extent) for extent in value.shape)
+        if any(extent is None for extent in dims):
+            raise UnsupportedOperatorError(f"{node.target} across the batch", self.layer(node))
+        return dims, free[0]
+
+    def _of_one_image(self, extent: Any) -> Any:
+        """A number of the program for a batch of one; None where it does not grow with the batch."""
+        if not isinstance(extent, _NUMBERS):
+            return extent
+        expression: Any = extent.node.expr  # type: ignore[attr-defined]
+        if expression not in self.extents:
+            one, two, seven = (
+                expression.subs(dict.fromkeys(expression.free_symbols, count)) for count in (1, 2, 7)
+            )
+            grows = one.is_Integer and (two, seven) == (2 * one, 7 * one)
+            self.extents[expression] = int(one) if grows else None
+        return self.extents[expression]
 
     def layer(self, node: fx.Node) -> str:
         """The qualified name of the layer that a node of the exported program came from."""
@@ -297,27 +249,30 @@ class _Translation(Emitter):
 
     # -- what the readers use
 
+    @property
+    def image(self) -> Value:
+        return Value("input", self.input_shape)
+
     def emit(
         self,
         op: str,
-        inputs: list[str],
-        shape: tuple[int, ...],
+        inputs: Sequence[Value],
         attributes: Mapping[str, Any] | None = None,
         tensors: Mapping[str, Tensor | None] | None = None,
-    ) -> str:
+    ) -> Value:
         if self.current is None:
             raise NetworkImportError("An operator is outside every layer.")
+        try:
+            shape = OPERATORS[op].shape(attributes or {}, [value.shape for value in inputs])
+        except ShapeMismatchError as error:
+            raise NoEquivalentError(f"that {error}") from None
         name = self._unique(self._name(op))
         roles = {}
         for role, tensor in (tensors or {}).items():
             if tensor is not None:
                 roles[role] = self._store(tensor, f"{name}.{role}")
-        self.nodes.append(Node(name, op, tuple(inputs), attributes or {}, roles))
-        self.shapes[name] = shape
-        return name
-
-    def shape(self, value: str) -> tuple[int, ...]:
-        return self.shapes[value]
+        self.nodes.append(Node(name, op, tuple(value.name for value in inputs), attributes or {}, roles))
+        return replace(inputs[0], name=name, shape=shape, spread=None)
 
     def _name(self, op: str) -> str:
         path = self.layer(self.current) if self.current is not None else ""
@@ -335,6 +290,8 @@ class _Translation(Emitter):
         return name if count == 1 else self._unique(f"{name}_{count}")
 
     def _store(self, tensor: Tensor, fallback: str) -> str:
+        if id(tensor) not in self.tensor_names:
+            fallback = self._table(tensor, fallback)
         name = self.tensor_names.setdefault(id(tensor), fallback)
         self.held.append(tensor)
         if name not in self.tensors:
@@ -342,6 +299,13 @@ class _Translation(Emitter):
                 raise ParentError(f"The constant '{name}' of the model holds values that are not finite.")
             self.tensors[name] = tensor.contiguous()
         return name
+
+    def _table(self, tensor: Tensor, name: str) -> str:
+        """The name under which an equal table is stored already, or `name`."""
+        if tensor.numel() < _SHARED or sum(extent > 1 for extent in tensor.shape) < 2:
+            return name
+        numbers = tensor.contiguous().numpy().tobytes()
+        return self.tables.setdefault(f"{tuple(tensor.shape)} {sha256_of_bytes(numbers)}", name)
 
 
 def _leaves(items: list[Any], kind: type) -> list[Any]:

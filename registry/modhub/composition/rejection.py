@@ -1,0 +1,113 @@
+"""Which images are of none of the classes: those beyond a distance (`FeatureDistance`) from all of them.
+
+The limit needs no data. Images of a class are at a distance of about 1, and one in twenty beyond 2; how far
+others are depends on the network, and is measured on noise and plain colours: nine in ten of them are beyond
+the limit, within bounds.
+
+Features of a slim network are others. What they are to the unpruned network's is a line and a rest, both
+measured on images (`FeatureDrift`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modhub.composition.classifier import TrunkPass
+from modhub.composition.feature_distance import WIDEST, ClassGaussians, FeatureDrift
+from modhub.composition.parts import Part
+from modhub.manifest import InputSpec
+from modhub.nets import Mask, channel_space
+from modhub.pruning.statistics import read_statistics
+
+__all__ = ["LIMITS", "class_gaussians", "limit_distances", "outliers"]
+
+LIMITS = (2.3, 6.0)
+"""The least and the largest limit. One in twenty of a parent's training images is beyond 2 to 3; of images
+that it never saw, beyond 2 where it was trained on much, and beyond 6 where it was trained on little."""
+_EACH = 24
+"""Outliers of each kind."""
+_REFUSED = 0.9
+
+
+def class_gaussians(head: Sequence[Part], mask: Mask) -> ClassGaussians | None:
+    """Of the classes of one head, on the features that are left in `mask`; None for features that have
+    positions, and where a module carries no statistics."""
+    trunk = head[0].trunk
+    value, space = trunk.graph.output, channel_space(trunk)
+    layout = space.of(value)
+    if len(trunk.graph.shapes[value]) != 1 or (layout < 0).any():
+        return None
+    kept = np.flatnonzero(mask[layout])
+    means, covariances = [], []
+    for part in head:
+        statistics = read_statistics(part.tensors.statistics, part.shared.correlations, trunk.graph, space)
+        if statistics is None:
+            return None
+        moments = statistics.moments[value]
+        means.append(moments.mean[kept])
+        if moments.covariance.ndim == 1:
+            covariance = moments.covariance[kept]
+            covariances.append(covariance if len(kept) > WIDEST else np.diag(covariance))
+        else:
+            covariance = moments.covariance[np.ix_(kept, kept)]
+            covariances.append(np.diagonal(covariance) if len(kept) > WIDEST else covariance)
+    return ClassGaussians(
+        torch.from_numpy(np.stack(means)).double(), torch.from_numpy(np.stack(covariances)).double()
+    )
+
+
+def outliers(spec: InputSpec, seed: int = 0) -> Tensor:
+    """uint8 (images, channels, height, width) of nothing: noise, even and Gaussian, fine and coarse, spots of
+    black and white, and plain colours."""
+    draw = torch.Generator().manual_seed(seed)
+    shape = spec.channels, spec.height, spec.width
+    noise = [
+        256 * torch.rand(_EACH, *shape, generator=draw),
+        128 + 50 * torch.randn(_EACH, *shape, generator=draw),
+        255.0 * (torch.rand(_EACH, *shape, generator=draw) > 0.5),
+    ]
+    coarse = [
+        F.interpolate(256 * torch.rand(_EACH, spec.channels, side, side, generator=draw), shape[1:])
+        for side in (2, 4)
+    ]
+    plain = torch.linspace(0, 255, _EACH)[:, None, None, None].expand(_EACH, *shape)
+    return torch.cat([*noise, *coarse, plain]).clamp(0, 255).byte()
+
+
+def follow_drift(
+    slim: TrunkPass, unpruned: TrunkPass, images: Iterable[tuple[Tensor, float]], kept: Tensor
+) -> None:
+    """Let the Gaussians of a fitted pass be of its own features, by what these are on `images`: batches of
+    normalised ones, and the weight of each of their images. `kept` are the indices of the unpruned features
+    that are left. Without images nothing is known of its features."""
+    features, weights = [], []
+    with torch.inference_mode():
+        for batch, weight in images:
+            features.append((unpruned.trunk(batch)[:, kept], slim.trunk(batch)))
+            weights.append(torch.full((len(batch),), weight))
+    if not features or not any(slim.gaussians):
+        slim.gaussians = ()
+        return
+    before, after = (torch.cat(batches) for batches in zip(*features, strict=True))
+    drift = FeatureDrift.measured(before, after, torch.cat(weights))
+    slim.gaussians = [None if of_head is None else of_head.drifted(drift) for of_head in slim.gaussians]
+
+
+def limit_distances(trunk_pass: TrunkPass, seed: int) -> None:
+    """Give each head the distance from its classes, in units of its limit, where its Gaussians are known."""
+    if not any(trunk_pass.gaussians):
+        return
+    images = outliers(trunk_pass.spec, seed)
+    with torch.inference_mode():
+        features = torch.cat([trunk_pass(batch) for batch in torch.split(images, _EACH)])
+    for head, of_head in zip(trunk_pass.heads, trunk_pass.gaussians, strict=True):
+        if of_head is None:
+            continue
+        distance = of_head.distance()
+        limit = float(torch.quantile(distance(features), 1 - _REFUSED))
+        head.set_distance(distance.limited(min(max(limit, LIMITS[0]), LIMITS[1])))
