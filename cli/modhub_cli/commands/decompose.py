@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from modhub.formatting import percent, size
+from modhub.licences import licence_expression
 from modhub_cli.options import (
     converted,
     data_options,
@@ -153,7 +154,12 @@ def _pair(text: str) -> tuple[str, str]:
     type=click.Choice(["nearest", "bilinear", "bicubic"]),
     help="Filter for resizing. Default: from the model, or bilinear.",
 )
-@click.option("--license", "licence", help="Licence of the modules, an SPDX identifier such as mit.")
+@click.option(
+    "--license",
+    "licence",
+    callback=converted(licence_expression),
+    help="Licence of the modules, an SPDX expression such as mit, or LicenseRef-NAME.",
+)
 @click.option("--dataset", help="Name of the data set the parent was trained on. Default: from DATA.")
 @click.option(
     "--max-loss",
@@ -295,6 +301,11 @@ def command(
         )
 
     out.emit(made.to_dict(), human=human, quiet=[str(target)])
+    if made.misread is not None:
+        out.reporter().warn(f"{made.misread} The modules in '{target}' should not be pushed.")
+        if not force:
+            sys.exit(1)
+        return
     if measure is None and any(module.sample for module in made.modules):
         out.note(
             "These metrics were measured on held-out images of DATA, which the parent may have been trained "

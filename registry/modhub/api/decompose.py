@@ -63,7 +63,8 @@ class DecomposeReport(Result):
     """The modules that were written to `path`.
 
     `seconds` were spent on decomposing alone, `elapsed_seconds` on everything; `images` were looked at.
-    `peak_bytes` is the most memory a process had, None where the system does not tell.
+    `peak_bytes` is the most memory a process had, None where the system does not tell. `misread` says why the
+    parent is likely described wrongly, so that its modules know nothing; None where it is not.
     """
 
     path: Path
@@ -76,6 +77,7 @@ class DecomposeReport(Result):
     device: str
     processes: int
     modules: tuple[DecomposedModule, ...]
+    misread: str | None = None
 
 
 def decompose(
@@ -164,6 +166,7 @@ def decompose_to(
             for each in sets
             for entry in each.manifest.modules
         ),
+        misread=done.misread,
     )
 
 
