@@ -33,10 +33,13 @@ def raise_file_limit() -> int:
 
 
 class Connection(Protocol):
-    """What is counted. `idle`: no request is being answered."""
+    """What is counted."""
 
-    idle: bool
     transport: asyncio.Transport
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is being answered."""
 
 
 @dataclass

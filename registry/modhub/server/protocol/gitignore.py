@@ -70,7 +70,10 @@ def _cached(text: str) -> IgnoreRules:
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """One line. `anchored` rules are compared with the path, others with its last part; `stars` counts `**`."""
+    """One line. An `anchored` one is compared with the path, others with its last part.
+
+    `stars` counts its `**`.
+    """
 
     expression: re.Pattern[str]
     negated: bool
