@@ -20,8 +20,8 @@ from modhub.project.toml import Project, Want
 from modhub.refs import Ref, RepositoryId
 from modhub.server.app import create_app
 from modhub.server.auth.principal import ANONYMOUS
-from modhub.server.connections import Connections
 from modhub.server.errors import HTTPError
+from modhub.server.http.connections import Connections
 from modhub.server.http.request import Request
 from modhub.server.web.repository_view import VisibleRepositories
 from modhub.store.blobs import store_content

@@ -9,7 +9,7 @@ from pathlib import Path
 from modhub.errors import HubError, MissingDependencyError, StorageError
 from modhub.hub import default_hub
 from modhub.server.auth.accounts import Accounts
-from modhub.server.connections import Connections, raise_file_limit
+from modhub.server.http.connections import Connections, raise_file_limit
 from modhub.server.http.state import Options
 
 __all__ = ["connection_limits", "first_token", "serve", "store_root"]

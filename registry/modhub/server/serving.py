@@ -13,7 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from modhub.errors import HubError
 from modhub.server.app import create_app
-from modhub.server.connections import Connections, raise_file_limit
+from modhub.server.http.connections import Connections, raise_file_limit
 from modhub.server.http.state import DEFAULTS, Options
 
 __all__ = ["Listening", "serve"]

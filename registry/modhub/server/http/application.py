@@ -24,9 +24,9 @@ from starlette.types import Message, Receive, Scope, Send
 from modhub.errors import AccessError, IntegrityError, ManifestError, ModhubError
 from modhub.server.auth.principal import ANONYMOUS, Principal
 from modhub.server.auth.sessions import COOKIE
-from modhub.server.connections import PROXIES
 from modhub.server.errors import HTTPError, header_text, to_http_error
 from modhub.server.http.body import read_body
+from modhub.server.http.connections import PROXIES
 from modhub.server.http.request import MovedError, Request
 from modhub.server.http.routing import Match, Router
 from modhub.server.http.state import State
