@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 
 from modhub.catalog.releases import Release, newest_release
 from modhub.errors import ModhubError, RefError
-from modhub.manifest import ModuleEntry, ModuleManifest, RepositoryManifest, Sizes, at_least, ranking_key
+from modhub.manifest import ModuleEntry, ModuleManifest, RepositoryManifest, Sizes, ranking_key, shown_bound
 from modhub.manifest.card import ref_of
 from modhub.project.resolver import Resolution, resolve
 from modhub.project.toml import Project, Want, add_want, new_project
@@ -30,6 +31,8 @@ NAME = "my-classifier"
 FLOAT_BYTES = 4
 STEPS = 100_000
 """Of the resolver: about a second of one core."""
+READING_SECONDS = 2.0
+"""Of reading releases and manifests, which later requests find in memory."""
 
 
 @routes.get("/compose")
@@ -39,7 +42,8 @@ def compose(request: Request) -> Response:
         # The address of the picks alone, to bookmark.
         kept = [pick for pick in picks if pick not in dropped]
         return RedirectResponse(address(request, "compose", pick=kept, q=searched), 303)
-    catalogue = VisibleRepositories(request.state.store, request.principal)
+    until = time.monotonic() + READING_SECONDS
+    catalogue = VisibleRepositories(request.state.store, request.principal, until)
     wants, trouble = _wants(picks)
     text = _toml(wants) if wants else ""
     resolution, estimate = None, None
@@ -106,7 +110,7 @@ class _Choice:
     href: str
     release: Release
     entry: ModuleEntry
-    at_least: float | None
+    balanced: str
     trunk: str
     sizes: Sizes | None
     license: str | None
@@ -178,7 +182,7 @@ def _choice(request: Request, catalogue: VisibleRepositories, picks: Sequence[st
         href=address(request, repository.namespace, repository.name, "modules", entry.slug),
         release=match.release,
         entry=entry,
-        at_least=at_least(entry.metrics, entry.sample),
+        balanced=shown_bound(entry.metrics, entry.sample),
         trunk=match.manifest.trunk_of(entry).sha256,
         sizes=sizes,
         license=match.manifest.license,
