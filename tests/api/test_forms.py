@@ -11,7 +11,7 @@ from torch import nn
 import modhub
 from modhub.api.decompose import decompose, decompose_to, write_standalone
 from modhub.artifact import read_artifact, read_manifest
-from modhub.composition import compose, parts_of
+from modhub.composition import Budget, compose, parts_of
 from modhub.data import open_data
 from modhub.decomposition import DecomposeOptions
 from modhub.decomposition.standalone import standalone
@@ -84,8 +84,9 @@ def test_standalone_modules_share_no_file_and_compose_with_delta_ones(delta: Pat
     together = modhub.compose({"3": "lab/alone/3", "7": "lab/delta/7"}, hub=hub)
     assert len(together.passes) == 2
     assert together(images).shape == (20, 2)
-    one = modhub.compose(["lab/alone/3"], hub=hub)
-    same = modhub.compose(["lab/delta/3"], hub=hub)
+    one, same = (
+        modhub.compose([ref], budget=Budget(multiple=1), hub=hub) for ref in ("lab/alone/3", "lab/delta/3")
+    )
     torch.testing.assert_close(one(images), same(images), atol=1e-3, rtol=1e-3)
 
 
@@ -98,7 +99,7 @@ def test_a_module_stands_alone_with_what_follows_its_head() -> None:
     settings = {**SETTINGS, "labels": list("012"), "input_size": (1, 8, 8)}
     modules = modhub.decompose(nn.Sequential(*layers, nn.Flatten()), images, **settings)
     pixels, _ = next(images.batches(20))
-    margins = compose(parts_of(modules, ["1"])).margins(pixels)
+    margins = compose(parts_of(modules, ["1"]), budget=Budget(multiple=1)).margins(pixels)
     assert margins.std() > 1e-3
     torch.testing.assert_close(compose(parts_of(standalone(modules, "1"))).margins(pixels), margins)
 

@@ -22,8 +22,10 @@ from modhub.api.load import load
 from modhub.composition import Budget
 from modhub.data import as_batch, open_data
 from modhub.nets.architectures import ARCHITECTURES
+from modhub.parents import write_parent
 from modhub_cli.main import run
 from tests.support.console import ROOT, Console
+from tests.support.digit_parents import digit_parent
 from tests.support.hub_server import serving
 
 LABELS = {"plain": ["0", "1", "2", "3"], "residual": ["2", "3", "4"]}
@@ -696,3 +698,24 @@ def test_decompose_refuses_what_makes_no_sense(modhub, home, option, value, mess
     assert result.code in (1, 2)
     assert message in result.err
     assert not Path("nonsense").exists()
+
+
+def test_modules_of_a_parent_that_is_described_wrongly_are_not_for_a_push(tmp_path, monkeypatch, capsys):
+    modhub = Console(tmp_path, monkeypatch, capsys)
+    parent = digit_parent()
+    write_parent(
+        tmp_path / "wrong",
+        parent.head.join(parent.trunk),
+        name="wrong",
+        architecture="digit-net",
+        labels=parent.labels[1:] + parent.labels[:1],
+        input=parent.input,
+    )
+    command = ("decompose", "wrong", "--data", "digits", "--images-per-class", "5")
+    command = (*command, "-o", "knowing-nothing")
+    said = modhub(*command)
+    assert said.code == 1
+    assert "Warning: 'wrong' is sure of its answers and classifies only" in said.err
+    assert said.err.rstrip().endswith("The modules in 'knowing-nothing' should not be pushed.")
+    forced = modhub.good(*command, "--force")
+    assert "modhub push" not in forced.err

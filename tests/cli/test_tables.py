@@ -105,7 +105,7 @@ def test_what_is_hidden_is_said_and_a_ref_stays_whole(modhub):
     ref = f"{REPOSITORY}/{LABELS[0]}"
     assert printed == [f"module{' ' * (len(ref) - 6)}   recall", f"{ref}  100.0 %"]
     assert said == (
-        "Columns hidden at this width: balanced ≥, measured on, release, licence, data set.\n"
+        "Columns hidden at this width: balanced accuracy, measured on, release, licence, data set.\n"
         f"next: modhub pull '{ref}'\n"
     )
 

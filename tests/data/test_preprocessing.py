@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torchvision.transforms import v2
-from torchvision.transforms.functional import InterpolationMode
+from torchvision.transforms.functional import InterpolationMode, resize, to_pil_image, to_tensor
 
 from modhub.data import alike, as_batch
 from modhub.data.preprocessing import Preprocess
@@ -27,7 +27,7 @@ IMAGENET = InputSpec(
 SMALL = InputSpec(channels=3, height=32, width=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 GREY = InputSpec(channels=1, height=28, width=28, mean=(0.1,), std=(0.3,))
 MODES = {
-    "nearest": InterpolationMode.NEAREST,
+    "nearest": InterpolationMode.NEAREST_EXACT,
     "bilinear": InterpolationMode.BILINEAR,
     "bicubic": InterpolationMode.BICUBIC,
 }
@@ -45,13 +45,23 @@ def reference(spec: InputSpec, images: torch.Tensor) -> torch.Tensor:
         change = v2.Grayscale() if spec.channels == 1 else v2.RGB()
         values = change(values)
     size = spec.resize if spec.resize is not None and spec.crop else (spec.height, spec.width)
-    if not (spec.resize is None and spec.crop):
+    if spec.interpolation == "nearest":
+        values = torch.stack([by_pillow(spec, image) for image in images])
+    elif not (spec.resize is None and spec.crop):
         values = v2.Resize(size, interpolation=MODES[spec.interpolation], antialias=True)(values).clamp(0, 1)
     if spec.crop:
         values = v2.CenterCrop((spec.height, spec.width))(values)
     low, high = spec.value_range
     result: torch.Tensor = v2.Normalize(spec.mean, spec.std)(values * (high - low) + low)
     return result
+
+
+def by_pillow(spec: InputSpec, image: torch.Tensor) -> torch.Tensor:
+    picture = to_pil_image(image)
+    if not (spec.resize is None and spec.crop):
+        size = spec.resize if isinstance(spec.resize, int) and spec.crop else (spec.height, spec.width)
+        picture = resize(picture, size, InterpolationMode.NEAREST)
+    return to_tensor(picture)
 
 
 @pytest.mark.parametrize("interpolation", list(MODES))

@@ -25,6 +25,7 @@ GROUND = [
     "formatting",
     "files",
     "labels",
+    "licences",
     "refs",
     "reporter",
     "images",

@@ -12,7 +12,15 @@ from modhub.catalog.catalog import Catalog
 from modhub.catalog.publish import push
 from modhub.hub.cache import Cache
 from modhub.hub.directory import DirectoryHub
-from modhub.manifest import MANIFEST_NAME, ModuleEntry, RepositoryManifest, Sample, at_least, ranking_key
+from modhub.manifest import (
+    MANIFEST_NAME,
+    ModuleEntry,
+    RepositoryManifest,
+    Sample,
+    at_least,
+    ranking_key,
+    shown_bound,
+)
 from modhub.manifest.fields import Fields
 from modhub.project.resolver import resolve
 from modhub.project.toml import Project
@@ -45,6 +53,22 @@ def test_what_a_module_reaches_at_the_least(
 ) -> None:
     found = at_least(metrics, sample)
     assert found == (None if expected is None else pytest.approx(expected, abs=2e-4))
+
+
+@pytest.mark.parametrize(
+    ("metrics", "sample", "shown"),
+    [
+        ({"balanced_accuracy": 0.5}, images("test", 50), "≥ 40.4 %"),
+        ({"balanced_accuracy": 0.961}, images("train", 50), "96.1 % on training images"),
+        ({"balanced_accuracy": 0.961}, images("all", 50), "96.1 % on training images"),
+        ({"recall": 0.8, "precision": 0.9}, None, "85.0 % on unnamed images"),
+        ({}, images("test", 50), "–"),
+    ],
+)
+def test_a_bound_is_shown_of_unseen_images_only(
+    metrics: dict[str, float], sample: Sample | None, shown: str
+) -> None:
+    assert shown_bound(metrics, sample) == shown
 
 
 def test_the_order() -> None:

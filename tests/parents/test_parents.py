@@ -116,8 +116,7 @@ def test_no_parent(source: str) -> None:
         ("none.safetensors", "The weights file 'none.safetensors' does not exist. Check --weights."),
         (
             "model.pth",
-            "'model.pth' is not a safetensors file; formats that can carry code are not read. Convert it "
-            "where you trust it, with safetensors.torch.save_file(model.state_dict(), FILE).",
+            "The weights file 'model.pth' does not exist. Check --weights.",
         ),
     ],
 )
@@ -174,6 +173,11 @@ from torch import nn
 def build(width: int = 4) -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(width * 36, 3))
 
+def stated(**more):
+    net = build()
+    net.input_spec = {"height": 64, "width": 48, "resize": 72, "interpolation": "bicubic", **more}
+    return net
+
 def number():
     return 3
 
@@ -202,7 +206,7 @@ def test_own_code(own: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("built", {}, "'{}' has no callable 'built'. It has broken, build, number."),
+        ("built", {}, "'{}' has no callable 'built'. It has broken, build, number, stated."),
         (
             "number",
             {},
@@ -395,12 +399,12 @@ SEEN = {"input_size": [3, 64, 64], "mean": [0.5] * 3, "std": [0.5] * 3}
     ("config", "message"),
     [
         ({"num_classes": "x"}, "Invalid model configuration in 'a/net' (ValueError: invalid literal"),
-        ({"pretrained_cfg": [1]}, "Invalid model configuration in 'a/net' (AttributeError: "),
+        ({"pretrained_cfg": [1]}, "Invalid model configuration in 'a/net' (TypeError: "),
         ({"label_names": 5}, "Invalid model configuration in 'a/net' (TypeError: "),
         ({"model_args": {"block": "x"}}, "Invalid model configuration in 'a/net' (AttributeError: "),
         ({"model_args": {"checkpoint_path": "/x.pth"}}, "config.json of 'a/net' sets 'checkpoint_path', "),
         ({"pretrained_cfg": {**SEEN, "crop_pct": -1}}, "'resize' in The input of 'a/net' is -64; it should"),
-        ({"pretrained_cfg": {**SEEN, "mean": None}}, "Invalid model configuration in 'a/net' (Type"),
+        ({"pretrained_cfg": {**SEEN, "mean": 5}}, "Invalid model configuration in 'a/net' (Type"),
     ],
 )
 def test_a_config_that_makes_no_sense(config: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -448,6 +452,76 @@ def test_timm_weights_are_fetched_as_safetensors(tmp_path: Path) -> None:
     # Older versions of timm know no licences.
     assert found.license == timm.get_pretrained_cfg("resnet10t").license
     assert found.license in ("apache-2.0", None)
+
+
+FLAT = {"architecture": "resnet10t", "num_classes": 2, "num_features": 512, **SEEN, "crop_pct": 0.8}
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        ({"labels": ["cat", "dog"]}, ("cat", "dog")),
+        ({"label_names": {"1": "dog", "0": "cat"}}, ("cat", "dog")),
+        ({"label_names": {"dog": 1, "cat": 0}}, ("cat", "dog")),
+        ({}, None),
+    ],
+)
+def test_the_older_configuration_of_timm(
+    names: dict[str, Any], labels: tuple[str, ...] | None, tmp_path: Path
+) -> None:
+    """Everything beside the architecture, and the names of classes in several forms."""
+    timm = pytest.importorskip("timm", reason="timm is optional")
+    folder = Folder(tmp_path)
+    folder.put({**FLAT, **names}, timm.create_model("resnet10t", num_classes=2))
+    parent = load_parent("hf:a/net", fetch=folder)
+    assert parent.labels == labels
+    assert parent.input is not None
+    assert (parent.input.height, parent.input.resize, parent.input.interpolation) == (64, 80, "bicubic")
+
+
+def test_names_that_are_not_those_of_the_rows(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm", reason="timm is optional")
+    folder = Folder(tmp_path)
+    for names, message in (
+        ({"7": "cat", "9": "dog"}, "The names of the classes are no rows of the head, counted from 0."),
+        (["cat"], "There are 1 names for 2 classes."),
+    ):
+        folder.put({**FLAT, "label_names": names}, timm.create_model("resnet10t", num_classes=2))
+        with pytest.raises(ParentError) as caught:
+            load_parent("hf:a/net", fetch=folder)
+        assert caught.value.message == message
+
+
+@pytest.mark.parametrize(("repository", "known"), [("timm/net", True), ("a/net", False)])
+def test_a_thousand_classes_of_ones_own_are_not_imagenets(
+    repository: str, known: bool, tmp_path: Path
+) -> None:
+    timm = pytest.importorskip("timm", reason="timm is optional")
+    folder = Folder(tmp_path)
+    folder.put({**FLAT, "num_classes": 1000}, timm.create_model("resnet10t", num_classes=1000))
+    labels = load_parent(
+        f"hf:{repository}", fetch=lambda _, revision, name: folder("a/net", revision, name)
+    ).labels
+    assert (labels is not None and labels[0] == "tench") if known else labels is None
+
+
+def test_own_code_says_how_images_are_prepared(own: Path) -> None:
+    spec = load_parent(f"{own}:stated").input
+    assert spec is not None
+    assert (spec.height, spec.width, spec.resize, spec.crop, spec.interpolation) == (
+        64,
+        48,
+        72,
+        True,
+        "bicubic",
+    )
+    assert (spec.mean, spec.value_range) == ((0.0,) * 3, (0.0, 1.0))
+    with pytest.raises(ParentError) as caught:
+        load_parent(f"{own}:stated", arguments={"blur": "2"})
+    assert str(caught.value) == (
+        "The input_spec of stated has a key 'blur', which there is not. Its keys are channels, height, "
+        "width, mean, std, value_range, resize, crop and interpolation."
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from modhub.formatting import percent, size
+from modhub.licences import licence_expression
 from modhub_cli.options import (
     converted,
     data_options,
@@ -44,6 +45,22 @@ def _size(text: str) -> tuple[int, ...]:
         )
     numbers = tuple(int(part) for part in parts)
     return numbers * 2 if len(numbers) == 1 else numbers
+
+
+def _range(text: str) -> tuple[float, float]:
+    """0,255"""
+    numbers = _numbers(text)
+    if len(numbers) != 2 or numbers[0] >= numbers[1]:
+        raise ValueError(f"expected two rising numbers such as 0,255, got '{text}'.")
+    return numbers[0], numbers[1]
+
+
+def _resize(text: str) -> int | tuple[int, int]:
+    """256 or 256x256"""
+    numbers = _size(text)
+    if len(numbers) > 2:
+        raise ValueError(f"expected a size such as 256 or 256x256, got '{text}'.")
+    return (numbers[0], numbers[1]) if "x" in text.lower() else numbers[0]
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -107,15 +124,42 @@ def _pair(text: str) -> tuple[str, str]:
     "--mean",
     callback=converted(_numbers),
     metavar="A,B,…",
-    help="Mean per channel for normalisation, of values in [0, 1].",
+    help="Mean per channel for normalisation, of values in the value range.",
 )
 @click.option(
     "--std",
     callback=converted(_numbers),
     metavar="A,B,…",
-    help="Standard deviation per channel for normalisation, of values in [0, 1].",
+    help="Standard deviation per channel for normalisation, of values in the value range.",
 )
-@click.option("--license", "licence", help="Licence of the modules, an SPDX identifier such as mit.")
+@click.option(
+    "--value-range",
+    callback=converted(_range),
+    metavar="LOW,HIGH",
+    help="Values of black and white before normalisation. Default: 0,1.",
+)
+@click.option(
+    "--resize",
+    callback=converted(_resize),
+    metavar="[Hx]W",
+    help="Resize images before cropping: 256 is the shorter side, 256x256 both. Default: from the model.",
+)
+@click.option(
+    "--crop/--no-crop",
+    default=None,
+    help="Cut the input size out of the resized image's centre. Default: from the model, or with --resize.",
+)
+@click.option(
+    "--interpolation",
+    type=click.Choice(["nearest", "bilinear", "bicubic"]),
+    help="Filter for resizing. Default: from the model, or bilinear.",
+)
+@click.option(
+    "--license",
+    "licence",
+    callback=converted(licence_expression),
+    help="Licence of the modules, an SPDX expression such as mit, or LicenseRef-NAME.",
+)
 @click.option("--dataset", help="Name of the data set the parent was trained on. Default: from DATA.")
 @click.option(
     "--max-loss",
@@ -172,6 +216,10 @@ def command(
     input_size: tuple[int, ...] | None,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
+    value_range: tuple[float, float] | None,
+    resize: int | tuple[int, int] | None,
+    crop: bool | None,
+    interpolation: str | None,
     licence: str | None,
     dataset: str | None,
     max_loss: float,
@@ -214,6 +262,10 @@ def command(
         input_size=input_size,
         mean=mean,
         std=std,
+        value_range=value_range,
+        resize=resize,
+        crop=crop,
+        interpolation=interpolation,
         license=licence,
         dataset=dataset,
         max_loss=max_loss,
@@ -249,6 +301,11 @@ def command(
         )
 
     out.emit(made.to_dict(), human=human, quiet=[str(target)])
+    if made.misread is not None:
+        out.reporter().warn(f"{made.misread} The modules in '{target}' should not be pushed.")
+        if not force:
+            sys.exit(1)
+        return
     if measure is None and any(module.sample for module in made.modules):
         out.note(
             "These metrics were measured on held-out images of DATA, which the parent may have been trained "

@@ -7,6 +7,7 @@ import shlex
 import click
 
 from modhub.formatting import percent
+from modhub.manifest import shown_bound
 from modhub_cli.options import hub_option, offline_option, reporting
 from modhub_cli.output import Out, shown_to
 
@@ -39,8 +40,9 @@ def command(
     """Find modules for any of the LABELs (default: all modules), best first.
 
     Modules measured on a test split rank before those measured on images that their parent may have been
-    trained on, then by 'balanced ≥', the lower confidence bound of the balanced accuracy. 'measured on' is
-    the split and the number of images of the class.
+    trained on, then by the lower confidence bound of the balanced accuracy. '≥' marks that bound; of training
+    images the figure itself is shown, which is too high. 'measured on' is the split and the number of images
+    of the class.
 
     \b
     Example: modhub search cat dog --license mit
@@ -78,7 +80,7 @@ def command(
             [
                 module.ref,
                 percent(module.recall),
-                percent(module.at_least),
+                shown_bound(module.metrics, module.sample),
                 shown_to(module.sample),
                 module.version or "–",
                 module.license or "–",
@@ -86,7 +88,7 @@ def command(
             ]
             for module in modules
         ]
-        columns = ["module", "recall", "balanced ≥", "measured on", "release", "licence", "data set"]
+        columns = ["module", "recall", "balanced accuracy", "measured on", "release", "licence", "data set"]
         out.table(columns, rows, right=(1, 2))
 
     out.emit(answer.to_dict(), human=human, quiet=[module.ref for module in modules])

@@ -24,12 +24,12 @@ from modhub.decomposition.network_input import input_shape, voting
 from modhub.decomposition.parent import aligned, classes_named
 from modhub.decomposition.standalone import standalone
 from modhub.devices import peak_memory, torch_defaults
-from modhub.errors import DataError
+from modhub.errors import DataError, ParentError
 from modhub.evaluation.module_metrics import measure_modules
 from modhub.files import check_vacant, claimed
 from modhub.labels import slugs_of
 from modhub.manifest import FORMS, InputSpec, Sample
-from modhub.parents import ParentSource, load_parent
+from modhub.parents import ParentSource, is_pickle, load_parent, stated_input
 from modhub.refs import RepositoryId
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
@@ -63,7 +63,8 @@ class DecomposeReport(Result):
     """The modules that were written to `path`.
 
     `seconds` were spent on decomposing alone, `elapsed_seconds` on everything; `images` were looked at.
-    `peak_bytes` is the most memory a process had, None where the system does not tell.
+    `peak_bytes` is the most memory a process had, None where the system does not tell. `misread` says why the
+    parent is likely described wrongly, so that its modules know nothing; None where it is not.
     """
 
     path: Path
@@ -76,6 +77,7 @@ class DecomposeReport(Result):
     device: str
     processes: int
     modules: tuple[DecomposedModule, ...]
+    misread: str | None = None
 
 
 def decompose(
@@ -164,6 +166,7 @@ def decompose_to(
             for each in sets
             for entry in each.manifest.modules
         ),
+        misread=done.misread,
     )
 
 
@@ -220,11 +223,21 @@ def open_parent(
     parent: str | nn.Module, images: ImageSet, options: DecomposeOptions, reporter: Reporter = SILENT
 ) -> Parent:
     """The parent as trunk, head, labels and input; what nothing says is taken from the images."""
+    if isinstance(parent, Path):
+        parent = str(parent)
+    if not isinstance(parent, str | nn.Module):
+        raise ParentError(
+            f"A {type(parent).__name__} is no parent.",
+            hint="Give a torch.nn.Module, or a string such as torchvision:resnet18 or FILE.py:CALLABLE.",
+        )
     if isinstance(parent, nn.Module):
         kind = type(parent).__name__
-        source = ParentSource(name=kind.lower(), architecture=kind, model=parent)
+        stated = stated_input(parent, kind)
+        source = ParentSource(name=kind.lower(), architecture=kind, model=parent, input=stated)
     else:
         weights = options.weights
+        if weights is not None and is_pickle(Path(weights)):
+            reporter.note(f"Of '{weights}' only tensors are read (torch.load with weights_only=True).")
         source = load_parent(
             parent,
             weights=None if weights is None else Path(weights),
@@ -246,7 +259,8 @@ def open_parent(
 def _input_spec(
     source: ParentSource, images: ImageSet, options: DecomposeOptions, reporter: Reporter
 ) -> InputSpec:
-    size, mean, std, known = options.input_size, options.mean, options.std, source.input
+    size, mean, std = options.input_size, options.mean, options.std
+    known = source.input if size is None else source.input_at(*size[-2:])
     if known is None:
         given = size[0] if size is not None and len(size) == 3 else 3 if len(mean or std or ()) == 3 else None
         shape = input_shape(
@@ -266,16 +280,20 @@ def _input_spec(
         height, width = size[-2:]
         channels = size[0] if len(size) == 3 else max(channels, len(mean or ()))
     same = channels == known.channels
-    return InputSpec(
+    crop = options.crop
+    if crop is None:
+        crop = known.crop or options.resize is not None
+    return dataclasses.replace(
+        known,
         channels=channels,
         height=height,
         width=width,
         mean=mean or (known.mean if same else (0.0,) * channels),
         std=std or (known.std if same else (1.0,) * channels),
-        value_range=known.value_range,
-        resize=known.resize if size is None else None,
-        crop=known.crop and size is None,
-        interpolation=known.interpolation,
+        value_range=options.value_range or known.value_range,
+        resize=options.resize or known.resize,
+        crop=crop,
+        interpolation=options.interpolation or known.interpolation,
     )
 
 

@@ -37,7 +37,8 @@ class ModuleDraft:
 class Decomposition:
     """All drafts of one parent. `statistics` are pooled over the classes and belong to the trunk.
 
-    `images` were looked at, in `seconds` of wall-clock time.
+    `images` were looked at, in `seconds` of wall-clock time. `misread` says why the parent is likely
+    described wrongly, None where it is not.
     """
 
     method: MethodInfo
@@ -45,6 +46,7 @@ class Decomposition:
     statistics: Mapping[str, torch.Tensor] = field(default_factory=dict)
     seconds: float = 0.0
     images: int = 0
+    misread: str | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,9 +57,17 @@ class Preprocess(nn.Module):
                 "pixels are uint8 in 0…255 or floats in [0, 1].",
                 hint="Convert them: images.to(torch.uint8)",
             )
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
+            raise DataError(
+                f"The images have the shape {tuple(images.shape)}, with the channels last; "
+                "a batch is (batch, channels, height, width).",
+                hint="Move them: images.permute(0, 3, 1, 2)",
+            )
+        if images.is_floating_point() and images.numel() and not traced:
+            _check_range(images)
         # An exported graph has an open batch size, so no loop over it. Concatenating grey images would change
         # their strides, and so the last bits of what the network gives.
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         if images.device.type == "cpu" and images.shape[1] > 1 and not traced:
             size = max(_CHUNK // max(images[0].numel() if len(images) else 0, 1), 1)
             if len(images) > size:
@@ -74,7 +83,7 @@ class Preprocess(nn.Module):
         height, width = int(values.shape[-2]), int(values.shape[-1])
         values = self._resize(values, *_target_size(spec, height, width))
         if spec.crop:
-            values = _centre_crop(values, spec.height, spec.width)
+            values = _centre_crop(values, spec.height, spec.width, floor=spec.crop_floor)
         low, high = spec.value_range
         if (low, high) != (0.0, 1.0):
             values = values * (high - low) + low
@@ -97,12 +106,27 @@ class Preprocess(nn.Module):
         if values.shape[-2:] == (height, width):
             return values
         if self.spec.interpolation == "nearest":
-            return F.interpolate(values, size=(height, width), mode="nearest")
+            rows, columns = (
+                _nearest(int(given), wanted, values.device)
+                for given, wanted in zip(values.shape[-2:], (height, width), strict=True)
+            )
+            return values[:, :, rows][:, :, :, columns]
         values = F.interpolate(
             values, size=(height, width), mode=self.spec.interpolation, align_corners=False, antialias=True
         )
         # The bicubic filter overshoots; pixels do not.
         return values.clamp(0, 1) if self.spec.interpolation == "bicubic" else values
+
+
+def _check_range(images: Tensor) -> None:
+    """Some room is left for what filters overshoot by."""
+    low, high = (float(value) for value in images.detach().aminmax())
+    if not -0.5 <= low <= high <= 1.5:
+        raise DataError(
+            f"The images are floats from {low:.4g} to {high:.4g}; "
+            "pixels are uint8 in 0…255 or floats in [0, 1].",
+            hint="Divide those in 0…255 by 255; leave out a normalisation, which is part of the classifier.",
+        )
 
 
 def _target_size(spec: InputSpec, height: int, width: int) -> tuple[int, int]:
@@ -111,12 +135,21 @@ def _target_size(spec: InputSpec, height: int, width: int) -> tuple[int, int]:
         return (height, width) if spec.crop else (spec.height, spec.width)
     if not spec.crop:
         return spec.height, spec.width
+    if isinstance(spec.resize, tuple):
+        return spec.resize
     short, long = min(height, width), max(height, width)
     scaled = max(1, int(spec.resize * long / short))
     return (spec.resize, scaled) if height <= width else (scaled, spec.resize)
 
 
-def _centre_crop(values: Tensor, height: int, width: int) -> Tensor:
+def _nearest(given: int, wanted: int, device: torch.device) -> Tensor:
+    """The (wanted,) pixels of `given` that Pillow takes: under the centres, which it finds step by step."""
+    scale = given / wanted
+    centres = np.cumsum([scale * 0.5, *[scale] * (wanted - 1)])
+    return torch.from_numpy(np.minimum(centres.astype(np.int64), given - 1)).to(device)
+
+
+def _centre_crop(values: Tensor, height: int, width: int, *, floor: bool) -> Tensor:
     # Plain numbers, also while `torch.jit.trace` looks on.
     found_height, found_width = int(values.shape[-2]), int(values.shape[-1])
     extra_height, extra_width = max(height - found_height, 0), max(width - found_width, 0)
@@ -124,6 +157,6 @@ def _centre_crop(values: Tensor, height: int, width: int) -> Tensor:
         left, top = extra_width // 2, extra_height // 2
         values = F.pad(values, (left, extra_width - left, top, extra_height - top))
         found_height, found_width = values.shape[-2:]
-    top = round((found_height - height) / 2.0)
-    left = round((found_width - width) / 2.0)
+    rounded = int if floor else round
+    top, left = rounded((found_height - height) / 2.0), rounded((found_width - width) / 2.0)
     return values[..., top : top + height, left : left + width]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from modhub.data.folders import set_name, split_folder, split_name, subfolders
 from modhub.data.imageset import ImageSet, split_indices
+from modhub.data.objects import image_set_of
 from modhub.errors import DataError, MissingDependencyError
 from modhub.images import has_images, images_below, read_image, read_images
 
@@ -37,10 +38,10 @@ _DIGITS = "digits"
 _DIGITS_SEED = 0
 
 
-def open_data(data: str | ImageSet, split: str | None = None) -> ImageSet:
+def open_data(data: Any, split: str | None = None) -> ImageSet:
     """The images `data` names. `split` is train (also when None) or test, for digits also calibration.
 
-    An image set stays what it is, whatever the split.
+    An image set stays what it is, whatever the split, and so do torch data sets and arrays (`image_set_of`).
 
     A folder, `imagefolder:DIR` or just DIR, is taken as it is unless it holds split folders such as `train`
     and `test`; of `classes:DIR` all folders are classes, whatever they are called. Images are read when
@@ -49,6 +50,10 @@ def open_data(data: str | ImageSet, split: str | None = None) -> ImageSet:
     """
     if isinstance(data, ImageSet):
         return data
+    if isinstance(data, Path):
+        data = str(data)
+    if not isinstance(data, str):
+        return image_set_of(data, split or "train")
     wanted = split or "train"
     if wanted not in SPLITS:
         raise DataError(f"There is no split '{wanted}'.", hint="Use train or test.")

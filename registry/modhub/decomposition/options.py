@@ -3,7 +3,7 @@ workers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import torch
 from modhub.data import ImageSet
 from modhub.devices import pick_device
 from modhub.errors import BudgetError, DataError
+from modhub.parents import names_of
 
 if TYPE_CHECKING:
     from modhub.decomposition.method import Method
@@ -27,8 +28,10 @@ class DecomposeOptions:
 
     Parent: `weights` is a safetensors file, `arguments` are for a `FILE.py:CALLABLE`. `labels` are its
     classes in the order of its outputs. `input_size` is ([channels,] height, width) in pixels; `mean` and
-    `std` are per channel, of values in [0, 1]. `name`, `license` (an SPDX id) and `dataset` (what it was
-    trained on) go into the manifests, and so does `date` (ISO 8601).
+    `std` are per channel, of values in `value_range` (None: [0, 1]). Images are resized so that their shorter
+    side is `resize` pixels, or to that (height, width), with `interpolation`, and cut at the centre to the
+    input size where `crop` is true (None: where `resize` is given). `name`, `license` (an SPDX id) and
+    `dataset` (what it was trained on) go into the manifests, and so does `date` (ISO 8601).
 
     Images: `split` is the part of the data set to use (None: train). `images_per_class` and
     `calibration_images` are per class and disjoint, drawn with `seed`: channels are chosen by the former;
@@ -53,6 +56,10 @@ class DecomposeOptions:
     input_size: tuple[int, ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    value_range: tuple[float, float] | None = None
+    resize: int | tuple[int, int] | None = None
+    crop: bool | None = None
+    interpolation: str | None = None
     license: str | None = None
     dataset: str | None = None
     date: str | None = None
@@ -74,7 +81,24 @@ class DecomposeOptions:
     resume: Path | None = None
 
     def __post_init__(self) -> None:
-        """Raises `BudgetError` for a loss that is no fraction, `DataError` for too few images per class."""
+        """Takes numbers, arrays and `class_to_idx` dictionaries for what they plainly mean.
+
+        Raises `BudgetError` for a loss that is no fraction, `DataError` for too few images per class."""
+        if self.labels is not None:
+            given = [self.labels] if isinstance(self.labels, str) else self.labels
+            object.__setattr__(self, "labels", names_of(given, len(given)))
+        if self.only is not None:
+            only: Any = self.only
+            single = isinstance(only, str) or not isinstance(only, Iterable)
+            object.__setattr__(self, "only", tuple(map(str, [only] if single else only)))
+        if isinstance(self.input_size, int):
+            object.__setattr__(self, "input_size", (self.input_size, self.input_size))
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if isinstance(value, int | float):
+                value = (value,)
+            if value is not None:
+                object.__setattr__(self, name, tuple(float(number) for number in value))
         if not 0 <= self.max_loss < 1:
             raise BudgetError(
                 f"A module cannot lose {self.max_loss:g} of its accuracy.",

@@ -63,6 +63,8 @@ class Parent:
                 )
         trunk, head = split_head(network)
         rows = head.weight.shape[0]
+        if rows == 1:
+            head, rows = _of_two_classes(head, name, labels), 2
         if len(labels) != rows:
             raise ParentError(
                 f"'{name}' answers with {rows} classes, but {len(labels)} labels were given.",
@@ -100,6 +102,17 @@ class Parent:
             dataset=dataset,
             sha256=network.sha256,
         )
+
+
+def _of_two_classes(head: Head, name: str, labels: Sequence[str]) -> Head:
+    """A single logit z, above 0 for the second class, as the logits −z/2 and z/2."""
+    if len(labels) != 2 or "relu" in head.tail:
+        raise ParentError(
+            f"'{name}' gives one logit, which tells two classes apart, but {len(labels)} labels were given.",
+            hint="Name the class of a logit below 0, then that of one above: --labels NEGATIVE,POSITIVE",
+        )
+    halves = torch.tensor([-0.5, 0.5])
+    return Head(halves[:, None] * head.weight, halves * head.bias, head.tail)
 
 
 def wanted_rows(parent: Parent, options: DecomposeOptions) -> list[int]:

@@ -60,6 +60,10 @@ from modhub.workers import Workers
 __all__ = ["Assessment", "Workbench"]
 
 Result = TypeVar("Result")
+_CHANCES = 20
+"""Times as good as chance a parent of many classes is not described wrongly."""
+_SURE = 0.2
+"""How much surer than right on average a parent is whose input is described wrongly."""
 _DOUBTFUL = 0.5
 """A parent that classifies less of the images correctly is more likely described wrongly than that bad."""
 
@@ -89,6 +93,7 @@ class Workbench:
         self.started = time.perf_counter()
         self.parent, self.options, self.reporter = parent, options, reporter
         self.rows = wanted_rows(parent, options)
+        self._misread: str | None = None
         self.space = channel_space(parent.trunk)
         self.unpruned = cost(parent.trunk)
         self.workers = Workers.here()
@@ -255,6 +260,7 @@ class Workbench:
             statistics=shared.to_dict(),
             seconds=time.perf_counter() - self.started,
             images=len(self.images) + len(self._held),
+            misread=self._misread,
         )
 
     def _about(self, images: ImageSet) -> list[Any]:
@@ -288,6 +294,15 @@ class Workbench:
             if self.workers.first:
                 self.checkpoint.save("logits", {"logits": answers.logits, "mirrors": answers.mirrors})
         accuracy = answers.accuracy(held)
+        chance = 1 / len(self.parent.labels)
+        # A network that was never trained is not sure of itself; of one that is, the input must be wrong.
+        sure = float(answers.logits[: held.plain].softmax(1).amax(1).mean())
+        if accuracy < min(_DOUBTFUL, _CHANCES * chance) and sure > accuracy + _SURE:
+            self._misread = (
+                f"'{self.parent.name}' is sure of its answers and classifies only {100 * accuracy:.0f} % of "
+                "the images correctly, so its input or its labels are described wrongly, or these are not "
+                "images of its classes."
+            )
         if accuracy < _DOUBTFUL and self.workers.first:
             self.reporter.warn(
                 f"'{self.parent.name}' classifies only {100 * accuracy:.0f} % of the images correctly. Check "

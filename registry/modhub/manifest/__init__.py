@@ -15,7 +15,7 @@ from modhub.manifest.parts import (
     Sizes,
     TrunkInfo,
 )
-from modhub.manifest.ranking import at_least, ranking_key
+from modhub.manifest.ranking import at_least, ranking_key, shown_bound
 from modhub.manifest.repository import (
     MANIFEST_NAME,
     REPOSITORY_SCHEMA_VERSION,
@@ -46,4 +46,5 @@ __all__ = [
     "TrunkInfo",
     "at_least",
     "ranking_key",
+    "shown_bound",
 ]

@@ -114,6 +114,13 @@ class Fields:
             )
         return number
 
+    def extent(self, key: str, *, maximum: int) -> tuple[int, int]:
+        """[height, width] in pixels."""
+        items = self._get(key, list)
+        if len(items) != 2 or not all(type(item) is int and 1 <= item <= maximum for item in items):
+            raise ManifestError(f"'{key}' in {self.place} should be two integers from 1 to {maximum}.")
+        return items[0], items[1]
+
     def number(self, key: str, *, minimum: float = -math.inf, maximum: float = math.inf) -> float:
         place = f"'{key}' in {self.place}"
         return _within(_finite(self._get(key, float), place), minimum, maximum, place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,10 @@ class InputSpec:
     """What the trunk eats, and how a raw image becomes that.
 
     `channels` is 1 or 3; `height` and `width` are the trunk's own, in pixels. A raw image is scaled to
-    `value_range` (low, high), resized so that its shorter side is `resize` pixels (None: straight to height ×
-    width), cut at the centre to height × width when `crop` is true, then `(value − mean) / std` per channel.
+    `value_range` (low, high), resized so that its shorter side is `resize` pixels (two numbers: to that
+    height and width; None: straight to height × width), cut at the centre to height × width when `crop` is
+    true, then `(value − mean) / std` per channel. Half a pixel at the crop's edge is rounded to even, as
+    torchvision does, or down, as transformers does, when `crop_floor` is true.
     """
 
     channels: int
@@ -82,9 +84,10 @@ class InputSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     value_range: tuple[float, float] = (0.0, 1.0)
-    resize: int | None = None
+    resize: int | tuple[int, int] | None = None
     crop: bool = False
     interpolation: str = "bilinear"
+    crop_floor: bool = False
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
@@ -112,9 +115,12 @@ class InputSpec:
         if len(low_high) != 2 or low_high[0] >= low_high[1]:
             raise ManifestError(f"'value_range' in {fields.place} should be two rising numbers.")
         channels = fields.integer("channels")
-        resize = (
-            None if fields.value.get("resize") is None else fields.integer("resize", minimum=1, maximum=8192)
-        )
+        resize: int | tuple[int, int] | None = None
+        if isinstance(fields.value.get("resize"), list):
+            resize = fields.extent("resize", maximum=8192)
+        elif fields.value.get("resize") is not None:
+            resize = fields.integer("resize", minimum=1, maximum=8192)
+        crop_floor = "crop_floor" in fields.value and fields.boolean("crop_floor")
         height = fields.integer("height", minimum=1, maximum=8192)
         width = fields.integer("width", minimum=1, maximum=8192)
         mean, std = fields.numbers("mean"), fields.numbers("std")
@@ -130,6 +136,7 @@ class InputSpec:
                 resize=resize,
                 crop=crop,
                 interpolation=interpolation,
+                crop_floor=crop_floor,
             )
         except ManifestError as error:
             # Its hint is for who describes a parent, not for who reads of one.
@@ -143,10 +150,31 @@ class InputSpec:
             "mean": list(self.mean),
             "std": list(self.std),
             "value_range": list(self.value_range),
-            "resize": self.resize,
+            "resize": list(self.resize) if isinstance(self.resize, tuple) else self.resize,
             "crop": self.crop,
             "interpolation": self.interpolation,
+            **({"crop_floor": True} if self.crop_floor else {}),
         }
+
+    @property
+    def resized(self) -> tuple[int, int]:
+        """(height, width) of the smallest image that resizing does not enlarge."""
+        if self.resize is None or not self.crop:
+            return self.height, self.width
+        return self.resize if isinstance(self.resize, tuple) else (self.resize, self.resize)
+
+    def at(self, height: int, width: int) -> InputSpec:
+        """The same for images of another size: what is cut off stays the same part of the image."""
+        if (height, width) == (self.height, self.width) or self.resize is None:
+            return replace(self, height=height, width=width)
+        if isinstance(self.resize, tuple):
+            resize: int | tuple[int, int] = (
+                self.resize[0] * height // self.height,
+                self.resize[1] * width // self.width,
+            )
+        else:
+            resize = self.resize * min(height, width) // min(self.height, self.width)
+        return replace(self, height=height, width=width, resize=resize)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

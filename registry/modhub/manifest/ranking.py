@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from modhub.formatting import percent
 from modhub.manifest.parts import Sample
 
-__all__ = ["at_least", "ranking_key"]
+__all__ = ["at_least", "ranking_key", "shown_bound"]
 
 _DEVIATIONS = 1.96
 """95 % of a normal distribution lie within."""
@@ -32,15 +33,30 @@ def at_least(metrics: Mapping[str, float], sample: Sample | None) -> float | Non
     Without a balanced accuracy it is the mean of recall and precision, or recall alone.
     """
     positives, negatives = (_USUAL, _USUAL) if sample is None else (sample.positives, sample.negatives)
-    share = metrics.get("balanced_accuracy")
+    if (share := _share(metrics)) is None:
+        return None
     # The mean of two shares, of `positives` and of `negatives` images, varies no more than one share of that.
-    count = 2 * min(positives, negatives)
-    if share is None:
-        recall = metrics.get("recall")
-        if recall is None:
-            return None
-        share, count = (recall + metrics.get("precision", recall)) / 2, positives
+    count = 2 * min(positives, negatives) if "balanced_accuracy" in metrics else positives
     return _wilson(share, count)
+
+
+def shown_bound(metrics: Mapping[str, float], sample: Sample | None) -> str:
+    """The balanced accuracy as tables show it: `at_least` where it was measured on images that the parent was
+    not trained on, else the figure itself and that it is not so."""
+    share, bound = _share(metrics), at_least(metrics, sample)
+    if share is None or bound is None:
+        return percent(None)
+    if sample is not None and sample.unseen:
+        return f"≥ {percent(bound)}"
+    return f"{percent(share)} on {'unnamed' if sample is None else 'training'} images"
+
+
+def _share(metrics: Mapping[str, float]) -> float | None:
+    """The balanced accuracy; without one the mean of recall and precision, or recall alone."""
+    if (share := metrics.get("balanced_accuracy")) is not None:
+        return share
+    recall = metrics.get("recall")
+    return None if recall is None else (recall + metrics.get("precision", recall)) / 2
 
 
 def _wilson(share: float, count: int) -> float:

@@ -15,20 +15,24 @@ from pathlib import Path
 from typing import Any
 
 from modhub.errors import ParentError
-from modhub.parents.base import Fetch, ParentSource, distinct_labels, parsed_arguments
+from modhub.parents.base import Fetch, ParentSource, distinct_labels, names_of, parsed_arguments, stated_input
 from modhub.parents.builtin import builtin_parent
 from modhub.parents.repository import repository_parent
 from modhub.parents.timm import timm_parent
 from modhub.parents.torchvision import torchvision_parent
 from modhub.parents.user_code import callable_of, callable_parent, directory_parent, write_parent
+from modhub.parents.weights import is_pickle
 
 __all__ = [
     "Fetch",
     "ParentSource",
     "callable_of",
     "distinct_labels",
+    "is_pickle",
     "load_parent",
+    "names_of",
     "parsed_arguments",
+    "stated_input",
     "write_parent",
 ]
 
@@ -47,9 +51,9 @@ def load_parent(
 ) -> ParentSource:
     """The classifier that a parent string names, with what its own metadata says about labels and input.
 
-    `weights` is a safetensors file, `arguments` what `--arg k=v` said, `fetch` gets files for `hf:` and
-    `timm:`. Raises `ParentError`; `OfflineError` when weights would have to be downloaded and cannot be;
-    `MissingDependencyError` when timm or transformers is needed and not there.
+    `weights` is a safetensors file or a checkpoint of torch.save, `arguments` what `--arg k=v` said, `fetch`
+    gets files for `hf:` and `timm:`. Raises `ParentError`; `OfflineError` when weights would have to be
+    downloaded and cannot be; `MissingDependencyError` when timm or transformers is needed and not there.
     """
     kind, _, name = source.partition(":")
     parsed = parsed_arguments(arguments or {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,10 +12,12 @@ from torch import nn
 
 from modhub.errors import ParentError
 from modhub.importing.importer import import_module
-from modhub.manifest import InputSpec
+from modhub.manifest import Fields, InputSpec
 from modhub.nets.graph import Network
 
-__all__ = ["Fetch", "ParentSource", "distinct_labels", "parsed_arguments"]
+__all__ = ["Fetch", "ParentSource", "distinct_labels", "names_of", "parsed_arguments", "stated_input"]
+
+_INPUT_HINT = "Its keys are channels, height, width, mean, std, value_range, resize, crop and interpolation."
 
 
 class Fetch(Protocol):
@@ -32,7 +34,8 @@ class ParentSource:
     """A trained classifier with what is known about it; None where nothing is.
 
     `model` is a module, or a network that was data already. `architecture` is the parent string's kind and
-    name (`torchvision:resnet18`); `name` the short name.
+    name (`torchvision:resnet18`); `name` the short name. `sized` gives the input for another (height, width);
+    None: what is cut off stays the same part of the image.
     """
 
     name: str
@@ -40,8 +43,16 @@ class ParentSource:
     model: nn.Module | Network
     labels: tuple[str, ...] | None = None
     input: InputSpec | None = None
+    sized: Callable[[int, int], InputSpec] | None = None
     license: str | None = None
     dataset: str | None = None
+
+    def input_at(self, height: int, width: int) -> InputSpec | None:
+        """The input for images of another size; None where nothing is known of it. Raises `ParentError` for a
+        size that the network does not take."""
+        if self.sized is not None:
+            return self.sized(height, width)
+        return None if self.input is None else self.input.at(height, width)
 
     def network(self, input: InputSpec | None = None) -> Network:  # noqa: A002 - the manifest's own word
         """The model as data, for images as `input` says (None: as this source says).
@@ -67,6 +78,48 @@ def distinct_labels(labels: Sequence[str]) -> tuple[str, ...]:
         out.append(f"{label} ({index})" if counts[label] > 1 and label in seen else label)
         seen.add(label)
     return tuple(out)
+
+
+def stated_input(module: object, name: str) -> InputSpec | None:
+    """What a module says in an attribute `input_spec`: the keys of a manifest's `input`, of which height and
+    width must be there. None without that attribute; raises `ParentError` for a key that there is not."""
+    stated = getattr(module, "input_spec", None)
+    if stated is None or isinstance(stated, InputSpec):
+        return stated
+    place = f"The input_spec of {name}"
+    if not isinstance(stated, Mapping) or not {"height", "width"} <= stated.keys():
+        raise ParentError(f"{place} is no dictionary with a height and a width.", hint=_INPUT_HINT)
+    channels = stated.get("channels", 3)
+    plain = InputSpec(channels=channels, height=1, width=1, mean=(0.0,) * channels, std=(1.0,) * channels)
+    known = {**plain.to_dict(), "crop": stated.get("resize") is not None}
+    if unknown := [key for key in stated if key not in known]:
+        raise ParentError(f"{place} has a key '{unknown[0]}', which there is not.", hint=_INPUT_HINT)
+    values = {key: list(value) if isinstance(value, tuple) else value for key, value in stated.items()}
+    return InputSpec.from_dict(Fields({**known, **values}, place))
+
+
+def names_of(names: Any, classes: int) -> tuple[str, ...]:
+    """The labels of `classes` rows, from a list, a dictionary of names by index, or one of indices by name.
+
+    Raises `ParentError` when these are not the rows from 0 on.
+    """
+    if isinstance(names, Mapping):
+        by_index = {int(key): value for key, value in names.items() if str(key).isdecimal()}
+        if len(by_index) != len(names):
+            by_index = {value: key for key, value in names.items()}
+        if sorted(by_index, key=str) != sorted(range(len(names)), key=str):
+            raise ParentError(
+                "The names of the classes are no rows of the head, counted from 0.",
+                hint="Give the labels as a list, in the order of the outputs.",
+            )
+        names = [by_index[row] for row in range(len(names))]
+    labels = tuple(str(name) for name in names)
+    if len(labels) != classes:
+        raise ParentError(
+            f"There are {len(labels)} names for {classes} classes.",
+            hint="Give one label per row of the head.",
+        )
+    return labels
 
 
 def parsed_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from modhub.errors import ParentError
 from modhub.manifest import InputSpec
 from modhub.nets.architectures import ARCHITECTURES
 from modhub.parents.base import ParentSource
-from modhub.parents.weights import fit_weights, load_weights
+from modhub.parents.weights import fit_weights, fitted, read_weights
 
 __all__ = ["builtin_parent"]
 
@@ -24,7 +24,7 @@ def builtin_parent(name: str, weights: Path | None) -> ParentSource:
         raise ParentError(
             f"modhub:{name} comes without weights.", hint="Pass trained ones with --weights FILE.safetensors."
         )
-    tensors = load_weights(weights)
+    tensors = fitted(architecture.build(architecture.classes), read_weights(weights))
     head = tensors.get(architecture.head)
     classes = int(head.shape[0]) if head is not None and head.dim() == 2 else architecture.classes
     module = architecture.build(classes)

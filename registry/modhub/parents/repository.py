@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,16 @@ from torch import Tensor, nn
 
 from modhub.errors import MissingDependencyError, ModhubError, NotFoundError, ParentError
 from modhub.files import parse_json
-from modhub.manifest import INTERPOLATIONS, InputSpec
+from modhub.manifest import InputSpec
 from modhub.manifest.fields import Fields
-from modhub.parents.base import Fetch, ParentSource, distinct_labels
-from modhub.parents.timm import imagenet_labels, timm_input, timm_module
+from modhub.parents.base import Fetch, ParentSource, distinct_labels, names_of
+from modhub.parents.processors import processor_input
+from modhub.parents.timm import IMAGENET, imagenet_labels, timm_input, timm_module
 from modhub.parents.weights import fit_weights, load_weights
 
 __all__ = ["repository_parent"]
 
 WEIGHTS = "model.safetensors"
-RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
-"""Pillow's numbers, which preprocessor configs carry."""
 STEERING = frozenset(
     [
         "cache_dir",
@@ -40,6 +40,7 @@ STEERING = frozenset(
     ]
 )
 """What `timm.create_model` takes beside a network's own arguments: files to read and where to fetch them."""
+NAMES = ("label_names", "labels")
 FETCHING = frozenset(["auto_map", "use_kernels", "use_pretrained_backbone"])
 """Settings of transformers that reach for weights or code elsewhere; `…_implementation` may name a kernel."""
 
@@ -76,7 +77,7 @@ def _parent(repository: str, pinned: str | None, fetch: Fetch) -> ParentSource:
     if "architecture" in config:
         return _timm(repository, config, tensors, license_name)
     if any(str(name).endswith("ForImageClassification") for name in config.get("architectures") or ()):
-        preprocessing = _json(fetch, repository, pinned, "preprocessor_config.json") or {}
+        preprocessing = _json(fetch, repository, pinned, "preprocessor_config.json")
         return _transformers(repository, config, preprocessing, tensors, license_name)
     kinds = ", ".join(str(name) for name in config.get("architectures") or ["nothing known"])
     raise ParentError(
@@ -88,8 +89,10 @@ def _parent(repository: str, pinned: str | None, fetch: Fetch) -> ParentSource:
 def _timm(
     repository: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], license_name: str | None
 ) -> ParentSource:
-    described = config.get("pretrained_cfg") or {}
-    classes = int(config.get("num_classes") or described.get("num_classes") or 0)
+    # Before 2023 the keys of pretrained_cfg stood beside the architecture, the names of classes in labels.
+    described = dict(config.get("pretrained_cfg") or config)
+    described |= {key: config[key] for key in (*NAMES, "num_classes") if config.get(key) is not None}
+    classes = int(described.get("num_classes") or 0)
     name = str(config["architecture"])
     arguments = {**(config.get("model_args") or {}), "num_classes": classes}
     if theirs := sorted(STEERING & arguments.keys()):
@@ -99,14 +102,17 @@ def _timm(
         )
     module = timm_module(name, arguments)
     fit_weights(module, tensors, f"{WEIGHTS} of '{repository}'", name)
-    names = config.get("label_names") or described.get("label_names")
-    labels = distinct_labels([str(each) for each in names]) if names else None
+    labels = next((names_of(described[key], classes) for key in NAMES if described.get(key)), None)
+    if labels is None and classes == IMAGENET and repository.startswith("timm/"):
+        # timm's own repositories leave out the names of ImageNet's classes; anybody else's may be others.
+        labels = imagenet_labels()
     return ParentSource(
         name=repository.rpartition("/")[2],
         architecture=f"timm:{name}",
         model=module.eval(),
-        labels=labels or (imagenet_labels() if classes == 1000 else None),
-        input=timm_input({**module.pretrained_cfg, **described}),  # type: ignore[dict-item]
+        labels=None if labels is None else distinct_labels(labels),
+        input=timm_input(described, f"'{repository}'"),
+        sized=partial(timm_input, described, f"'{repository}'"),
         license=license_name or (stated if isinstance(stated := described.get("license"), str) else None),
     )
 
@@ -126,7 +132,7 @@ class _Logits(nn.Module):
 def _transformers(
     repository: str,
     config: Mapping[str, Any],
-    preprocessing: Mapping[str, Any],
+    preprocessing: Mapping[str, Any] | None,
     tensors: Mapping[str, Tensor],
     license_name: str | None,
 ) -> ParentSource:
@@ -158,12 +164,14 @@ def _transformers(
         ) from None
     fit_weights(model, tensors, f"{WEIGHTS} of '{repository}'", kind)
     labels = [str(described.id2label[index]) for index in range(len(described.id2label))]
+    # transformers names classes of which nothing is said.
+    nameless = labels == [f"LABEL_{index}" for index in range(len(labels))]
     return ParentSource(
         name=repository.rpartition("/")[2],
         architecture=f"transformers:{kind}",
         model=_Logits(model).eval(),
-        labels=distinct_labels(labels),
-        input=_preprocessing(preprocessing),
+        labels=None if nameless else distinct_labels(labels),
+        input=None if preprocessing is None else processor_input(preprocessing, _tame(config), repository),
         license=license_name,
     )
 
@@ -189,42 +197,6 @@ def _tame(value: Any) -> Any:
             if not key.endswith("_implementation") and key not in FETCHING
         }
     return [_tame(one) for one in value] if isinstance(value, list) else value
-
-
-def _preprocessing(config: Mapping[str, Any]) -> InputSpec | None:
-    """transformers' preprocessor config; None when it does not say a size."""
-    size = config.get("size")
-    size = {"height": size, "width": size} if isinstance(size, int) else dict(size or {})
-    cut = config.get("crop_size") or {}
-    cut = {"height": cut, "width": cut} if isinstance(cut, int) else dict(cut)
-    shortest = size.get("shortest_edge")
-    crop = bool(config.get("do_center_crop")) and "height" in cut
-    if crop:
-        height, width = int(cut["height"]), int(cut["width"])
-        resize = int(shortest or min(size.get("height", height), size.get("width", width)))
-    elif shortest:
-        # ConvNeXT's processor: resize to shortest / crop_pct, then cut; from 384 pixels on, squeeze.
-        height = width = int(shortest)
-        crop = height < 384 and config.get("crop_pct") is not None
-        resize = int(height / float(config["crop_pct"])) if crop else 0
-    elif "height" in size and "width" in size:
-        height, width, resize = int(size["height"]), int(size["width"]), 0
-    else:
-        return None
-    normalised = bool(config.get("do_normalize", True))
-    mean = config.get("image_mean") if normalised else None
-    std = config.get("image_std") if normalised else None
-    interpolation = RESAMPLE.get(config.get("resample", 2), "bicubic")
-    return InputSpec(
-        channels=3,
-        height=height,
-        width=width,
-        mean=tuple(float(value) for value in mean or (0.0,) * 3),
-        std=tuple(float(value) for value in std or (1.0,) * 3),
-        resize=resize or None,
-        crop=crop,
-        interpolation=interpolation if interpolation in INTERPOLATIONS else "bicubic",
-    )
 
 
 def _weights(fetch: Fetch, repository: str, revision: str | None) -> dict[str, Tensor]:

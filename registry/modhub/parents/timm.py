@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,34 @@ from torch import nn
 from modhub.errors import MissingDependencyError, ParentError
 from modhub.manifest import INTERPOLATIONS, InputSpec
 from modhub.parents.base import Fetch, ParentSource, distinct_labels
-from modhub.parents.weights import class_count, fit_weights, load_weights
+from modhub.parents.weights import class_count, fit_weights, read_weights
 
-__all__ = ["imagenet_labels", "timm_input", "timm_module", "timm_parent"]
+__all__ = ["IMAGENET", "imagenet_labels", "timm_input", "timm_module", "timm_parent"]
 
 IMAGENET = 1000
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+KNOWN = frozenset(
+    (
+        *("input_size", "test_input_size", "min_input_size", "fixed_input_size", "interpolation", "crop_pct"),
+        *("test_crop_pct", "crop_mode", "mean", "std"),
+        # What follows says nothing of images.
+        *(
+            "url",
+            "file",
+            "state_dict",
+            "hf_hub_id",
+            "hf_hub_filename",
+            "hf_hub",
+            "source",
+            "architecture",
+            "tag",
+        ),
+        *("custom_load", "num_classes", "label_offset", "label_names", "label_descriptions", "labels"),
+        *("pool_size", "test_pool_size", "first_conv", "classifier", "license", "description", "origin_url"),
+        *("paper_name", "paper_ids", "notes", "num_features", "global_pool", "model_args", "pretrained_cfg"),
+    )
+)
+"""Keys of a `pretrained_cfg`, and of the older config in which they stand beside the architecture."""
 
 
 def timm_parent(
@@ -32,7 +57,7 @@ def timm_parent(
     config: Mapping[str, Any] = module.pretrained_cfg  # type: ignore[assignment]
     if weights is None:
         weights = _published(name, config, fetch)
-    tensors = load_weights(weights)
+    tensors = read_weights(weights)
     classes = class_count(module, tensors)
     if classes is not None:
         module = timm_module(name, {**arguments, "num_classes": classes})
@@ -43,7 +68,8 @@ def timm_parent(
         architecture=f"timm:{name}",
         model=module.eval(),
         labels=imagenet_labels() if official else None,
-        input=timm_input(config),
+        input=timm_input(config, f"timm:{name}"),
+        sized=partial(timm_input, config, f"timm:{name}"),
         license=config.get("license"),
         dataset="imagenet-1k" if official else None,
     )
@@ -76,19 +102,53 @@ def _published(name: str, config: Mapping[str, Any], fetch: Fetch | None) -> Pat
     return fetch(str(repository), None, "model.safetensors")
 
 
-def timm_input(config: Mapping[str, Any]) -> InputSpec:
-    """A `pretrained_cfg` says the size, and what fraction of the resized image is cut out (`crop_pct`)."""
-    channels, height, width = config["input_size"]
-    interpolation = config.get("interpolation", "bilinear")
+def timm_input(
+    config: Mapping[str, Any], place: str, height: int | None = None, width: int | None = None
+) -> InputSpec:
+    """What a `pretrained_cfg` says of the size, and of what part of the resized image is cut out, for images
+    of `height` × `width` (None: its own size); `place` stands in messages.
+
+    Raises `ParentError` for a key that is not known, and for what cannot be stored, naming it.
+    """
+    if unknown := [key for key, value in config.items() if key not in KNOWN and value is not None]:
+        raise ParentError(
+            f"The configuration of {place} has a key '{unknown[0]}', which modhub does not know.",
+            hint="Choose another network, or report it.",
+        )
+    # timm's own defaults, for what a configuration leaves out.
+    channels, *size = config.get("input_size") or (3, 224, 224)
+    fraction = config.get("crop_pct") or 0.875
+    if height is not None and width is not None and [height, width] != list(size):
+        if config.get("fixed_input_size"):
+            raise ParentError(
+                f"{place} takes images of {size[0]}×{size[1]} pixels only.", hint="Leave --input-size out."
+            )
+        if [height, width] == list(config.get("test_input_size") or ())[1:]:
+            fraction = config.get("test_crop_pct") or fraction
+        size = [height, width]
+    mode, interpolation = config.get("crop_mode") or "center", config.get("interpolation") or "bicubic"
+    scaled = math.floor(size[0] / fraction), math.floor(size[1] / fraction)
+    if interpolation not in INTERPOLATIONS:
+        raise _unlike(place, "interpolation", interpolation)
+    if mode not in ("center", "squash") or (mode == "center" and scaled[0] != scaled[1]):
+        raise _unlike(place, "crop_mode", mode)
+    squashed = mode == "squash"
     return InputSpec(
         channels=channels,
-        height=height,
-        width=width,
-        mean=tuple(float(value) for value in config["mean"]),
-        std=tuple(float(value) for value in config["std"]),
-        resize=int(min(height, width) / float(config.get("crop_pct") or 1.0)),
-        crop=True,
-        interpolation=interpolation if interpolation in INTERPOLATIONS else "bicubic",
+        height=size[0],
+        width=size[1],
+        mean=tuple(float(value) for value in config.get("mean") or IMAGENET_MEAN),
+        std=tuple(float(value) for value in config.get("std") or IMAGENET_STD),
+        resize=(None if scaled == tuple(size) else scaled) if squashed else scaled[0],
+        crop=not squashed or scaled != tuple(size),
+        interpolation=interpolation,
+    )
+
+
+def _unlike(place: str, key: str, value: Any) -> ParentError:
+    return ParentError(
+        f"The configuration of {place} says {key} '{value}', which modhub cannot do.",
+        hint="Choose another network.",
     )
 
 

@@ -19,9 +19,9 @@ from torch import nn
 from modhub.errors import OfflineError, ParentError
 from modhub.manifest import InputSpec
 from modhub.parents.base import ParentSource, distinct_labels
-from modhub.parents.weights import class_count, fit_weights, load_weights
+from modhub.parents.weights import class_count, fit_weights, read_weights
 
-__all__ = ["torchvision_parent"]
+__all__ = ["preset_input", "torchvision_parent"]
 
 AUXILIARY = ("googlenet", "inception_v3")
 """Networks with auxiliary heads for training; they play no part in evaluation, so they are left out."""
@@ -41,7 +41,7 @@ def torchvision_parent(name: str, weights: Path | None, arguments: Mapping[str, 
         )
     recipe = torchvision.models.get_model_weights(name).DEFAULT
     categories = distinct_labels(recipe.meta["categories"])
-    tensors = load_weights(weights) if weights is not None else _downloaded(name, recipe)
+    tensors = read_weights(weights) if weights is not None else _downloaded(name, recipe)
     place = f"'{weights.name}'" if weights is not None else "the downloaded file"
     if name in AUXILIARY:
         tensors = {key: held for key, held in tensors.items() if not key.lower().startswith("aux")}
@@ -59,7 +59,7 @@ def torchvision_parent(name: str, weights: Path | None, arguments: Mapping[str, 
         architecture=f"torchvision:{name}",
         model=module.eval(),
         labels=categories if official else None,
-        input=_input_spec(recipe.transforms()),
+        input=preset_input(recipe.transforms()),
         dataset="imagenet-1k" if official else None,
     )
 
@@ -95,7 +95,8 @@ def _downloaded(name: str, recipe: Any) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _input_spec(transforms: Any) -> InputSpec:
+def preset_input(transforms: Any) -> InputSpec:
+    """What a preset of torchvision (`Weights.transforms()`) does to an image."""
     size = int(transforms.crop_size[0])
     return InputSpec(
         channels=len(transforms.mean),

@@ -16,8 +16,8 @@ from modhub.errors import IntegrityError, ParentError, hinting
 from modhub.files import new_directory, parse_json, pretty_json, write_bytes
 from modhub.manifest import Fields, InputSpec
 from modhub.nets.graph import Graph, Network
-from modhub.parents.base import ParentSource
-from modhub.parents.weights import fit_weights, load_weights
+from modhub.parents.base import ParentSource, stated_input
+from modhub.parents.weights import fit_weights, load_weights, read_weights
 
 __all__ = ["callable_of", "callable_parent", "directory_parent", "write_parent"]
 
@@ -50,8 +50,13 @@ def callable_parent(
             hint="Name a class of modules, or a function that builds one.",
         )
     if weights is not None:
-        fit_weights(module, load_weights(weights), f"'{weights.name}'", name)
-    return ParentSource(name=name, architecture=f"{path.name}:{name}", model=module.eval())
+        fit_weights(module, read_weights(weights), f"'{weights.name}'", name)
+    return ParentSource(
+        name=name,
+        architecture=f"{path.name}:{name}",
+        model=module.eval(),
+        input=stated_input(module, name),
+    )
 
 
 def callable_of(path: Path, name: str, form: str) -> Callable[..., Any]:

@@ -1,9 +1,11 @@
-"""A state dict from a safetensors file, and into the module it is for."""
+"""A state dict from a file, and into the module it is for."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -12,31 +14,115 @@ from torch import Tensor, nn
 
 from modhub.errors import ParentError
 
-__all__ = ["class_count", "fit_weights", "load_weights"]
+__all__ = ["class_count", "fit_weights", "fitted", "is_pickle", "load_weights", "read_weights"]
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar", ".h5")
 SHOWN = 3
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_NUMBERS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_DEPTH = 3
+"""Dictionaries within dictionaries in which a checkpoint may have its weights."""
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file of weights is one that torch.save writes, by its name."""
+    return path.suffix.lower() in PICKLES
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The user's own weights: a safetensors file, or a checkpoint of torch.save, of which tensors alone are
+    read (`torch.load` with `weights_only`). Raises `ParentError`."""
+    return _checkpoint(path) if is_pickle(path) else load_weights(path)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Raises `ParentError` for a file that is missing, a pickle, or not valid."""
-    if path.suffix.lower() in PICKLES:
+    """A safetensors file. Raises `ParentError` for a file that is missing, a pickle, or not valid."""
+    if is_pickle(path):
         raise ParentError(
             f"'{path}' is not a safetensors file; formats that can carry code are not read.",
             hint="Convert it where you trust it, with safetensors.torch.save_file(model.state_dict(), FILE).",
         )
-    if not path.is_file():
-        raise ParentError(f"The weights file '{path}' does not exist.", hint="Check --weights.")
+    _check_content(path)
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ParentError(
             f"'{path}' is not a valid safetensors file ({error}).", hint="Fetch or save it again."
         ) from None
-    if tensors and all(key.startswith("module.") for key in tensors):
-        # Saved from a DataParallel wrapper.
-        tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
     return tensors
+
+
+def _check_content(path: Path) -> None:
+    if not path.is_file():
+        raise ParentError(f"The weights file '{path}' does not exist.", hint="Check --weights.")
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise ParentError(
+                f"'{path}' is a Git LFS pointer, not the weights themselves.",
+                hint="Fetch them in its repository with: git lfs pull",
+            )
+
+
+def _checkpoint(path: Path) -> dict[str, Tensor]:
+    _check_content(path)
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Damaged pickles raise errors of any type.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
+        raise ParentError(
+            f"'{path}' holds something else than tensors, or is damaged ({reason}).",
+            hint="Save the weights alone, where you trust the file: torch.save(model.state_dict(), FILE).",
+        ) from None
+    places = _state_dicts(content, "", _DEPTH)
+    if len(places) != 1:
+        named = ", ".join(f"'{place}'" for place in list(places)[:SHOWN])
+        raise ParentError(
+            f"'{path}' holds {len(places)} sets of weights ({named})."
+            if places
+            else f"'{path}' holds no weights.",
+            hint="Save one state_dict alone: torch.save(model.state_dict(), FILE).",
+        )
+    (tensors,) = places.values()
+    return tensors
+
+
+def _state_dicts(content: Any, place: str, depth: int) -> dict[str, dict[str, Tensor]]:
+    """The dictionaries of named tensors in a checkpoint, by where they are."""
+    if not isinstance(content, Mapping) or depth < 0:
+        return {}
+    tensors = {
+        key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)
+    }
+    if any("." in key for key in tensors) or (tensors and len(tensors) == len(content)):
+        return {place: tensors}
+    nested = [
+        _state_dicts(value, f"{place}.{key}".lstrip("."), depth - 1)
+        for key, value in content.items()
+        if "optim" not in str(key).lower()
+    ]
+    return {name: found for each in nested for name, found in each.items()}
+
+
+def fitted(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`tensors` under the module's own names: what wrappers put before them (`module.`, `model.`, `ema.`, …)
+    or among them (`_orig_mod.`) is taken off where all names then fit, and nowhere else."""
+    wanted = {key for key in module.state_dict() if not key.endswith("num_batches_tracked")}
+    allowed = set(module.state_dict())
+    plain = {
+        ".".join(part for part in key.split(".") if part != "_orig_mod"): tensor
+        for key, tensor in tensors.items()
+        # Of averaged weights: over how many.
+        if key.rpartition(".")[2] != "n_averaged" or key in allowed
+    }
+    while True:
+        if wanted <= plain.keys() <= allowed:
+            return plain
+        first = {key.partition(".")[0] for key in plain}
+        if len(first) != 1 or not all("." in key for key in plain):
+            return dict(tensors)
+        plain = {key.partition(".")[2]: tensor for key, tensor in plain.items()}
 
 
 def fit_weights(module: nn.Module, tensors: Mapping[str, Tensor], place: str, name: str) -> None:
@@ -45,7 +131,7 @@ def fit_weights(module: nn.Module, tensors: Mapping[str, Tensor], place: str, na
     Batch-norm's `num_batches_tracked` may be missing: it plays no part in a trained network. Raises
     `ParentError` naming the first keys that are missing, too many, of another shape, or not finite.
     """
-    wanted = module.state_dict()
+    wanted, tensors = module.state_dict(), fitted(module, tensors)
     missing = [key for key in wanted if key not in tensors and not key.endswith("num_batches_tracked")]
     if missing:
         raise ParentError(
@@ -64,6 +150,12 @@ def fit_weights(module: nn.Module, tensors: Mapping[str, Tensor], place: str, na
                 f"{list(wanted[key].shape)}.",
                 hint="Check that the weights are those of this architecture.",
             )
+        if wanted[key].is_floating_point() and tensor.dtype not in _NUMBERS:
+            raise ParentError(
+                f"'{key}' in {place} is of type {str(tensor.dtype).removeprefix('torch.')}; without the "
+                "scales that it was quantised by, it is no weight.",
+                hint="Save the weights as decimals, before they are quantised.",
+            )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ParentError(
                 f"'{key}' in {place} holds values that are not finite numbers.",
@@ -77,6 +169,7 @@ def class_count(module: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
 
     None when the file lacks it, or when it has as many rows as the module already.
     """
+    tensors = fitted(module, tensors)
     heads = [key for key, tensor in module.state_dict().items() if tensor.dim() in (2, 4)]
     for key in reversed(heads):
         given, built = tensors.get(key), module.state_dict()[key]

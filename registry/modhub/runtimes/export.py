@@ -58,8 +58,7 @@ class ExportReport(Result):
 
 def natural_size(specs: Sequence[InputSpec]) -> tuple[int, int]:
     """The smallest raw image (height, width) that no trunk's preprocessing enlarges."""
-    heights = [spec.resize or spec.height if spec.crop else spec.height for spec in specs]
-    widths = [spec.resize or spec.width if spec.crop else spec.width for spec in specs]
+    heights, widths = zip(*(spec.resized for spec in specs), strict=True)
     return max(heights), max(widths)
 
 

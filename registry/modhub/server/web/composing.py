@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from modhub.catalog.releases import Release, newest_release
 from modhub.errors import ModhubError, RefError
-from modhub.manifest import ModuleEntry, ModuleManifest, RepositoryManifest, Sizes, at_least, ranking_key
+from modhub.manifest import ModuleEntry, ModuleManifest, RepositoryManifest, Sizes, ranking_key, shown_bound
 from modhub.manifest.card import ref_of
 from modhub.project.resolver import Resolution, resolve
 from modhub.project.toml import Project, Want, add_want, new_project
@@ -106,7 +106,7 @@ class _Choice:
     href: str
     release: Release
     entry: ModuleEntry
-    at_least: float | None
+    balanced: str
     trunk: str
     sizes: Sizes | None
     license: str | None
@@ -178,7 +178,7 @@ def _choice(request: Request, catalogue: VisibleRepositories, picks: Sequence[st
         href=address(request, repository.namespace, repository.name, "modules", entry.slug),
         release=match.release,
         entry=entry,
-        at_least=at_least(entry.metrics, entry.sample),
+        balanced=shown_bound(entry.metrics, entry.sample),
         trunk=match.manifest.trunk_of(entry).sha256,
         sizes=sizes,
         license=match.manifest.license,
