@@ -417,7 +417,8 @@ def _run_attention(a: Attributes, x: Sequence[Tensor], t: Tensors) -> Tensor:
         out = F.scaled_dot_product_attention(merged[0], merged[1], merged[2], scale=a["scale"])
         return out.reshape(query.shape[0], *query.shape[1:-1], value.shape[-1])
     scores = (query * a["scale"]) @ key.transpose(-2, -1)
-    return (scores if len(x) == 3 else scores + x[3]).softmax(-1) @ value
+    spelled: Tensor = (scores if len(x) == 3 else scores + x[3]).softmax(-1) @ value
+    return spelled
 
 
 def _elementwise(
