@@ -78,6 +78,17 @@ def _pair(text: str) -> tuple[str, str]:
     is_flag=True,
     help="Make modules without images: they keep all channels, and nothing is measured.",
 )
+@click.option(
+    "--fit-head",
+    is_flag=True,
+    help="Fit a linear head to the classes of DATA on the features of PARENT, which need not know them.",
+)
+@click.option(
+    "--head",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A head for the features of PARENT, a .safetensors file: one row per label, by name, or weight and "
+    "bias, with --labels.",
+)
 @target_option
 @click.option(
     "--weights",
@@ -211,6 +222,8 @@ def command(
     data: str | None,
     split: str,
     no_data: bool,
+    fit_head: bool,
+    head: Path | None,
     target: Path,
     weights: Path | None,
     arguments: tuple[tuple[str, str], ...],
@@ -248,6 +261,9 @@ def command(
     With --no-data modules of one parent compose exactly, but their recall, precision and thresholds are
     unknown. To measure them later, decompose their directory again, with DATA, and push a new release.
 
+    With --fit-head PARENT is any backbone: its own classes, if it has some, are left out, and a head for those
+    of DATA takes their place. Such modules compose in one pass with any others on the same backbone.
+
     After an interruption, the same command resumes the work. To use several processes:
 
     \b
@@ -261,7 +277,11 @@ def command(
 
     if no_data == (data is not None):
         raise click.UsageError("Give either --data DATA or --no-data.")
+    if fit_head and data is None:
+        raise click.UsageError("--fit-head needs --data DATA.")
     settings = DecomposeOptions(
+        fit_head=fit_head,
+        head=head,
         split=split,
         weights=weights,
         arguments=dict(arguments),

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from modhub.data import ImageSet, open_data
 from modhub.decomposition import DecomposeOptions, Parent, drafted, method_of
 from modhub.decomposition.assembly import assemble
 from modhub.decomposition.data_free import without_images
+from modhub.decomposition.fitted_head import backbone_of, fit_head, head_of_file
 from modhub.decomposition.network_input import input_shape, voting
 from modhub.decomposition.parent import aligned, classes_named
 from modhub.decomposition.standalone import standalone
@@ -208,14 +210,17 @@ def _decomposed(
         )
     # What nothing says of the input is read off a few images, which are then not read again.
     images = images.preloaded(voting(images))
-    whole, options = _opened(parent, images, options, reporter)
-    seed, only = options.seed, options.only
-    method = method_of(options.method, options.method_options)
-    if unseen is not None:
-        # What the last step needs is missed before the first.
-        aligned(whole, unseen, only or whole.labels, minimum=1)
-    called = options.method if isinstance(options.method, str) else method.name
-    done = drafted(method, called, whole, images, options, reporter)
+    seed = options.seed
+    if options.fit_head:
+        whole, done = _with_fitted_head(parent, images, options, reporter)
+    else:
+        whole, options = _opened(parent, images, options, reporter)
+        method = method_of(options.method, options.method_options)
+        if unseen is not None:
+            # What the last step needs is missed before the first.
+            aligned(whole, unseen, options.only or whole.labels, minimum=1)
+        called = options.method if isinstance(options.method, str) else method.name
+        done = drafted(method, called, whole, images, options, reporter)
     modules = assemble(whole, done, seed=seed, date=options.date)
     if unseen is not None and Workers.here().first:
         done = measure_modules(whole, modules, done, unseen, seed=seed, reporter=reporter)
@@ -254,6 +259,73 @@ def open_parent(
 ) -> Parent:
     """The parent as trunk, head, labels and input; what nothing says is taken from the images, where there
     are some."""
+    if options.head is not None:
+        trunk, source, spec = _backbone(parent, images, options, reporter)
+        names, head = head_of_file(Path(options.head), options.labels)
+        return _named(head.join(trunk), source, spec, names, images, options)
+    if isinstance(parent, str | Path) and is_artifact(Path(parent)):
+        return _parent_of_modules(Path(parent), options)
+    source = _source(parent, options, reporter)
+    spec = _input_spec(source, images, options, reporter)
+    labels = options.labels or source.labels or (() if images is None else images.labels)
+    if not labels:
+        raise ParentError(f"The classes of '{source.name}' are unknown.", hint="Name them with --labels.")
+    return _named(source.network(spec), source, spec, labels, images, options)
+
+
+def _with_fitted_head(
+    parent: str | nn.Module, images: ImageSet, options: DecomposeOptions, reporter: Reporter
+) -> tuple[Parent, Decomposition]:
+    with reporter.step("import the parent"):
+        trunk, source, spec = _backbone(parent, images, options, reporter)
+    # A label that cannot be a folder is named before the work.
+    slugs_of(options.only or images.labels)
+
+    def named(network: Network) -> Parent:
+        return _named(network, source, spec, images.labels, images, options)
+
+    return fit_head(trunk, spec, images, options, named, reporter)
+
+
+def _backbone(
+    parent: str | nn.Module, images: ImageSet | None, options: DecomposeOptions, reporter: Reporter
+) -> tuple[Network, ParentSource, InputSpec]:
+    """A trunk for a head of other classes than its own; of modules it is their trunk, byte for byte."""
+    if isinstance(parent, str | Path) and is_artifact(Path(parent)):
+        whole = _parent_of_modules(Path(parent), dataclasses.replace(options, name=None, labels=None))
+        about = ParentSource(
+            name=whole.name, architecture=whole.architecture, model=whole.trunk, license=whole.license
+        )
+        return whole.trunk, about, whole.input
+    source = _source(parent, options, reporter)
+    spec = _input_spec(source, images, options, reporter)
+    network = source.network(spec)
+    return backbone_of(network, source.name, classifier=source.labels is not None), source, spec
+
+
+def _named(
+    network: Network,
+    source: ParentSource,
+    spec: InputSpec,
+    labels: Sequence[str],
+    images: ImageSet | None,
+    options: DecomposeOptions,
+) -> Parent:
+    """The parent that is `network`, with what its source and the options say of it."""
+    # What a backbone was trained on is not what its new head was.
+    trained_on = None if options.fit_head or options.head else source.dataset
+    return Parent.of(
+        network,
+        name=options.name or source.name,
+        architecture=source.architecture,
+        labels=labels,
+        input=spec,
+        license=options.license or source.license,
+        dataset=options.dataset or trained_on or (None if images is None else images.name),
+    )
+
+
+def _source(parent: str | nn.Module, options: DecomposeOptions, reporter: Reporter) -> ParentSource:
     if isinstance(parent, Path):
         parent = str(parent)
     if not isinstance(parent, str | nn.Module):
@@ -261,34 +333,18 @@ def open_parent(
             f"A {type(parent).__name__} is no parent.",
             hint="Give a torch.nn.Module, or a string such as torchvision:resnet18 or FILE.py:CALLABLE.",
         )
-    if isinstance(parent, str) and is_artifact(Path(parent)):
-        return _parent_of_modules(Path(parent), options)
     if isinstance(parent, nn.Module):
         kind = type(parent).__name__
         stated = stated_input(parent, kind)
-        source = ParentSource(name=kind.lower(), architecture=kind, model=parent, input=stated)
-    else:
-        weights = options.weights
-        if weights is not None and is_pickle(Path(weights)):
-            reporter.note(f"Of '{weights}' only tensors are read (torch.load with weights_only=True).")
-        source = load_parent(
-            parent,
-            weights=None if weights is None else Path(weights),
-            arguments=options.arguments,
-            fetch=_fetch,
-        )
-    spec = _input_spec(source, images, options, reporter)
-    labels = options.labels or source.labels or (None if images is None else images.labels)
-    if labels is None:
-        raise ParentError(f"The classes of '{source.name}' are unknown.", hint="Name them with --labels.")
-    return Parent.of(
-        source.network(spec),
-        name=options.name or source.name,
-        architecture=source.architecture,
-        labels=labels,
-        input=spec,
-        license=options.license or source.license,
-        dataset=options.dataset or source.dataset or (None if images is None else images.name),
+        return ParentSource(name=kind.lower(), architecture=kind, model=parent, input=stated)
+    weights = options.weights
+    if weights is not None and is_pickle(Path(weights)):
+        reporter.note(f"Of '{weights}' only tensors are read (torch.load with weights_only=True).")
+    return load_parent(
+        parent,
+        weights=None if weights is None else Path(weights),
+        arguments=options.arguments,
+        fetch=_fetch,
     )
 
 
