@@ -261,8 +261,8 @@ def command(
     With --no-data modules of one parent compose exactly, but their recall, precision and thresholds are
     unknown. To measure them later, decompose their directory again, with DATA, and push a new release.
 
-    With --fit-head PARENT is any backbone: its own classes, if it has some, are left out, and a head for those
-    of DATA takes their place. Such modules compose in one pass with any others on the same backbone.
+    With --fit-head PARENT is any backbone: its own classes, if it has some, are left out, and a head for
+    those of DATA takes their place. Such modules compose in one pass with any others on the same backbone.
 
     After an interruption, the same command resumes the work. To use several processes:
 
