@@ -18,7 +18,9 @@ from modhub.api.export import export
 from modhub.composition import compose, parts_of
 from modhub.data.preprocessing import Preprocess
 from modhub.errors import ExportError
+from modhub.importing import import_module
 from modhub.manifest import InputSpec
+from modhub.nets import Runner
 from modhub.runtimes.export import FORMATS, SUFFIXES, as_raw_batch, export_classifier
 from modhub.runtimes.geometry import Geometry
 from modhub.runtimes.onnx import METADATA_KEY, OnnxClassifier
@@ -64,7 +66,11 @@ def test_scores_are_the_same_in_the_file_s_own_runtime(form: str, tmp_path: Path
 def test_no_directory_of_this_machine_is_in_the_file(form: str, tmp_path: Path) -> None:
     path = tmp_path / f"model{SUFFIXES[form]}"
     export_classifier(
-        Pico(), ["cat", "dog"], path, format=form, images=as_raw_batch(photographs(2, 30, 24), Geometry((20, 24)))
+        Pico(),
+        ["cat", "dog"],
+        path,
+        format=form,
+        images=as_raw_batch(photographs(2, 30, 24), Geometry((20, 24))),
     )
     contents = [path.read_bytes()]
     if zipfile.is_zipfile(path):
@@ -239,3 +245,19 @@ def test_the_natural_size_serves_every_trunk() -> None:
     small = InputSpec(channels=1, height=8, width=10, mean=(0.5,), std=(0.5,))
     assert Geometry.of([small]).size == (8, 10)
     assert Geometry.of([small, SPEC]).size == (20, 20)
+
+
+def test_windows_that_do_not_divide_a_picture_are_exported(tmp_path: Path) -> None:
+    class Windows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            network = nn.Sequential(nn.AdaptiveMaxPool2d((3, 5)), nn.Flatten(), nn.Linear(45, 2))
+            self.runner = Runner(import_module(network, (3, 8, 8)))
+
+        def forward(self, images: Tensor) -> Tensor:
+            scores: Tensor = self.runner(images.float() / 255)
+            return scores
+
+    images = as_raw_batch(photographs(3, 8, 8), Geometry((8, 8)))
+    report = export_classifier(Windows(), ["a", "b"], tmp_path / "a.onnx", format="onnx", images=images)
+    assert report.largest_difference < 1e-5

@@ -85,8 +85,8 @@ def test_trunks_that_agree_share_a_file_and_others_take_their_proportions_only()
     with pytest.raises(DataError) as caught:
         mixed.fit(photographs(1, 20, 30)[0], 3)
     assert caught.value.message == (
-        "The image has 30 × 20 pixels, and the parents of this classifier prepare images of other proportions "
-        "than 17 : 17 in different ways, which one file cannot."
+        "The image has 30 × 20 pixels, and the parents of this classifier prepare images of other "
+        "proportions than 17 : 17 in different ways, which one file cannot."
     )
 
 

@@ -45,8 +45,9 @@ Loaded = Callable[[Tensor], Outputs]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportReport(Result):
-    """The written file and its check: `largest_difference` is the largest absolute difference of an output,
-    over `images` images, between the file in its runtime and the classifier in PyTorch."""
+    """The written file and its check: `largest_difference` is the largest difference of an output, over
+    `images` images, between the file in its runtime and the classifier in PyTorch; of outputs beyond ±1 as a
+    fraction of them."""
 
     path: Path
     format: str
@@ -122,7 +123,7 @@ def export_classifier(
                 hint=f"Try another format: {', '.join(name for name in FORMATS if name != format)}.",
             ) from error
         difference = max(
-            float((output - reference).abs().max())
+            float(((output - reference).abs() / reference.abs().clamp(min=1)).max())
             for output, reference in zip(_as_tuple(outputs), _as_tuple(expected), strict=True)
         )
         if not difference <= tolerance:
