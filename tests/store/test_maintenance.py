@@ -391,7 +391,7 @@ def test_a_lost_older_commit_ends_the_history_and_gc_goes_on_without_losing_what
         assert again.reader.read(KEY, commit, "a") == content
     assert again.reader.tree(KEY, empty) == {}
     assert [record.id for record in again.reader.history(KEY)] == [five, four, three]
-    assert again.reader.last_changes(KEY, "main", ["a", "big"])["a"].id == five
+    assert again.last_changes.of(KEY, five, ["a", "big"])["a"].id == five
     later = fsck(again)
     assert [str(each) for each in later.findings] == [f"{text} (the history ends there since a repair)"]
     assert later.clean

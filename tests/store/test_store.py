@@ -167,18 +167,6 @@ def test_squash_keeps_files_and_tags(store: Store) -> None:
     assert list(store.reader.tree(KEY, "v1")) == ["a"]
 
 
-def test_last_changes(store: Store) -> None:
-    first = put(store, {"a": b"1", "d/x": b"1", "d/y": b"1"})
-    second = put(store, {"d/x": b"2"})
-    found = store.reader.last_changes(KEY, "main", ["a", "d", "d/x", "d/y", "missing"])
-    assert {path: record.id for path, record in found.items()} == {
-        "a": first,
-        "d": second,
-        "d/x": second,
-        "d/y": first,
-    }
-
-
 def test_listing_has_folders(store: Store) -> None:
     put(store, {"a/b/c": b"1", "a/d": b"2", "e": b"3"})
     tree = store.reader.tree(KEY)

@@ -62,7 +62,7 @@ def command(
     Example: modhub serve --root /srv/hub --host 0.0.0.0 --port 8000
     """
     from modhub.server.http.state import Options
-    from modhub.server.launch import first_token, serve, store_root
+    from modhub.server.launch import connection_limits, first_token, serve, store_root
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     out = Out()
@@ -81,6 +81,7 @@ def command(
     def started(address: str) -> None:
         out.line(address)
         out.note(f"Serving {folder}. Press Ctrl-C to stop.")
+        out.note(connection_limits())
         out.note(f"modhub: export MODHUB_HUB={address}")
         out.note(f"Hugging Face clients: export HF_ENDPOINT={address}")
 

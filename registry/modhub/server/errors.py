@@ -6,6 +6,7 @@ import re
 
 from modhub.errors import (
     AccessError,
+    BusyError,
     ConflictError,
     IntegrityError,
     ManifestError,
@@ -69,6 +70,8 @@ def to_http_error(error: ModhubError) -> HTTPError:
         cause = error.__cause__
         why = f" ({cause.strerror})" if isinstance(cause, OSError) and cause.strerror else ""
         return HTTPError(507, f"The hub's storage failed{why}; the server's log has the details.")
+    if isinstance(error, BusyError):
+        return HTTPError(503, str(error), headers={"Retry-After": f"{error.after or 2:.0f}"})
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
     code = _CODES.get(getattr(error, "missing", ""), "") if isinstance(error, NotFoundError) else ""
     return HTTPError(status, str(error), code=code)

@@ -9,9 +9,10 @@ from pathlib import Path
 from modhub.errors import HubError, MissingDependencyError, StorageError
 from modhub.hub import default_hub
 from modhub.server.auth.accounts import Accounts
+from modhub.server.http.connections import Connections, raise_file_limit
 from modhub.server.http.state import Options
 
-__all__ = ["first_token", "serve", "store_root"]
+__all__ = ["connection_limits", "first_token", "serve", "store_root"]
 
 FIRST_USER = "admin"
 _ROOT = "Pass the store's directory with --root."
@@ -29,6 +30,11 @@ def store_root(root: Path | None, *, begin: bool = True) -> Path:
     if not begin and not directory.is_dir():
         raise StorageError(f"'{place}' is not a hub directory.", hint=_ROOT)
     return directory
+
+
+def connection_limits() -> str:
+    """A sentence with the limits of connections and open files that a server of this process has."""
+    return str(Connections(raise_file_limit()))
 
 
 def first_token(root: Path, *, read_only: bool = False) -> str | None:

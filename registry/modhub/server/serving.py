@@ -13,6 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from modhub.errors import HubError
 from modhub.server.app import create_app
+from modhub.server.http.connections import Connections, raise_file_limit
 from modhub.server.http.state import DEFAULTS, Options
 
 __all__ = ["Listening", "serve"]
@@ -22,12 +23,19 @@ UNREAD_SECONDS = 120.0
 """How long a client may leave a response unread."""
 HEADER_BYTES = 32 << 10
 KEEP_ALIVE_SECONDS = 30
-CONNECTIONS = 2000
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 5\r\n"
+    b"Connection: close\r\n\r\n"
+    b'{"error": "Too many connections are open; close some, or try again later."}'
+)
 
 
 class _TimeLimited(H11Protocol):
     """Closes a connection whose request headers are incomplete after `HEADER_SECONDS`, or whose client reads
     nothing for `UNREAD_SECONDS`: it would hold a connection and an open file for any length of time."""
+
+    admission: Connections
+    """Of the server; set by a subclass."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -36,16 +44,23 @@ class _TimeLimited(H11Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._start_deadline()
+        peer = transport.get_extra_info("peername")
+        if not self.admission.admit(self, peer[0] if peer else ""):
+            transport.write(_FULL)
+            transport.close()
 
     def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
         super().data_received(data)
         # After a response these bytes begin the next request.
-        if self._deadline is None and self._between_requests:
+        if self._deadline is None and self.idle:
             self._start_deadline()
 
     def handle_events(self) -> None:
         super().handle_events()
-        if not self._between_requests:
+        self.admission.used(self)
+        if not self.idle:
             self._cancel_deadline()
 
     def pause_writing(self) -> None:
@@ -60,10 +75,11 @@ class _TimeLimited(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_deadline()
         self._cancel_unread()
+        self.admission.forget(self)
         super().connection_lost(exc)
 
     @property
-    def _between_requests(self) -> bool:
+    def idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
     def _start_deadline(self) -> None:
@@ -80,7 +96,7 @@ class _TimeLimited(H11Protocol):
             self._unread = None
 
     def _close_idle(self) -> None:
-        if self._between_requests and not self.transport.is_closing():
+        if self.idle and not self.transport.is_closing():
             self.transport.close()
 
 
@@ -106,7 +122,8 @@ class Listening:
         shown_host = f"[{host}]" if ":" in host else host or bound_host
         self.address = f"http://{shown_host}:{bound_port}"
         self.app = create_app(root, options)
-        http: Any = _TimeLimited
+        self.connections = Connections(raise_file_limit())
+        http: Any = type("_Limited", (_TimeLimited,), {"admission": self.connections})
         config = uvicorn.Config(
             self.app,
             http=http,
@@ -117,7 +134,6 @@ class Listening:
             # X-Forwarded-* of a proxy is trusted.
             proxy_headers=True,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            limit_concurrency=CONNECTIONS,
             h11_max_incomplete_event_size=HEADER_BYTES,
             timeout_graceful_shutdown=20,
         )

@@ -9,6 +9,7 @@ from modhub.errors import IntegrityError, NotFoundError, StaleParentError
 from modhub.store.audit import AuditLog
 from modhub.store.blobs import Blobs, store_content
 from modhub.store.changes import Add, Copy, Delete, Link, Put, StoreChange
+from modhub.store.last_changes import LastChanges
 from modhub.store.model import MAIN
 from modhub.store.paths import check_path, check_ref_name
 from modhub.store.reader import Reader, no_revision
@@ -34,6 +35,7 @@ class Commits:
         audit: AuditLog,
         reader: Reader,
         uploads: Uploads,
+        last_changes: LastChanges,
         write_lock: WriteLock,
     ) -> None:
         self._blobs = blobs
@@ -41,6 +43,7 @@ class Commits:
         self._audit = audit
         self._reader = reader
         self._uploads = uploads
+        self._last_changes = last_changes
         self._write_lock = write_lock
 
     def create(
@@ -187,6 +190,7 @@ class Commits:
             title=title[:200],
         )
         self._references.save_state(key, replace(state, refs={**state.refs, ref: record.id}))
+        self._last_changes.record(key, record, old, tree)
         for change in sent:
             if isinstance(change, Link):
                 self._references.forget_upload(key, change.sha256)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,6 +106,9 @@ class _Check:
         behind = self.store.index.refresh()
         if behind:
             self.add("index", f"{behind} entries did not match the files", "brought up to date")
+        for key in keys:
+            with suppress(NotFoundError, IntegrityError):
+                self.store.last_changes.fill(key, anew=self.repair)
         return Report(
             findings=tuple(self.findings),
             repositories=len(keys),

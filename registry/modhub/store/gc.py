@@ -61,6 +61,7 @@ def gc(store: Store, *, grace: float = DAY, dry_run: bool = False, reporter: Rep
                 # Under the lock: no writer can have begun to use these commits.
                 for commit in doomed:
                     store.references.remove_commit(key, commit)
+                store.last_changes.forget(key, doomed)
             removed_commits += len(doomed)
     blobs = size = 0
     for sha256 in reporter.track(store.blobs.all(), "sweep"):

@@ -46,6 +46,10 @@ CREATE TABLE IF NOT EXISTS tags (
     tag TEXT NOT NULL, path TEXT NOT NULL, PRIMARY KEY (tag, path)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS tags_path ON tags (path);
+CREATE TABLE IF NOT EXISTS changes (
+    path TEXT NOT NULL, commit_id TEXT NOT NULL, parent TEXT NOT NULL, steps INTEGER NOT NULL,
+    weight INTEGER NOT NULL, complete INTEGER NOT NULL, paths BLOB NOT NULL, PRIMARY KEY (path, commit_id)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS marks (path TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 VERSION = 3
@@ -180,7 +184,7 @@ class Index:
 
     def refresh(self) -> int:
         """Bring everything up to date with the files; how many entries were out of date."""
-        return self._read(self._refresh)
+        return self.query(self._refresh)
 
     def close(self) -> None:
         """Close the connections of all threads; the next use opens another."""
@@ -209,8 +213,10 @@ class Index:
         return changed + len(known)
 
     def _update(self, connection: sqlite3.Connection, key: RepositoryKey) -> None:
+        gone = False
         try:
             entry = self._describe(key)
+            gone = entry is None
             described = None if entry is None else (_row(entry), entry.tags)
         except Exception:
             # A repository that cannot be read, for whatever reason, cannot be found by search, and must not
@@ -220,6 +226,8 @@ class Index:
             _remove(connection, key.path)
             if described is not None:
                 _insert(connection, *described)
+            if gone:
+                connection.execute("DELETE FROM changes WHERE path = ?", (key.path,))
             connection.execute("DELETE FROM marks WHERE path = ?", (key.path,))
 
     def _settle(self, connection: sqlite3.Connection) -> None:
@@ -245,9 +253,11 @@ class Index:
             self._settle(connection)
             return connection.execute(select.format(where), (*parameters, *values)).fetchall()
 
-        return self._read(work)
+        return self.query(work)
 
-    def _read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+    def query(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """What `work` returns for the connection of this thread, or where the disk refuses for the table in
+        memory. Raises `StorageError`."""
         try:
             return self._run(work)
         except StorageError as error:

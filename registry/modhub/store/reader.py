@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import BinaryIO
 
@@ -112,8 +112,11 @@ class Reader:
         commit = revision if is_commit(revision) else self.resolve(key, revision)
         return self.tree_of(self.commit(key, commit))
 
-    def tree_of(self, record: CommitRecord) -> Tree:
-        """All files of a commit. Raises `IntegrityError` when the list of them is lost or damaged."""
+    def tree_of(self, record: CommitRecord, *, remember: bool = True) -> Tree:
+        """All files of a commit. Raises `IntegrityError` when the list of them is lost or damaged.
+
+        Without `remember` it does not displace others from memory.
+        """
         tree = self._trees.get(record.tree)
         if tree is None:
             with self._blobs.open(record.tree) as stream:
@@ -121,7 +124,8 @@ class Reader:
             place = f"The list of files {record.tree}"
             check_content(content, size=len(content), sha256=record.tree, place=place, hint=_FSCK)
             tree = Tree.from_bytes(content)
-            self.remember(record.tree, tree)
+            if remember:
+                self.remember(record.tree, tree)
         return tree
 
     def remember(self, sha256: str, tree: Tree) -> None:
@@ -175,28 +179,6 @@ class Reader:
             commit = record.parents[0] if record.parents else None
             if commit in lost:
                 return
-
-    def last_changes(
-        self, key: RepositoryKey, revision: str, paths: Iterable[str]
-    ) -> dict[str, CommitRecord]:
-        """For each path (file or folder) the commit that last changed it."""
-        changes: dict[str, CommitRecord] = {}
-        wanted = set(paths)
-        later: tuple[CommitRecord, dict[str, str]] | None = None
-        for record in self.history(key, revision):
-            listing = self.tree_of(record).listing(recursive=True)
-            oids = {path: entry.oid for path, entry in listing.items() if path in wanted}
-            if later is not None:
-                for path in [path for path in wanted if oids.get(path) != later[1].get(path)]:
-                    changes[path] = later[0]
-                    wanted.discard(path)
-            if not wanted:
-                break
-            later = (record, oids)
-        else:
-            if later is not None:
-                changes.update({path: later[0] for path in wanted if path in later[1]})
-        return changes
 
 
 def no_revision(key: RepositoryKey, revision: str) -> NotFoundError:

@@ -13,6 +13,7 @@ from modhub.store.audit import AuditLog
 from modhub.store.blobs import Blobs, store_content
 from modhub.store.commits import Commits
 from modhub.store.index import Index
+from modhub.store.last_changes import LastChanges
 from modhub.store.model import MAIN
 from modhub.store.reader import Reader
 from modhub.store.records import HEADS, CommitRecord, RepositoryKey, RepositoryRecord, Settings, now
@@ -43,12 +44,14 @@ class Repositories:
         reader: Reader,
         commits: Commits,
         releases: Releases,
+        last_changes: LastChanges,
         write_lock: WriteLock,
     ) -> None:
         self._blobs = blobs
         self._references = references
         self._audit = audit
         self._index = index
+        self._last_changes = last_changes
         self._reader = reader
         self._commits = commits
         self._releases = releases
@@ -85,10 +88,11 @@ class Repositories:
         with self._write_lock(key):
             if self.exists(key):
                 raise _name_taken(key)
-            tree = {path: tree_file(store_content(self._blobs, content)) for path, content in files.items()}
+            contents = files.items()
+            tree = Tree({path: tree_file(store_content(self._blobs, content)) for path, content in contents})
             first = CommitRecord(
                 parents=(),
-                tree=self._commits.put_tree(Tree(tree)),
+                tree=self._commits.put_tree(tree),
                 title="initial commit",
                 description="",
                 author=actor,
@@ -98,6 +102,7 @@ class Repositories:
             )
             self._audit.append("create-repository", key.subject, actor, private=settings.private)
             self._references.create(record, State({HEADS + MAIN: first.id}), first)
+            self._last_changes.record(key, first, Tree({}), tree)
         return record
 
     def delete(self, key: RepositoryKey, *, actor: str = "") -> None:

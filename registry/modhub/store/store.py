@@ -25,6 +25,7 @@ from modhub.store.commits import Commits
 from modhub.store.disk import file_lock, make_directory
 from modhub.store.front_matter import read_front_matter, tags_of
 from modhub.store.index import Index, IndexEntry
+from modhub.store.last_changes import LastChanges
 from modhub.store.named_refs import NamedRefs
 from modhub.store.reader import Reader
 from modhub.store.records import TAGS, CommitRecord, RepositoryKey
@@ -43,7 +44,8 @@ CARD = "README.md"
 class Store:
     """A folder of repositories, opened.
 
-    Its parts are `reader`, `repositories`, `branches`, `tags`, `releases`, `uploads` and `commits`.
+    Its parts are `reader`, `last_changes`, `repositories`, `branches`, `tags`, `releases`, `uploads` and
+    `commits`.
 
     Everything may be used from any thread and any number of processes. Methods raise `NotFoundError`
     (`missing="repository"`) for an unknown key; those that write raise `StorageError` when the disk refuses.
@@ -63,10 +65,17 @@ class Store:
             heads=self._heads,
             try_lock=self._try_lock,
         )
+        self.last_changes = LastChanges(self.reader, self.index)
         self.write_lock = WriteLock(self.blobs, self.references, self.index)
         self.uploads = Uploads(self.blobs, self.references, self.reader)
         self.commits = Commits(
-            self.blobs, self.references, self.audit, self.reader, self.uploads, self.write_lock
+            self.blobs,
+            self.references,
+            self.audit,
+            self.reader,
+            self.uploads,
+            self.last_changes,
+            self.write_lock,
         )
         self.releases = Releases(self.references, self.audit, self.reader, self.write_lock)
         self.branches, self.tags = (
@@ -81,6 +90,7 @@ class Store:
             self.reader,
             self.commits,
             self.releases,
+            self.last_changes,
             self.write_lock,
         )
 

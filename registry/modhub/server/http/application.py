@@ -9,8 +9,8 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -26,6 +26,7 @@ from modhub.server.auth.principal import ANONYMOUS, Principal
 from modhub.server.auth.sessions import COOKIE
 from modhub.server.errors import HTTPError, header_text, to_http_error
 from modhub.server.http.body import read_body
+from modhub.server.http.connections import PROXIES
 from modhub.server.http.request import MovedError, Request
 from modhub.server.http.routing import Match, Router
 from modhub.server.http.state import State
@@ -35,6 +36,9 @@ __all__ = ["Application"]
 _log = logging.getLogger("modhub.server")
 _TRACE = re.compile(r"[A-Za-z0-9=;:_.-]{1,128}\Z")
 THREADS = 64
+THREADS_EACH = 16
+"""For one anonymous address."""
+TURN_SECONDS = 20.0
 PATH_LIMIT = 8192
 HEADERS_LIMIT = 32 << 10
 DRAINED_BYTES = 16 << 20
@@ -59,6 +63,8 @@ class Application:
         self.upstream = upstream
         self._error_page = error_page
         self._limiter: anyio.CapacityLimiter | None = None
+        # By address, with how many requests have or await a turn.
+        self._turns: dict[str, tuple[anyio.CapacityLimiter, int]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -74,6 +80,36 @@ class Application:
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(THREADS)
         return await anyio.to_thread.run_sync(work, *arguments, limiter=self._limiter)
+
+    @asynccontextmanager
+    async def turn(self, request: Request | None) -> AsyncIterator[None]:
+        """Wait until fewer than `THREADS_EACH` requests of this anonymous address are at work.
+
+        Raises `HTTPError` 503 after `TURN_SECONDS`.
+        """
+        address = "" if request is None or request.principal.name is not None else request.client
+        if not address or address.removeprefix("address ") in PROXIES:
+            yield
+            return
+        limiter, waiting = self._turns.get(address) or (anyio.CapacityLimiter(THREADS_EACH), 0)
+        self._turns[address] = limiter, waiting + 1
+        try:
+            with anyio.move_on_after(TURN_SECONDS):
+                await limiter.acquire_on_behalf_of(request)
+            if request not in limiter.statistics().borrowers:
+                raise HTTPError(
+                    503,
+                    "Too many requests of this address are at work. Wait for some, or log in.",
+                    headers={"Retry-After": "5"},
+                )
+            try:
+                yield
+            finally:
+                limiter.release_on_behalf_of(request)
+        finally:
+            limiter, waiting = self._turns.pop(address)
+            if waiting > 1:
+                self._turns[address] = limiter, waiting - 1
 
     def principal(self, http: StarletteRequest) -> Principal:
         """The user of the request's token or session. Raises `HTTPError` 401."""
@@ -235,7 +271,8 @@ class _Exchange:
         if self.http.method not in ("GET", "HEAD") and self.request is not None:
             self.request.body = await read_body(self.http, match.route.body_limit)
             self.state.metrics.count("received", len(self.request.body))
-        return cast(Response, await self.application.in_thread(match.route.handler, self.request))
+        async with self.application.turn(self.request):
+            return cast(Response, await self.application.in_thread(match.route.handler, self.request))
 
     async def receive(self) -> Message:
         message = await self._receive()

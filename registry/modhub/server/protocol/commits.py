@@ -84,19 +84,21 @@ def preupload(request: Request) -> Response:
     rules = text_field(body, "gitIgnore", "", limit=1 << 20)
     if not rules and ".gitignore" in tree and tree[".gitignore"].size < 1 << 20:
         rules = store.reader.read(record.key, commit, ".gitignore").decode("utf-8-sig", "replace")
-    ignore = IgnoreRules.of(rules)
-    lfs = _wants_lfs(request.headers.get("user-agent", ""))
-    answers = []
+    paths: list[str] = []
     for file in files:
         if not isinstance(file, dict) or not isinstance(file.get("size"), int):
             raise HTTPError(400, 'Each file needs a "path" and a "size".')
-        path = text_field(file, "path", limit=1000)
+        paths.append(text_field(file, "path", limit=1000))
+    ignored = IgnoreRules.of(rules).ignored(paths)
+    lfs = _wants_lfs(request.headers.get("user-agent", ""))
+    answers = []
+    for path, file in zip(paths, files, strict=True):
         by_lfs = lfs and file["size"] >= LFS_FROM_BYTES
         answers.append(
             {
                 "path": path,
                 "uploadMode": "lfs" if by_lfs else "regular",
-                "shouldIgnore": ignore.ignores(path),
+                "shouldIgnore": path in ignored,
                 "oid": _present_oid(store, tree.get(path), file["size"], by_lfs),
             }
         )

@@ -66,7 +66,7 @@ def _items(
 ) -> list[dict[str, object]]:
     changes: Mapping[str, CommitRecord] = {}
     if expand:
-        changes = request.state.store.reader.last_changes(record.key, commit, entries)
+        changes = request.state.store.last_changes.of(record.key, commit, entries)
     return [file_json(path, entry, changes.get(path), expand) for path, entry in entries.items()]
 
 

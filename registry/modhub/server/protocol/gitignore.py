@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
+
+from modhub.server.errors import HTTPError
 
 __all__ = ["IgnoreRules"]
 
 LINES_LIMIT = 1000
+STEPS = 1_000_000
+"""Comparisons of a part of a path with a rule in one request: about a second."""
 DOUBLE_STARS_LIMIT = 2
 
 
@@ -17,20 +23,39 @@ class IgnoreRules:
     def __init__(self, text: str) -> None:
         self._rules = tuple(rule for line in text.splitlines()[:LINES_LIMIT] if (rule := _rule(line)))
 
-    def ignores(self, path: str) -> bool:
-        """Whether the file at `path` is left out. A file in an ignored folder cannot be included again."""
-        parts = path.split("/")
-        return any(
-            self._decides("/".join(parts[:depth]), folder=depth < len(parts))
-            for depth in range(1, len(parts) + 1)
-        )
+    def ignored(self, paths: Iterable[str]) -> set[str]:
+        """Those of `paths` that are left out. A file in an ignored folder cannot be included again.
 
-    def _decides(self, path: str, *, folder: bool) -> bool:
-        ignored = False
-        for expression, negated, folders_only in self._rules:
-            if (folder or not folders_only) and expression.match(path):
-                ignored = not negated
+        Raises `HTTPError` 400 where that takes more than `STEPS` comparisons.
+        """
+        decided: dict[tuple[str, bool], bool] = {}
+        ignored: set[str] = set()
+        steps = 0
+        for path in paths:
+            parts = path.split("/")
+            for depth in range(1, len(parts) + 1):
+                place = "/".join(parts[:depth]), depth < len(parts)
+                if place not in decided:
+                    steps += sum(depth**rule.stars for rule in self._rules)
+                    if steps > STEPS:
+                        raise HTTPError(
+                            400,
+                            f"{len(self._rules):,} rules to ignore files are too many for these paths. "
+                            "Send fewer files at once, or fewer rules.",
+                        )
+                    decided[place] = self._decides(*place)
+                if decided[place]:
+                    ignored.add(path)
+                    break
         return ignored
+
+    def _decides(self, path: str, folder: bool) -> bool:
+        name = path.rpartition("/")[2]
+        # The last rule that matches decides.
+        for rule in reversed(self._rules):
+            if (folder or not rule.folders_only) and rule.expression.match(path if rule.anchored else name):
+                return not rule.negated
+        return False
 
     @classmethod
     def of(cls, text: str) -> IgnoreRules:
@@ -43,7 +68,21 @@ def _cached(text: str) -> IgnoreRules:
     return IgnoreRules(text)
 
 
-def _rule(line: str) -> tuple[re.Pattern[str], bool, bool] | None:
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """One line. An `anchored` one is compared with the path, others with its last part.
+
+    `stars` counts its `**`.
+    """
+
+    expression: re.Pattern[str]
+    negated: bool
+    folders_only: bool
+    anchored: bool
+    stars: int
+
+
+def _rule(line: str) -> _Rule | None:
     line = line.rstrip("\r\n")
     stripped = line.rstrip(" ")
     if stripped.endswith("\\") and len(stripped) < len(line):
@@ -55,15 +94,16 @@ def _rule(line: str) -> tuple[re.Pattern[str], bool, bool] | None:
     folders_only = pattern.endswith("/")
     pattern = pattern.rstrip("/") if folders_only else pattern
     anchored = "/" in pattern
-    body = _translate(pattern.removeprefix("/").split("/"))
+    parts = pattern.removeprefix("/").split("/")
+    body = _translate(parts)
     if not pattern or body is None:
         return None
     try:
-        expression = re.compile(f"{'' if anchored else '(?:.*/)?'}{body}\\Z", re.DOTALL)
+        expression = re.compile(f"{body}\\Z", re.DOTALL)
     except re.error:
         # A range such as [z-a]: git matches nothing with it.
         return None
-    return expression, negated, folders_only
+    return _Rule(expression, negated, folders_only, anchored, parts.count("**"))
 
 
 def _translate(parts: list[str]) -> str | None:

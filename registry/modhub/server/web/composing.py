@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ NAME = "my-classifier"
 FLOAT_BYTES = 4
 STEPS = 100_000
 """Of the resolver: about a second of one core."""
+READING_SECONDS = 2.0
+"""Of reading releases and manifests, which later requests find in memory."""
 
 
 @routes.get("/compose")
@@ -39,7 +42,8 @@ def compose(request: Request) -> Response:
         # The address of the picks alone, to bookmark.
         kept = [pick for pick in picks if pick not in dropped]
         return RedirectResponse(address(request, "compose", pick=kept, q=searched), 303)
-    catalogue = VisibleRepositories(request.state.store, request.principal)
+    until = time.monotonic() + READING_SECONDS
+    catalogue = VisibleRepositories(request.state.store, request.principal, until)
     wants, trouble = _wants(picks)
     text = _toml(wants) if wants else ""
     resolution, estimate = None, None

@@ -7,7 +7,7 @@ from itertools import islice
 from starlette.responses import Response
 
 from modhub.catalog.releases import Release, newest_release, release_at
-from modhub.errors import ModhubError
+from modhub.errors import BusyError, ModhubError
 from modhub.manifest import MANIFEST_NAME, ModuleEntry, RepositoryManifest
 from modhub.server.auth.principal import authorize
 from modhub.server.errors import HTTPError, missing_file, not_found, to_http_error
@@ -17,7 +17,7 @@ from modhub.server.web.markdown import card_html
 from modhub.server.web.render import address, page
 from modhub.server.web.repository_view import RepositoryView
 from modhub.store.model import MAIN
-from modhub.store.records import RepositoryRecord
+from modhub.store.records import CommitRecord, RepositoryRecord
 from modhub.store.tree import TreeFile
 
 __all__ = ["may_read", "parts_of", "pin", "routes"]
@@ -128,7 +128,12 @@ def files(request: Request) -> Response:
     if not tree.has_folder(folder):
         raise missing_file(folder, commit)
     listing = list(tree.listing(folder).items())
-    changes = store.reader.last_changes(record.key, commit, [path for path, _ in listing[:200]])
+    changes: dict[str, CommitRecord] = {}
+    note = ""
+    try:
+        changes = store.last_changes.of(record.key, commit, [path for path, _ in listing[:FILES_LIMIT]])
+    except BusyError as error:
+        note = str(error)
     here, revision = parts_of(record), request.values["revision"]
     rows = []
     for path, entry in listing[:FILES_LIMIT]:
@@ -153,6 +158,7 @@ def files(request: Request) -> Response:
         folder=folder,
         up=None if above is None else address(request, *here, "tree", revision, *above),
         rows=rows,
+        note=note,
         left_out=max(0, len(listing) - FILES_LIMIT),
     )
 

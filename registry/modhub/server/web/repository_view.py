@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any, cast
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from modhub.catalog.catalog import nearest_classes
@@ -23,6 +22,7 @@ from modhub.catalog.releases import (
     releases_of,
 )
 from modhub.errors import ManifestError, ModhubError, NotFoundError
+from modhub.files import parse_json
 from modhub.manifest import MANIFEST_NAME, ModuleEntry, ModuleManifest, RepositoryManifest
 from modhub.manifest.card import CARD_NAME, class_tags
 from modhub.refs import RepositoryId
@@ -39,7 +39,9 @@ from modhub.store.tree import Tree
 __all__ = ["RepositoryView", "VisibleRepositories"]
 
 MANIFEST_LIMIT = 16 << 20
-TENSORS_LIMIT = 64 << 20
+HEADER_LIMIT = 1 << 20
+CHANNELS_LIMIT = 1 << 18
+"""Of a mask that is drawn; the largest networks have some 100,000 channels."""
 # A megabyte of tables would keep the server busy for seconds.
 CARD_LIMIT = 256 << 10
 # Comparing a name with so many takes a fraction of a second; the commonest come first.
@@ -122,7 +124,7 @@ class RepositoryView:
     def mask(self, commit: str, entry: ModuleEntry) -> Mask | None:
         """Which channels the module keeps; None when its tensors are missing or malformed."""
         file = self.tree(commit).get(entry.tensors.path)
-        if file is None or file.size > TENSORS_LIMIT:
+        if file is None or not self.store.reader.holds(file):
             return None
         packed = _mask(self.store, file.sha256)
         return None if packed is None else np.unpackbits(packed[0], count=packed[1]).astype(np.bool_)
@@ -171,11 +173,21 @@ class VisibleRepositories:
 
     store: Store
     principal: Principal
+    until: float = math.inf
+    """When reading ends, by `time.monotonic`: `HTTPError` 503 then."""
     # One object serves one page, which reads the same repositories again and again.
     _views: dict[RepositoryId, RepositoryView] = field(default_factory=dict, repr=False, compare=False)
 
     def view(self, repository: RepositoryId) -> RepositoryView:
         """The repository, if the principal may read it. Raises `NotFoundError`."""
+        if time.monotonic() > self.until:
+            # Not an error of one repository, which would be passed over.
+            raise HTTPError(
+                503,
+                "Reading the modules of so many repositories takes too long. Pick modules by repository "
+                "(namespace/name/label), or ask again.",
+                headers={"Retry-After": "5"},
+            )
         if repository in self._views:
             return self._views[repository]
         try:
@@ -235,14 +247,22 @@ class VisibleRepositories:
 
 @lru_cache(maxsize=4096)
 def _mask(store: Store, sha256: str) -> tuple[NDArray[np.uint8], int] | None:
-    """The mask's bits, packed, and how many there are."""
+    """The mask's bits, packed, and how many there are. Of the file, its header and the mask are read."""
     with store.reader.open(sha256) as stream:
-        content = stream.read(TENSORS_LIMIT)
-    try:
-        tensors: dict[str, Any] = safetensors.numpy.load(content)
-        mask = tensors["mask"]
-    except (safetensors.SafetensorError, KeyError, ValueError, TypeError):
-        return None
-    if mask.dtype != np.uint8 or mask.ndim != 1 or not mask.size:
-        return None
-    return cast("NDArray[np.uint8]", np.packbits(mask != 0)), int(mask.size)
+        length = int.from_bytes(stream.read(8), "little")
+        if length > HEADER_LIMIT:
+            return None
+        try:
+            entry = parse_json(stream.read(length), "a header", limit=HEADER_LIMIT)["mask"]
+            [slots], [start, stop] = entry["shape"], entry["data_offsets"]
+            is_mask = entry["dtype"] == "U8"
+        except (ManifestError, KeyError, ValueError, TypeError):
+            return None
+        sizes = (slots, start, stop)
+        if not is_mask or any(type(size) is not int for size in sizes) or not 0 < slots <= CHANNELS_LIMIT:
+            return None
+        if start < 0 or stop - start != slots or stop > (store.blobs.size(sha256) or 0):
+            return None
+    with store.reader.open(sha256, 8 + length + start) as stream:
+        mask = np.frombuffer(stream.read(slots), np.uint8)
+    return (np.packbits(mask != 0), slots) if len(mask) == slots else None
