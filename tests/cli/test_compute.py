@@ -110,7 +110,7 @@ def test_decompose_without_images(home, modhub):
     arguments = arguments[: arguments.index("--images-per-class")]
     arguments[arguments.index("--weights") + 1] = str(home / "plain.safetensors")
     result = modhub.good(*arguments, "--no-data", "-o", "blind")
-    assert "of plain without images in" in result.out
+    assert "of digits-plain without images in" in result.out
     report = json.loads(modhub.good(*arguments, "--no-data", "-o", "again", "--json").out)
     assert [module["label"] for module in report["modules"]] == LABELS["plain"]
     assert {(each["recall"], each["precision"], each["sample"]) for each in report["modules"]} == {
