@@ -1,4 +1,4 @@
-"""Every convolutional classifier of torchvision and its relatives in timm, through modhub and out again.
+"""Every classifier of torchvision and its relatives in timm, through modhub and out again.
 
 Each network (random weights; batch-norm statistics from one random batch) is imported, sliced by three random
 masks (each keeps another share of every channel group: 25, 50 and 75 %) and compared with the masked dense
@@ -90,8 +90,30 @@ TIMM = (
     "repghostnet_050",
     "starnet_s1",
     "vit_tiny_patch16_224",
-    "deit_tiny_patch16_224",
+    "deit_tiny_distilled_patch16_224",
     "swin_tiny_patch4_window7_224",
+    "swinv2_tiny_window8_256",
+    "beit_base_patch16_224",
+    "cait_xxs24_224",
+    "xcit_nano_12_p16_224",
+    "levit_128s",
+    "pit_ti_224",
+    "gmlp_ti16_224",
+    "maxvit_tiny_tf_224",
+    "test_coatnet",
+    "mobilevit_xxs",
+    "edgenext_xx_small",
+    "efficientformer_l1",
+    "repvit_m0_9",
+    "nextvit_small",
+    "poolformerv2_s12",
+    "hiera_tiny_224",
+    "tiny_vit_5m_224",
+    "twins_svt_small",
+    "davit_tiny",
+    "convit_tiny",
+    "pvt_v2_b0",
+    "samvit_base_patch16_224",
 )
 KEPT = (0.25, 0.5, 0.75)
 SLICE_TOLERANCE, ONNX_TOLERANCE = 1e-4, 1e-3
@@ -117,7 +139,7 @@ def main() -> None:
 
 
 def _names() -> list[str]:
-    """The smallest first, timm's after torchvision's, and the transformers that are refused last."""
+    """The smallest first, timm's after torchvision's, and torchvision's transformers last."""
     known = sorted(torchvision.models.list_models(module=torchvision.models), key=_parameters)
     return [
         *(f"torchvision:{name}" for name in known if not name.startswith(TRANSFORMERS)),
@@ -188,7 +210,9 @@ def _model(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
     if kind == "timm":
         import timm
 
-        module = timm.create_model(short, pretrained=False)
+        # Some are published without a head.
+        bare = timm.get_pretrained_cfg(short).num_classes == 0
+        module = timm.create_model(short, pretrained=False, **({"num_classes": 1000} if bare else {}))
         about: Any = module.pretrained_cfg
         return module, tuple(about["input_size"])
     with warnings.catch_warnings():

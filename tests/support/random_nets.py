@@ -153,7 +153,7 @@ def transformers(draw: st.DrawFn) -> Network:
     stream = build.turned(build.add("reshape", patches, shape=(width, 9)), 1, 0)
     for block in draw(st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=6)):
         tokens = build.shapes[stream][0]
-        value = build.normed(stream) if draw(st.booleans()) else stream
+        value = build.normed(stream)
         match block:
             case "attention" | "spelled out" | "linear attention" | "channel attention":
                 parts = build.add("reshape", build.linear(value, 3 * width), shape=(tokens, 3, heads, depth))

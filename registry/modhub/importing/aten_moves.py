@@ -215,7 +215,7 @@ def _padded_axis(value: Value, dim: int) -> int:
     return value.axis(dim)
 
 
-def _slice(e: Emitter, c: Call) -> Value:
+def _slice(e: Emitter, c: Call) -> Value | Tensor:
     dim, start, stop, step = c.get(1, "dim", 0), c.get(2, "start"), c.get(3, "end"), c.get(4, "step", 1)
     if dim % c.value.rank == c.value.batch:
         if (start or 0) == 0 and c.dims == c.value.dims and step == 1:
@@ -223,6 +223,8 @@ def _slice(e: Emitter, c: Call) -> Value:
         raise NoEquivalentError("of the batch")
     axis = c.value.axis(dim)
     first, last, _ = slice(start, stop, step).indices(c.value.shape[axis])
+    if first >= last:
+        return torch.empty(0)  # No tokens before the patches: what is joined to them is they alone.
     return sliced(e, c.value, axis, first, last, step)
 
 

@@ -100,8 +100,15 @@ def _frozen(node: Node, out: Shape, ins: Sequence[Trace], ledger: Ledger) -> Tra
 def _trace_mixed(
     node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
 ) -> Trace:
-    """Products of values and constants: all that meets there stays whole."""
-    return _frozen(node, out, () if node.op == "constant" else ins, ledger)
+    """Products of values: all that meets there stays whole."""
+    return _frozen(node, out, ins, ledger)
+
+
+def _trace_constant(
+    node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
+) -> Trace:
+    """Tokens: their features are the last dimension, and go with those of what they are joined to."""
+    return Trace(ledger.fresh(out[-1], node.name), np.zeros(out[-1], np.bool_), len(out) - 1)
 
 
 def _take(tensor: Tensor, dim: int, kept: Kept) -> Tensor:
@@ -461,6 +468,7 @@ RULES: Mapping[str, Rule] = {
     "group_norm": Rule(_trace_group_norm, _cut_group_norm),
     "mean": Rule(_trace_mean, _cut_mean),
     "positions": Rule(_trace_mean, _unchanged),
+    "constant": Rule(_trace_constant, _cut_aligned),
     "mixes": Rule(_trace_mixed, _unchanged),
     "softmax": Rule(_trace_softmax, _unchanged),
     "conv2d": Rule(_trace_conv, _cut_conv),
