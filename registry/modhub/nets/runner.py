@@ -60,7 +60,7 @@ class Runner(nn.Module):
         # Compilers plan memory themselves, and cannot trace the question of the mode.
         thrifty = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
         if thrifty and len(images) > 1 and len(images) * graph.peak > MAX_LIVE:
-            return torch.cat([self(part) for part in images.split(max(MAX_LIVE // graph.peak, 1))])
+            return torch.cat([self(part) for part in torch.split(images, max(MAX_LIVE // graph.peak, 1))])
         values = {graph.input: self._entered(images)}
         for node, run, tensors, free in self._thrifty if thrifty else self._steps:
             roles = {role: getattr(self, key) for role, key in tensors}
