@@ -1,8 +1,8 @@
 """Pull-through cache: requests for repositories that are not here are answered from another hub.
 
-The upstream is not trusted: it is asked for what the server's options name and for nothing in a namespace that
-has repositories here; its redirects lead to its own hosts; it gets nothing of this store by naming a digest;
-and while it does not answer, nobody waits for it.
+The upstream is not trusted: it is asked for what the server's options name and for nothing in a namespace
+that has repositories here; its redirects lead to its own hosts; it gets nothing of this store by naming a
+digest; and while it does not answer, nobody waits for it.
 
 Repositories of the upstream keep their commits, so lock files made against it are valid here. Its responses
 are kept in `<root>/mirror` for when it is unreachable; file contents become blobs of the store, verified
@@ -117,7 +117,7 @@ class Mirror:
         return self._file(request, path) if _FILE.match(path) else None
 
     def _mirrors(self, request: Request) -> bool:
-        """Whether the repository is one to ask for: whatever was here in its namespace keeps that to itself."""
+        """Whether the repository is one to ask for. A namespace that is here, or was, is not."""
         namespace = request.values.get("namespace", "").lower()
         name = f"{namespace}/{request.values.get('name', '')}".lower()
         local = (
@@ -206,9 +206,8 @@ class Mirror:
                 blob = writer.finish(sha256=etag if len(etag) == 64 else None)
             except IntegrityError as error:
                 raise OSError(f"the upstream sent something else: {error}") from error
-            if len(etag) == 40:
-                if blob.oid != etag:
-                    raise OSError("the upstream sent something else than its digest says")
+            if len(etag) == 40 and blob.oid != etag:
+                raise OSError("the upstream sent something else than its digest says")
             write_bytes(self.root / "digests" / etag, blob.sha256.encode())
             yield last
 
