@@ -95,7 +95,7 @@ calibrate_option = click.option(
 )
 
 
-def data_options(*, split: str) -> Callable[[Command], Command]:
+def data_options(*, split: str, required: bool = True) -> Callable[[Command], Command]:
     """Adds --data and --split."""
 
     def add(command: Command) -> Command:
@@ -108,7 +108,7 @@ def data_options(*, split: str) -> Callable[[Command], Command]:
         )(command)
         return click.option(
             "--data",
-            required=True,
+            required=required,
             metavar="DATA",
             help="Images: digits, a folder with a folder for each class, or one of cifar10, cifar100, mnist, "
             "fashion-mnist, kmnist and svhn followed by :ROOT.",

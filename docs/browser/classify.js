@@ -35,13 +35,27 @@ function metadata(bytes) {
   throw new Error("This file was not written by modhub export.");
 }
 
-// The image scaled to cover the size the classifier takes, the overhang cut off, as uint8 channel by channel.
-function pixels(image, [height, width], channels) {
+// The picture as the file's trunks prepare it ("geometry" in its metadata), as uint8 channel by channel.
+function pixels(image, [height, width], channels, geometry = { mode: "cover" }) {
   const canvas = new OffscreenCanvas(width, height), pen = canvas.getContext("2d");
-  const scale = Math.max(width / image.width, height / image.height);
-  const [w, h] = [image.width * scale, image.height * scale];
   pen.imageSmoothingQuality = "high";
-  pen.drawImage(image, (width - w) / 2, (height - h) / 2, w, h);
+  pen.imageSmoothingEnabled = geometry.interpolation !== "nearest";
+  let [w, h] = [image.width, image.height], [left, top] = [0, 0];
+  if (geometry.mode === "exact" && w * height !== h * width) {
+    throw new Error(`This classifier takes images of the proportions ${width} : ${height} only.`);
+  }
+  if (geometry.mode === "stretch" || geometry.mode === "exact") [w, h] = [width, height];
+  else {
+    if (geometry.mode === "shorter_side") {
+      const side = Math.min(height, width), longer = Math.max(1, Math.floor(side * Math.max(w, h) / Math.min(w, h)));
+      [w, h] = h <= w ? [longer, side] : [side, longer];
+    } else if (geometry.mode === "cover") {
+      const scale = Math.max(width / w, height / h);
+      [w, h] = [w * scale, h * scale];
+    }
+    [left, top] = [(w - width) / 2, (h - height) / 2].map(geometry.mode === "cover" ? (x) => x : Math.floor);
+  }
+  pen.drawImage(image, -left, -top, w, h);
   const rgba = pen.getImageData(0, 0, width, height).data, plane = width * height;
   const values = new Uint8Array(channels * plane);
   for (let i = 0; i < plane; i++) {
@@ -61,7 +75,7 @@ function probabilities(scores) {
 
 async function classify() {
   if (!session || !picture) return;
-  const input = pixels(picture, facts.image_size, facts.channels);
+  const input = pixels(picture, facts.image_size, facts.channels, facts.geometry);
   const start = performance.now();
   const output = await session.run({ [session.inputNames[0]]: input });
   const taken = performance.now() - start;

@@ -105,6 +105,23 @@ def test_decompose_reports(home):
     assert report["images"] > 100
 
 
+def test_decompose_without_images(home, modhub):
+    arguments = [each for each in decompose_arguments("plain") if each not in ("--data", "digits")]
+    arguments = arguments[: arguments.index("--images-per-class")]
+    arguments[arguments.index("--weights") + 1] = str(home / "plain.safetensors")
+    result = modhub.good(*arguments, "--no-data", "-o", "blind")
+    assert "of plain without images in" in result.out
+    report = json.loads(modhub.good(*arguments, "--no-data", "-o", "again", "--json").out)
+    assert [module["label"] for module in report["modules"]] == LABELS["plain"]
+    assert {(each["recall"], each["precision"], each["sample"]) for each in report["modules"]} == {
+        (None, None, None)
+    }
+    for wrong in ((), ("--no-data", "--data", "digits")):
+        failed = modhub(*arguments, *wrong, "-o", "x")
+        assert failed.code == 2
+        assert "Give either --data DATA or --no-data." in failed.err
+
+
 def test_a_parent_that_knows_little_is_pointed_out(home, modhub):
     arguments = list(decompose_arguments("plain"))
     arguments[arguments.index("--weights") + 1] = str(home / "plain.safetensors")

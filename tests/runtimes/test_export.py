@@ -18,9 +18,12 @@ from modhub.api.export import export
 from modhub.composition import compose, parts_of
 from modhub.data.preprocessing import Preprocess
 from modhub.errors import ExportError
+from modhub.importing import import_module
 from modhub.manifest import InputSpec
-from modhub.runtimes.export import FORMATS, SUFFIXES, as_raw_batch, export_classifier, natural_size
-from modhub.runtimes.onnx import METADATA_KEY, OnnxClassifier, fit
+from modhub.nets import Runner
+from modhub.runtimes.export import FORMATS, SUFFIXES, as_raw_batch, export_classifier
+from modhub.runtimes.geometry import Geometry
+from modhub.runtimes.onnx import METADATA_KEY, OnnxClassifier
 from tests.support.digit_parents import digit_modules, digits, pixels_of
 
 SPEC = InputSpec(
@@ -48,7 +51,7 @@ def photographs(count: int, height: int, width: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_scores_are_the_same_in_the_file_s_own_runtime(form: str, tmp_path: Path) -> None:
-    images = as_raw_batch(photographs(5, 30, 24), (20, 24))
+    images = as_raw_batch(photographs(5, 30, 24), Geometry((20, 24)))
     path = tmp_path / f"model{SUFFIXES[form]}"
     report = export_classifier(
         Pico(), ["cat", "dog"], path, format=form, images=images, metadata={"lock": "x = 1"}
@@ -63,7 +66,11 @@ def test_scores_are_the_same_in_the_file_s_own_runtime(form: str, tmp_path: Path
 def test_no_directory_of_this_machine_is_in_the_file(form: str, tmp_path: Path) -> None:
     path = tmp_path / f"model{SUFFIXES[form]}"
     export_classifier(
-        Pico(), ["cat", "dog"], path, format=form, images=as_raw_batch(photographs(2, 30, 24), (20, 24))
+        Pico(),
+        ["cat", "dog"],
+        path,
+        format=form,
+        images=as_raw_batch(photographs(2, 30, 24), Geometry((20, 24))),
     )
     contents = [path.read_bytes()]
     if zipfile.is_zipfile(path):
@@ -75,7 +82,7 @@ def test_no_directory_of_this_machine_is_in_the_file(form: str, tmp_path: Path) 
 
 def test_the_onnx_file_knows_its_labels_and_takes_any_batch(tmp_path: Path) -> None:
     classifier, path = Pico().eval(), tmp_path / "model.onnx"
-    images = as_raw_batch(photographs(3, 20, 20), (20, 20))
+    images = as_raw_batch(photographs(3, 20, 20), Geometry((20, 20)))
     export_classifier(
         classifier, ["cat", "dog"], path, format="onnx", images=images, metadata={"lock": "x = 1"}
     )
@@ -89,7 +96,7 @@ def test_the_onnx_file_knows_its_labels_and_takes_any_batch(tmp_path: Path) -> N
     assert graph.output[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     for count in (1, 3, 7):
         pictures = photographs(count, 20, 20)
-        expected = classifier(as_raw_batch(pictures, (20, 20))).detach().numpy()
+        expected = classifier(as_raw_batch(pictures, Geometry((20, 20)))).detach().numpy()
         np.testing.assert_allclose(written.predict(pictures), expected, atol=1e-4)
     assert written.predict([]).shape == (0, 2)
 
@@ -135,7 +142,7 @@ def test_a_classifier_in_memory_needs_a_target() -> None:
 
 def test_predicting_with_onnx_imports_no_torch(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    images = as_raw_batch(photographs(2, 20, 20), (20, 20))
+    images = as_raw_batch(photographs(2, 20, 20), Geometry((20, 20)))
     export_classifier(Pico(), ["cat", "dog"], path, format="onnx", images=images)
     program = (
         "import sys, numpy, pathlib\n"
@@ -179,7 +186,7 @@ class Branching(Pico):
 def test_what_cannot_be_exported_leaves_nothing(
     classifier: nn.Module, form: str, count: int, message: str, tmp_path: Path
 ) -> None:
-    images = as_raw_batch(photographs(count, 20, 20), (20, 20))
+    images = as_raw_batch(photographs(count, 20, 20), Geometry((20, 20)))
     with pytest.raises(ExportError) as caught:
         export_classifier(classifier, ["cat", "dog"], tmp_path / "model", format=form, images=images)
     assert caught.value.message.startswith(message)
@@ -197,7 +204,7 @@ def test_a_file_that_is_no_export_is_refused(content: bytes, tmp_path: Path) -> 
 
 def test_an_onnx_file_of_another_maker_is_refused(tmp_path: Path) -> None:
     path, other = tmp_path / "model.onnx", tmp_path / "other.onnx"
-    images = as_raw_batch(photographs(2, 20, 20), (20, 20))
+    images = as_raw_batch(photographs(2, 20, 20), Geometry((20, 20)))
     export_classifier(Pico(), ["cat", "dog"], path, format="onnx", images=images)
     import onnx
 
@@ -228,7 +235,7 @@ def test_an_onnx_file_of_another_maker_is_refused(tmp_path: Path) -> None:
 )
 def test_any_image_is_fitted(shape: tuple[int, ...], channels: int, expected: tuple[int, ...]) -> None:
     image = np.full(shape, 77, np.uint8)
-    fitted = fit(image, (8, 12), channels)
+    fitted = Geometry((8, 12)).fit(image, channels)
     assert fitted.shape == expected
     assert fitted.dtype == np.uint8
     assert np.all(fitted == 77)
@@ -236,5 +243,21 @@ def test_any_image_is_fitted(shape: tuple[int, ...], channels: int, expected: tu
 
 def test_the_natural_size_serves_every_trunk() -> None:
     small = InputSpec(channels=1, height=8, width=10, mean=(0.5,), std=(0.5,))
-    assert natural_size([small]) == (8, 10)
-    assert natural_size([small, SPEC]) == (20, 20)
+    assert Geometry.of([small]).size == (8, 10)
+    assert Geometry.of([small, SPEC]).size == (20, 20)
+
+
+def test_windows_that_do_not_divide_a_picture_are_exported(tmp_path: Path) -> None:
+    class Windows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            network = nn.Sequential(nn.AdaptiveMaxPool2d((3, 5)), nn.Flatten(), nn.Linear(45, 2))
+            self.runner = Runner(import_module(network, (3, 8, 8)))
+
+        def forward(self, images: Tensor) -> Tensor:
+            scores: Tensor = self.runner(images.float() / 255)
+            return scores
+
+    images = as_raw_batch(photographs(3, 8, 8), Geometry((8, 8)))
+    report = export_classifier(Windows(), ["a", "b"], tmp_path / "a.onnx", format="onnx", images=images)
+    assert report.largest_difference < 1e-5

@@ -72,7 +72,23 @@ def _pair(text: str) -> tuple[str, str]:
 
 @click.command("decompose", short_help="Decompose a trained CNN classifier into class modules.")
 @click.argument("parent")
-@data_options(split="train")
+@data_options(split="train", required=False)
+@click.option(
+    "--no-data",
+    is_flag=True,
+    help="Make modules without images: they keep all channels, and nothing is measured.",
+)
+@click.option(
+    "--fit-head",
+    is_flag=True,
+    help="Fit a linear head to the classes of DATA on the features of PARENT, which need not know them.",
+)
+@click.option(
+    "--head",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A head for the features of PARENT, a .safetensors file: one row per label, by name, or weight and "
+    "bias, with --labels.",
+)
 @target_option
 @click.option(
     "--weights",
@@ -203,8 +219,11 @@ def _pair(text: str) -> tuple[str, str]:
 @reporting
 def command(
     parent: str,
-    data: str,
+    data: str | None,
     split: str,
+    no_data: bool,
+    fit_head: bool,
+    head: Path | None,
     target: Path,
     weights: Path | None,
     arguments: tuple[tuple[str, str], ...],
@@ -235,9 +254,15 @@ def command(
 ) -> None:
     """Decompose a trained CNN classifier into one module per class.
 
-    PARENT is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO, FILE.py:CALLABLE (executes that file), or a
-    directory with graph.json, weights.safetensors and parent.json. DATA holds images of its classes,
-    preferably those it was trained on.
+    PARENT is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO, FILE.py:CALLABLE (executes that file), a
+    directory with graph.json, weights.safetensors and parent.json, or one with modules of it. DATA holds
+    images of its classes, preferably those it was trained on.
+
+    With --no-data modules of one parent compose exactly, but their recall, precision and thresholds are
+    unknown. To measure them later, decompose their directory again, with DATA, and push a new release.
+
+    With --fit-head PARENT is any backbone: its own classes, if it has some, are left out, and a head for
+    those of DATA takes their place. Such modules compose in one pass with any others on the same backbone.
 
     After an interruption, the same command resumes the work. To use several processes:
 
@@ -250,7 +275,13 @@ def command(
     from modhub.api.decompose import decompose_to
     from modhub.decomposition import DecomposeOptions
 
+    if no_data == (data is not None):
+        raise click.UsageError("Give either --data DATA or --no-data.")
+    if fit_head and data is None:
+        raise click.UsageError("--fit-head needs --data DATA.")
     settings = DecomposeOptions(
+        fit_head=fit_head,
+        head=head,
         split=split,
         weights=weights,
         arguments=dict(arguments),
@@ -295,8 +326,9 @@ def command(
         columns = ["module", "channels kept", "recall", "precision", "measured on", "size"]
         out.table(columns, rows, right=(1, 2, 3, 5))
         memory = f", peak memory {size(made.peak_bytes)}" if made.peak_bytes else ""
+        source = f"from {made.images:,} images" if made.images else "without images"
         out.line(
-            f"{many(len(rows), 'module', 'modules')} of {made.parent} from {made.images:,} images "
+            f"{many(len(rows), 'module', 'modules')} of {made.parent} {source} "
             f"in {made.elapsed_seconds:.1f} s{memory}: {target}"
         )
 

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,14 @@ import numpy as np
 from torch import nn
 
 from modhub.api.catalogs import open_catalog
-from modhub.artifact import read_sets, write_artifact
+from modhub.api.locked_modules import is_artifact
+from modhub.artifact import read_artifact, read_sets, write_artifact
 from modhub.artifact.modules import Decomposition, ModuleSet
 from modhub.data import ImageSet, open_data
 from modhub.decomposition import DecomposeOptions, Parent, drafted, method_of
 from modhub.decomposition.assembly import assemble
+from modhub.decomposition.data_free import without_images
+from modhub.decomposition.fitted_head import backbone_of, fit_head, head_of_file
 from modhub.decomposition.network_input import input_shape, voting
 from modhub.decomposition.parent import aligned, classes_named
 from modhub.decomposition.standalone import standalone
@@ -29,6 +33,7 @@ from modhub.evaluation.module_metrics import measure_modules
 from modhub.files import check_vacant, claimed
 from modhub.labels import slugs_of
 from modhub.manifest import FORMS, InputSpec, Sample
+from modhub.nets import Network
 from modhub.parents import ParentSource, is_pickle, load_parent, stated_input
 from modhub.refs import RepositoryId
 from modhub.reporter import SILENT, Reporter
@@ -82,13 +87,17 @@ class DecomposeReport(Result):
 
 def decompose(
     parent: str | nn.Module,
-    data: str | ImageSet,
+    data: str | ImageSet | None,
     options: DecomposeOptions | None = None,
     *,
     reporter: Reporter = SILENT,
     **changes: Any,
 ) -> ModuleSet:
     """Decompose a parent string or a module into class modules, by images of its classes.
+
+    Without `data` the modules keep every channel, and nothing is measured: recall and precision are None,
+    and so are thresholds. A directory that holds modules, as `pull` writes it, is a parent, too: this is how
+    modules that were made without images are measured later.
 
     `changes` are fields of `modhub.decomposition.DecomposeOptions` that differ from `options` (None: its
     defaults): `modhub.decompose("torchvision:resnet18", "imagefolder:pets", only=["cat"])`. Where gradients
@@ -105,7 +114,7 @@ def decompose(
 def decompose_to(
     directory: Path,
     parent: str | nn.Module,
-    data: str | ImageSet,
+    data: str | ImageSet | None,
     options: DecomposeOptions,
     *,
     form: str = "delta",
@@ -187,8 +196,10 @@ def write_standalone(source: Path, target: Path) -> None:
 
 @torch_defaults()
 def _decomposed(
-    parent: str | nn.Module, data: str | ImageSet, options: DecomposeOptions, reporter: Reporter
+    parent: str | nn.Module, data: str | ImageSet | None, options: DecomposeOptions, reporter: Reporter
 ) -> tuple[ModuleSet, Decomposition]:
+    if data is None:
+        return _without_images(parent, options, reporter)
     images = open_data(data, options.split)
     unseen = None if options.measure is None else open_data(options.measure, "test")
     if np.count_nonzero(counts := images.counts()) < 2:
@@ -199,19 +210,17 @@ def _decomposed(
         )
     # What nothing says of the input is read off a few images, which are then not read again.
     images = images.preloaded(voting(images))
-    with reporter.step("import the parent"):
-        whole = open_parent(parent, images, options, reporter)
-    if options.only is not None:
-        options = dataclasses.replace(options, only=classes_named(whole, options.only))
-    seed, only = options.seed, options.only
-    # A label that cannot be a folder is named before the work.
-    slugs_of(only or whole.labels)
-    method = method_of(options.method, options.method_options)
-    if unseen is not None:
-        # What the last step needs is missed before the first.
-        aligned(whole, unseen, only or whole.labels, minimum=1)
-    called = options.method if isinstance(options.method, str) else method.name
-    done = drafted(method, called, whole, images, options, reporter)
+    seed = options.seed
+    if options.fit_head:
+        whole, done = _with_fitted_head(parent, images, options, reporter)
+    else:
+        whole, options = _opened(parent, images, options, reporter)
+        method = method_of(options.method, options.method_options)
+        if unseen is not None:
+            # What the last step needs is missed before the first.
+            aligned(whole, unseen, options.only or whole.labels, minimum=1)
+        called = options.method if isinstance(options.method, str) else method.name
+        done = drafted(method, called, whole, images, options, reporter)
     modules = assemble(whole, done, seed=seed, date=options.date)
     if unseen is not None and Workers.here().first:
         done = measure_modules(whole, modules, done, unseen, seed=seed, reporter=reporter)
@@ -219,10 +228,104 @@ def _decomposed(
     return modules, done
 
 
+def _without_images(
+    parent: str | nn.Module, options: DecomposeOptions, reporter: Reporter
+) -> tuple[ModuleSet, Decomposition]:
+    if options.measure is not None:
+        raise DataError(
+            "Modules that are made without images cannot be measured in the same step.",
+            hint="Give the images as DATA, or decompose the modules later, with images.",
+        )
+    whole, options = _opened(parent, None, options, reporter)
+    done = without_images(whole, options)
+    return assemble(whole, done, seed=options.seed, date=options.date), done
+
+
+def _opened(
+    parent: str | nn.Module, images: ImageSet | None, options: DecomposeOptions, reporter: Reporter
+) -> tuple[Parent, DecomposeOptions]:
+    """The parent, and the options with the classes of `only` as it calls them."""
+    with reporter.step("import the parent"):
+        whole = open_parent(parent, images, options, reporter)
+    if options.only is not None:
+        options = dataclasses.replace(options, only=classes_named(whole, options.only))
+    # A label that cannot be a folder is named before the work.
+    slugs_of(options.only or whole.labels)
+    return whole, options
+
+
 def open_parent(
-    parent: str | nn.Module, images: ImageSet, options: DecomposeOptions, reporter: Reporter = SILENT
+    parent: str | nn.Module, images: ImageSet | None, options: DecomposeOptions, reporter: Reporter = SILENT
 ) -> Parent:
-    """The parent as trunk, head, labels and input; what nothing says is taken from the images."""
+    """The parent as trunk, head, labels and input; what nothing says is taken from the images, where there
+    are some."""
+    if options.head is not None:
+        trunk, source, spec = _backbone(parent, images, options, reporter)
+        names, head = head_of_file(Path(options.head), options.labels)
+        return _named(head.join(trunk), source, spec, names, images, options)
+    if isinstance(parent, str | Path) and is_artifact(Path(parent)):
+        return _parent_of_modules(Path(parent), options)
+    source = _source(parent, options, reporter)
+    spec = _input_spec(source, images, options, reporter)
+    labels = options.labels or source.labels or (() if images is None else images.labels)
+    if not labels:
+        raise ParentError(f"The classes of '{source.name}' are unknown.", hint="Name them with --labels.")
+    return _named(source.network(spec), source, spec, labels, images, options)
+
+
+def _with_fitted_head(
+    parent: str | nn.Module, images: ImageSet, options: DecomposeOptions, reporter: Reporter
+) -> tuple[Parent, Decomposition]:
+    with reporter.step("import the parent"):
+        trunk, source, spec = _backbone(parent, images, options, reporter)
+    # A label that cannot be a folder is named before the work.
+    slugs_of(options.only or images.labels)
+
+    def named(network: Network) -> Parent:
+        return _named(network, source, spec, images.labels, images, options)
+
+    return fit_head(trunk, spec, images, options, named, reporter)
+
+
+def _backbone(
+    parent: str | nn.Module, images: ImageSet | None, options: DecomposeOptions, reporter: Reporter
+) -> tuple[Network, ParentSource, InputSpec]:
+    """A trunk for a head of other classes than its own; of modules it is their trunk, byte for byte."""
+    if isinstance(parent, str | Path) and is_artifact(Path(parent)):
+        whole = _parent_of_modules(Path(parent), dataclasses.replace(options, name=None, labels=None))
+        about = ParentSource(
+            name=whole.name, architecture=whole.architecture, model=whole.trunk, license=whole.license
+        )
+        return whole.trunk, about, whole.input
+    source = _source(parent, options, reporter)
+    spec = _input_spec(source, images, options, reporter)
+    network = source.network(spec)
+    return backbone_of(network, source.name, classifier=source.labels is not None), source, spec
+
+
+def _named(
+    network: Network,
+    source: ParentSource,
+    spec: InputSpec,
+    labels: Sequence[str],
+    images: ImageSet | None,
+    options: DecomposeOptions,
+) -> Parent:
+    """The parent that is `network`, with what its source and the options say of it."""
+    # What a backbone was trained on is not what its new head was.
+    trained_on = None if options.fit_head or options.head else source.dataset
+    return Parent.of(
+        network,
+        name=options.name or source.name,
+        architecture=source.architecture,
+        labels=labels,
+        input=spec,
+        license=options.license or source.license,
+        dataset=options.dataset or trained_on or (None if images is None else images.name),
+    )
+
+
+def _source(parent: str | nn.Module, options: DecomposeOptions, reporter: Reporter) -> ParentSource:
     if isinstance(parent, Path):
         parent = str(parent)
     if not isinstance(parent, str | nn.Module):
@@ -233,48 +336,52 @@ def open_parent(
     if isinstance(parent, nn.Module):
         kind = type(parent).__name__
         stated = stated_input(parent, kind)
-        source = ParentSource(name=kind.lower(), architecture=kind, model=parent, input=stated)
-    else:
-        weights = options.weights
-        if weights is not None and is_pickle(Path(weights)):
-            reporter.note(f"Of '{weights}' only tensors are read (torch.load with weights_only=True).")
-        source = load_parent(
-            parent,
-            weights=None if weights is None else Path(weights),
-            arguments=options.arguments,
-            fetch=_fetch,
+        return ParentSource(name=kind.lower(), architecture=kind, model=parent, input=stated)
+    weights = options.weights
+    if weights is not None and is_pickle(Path(weights)):
+        reporter.note(f"Of '{weights}' only tensors are read (torch.load with weights_only=True).")
+    return load_parent(
+        parent,
+        weights=None if weights is None else Path(weights),
+        arguments=options.arguments,
+        fetch=_fetch,
+    )
+
+
+def _parent_of_modules(directory: Path, options: DecomposeOptions) -> Parent:
+    """The parent of an artifact, of which all is known. Its name stays, since modules go by it."""
+    given = {
+        name: getattr(options, name)
+        for name in ("weights", "arguments", "labels", "name", "input_size", "mean", "std")
+    }
+    if said := next((name for name, value in given.items() if value), None):
+        raise ParentError(
+            f"'{directory}' holds modules, which say all of their parent: '{said}' cannot be given.",
+            hint="Leave it out.",
         )
-    spec = _input_spec(source, images, options, reporter)
-    return Parent.of(
-        source.network(spec),
-        name=options.name or source.name,
-        architecture=source.architecture,
-        labels=options.labels or source.labels or images.labels,
-        input=spec,
-        license=options.license or source.license,
-        dataset=options.dataset or source.dataset or images.name,
+    parent = Parent.of_modules(read_artifact(directory))
+    return dataclasses.replace(
+        parent, license=options.license or parent.license, dataset=options.dataset or parent.dataset
     )
 
 
 def _input_spec(
-    source: ParentSource, images: ImageSet, options: DecomposeOptions, reporter: Reporter
+    source: ParentSource, images: ImageSet | None, options: DecomposeOptions, reporter: Reporter
 ) -> InputSpec:
     size, mean, std = options.input_size, options.mean, options.std
     known = source.input if size is None else source.input_at(*size[-2:])
     if known is None:
-        given = size[0] if size is not None and len(size) == 3 else 3 if len(mean or std or ()) == 3 else None
-        shape = input_shape(
-            source.model, images, channels=given, size=None if size is None else (size[-2], size[-1])
-        )
-        reporter.note(f"Input: {shape}.")
-        channels = shape.channels
-        known = InputSpec(
-            channels=channels,
-            height=shape.height,
-            width=shape.width,
-            mean=(0.0,) * channels,
-            std=(1.0,) * channels,
-        )
+        if images is None:
+            known = _given_input(source, options, reporter)
+        else:
+            given = (
+                size[0] if size is not None and len(size) == 3 else 3 if len(mean or std or ()) == 3 else None
+            )
+            shape = input_shape(
+                source.model, images, channels=given, size=None if size is None else (size[-2], size[-1])
+            )
+            reporter.note(f"Input: {shape}.")
+            known = _unnormalised(shape.channels, shape.height, shape.width)
     channels, height, width = known.channels, known.height, known.width
     if size is not None:
         height, width = size[-2:]
@@ -295,6 +402,30 @@ def _input_spec(
         crop=crop,
         interpolation=options.interpolation or known.interpolation,
     )
+
+
+def _given_input(source: ParentSource, options: DecomposeOptions, reporter: Reporter) -> InputSpec:
+    """The input as the options say it: without images nothing else does."""
+    size = options.input_size
+    if isinstance(source.model, Network):
+        size = size or source.model.graph.input_shape
+    if size is None:
+        raise ParentError(
+            f"The input size of '{source.name}' is unknown.",
+            hint="Give it with --input-size, and --mean and --std as it was trained with.",
+        )
+    if options.mean is None or options.std is None:
+        reporter.warn(
+            f"Nothing says how '{source.name}' normalises its input: without --mean and --std its values are "
+            "taken as they are, from 0 to 1."
+        )
+    channels = size[0] if len(size) == 3 else len(options.mean or options.std or (0, 0, 0))
+    return _unnormalised(channels, size[-2], size[-1])
+
+
+def _unnormalised(channels: int, height: int, width: int) -> InputSpec:
+    zeros, ones = (0.0,) * channels, (1.0,) * channels
+    return InputSpec(channels=channels, height=height, width=width, mean=zeros, std=ones)
 
 
 def _fetch(repository: str, revision: str | None, filename: str) -> Path:

@@ -15,7 +15,8 @@ from modhub.errors import ExportError
 from modhub.files import check_new_file
 from modhub.project.lock import LOCK_NAME
 from modhub.reporter import SILENT, Reporter
-from modhub.runtimes.export import SUFFIXES, ExportReport, as_raw_batch, export_classifier, natural_size
+from modhub.runtimes.export import SUFFIXES, ExportReport, as_raw_batch, export_classifier
+from modhub.runtimes.geometry import Geometry
 
 __all__ = ["export"]
 
@@ -56,10 +57,10 @@ def export(
         classifier = copy.deepcopy(classifier).cpu()
     check_new_file(Path(target), force=force)
     specs = [each.spec for each in classifier.trunk_passes]
-    size = natural_size(specs) if image_size is None else (image_size, image_size)
+    geometry = Geometry.of(specs, None if image_size is None else (image_size, image_size))
     if data is None:
         dice = np.random.default_rng(0)
-        pictures = [dice.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(4)]
+        pictures = [dice.integers(0, 256, (*geometry.size, 3), dtype=np.uint8) for _ in range(4)]
     else:
         images = open_data(data, "test")
         chosen = np.linspace(0, len(images) - 1, min(16, len(images))).astype(int)
@@ -69,7 +70,8 @@ def export(
         classifier.labels,
         Path(target),
         format=format,
-        images=as_raw_batch(pictures, size),
+        images=as_raw_batch(pictures, geometry),
+        geometry=geometry,
         metadata={"lock": lock.read_text(encoding="utf-8")} if lock is not None and lock.is_file() else None,
         reporter=reporter,
     )

@@ -77,20 +77,25 @@ class ChannelChooser:
     def observing(
         self, data: FittingData, settings: FitSettings = DEFAULT_SETTINGS, reporter: Reporter = SILENT
     ) -> ChannelChooser:
-        """The chooser that goes by what `data` shows, where one class is composed alone.
+        """The chooser that goes by what `data` shows, where one class is composed alone, or modules were made
+        without images.
 
         A module carries what the images of its class do to the trunk. A class among others of its parent
         needs no more; one that is told from everything else depends as much on what the others look like.
         """
         plan = self.plan
-        if not data.balanced or len(plan.parts) != 1 or plan.statistics is None:
+        alone = len(plan.parts) == 1
+        if not plan.unmeasured and not (data.balanced and alone and plan.statistics is not None):
             return self
-        (head,) = plan.unpruned.heads
+        heads = plan.unpruned.heads
         runner = Runner(fuse_batch_norm(plan.trunk)).to(plan.device)
 
-        def log_odds(features: Tensor) -> Tensor:
-            on_head = features.to(head.calibration.device)
-            return head.odds(head.margins(on_head), head.rest_logsumexp(on_head))[:, 0]
+        def answer(features: Tensor) -> Tensor:
+            """The log-odds of the only class, or the margin of the likeliest one."""
+            on_head = features.to(heads[0].calibration.device)
+            if alone:
+                return heads[0].odds(heads[0].margins(on_head), heads[0].rest_logsumexp(on_head))[:, 0]
+            return torch.cat([head.scaled(head.margins(on_head)) for head in heads], 1).amax(1)
 
         most = min(
             settings.refit_images * (1 + settings.refit_copies),
@@ -99,7 +104,7 @@ class ChannelChooser:
         with reporter.step("compute statistics"):
             images = evenly(data.refit, max(10, int(most)))
             batches = (batch.to(plan.device) for batch in torch.split(images, settings.batch))
-            observed = observe(runner, batches, plan.space, log_odds)
+            observed = observe(runner, batches, plan.space, answer)
         return ChannelChooser(replace(plan, observed=observed), self.control)
 
     def _union(self, budget: Budget) -> Mask:

@@ -22,6 +22,7 @@ from modhub.composition.rejection import limit_distances
 from modhub.composition.trunk_plan import TrunkPlan, trunk_plans
 from modhub.data import ImageSet
 from modhub.devices import CPU, torch_defaults
+from modhub.errors import BudgetError
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["compose", "join_passes"]
@@ -62,6 +63,7 @@ def compose(
         synthesizer = ImageSynthesizer(seed, device, settings)
     tuning = None if tune is None else decoded_once(tune, settings)
     source = FittingSource(tuning, synthesizer, seed, settings, reporter)
+    _warn_of_unmeasured(distinct, plans, reporter, reject=reject, calibrated=calibrate is not None)
     passes = [
         _compile(plan, budget, control, source)
         for plan in reporter.track(plans, "compile trunks", len(plans))
@@ -76,6 +78,28 @@ def compose(
     return classifier
 
 
+def _warn_of_unmeasured(
+    parts: Sequence[Part], plans: Sequence[TrunkPlan], reporter: Reporter, *, reject: bool, calibrated: bool
+) -> None:
+    """Of modules that were made without images, where their scores or thresholds are relied on."""
+    unmeasured = [part for part in parts if "threshold" not in part.module.manifest.calibration.parameters]
+    if not unmeasured:
+        return
+    name = unmeasured[0].name
+    named = f"'{name}' and {len(unmeasured) - 1} more were" if len(unmeasured) > 1 else f"'{name}' was"
+    if sum(len(plan.heads) for plan in plans) > 1 and not calibrated:
+        reporter.warn(
+            f"{named} made without images: how their scores compare with those of other parents is not "
+            "measured. Give a few labelled images of every class with --calibrate."
+        )
+    if reject:
+        reporter.warn(
+            f"{named} made without images, so no threshold for 'none of these' is known: only images that "
+            "their parent takes for another of its classes are rejected. Decompose these modules with images "
+            "first."
+        )
+
+
 def _compile(plan: TrunkPlan, budget: Budget | None, control: int | None, source: FittingSource) -> TrunkPass:
     if budget is not None and budget.max_loss is not None:
         return compile_to_loss(plan, budget, source)
@@ -84,6 +108,12 @@ def _compile(plan: TrunkPlan, budget: Budget | None, control: int | None, source
     with reporter.step("choose channels"):
         prunes = chooser.prunes(budget)
     data = source.data(plan, budget) if prunes else None
+    if prunes and data is None and plan.unmeasured:
+        raise BudgetError(
+            f"Modules of '{plan.parts[0].module.manifest.parent.name}' were made without images, and its "
+            "trunk has no batch norms to synthesize some by: which channels can go is not known.",
+            hint="Give images of any of its classes with --tune.",
+        )
     if data is not None:
         chooser = chooser.observing(data, settings, reporter)
     with reporter.step("choose channels"):

@@ -103,6 +103,14 @@ class TrunkPlan:
         statistics = self.class_statistics()
         return None if statistics is None else pooled_statistics(statistics)
 
+    @property
+    def unmeasured(self) -> bool:
+        """Whether a module keeps all channels and does not say which of them it needs: nobody had images."""
+        return any(
+            not part.tensors.statistics and part.tensors.relevance is None and bool(part.tensors.mask.all())
+            for part in self.parts
+        )
+
     def class_statistics(self) -> list[ClassStatistics] | None:
         """One per module, in their order; None when one of them carries none."""
         statistics = [

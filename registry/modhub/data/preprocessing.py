@@ -81,7 +81,7 @@ class Preprocess(nn.Module):
             values = values / 255
         values = self._recolour(values)
         height, width = int(values.shape[-2]), int(values.shape[-1])
-        values = self._resize(values, *_target_size(spec, height, width))
+        values = self._resize(values, *spec.target(height, width))
         if spec.crop:
             values = _centre_crop(values, spec.height, spec.width, floor=spec.crop_floor)
         low, high = spec.value_range
@@ -129,19 +129,6 @@ def _check_range(images: Tensor) -> None:
         )
 
 
-def _target_size(spec: InputSpec, height: int, width: int) -> tuple[int, int]:
-    """What to resize to before a crop: torchvision's rule, which cuts fractions off the longer side."""
-    if spec.resize is None:
-        return (height, width) if spec.crop else (spec.height, spec.width)
-    if not spec.crop:
-        return spec.height, spec.width
-    if isinstance(spec.resize, tuple):
-        return spec.resize
-    short, long = min(height, width), max(height, width)
-    scaled = max(1, int(spec.resize * long / short))
-    return (spec.resize, scaled) if height <= width else (scaled, spec.resize)
-
-
 def _nearest(given: int, wanted: int, device: torch.device) -> Tensor:
     """The (wanted,) pixels of `given` that Pillow takes: under the centres, which it finds step by step."""
     scale = given / wanted
@@ -157,6 +144,6 @@ def _centre_crop(values: Tensor, height: int, width: int, *, floor: bool) -> Ten
         left, top = extra_width // 2, extra_height // 2
         values = F.pad(values, (left, extra_width - left, top, extra_height - top))
         found_height, found_width = values.shape[-2:]
-    rounded = int if floor else round
-    top, left = rounded((found_height - height) / 2.0), rounded((found_width - width) / 2.0)
+    top = InputSpec.centred(found_height, height, floor=floor)
+    left = InputSpec.centred(found_width, width, floor=floor)
     return values[..., top : top + height, left : left + width]

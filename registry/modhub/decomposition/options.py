@@ -63,6 +63,8 @@ class DecomposeOptions:
     license: str | None = None
     dataset: str | None = None
     date: str | None = None
+    fit_head: bool = False
+    head: Path | str | None = None
 
     split: str | None = None
     images_per_class: int = 300
@@ -103,6 +105,13 @@ class DecomposeOptions:
             raise BudgetError(
                 f"A module cannot lose {self.max_loss:g} of its accuracy.",
                 hint="Give the loss as a fraction: 0.005 is half a point.",
+            )
+        if self.fit_head and (self.labels or self.head or self.method_options or self.method != "relevance"):
+            given = "labels" if self.labels else "a head" if self.head else "a method"
+            raise DataError(
+                "A head is fitted to the classes of the images, and the trunk is kept whole: "
+                f"{given} cannot be given.",
+                hint="Leave it out, or leave out --fit-head.",
             )
         if self.images_per_class < 2:
             raise DataError(

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from modhub.artifact.modules import ModuleSet
 from modhub.data import ImageSet
 from modhub.decomposition.options import DecomposeOptions
-from modhub.errors import DataError, ParentError, RefError
+from modhub.errors import DataError, IntegrityError, ParentError, RefError
 from modhub.labels import LabelIndex, nearest_labels, one_match, spelling_of
 from modhub.manifest import InputSpec
 from modhub.nets import Head, Network, split_head
@@ -36,6 +37,39 @@ class Parent:
     license: str | None
     dataset: str | None
     sha256: str
+
+    @classmethod
+    def of_modules(cls, modules: ModuleSet) -> Parent:
+        """The parent that `modules` were taken from: their trunk, and the head that lies beside it.
+
+        Raises `ParentError` where no head does, and `IntegrityError` for one that does not fit.
+        """
+        about, shared = modules.manifest.parent, modules.shared
+        weight, bias = shared.parent_weight, shared.parent_bias
+        if weight is None or bias is None:
+            raise ParentError(
+                f"The modules of '{about.name}' do not carry the head of their parent.",
+                hint="Decompose the parent again.",
+            )
+        if (
+            weight.shape != (len(about.labels), modules.trunk.graph.features)
+            or bias.shape != weight.shape[:1]
+        ):
+            raise IntegrityError(
+                f"The head that the trunk of '{about.name}' carries does not fit it.",
+                hint="Pull or decompose it again.",
+            )
+        return cls(
+            name=about.name,
+            architecture=about.architecture,
+            trunk=modules.trunk,
+            head=Head(weight, bias, modules.modules[0].parsed.head_tail),
+            labels=about.labels,
+            input=modules.manifest.input,
+            license=modules.manifest.license,
+            dataset=about.dataset,
+            sha256=about.sha256,
+        )
 
     @classmethod
     def of(

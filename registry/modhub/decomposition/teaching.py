@@ -34,10 +34,10 @@ from modhub.decomposition.held_out import normalised
 from modhub.decomposition.measurement import sizes_of
 from modhub.decomposition.parent import Parent
 from modhub.devices import torch_defaults
-from modhub.errors import CompositionError, DataError, IntegrityError
+from modhub.errors import CompositionError, DataError
 from modhub.labels import LabelIndex
 from modhub.manifest import Calibration, MethodInfo
-from modhub.nets import Head, Runner, channel_space, cost
+from modhub.nets import Runner, channel_space, cost
 from modhub.pruning.compensation import cut
 from modhub.pruning.order import mask_after, pruning_order, relevance_tensor, slot_costs
 from modhub.pruning.statistics import (
@@ -210,21 +210,18 @@ def _soft(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _known(modules: ModuleSet, label: str) -> tuple[list[ClassStatistics], Parent]:
-    manifest = modules.manifest
-    about = manifest.parent
+    about = modules.manifest.parent
     if LabelIndex(about.labels).find(label):
         raise CompositionError(
             f"'{about.name}' knows the class '{label}' already.", hint="Use its own module, or another label."
         )
-    shared = modules.shared
-    weight, bias = shared.parent_weight, shared.parent_bias
-    space = channel_space(modules.trunk)
+    shared, space = modules.shared, channel_space(modules.trunk)
     read = [
         read_statistics(module.parsed.statistics, shared.correlations, modules.trunk.graph, space)
         for module in modules.modules
     ]
     known = [each for each in read if each is not None]
-    if weight is None or bias is None or len(known) < 2:
+    if shared.parent_weight is None or shared.parent_bias is None or len(known) < 2:
         raise CompositionError(
             f"The modules of '{about.name}' do not carry what teaching a class needs: the statistics of at "
             "least two classes and the parent's head.",
@@ -235,23 +232,7 @@ def _known(modules: ModuleSet, label: str) -> tuple[list[ClassStatistics], Paren
             f"The head of '{about.name}' is applied at every position of its features.",
             hint="Teach on a parent whose last layer is linear.",
         )
-    if weight.shape != (len(about.labels), modules.trunk.graph.features) or bias.shape != weight.shape[:1]:
-        raise IntegrityError(
-            f"The head that the trunk of '{about.name}' carries does not fit it.",
-            hint="Pull or decompose it again.",
-        )
-    parent = Parent(
-        name=about.name,
-        architecture=about.architecture,
-        trunk=modules.trunk,
-        head=Head(weight, bias),
-        labels=about.labels,
-        input=manifest.input,
-        license=manifest.license,
-        dataset=about.dataset,
-        sha256=about.sha256,
-    )
-    return known, parent
+    return known, Parent.of_modules(modules)
 
 
 def _features(runner: Runner, batches: Sequence[Tensor]) -> NDArray[np.float64]:

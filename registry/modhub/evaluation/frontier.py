@@ -25,7 +25,7 @@ from modhub.evaluation.metrics import Evaluation, predictions_of
 from modhub.evaluation.timing import Ratio, time_ratio
 from modhub.nets import cost
 from modhub.reporter import SILENT, Reporter
-from modhub.runtimes.export import natural_size
+from modhub.runtimes.geometry import Geometry
 
 __all__ = ["BUDGETS", "NOISY_NOTE", "Frontier", "FrontierPoint", "frontier"]
 
@@ -297,7 +297,7 @@ def _total(classifier: ComposedClassifier, kind: str) -> int:
 
 def _latency(slim: ComposedClassifier, unpruned: ComposedClassifier) -> dict[int, Ratio]:
     """Wall-clock time as a fraction of the unpruned trunks', by batch size, on noise of the natural size."""
-    height, width = natural_size([trunk_pass.spec for trunk_pass in unpruned.trunk_passes])
+    height, width = Geometry.of([trunk_pass.spec for trunk_pass in unpruned.trunk_passes]).size
     ratios = {}
     for batch in _BATCHES:
         batch = max(1, min(batch, _NUMBERS // (3 * height * width)))

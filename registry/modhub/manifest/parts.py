@@ -174,6 +174,27 @@ class InputSpec:
             return self.height, self.width
         return self.resize if isinstance(self.resize, tuple) else (self.resize, self.resize)
 
+    def target(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) that an image of `height` × `width` is resized to before it is cut."""
+        if self.resize is None:
+            return (height, width) if self.crop else (self.height, self.width)
+        if not self.crop:
+            return self.height, self.width
+        if isinstance(self.resize, tuple):
+            return self.resize
+        return self.shorter_side(self.resize, height, width)
+
+    @staticmethod
+    def shorter_side(side: int, height: int, width: int) -> tuple[int, int]:
+        """(height, width) with `side` as the shorter one: torchvision's rule, which drops fractions."""
+        longer = max(1, int(side * max(height, width) / min(height, width)))
+        return (side, longer) if height <= width else (longer, side)
+
+    @staticmethod
+    def centred(length: int, part: int, *, floor: bool) -> int:
+        """Where `part` of `length` pixels begins at the centre, as `crop_floor` says."""
+        return (int if floor else round)((length - part) / 2.0)
+
     def at(self, height: int, width: int) -> InputSpec:
         """The same for images of another size: what is cut off stays the same part of the image."""
         if (height, width) == (self.height, self.width) or self.resize is None:

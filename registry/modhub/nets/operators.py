@@ -357,6 +357,17 @@ def _run_mean(a: Attributes, x: Sequence[Tensor], t: Tensors) -> Tensor:
     return out * share
 
 
+def _run_adaptive_max(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Window by window: ONNX has no operator for sizes that do not divide the input's."""
+    for dim, wanted in zip((2, 3), size, strict=True):
+        length = int(x.shape[dim])
+        bounds = [(i * length // wanted, -(-(i + 1) * length // wanted)) for i in range(wanted)]
+        x = torch.cat(
+            [x.narrow(dim, start, end - start).amax(dim, keepdim=True) for start, end in bounds], dim
+        )
+    return x
+
+
 def _run_largest(a: Attributes, x: Sequence[Tensor], t: Tensors) -> Tensor:
     """With a count, channels that were cut are zeros among which the largest is sought."""
     out = x[0].amax(tuple(dim + 1 for dim in a["dims"]), keepdim=a["keep"])
@@ -655,7 +666,7 @@ OPERATORS: Mapping[str, OperatorSpec] = {
     "adaptive_max_pool2d": OperatorSpec(
         attributes={"size": _PAIR},
         shape=lambda a, shapes: (_image(shapes[0])[0], *a["size"]),
-        run=lambda a, x, t: F.adaptive_max_pool2d(x[0], a["size"]),
+        run=lambda a, x, t: _run_adaptive_max(x[0], a["size"]),
         rule="first",
         keeps_zero=True,
     ),

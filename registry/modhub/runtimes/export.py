@@ -26,12 +26,12 @@ from modhub import __version__
 from modhub.composition import ComposedClassifier
 from modhub.errors import ExportError, MissingDependencyError, StorageError
 from modhub.files import new_file
-from modhub.manifest import InputSpec
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
-from modhub.runtimes.onnx import METADATA_KEY, OUTPUTS, OnnxClassifier, fit
+from modhub.runtimes.geometry import Geometry
+from modhub.runtimes.onnx import METADATA_KEY, OUTPUTS, OnnxClassifier
 
-__all__ = ["FORMATS", "SUFFIXES", "ExportReport", "as_raw_batch", "export_classifier", "natural_size"]
+__all__ = ["FORMATS", "SUFFIXES", "ExportReport", "as_raw_batch", "export_classifier"]
 
 FORMATS = ("onnx", "pt2", "torchscript")
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "torchscript": ".pt"}
@@ -45,8 +45,9 @@ Loaded = Callable[[Tensor], Outputs]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportReport(Result):
-    """The written file and its check: `largest_difference` is the largest absolute difference of an output,
-    over `images` images, between the file in its runtime and the classifier in PyTorch."""
+    """The written file and its check: `largest_difference` is the largest difference of an output, over
+    `images` images, between the file in its runtime and the classifier in PyTorch; of outputs beyond ±1 as a
+    fraction of them."""
 
     path: Path
     format: str
@@ -54,12 +55,6 @@ class ExportReport(Result):
     image_size: tuple[int, int]
     images: int
     largest_difference: float
-
-
-def natural_size(specs: Sequence[InputSpec]) -> tuple[int, int]:
-    """The smallest raw image (height, width) that no trunk's preprocessing enlarges."""
-    heights, widths = zip(*(spec.resized for spec in specs), strict=True)
-    return max(heights), max(widths)
 
 
 class _WithAcceptance(nn.Module):
@@ -80,6 +75,7 @@ def export_classifier(
     *,
     format: str,  # noqa: A002  (the command line's word)
     images: Tensor,
+    geometry: Geometry | None = None,
     metadata: Mapping[str, str] | None = None,
     tolerance: float = 1e-3,
     reporter: Reporter = SILENT,
@@ -87,9 +83,10 @@ def export_classifier(
     """Write `classifier` to `path` and check it on `images`.
 
     `images` are raw ones, uint8 (batch ≥ 2, 1 or 3, height, width); height, width and the number of channels
-    of the exported input are theirs. `metadata` (the lock, say) goes into the file beside the labels. Raises
-    `ExportError` for an unknown format, when torch cannot write the classifier, or when a score differs by
-    more than `tolerance`; `MissingDependencyError` when ONNX or its runtime is missing; `StorageError`.
+    of the exported input are theirs, and `geometry` says how other images are made so. `metadata` (the lock,
+    say) goes into the file beside the labels. Raises `ExportError` for an unknown format, when torch cannot
+    write the classifier, or when a score differs by more than `tolerance`; `MissingDependencyError` when ONNX
+    or its runtime is missing; `StorageError`.
     """
     if format not in FORMATS:
         raise ExportError(f"There is no export format '{format}'.", hint=f"Use one of {', '.join(FORMATS)}.")
@@ -99,6 +96,7 @@ def export_classifier(
         "labels": list(labels),
         "image_size": [int(images.shape[2]), int(images.shape[3])],
         "channels": int(images.shape[1]),
+        **({} if geometry is None else {"geometry": geometry.to_dict()}),
         "modhub": __version__,
         **(metadata or {}),
     }
@@ -125,7 +123,7 @@ def export_classifier(
                 hint=f"Try another format: {', '.join(name for name in FORMATS if name != format)}.",
             ) from error
         difference = max(
-            float((output - reference).abs().max())
+            float(((output - reference).abs() / reference.abs().clamp(min=1)).max())
             for output, reference in zip(_as_tuple(outputs), _as_tuple(expected), strict=True)
         )
         if not difference <= tolerance:
@@ -240,6 +238,6 @@ def _first_line(error: Exception) -> str:
     return (lines[0] if lines else type(error).__name__).rstrip(".")
 
 
-def as_raw_batch(images: Sequence[np.ndarray[Any, np.dtype[np.uint8]]], size: tuple[int, int]) -> Tensor:
-    """Images of any sizes, uint8 (height, width, 1 or 3), scaled and cropped to one RGB batch of `size`."""
-    return torch.from_numpy(np.stack([fit(image, size, 3) for image in images]))
+def as_raw_batch(images: Sequence[np.ndarray[Any, np.dtype[np.uint8]]], geometry: Geometry) -> Tensor:
+    """Images of any sizes, uint8 (height, width, 1 or 3), as one RGB batch."""
+    return torch.from_numpy(np.stack([geometry.fit(image, 3) for image in images]))

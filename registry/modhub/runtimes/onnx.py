@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from modhub.errors import ExportError, ManifestError, MissingDependencyError
+from modhub.runtimes.geometry import Geometry
 
-__all__ = ["METADATA_KEY", "OUTPUTS", "OnnxClassifier", "fit", "is_exported"]
+__all__ = ["METADATA_KEY", "OUTPUTS", "OnnxClassifier", "is_exported"]
 
 METADATA_KEY = "modhub"
 OUTPUTS = ("scores", "acceptance")
@@ -67,11 +67,13 @@ class OnnxClassifier:
             height, width = self.metadata["image_size"]
             self.image_size = (int(height), int(width))
             self.channels = int(self.metadata["channels"])
+            geometry = dict(self.metadata.get("geometry", {}))
         except (ValueError, KeyError, TypeError):
             raise ExportError(
                 f"'{path}' has no labels in its metadata; modhub did not write it.",
                 hint="Write one with: modhub export DIR --format onnx",
             ) from None
+        self.geometry = Geometry.from_dict(self.image_size, geometry)
 
     @property
     def reject(self) -> bool:
@@ -93,15 +95,5 @@ class OnnxClassifier:
         """Scores (image, label) and `acceptance` (image,), None for a classifier that never rejects."""
         if not images:
             return np.zeros((0, len(self.labels)), dtype=np.float32), None
-        outputs = self.outputs(np.stack([fit(image, self.image_size, self.channels) for image in images]))
+        outputs = self.outputs(np.stack([self.geometry.fit(image, self.channels) for image in images]))
         return outputs[OUTPUTS[0]], outputs.get(OUTPUTS[1])
-
-
-def fit(image: Pixels, size: tuple[int, int], channels: int) -> Pixels:
-    """An image (height, width, 1 or 3) as (channels, *size): scaled to cover it, then centre-cropped."""
-    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-    picture = picture.convert("L" if channels == 1 else "RGB")
-    if picture.size != (size[1], size[0]):
-        picture = ImageOps.fit(picture, (size[1], size[0]), Image.Resampling.BILINEAR)
-    pixels = np.asarray(picture, dtype=np.uint8)
-    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -12,7 +12,7 @@ from torch import Tensor
 from modhub.composition.budget import Budget
 from modhub.composition.fitting.data import FittingData
 from modhub.composition.fitting.settings import DEFAULT_SETTINGS, FitSettings
-from modhub.composition.fitting.synthesis import SynthesisTarget
+from modhub.composition.fitting.synthesis import SynthesisTarget, batch_norm_statistics
 from modhub.composition.fitting.synthesizer import ImageSynthesizer
 from modhub.composition.fitting.tuning_set import TuningSet, every_nth, images_to_classify, images_to_refit
 from modhub.composition.heads import CALIBRATION_FIELDS
@@ -125,7 +125,7 @@ def synthetic_images(
     reporter: Reporter = SILENT,
 ) -> Tensor | None:
     """Normalised synthetic images (images, channels, height, width) of the classes of `plan`, its targets
-    interleaved; None when a module carries no statistics."""
+    interleaved; None where there are no `synthesis_targets`."""
     targets = synthesis_targets(plan, settings)
     return synthesizer.images(fuse_batch_norm(plan.trunk), plan.spec, targets, reporter) if targets else None
 
@@ -134,18 +134,27 @@ def synthesis_targets(
     plan: TrunkPlan, settings: FitSettings = DEFAULT_SETTINGS
 ) -> dict[str, SynthesisTarget]:
     """What synthetic images should be like, by the content id of the modules that ask for them: a target per
-    class, or one for all when they are many. Empty when a module carries no statistics."""
+    class, or one for all when they are many, or where nobody had images and only batch norms tell.
+
+    Empty when a module carries no statistics, and then the trunk no batch norms.
+    """
     statistics = plan.class_statistics()
     if statistics is None:
-        return {}
+        seen = batch_norm_statistics(plan.trunk) if plan.unmeasured else None
+        if seen is None:
+            return {}
+        statistics = [seen]
     ids = [part.module.manifest.trunk.sha256 + part.module.manifest.tensors.sha256 for part in plan.parts]
+    together = sha256_of_bytes("".join(ids).encode())
     if len(statistics) > settings.synthesis_classes:
-        return {sha256_of_bytes("".join(ids).encode()): SynthesisTarget(pooled_statistics(statistics))}
+        return {together: SynthesisTarget(pooled_statistics(statistics))}
     heads = plan.rows.heads
     # At the parent's temperature, whatever the scale of its logits.
     heat = [head.calibration[CALIBRATION_FIELDS.index("temperature")].mean() for head in heads]
     rows = torch.cat([t * (head.rows - head.rest) for t, head in zip(heat, heads, strict=True)])
     bias = torch.cat([t * (head.row_bias - head.rest_bias) for t, head in zip(heat, heads, strict=True)])
+    if len(statistics) < len(ids):
+        return {together: SynthesisTarget(statistics[0], rows, bias)}
     targets = {
         sha256_of_bytes(id_.encode()): SynthesisTarget(of_class, rows[row : row + 1], bias[row : row + 1])
         for row, (id_, of_class) in enumerate(zip(ids, statistics, strict=True))

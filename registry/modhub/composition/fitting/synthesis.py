@@ -26,7 +26,7 @@ from modhub.nets import Network, Runner, channel_space
 from modhub.pruning.statistics import ClassStatistics, Moments, by_channel
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["SynthesisTarget", "dead_leaves", "synthesize_images"]
+__all__ = ["SynthesisTarget", "batch_norm_statistics", "dead_leaves", "synthesize_images"]
 
 _SIDE = 64
 """Leaves are drawn at most this large, and enlarged."""
@@ -78,6 +78,23 @@ class SynthesisTarget:
     statistics: ClassStatistics
     rows: Tensor | None = None
     bias: Tensor | None = None
+
+
+def batch_norm_statistics(trunk: Network) -> ClassStatistics | None:
+    """What the trunk's batch norms gave out in training, on all classes together, by their names, which stay
+    when they are fused (Yin et al. 2020). None without any; sensitivities are not known, and 0."""
+    moments = {}
+    for node in trunk.graph.nodes:
+        if node.op == "batch_norm":
+            tensors = trunk.of(node)
+            variance = tensors["var"].double()
+            scale = tensors.get("weight", torch.ones_like(variance)).double()
+            shift = tensors.get("bias", torch.zeros_like(variance)).double()
+            spread = scale.square() * variance / (variance + node.attributes["eps"])
+            moments[node.name] = Moments(shift.numpy(), spread.numpy())
+    if not moments:
+        return None
+    return ClassStatistics(moments, {name: np.zeros(len(each.mean)) for name, each in moments.items()})
 
 
 def synthesize_images(
