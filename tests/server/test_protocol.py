@@ -238,6 +238,46 @@ def test_lfs_upload_verify_and_download(server: Server) -> None:
     assert server.ask("GET", urlsplit(there).path).status == 403
 
 
+@pytest.mark.parametrize(
+    ("settings", "committed", "sent"),
+    [
+        ({}, True, False),
+        ({}, False, True),
+        ({"private": True}, True, True),
+        ({"gated": "manual"}, True, True),
+    ],
+)
+def test_what_a_public_repository_has_is_not_sent_again(
+    server: Server, settings: dict[str, object], *, committed: bool, sent: bool
+) -> None:
+    """A trunk that somebody published; of bytes that not everyone may read a digest proves nothing."""
+    name = f"trunk-{len(settings)}-{committed}-{'gated' in settings}"
+    for repository in (name, f"{name}-again"):
+        server.ask("POST", "/api/repos/create", "alice", {"name": repository})
+    content = os.urandom(2000)
+    one = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    asked = {"operation": "upload", "objects": [one]}
+
+    def answer(repository: str) -> dict[str, object]:
+        reply = server.ask("POST", f"/alice/{repository}.git/info/lfs/objects/batch", "alice", asked)
+        found: dict[str, object] = reply.json()["objects"][0]
+        return found
+
+    href = answer(name)["actions"]["upload"]["href"].removeprefix(server.address)  # type: ignore[index]
+    assert server.ask("PUT", href, None, content).status == 200
+    line = {"key": "lfsFile", "value": {"path": "trunk.bin", "algo": "sha256", **one}}
+    if committed:
+        assert server.commit(f"models/alice/{name}", {}, lines=(line,)).status == 200
+    if settings:
+        assert server.ask("PUT", f"/api/models/alice/{name}/settings", "alice", settings).status == 200
+    assert ("actions" in answer(f"{name}-again")) is sent
+    done = server.commit(f"models/alice/{name}-again", {}, lines=(line,))
+    assert done.status == (422 if sent else 200)
+    if not sent:
+        path = f"/alice/{name}-again/resolve/main/trunk.bin"
+        assert server.ask("GET", path).body == content
+
+
 @pytest.mark.parametrize("repository", ["alice/net", f"{'o' * 90}/{'n' * 90}"])
 def test_lfs_in_parts(server: Server, monkeypatch: pytest.MonkeyPatch, repository: str) -> None:
     from modhub.server.protocol import lfs

@@ -203,7 +203,9 @@ def test_credentials(server: Server, header: str, status: int) -> None:
 def test_bytes_of_a_hidden_repository_cannot_be_had_by_their_digest(server: Server) -> None:
     import hashlib
 
-    digest = hashlib.sha256(b"\0" * 10).hexdigest()
+    # Bytes that stand in no public repository.
+    assert server.commit("models/lab/secret", {"only.bin": b"\1" * 10}).status == 200
+    digest = hashlib.sha256(b"\1" * 10).hexdigest()
     server.ask("POST", "/api/repos/create", "bob", {"name": "thief"})
     answer = server.commit(
         "models/bob/thief",

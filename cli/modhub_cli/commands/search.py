@@ -13,12 +13,21 @@ from modhub_cli.output import Out, shown_to
 
 __all__ = ["command"]
 
+_DIGITS = 12
+
 
 @click.command("search", short_help="Find modules by class.")
 @click.argument("labels", metavar="[LABEL…]", nargs=-1)
 @click.option("--license", "licence", default="", help="Only modules under this licence.")
 @click.option("--dataset", default="", help="Only modules of parents trained on this data set.")
 @click.option("--architecture", default="", help="Only modules of parents with this architecture.")
+@click.option(
+    "--trunk",
+    default="",
+    metavar="PARENT|DIGEST",
+    help="Only modules on this trunk: eight digits of its digest, a directory of modules, or a parent such "
+    "as timm:resnet50.",
+)
 @click.option("--text", default="", help="Only repositories whose name or tags contain these words.")
 @click.option(
     "--limit", type=click.IntRange(1), default=50, show_default=True, help="Maximum number of modules."
@@ -31,6 +40,7 @@ def command(
     licence: str,
     dataset: str,
     architecture: str,
+    trunk: str,
     text: str,
     limit: int,
     hub: str | None,
@@ -55,6 +65,7 @@ def command(
         license=licence,
         dataset=dataset,
         architecture=architecture,
+        trunk=trunk,
         text=text,
         limit=limit,
         hub=hub,
@@ -62,7 +73,13 @@ def command(
         reporter=out.reporter(),
     )
     modules = answer.modules
-    given = {"--license": licence, "--dataset": dataset, "--architecture": architecture, "--text": text}
+    given = {
+        "--license": licence,
+        "--dataset": dataset,
+        "--architecture": architecture,
+        "--trunk": trunk,
+        "--text": text,
+    }
 
     def human() -> None:
         for label, names in answer.nearest.items():
@@ -90,6 +107,9 @@ def command(
         ]
         columns = ["module", "recall", "balanced accuracy", "measured on", "release", "licence", "data set"]
         out.table(columns, rows, right=(1, 2))
+        trunks = list(dict.fromkeys(module.trunk[:_DIGITS] for module in modules))
+        if trunk and len(trunks) > 1:
+            out.note(f"They stand on {len(trunks)} trunks, name one with --trunk: {', '.join(trunks)}")
 
     out.emit(answer.to_dict(), human=human, quiet=[module.ref for module in modules])
     if modules:

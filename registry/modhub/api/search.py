@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from modhub.api.catalogs import open_catalog
 from modhub.catalog.catalog import Catalog
 from modhub.catalog.search import ModuleHit
 from modhub.catalog.search import search as search_modules
 from modhub.labels import LabelIndex
-from modhub.manifest import Sample
+from modhub.manifest import MANIFEST_NAME, RepositoryManifest, Sample
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
 
@@ -22,7 +23,8 @@ class SearchHit(Result):
     """A module of a repository's newest release.
 
     `metrics` are fractions in [0, 1] by name, `recall` among them; `sample` are the images they were measured
-    on, `at_least` what the balanced accuracy is with 97.5 % certainty. `bytes` is without the trunk.
+    on, `at_least` what the balanced accuracy is with 97.5 % certainty. `bytes` is without the trunk, whose
+    content id is `trunk`: modules with the same one compose in one pass.
     """
 
     ref: str
@@ -37,6 +39,7 @@ class SearchHit(Result):
     license: str | None
     dataset: str | None
     architecture: str
+    trunk: str
     kept_channels_fraction: float
     bytes: int
     downloads: int
@@ -56,6 +59,7 @@ def search(
     license: str = "",  # noqa: A002 - the word users know
     dataset: str = "",
     architecture: str = "",
+    trunk: str = "",
     text: str = "",
     limit: int = 50,
     hub: str | Catalog | None = None,
@@ -63,6 +67,9 @@ def search(
     reporter: Reporter = SILENT,
 ) -> SearchResult:
     """Modules that answer to any of `labels`; without any, the modules of all repositories.
+
+    `trunk` finds what stands on one: its content id, or eight digits of it or more; a directory of modules;
+    or a parent string such as timm:resnet50, as which several trunks may be published.
 
     `nearest` has for each label that no class on the hub is called the names that look like it.
     `reporter.warn` says how many repositories cannot be read.
@@ -75,6 +82,7 @@ def search(
         license=license,
         dataset=dataset,
         architecture=architecture,
+        trunk=_trunk_id(trunk),
         text=text,
         limit=limit,
         reporter=reporter,
@@ -85,6 +93,15 @@ def search(
         modules=tuple(_hit(hit) for hit in hits),
         nearest={label: tuple(nearest) for label, nearest in near.items() if nearest},
     )
+
+
+def _trunk_id(trunk: str) -> str:
+    """Of a directory of modules the content id of their trunk; else what was given."""
+    path = Path(trunk) / MANIFEST_NAME
+    if not trunk or not path.is_file():
+        return trunk
+    manifest = RepositoryManifest.from_bytes(path.read_bytes(), str(path))
+    return manifest.trunk_of(manifest.modules[0]).sha256
 
 
 def _hit(hit: ModuleHit) -> SearchHit:
@@ -101,6 +118,7 @@ def _hit(hit: ModuleHit) -> SearchHit:
         license=hit.license,
         dataset=hit.dataset,
         architecture=hit.architecture,
+        trunk=hit.trunk,
         kept_channels_fraction=hit.kept_channels_fraction,
         bytes=hit.bytes,
         downloads=hit.downloads,

@@ -17,14 +17,17 @@ from modhub.store.model import RepositorySummary
 
 __all__ = ["ModuleHit", "search"]
 
+_DIGITS = 8
+"""Fewer hex digits are not taken for those of a content id."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleHit:
     """A module of the newest release of its repository.
 
     `metrics` are fractions in [0, 1] as recorded when it was made, on the images `sample` if that is known;
-    `bytes` counts the module's own files, not a shared trunk; `place` is that of the first of the labels
-    searched for that means it.
+    `bytes` counts the module's own files, not a shared trunk, whose content id is `trunk`; `place` is that of
+    the first of the labels searched for that means it.
     """
 
     repository: RepositoryId
@@ -36,6 +39,7 @@ class ModuleHit:
     license: str | None
     dataset: str | None
     architecture: str
+    trunk: str
     kept_channels_fraction: float
     bytes: int
     downloads: int
@@ -59,6 +63,7 @@ def search(
     license: str = "",  # noqa: A002 - the word users know
     dataset: str = "",
     architecture: str = "",
+    trunk: str = "",
     text: str = "",
     limit: int = 100,
     reporter: Reporter = SILENT,
@@ -66,9 +71,9 @@ def search(
     """Modules that answer to any of `labels` (all modules without any), the best measured first.
 
     `modhub.manifest.ranking` says which are the best. `license`, `dataset` and `architecture` are compared
-    without case; every word of `text` occurs in the repository's name or tags. Repositories without an active
-    release are skipped, and so are those that cannot be read; `reporter.warn` says how many, and why the
-    first.
+    without case; `trunk` is the first digits of a content id, or what `architecture` is; every word of `text`
+    occurs in the repository's name or tags. Repositories without an active release are skipped, and so are
+    those that cannot be read; `reporter.warn` says how many, and why the first.
     """
     wanted = {"license": license, "dataset": dataset, "architecture": architecture}
     summaries = {
@@ -102,8 +107,14 @@ def search(
             not value or (getattr(hit, name) or "").casefold() == value.casefold()
             for name, value in wanted.items()
         )
+        and (not trunk or _stands_on(hit, trunk.casefold()))
     ]
     return sorted(fitting, key=rank)[:limit]
+
+
+def _stands_on(hit: ModuleHit, trunk: str) -> bool:
+    digest = len(trunk) >= _DIGITS and set(trunk) <= set("0123456789abcdef")
+    return hit.trunk.startswith(trunk) if digest else hit.architecture.casefold() == trunk
 
 
 def _hits(catalog: Catalog, summary: RepositorySummary, labels: Sequence[str]) -> list[ModuleHit]:
@@ -133,6 +144,7 @@ def _hit(
         license=manifest.license,
         dataset=manifest.parent.dataset,
         architecture=manifest.parent.architecture,
+        trunk=manifest.trunk_of(entry).sha256,
         kept_channels_fraction=entry.kept_channels_fraction,
         bytes=entry.bytes,
         downloads=summary.downloads,

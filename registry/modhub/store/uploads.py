@@ -1,6 +1,7 @@
 """Bytes sent ahead of the commit that will use them.
 
-A digest proves no ownership: only the repository that was sent a blob, or has it already, may link it.
+A digest proves no ownership: only the repository that was sent a blob, or has it already, may link it. What
+anyone may download is no secret: a blob of such a repository, a trunk most often, need not be sent again.
 """
 
 from __future__ import annotations
@@ -63,7 +64,12 @@ class Uploads:
             blob = self._references.upload(key, sha256)
             if blob is not None and self._blobs.size(sha256) == blob.size:
                 files[sha256] = tree_file(blob)
-        for commit in dict.fromkeys(self._reader.refs(key).values()):
+        return files | self._committed(key, wanted - set(files))
+
+    def _committed(self, key: RepositoryKey, wanted: set[str]) -> dict[str, TreeFile]:
+        """Those of `wanted` that stand in a file of one of the references."""
+        files: dict[str, TreeFile] = {}
+        for commit in dict.fromkeys(self._reader.refs(key).values()) if wanted else ():
             if len(files) == len(wanted):
                 break
             # A reference whose commit is lost stays, and is no reason to refuse an upload.
@@ -72,6 +78,24 @@ class Uploads:
                     if file.sha256 in wanted and file.sha256 not in files and self._reader.holds(file):
                         files[file.sha256] = file
         return files
+
+    def share(
+        self, key: RepositoryKey, digests: Iterable[str], holders: Iterable[RepositoryKey]
+    ) -> dict[str, TreeFile]:
+        """Let `key` link those of `digests` that stand in a file of one of `holders`, whose files anyone may
+        read. They are read one after the other, until all is there."""
+        shared: dict[str, TreeFile] = {}
+        wanted = {digest for digest in digests if is_sha256(digest) and self._blobs.size(digest) is not None}
+        for holder in holders if wanted else ():
+            # What was sent and not committed is not for others.
+            for sha256, file in self._committed(holder, wanted - set(shared)).items():
+                # A gc may have been faster: then it is sent.
+                with suppress(IntegrityError):
+                    self.add(key, Blob(sha256, file.size, file.oid, text=not file.lfs))
+                    shared[sha256] = file
+            if len(shared) == len(wanted):
+                break
+        return shared
 
 
 def tree_file(blob: Blob) -> TreeFile:

@@ -2,14 +2,15 @@
 
 Clients send no token to an upload URL, so it is signed: what it allows, the token it was given for, the
 repository, digest, size and expiry. It ends with the token, and with what the token's user may do. An upload
-may be used by the repository it was sent to, and by no other.
+may be used by the repository it was sent to, and by no other. What a public repository has, of which a trunk
+is the largest, need not be sent.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ from modhub.server.http.routing import Routes
 from modhub.server.protocol.documents import repository_path
 from modhub.server.protocol.downloads import send_file
 from modhub.store.blobs import BlobWriter
+from modhub.store.index import Query
 from modhub.store.records import RepositoryKey, RepositoryRecord
+from modhub.store.store import Store
 from modhub.store.tree import TreeFile
 
 __all__ = ["routes"]
@@ -42,6 +45,8 @@ OBJECTS_LIMIT = 1000
 MULTIPART_FROM = 512 << 20
 PART = 64 << 20
 PARTS_LIMIT = 10_000
+_HOLDERS = 200
+"""Public repositories that may be asked for an object."""
 SLOWEST = 1 << 20
 """Bytes a second: an address is good for as long as its batch takes at this rate, and `LIFETIME` more."""
 _ACTIONS = {"read": "read", "write": "write", "propose": "read"}
@@ -72,7 +77,10 @@ def batch(request: Request) -> Response:
     multipart = isinstance(transfers, list) and "multipart" in transfers
     answers, chosen = [], "basic"
     oids = [item.get("oid") for item in objects if isinstance(item, dict)]
-    present = request.state.store.uploads.find_all(record.key, [oid for oid in oids if isinstance(oid, str)])
+    asked = [oid for oid in oids if isinstance(oid, str)]
+    present = request.state.store.uploads.find_all(record.key, asked)
+    if operation == "upload":
+        present |= _published(request.state.store, record.key, [oid for oid in asked if oid not in present])
     for item in objects:
         answer = _object(grant, item, multipart, present)
         answers.append(answer)
@@ -80,6 +88,18 @@ def batch(request: Request) -> Response:
             chosen = "multipart"
     document = {"transfer": chosen, "objects": answers, "hash_algo": "sha256"}
     return JSONResponse(document, media_type=MEDIA)
+
+
+def _published(store: Store, key: RepositoryKey, oids: list[str]) -> dict[str, TreeFile]:
+    """Those of `oids` that a repository has which is open to everyone; the most downloaded are asked."""
+    public = Query(kind=None, gated=False, visible=())
+
+    def holders() -> Iterator[RepositoryKey]:
+        for entry in store.index.search(public, sort="downloads", limit=_HOLDERS):
+            if entry.key != key:
+                yield entry.key
+
+    return store.uploads.share(key, oids, holders())
 
 
 def _proposes(body: dict[str, Any]) -> bool:
