@@ -12,6 +12,7 @@ URL: `a=b` is `a%3Db`. `parse` and `str` are inverse to each other on everything
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -33,10 +34,12 @@ __all__ = [
     "is_commit",
     "is_sha256",
     "is_text",
+    "misleading",
     "parse_version",
     "pinned_versions",
     "repeated",
     "rows_of",
+    "skeleton",
     "tag_of",
     "version_named",
     "version_of_tag",
@@ -51,6 +54,15 @@ _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,127}\Z")
 # A specifier starts at the first of these; labels and names contain none of them.
 _SPECIFIER_START = re.compile(r"[<>=!~]")
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_JOINERS = "\u200c\u200d"
+_INVISIBLE = frozenset(
+    "\xad\u061c\u180e\u200b\u200e\u200f\u2060\u2061\u2062\u2063\u2064\ufeff"
+    "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069" + _JOINERS
+)
+_LATIN_LOOKING = re.compile(
+    "[\u0400-\u052f\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7\u03bf\u03c1]"
+)
+_ALIKE = str.maketrans({"0": "o", "1": "l", "i": "l", "5": "s", "_": "-", ".": "-"})
 # What a label has only escaped. The codes are those of these signs alone: other labels may hold a %.
 _RESERVED = "/@<>=!~%"
 _BLANKS = " \xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
@@ -134,12 +146,38 @@ def check_label(label: str) -> str:
             "and is not blank.",
             hint="Give the class another label.",
         )
+    if (sign := misleading(label)) is not None:
+        raise RefError(
+            f"The label {label!a} holds {sign}, which looks like something else or like nothing.",
+            hint="Give the class another label.",
+        )
     if not is_text(label):
         raise RefError(
             f"The label {label!a} holds a control character or a lone surrogate.",
             hint="Give the class another label.",
         )
     return label
+
+
+def misleading(text: str) -> str | None:
+    """A sign of `text` that makes it look like another text, as Unicode calls it; None for none.
+
+    Those are marks of direction, signs without width where no script joins letters with them, and Cyrillic or
+    Greek letters that look Latin, in one word with Latin letters.
+    """
+    for number, sign in enumerate(text):
+        joins = sign in _JOINERS and number and not text[number - 1].isascii()
+        if sign in _INVISIBLE and not joins:
+            return f"U+{ord(sign):04X} ({unicodedata.name(sign)})"
+    for word in re.findall(r"[^\W\d_]+", text):
+        if re.search(r"[A-Za-z]", word) and (like := _LATIN_LOOKING.search(word)):
+            return f"U+{ord(like[0]):04X} ({unicodedata.name(like[0])})"
+    return None
+
+
+def skeleton(name: str) -> str:
+    """What names of repositories and namespaces have in common that are easily taken for each other."""
+    return name.lower().translate(_ALIKE).replace("rn", "m").replace("vv", "w")
 
 
 def repeated(names: Iterable[str]) -> tuple[str, ...]:

@@ -181,6 +181,13 @@ def test_same_inputs_same_bytes(home, modhub):
         assert (home / "again" / file).read_bytes() == (home / "plain" / file).read_bytes(), file
 
 
+@pytest.mark.parametrize("target", ["plain", "residual", "lab/plain", "lab/residual/4"])
+def test_verify_counts_what_networks_cost(home, modhub, target):
+    modhub.go(home)
+    counted = modhub.good("verify", target, "--networks", "--json").json
+    assert counted == modhub.good("verify", target, "--json").json
+
+
 def test_verify_reads_every_file_of_a_build(home, modhub, tmp_path):
     modhub.go(home)
     build = tmp_path / "build"

@@ -38,6 +38,20 @@ __all__ = ["command"]
     help="Mirror 'hf' or another endpoint: download files from it that are missing here.",
 )
 @click.option(
+    "--mirror",
+    "mirrored",
+    multiple=True,
+    metavar="PATTERN",
+    help="Repositories to mirror, such as 'vision-lab/*'; repeatable. All by default.",
+)
+@click.option(
+    "--upstream-host",
+    "upstream_hosts",
+    multiple=True,
+    metavar="HOST[:PORT]",
+    help="Another host that the upstream may redirect to; repeatable.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["warning", "info", "debug"]),
     default="warning",
@@ -51,6 +65,8 @@ def command(
     read_only: bool,
     public_url: str,
     upstream: str,
+    mirrored: tuple[str, ...],
+    upstream_hosts: tuple[str, ...],
     log_level: str,
 ) -> None:
     """Serve the repositories in a directory to modhub, Hugging Face clients and browsers.
@@ -71,6 +87,8 @@ def command(
         read_only=read_only,
         public_url=public_url,
         upstream=upstream,
+        upstream_hosts=upstream_hosts,
+        mirrored=mirrored or ("*/*",),
         upstream_token=os.environ.get("HF_TOKEN") if upstream else None,
     )
     value = first_token(folder, read_only=read_only)

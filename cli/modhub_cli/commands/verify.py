@@ -12,10 +12,15 @@ __all__ = ["command"]
 
 @click.command("verify", short_help="Verify a release, a directory of modules or a build.")
 @click.argument("target", metavar="REF|DIR")
+@click.option(
+    "--networks",
+    is_flag=True,
+    help="Also build the networks, check their memory and work, and count their costs (needs torch).",
+)
 @hub_option
 @offline_option
 @reporting
-def command(target: str, hub: str | None, offline: bool, out: Out) -> None:
+def command(target: str, networks: bool, hub: str | None, offline: bool, out: Out) -> None:
     """Verify modules or a build against their manifests.
 
     Modules: size and sha256 of every file named in modhub.json, and that modhub.json agrees with the
@@ -30,7 +35,7 @@ def command(target: str, hub: str | None, offline: bool, out: Out) -> None:
     """
     from modhub.api.verify import verify
 
-    report = verify(target, hub=hub, offline=offline, reporter=out.reporter())
+    report = verify(target, networks=networks, hub=hub, offline=offline, reporter=out.reporter())
     out.emit(
         report.to_dict(),
         human=lambda: out.line(

@@ -1,8 +1,8 @@
-"""Whether modules or a build are what their manifests record. Only a build needs torch."""
+"""Whether modules or a build are what their manifests record. Only builds and networks need torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,9 +47,16 @@ class Verified(Result):
 
 
 def verify(
-    target: str, *, hub: str | Catalog | None = None, offline: bool = False, reporter: Reporter = SILENT
+    target: str,
+    *,
+    networks: bool = False,
+    hub: str | Catalog | None = None,
+    offline: bool = False,
+    reporter: Reporter = SILENT,
 ) -> Verified:
     """Check a directory of modules, a build, or the modules that a ref names: see `modhub verify --help`.
+
+    `networks` also builds each network, within the bounds of memory and work, and counts what it costs.
 
     Raises `IntegrityError`, `ManifestError` or `RefError` naming the first file that is wrong.
     """
@@ -58,13 +65,16 @@ def verify(
         pulled = pull_refs(open_catalog(hub, offline=offline), [Ref.parse(target)], reporter)
         for part in pulled:
             _check_entries(part.manifest, [(module.entry, module.manifest) for module in part.modules])
+            if networks:
+                slugs = [module.entry.slug for module in part.modules]
+                _check_networks(part.manifest, part.locate, slugs, reporter)
         return Verified(
             target=target,
             files=sum(len(part.files) for part in pulled),
             modules=sum(len(part.modules) for part in pulled),
         )
     if (directory / MANIFEST_NAME).is_file():
-        files, modules = _verify_artifact(directory, reporter)
+        files, modules = _verify_artifact(directory, networks, reporter)
         return Verified(target=target, files=files, modules=modules)
     if (directory / _BUILD_NAME).is_file():
         files, modules = _verify_build(directory, reporter)
@@ -75,7 +85,7 @@ def verify(
     )
 
 
-def _verify_artifact(directory: Path, reporter: Reporter) -> tuple[int, int]:
+def _verify_artifact(directory: Path, networks: bool, reporter: Reporter) -> tuple[int, int]:
     path = directory / MANIFEST_NAME
     manifest = RepositoryManifest.from_bytes(path.read_bytes(), f"'{path}'")
     files = list(_files_of(manifest))
@@ -85,7 +95,23 @@ def _verify_artifact(directory: Path, reporter: Reporter) -> tuple[int, int]:
     _check_entries(
         manifest, [(entry, confined(directory, entry.manifest.path)) for entry in manifest.modules]
     )
+    if networks:
+        _check_networks(manifest, lambda info: confined(directory, info.path), None, reporter)
     return 1 + len(files), len(manifest.modules)
+
+
+def _check_networks(
+    manifest: RepositoryManifest,
+    locate: Callable[[FileInfo], Path],
+    slugs: list[str] | None,
+    reporter: Reporter,
+) -> None:
+    # Only here: counting files needs no torch.
+    from modhub.artifact.claims import check_costs
+    from modhub.artifact.read import read_modules
+
+    for modules in read_modules(manifest, locate, slugs):
+        check_costs(modules, reporter)
 
 
 def _verify_build(directory: Path, reporter: Reporter) -> tuple[int, int]:

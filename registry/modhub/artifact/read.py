@@ -116,6 +116,13 @@ def read_trunk(info: TrunkInfo, locate: Locate) -> tuple[Network, dict[str, Tens
 def _read_group(manifest: RepositoryManifest, entries: tuple[ModuleEntry, ...], locate: Locate) -> ModuleSet:
     info = manifest.trunk_of(entries[0])
     trunk, statistics = read_trunk(info, locate)
+    spec = manifest.input
+    if trunk.graph.input_shape != (spec.channels, spec.height, spec.width):
+        raise IntegrityError(
+            f"The trunk in {info.graph.path} takes images of shape {list(trunk.graph.input_shape)}; the "
+            f"manifest says {[spec.channels, spec.height, spec.width]}.",
+            hint=AGAIN,
+        )
     slots = channel_space(trunk).slots
     shared = manifest.trunk if manifest.trunk is not None and manifest.trunk.sha256 == info.sha256 else None
     part = replace(manifest, trunk=shared, modules=entries)

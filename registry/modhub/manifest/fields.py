@@ -9,7 +9,7 @@ from typing import Any
 
 from modhub.errors import ManifestError, RefError, SchemaVersionError
 from modhub.labels import slug_of
-from modhub.refs import is_sha256, is_text, repeated
+from modhub.refs import is_sha256, is_text, misleading, repeated
 
 __all__ = ["AGAIN", "Fields"]
 
@@ -222,6 +222,8 @@ def _within(number: float, minimum: float, maximum: float, place: str) -> float:
 def _label(text: str, place: str) -> str:
     if not 1 <= len(text) <= 200:
         raise ManifestError(f"{place} has {len(text):,} characters; a label has 1 to 200.")
+    if (sign := misleading(text)) is not None:
+        raise ManifestError(f"{place}, {text[:40]!a}, holds {sign}, which looks like something else.")
     return text
 
 

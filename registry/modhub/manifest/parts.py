@@ -28,6 +28,8 @@ __all__ = [
     "TrunkInfo",
 ]
 
+PIXELS_LIMIT = 1 << 22
+"""Of an image as a network takes it: 2048 × 2048."""
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 Scalar = str | int | float | bool | None
 _ANYWHERE = Path()
@@ -125,6 +127,15 @@ class InputSpec:
         width = fields.integer("width", minimum=1, maximum=8192)
         mean, std = fields.numbers("mean"), fields.numbers("std")
         crop, interpolation = fields.boolean("crop"), fields.choice("interpolation", INTERPOLATIONS)
+        for name, (rows, columns) in {
+            "input": (height, width),
+            "resize": resize if isinstance(resize, tuple) else (resize or 1, resize or 1),
+        }.items():
+            if rows * columns > PIXELS_LIMIT:
+                raise ManifestError(
+                    f"{fields.place} asks for images of {rows:,} × {columns:,} pixels ('{name}'); "
+                    f"{PIXELS_LIMIT:,} pixels are allowed."
+                )
         try:
             return cls(
                 channels=channels,

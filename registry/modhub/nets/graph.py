@@ -24,7 +24,7 @@ from modhub.manifest import Fields
 from modhub.nets.attributes import Attributes, BadAttributeError, check_attributes
 from modhub.nets.operators import OPERATORS, Shape, ShapeMismatchError, TensorSpec
 
-__all__ = ["GRAPH_SCHEMA_VERSION", "Graph", "Network", "Node"]
+__all__ = ["GRAPH_SCHEMA_VERSION", "MAX_LIVE", "Graph", "Network", "Node"]
 
 GRAPH_SCHEMA_VERSION = 2
 """A graph says the first version that has all of its operators, so that older readers read what they can."""
@@ -109,23 +109,30 @@ class Graph:
             except ShapeMismatchError as error:
                 raise ManifestError(f"{place} {error}.") from None
             shapes[node.name] = _bounded(shape, place)
-        self._check_limits(shapes)
+        self._peak(shapes)
         return MappingProxyType(shapes)
 
-    def _check_limits(self, shapes: Mapping[str, Shape]) -> None:
-        """Memory and work of a pass, before there is one."""
+    @cached_property
+    def peak(self) -> int:
+        """How many numbers one image takes at one time while it passes, at most `MAX_LIVE`."""
+        return self._peak(self.shapes)
+
+    def _peak(self, shapes: Mapping[str, Shape]) -> int:
+        """Memory of a pass, before there is one. Raises `ManifestError` for too much of it, or of work."""
         last = {name: number for number, node in enumerate(self.nodes) for name in (*node.inputs, node.name)}
         last |= {self.output: len(self.nodes)}
         gone: dict[int, list[str]] = {}
         for name, number in last.items():
             gone.setdefault(number, []).append(name)
         live, work = math.prod(self.input_shape), 0
+        peak = live
         for number, node in enumerate(self.nodes):
             read = [shapes[name] for name in node.inputs]
             spec = OPERATORS[node.op]
             live += math.prod(shapes[node.name])
             scratch = 0 if spec.scratch is None else math.prod(spec.scratch(node.attributes, read))
-            if live + scratch > MAX_LIVE:
+            peak = max(peak, live + scratch)
+            if peak > MAX_LIVE:
                 raise ManifestError(
                     f"{_place(node)} needs {live + scratch:,} numbers at a time for one image; {MAX_LIVE:,} "
                     "are allowed."
@@ -138,6 +145,7 @@ class Graph:
                     f"multiply-adds; {MAX_WORK:,} are allowed."
                 )
             live -= sum(math.prod(shapes[name]) for name in gone.get(number, ()))
+        return peak
 
     @cached_property
     def node(self) -> Mapping[str, Node]:

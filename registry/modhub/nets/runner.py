@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from modhub.nets.attributes import Attributes
 from modhub.nets.branches import is_plain_sum
-from modhub.nets.graph import Network, Node
+from modhub.nets.graph import MAX_LIVE, Network, Node
 from modhub.nets.operators import OPERATORS
 
 __all__ = ["Runner"]
@@ -28,7 +28,8 @@ class Runner(nn.Module):
     `torch.compile`, `torch.export`, `torch.jit.trace` and the ONNX exporter accept it. It is always in
     evaluation mode: dropout is not part of a graph, batch-norm uses its stored statistics. The weights are
     parameters that do not ask for gradients; gradients flow to the input and to observed values. In inference
-    mode values that nothing else reads are overwritten, which saves memory and time.
+    mode values that nothing else reads are overwritten, which saves memory and time, and a batch that takes
+    more than `MAX_LIVE` numbers at one time passes in parts.
     """
 
     def __init__(self, network: Network) -> None:
@@ -56,9 +57,11 @@ class Runner(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         graph = self.network.graph
-        values = {graph.input: self._entered(images)}
         # Compilers plan memory themselves, and cannot trace the question of the mode.
         thrifty = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
+        if thrifty and len(images) > 1 and len(images) * graph.peak > MAX_LIVE:
+            return torch.cat([self(part) for part in torch.split(images, max(MAX_LIVE // graph.peak, 1))])
+        values = {graph.input: self._entered(images)}
         for node, run, tensors, free in self._thrifty if thrifty else self._steps:
             roles = {role: getattr(self, key) for role, key in tensors}
             values[node.name] = run(node.attributes, [values[name] for name in node.inputs], roles)

@@ -28,5 +28,13 @@ def create_app(root: Path, options: Options = DEFAULTS) -> Application:
         *PAGES,
     )
     state = State(root, options)
-    mirror = Mirror(state.store, options.upstream, options.upstream_token) if options.upstream else None
+    mirror = None
+    if options.upstream:
+        mirror = Mirror(
+            state.store,
+            options.upstream,
+            options.upstream_token,
+            patterns=options.mirrored,
+            hosts=options.upstream_hosts,
+        )
     return Application(state, router, error_page, mirror.answer if mirror else None)

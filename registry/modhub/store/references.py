@@ -80,6 +80,9 @@ class References(Protocol):
     def all(self, kind: str | None = None) -> Iterator[RepositoryKey]:
         """Every repository, in order of its lower-case name."""
 
+    def namespaces(self) -> frozenset[str]:
+        """Those of all repositories, in lower case."""
+
     def record(self, key: RepositoryKey) -> RepositoryRecord | None:
         """None when there is no such repository."""
 
@@ -156,6 +159,9 @@ class FileReferences:
 
     def all(self, kind: str | None = None) -> Iterator[RepositoryKey]:
         return _keys(self._root / "repositories", KINDS if kind is None else (kind,))
+
+    def namespaces(self) -> frozenset[str]:
+        return frozenset(name for kind in KINDS for name in _names(self._root / "repositories" / kind))
 
     def record(self, key: RepositoryKey) -> RepositoryRecord | None:
         path = self._folder(key) / "repository.json"

@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import replace
 from types import MappingProxyType
 
-from modhub.errors import ConflictError, IntegrityError, NotFoundError
-from modhub.refs import RepositoryId
+from modhub.errors import ConflictError, IntegrityError, NotFoundError, RefError
+from modhub.refs import RepositoryId, skeleton
 from modhub.store.audit import AuditLog
 from modhub.store.blobs import Blobs, store_content
 from modhub.store.commits import Commits
@@ -83,11 +83,15 @@ class Repositories:
         files: Mapping[str, bytes] = NO_FILES,
         actor: str = "",
     ) -> RepositoryRecord:
-        """A repository with `files` in its first commit on main. Raises `ConflictError` for a taken name."""
+        """A repository with `files` in its first commit on main.
+
+        Raises `ConflictError` for a taken name, `RefError` for a namespace that looks like another one.
+        """
         record = RepositoryRecord(kind=key.kind, id=key.id, created=now(), settings=settings)
         with self._write_lock(key):
             if self.exists(key):
                 raise _name_taken(key)
+            self._check_namespace(key)
             contents = files.items()
             tree = Tree({path: tree_file(store_content(self._blobs, content)) for path, content in contents})
             first = CommitRecord(
@@ -104,6 +108,19 @@ class Repositories:
             self._references.create(record, State({HEADS + MAIN: first.id}), first)
             self._last_changes.record(key, first, Tree({}), tree)
         return record
+
+    def _check_namespace(self, key: RepositoryKey) -> None:
+        """Raises `RefError` for a new namespace that is easily taken for one that is there."""
+        present = self._references.namespaces()
+        namespace = key.id.namespace.lower()
+        if namespace in present:
+            return
+        for other in sorted(present):
+            if skeleton(other) == skeleton(namespace):
+                raise RefError(
+                    f"The namespace '{key.id.namespace}' looks like '{other}', which is there.",
+                    hint="Choose one that nobody takes for it.",
+                )
 
     def delete(self, key: RepositoryKey, *, actor: str = "") -> None:
         """Removed at once; its blobs go with the next `gc`, and its releases stay on record."""

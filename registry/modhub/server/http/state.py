@@ -27,13 +27,16 @@ class Options:
     """How a server behaves.
 
     `public_url` is the address that clients see behind a proxy that rewrites the Host header; `upstream` is a
-    hub to pull through from, with its token. Raises `HubError` where either is not a URL.
+    hub to pull through from, with its token, other hosts that it may redirect to, and patterns of the
+    repositories (`namespace/name`) that are mirrored. Raises `HubError` where either is not a URL.
     """
 
     read_only: bool = False
     public_url: str = ""
     upstream: str = ""
     upstream_token: str | None = None
+    upstream_hosts: tuple[str, ...] = ()
+    mirrored: tuple[str, ...] = ("*/*",)
     upload_limit: int = 1 << 40
 
     def __post_init__(self) -> None:

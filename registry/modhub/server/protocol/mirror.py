@@ -1,5 +1,9 @@
 """Pull-through cache: requests for repositories that are not here are answered from another hub.
 
+The upstream is not trusted: it is asked for what the server's options name and for nothing in a namespace
+that has repositories here; its redirects lead to its own hosts; it gets nothing of this store by naming a
+digest; and while it does not answer, nobody waits for it.
+
 Repositories of the upstream keep their commits, so lock files made against it are valid here. Its responses
 are kept in `<root>/mirror` for when it is unreachable; file contents become blobs of the store, verified
 against the upstream's digest on the way. `gc` removes contents that no repository here uses; they are
@@ -12,32 +16,51 @@ import hashlib
 import http.client
 import json
 import re
+import socket
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import Message
+from fnmatch import fnmatchcase
+from ipaddress import ip_address
 from pathlib import Path
 from typing import IO
+from urllib.parse import unquote, urlsplit
 
 from starlette.responses import Response, StreamingResponse
 
+from modhub.catalog.releases import YANKED_NAME
 from modhub.errors import IntegrityError
 from modhub.files import canonical_json, write_bytes
-from modhub.refs import is_commit
+from modhub.integrity import git_oid
+from modhub.refs import is_commit, is_text
 from modhub.server.errors import HTTPError
 from modhub.server.http.request import Request
 from modhub.server.protocol.downloads import send_file
+from modhub.store.records import KINDS
 from modhub.store.store import Store
 from modhub.store.tree import TreeFile
 
 __all__ = ["Mirror"]
 
 OFFICIAL = "https://huggingface.co"
-SECONDS = 20
+SECONDS = 5.0
+"""How long the upstream may be silent."""
+ANSWER_SECONDS = 20.0
+"""How long a response may take; a file has the time of its bytes at `SLOWEST` more."""
+SLOWEST = 50_000
+WAITING = 16
+"""Requests that wait for the upstream at one time."""
+FAILURES, PAUSE_SECONDS = 3, 30.0
+"""After so many failures on end the upstream is not asked for so long."""
+OFFICIAL_HOSTS = (".huggingface.co", ".hf.co")
 ANSWER_LIMIT = 64 << 20
 PIECE = 512 << 10
+_PORTS = {"http": 80, "https": 443}
 _API = re.compile(r"/api/(?:model|dataset)s/[^/]+/[^/]+(?:/(?:revision|tree|refs|commits)(?:/.*)?)?\Z")
 _FILE = re.compile(r"/(?:datasets/)?[^/]+/[^/]+/resolve/.+\Z")
 _HEADERS = (
@@ -71,20 +94,40 @@ class Mirror:
     store: Store
     upstream: str
     token: str | None = None
+    patterns: tuple[str, ...] = ("*/*",)
+    """Repositories that are mirrored, by shell patterns of `namespace/name`, without case."""
+    hosts: tuple[str, ...] = ()
+    """Other hosts (`host` or `host:port`) that the upstream may redirect to, in private networks, too."""
     root: Path = field(init=False)
 
     def __post_init__(self) -> None:
         self.upstream = OFFICIAL if self.upstream == "hf" else self.upstream.rstrip("/")
         self.root = self.store.root / "mirror"
+        self._breaker = _Breaker()
+        redirects = _Redirects(self.upstream, self.hosts)
+        self._opener = urllib.request.build_opener(redirects)
 
     def answer(self, request: Request) -> Response | None:
         """The upstream's response for a repository that is not here; None when it has none."""
         path = request.raw_path
-        if request.method not in ("GET", "HEAD"):
+        if request.method not in ("GET", "HEAD") or not _is_plain(path) or not self._mirrors(request):
             return None
         if _API.match(path):
             return self._document(request, path)
         return self._file(request, path) if _FILE.match(path) else None
+
+    def _mirrors(self, request: Request) -> bool:
+        """Whether the repository is one to ask for. A namespace that is here, or was, is not."""
+        namespace = request.values.get("namespace", "").lower()
+        name = f"{namespace}/{request.values.get('name', '')}".lower()
+        local = (
+            self.store.root / folder / kind / namespace
+            for folder in ("repositories", "moved", "removed")
+            for kind in KINDS
+        )
+        return any(fnmatchcase(name, pattern.lower()) for pattern in self.patterns) and not any(
+            place.is_dir() for place in local
+        )
 
     def _document(self, request: Request, path: str) -> Response | None:
         query = request.query_string
@@ -104,6 +147,8 @@ class Mirror:
         return Response(stored.body, stored.status, headers, "application/json")
 
     def _file(self, request: Request, path: str) -> Response | None:
+        if path.endswith("/" + YANKED_NAME):
+            return self._yanked(path)
         head = self._fetch("HEAD", path)
         if head.status != 200:
             code = head.headers.get("x-error-code", "")
@@ -132,9 +177,10 @@ class Mirror:
         return StreamingResponse(pieces, 200, headers, "application/octet-stream")
 
     def _present(self, etag: str, size: int) -> str | None:
-        """The sha256 of a content that was downloaded before and is still here."""
+        """The sha256 of a content that the upstream sent before and that is still here."""
         try:
-            sha256 = etag if len(etag) == 64 else (self.root / "digests" / etag).read_text()
+            # Not whatever the store has: the upstream could name the digest of somebody's private file.
+            sha256 = (self.root / "digests" / etag).read_text()
         except FileNotFoundError:
             return None
         return sha256 if self.store.blobs.size(sha256) == size else None
@@ -142,12 +188,16 @@ class Mirror:
     def _through(self, path: str, etag: str, size: int) -> Iterator[bytes]:
         """The file as it arrives, stored on the way. The last piece is sent only once all is verified."""
         try:
-            stream, _ = self._open("GET", path)
+            with self._breaker.asking():
+                stream, _ = self._open("GET", path)
         except (_UnreachableError, urllib.error.HTTPError) as error:
             raise OSError("the upstream does not send the file") from error
         with stream, self.store.uploads.writer(size=size) as writer:
             last = b""
+            until = time.monotonic() + ANSWER_SECONDS + size / SLOWEST
             while piece := _piece(stream):
+                if time.monotonic() > until:
+                    raise OSError("the upstream is too slow")
                 writer.write(piece)
                 if last:
                     yield last
@@ -156,19 +206,33 @@ class Mirror:
                 blob = writer.finish(sha256=etag if len(etag) == 64 else None)
             except IntegrityError as error:
                 raise OSError(f"the upstream sent something else: {error}") from error
-            if len(etag) == 40:
-                if blob.oid != etag:
-                    raise OSError("the upstream sent something else than its digest says")
-                write_bytes(self.root / "digests" / etag, blob.sha256.encode())
+            if len(etag) == 40 and blob.oid != etag:
+                raise OSError("the upstream sent something else than its digest says")
+            write_bytes(self.root / "digests" / etag, blob.sha256.encode())
             yield last
+
+    def _yanked(self, path: str) -> Response:
+        """The list of yanked releases, which is kept apart from the contents that a `gc` removes."""
+        stored = self._fetch("GET", path)
+        commit = stored.headers.get("x-repo-commit", "")
+        headers = {"X-Repo-Commit": commit} if is_commit(commit) else {}
+        if stored.status != 200:
+            code = stored.headers.get("x-error-code", "EntryNotFound")
+            raise HTTPError(404, "The upstream has no such file or revision.", code=code, headers=headers)
+        body = stored.body.encode()
+        digest = stored.headers.get("etag", "").removeprefix("W/").strip('"')
+        if digest not in (git_oid(body), hashlib.sha256(body).hexdigest()) or not headers:
+            raise HTTPError(502, "The upstream sent no valid digest, size or commit for the file.")
+        return Response(body, 200, {**headers, "ETag": f'"{digest}"'}, "application/json")
 
     def _fetch(self, method: str, target: str) -> _Stored:
         """The upstream's response, or the stored one when it cannot be reached. Raises `HTTPError` 504."""
         place = self.root / "answers" / hashlib.sha256(f"{method} {target}".encode()).hexdigest()
         try:
-            stream, headers = self._open(method, target)
-            with stream:
-                body = _document_in(stream) if method == "GET" else ""
+            with self._breaker.asking():
+                stream, headers = self._open(method, target)
+                with stream:
+                    body = _document_in(stream) if method == "GET" else ""
             stored = _Stored(200, _relevant(headers), body)
             write_bytes(place, canonical_json({"headers": stored.headers, "body": body}))
             return stored
@@ -176,13 +240,17 @@ class Mirror:
             body = ""
             with error, suppress(http.client.HTTPException, OSError):
                 body = error.read(10_000).decode("utf-8", "replace")
+            if error.code in (404, 410) and place.exists():
+                # What is gone does not come back when the upstream cannot be reached.
+                gone = {"status": error.code, "headers": _relevant(error.headers), "body": body}
+                write_bytes(place, canonical_json(gone))
             return _Stored(error.code, _relevant(error.headers), body)
         except _UnreachableError as error:
             try:
                 document = json.loads(place.read_bytes())
             except FileNotFoundError:
                 raise HTTPError(504, f"The upstream cannot be reached: {error}") from None
-            return _Stored(200, document["headers"], document["body"])
+            return _Stored(document.get("status", 200), document["headers"], document["body"])
 
     def _open(self, method: str, target: str) -> tuple[IO[bytes], Message]:
         request = urllib.request.Request(self.upstream + target, method=method)
@@ -190,9 +258,8 @@ class Mirror:
         request.add_header("User-Agent", "modhub-mirror")
         if self.token:
             request.add_unredirected_header("Authorization", f"Bearer {self.token}")
-        opener = urllib.request.build_opener(_NoRedirectForHead())
         try:
-            response = opener.open(request, timeout=SECONDS)
+            response = self._opener.open(request, timeout=SECONDS)
         except urllib.error.HTTPError as error:
             if (
                 method == "HEAD"
@@ -223,15 +290,97 @@ def _document_in(stream: IO[bytes]) -> str:
     Raises `_UnreachableError`.
     """
     try:
-        body = stream.read(ANSWER_LIMIT)
+        until, pieces, size = time.monotonic() + ANSWER_SECONDS, [], 0
+        while piece := _some(stream):
+            pieces.append(piece)
+            size += len(piece)
+            if time.monotonic() > until or size > ANSWER_LIMIT:
+                raise OSError("its response takes too long")
+        body = b"".join(pieces)
         json.loads(body)
     except (http.client.HTTPException, OSError, ValueError, RecursionError) as error:
         raise _UnreachableError("its response is not JSON") from error
     return body.decode("utf-8", "replace")
 
 
-class _NoRedirectForHead(urllib.request.HTTPRedirectHandler):
-    """Does not follow a HEAD's redirect: only the first response has commit and digest."""
+def _some(stream: IO[bytes]) -> bytes:
+    """What has come of a response by now, at most `PIECE` bytes."""
+    read = getattr(stream, "read1", stream.read)
+    some: bytes = read(PIECE)
+    return some
+
+
+def _is_plain(path: str) -> bool:
+    """Whether no part of the path leads elsewhere than it says, encoded or not."""
+    parts = unquote(path).split("/")[1:]
+    return not any(part in ("", ".", "..") or "\\" in part or not is_text(part) for part in parts)
+
+
+class _Breaker:
+    """Lets requests pass to the upstream while it answers, and a few at one time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._failures = 0
+        self._until = 0.0
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Around a request. Raises `_UnreachableError`."""
+        with self._lock:
+            if time.monotonic() < self._until:
+                raise _UnreachableError("it did not answer a moment ago")
+            if self._waiting >= WAITING:
+                raise _UnreachableError("too many requests wait for it")
+            self._waiting += 1
+        try:
+            yield
+        except _UnreachableError:
+            with self._lock:
+                self._failures += 1
+                if self._failures >= FAILURES:
+                    self._until = time.monotonic() + PAUSE_SECONDS
+            raise
+        except BaseException:
+            self._answered()
+            raise
+        else:
+            self._answered()
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+    def _answered(self) -> None:
+        with self._lock:
+            self._failures = 0
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to the upstream's own hosts and to configured ones.
+
+    Does not follow a HEAD's: only the first response has commit and digest.
+    """
+
+    def __init__(self, upstream: str, hosts: tuple[str, ...]) -> None:
+        self._upstream = urlsplit(upstream)
+        self._hosts = {host.lower() for host in hosts}
+
+    def _allows(self, address: str) -> bool:
+        """Raises `ValueError` for what is no address, `OSError` for a host without one."""
+        target = urlsplit(address)
+        host, port = (target.hostname or "").lower(), target.port or _PORTS.get(target.scheme)
+        if target.scheme not in _PORTS or (self._upstream.scheme, target.scheme) == ("https", "http"):
+            return False
+        if {host, f"{host}:{port}"} & self._hosts:
+            return True
+        own = self._upstream.port or _PORTS[self._upstream.scheme]
+        if (host, port) == ((self._upstream.hostname or "").lower(), own):
+            return True
+        if self._upstream.geturl() != OFFICIAL or not host.endswith(OFFICIAL_HOSTS):
+            return False
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return all(ip_address(str(place[4][0]).partition("%")[0]).is_global for place in found)
 
     def redirect_request(
         self,
@@ -244,6 +393,10 @@ class _NoRedirectForHead(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         if req.get_method() == "HEAD" and "X-Linked-Etag" in headers:
             return None
+        if not self._allows(newurl):
+            raise urllib.error.URLError(
+                f"it redirects to {urlsplit(newurl).netloc[:100]}, which --upstream-host does not allow"
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
 
 
