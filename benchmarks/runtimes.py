@@ -1,10 +1,10 @@
 """Latency of slim networks beside their whole parents, in PyTorch and in ONNX Runtime, in one run.
 
-Two networks: a composed classifier of two classes of a CIFAR parent (raw images in, scores out; with default
-settings, at half the multiply-adds, and at half of them with channels in multiples of 8), and torchvision's
-resnet18 at 224 × 224 cut to half of them. Both runtimes compute on the same number of threads; all four
-candidates of a row run interleaved, and medians are reported. ONNX files are written and checked as `modhub
-export` does it.
+Two networks: a composed classifier of two classes of a CIFAR parent (raw images in, scores out; with exactly
+its modules' channels, with default settings, at half the multiply-adds, and at half in multiples of 8), and
+torchvision's resnet18 at 224 × 224 cut to half of them. Both runtimes compute on the same number of threads;
+all four candidates of a row run interleaved, and medians are reported. ONNX files are written and checked as
+`modhub export` does it.
 
     python benchmarks/runtimes.py --modules bench-out/modules/C10-R20
     python benchmarks/runtimes.py --modules DIR --threads 2 --seconds 20
@@ -51,7 +51,8 @@ def main() -> None:
     print("| network | batch | PyTorch, slim | whole | ratio | ONNX Runtime, slim | whole | ratio |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
     pairs = [
-        _composed(options.modules, None),
+        _composed(options.modules, Budget(multiple=1)),
+        _composed(options.modules, Budget()),
         _composed(options.modules, Budget(flops=0.5)),
         _composed(options.modules, Budget(flops=0.5, multiple=8)),
         _wide(0.5),
@@ -81,7 +82,7 @@ def main() -> None:
             )
 
 
-def _composed(directory: Path, budget: Budget | None) -> Pair:
+def _composed(directory: Path, budget: Budget) -> Pair:
     """The fourth and sixth class of a parent, on CIFAR-10 cat and dog."""
     modules = read_artifact(directory)
     about = modules.manifest
@@ -93,8 +94,8 @@ def _composed(directory: Path, budget: Budget | None) -> Pair:
     images = torch.randint(0, 256, (16, 3, about.input.height, about.input.width), dtype=torch.uint8)
     share = report.flops / report.parent_flops
     name = f"{about.parent.name}, {' and '.join(labels)}, {100 * share:.0f} % of the multiply-adds"
-    if budget is not None and budget.multiple > 1:
-        name += f", channels in multiples of {budget.multiple}"
+    if budget.block > 1:
+        name += f", channels in multiples of {budget.block}"
     return name, slim, whole, images, (1, 128)
 
 

@@ -127,12 +127,12 @@ def pets(world: World, ledger: Ledger, name: str, what: str) -> Row:
 
     labels, dataset = ["cat", "dog"], PARENTS[name].dataset
     kind, _, limit = what.partition("=")
-    budget = Budget(**{kind: float(limit)}) if limit else None
+    budget = Budget(**{kind: float(limit)}) if limit else Budget(multiple=1)
 
     def drawn(seed: int) -> float:
         parts = world.parts(name, labels)
         # Without a budget the control may spend as much as the modules' masks do.
-        spent = budget or Budget(flops=flops_share(compose(parts)))
+        spent = budget if budget.limited else Budget(flops=flops_share(compose(parts, budget=budget)))
         control = compose(parts, budget=spent, control=seed, synthesizer=world.synthesizer)
         return world.accuracy(control, dataset)
 

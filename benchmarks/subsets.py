@@ -44,7 +44,7 @@ def all_classes(world: World, ledger: Ledger, names: Sequence[str]) -> Row:
     for name in names:
 
         def work(name: str = name) -> dict[str, float]:
-            given, classifier = PARENTS[name], compose(world.parts(name))
+            given, classifier = PARENTS[name], compose(world.parts(name), budget=Budget(multiple=1))
             scores, targets = world.scores(classifier, given.dataset, classifier.labels)
             logits, expected = world.test_logits(name)
             order = [world.parent(name).labels.index(label) for label in classifier.labels]

@@ -28,7 +28,8 @@ from modhub.nets import TAIL_STEPS, Graph, Network
 __all__ = ["BUILD_NAME", "BUILD_SCHEMA_VERSION", "load_build", "save_build"]
 
 BUILD_NAME = "build.json"
-BUILD_SCHEMA_VERSION = 1
+BUILD_SCHEMA_VERSION = 2
+"""The newest; a build says the first whose readers understand it."""
 _HEADS = "heads.safetensors"
 _AGAIN = "Compose it again."
 
@@ -61,7 +62,7 @@ def save_build(classifier: ComposedClassifier, directory: Path, *, force: bool =
     files[_HEADS] = tensor_bytes(heads)
     files["README.md"] = _readme(classifier).encode()
     build = {
-        "schema_version": BUILD_SCHEMA_VERSION,
+        "schema_version": max(trunk_pass.spec.schema_version for trunk_pass in classifier.trunk_passes),
         "labels": list(classifier.labels),
         "reject": classifier.reject,
         "heads": FileInfo.of(_HEADS, files[_HEADS]).to_dict(),

@@ -22,7 +22,8 @@ from modhub.manifest.parts import (
 
 __all__ = ["FORMS", "MODULE_SCHEMA_VERSION", "ModuleManifest"]
 
-MODULE_SCHEMA_VERSION = 1
+MODULE_SCHEMA_VERSION = 2
+"""The newest; a manifest says the first whose readers understand it."""
 FORMS = ("delta", "standalone")
 
 
@@ -85,7 +86,7 @@ class ModuleManifest:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "schema_version": MODULE_SCHEMA_VERSION,
+            "schema_version": self.input.schema_version,
             "label": self.label,
             "slug": self.slug,
             "aliases": list(self.aliases),

@@ -168,6 +168,12 @@ class InputSpec:
         }
 
     @property
+    def schema_version(self) -> int:
+        """The first version of manifests and builds whose readers do all of it: two sides to resize to, and
+        halves of pixels rounded down, came with the second."""
+        return 2 if self.crop_floor or isinstance(self.resize, tuple) else 1
+
+    @property
     def resized(self) -> tuple[int, int]:
         """(height, width) of the smallest image that resizing does not enlarge."""
         if self.resize is None or not self.crop:
