@@ -217,8 +217,8 @@ def test_composing_from_the_golden_hub_gives_the_recorded_answers(
     with torch.inference_mode():
         scores, recorded = classifier(answers["images"]), answers[name]
     if name == "budget":
-        # A class alone in its network is fitted on synthetic images. They follow the scale of pixels and logits
-        # since; by 0.1.0 all its answers here were yes.
+        # A class alone in its network is fitted on synthetic images, which follow the scale of pixels since;
+        # by 0.1.0 all its answers here were yes.
         assert float(torch.corrcoef(torch.stack([scores[:, 2], recorded[:, 2]]))[0, 1]) > 0.7
         scores, recorded = scores[:, :2], recorded[:, :2]
     torch.testing.assert_close(scores, recorded, atol=1e-3, rtol=1e-3)
