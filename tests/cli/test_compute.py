@@ -128,10 +128,11 @@ def test_a_parent_that_knows_little_is_pointed_out(home, modhub):
     assert "knows" not in modhub.good(*arguments, "-o", "good").err
     turned = arguments[:]
     turned[turned.index("--labels") + 1] = "3,0,1,2"
-    assert (
-        "Check --mean, --std, --input-size and the order of --labels"
-        in modhub.good(*turned, "-o", "turned").err
-    )
+    told = modhub(*turned, "-o", "turned")
+    assert told.code == 1
+    assert "Check --mean, --std, --input-size and the order of --labels" in told.err
+    assert "next:" not in told.err
+    assert "should not be pushed" in modhub.good(*turned, "-o", "turned", "--force").err
 
 
 def test_compose_reports(home):

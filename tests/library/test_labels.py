@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from modhub.errors import RefError
 from modhub.labels import LabelIndex, nearest_labels, slug_of, slugs_of, tag_words_of
-from modhub.refs import Ref, RepositoryId, is_text
+from modhub.refs import Ref, RepositoryId, is_text, misleading
 
 
 def meant(name, labels, aliases=(), slugs=None):
@@ -106,7 +106,7 @@ LABELS = st.text(
     ),
     min_size=1,
     max_size=12,
-).filter(lambda text: bool(text.strip()) and is_text(text))
+).filter(lambda text: bool(text.strip()) and is_text(text) and misleading(text) is None)
 
 
 @given(LABELS)
