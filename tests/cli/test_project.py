@@ -161,8 +161,8 @@ def test_edits_at_the_same_time_are_all_kept(modhub, monkeypatch, edit):
         ),
         (
             [("add", "lab/pets"), ("lock",), ("remove", "cat"), ("add", "lab/pets/cat"), ("tree",)],
-            "Error: modhub.lock does not belong to modhub.toml as it stands: the constraints, the hubs or the "
-            "the modules changed.\nBring it up to date with: modhub lock\n",
+            "Error: modhub.lock does not belong to modhub.toml as it stands: the constraints, the hubs or "
+            "the order of the modules changed.\nBring it up to date with: modhub lock\n",
         ),
         (
             [("init",)],
