@@ -313,7 +313,7 @@ def test_a_budget_of_time(home, modhub, tmp_path):
     # Replacing a class composes with the same budgets; builds of before know nothing of time.
     del options["time"]
     (build / "options.json").write_text(json.dumps(options))
-    assert BuildOptions.read(build / "options.json").budget == Budget(flops=0.9)
+    assert BuildOptions.read(build / "options.json").budget == Budget(flops=0.9, multiple=1)
     row = ("frontier", "--data", "digits", "--budgets", "0.95", "--kind", "time", "--no-random", "--json")
     (point,) = modhub.good(*row).json["points"]
     assert point["time"] <= 0.95
@@ -409,6 +409,16 @@ def test_replace_says_who_got_worse(modhub):
     assert set(difference["changed"]) == {"two"}
     report = modhub.good("evaluate", "mended", "--data", "digits", "--before", "build", "--json").json
     assert set(report["change"]["recall"]) == {"0", "two", "4"}
+
+
+def test_replace_says_what_a_build_costs_more(modhub):
+    report = json.loads(Path("build/build.json").read_text())
+    assert len(report["passes"]) == 2
+    modhub.good("replace", "build", "4=lab/plain/3", "-o", "single", "-q")
+    assert "costs more" not in modhub.good("replace", "build", "4=lab/plain/3", "-o", "single", "--force").err
+    told = modhub.good("replace", "single", "4=lab/residual/4", "-o", "double").err
+    assert "The new build costs more: 1 → 2 passes per image, " in told
+    assert " multiply-adds, " in told
 
 
 def test_predict_goes_on_past_bad_files(home, modhub):

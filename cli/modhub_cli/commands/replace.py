@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from modhub.formatting import count, size
 from modhub_cli.commands.compose import show_build
 from modhub_cli.options import (
     calibrate_option,
@@ -19,7 +20,7 @@ from modhub_cli.options import (
     target_option,
     tune_option,
 )
-from modhub_cli.output import Out
+from modhub_cli.output import Out, many
 
 __all__ = ["command"]
 
@@ -52,8 +53,10 @@ def command(
     \b
     Example: modhub replace build cat=vision-lab/resnet56-cifar10/cat -o build2
     """
+    from modhub.api.builds import BuildCost
     from modhub.api.replace import replace_to
 
+    before = BuildCost.read(build) if (build / "build.json").is_file() else None
     report = replace_to(
         target,
         build,
@@ -67,4 +70,11 @@ def command(
         reporter=out.reporter(),
     )
     out.emit(report.to_dict(), human=lambda: show_build(out, report), quiet=[str(target)])
+    after = report.cost
+    if before is not None and (after.passes > before.passes or after.flops > 1.01 * before.flops):
+        out.note(
+            f"The new build costs more: {before.passes} → {many(after.passes, 'pass', 'passes')} per image, "
+            f"{count(before.flops)} → {count(after.flops)} multiply-adds, "
+            f"{size(before.bytes)} → {size(after.bytes)}."
+        )
     out.next(f"modhub evaluate {shlex.quote(str(target))} --data DATA --before {shlex.quote(str(build))}")

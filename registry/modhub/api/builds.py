@@ -12,6 +12,7 @@ import torch
 from modhub.api.lock import LockChange
 from modhub.catalog.catalog import Catalog
 from modhub.composition import KINDS, Budget, Part, compose
+from modhub.composition.build import BUILD_NAME
 from modhub.composition.classifier import TrunkReport
 from modhub.data import ImageSet, open_data, open_unlabelled
 from modhub.errors import BudgetError, ManifestError, hinting
@@ -93,6 +94,23 @@ class BuildOptions:
         return Budget(**{name: getattr(self, name) for name in (*KINDS, "max_loss", "multiple")})
 
 
+@dataclass(frozen=True, slots=True)
+class BuildCost:
+    """Passes and multiply-adds for one image, and bytes on disk."""
+
+    passes: int
+    flops: int
+    bytes: int
+
+    @classmethod
+    def read(cls, build: Path) -> BuildCost:
+        """Of a build's directory. Raises `ManifestError` naming the file."""
+        path = build / BUILD_NAME
+        fields = Fields(parse_json(path.read_bytes(), str(path)), str(path))
+        flops = [described.integer("flops") for described in fields.children("passes", minimum=1)]
+        return cls(len(flops), sum(flops), _bytes_of(build))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class BuildReport(Result):
     """A composed classifier on disk: `passes` per image, what each trunk costs, and all its `bytes`.
@@ -106,6 +124,10 @@ class BuildReport(Result):
     bytes: int
     path: Path
     changes: tuple[LockChange, ...] = ()
+
+    @property
+    def cost(self) -> BuildCost:
+        return BuildCost(self.passes, sum(trunk.flops for trunk in self.trunks), self.bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +175,14 @@ def write_build(
             labels=classifier.labels,
             passes=len(classifier.trunk_passes),
             trunks=tuple(each.report for each in classifier.trunk_passes),
-            bytes=sum(file.stat().st_size for file in scratch.rglob("*") if file.is_file()),
+            bytes=_bytes_of(scratch),
             path=target,
             changes=() if origin is None else origin.changes,
         )
+
+
+def _bytes_of(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
 
 
 def _write_origin(directory: Path, origin: Origin, options: BuildOptions, catalog: Catalog) -> None:
