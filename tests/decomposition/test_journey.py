@@ -102,5 +102,5 @@ def test_checkpoints_and_measuring_decode_nothing_again(tmp_path: Path, passes: 
     assert set(unseen.decoded.values()) == {1}
     assert passes["observe"] == FIT
     assert passes["trunk"] == 3 * HELD
-    # On the images to measure on, and on one example when it was imported.
-    assert passes["with its head"] == len(unseen.decoded) + 1
+    # On the images to measure on, and on two examples when it was imported.
+    assert passes["with its head"] == len(unseen.decoded) + 2
