@@ -19,6 +19,7 @@ from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import DecomposeOptions, Parent, decompose
 from modhub.decomposition.assembly import assemble
+from modhub.decomposition.network_input import voting
 from modhub.decomposition.parent import classes_named
 from modhub.errors import DataError, IntegrityError, ParentError
 from modhub.manifest import InputSpec
@@ -173,15 +174,18 @@ def test_a_parent_must_make_sense(change: dict, message: str) -> None:
     ],
 )
 def test_a_label_that_no_manifest_holds_is_named_before_the_work(label: str, message: str) -> None:
-    def read(index: int) -> np.ndarray:
-        assert index == 0, "more is looked at than how large images are"
+    read: list[int] = []
+
+    def read_one(index: int) -> np.ndarray:
+        read.append(index)
         return np.zeros((8, 8, 3), np.uint8)
 
-    images = ImageSet("signs", "train", ["plus", "minus", label], np.arange(9) % 3, read)
+    images = ImageSet("signs", "train", ["plus", "minus", label], np.arange(900) % 3, read_one)
     with pytest.raises(ParentError) as caught:
         modhub.decompose(PicoNet(), images)
     assert caught.value.message == message
     assert caught.value.hint == "Rename the class's folder, or name the classes with --labels."
+    assert set(read) <= set(voting(images)), "only those that are asked how large images are"
 
 
 @pytest.mark.parametrize(

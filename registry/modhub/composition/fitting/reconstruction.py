@@ -195,7 +195,8 @@ def _solved(
     `product` (inputs + 1, rows), pulled to what they were; the last input is the constant 1. It changes
     `square`, which may be large."""
     squares = square.diagonal()
-    pull = ridge * squares + 1e-7 * (squares[:-1].mean() or 1.0)
+    average = squares[:-1].mean()
+    pull = ridge * squares + 1e-7 * torch.where(average > 0, average, torch.ones_like(average))
     pull[-1] = 1e-9
     before = torch.cat([weight, bias[:, None]], 1).double()
     square.diagonal().add_(pull)
