@@ -23,13 +23,14 @@ from modhub.decomposition.network_input import voting
 from modhub.decomposition.parent import classes_named
 from modhub.errors import DataError, IntegrityError, ParentError
 from modhub.manifest import InputSpec
-from modhub.nets import Runner, channel_space, fuse_batch_norm
+from modhub.nets import Runner, channel_space, fuse_batch_norm, split_head
 from modhub.pruning.compensation import affine_map, cut
-from modhub.pruning.order import mask_after, pruning_order, slot_costs
+from modhub.pruning.order import mask_after, pruning_order, relevance_tensor, slot_costs
 from modhub.pruning.statistics import (
     ClassStatistics,
     Moments,
     observe,
+    observed_values,
     pool,
     read_statistics,
     stored_statistics,
@@ -431,3 +432,16 @@ def test_a_class_with_few_images_beside_others_with_many(count: int) -> None:
     assert recorded["4"] is not None
     for module in modules.modules:
         module.manifest.to_bytes()
+
+
+def test_relevance_is_finite_where_a_variance_is_computed_below_nothing() -> None:
+    network = pico_network()
+    trunk, _ = split_head(network)
+    space = channel_space(trunk)
+    moments, sensitivity = {}, {}
+    for name in observed_values(trunk.graph, space):
+        channels = len(space.of(name))
+        moments[name] = Moments(np.zeros(channels), np.full(channels, -1e-12))
+        sensitivity[name] = np.ones(channels)
+    relevance = relevance_tensor(ClassStatistics(moments, sensitivity), space)
+    assert torch.equal(relevance, torch.zeros_like(relevance))

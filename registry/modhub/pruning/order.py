@@ -149,8 +149,9 @@ def importance(statistics: ClassStatistics, space: ChannelSpace) -> Array:
 
 def relevance_tensor(statistics: ClassStatistics, space: ChannelSpace) -> Tensor:
     """`importance` as a module carries it: float16 (slots,), the largest 1."""
-    worth = importance(statistics, space)
-    return torch.from_numpy(worth / max(worth.max(initial=0.0), 1e-30)).half()
+    # A variance that is nothing may be computed as a little less.
+    worth = importance(statistics, space).clip(0)
+    return torch.from_numpy(worth / positive(worth.max(initial=0.0))).half()
 
 
 def slot_costs(network: Network, space: ChannelSpace) -> Array:
