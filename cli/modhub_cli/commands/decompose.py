@@ -93,7 +93,8 @@ def _pair(text: str) -> tuple[str, str]:
 @click.option(
     "--weights",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Weights of the parent, a .safetensors file.",
+    help="Weights of the parent: .safetensors, or what torch.save wrote (.pt, .pth, .ckpt, .bin), of which "
+    "only tensors are read.",
 )
 @click.option(
     "--arg",
