@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from modhub import files
+from modhub import files, text
 from modhub.errors import ManifestError, StorageError
 from modhub.files import claimed, new_directory, new_file
 from modhub.store.disk import file_lock
@@ -220,7 +220,7 @@ def test_text_is_read_without_mark_and_rewritten_with_it(tmp_path: Path, mark: b
         codecs.BOM_UTF32_LE: "utf-32-le",
     }[mark]
     path.write_bytes(mark + f"naïve{ends}猫{ends}".encode(encoding))
-    assert files.read_text(path) == "naïve\n猫\n"
+    assert text.read_text(path) == "naïve\n猫\n"
     files.rewrite(path, "naïve\n猫\ndog\n")
     assert path.read_bytes() == mark + f"naïve{ends}猫{ends}dog{ends}".encode(encoding)
 
