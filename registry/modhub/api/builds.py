@@ -16,12 +16,13 @@ from modhub.composition.build import BUILD_NAME
 from modhub.composition.classifier import TrunkReport
 from modhub.data import ImageSet, open_data, open_unlabelled
 from modhub.errors import BudgetError, ManifestError, hinting
-from modhub.files import new_directory, parse_json, pretty_json
+from modhub.files import new_directory
 from modhub.manifest import Fields, ModuleManifest
 from modhub.project.lock import LOCK_NAME, Lock
 from modhub.project.toml import PROJECT_NAME
 from modhub.reporter import Reporter
 from modhub.results import Result
+from modhub.text import parse_json, pretty_json
 
 __all__ = [
     "AGAIN",

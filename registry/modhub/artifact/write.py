@@ -7,9 +7,10 @@ from pathlib import Path
 
 from modhub.artifact.modules import ModuleSet, tensor_bytes
 from modhub.artifact.tensor_file import parse_tensors
-from modhub.files import new_directory, pretty_json, write_files
+from modhub.files import new_directory, write_files
 from modhub.manifest import MANIFEST_NAME, FileInfo, ModuleManifest, RepositoryManifest
 from modhub.manifest.card import CARD_NAME, card
+from modhub.text import pretty_json
 
 __all__ = ["artifact_files", "write_artifact"]
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from modhub.errors import ClassNotFoundError, IntegrityError, ManifestError, hinting
-from modhub.files import parse_json, pretty_json
 from modhub.labels import LabelIndex, nearest_labels, one_match
 from modhub.manifest.fields import AGAIN, Fields
+from modhub.manifest.input_spec import InputSpec
 from modhub.manifest.module import FORMS, ModuleManifest
-from modhub.manifest.parts import FileInfo, InputSpec, MethodInfo, ParentInfo, Sample, TrunkInfo
+from modhub.manifest.parts import FileInfo, MethodInfo, ParentInfo, Sample, TrunkInfo
 from modhub.refs import repeated
+from modhub.text import parse_json, pretty_json
 
 __all__ = ["MANIFEST_NAME", "REPOSITORY_SCHEMA_VERSION", "ModuleEntry", "RepositoryManifest"]
 

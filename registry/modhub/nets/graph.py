@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from modhub.errors import IntegrityError, ManifestError
-from modhub.files import canonical_json
 from modhub.manifest import Fields
 from modhub.nets.attributes import Attributes, BadAttributeError, check_attributes
 from modhub.nets.operators import OPERATORS, Shape, ShapeMismatchError, TensorSpec
+from modhub.text import canonical_json
 
 __all__ = ["GRAPH_SCHEMA_VERSION", "MAX_LIVE", "Graph", "Network", "Node"]
 

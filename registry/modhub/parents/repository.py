@@ -16,13 +16,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from modhub.errors import MissingDependencyError, ModhubError, NotFoundError, ParentError
-from modhub.files import parse_json
 from modhub.manifest import InputSpec
 from modhub.manifest.fields import Fields
 from modhub.parents.base import Fetch, ParentSource, distinct_labels, names_of
 from modhub.parents.processors import processor_input
 from modhub.parents.timm import IMAGENET, imagenet_labels, timm_input, timm_module
 from modhub.parents.weights import fit_weights, load_weights
+from modhub.text import parse_json
 
 __all__ = ["repository_parent"]
 

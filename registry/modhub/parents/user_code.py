@@ -13,11 +13,12 @@ from safetensors.torch import save
 from torch import nn
 
 from modhub.errors import IntegrityError, ParentError, hinting
-from modhub.files import new_directory, parse_json, pretty_json, write_bytes
+from modhub.files import new_directory, write_bytes
 from modhub.manifest import Fields, InputSpec
 from modhub.nets.graph import Graph, Network
 from modhub.parents.base import ParentSource, stated_input
 from modhub.parents.weights import fit_weights, load_weights, read_weights
+from modhub.text import parse_json, pretty_json
 
 __all__ = ["callable_of", "callable_parent", "directory_parent", "write_parent"]
 

@@ -15,12 +15,12 @@ from packaging.version import Version
 
 from modhub.catalog.releases import Release, trunk_home
 from modhub.errors import IntegrityError, ManifestError, RefError, hinting
-from modhub.files import parse_json, pretty_json
 from modhub.manifest import FileInfo
 from modhub.manifest.fields import Fields
 from modhub.project.resolver import Preferences, Resolution
 from modhub.project.toml import Constraints, Project, Want, hubs_of
 from modhub.refs import RepositoryId, is_commit, parse_version
+from modhub.text import parse_json, pretty_json
 
 __all__ = ["LOCK_NAME", "LOCK_SCHEMA_VERSION", "Lock", "LockedModule", "LockedTrunk", "lock_of"]
 

@@ -30,10 +30,10 @@ from typing import Any
 import tomlkit
 
 from modhub.errors import CompositionError, ManifestError, RefError, hinting
-from modhub.files import check_no_conflict
 from modhub.labels import LabelIndex, nearest_labels, one_match, spelling_of
 from modhub.manifest.fields import Fields
 from modhub.refs import Ref, RepositoryId, check_label
+from modhub.text import check_no_conflict
 
 __all__ = [
     "PROJECT_NAME",
