@@ -89,10 +89,8 @@ def test_a_conversion_is_whole_or_not_at_all(tmp_path: Path) -> None:
     torch.save(digits().state_dict(), source)
     with pytest.raises(StorageError) as exists:
         modhub.convert(source)
-    assert (
-        str(exists.value)
-        == f"'{target}' exists already. Choose another file, or replace it: --force, or force=True from Python."
-    )
+    hint = "Choose another file, or replace it: --force, or force=True from Python."
+    assert str(exists.value) == f"'{target}' exists already. {hint}"
     for content in ({"epoch": 3}, {"w": torch.ones(2).to_sparse()}, {"w": Evil()}):
         torch.save(content, source)
         with pytest.raises(ParentError):
