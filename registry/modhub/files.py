@@ -291,7 +291,7 @@ def claimed(path: Path, what: Path) -> Iterator[None]:
     process has it and so is at work on `what`, or when it cannot be made; that of a killed one is free.
     """
     try:
-        made = [each for each in (path, *path.parents) if not each.exists()]
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         handle = _claim(path, what)
     except OSError as error:
         raise _refused(what, error) from error
@@ -299,8 +299,8 @@ def claimed(path: Path, what: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            for each in made or [path]:
-                each.rmdir()
+            for folder in missing or [path]:
+                folder.rmdir()
         if handle is not None:
             os.close(handle)
 
@@ -404,7 +404,7 @@ def _fill(scratch: Path, place: Path, path: Path, *, force: bool) -> None:
         raise
 
 
-def _exchange(one: Path, other: Path) -> bool:
+def _exchange(first: Path, second: Path) -> bool:
     """Let two directories trade their names at once; False when system or file system cannot, or refuse."""
     if sys.platform != "linux":
         return False
@@ -412,7 +412,7 @@ def _exchange(one: Path, other: Path) -> bool:
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False
-    names = os.fsencode(one.absolute()), os.fsencode(other.absolute())
+    names = os.fsencode(first.absolute()), os.fsencode(second.absolute())
     return bool(renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0)
 
 

@@ -175,7 +175,7 @@ def write_build(
         return BuildReport(
             labels=classifier.labels,
             passes=len(classifier.trunk_passes),
-            trunks=tuple(each.report for each in classifier.trunk_passes),
+            trunks=tuple(trunk_pass.report for trunk_pass in classifier.trunk_passes),
             bytes=_bytes_of(scratch),
             path=target,
             changes=() if origin is None else origin.changes,

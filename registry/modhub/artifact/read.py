@@ -149,9 +149,9 @@ def _check_tensors(tensors: dict[str, Tensor], graph: Graph, slots: int, place: 
             )
         if name not in tensors:
             raise IntegrityError(f"{place} lacks the tensor '{name}'.", hint=AGAIN)
-        if (found := TensorType.of(tensors[name])) != required:
+        if (actual := TensorType.of(tensors[name])) != required:
             raise IntegrityError(
-                f"The tensor '{name}' in {place} is {found}; its trunk asks for {required}.", hint=AGAIN
+                f"The tensor '{name}' in {place} is {actual}; its trunk asks for {required}.", hint=AGAIN
             )
 
 

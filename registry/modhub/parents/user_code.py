@@ -84,10 +84,10 @@ def callable_of(path: Path, name: str, form: str) -> Callable[..., Any]:
         ) from error
     called: object = getattr(code, name, None)
     if not callable(called):
-        known = [key for key, value in vars(code).items() if callable(value) and not key.startswith("_")]
-        own = [key for key in known if getattr(getattr(code, key), "__module__", unique) == unique]
+        callables = [key for key, value in vars(code).items() if callable(value) and not key.startswith("_")]
+        defined = [key for key in callables if getattr(getattr(code, key), "__module__", unique) == unique]
         raise ParentError(
-            f"'{path}' has no callable '{name}'.", hint=f"It has {', '.join(sorted(own)) or 'none'}."
+            f"'{path}' has no callable '{name}'.", hint=f"It has {', '.join(sorted(defined)) or 'none'}."
         )
     return called
 

@@ -115,7 +115,7 @@ def _state_dicts(content: Any, place: str, depth: int) -> dict[str, dict[str, Te
         for key, value in content.items()
         if "optim" not in str(key).lower()
     ]
-    return {name: found for each in nested for name, found in each.items()}
+    return {name: found for candidates in nested for name, found in candidates.items()}
 
 
 def fitted(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
