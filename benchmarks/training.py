@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-__all__ = ["Recipe", "train", "trained"]
+__all__ = ["Recipe", "augmented", "train", "trained"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ def train(
     for epoch in range(len(seconds), recipe.epochs):
         start, total = time.perf_counter(), 0.0
         for chosen in torch.randperm(len(images), generator=generator).split(recipe.batch):
-            batch = _augmented(images[chosen].float() / 255, generator).to(device)
+            batch = augmented(images[chosen].float() / 255, generator).to(device)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.bfloat16):
                 loss = F.cross_entropy(
                     module(((batch - shift) / scale).contiguous(memory_format=torch.channels_last)),
@@ -119,7 +119,7 @@ def _restored(path: Path, state: dict[str, Any], generator: torch.Generator) -> 
     return seconds
 
 
-def _augmented(batch: Tensor, generator: torch.Generator) -> Tensor:
+def augmented(batch: Tensor, generator: torch.Generator) -> Tensor:
     """Each image flipped or not; the whole batch shifted by up to four pixels, reflected at the border."""
     flip = torch.rand(len(batch), generator=generator) < 0.5
     batch = torch.where(flip.view(-1, 1, 1, 1), batch.flip(3), batch)
