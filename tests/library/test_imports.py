@@ -31,7 +31,7 @@ GROUND = [
     "images",
     "schemas",
 ]
-GROUND += ["integrity", "devices", "workers"]
+GROUND += ["integrity", "devices", "workers", "energy"]
 PAPER = ["manifest", "catalog.releases", "store", "hub", "catalog", "project"]
 TENSOR = [
     "nets",

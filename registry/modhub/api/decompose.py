@@ -28,6 +28,7 @@ from modhub.decomposition.network_input import input_shape, voting
 from modhub.decomposition.parent import aligned, classes_named
 from modhub.decomposition.standalone import standalone
 from modhub.devices import peak_memory, torch_defaults
+from modhub.energy import EnergyUse, Meter
 from modhub.errors import DataError, ParentError
 from modhub.evaluation.module_metrics import measure_modules
 from modhub.files import check_vacant, claimed
@@ -68,8 +69,9 @@ class DecomposeReport(Result):
     """The modules that were written to `path`.
 
     `seconds` were spent on decomposing alone, `elapsed_seconds` on everything; `images` were looked at.
-    `peak_bytes` is the most memory a process had, None where the system does not tell. `misread` says why the
-    parent is likely described wrongly, so that its modules know nothing; None where it is not.
+    `energy` is what everything took, in all processes. `peak_bytes` is the most memory a process had, None
+    where the system does not tell. `misread` says why the parent is likely described wrongly, so that its
+    modules know nothing; None where it is not.
     """
 
     path: Path
@@ -82,6 +84,7 @@ class DecomposeReport(Result):
     device: str
     processes: int
     modules: tuple[DecomposedModule, ...]
+    energy: EnergyUse
     misread: str | None = None
 
 
@@ -140,9 +143,15 @@ def decompose_to(
     workers = Workers.here()
     with claimed(resume, options.resume or directory) if workers.first else nullcontext():
         try:
-            modules, done = _decomposed(parent, data, dataclasses.replace(options, resume=resume), reporter)
-            sets = apart(modules) if form == "standalone" else [modules]
+            with Meter() as meter:
+                modules, done = _decomposed(
+                    parent, data, dataclasses.replace(options, resume=resume), reporter
+                )
+                sets = apart(modules) if form == "standalone" else [modules]
+            busy = sum(workers.gather(meter.cpu_seconds))
+            energy = meter.use(device=options.torch_device.type, cpu_seconds=busy)
             if workers.first:
+                sets[0] = sets[0].made_with(energy)
                 write_artifact(directory, *sets, force=force)
         except KeyboardInterrupt:
             if resume.is_dir() and any(resume.iterdir()):
@@ -175,6 +184,7 @@ def decompose_to(
             for each in sets
             for entry in each.manifest.modules
         ),
+        energy=energy,
         misread=done.misread,
     )
 
