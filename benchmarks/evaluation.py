@@ -153,7 +153,7 @@ def method_rows(known: Known) -> list[list[str]]:
     return rows
 
 
-def peer_table(known: Known) -> str:
+def peers(known: Known) -> str:
     """Points lost by each peer at each budget that `peers.py` has measured."""
     groups: dict[tuple[str, str], dict[str, list[float]]] = {}
     for key, value in known.items():
@@ -177,7 +177,12 @@ def peer_table(known: Known) -> str:
         for (parent, peer), found in sorted(groups.items())
     ]
     shares = [f"{100 * float(budget):.0f} %" if budget else "whole" for budget in budgets]
-    return markdown_table(("parent", "peer", *shares), rows)
+    return (
+        "What a user would pick instead, two of ten classes: points lost against the parent's logits "
+        "restricted to them, the mean over the pairs, by share of the multiply-adds.\n\n"
+        "    python benchmarks/peers.py --data D --weights W --out DIR\n\n"
+        + markdown_table(("parent", "peer", *shares), rows)
+    )
 
 
 def frontier_series(known: Known, parent: str) -> dict[str, list[tuple[float, float]]]:
@@ -290,10 +295,7 @@ def page(measured: Mapping[str, Known], version: str) -> str:
         parts.append(f"{NOT_MEASURED.capitalize()}.\n")
     parts += [
         "## Peers\n",
-        "What a user would pick instead, two of ten classes: points lost against the parent's logits "
-        "restricted to them, the mean over the pairs, by share of the multiply-adds.\n",
-        "    python benchmarks/peers.py --data D --weights W --out DIR\n",
-        peer_table(measured.get("peers", {})),
+        peers(measured.get("peers", {})),
         "## Citing\n",
         "[CITATION.cff](../CITATION.cff), or\n",
         f"```bibtex\n{BIBTEX.replace('VERSION', version)}```",

@@ -35,6 +35,7 @@ GROUND += ["integrity", "devices", "workers", "energy"]
 PAPER = ["manifest", "catalog.releases", "store", "hub", "catalog", "project"]
 TENSOR = [
     "nets",
+    "training",
     "importing",
     "data",
     "artifact",
@@ -50,6 +51,7 @@ ROOMS = [
     "manifest",
     "catalog.releases",
     "nets",
+    "training",
     "importing",
     "data",
     "store",
