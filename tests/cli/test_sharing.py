@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from modhub.files import pretty_json
 from modhub.server.auth.accounts import Accounts
 from modhub.store.model import Add
 from modhub.store.records import RepositoryKey
 from modhub.store.store import Store
+from modhub.text import pretty_json
 from tests.support.console import Console
 from tests.support.paper import digest, write_paper_artifact
 

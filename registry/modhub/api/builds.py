@@ -16,12 +16,13 @@ from modhub.composition.build import BUILD_NAME
 from modhub.composition.classifier import TrunkReport
 from modhub.data import ImageSet, open_data, open_unlabelled
 from modhub.errors import BudgetError, ManifestError, hinting
-from modhub.files import new_directory, parse_json, pretty_json
+from modhub.files import new_directory
 from modhub.manifest import Fields, ModuleManifest
 from modhub.project.lock import LOCK_NAME, Lock
 from modhub.project.toml import PROJECT_NAME
 from modhub.reporter import Reporter
 from modhub.results import Result
+from modhub.text import parse_json, pretty_json
 
 __all__ = [
     "AGAIN",
@@ -175,7 +176,7 @@ def write_build(
         return BuildReport(
             labels=classifier.labels,
             passes=len(classifier.trunk_passes),
-            trunks=tuple(each.report for each in classifier.trunk_passes),
+            trunks=tuple(trunk_pass.report for trunk_pass in classifier.trunk_passes),
             bytes=_bytes_of(scratch),
             path=target,
             changes=() if origin is None else origin.changes,

@@ -26,19 +26,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import platformdirs
 
 from modhub.errors import IntegrityError, ManifestError, RefError, StorageError
-from modhub.files import (
-    canonical_json,
-    fsync_directory,
-    parse_json,
-    permitted,
-    sha256_of_file,
-    write_bytes,
-)
+from modhub.files import fsync_directory, permitted, sha256_of_file, write_bytes
 from modhub.integrity import matches
 from modhub.refs import RepositoryId, is_commit, is_sha256, is_text
 from modhub.results import Result
 from modhub.store.disk import disk_errors, lock_file, make_directory
 from modhub.store.model import FileEntry, Refs
+from modhub.text import canonical_json, parse_json
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

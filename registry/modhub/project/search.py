@@ -154,8 +154,8 @@ class _Provider(AbstractProvider[Follow, Path, int]):
     ) -> list[Path]:
         failed = {path.picks for path in incompatibilities[identifier]}
         (path,) = {requirement.path for requirement in requirements[identifier]}
-        found = [Path((*path.picks, pick)) for pick in self._ordered(self.steps[identifier], path)]
-        return [option for option in found if option.picks not in failed and self._open(option)]
+        options = [Path((*path.picks, pick)) for pick in self._ordered(self.steps[identifier], path)]
+        return [option for option in options if option.picks not in failed and self._open(option)]
 
     def is_satisfied_by(self, requirement: Follow, candidate: Path) -> bool:
         return candidate.picks[:-1] == requirement.path.picks
