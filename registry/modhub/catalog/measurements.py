@@ -15,9 +15,10 @@ from pathlib import Path
 import platformdirs
 
 from modhub.errors import ManifestError, StorageError
-from modhub.files import parse_json, pretty_json, write_bytes
+from modhub.files import write_bytes
 from modhub.manifest import Fields, Measurement
 from modhub.reporter import SILENT, Reporter
+from modhub.text import parse_json, pretty_json
 
 __all__ = ["MEASUREMENT_SCHEMA_VERSION", "measurement_of", "remember_measurements"]
 
