@@ -103,7 +103,7 @@ def test_mistakes_are_named(text, error, message):
     if message is None:
         assert "is not valid TOML" in str(caught.value)
         assert caught.value.hint == (
-            'Mend it there; a module is a line such as: cat = "namespace/name/cat", one for each label'
+            'Mend it there; a module is a line such as: cat = "namespace/name/cat", one per label'
         )
     else:
         assert str(caught.value) == message

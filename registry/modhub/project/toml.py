@@ -175,7 +175,7 @@ class Project:
             check_no_conflict(text, place)
             raise ManifestError(
                 f"{place} is not valid TOML ({error}).",
-                hint='Mend it there; a module is a line such as: cat = "namespace/name/cat", one for each label',
+                hint='Mend it there; a module is a line such as: cat = "namespace/name/cat", one per label',
             ) from None
         fields = Fields(document, place)
         _known(fields, ("composition", "modules", "constraints", "hubs"))
