@@ -29,8 +29,8 @@ from ledger import Ledger
 from modhub.composition import Budget, ComposedClassifier, Part, compose
 from modhub.data import as_batch
 from modhub.energy import Meter
-from modhub.files import parse_json
 from modhub.nets.architectures import ARCHITECTURES
+from modhub.text import parse_json
 from paper_tables import tables
 from subsets import class_sets, flops_share
 from training import Recipe, train

@@ -55,8 +55,8 @@ class ModularityLoss(nn.Module):
         model: nn.Module,
         layers: Sequence[str] | None = None,
         *,
-        affinity: float = 0.5,
-        dispersion: float = 0.5,
+        affinity: float = 1.0,
+        dispersion: float = 1.0,
         sparsity: float = 0.1,
     ) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from modhub.files import pretty_json
+from modhub.text import pretty_json
 
 __all__ = ["determined_bytes", "determined_files"]
 
