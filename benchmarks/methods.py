@@ -29,7 +29,7 @@ from modhub.composition import Budget, ComposedClassifier, Part, compose, parts_
 from modhub.composition.choose_channels import ChannelChooser
 from modhub.composition.compiler import join_passes
 from modhub.composition.trunk_plan import trunk_plans
-from modhub.files import parse_json, pretty_json
+from modhub.text import parse_json, pretty_json
 from subsets import DRAWS, class_sets, flops_share
 from world import PARENTS, World
 

@@ -21,9 +21,9 @@ from modhub.data import ImageSet, open_data
 from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import DecomposeOptions, Parent
 from modhub.devices import CPU
-from modhub.files import pretty_json
 from modhub.nets import Runner
 from modhub.nets.architectures import ARCHITECTURES
+from modhub.text import pretty_json
 
 __all__ = ["PARENTS", "Given", "World"]
 

@@ -22,7 +22,7 @@ def main() -> None:
         # Sums are made on the CPU, whatever device computes them.
         dist.init_process_group("gloo")
         if dist.get_rank() > 0:
-            arguments = [*(each for each in arguments if each != "--json"), "--quiet"]
+            arguments = [*(argument for argument in arguments if argument != "--json"), "--quiet"]
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
     sys.argv = ["modhub", "decompose", *arguments]
     try:

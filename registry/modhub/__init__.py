@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modhub.api.compose import compose, compose_to
+    from modhub.api.convert import convert
     from modhub.api.decompose import decompose, decompose_to
     from modhub.api.diff import diff
     from modhub.api.evaluate import evaluate
@@ -49,6 +50,7 @@ __all__ = [
     "__version__",
     "compose",
     "compose_to",
+    "convert",
     "decompose",
     "decompose_to",
     "diff",
@@ -82,6 +84,7 @@ _HOMES = {
     "Reporter": "modhub.reporter",
     "compose": "modhub.api.compose",
     "compose_to": "modhub.api.compose",
+    "convert": "modhub.api.convert",
     "decompose": "modhub.api.decompose",
     "decompose_to": "modhub.api.decompose",
     "diff": "modhub.api.diff",

@@ -32,9 +32,9 @@ def pick_device(text: str = "auto") -> torch.device:
     turn = int(os.environ.get("LOCAL_RANK", "0")) % max(count, 1)
     number = int(text.partition(":")[2] or turn)
     if number >= count:
-        found = f"has {count}" if count else "has no CUDA device that PyTorch can use"
+        reason = f"has {count}" if count else "has no CUDA device that PyTorch can use"
         raise DeviceError(
-            f"The device '{text}' was asked for, but this machine {found}.",
+            f"The device '{text}' was asked for, but this machine {reason}.",
             hint="Use --device auto or --device cpu.",
         )
     torch.backends.cudnn.allow_tf32 = False

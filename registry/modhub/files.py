@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import codecs
 import ctypes
 import errno
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -18,28 +16,22 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from modhub.errors import IntegrityError, ManifestError, StorageError
+from modhub.errors import IntegrityError, StorageError
+from modhub.text import encoding_of
 
 __all__ = [
-    "canonical_json",
     "check_new_file",
-    "check_no_conflict",
     "check_vacant",
     "claimed",
     "confined",
     "fsync_directory",
     "new_directory",
     "new_file",
-    "parse_json",
     "permitted",
-    "pretty_json",
-    "read_text",
     "rewrite",
     "sha256_of_bytes",
     "sha256_of_file",
-    "text_of",
     "write_bytes",
     "write_files",
     "write_text",
@@ -49,15 +41,6 @@ CHUNK = 1 << 20
 _FORCE = "replace it: --force, or force=True from Python"
 _FRESH = 60.0
 """Seconds that a new file or directory may stay unlocked."""
-_BOMS = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32-le",
-    codecs.BOM_UTF32_BE: "utf-32-be",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
-}
-"""Byte order marks, longer ones before those that they begin with."""
-_CONFLICT = re.compile(r"^(?:<{7} |={7}$|>{7} )", re.MULTILINE)
 # What network file systems, and those in user space, answer to a call that they do not know.
 _UNSUPPORTED = {
     *(errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.EBADF),
@@ -77,73 +60,6 @@ def sha256_of_file(path: Path) -> str:
     """64 lower-case hex digits; reads in chunks, so a file of any size is fine."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def canonical_json(value: Any) -> bytes:
-    """The one byte string that stands for `value`: sorted keys, no spaces, UTF-8. For digests."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
-
-
-def pretty_json(value: Any) -> bytes:
-    """What is written for people and machines alike: insertion order, two spaces, a final newline."""
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def parse_json(content: bytes, place: str, *, limit: int = 64 << 20) -> Any:
-    """JSON from outside: bounded in size and depth. Raises `ManifestError` naming `place`."""
-    if len(content) > limit:
-        raise ManifestError(f"{place} is {len(content):,} bytes long; at most {limit:,} are read.")
-    try:
-        return json.loads(content)
-    except RecursionError:
-        raise ManifestError(f"{place} is nested too deeply to be read.") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        check_no_conflict(content.decode("utf-8", "replace"), place)
-        raise ManifestError(
-            f"{place} is not valid JSON ({error}).", hint="Fetch or build it again; it may be truncated."
-        ) from None
-
-
-def text_of(content: bytes) -> str:
-    """Text that somebody wrote: UTF-8, or what its byte order mark says, which is no part of the text.
-
-    Raises `UnicodeDecodeError`.
-    """
-    mark, encoding = _encoding(content)
-    return content[len(mark) :].decode(encoding)
-
-
-def _encoding(content: bytes) -> tuple[bytes, str]:
-    """The byte order mark that `content` begins with, if any, and the encoding."""
-    return next(((mark, name) for mark, name in _BOMS.items() if content.startswith(mark)), (b"", "utf-8"))
-
-
-def read_text(path: Path) -> str:
-    """`text_of` a file, its lines ended by \\n. Raises `OSError` and `UnicodeDecodeError`."""
-    return text_of(path.read_bytes()).replace("\r\n", "\n")
-
-
-def rewrite(path: Path, text: str) -> None:
-    """Write `text`, whose lines end in \\n, with the line ends, byte order mark and encoding that the file at
-    `path` has, if there is one. Raises `StorageError`."""
-    try:
-        before = path.read_bytes()
-    except OSError:
-        before = b""
-    mark, encoding = _encoding(before)
-    with suppress(UnicodeDecodeError):
-        if "\r\n" in before[len(mark) :].decode(encoding):
-            text = text.replace("\n", "\r\n")
-    write_bytes(path, mark + text.encode(encoding))
-
-
-def check_no_conflict(text: str, place: str) -> None:
-    """Raises `ManifestError` where `text` holds the marks of a merge conflict."""
-    if (marks := _CONFLICT.findall(text)) and len({mark[0] for mark in marks}) > 1:
-        line = text.count("\n", 0, _CONFLICT.search(text).start()) + 1  # type: ignore[union-attr]
-        raise ManifestError(f"{place} has the marks of a merge conflict, the first in line {line}.")
 
 
 def confined(root: Path, relative: str) -> Path:
@@ -244,6 +160,20 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` of UTF-8 text."""
     write_bytes(path, text.encode())
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Write `text`, whose lines end in \\n, with the line ends, byte order mark and encoding that the file at
+    `path` has, if there is one. Raises `StorageError`."""
+    try:
+        before = path.read_bytes()
+    except OSError:
+        before = b""
+    mark, encoding = encoding_of(before)
+    with suppress(UnicodeDecodeError):
+        if "\r\n" in before[len(mark) :].decode(encoding):
+            text = text.replace("\n", "\r\n")
+    write_bytes(path, mark + text.encode(encoding))
 
 
 def write_files(root: Path, contents: Mapping[str, bytes]) -> None:
@@ -361,7 +291,7 @@ def claimed(path: Path, what: Path) -> Iterator[None]:
     process has it and so is at work on `what`, or when it cannot be made; that of a killed one is free.
     """
     try:
-        made = [each for each in (path, *path.parents) if not each.exists()]
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         handle = _claim(path, what)
     except OSError as error:
         raise _refused(what, error) from error
@@ -369,8 +299,8 @@ def claimed(path: Path, what: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            for each in made or [path]:
-                each.rmdir()
+            for folder in missing or [path]:
+                folder.rmdir()
         if handle is not None:
             os.close(handle)
 
@@ -474,7 +404,7 @@ def _fill(scratch: Path, place: Path, path: Path, *, force: bool) -> None:
         raise
 
 
-def _exchange(one: Path, other: Path) -> bool:
+def _exchange(first: Path, second: Path) -> bool:
     """Let two directories trade their names at once; False when system or file system cannot, or refuse."""
     if sys.platform != "linux":
         return False
@@ -482,7 +412,7 @@ def _exchange(one: Path, other: Path) -> bool:
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False
-    names = os.fsencode(one.absolute()), os.fsencode(other.absolute())
+    names = os.fsencode(first.absolute()), os.fsencode(second.absolute())
     return bool(renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0)
 
 

@@ -114,8 +114,8 @@ class LabelIndex:
 
     def _read(self, form: Callable[[str], str]) -> tuple[_Places, _Places]:
         if form is not _slug:
-            own = [(label, place) for place, label in enumerate(self.labels)]
-            return _by_form(form, own), _by_form(form, self._aliases)
+            numbered = [(label, place) for place, label in enumerate(self.labels)]
+            return _by_form(form, numbered), _by_form(form, self._aliases)
         slugs = [slug_of(label) if label.strip() else "" for label in self.labels]
         given = slugs if self._slugs is None else self._slugs
         return _by_form(

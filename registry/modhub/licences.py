@@ -15,10 +15,10 @@ def licence_expression(text: str) -> str:
     try:
         canonicalize_license_expression(text)
     except InvalidLicenseExpression:
-        known = {key: str(each["id"]) for key, each in {**LICENSES, **EXCEPTIONS}.items()}
+        identifiers = {key: str(entry["id"]) for key, entry in {**LICENSES, **EXCEPTIONS}.items()}
         words = "-".join(text.lower().split())
-        near = difflib.get_close_matches(words, known, n=3, cutoff=0.5)
-        nearest = f" Nearest: {', '.join(known[word] for word in near)}." if near else ""
+        near = difflib.get_close_matches(words, identifiers, n=3, cutoff=0.5)
+        nearest = f" Nearest: {', '.join(identifiers[word] for word in near)}." if near else ""
         raise ValueError(
             f"'{text}' is not an SPDX licence expression.{nearest} Of any other licence: LicenseRef-NAME."
         ) from None

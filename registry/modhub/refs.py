@@ -102,12 +102,12 @@ def pinned_versions(specifiers: SpecifierSet) -> frozenset[Version]:
 
     `==1.*` names none.
     """
-    found = set()
+    versions = set()
     for item in specifiers:
         if item.operator in ("==", "==="):
             with suppress(ValueError):
-                found.add(Version(item.version))
-    return frozenset(found)
+                versions.add(Version(item.version))
+    return frozenset(versions)
 
 
 def tag_of(version: Version) -> str:

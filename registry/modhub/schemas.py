@@ -21,22 +21,22 @@ def schema(name: str) -> dict[str, Any]:
     """One of `SCHEMAS`, JSON Schema 2020-12. Raises `NotFoundError`."""
     if name not in SCHEMAS:
         raise NotFoundError(f"There is no schema '{name}'.", hint=f"There are: {', '.join(SCHEMAS)}.")
-    found: dict[str, Any] = json.loads((_folder() / f"{name}.schema.json").read_text(encoding="utf-8"))
-    return found
+    document: dict[str, Any] = json.loads((_folder() / f"{name}.schema.json").read_text(encoding="utf-8"))
+    return document
 
 
 def document_schema(command: str) -> dict[str, Any]:
     """Of what `modhub COMMAND --json` prints; `command` as it is typed, such as "token list". Raises
     `NotFoundError`."""
-    found, name = schema("documents"), "-".join(command.split())
-    if name not in found["properties"]:
+    document, name = schema("documents"), "-".join(command.split())
+    if name not in document["properties"]:
         raise NotFoundError(f"No command '{command}' prints a document.", hint="See 'modhub --help'.")
     return {
-        "$schema": found["$schema"],
-        "$id": f"{found['$id']}:{name}",
+        "$schema": document["$schema"],
+        "$id": f"{document['$id']}:{name}",
         "title": f"what 'modhub {command}' prints with --json",
-        **found["properties"][name],
-        "$defs": found["$defs"],
+        **document["properties"][name],
+        "$defs": document["$defs"],
     }
 
 

@@ -48,9 +48,9 @@ class Workers:
         """The item of every process, in the order of ranks."""
         if self.size == 1:
             return [item]
-        found: list[Item | None] = [None] * self.size
-        dist.all_gather_object(found, item)
-        return [each for each in found if each is not None]
+        items: list[Item | None] = [None] * self.size
+        dist.all_gather_object(items, item)
+        return [each for each in items if each is not None]
 
     def agree(self, number: int) -> bool:
         """Whether all processes hold the same number."""

@@ -25,9 +25,9 @@ from modhub.errors import (
     SizeMismatchError,
     StorageError,
 )
-from modhub.files import pretty_json
 from modhub.labels import slugs_of
 from modhub.manifest import FileInfo, RepositoryManifest
+from modhub.text import pretty_json
 from tests.support.pico import entry_of, pico_set
 
 

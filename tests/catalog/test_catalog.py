@@ -27,7 +27,6 @@ from modhub.errors import (
     ResolutionError,
     StorageError,
 )
-from modhub.files import pretty_json
 from modhub.hub import HUB_VARIABLE, default_hub, huggingface, open_hub
 from modhub.hub.cache import Cache
 from modhub.hub.directory import DirectoryHub
@@ -41,6 +40,7 @@ from modhub.store.model import Add
 from modhub.store.records import RepositoryKey
 from modhub.store.store import Store
 from modhub.store.tree import Tree
+from modhub.text import pretty_json
 from tests.support.hub_server import TOKENS, Server, serving
 from tests.support.paper import write_paper_artifact
 

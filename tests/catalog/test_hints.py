@@ -22,12 +22,13 @@ from modhub.catalog.releases import parse_yanked
 from modhub.composition import compose, parts_of
 from modhub.composition.build import load_build
 from modhub.errors import ModhubError
-from modhub.files import pretty_json, write_files
+from modhub.files import write_files
 from modhub.manifest import FileInfo, ModuleManifest, RepositoryManifest
 from modhub.parents.user_code import directory_parent, write_parent
 from modhub.project.lock import Lock
 from modhub.project.toml import Project
 from modhub.store.records import CommitRecord
+from modhub.text import pretty_json
 from tests.library.test_schema_ranges import lock_bytes
 from tests.support.digit_parents import INPUT
 from tests.support.pico import pico_network, pico_set

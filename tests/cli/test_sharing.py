@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from modhub.files import pretty_json
 from modhub.server.auth.accounts import Accounts
 from modhub.store.model import Add
 from modhub.store.records import RepositoryKey
 from modhub.store.store import Store
+from modhub.text import pretty_json
 from tests.support.console import Console
 from tests.support.paper import digest, write_paper_artifact
 
@@ -117,7 +117,13 @@ def test_the_next_command_asks_the_hub_that_was_named(shop):
 
 
 def test_pull_bare_label_and_directory(shop):
-    assert [m["repository"] for m in shop.good("pull", "dog", "--json").json["modules"]] == ["zoo/big"]
+    assert [m["repository"] for m in shop.good("pull", "cat", "--json").json["modules"]] == ["lab/pets"]
+    several = shop("pull", "dog")
+    assert several.code == 1
+    assert several.err == (
+        "Error: 'dog' is offered by 2 repositories: lab/pets/dog, zoo/big/dog.\n"
+        "Name one of them by its ref.\n"
+    )
     shop.good("pull", "lab/pets/cat", "-o", "here")
     report = shop.good("verify", "here", "--json").json
     assert (report["files"], report["modules"]) == (5, 1)

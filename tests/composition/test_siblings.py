@@ -30,8 +30,9 @@ from modhub.composition.trunk_plan import trunk_plans
 from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
 from modhub.errors import IntegrityError
-from modhub.files import pretty_json, sha256_of_bytes
+from modhub.files import sha256_of_bytes
 from modhub.nets import Runner
+from modhub.text import pretty_json
 from tests.support.digit_parents import INPUT, digit_modules, digit_parent, digits, pixels_of
 
 

@@ -23,7 +23,6 @@ from modhub.api.builds import BuildOptions
 from modhub.artifact import read_sets, write_artifact
 from modhub.artifact.modules import ClassModule
 from modhub.data.preprocessing import Preprocess
-from modhub.files import pretty_json
 from modhub.hub.directory import DirectoryHub
 from modhub.manifest import ModuleManifest, RepositoryManifest
 from modhub.nets import Runner
@@ -36,6 +35,7 @@ from modhub.runtimes.onnx import OnnxClassifier
 from modhub.server.auth.accounts import Accounts
 from modhub.store.fsck import fsck
 from modhub.store.store import Store
+from modhub.text import pretty_json
 from tests.golden import make
 from tests.support.console import Console
 

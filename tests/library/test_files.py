@@ -14,6 +14,7 @@ from modhub import files
 from modhub.errors import ManifestError, StorageError
 from modhub.files import claimed, new_directory, new_file
 from modhub.store.disk import file_lock
+from modhub.text import check_no_conflict, read_text
 
 
 def build(path: Path, content: str) -> None:
@@ -220,7 +221,7 @@ def test_text_is_read_without_mark_and_rewritten_with_it(tmp_path: Path, mark: b
         codecs.BOM_UTF32_LE: "utf-32-le",
     }[mark]
     path.write_bytes(mark + f"naïve{ends}猫{ends}".encode(encoding))
-    assert files.read_text(path) == "naïve\n猫\n"
+    assert read_text(path) == "naïve\n猫\n"
     files.rewrite(path, "naïve\n猫\ndog\n")
     assert path.read_bytes() == mark + f"naïve{ends}猫{ends}dog{ends}".encode(encoding)
 
@@ -236,10 +237,10 @@ def test_text_is_read_without_mark_and_rewritten_with_it(tmp_path: Path, mark: b
 )
 def test_marks_of_a_merge_conflict(text: str, line: int | None) -> None:
     if line is None:
-        files.check_no_conflict(text, "modhub.lock")
+        check_no_conflict(text, "modhub.lock")
         return
     with pytest.raises(ManifestError) as caught:
-        files.check_no_conflict(text, "modhub.lock")
+        check_no_conflict(text, "modhub.lock")
     assert str(caught.value) == f"modhub.lock has the marks of a merge conflict, the first in line {line}."
 
 

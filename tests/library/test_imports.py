@@ -23,6 +23,7 @@ GROUND = [
     "errors",
     "results",
     "formatting",
+    "text",
     "files",
     "labels",
     "licences",

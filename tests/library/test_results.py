@@ -57,6 +57,7 @@ def test_results_are_frozen_and_have_the_short_repr(kind: type[Result]) -> None:
         ("cache.CacheReport", "cache"),
         ("builds.BuildReport", "compose"),
         ("builds.BuildReport", "replace"),
+        ("convert.ConvertReport", "convert"),
         ("decompose.DecomposeReport", "decompose"),
         ("diff.Diff", "diff"),
         ("info.Info", "info"),

@@ -14,9 +14,9 @@ from modhub.api.builds import BuildOptions
 from modhub.composition import compose, parts_of
 from modhub.composition.build import load_build
 from modhub.errors import ManifestError
-from modhub.files import pretty_json
 from modhub.manifest import ModuleManifest, RepositoryManifest
 from modhub.project.lock import Lock
+from modhub.text import pretty_json
 from tests.library.test_schemas import FILES, changed, files, validate
 from tests.support.pico import pico_set
 

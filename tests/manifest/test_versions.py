@@ -9,9 +9,9 @@ import jsonschema
 import pytest
 
 from modhub.errors import SchemaVersionError
-from modhub.files import parse_json, pretty_json
 from modhub.manifest import MODULE_SCHEMA_VERSION, InputSpec, ModuleManifest
 from modhub.schemas import schema
+from modhub.text import parse_json, pretty_json
 
 GOLDEN = Path(__file__).parent.parent / "golden/0.1.0/modules/relevance/modules/0/module.json"
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from modhub.errors import ParentError
+import modhub
+from modhub.errors import ParentError, StorageError
 from modhub.nets import ARCHITECTURES, Runner
 from modhub.parents import load_parent
-from modhub.parents.weights import fitted, load_weights
+from modhub.parents.weights import fit_weights, fitted, load_weights
 
 CHECK = "Check that the weights are those of this architecture."
 
@@ -59,6 +61,49 @@ def test_checkpoints(case: str, suffix: str, tmp_path: Path) -> None:
     with torch.no_grad():
         answers = Runner(load_parent("modhub:digits-plain", weights=path).network())(images)
         torch.testing.assert_close(answers, net(images))
+
+
+@pytest.mark.parametrize("case", SAVED)
+def test_converted(case: str, tmp_path: Path) -> None:
+    net = digits()
+    torch.save(SAVED[case](net), tmp_path / "w.ckpt")
+    report = modhub.convert(tmp_path / "w.ckpt")
+    assert report.path == tmp_path / "w.safetensors"
+    assert (report.tensors, report.bytes) == (len(net.state_dict()), report.path.stat().st_size)
+    assert report.parameters == sum(each.numel() for each in net.state_dict().values())
+    names = {key.removeprefix("backbone.module.") for key in load_file(report.path)}
+    assert names == set(net.state_dict())
+    images = torch.rand(2, 1, 8, 8)
+    with torch.no_grad():
+        answers = Runner(load_parent("modhub:digits-plain", weights=report.path).network())(images)
+        torch.testing.assert_close(answers, net(images))
+        # A class that has a wrapper of its own.
+        wrapped = nn.Sequential(OrderedDict(model=digits()))
+        fit_weights(wrapped, load_file(report.path), "'w'", "wrapped")
+        torch.testing.assert_close(wrapped(images), net(images))
+
+
+def test_a_conversion_is_whole_or_not_at_all(tmp_path: Path) -> None:
+    source, target = tmp_path / "w.pt", tmp_path / "w.safetensors"
+    target.write_bytes(b"mine")
+    torch.save(digits().state_dict(), source)
+    with pytest.raises(StorageError) as exists:
+        modhub.convert(source)
+    hint = "Choose another file, or replace it: --force, or force=True from Python."
+    assert str(exists.value) == f"'{target}' exists already. {hint}"
+    for content in ({"epoch": 3}, {"w": torch.ones(2).to_sparse()}, {"w": Evil()}):
+        torch.save(content, source)
+        with pytest.raises(ParentError):
+            modhub.convert(source, force=True)
+    assert target.read_bytes() == b"mine"
+    with pytest.raises(ParentError) as already:
+        modhub.convert(target)
+    assert str(already.value) == f"'{target}' is a safetensors file already. Pass it with --weights."
+    tied = torch.rand(4, 4)
+    torch.save({"a": tied, "b": tied.T, "count": torch.tensor(3)}, source)
+    modhub.convert(source, force=True)
+    torch.testing.assert_close(load_file(target), {"a": tied, "b": tied.T, "count": torch.tensor(3)})
+    assert {path.name for path in tmp_path.iterdir()} == {"w.pt", "w.safetensors"}
 
 
 def test_a_prefix_stays_where_the_names_would_not_fit() -> None:

@@ -5,10 +5,10 @@ import jsonschema
 import pytest
 
 from modhub.errors import ManifestError, SchemaVersionError
-from modhub.files import pretty_json
 from modhub.project.lock import Lock, lock_of
 from modhub.project.resolver import resolve
 from modhub.project.toml import Constraints, Project
+from modhub.text import pretty_json
 from tests.support.paper import digest
 from tests.support.releases import ReleaseHub, trunk_info, with_statistics
 

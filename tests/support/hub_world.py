@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from modhub.files import pretty_json, sha256_of_bytes
+from modhub.files import sha256_of_bytes
 from modhub.labels import slug_of
 from modhub.manifest import (
     Calibration,
@@ -28,6 +28,7 @@ from modhub.manifest.card import card
 from modhub.store.model import Add
 from modhub.store.records import RepositoryKey, Settings
 from modhub.store.store import Store
+from modhub.text import pretty_json
 
 SLOTS = 600
 

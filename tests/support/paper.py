@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from modhub.files import pretty_json, sha256_of_bytes
+from modhub.files import sha256_of_bytes
 from modhub.labels import slug_of
 from modhub.manifest import (
     Calibration,
@@ -22,6 +22,7 @@ from modhub.manifest import (
     Sizes,
     TrunkInfo,
 )
+from modhub.text import pretty_json
 
 
 def digest(text: str) -> str:

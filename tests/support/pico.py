@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modhub.artifact.modules import ClassModule, ModuleSet, tensor_bytes
-from modhub.files import pretty_json, sha256_of_bytes
+from modhub.files import sha256_of_bytes
 from modhub.importing.importer import import_module
 from modhub.labels import slug_of
 from modhub.manifest import (
@@ -30,6 +30,7 @@ from modhub.nets.channels import channel_space
 from modhub.nets.complexity import cost
 from modhub.nets.graph import Network
 from modhub.nets.head import Head, split_head
+from modhub.text import pretty_json
 
 LABELS = ("cat", "dog", "aquarium fish")
 CALIBRATION = {

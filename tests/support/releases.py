@@ -13,7 +13,6 @@ from pathlib import Path
 from modhub.catalog.catalog import Catalog
 from modhub.catalog.releases import YANKED_NAME, Release
 from modhub.errors import NotFoundError
-from modhub.files import pretty_json
 from modhub.hub.cache import Cache
 from modhub.hub.directory import DirectoryHub
 from modhub.labels import slug_of
@@ -30,6 +29,7 @@ from modhub.manifest import (
 from modhub.manifest.card import card
 from modhub.refs import RepositoryId, parse_version, tag_of
 from modhub.store.model import MAIN, Add
+from modhub.text import pretty_json
 from tests.support.paper import digest
 
 

@@ -93,7 +93,8 @@ def _pair(text: str) -> tuple[str, str]:
 @click.option(
     "--weights",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Weights of the parent, a .safetensors file.",
+    help="Weights of the parent: .safetensors, or what torch.save wrote (.pt, .pth, .ckpt, .bin), of which "
+    "only tensors are read.",
 )
 @click.option(
     "--arg",
@@ -309,7 +310,7 @@ def command(
     )
     # User-defined parents and methods may print; stdout is for the result.
     with contextlib.redirect_stdout(sys.stderr):
-        made = decompose_to(target, parent, data, settings, form=form, force=force, reporter=out.reporter())
+        result = decompose_to(target, parent, data, settings, form=form, force=force, reporter=out.reporter())
 
     def human() -> None:
         rows = [
@@ -321,24 +322,24 @@ def command(
                 shown_to(module.sample),
                 size(module.bytes),
             ]
-            for module in made.modules
+            for module in result.modules
         ]
         columns = ["module", "channels kept", "recall", "precision", "measured on", "size"]
         out.table(columns, rows, right=(1, 2, 3, 5))
-        memory = f", peak memory {size(made.peak_bytes)}" if made.peak_bytes else ""
-        source = f"from {made.images:,} images" if made.images else "without images"
+        memory = f", peak memory {size(result.peak_bytes)}" if result.peak_bytes else ""
+        source = f"from {result.images:,} images" if result.images else "without images"
         out.line(
-            f"{many(len(rows), 'module', 'modules')} of {made.parent} {source} "
-            f"in {made.elapsed_seconds:.1f} s{memory}: {target}"
+            f"{many(len(rows), 'module', 'modules')} of {result.parent} {source} "
+            f"in {result.elapsed_seconds:.1f} s{memory}: {target}"
         )
 
-    out.emit(made.to_dict(), human=human, quiet=[str(target)])
-    if made.misread is not None:
-        out.reporter().warn(f"{made.misread} The modules in '{target}' should not be pushed.")
+    out.emit(result.to_dict(), human=human, quiet=[str(target)])
+    if result.misread is not None:
+        out.reporter().warn(f"{result.misread} The modules in '{target}' should not be pushed.")
         if not force:
             sys.exit(1)
         return
-    if measure is None and any(module.sample for module in made.modules):
+    if measure is None and any(module.sample for module in result.modules):
         out.note(
             "These metrics were measured on held-out images of DATA, which the parent may have been trained "
             "on. Use --measure DATA to measure on other images; search ranks modules measured so first."

@@ -70,7 +70,7 @@ def command(
     """
     from modhub.api.teach import teach_to
 
-    made = teach_to(
+    result = teach_to(
         target,
         label,
         on,
@@ -88,12 +88,12 @@ def command(
 
     def human() -> None:
         out.line(
-            f"module '{made.label}' on {made.parent} from {made.images} images, "
-            f"{percent(made.kept_channels_fraction)} of the channels, {size(made.bytes)}: {target}"
+            f"module '{result.label}' on {result.parent} from {result.images} images, "
+            f"{percent(result.kept_channels_fraction)} of the channels, {size(result.bytes)}: {target}"
         )
 
-        measured = made.takes_measured
-        takes = made.takes if measured is None else measured.classes
+        measured = result.takes_measured
+        takes = result.takes if measured is None else measured.classes
         if takes:
             how = "estimated" if measured is None else f"measured on {measured.images:,} images"
             shares = ", ".join(
@@ -103,5 +103,5 @@ def command(
             )
             out.line(f"interference with all classes composed / with that class alone ({how}): {shares}")
 
-    out.emit(made.to_dict(), human=human, quiet=[str(target)])
+    out.emit(result.to_dict(), human=human, quiet=[str(target)])
     out.next(f"modhub push {shlex.quote(str(target))} NAMESPACE/NAME --version 1.0.0")

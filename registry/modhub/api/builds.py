@@ -16,12 +16,13 @@ from modhub.composition.build import BUILD_NAME
 from modhub.composition.classifier import TrunkReport
 from modhub.data import ImageSet, open_data, open_unlabelled
 from modhub.errors import BudgetError, ManifestError, hinting
-from modhub.files import new_directory, parse_json, pretty_json
+from modhub.files import new_directory
 from modhub.manifest import Fields, ModuleManifest
 from modhub.project.lock import LOCK_NAME, Lock
 from modhub.project.toml import PROJECT_NAME
 from modhub.reporter import Reporter
 from modhub.results import Result
+from modhub.text import parse_json, pretty_json
 
 __all__ = [
     "AGAIN",
@@ -30,6 +31,7 @@ __all__ = [
     "BuildReport",
     "Origin",
     "build_manifests",
+    "manifest_paths",
     "open_tuning",
     "write_build",
 ]
@@ -174,7 +176,7 @@ def write_build(
         return BuildReport(
             labels=classifier.labels,
             passes=len(classifier.trunk_passes),
-            trunks=tuple(each.report for each in classifier.trunk_passes),
+            trunks=tuple(trunk_pass.report for trunk_pass in classifier.trunk_passes),
             bytes=_bytes_of(scratch),
             path=target,
             changes=() if origin is None else origin.changes,
@@ -210,5 +212,11 @@ def open_tuning(
 
 def build_manifests(build: Path) -> list[ModuleManifest]:
     """The manifests of the modules a build was made of, in the order of its labels; empty when unknown."""
-    paths = sorted((build / "modules").glob("*.json"), key=lambda path: int(path.stem))
-    return [ModuleManifest.from_bytes(path.read_bytes(), str(path), hint=AGAIN) for path in paths]
+    return [
+        ModuleManifest.from_bytes(path.read_bytes(), str(path), hint=AGAIN) for path in manifest_paths(build)
+    ]
+
+
+def manifest_paths(build: Path) -> list[Path]:
+    """The files of those manifests."""
+    return sorted((build / "modules").glob("*.json"), key=lambda path: int(path.stem))

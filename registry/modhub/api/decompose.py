@@ -19,6 +19,7 @@ from modhub.api.catalogs import open_catalog
 from modhub.api.locked_modules import is_artifact
 from modhub.artifact import read_artifact, read_sets, write_artifact
 from modhub.artifact.modules import Decomposition, ModuleSet
+from modhub.catalog.measurements import remember_measurements
 from modhub.data import ImageSet, open_data
 from modhub.decomposition import DecomposeOptions, Parent, drafted, method_of
 from modhub.decomposition.assembly import assemble
@@ -144,6 +145,15 @@ def decompose_to(
             sets = apart(modules) if form == "standalone" else [modules]
             if workers.first:
                 write_artifact(directory, *sets, force=force)
+                remember_measurements(
+                    {
+                        entry.manifest.sha256: measurement
+                        for each in sets
+                        for entry, module in zip(each.manifest.modules, each.modules, strict=True)
+                        if (measurement := module.manifest.measurement) is not None
+                    },
+                    reporter,
+                )
         except KeyboardInterrupt:
             if resume.is_dir() and any(resume.iterdir()):
                 reporter.note(
@@ -172,8 +182,8 @@ def decompose_to(
                 precision=entry.metrics.get("precision"),
                 sample=entry.sample,
             )
-            for each in sets
-            for entry in each.manifest.modules
+            for module_set in sets
+            for entry in module_set.manifest.modules
         ),
         misread=done.misread,
     )
@@ -187,9 +197,11 @@ def apart(modules: ModuleSet) -> list[ModuleSet]:
 def write_standalone(source: Path, target: Path) -> None:
     """The artifact in `source` with every module standing alone, as a new directory `target`."""
     alone = [
-        one
-        for each in read_sets(source)
-        for one in ([each] if each.modules[0].manifest.form == "standalone" else apart(each))
+        standalone
+        for module_set in read_sets(source)
+        for standalone in (
+            [module_set] if module_set.modules[0].manifest.form == "standalone" else apart(module_set)
+        )
     ]
     write_artifact(target, *alone)
 
@@ -354,9 +366,9 @@ def _parent_of_modules(directory: Path, options: DecomposeOptions) -> Parent:
         name: getattr(options, name)
         for name in ("weights", "arguments", "labels", "name", "input_size", "mean", "std")
     }
-    if said := next((name for name, value in given.items() if value), None):
+    if option := next((name for name, value in given.items() if value), None):
         raise ParentError(
-            f"'{directory}' holds modules, which say all of their parent: '{said}' cannot be given.",
+            f"'{directory}' holds modules, which say all of their parent: '{option}' cannot be given.",
             hint="Leave it out.",
         )
     parent = Parent.of_modules(read_artifact(directory))
@@ -369,10 +381,10 @@ def _input_spec(
     source: ParentSource, images: ImageSet | None, options: DecomposeOptions, reporter: Reporter
 ) -> InputSpec:
     size, mean, std = options.input_size, options.mean, options.std
-    known = source.input if size is None else source.input_at(*size[-2:])
-    if known is None:
+    spec = source.input if size is None else source.input_at(*size[-2:])
+    if spec is None:
         if images is None:
-            known = _given_input(source, options, reporter)
+            spec = _given_input(source, options, reporter)
         else:
             given = (
                 size[0] if size is not None and len(size) == 3 else 3 if len(mean or std or ()) == 3 else None
@@ -381,26 +393,26 @@ def _input_spec(
                 source.model, images, channels=given, size=None if size is None else (size[-2], size[-1])
             )
             reporter.note(f"Input: {shape}.")
-            known = _unnormalised(shape.channels, shape.height, shape.width)
-    channels, height, width = known.channels, known.height, known.width
+            spec = _unnormalised(shape.channels, shape.height, shape.width)
+    channels, height, width = spec.channels, spec.height, spec.width
     if size is not None:
         height, width = size[-2:]
         channels = size[0] if len(size) == 3 else max(channels, len(mean or ()))
-    same = channels == known.channels
+    same = channels == spec.channels
     crop = options.crop
     if crop is None:
-        crop = known.crop or options.resize is not None
+        crop = spec.crop or options.resize is not None
     return dataclasses.replace(
-        known,
+        spec,
         channels=channels,
         height=height,
         width=width,
-        mean=mean or (known.mean if same else (0.0,) * channels),
-        std=std or (known.std if same else (1.0,) * channels),
-        value_range=options.value_range or known.value_range,
-        resize=options.resize or known.resize,
+        mean=mean or (spec.mean if same else (0.0,) * channels),
+        std=std or (spec.std if same else (1.0,) * channels),
+        value_range=options.value_range or spec.value_range,
+        resize=options.resize or spec.resize,
         crop=crop,
-        interpolation=options.interpolation or known.interpolation,
+        interpolation=options.interpolation or spec.interpolation,
     )
 
 

@@ -56,7 +56,7 @@ def export(
         # What is exported is switched to answering, on the CPU: the caller's own stays as it is.
         classifier = copy.deepcopy(classifier).cpu()
     check_new_file(Path(target), force=force)
-    specs = [each.spec for each in classifier.trunk_passes]
+    specs = [trunk_pass.spec for trunk_pass in classifier.trunk_passes]
     geometry = Geometry.of(specs, None if image_size is None else (image_size, image_size))
     if data is None:
         dice = np.random.default_rng(0)

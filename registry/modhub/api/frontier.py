@@ -12,8 +12,9 @@ from modhub.data import ImageSet, open_data, open_unlabelled
 from modhub.devices import pick_device, torch_defaults
 from modhub.evaluation.frontier import BUDGETS, Frontier
 from modhub.evaluation.frontier import frontier as measure
-from modhub.files import new_directory, pretty_json
+from modhub.files import new_directory
 from modhub.reporter import SILENT, Reporter
+from modhub.text import pretty_json
 
 __all__ = ["frontier", "frontier_to"]
 

@@ -31,7 +31,7 @@ def locked_parts(
     No lock is written. Errors as for `compose`.
     """
     if isinstance(modules, Path) and is_artifact(modules):
-        return [part for each in read_sets(modules) for part in parts_of(each)]
+        return [part for module_set in read_sets(modules) for part in parts_of(module_set)]
     catalog = open_catalog(hub, offline=offline)
     return parts_of_lock(lock(modules, hub=catalog, reporter=reporter), catalog, reporter)
 
@@ -89,8 +89,8 @@ def _read_group(group: list[LockedModule], locate: Callable[[FileInfo], Path]) -
             )
         about, tensors = module.files
         manifest = ModuleManifest.from_bytes(locate(about).read_bytes(), about.path)
-        said = (manifest.label, manifest.trunk.sha256, manifest.tensors)
-        if said != (module.module, module.trunk, tensors):
+        content = (manifest.label, manifest.trunk.sha256, manifest.tensors)
+        if content != (module.module, module.trunk, tensors):
             raise IntegrityError(
                 f"{about.path} of '{module.repository}' does not say what {LOCK_NAME} says.",
                 hint="Write the lock again with: modhub lock",

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from modhub.errors import CompositionError, StorageError
-from modhub.files import read_text
 from modhub.project.lock import LOCK_NAME, Lock
 from modhub.project.toml import PROJECT_NAME, Project, Want
 from modhub.refs import Ref
 from modhub.store.disk import disk_errors, lock_file
+from modhub.text import read_text
 
 __all__ = [
     "current_lock",

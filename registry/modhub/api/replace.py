@@ -17,11 +17,11 @@ from modhub.composition import compose as compile_parts
 from modhub.data import ImageSet
 from modhub.devices import pick_device, torch_defaults
 from modhub.errors import CompositionError, ManifestError
-from modhub.files import read_text
 from modhub.labels import LabelIndex, one_match
 from modhub.project.lock import LOCK_NAME, Lock
 from modhub.project.toml import PROJECT_NAME, Project, Want, add_want, remove_want
 from modhub.reporter import SILENT, Reporter
+from modhub.text import read_text
 
 __all__ = ["replace", "replace_to"]
 

@@ -113,23 +113,23 @@ def teach_to(
         labelled = None if against is None else open_data(against, against_split)
         modules = _modules(on, hub, offline, reporter)
         _check_one_class(data, label, split, modules.manifest.parent.labels)
-        made = taught(modules, label, images, seed=seed, date=date, reporter=reporter)
-        known, (new,) = parts_of(modules), parts_of(made)
+        taught_set = taught(modules, label, images, seed=seed, date=date, reporter=reporter)
+        others, (new,) = parts_of(modules), parts_of(taught_set)
         measured = None
         with reporter.step("compare with known classes"):
-            estimated = estimate_interference(known, new, seed=seed)
+            estimated = estimate_interference(others, new, seed=seed)
             if labelled is not None:
-                classes, count = measure_interference(known, new, labelled)
+                classes, count = measure_interference(others, new, labelled)
                 measured = MeasuredInterference(
                     dataset=labelled.name, split=labelled.split, images=count, classes=classes
                 )
-        write_files(scratch, artifact_files(made))
-    (entry,) = made.manifest.modules
+        write_files(scratch, artifact_files(taught_set))
+    (entry,) = taught_set.manifest.modules
     _warn(label, estimated if measured is None else measured.classes, reporter)
     return TeachReport(
         path=Path(path),
         label=entry.label,
-        parent=made.manifest.parent.name,
+        parent=taught_set.manifest.parent.name,
         images=len(images),
         kept_channels_fraction=entry.kept_channels_fraction,
         bytes=entry.bytes,
@@ -160,18 +160,18 @@ def images_of_class(data: str | ImageSet, label: str, split: str = "train") -> I
     return images.only(list(rows_of(images.labels, [label])) or [label])
 
 
-def _check_one_class(data: str | ImageSet, label: str, split: str, known: Sequence[str]) -> None:
+def _check_one_class(data: str | ImageSet, label: str, split: str, labels: Sequence[str]) -> None:
     """Raises `DataError` for a folder with folders of `label` and of others, or of a `known` class."""
     if isinstance(data, ImageSet) or (folder := plain_folder(data)) is None:
         return
     below = class_folders(folder, split)
-    own = rows_of(below, [label]) if len(below) > 1 else {}
-    if others := own or rows_of(below, known):
+    rows = rows_of(below, [label]) if len(below) > 1 else {}
+    if others := rows or rows_of(below, labels):
         raise DataError(
             f"Not all images in '{folder}' are of '{label}': it has a folder for each class, such as "
             f"'{min(others)}'.",
             hint=f"Take its own: --data {shlex.quote(f'imagefolder:{folder}')}"
-            if own
+            if rows
             else f"Name the folder that holds the images of '{label}' only.",
         )
 

@@ -13,7 +13,7 @@ from modhub.artifact.modules import ClassModule, ModuleSet
 from modhub.artifact.tensor_file import parse_tensors
 from modhub.artifact.tensors import TensorType, required_tensors
 from modhub.errors import IntegrityError, ManifestError, hinting
-from modhub.files import confined, parse_json
+from modhub.files import confined
 from modhub.manifest import (
     AGAIN,
     MANIFEST_NAME,
@@ -25,6 +25,7 @@ from modhub.manifest import (
 )
 from modhub.nets.channels import channel_space
 from modhub.nets.graph import Graph, Network
+from modhub.text import parse_json
 
 __all__ = ["Locate", "read_artifact", "read_manifest", "read_modules", "read_sets", "read_trunk"]
 
@@ -148,9 +149,9 @@ def _check_tensors(tensors: dict[str, Tensor], graph: Graph, slots: int, place: 
             )
         if name not in tensors:
             raise IntegrityError(f"{place} lacks the tensor '{name}'.", hint=AGAIN)
-        if (found := TensorType.of(tensors[name])) != required:
+        if (actual := TensorType.of(tensors[name])) != required:
             raise IntegrityError(
-                f"The tensor '{name}' in {place} is {found}; its trunk asks for {required}.", hint=AGAIN
+                f"The tensor '{name}' in {place} is {actual}; its trunk asks for {required}.", hint=AGAIN
             )
 
 

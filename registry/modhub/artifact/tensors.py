@@ -87,7 +87,7 @@ class ModuleTensors:
                 )
         statistics, rest = _statistics_of(tensors)
         positions = {key for key in rest if key.startswith(_POSITION_MASK)}
-        known = {_MASK, _HEAD_WEIGHT, _HEAD_BIAS, _HEAD_TAIL, _RELEVANCE}
+        keys = {_MASK, _HEAD_WEIGHT, _HEAD_BIAS, _HEAD_TAIL, _RELEVANCE}
         tail = rest[_HEAD_TAIL].tolist() if _HEAD_TAIL in rest else []
         return cls(
             mask=tensors[_MASK],
@@ -97,7 +97,7 @@ class ModuleTensors:
             relevance=tensors.get(_RELEVANCE),
             statistics=statistics,
             position_masks={key.removeprefix(_POSITION_MASK): rest[key] for key in sorted(positions)},
-            others={key: rest[key] for key in rest if key not in known | positions},
+            others={key: rest[key] for key in rest if key not in keys | positions},
         )
 
     def to_dict(self) -> dict[str, Tensor]:
@@ -133,20 +133,23 @@ class TrunkTensors:
     @classmethod
     def from_dict(cls, tensors: Mapping[str, Tensor]) -> TrunkTensors:
         statistics, rest = _statistics_of(tensors)
-        pooled = {value: each.correlation for value, each in statistics.items()}
-        known = {_PARENT_WEIGHT, _PARENT_BIAS, *(statistics_key(value, _CORRELATION) for value in pooled)}
+        pooled = {value: pooled_values.correlation for value, pooled_values in statistics.items()}
+        keys = {_PARENT_WEIGHT, _PARENT_BIAS, *(statistics_key(value, _CORRELATION) for value in pooled)}
         return cls(
             parent_weight=rest.get(_PARENT_WEIGHT),
             parent_bias=rest.get(_PARENT_BIAS),
             correlations={value: packed for value, packed in pooled.items() if packed is not None},
-            others={key: tensor for key, tensor in tensors.items() if key not in known},
+            others={key: tensor for key, tensor in tensors.items() if key not in keys},
         )
 
     def to_dict(self) -> dict[str, Tensor]:
         """By key, as `from_dict` takes them."""
         head = {_PARENT_WEIGHT: self.parent_weight, _PARENT_BIAS: self.parent_bias}
         tensors = {key: tensor for key, tensor in head.items() if tensor is not None}
-        tensors |= {statistics_key(value, _CORRELATION): each for value, each in self.correlations.items()}
+        tensors |= {
+            statistics_key(value, _CORRELATION): correlation
+            for value, correlation in self.correlations.items()
+        }
         return tensors | dict(self.others)
 
 
@@ -162,7 +165,7 @@ def _statistics_of(
             parts.setdefault(value, {})[part] = tensor
         else:
             rest[key] = tensor
-    return {value: ValueStatistics(**found) for value, found in parts.items()}, rest
+    return {value: ValueStatistics(**arrays) for value, arrays in parts.items()}, rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +211,9 @@ def required_head(labels: int, features: int) -> dict[str, TensorType]:
 
 def unite_positions(masks: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """By value, bool: alive where any of `masks` is. A value stays masked only if all of them mask it."""
-    shared = set.intersection(*(set(each) for each in masks)) if masks else set()
-    united = {value: torch.stack([each[value].bool() for each in masks]).any(0) for value in sorted(shared)}
+    shared = set.intersection(*(set(of_module) for of_module in masks)) if masks else set()
+    united = {
+        value: torch.stack([of_module[value].bool() for of_module in masks]).any(0)
+        for value in sorted(shared)
+    }
     return {value: mask for value, mask in united.items() if not bool(mask.all())}

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from modhub.artifact.modules import ModuleSet, tensor_bytes
 from modhub.artifact.tensor_file import parse_tensors
-from modhub.files import new_directory, pretty_json, write_files
+from modhub.files import new_directory, write_files
 from modhub.manifest import MANIFEST_NAME, FileInfo, ModuleManifest, RepositoryManifest
 from modhub.manifest.card import CARD_NAME, card
+from modhub.text import pretty_json
 
 __all__ = ["artifact_files", "write_artifact"]
 
@@ -28,28 +29,30 @@ def artifact_files(modules: ModuleSet, *others: ModuleSet) -> dict[str, bytes]:
         files[info.path] = content
 
     sets = (modules, *others)
-    for each in sets:
-        manifest = each.manifest
+    for module_set in sets:
+        manifest = module_set.manifest
         for trunk in {
             manifest.trunk_of(entry).sha256: manifest.trunk_of(entry) for entry in manifest.modules
         }.values():
             if trunk.repository is None:
-                add(trunk.graph, pretty_json(each.trunk.graph.to_dict()))
-                add(trunk.weights, tensor_bytes(each.trunk.tensors))
+                add(trunk.graph, pretty_json(module_set.trunk.graph.to_dict()))
+                add(trunk.weights, tensor_bytes(module_set.trunk.tensors))
                 if trunk.statistics is not None:
-                    add(trunk.statistics, tensor_bytes(each.statistics))
+                    add(trunk.statistics, tensor_bytes(module_set.statistics))
                     parse_tensors(files[trunk.statistics.path], trunk.statistics.path)
-        for entry, module in zip(manifest.modules, each.modules, strict=True):
+        for entry, module in zip(manifest.modules, module_set.modules, strict=True):
             add(entry.manifest, module.manifest.to_bytes())
             add(entry.tensors, tensor_bytes(module.tensors))
             ModuleManifest.from_bytes(files[entry.manifest.path], entry.manifest.path)
             parse_tensors(files[entry.tensors.path], entry.tensors.path)
     whole = dataclasses.replace(
-        modules.manifest, modules=tuple(entry for each in sets for entry in each.manifest.modules)
+        modules.manifest, modules=tuple(entry for module_set in sets for entry in module_set.manifest.modules)
     )
     files[MANIFEST_NAME] = whole.to_bytes()
     RepositoryManifest.from_bytes(files[MANIFEST_NAME])
-    files[CARD_NAME] = card(whole, [module.manifest for each in sets for module in each.modules]).encode()
+    files[CARD_NAME] = card(
+        whole, [module.manifest for module_set in sets for module in module_set.modules]
+    ).encode()
     return dict(sorted(files.items()))
 
 

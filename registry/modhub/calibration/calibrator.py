@@ -104,10 +104,10 @@ def fit_calibration(
     answer = margin if share is None else odds_of(share)
     score = margin if share is None else ood_score(margin, share, temperature)
     slope, intercept = platt(answer, positive, weights)
-    own = weights[positive] / weights[positive].sum()
-    mean, deviation = _moments(margin[positive], own)
+    normalised = weights[positive] / weights[positive].sum()
+    mean, deviation = _moments(margin[positive], normalised)
     if thresholds is None:
-        threshold = weighted_quantile(score[positive], own)
+        threshold = weighted_quantile(score[positive], normalised)
         thresholds = Thresholds(threshold, threshold)
     false_accept = float(np.average(score[~positive] > thresholds.alone, weights=weights[~positive]))
     parameters = {
@@ -122,7 +122,7 @@ def fit_calibration(
     }
     if share is None:
         return Calibration(kind=BY_MARGIN, parameters=parameters)
-    mean, deviation = _moments(answer[positive], own)
+    mean, deviation = _moments(answer[positive], normalised)
     return Calibration(kind=BY_ODDS, parameters={**parameters, "odds_mean": mean, "odds_std": deviation})
 
 

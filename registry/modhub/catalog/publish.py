@@ -39,12 +39,12 @@ from modhub.errors import (
     RefError,
     StaleParentError,
 )
-from modhub.files import pretty_json
 from modhub.manifest import MANIFEST_NAME, RepositoryManifest
 from modhub.refs import RepositoryId, is_text, tag_of
 from modhub.reporter import SILENT, Reporter
 from modhub.store.model import HUB_FILES, MAIN, Add, Change, Copy, Delete, FileEntry
 from modhub.store.paths import check_ref_name
+from modhub.text import pretty_json
 
 __all__ = ["Push", "push", "unyank", "yank"]
 

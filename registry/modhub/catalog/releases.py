@@ -17,9 +17,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from modhub.errors import ManifestError, ReleaseNotFoundError
-from modhub.files import parse_json
 from modhub.manifest import FileInfo, ModuleEntry, RepositoryManifest, TrunkInfo
 from modhub.refs import RepositoryId, is_text, pinned_versions, version_of_tag
+from modhub.text import parse_json
 
 __all__ = [
     "REPORT",

@@ -21,9 +21,10 @@ from modhub.composition.feature_distance import DISTANCE_FIELDS
 from modhub.composition.heads import CALIBRATION_FIELDS, DENSITY_FIELDS, HeadTensors, JoinedHead
 from modhub.devices import torch_defaults
 from modhub.errors import IntegrityError, ManifestError, hinting
-from modhub.files import confined, new_directory, parse_json, pretty_json, write_files
+from modhub.files import confined, new_directory, write_files
 from modhub.manifest import Fields, FileInfo, InputSpec
 from modhub.nets import TAIL_STEPS, Graph, Network
+from modhub.text import parse_json, pretty_json
 
 __all__ = ["BUILD_NAME", "BUILD_SCHEMA_VERSION", "load_build", "save_build"]
 

@@ -132,10 +132,10 @@ def head_shifts(
     | head) with the first factor from the densities. Their geometric mean is the first one's logits plus
     this.
     """
-    known = [density for density in densities if density is not None]
-    if len(densities) < 2 or len(known) < len(densities):
+    present = [density for density in densities if density is not None]
+    if len(densities) < 2 or len(present) < len(densities):
         return [torch.zeros_like(margin[:, :1]) for margin in scaled]
-    by_density = torch.stack([density.log_density(features) for density in known], 1).log_softmax(1)
+    by_density = torch.stack([density.log_density(features) for density in present], 1).log_softmax(1)
     by_margin = torch.stack([margin.logsumexp(1) for margin in scaled], 1)
     # The level of all scores together stays, so that scores of other trunks still compare.
     shift = 0.5 * (by_density - by_margin + by_margin.logsumexp(1, keepdim=True))

@@ -48,10 +48,10 @@ class Interference:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def estimate_interference(known: Sequence[Part], taught: Part, *, seed: int = 0) -> dict[str, Interference]:
+def estimate_interference(others: Sequence[Part], taught: Part, *, seed: int = 0) -> dict[str, Interference]:
     """By known label, the largest first, estimated from the statistics of the modules alone; empty when one
     of them carries none."""
-    (plan,) = trunk_plans(known)
+    (plan,) = trunk_plans(others)
     statistics = plan.class_statistics()
     if statistics is None:
         return {}
@@ -61,17 +61,17 @@ def estimate_interference(known: Sequence[Part], taught: Part, *, seed: int = 0)
         part.name: torch.from_numpy(of_class.moments[value].drawn(_DRAWN, draw)).float()
         for part, of_class in zip(plan.parts, statistics, strict=True)
     }
-    return _interference(known, taught, features, soft=True)
+    return _interference(others, taught, features, soft=True)
 
 
 def measure_interference(
-    known: Sequence[Part], taught: Part, images: ImageSet
+    others: Sequence[Part], taught: Part, images: ImageSet
 ) -> tuple[dict[str, Interference], int]:
     """The same, counted on images of known classes, and how many these were; classes without images are left
     out."""
-    (plan,) = trunk_plans(known)
-    labels = [part.name for part in known]
-    rows = rows_of(images.labels, labels, {part.name: part.aliases for part in known})
+    (plan,) = trunk_plans(others)
+    labels = [part.name for part in others]
+    rows = rows_of(images.labels, labels, {part.name: part.aliases for part in others})
     batches: dict[str, list[Tensor]] = {}
     count = 0
     with torch.inference_mode():
@@ -81,17 +81,17 @@ def measure_interference(
             for pixels, _ in of_class.batches(_BATCH):
                 batches.setdefault(labels[row], []).append(plan.unpruned(pixels).clone())
     features = {label: torch.cat(parts) for label, parts in batches.items()}
-    return _interference(known, taught, features, soft=False), count
+    return _interference(others, taught, features, soft=False), count
 
 
 def _interference(
-    known: Sequence[Part], taught: Part, features: Mapping[str, Tensor], *, soft: bool
+    others: Sequence[Part], taught: Part, features: Mapping[str, Tensor], *, soft: bool
 ) -> dict[str, Interference]:
     if not features:
         return {}
-    together = _shares([*known, taught], taught, features, soft=soft)
+    together = _shares([*others, taught], taught, features, soft=soft)
     confused = sorted(together, key=lambda label: -together[label])[:_PAIRED]
-    by_name = {part.name: part for part in known}
+    by_name = {part.name: part for part in others}
     alone = {
         label: _shares([by_name[label], taught], taught, {label: features[label]}, soft=soft)[label]
         for label in confused

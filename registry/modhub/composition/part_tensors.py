@@ -40,8 +40,8 @@ def relevance_of(part: Part, space: ChannelSpace) -> np.ndarray[tuple[int], np.d
 def head_tensors(head: Sequence[Part]) -> HeadTensors:
     """The rows and calibrations of one parent's modules. Raises `CompositionError` or `IntegrityError`."""
     tensors = [part.tensors for part in head]
-    weights = torch.stack([each.head_weight for each in tensors])
-    biases = torch.stack([each.head_bias for each in tensors])
+    weights = torch.stack([of_module.head_weight for of_module in tensors])
+    biases = torch.stack([of_module.head_bias for of_module in tensors])
     numbers = []
     for part in head:
         calibration = part.module.manifest.calibration

@@ -73,16 +73,16 @@ def distinct_parts(parts: Sequence[Part]) -> tuple[Part, ...]:
     """`parts` without repetitions. Raises `CompositionError` for none, and for two that share a label."""
     if not parts:
         raise CompositionError("There are no modules to compose.", hint="Name at least one.")
-    known: dict[str, Part] = {}
+    by_name: dict[str, Part] = {}
     for part in parts:
-        earlier = known.setdefault(part.name, part)
+        earlier = by_name.setdefault(part.name, part)
         if earlier is not part and not _same(earlier, part):
             raise CompositionError(
                 f"Two modules answer for '{part.name}': one of '{earlier.module.manifest.parent.name}' and "
                 f"one of '{part.module.manifest.parent.name}'.",
                 hint="Give one of them another label, or leave it out.",
             )
-    return tuple(known.values())
+    return tuple(by_name.values())
 
 
 def _same(first: Part, other: Part) -> bool:

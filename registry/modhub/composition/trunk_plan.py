@@ -117,8 +117,8 @@ class TrunkPlan:
             read_statistics(part.tensors.statistics, part.shared.correlations, self.trunk.graph, self.space)
             for part in self.parts
         ]
-        known = [of_class for of_class in statistics if of_class is not None]
-        return known if len(known) == len(statistics) else None
+        present = [of_class for of_class in statistics if of_class is not None]
+        return present if len(present) == len(statistics) else None
 
     @cached_property
     def rows(self) -> StackedRows:

@@ -119,8 +119,8 @@ def _parsed(name: str) -> tuple[str, str] | None:
 
 def _same_classes(named: Sequence[Path], others: Sequence[Path]) -> bool:
     """Whether folders in `named` are called as the `others`, or as folders in these."""
-    inside = {folder.name.casefold() for each in named for folder in subfolders(each)}
-    beside = {folder.name.casefold() for each in others for folder in (each, *subfolders(each))}
+    inside = {folder.name.casefold() for parent in named for folder in subfolders(parent)}
+    beside = {folder.name.casefold() for parent in others for folder in (parent, *subfolders(parent))}
     return bool(inside & beside)
 
 

@@ -29,7 +29,7 @@ def image_set_of(data: Any, split: str) -> ImageSet:
     Raises `DataError` for anything else, and for images that are neither uint8 nor floats in [0, 1].
     """
     if isinstance(data, tuple) and len(data) in (2, 3) and not isinstance(data[0], str):
-        images, targets = (np.asarray(each) for each in data[:2])
+        images, targets = (np.asarray(array) for array in data[:2])
         if len(images) != len(targets):
             raise DataError(f"There are {len(images)} images, but {len(targets)} labels.", hint=_HINT)
         read = _Items(images)

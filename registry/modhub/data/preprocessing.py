@@ -90,15 +90,15 @@ class Preprocess(nn.Module):
         return (values - self.mean) / self.std
 
     def _recolour(self, values: Tensor) -> Tensor:
-        found, wanted = values.shape[1], self.spec.channels
-        if found == wanted:
+        channels, wanted = values.shape[1], self.spec.channels
+        if channels == wanted:
             return values
-        if found == 1:
+        if channels == 1:
             return values.expand(-1, wanted, -1, -1)
-        if (found, wanted) == (3, 1):
+        if (channels, wanted) == (3, 1):
             return (values * self.luma).sum(1, keepdim=True)
         raise DataError(
-            f"The images have {found} channels; this network takes 1 or 3.",
+            f"The images have {channels} channels; this network takes 1 or 3.",
             hint="Give grey or RGB images.",
         )
 

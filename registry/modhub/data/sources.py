@@ -64,16 +64,16 @@ def open_data(data: Any, split: str | None = None) -> ImageSet:
     if opener is None:
         kind, place, opener = "imagefolder", data, _folder
         if not Path(data).expanduser().is_dir():
-            found = "is a file, not a folder" if Path(data).expanduser().is_file() else "is not a data set"
-            raise DataError(f"'{data}' {found}.", hint=f"Write {DATA_GRAMMAR}.")
+            reason = "is a file, not a folder" if Path(data).expanduser().is_file() else "is not a data set"
+            raise DataError(f"'{data}' {reason}.", hint=f"Write {DATA_GRAMMAR}.")
     if not place:
         raise DataError(f"'{data}' is not a data set.", hint=f"Write {DATA_GRAMMAR}.")
     if wanted == "calibration":
         raise DataError(f"'{data}' has no calibration split.", hint="Use train or test.")
     root = Path(place).expanduser()
     if not root.is_dir():
-        found = "is a file, not a folder" if root.exists() else "does not exist"
-        raise DataError(f"The data folder '{root}' {found}.", hint="Check the path after the colon.")
+        reason = "is a file, not a folder" if root.exists() else "does not exist"
+        raise DataError(f"The data folder '{root}' {reason}.", hint="Check the path after the colon.")
     return opener(root, wanted)
 
 
@@ -88,8 +88,8 @@ def _digits(split: str) -> ImageSet:
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, :, :, None]
     targets = bunch.target.astype(np.int64)
     fewest = int(np.bincount(targets).min())
-    held = fewest // 5
-    calibration, test = split_indices(targets, (held, held), _DIGITS_SEED)
+    size = fewest // 5
+    calibration, test = split_indices(targets, (size, size), _DIGITS_SEED)
     rest = np.setdiff1d(np.arange(len(targets)), np.concatenate([calibration, test]))
     chosen = {"train": rest, "calibration": calibration, "test": test}[split]
     part = pixels[chosen]
@@ -145,9 +145,9 @@ def _classes(part: Path, _: str) -> ImageSet:
     paths: list[Path] = []
     targets: list[int] = []
     for number, folder in enumerate(folders):
-        own = list(images_below(folder))
-        paths += own
-        targets += [number] * len(own)
+        images = list(images_below(folder))
+        paths += images
+        targets += [number] * len(images)
     if not paths:
         loose = has_images(part)
         raise DataError(
@@ -224,8 +224,8 @@ def _unlike(kind: str, layout: str, root: Path, reason: str) -> DataError:
 
 def _reason(error: Exception) -> str:
     """The first line of what torchvision says, without what to pass to a constructor."""
-    said = (str(error).splitlines() or [""])[0].partition(" You can use download=True")[0].rstrip(".")
-    return said or "damaged files"
+    message = (str(error).splitlines() or [""])[0].partition(" You can use download=True")[0].rstrip(".")
+    return message or "damaged files"
 
 
 _OPENERS: dict[str, Callable[[Path, str], ImageSet]] = {

@@ -13,7 +13,6 @@ from modhub.artifact.tensors import ModuleTensors, TensorType, TrunkTensors, req
 from modhub.calibration.calibrator import BY_MARGIN, BY_ODDS
 from modhub.decomposition.parent import Parent
 from modhub.errors import IntegrityError, ManifestError, MethodError
-from modhub.files import pretty_json
 from modhub.labels import slugs_of
 from modhub.manifest import (
     MANIFEST_NAME,
@@ -28,6 +27,7 @@ from modhub.manifest import (
 )
 from modhub.nets import ChannelSpace, Network, channel_space, cost
 from modhub.pruning.statistics import read_statistics
+from modhub.text import pretty_json
 
 __all__ = ["assemble", "trunk_info"]
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from modhub.data import ImageSet
 from modhub.errors import StorageError
-from modhub.files import canonical_json, new_file, parse_json, pretty_json, sha256_of_bytes
+from modhub.files import new_file, sha256_of_bytes
+from modhub.text import canonical_json, parse_json, pretty_json
 
 __all__ = ["Checkpoint", "digest_of_images", "looked_at"]
 

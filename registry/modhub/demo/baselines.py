@@ -25,18 +25,18 @@ class SideBySide(nn.Module):
     def __init__(self, classifiers: Sequence[RestrictedParent]) -> None:
         super().__init__()
         self.classifiers = nn.ModuleList(classifiers)
-        self.labels = tuple(label for each in classifiers for label in each.labels)
+        self.labels = tuple(label for classifier in classifiers for label in classifier.labels)
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.cat([each(images) for each in self.classifiers], 1)
+        return torch.cat([classifier(images) for classifier in self.classifiers], 1)
 
 
 def restricted(parents: Sequence[tuple[ParentSource, Sequence[str], Sequence[str]]]) -> SideBySide:
     """The parents whole, their logits compared as they are: (source, its labels, the labels wanted) each."""
     return SideBySide(
         [
-            RestrictedParent(source.model, source.input, known, wanted)
-            for source, known, wanted in parents
+            RestrictedParent(source.model, source.input, labels, wanted)
+            for source, labels, wanted in parents
             if source.input is not None and isinstance(source.model, nn.Module)
         ]
     )
@@ -50,13 +50,13 @@ def random_twin(parts: Sequence[Part], budget: Budget | None, seed: int) -> Comp
     if budget is not None:
         return compose(parts, budget=budget, control=seed)
     dice = np.random.default_rng(seed)
-    found = {}
+    by_name = {}
     for plan in trunk_plans(parts):
         mask = torch.from_numpy(_shuffled(ChannelChooser(plan).mask(None), plan.space, dice).astype(np.uint8))
         for part in plan.parts:
             module = replace(part.module, tensors=replace(part.tensors, mask=mask).to_dict())
-            found[part.name] = replace(part, module=module)
-    return compose([found[part.name] for part in parts])
+            by_name[part.name] = replace(part, module=module)
+    return compose([by_name[part.name] for part in parts])
 
 
 def _shuffled(mask: Mask, space: ChannelSpace, dice: np.random.Generator) -> Mask:

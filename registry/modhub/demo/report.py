@@ -54,8 +54,8 @@ def report_page(story: Story) -> str:
         '<p class="soft">Across parents the restricted logits are compared as they are.</p>',
         "<h2>Where it errs</h2>",
         *(
-            confusion_table(one.evaluation.labels, one.evaluation.confusion, one.name)
-            for one in story.measured
+            confusion_table(measured.evaluation.labels, measured.evaluation.confusion, measured.name)
+            for measured in story.measured
         ),
         "<h2>Accuracy against size</h2>",
         "<p>The classifier of 0 to 5, compiled to smaller and smaller budgets from the same modules, "
@@ -97,12 +97,12 @@ def _step(number: int, story: Story) -> str:
 
 def _accuracies(measured: list[Measured]) -> str:
     rows = []
-    for one in measured:
-        random = "–" if one.random is None else f"{100 * one.random:.1f} %"
+    for entry in measured:
+        random = "–" if entry.random is None else f"{100 * entry.random:.1f} %"
         rows.append(
-            f"<tr><td>{escape(one.name)}</td><td>{100 * one.evaluation.top1:.1f} %</td>"
-            f"<td>{100 * one.restricted:.1f} %</td><td>{random}</td><td>{one.passes}</td>"
-            f"<td>{100 * one.flops_fraction:.0f} %</td><td>{one.bytes / 1000:.0f} kB</td></tr>"
+            f"<tr><td>{escape(entry.name)}</td><td>{100 * entry.evaluation.top1:.1f} %</td>"
+            f"<td>{100 * entry.restricted:.1f} %</td><td>{random}</td><td>{entry.passes}</td>"
+            f"<td>{100 * entry.flops_fraction:.0f} %</td><td>{entry.bytes / 1000:.0f} kB</td></tr>"
         )
     head = "".join(
         f'<th scope="col">{name}</th>'

@@ -114,18 +114,18 @@ class Story:
                 {"title": step.title, "commands": list(step.commands), "seconds": step.seconds}
                 for step in self.steps
             ],
-            "parents": {name: found.top1 for name, found in self.parents.items()},
+            "parents": {name: parent.top1 for name, parent in self.parents.items()},
             "classifiers": [
                 {
-                    "name": one.name,
-                    "top1": one.evaluation.top1,
-                    "restricted_logits": one.restricted,
-                    "random_mask": one.random,
-                    "passes": one.passes,
-                    "flops_fraction": one.flops_fraction,
-                    "bytes": one.bytes,
+                    "name": entry.name,
+                    "top1": entry.evaluation.top1,
+                    "restricted_logits": entry.restricted,
+                    "random_mask": entry.random,
+                    "passes": entry.passes,
+                    "flops_fraction": entry.flops_fraction,
+                    "bytes": entry.bytes,
                 }
-                for one in self.measured
+                for entry in self.measured
             ],
             "frontier": [
                 {"flops_fraction": point.flops_fraction, "top1": point.top1, "random": point.random}
@@ -231,10 +231,10 @@ class _Teller:
         compose_to(
             folder / "build", folder, budget=Budget(flops=SLIM), hub=self.catalog, reporter=self.reporter
         )
-        one = self.measure("0, 1 and 2, a quarter of the work", folder / "build", {"plain": "012"})
+        measured = self.measure("0, 1 and 2, a quarter of the work", folder / "build", {"plain": "012"})
         return self.step(
             "Three classes of one parent become one small network",
-            f"{_compared(one)}, with {100 * one.flops_fraction:.0f} % of the parent's multiply-adds.",
+            f"{_compared(measured)}, with {100 * measured.flops_fraction:.0f} % of the multiply-adds.",
             f"modhub init few && cd few && modhub add {' '.join(items)} && modhub lock",
             f"modhub compose -o build --budget flops={SLIM}",
             "modhub evaluate build --data digits",
@@ -244,12 +244,12 @@ class _Teller:
         items = [f"{digit}=demo/{'plain' if digit < 6 else 'residual'}/{digit}" for digit in range(10)]
         folder = self.project("all", items)
         compose_to(folder / "build", folder, hub=self.catalog, reporter=self.reporter)
-        one = self.measure(
+        measured = self.measure(
             "all ten of both parents", folder / "build", {"plain": "012345", "residual": "6789"}
         )
         return self.step(
             "All ten digits of both: a classifier that neither parent could be",
-            f"{_compared(one)}; one pass per parent.",
+            f"{_compared(measured)}; one pass per parent.",
             f"cd .. && modhub init all && cd all && modhub add {' '.join(items)}",
             "modhub lock && modhub compose -o build && modhub evaluate build --data digits",
         )
@@ -258,20 +258,20 @@ class _Teller:
         build, mended = self.root / "all" / "build", self.root / "all" / "mended"
         items = ["4=demo/residual/4", "5=demo/residual/5"]
         replace_to(mended, build, items, hub=self.catalog, reporter=self.reporter)
-        one = self.measure(
+        measured = self.measure(
             "the same with 4 and 5 of the other parent", mended, {"plain": "0123", "residual": "456789"}
         )
         before = self.story.measured[-2].evaluation.per_class
         changes = ", ".join(
             f"{label} {100 * (after - earlier):+.1f}"
-            for label, score in one.evaluation.per_class.items()
+            for label, score in measured.evaluation.per_class.items()
             if (after := score.recall) is not None
             and (earlier := before[label].recall) is not None
             and after != earlier
         )
         return self.step(
             "Its 4 and 5 are replaced by the other parent's",
-            f"{_compared(one)}. Recall in pp: {changes or 'unchanged'}.",
+            f"{_compared(measured)}. Recall in pp: {changes or 'unchanged'}.",
             f"modhub replace build {' '.join(items)} -o mended",
             "modhub evaluate mended --data digits --before build",
         )
@@ -302,7 +302,7 @@ class _Teller:
         report = classifier.report()["trunks"]
         parts = self.parts(build)
         slim, seeds = (None, SEEDS) if len(wanted) > 1 else (Budget(flops=SLIM), SEEDS[:1])
-        one = Measured(
+        measured = Measured(
             name=name,
             evaluation=evaluate(classifier, self.test, reporter=self.reporter),
             restricted=evaluate(self.whole(wanted), self.test).top1,
@@ -313,8 +313,8 @@ class _Teller:
             flops_fraction=_flops_fraction(report),
             bytes=sum(path.stat().st_size for path in build.rglob("*.safetensors")),
         )
-        self.story.measured.append(one)
-        return one
+        self.story.measured.append(measured)
+        return measured
 
     def parts(self, build: Path) -> list[Part]:
         return parts_of_lock(Lock.from_bytes((build / LOCK_NAME).read_bytes()), self.catalog)
@@ -366,9 +366,11 @@ def _flops_fraction(trunks: Any) -> float:
     return float(sum(trunk["flops"] for trunk in trunks) / sum(trunk["parent_flops"] for trunk in trunks))
 
 
-def _compared(one: Measured) -> str:
-    random = "" if one.random is None else f", random mask of the same size {100 * one.random:.1f} %"
+def _compared(measured: Measured) -> str:
+    random = (
+        "" if measured.random is None else f", random mask of the same size {100 * measured.random:.1f} %"
+    )
     return (
-        f"{100 * one.evaluation.top1:.1f} % right (whole parents' restricted logits "
-        f"{100 * one.restricted:.1f} %{random})"
+        f"{100 * measured.evaluation.top1:.1f} % right (whole parents' restricted logits "
+        f"{100 * measured.restricted:.1f} %{random})"
     )

@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from modhub.errors import ManifestError, RefError, StorageError
-from modhub.files import new_file, parse_json, pretty_json
+from modhub.files import new_file
 from modhub.refs import is_text
+from modhub.text import parse_json, pretty_json
 
 __all__ = ["OFFICIAL", "environment_token", "is_same_hub", "origin_of", "store_token", "stored_token"]
 

@@ -99,8 +99,8 @@ def _windowed_conv2d(e: Emitter, c: Call) -> Value:
         image = padded(e, image, (0, 0, 0), (0, reach - stride, 0), "constant", 0.0)
     rest = (pair(c.get(3, "stride", 1)), [0, beside], pair(c.get(5, "dilation", 1)), c.get(6, "groups", 1))
     out = _conv2d(e, c.on(image, weight, c.get(2, "bias"), *rest))
-    _, made, rows, columns = c.dims
-    out = reshaped(e, out, (1, made, windows, period // stride, columns), 0)
+    _, shape, rows, columns = c.dims
+    out = reshaped(e, out, (1, shape, windows, period // stride, columns), 0)
     out = sliced(e, permuted(e, out, [0, 2, 1, 3, 4]), 2, 0, rows)
     out = reshaped(e, out, c.dims, 0)
     return replace(out, outer=value.outer, inner=value.inner)
@@ -435,19 +435,19 @@ def _arithmetic(sign: float, op: str) -> Callable[[Emitter, Call], Value]:
     return read
 
 
-def _with_constant(e: Emitter, op: str, value: Value, other: Any, own: float, sign: float) -> Value:
+def _with_constant(e: Emitter, op: str, value: Value, other: Any, factor: float, sign: float) -> Value:
     """own·value + sign·other, or value·other."""
     rank = max(value.rank, other.dim() if isinstance(other, Tensor) else 0)
     if isinstance(other, Tensor) and other.numel() == 1:
         other = float(other)
     if isinstance(other, int | float):
-        scale, shift = (own, sign * other) if op == "add" else (other, 0.0)
+        scale, shift = (factor, sign * other) if op == "add" else (other, 0.0)
         return _raised(e, scaled(e, value, scale, shift), rank)
     if not isinstance(other, Tensor):
         raise NoEquivalentError("with something that is not a number")
     value = _raised(e, value, rank)
-    if own != 1:
-        value = e.emit("scale_shift", [value], {"scale": own, "shift": 0.0})
+    if factor != 1:
+        value = e.emit("scale_shift", [value], {"scale": factor, "shift": 0.0})
     held = held_as(other, value, rank)
     if op == "add":
         held = sign * held
@@ -480,12 +480,12 @@ def _divide(e: Emitter, c: Call) -> Value:
 
 
 def _addcmul(e: Emitter, c: Call) -> Value:
-    base, one, two = c.args
+    base, first, second = c.args
     if c.kwargs.get("value", 1) != 1:
         raise NoEquivalentError("with a factor")
-    if not isinstance(one, Value) and not isinstance(two, Value):
+    if not isinstance(first, Value) and not isinstance(second, Value):
         raise NoEquivalentError("of two constants")
-    return _arithmetic(1, "add")(e, c.on(base, _arithmetic(1, "multiply")(e, c.on(one, two))))
+    return _arithmetic(1, "add")(e, c.on(base, _arithmetic(1, "multiply")(e, c.on(first, second))))
 
 
 def _negative(e: Emitter, c: Call) -> Value:
@@ -513,10 +513,12 @@ def _where(e: Emitter, c: Call) -> Value:
         if isinstance(part, Value):
             rank = max(part.rank, mask.dim())
             value = _raised(e, part, rank)
-            held = held_as(wanted, value, rank)
-            if any(n not in (1, extent) for n, extent in zip(held.shape, value.shape, strict=True)):
+            constant = held_as(wanted, value, rank)
+            if any(n not in (1, extent) for n, extent in zip(constant.shape, value.shape, strict=True)):
                 raise NoEquivalentError("by a mask that is larger than the value")
-            parts.append(e.emit("position_mask", [value], {"shape": tuple(held.shape)}, {"value": held}))
+            parts.append(
+                e.emit("position_mask", [value], {"shape": tuple(constant.shape)}, {"value": constant})
+            )
         else:
             filling = torch.as_tensor(part, dtype=torch.float32).clamp(-_HUGE, _HUGE)
             parts.append(torch.where(wanted, filling, torch.zeros(())))

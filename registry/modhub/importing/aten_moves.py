@@ -125,8 +125,8 @@ def _permute(e: Emitter, c: Call) -> Value:
 
 def _transpose(e: Emitter, c: Call) -> Value:
     order = list(range(c.value.rank))
-    one, two = (dim % len(order) for dim in c.args[1:3])
-    order[one], order[two] = order[two], order[one]
+    first, second = (dim % len(order) for dim in c.args[1:3])
+    order[first], order[second] = order[second], order[first]
     return permuted(e, c.value, order)
 
 
@@ -156,15 +156,15 @@ def _expand(e: Emitter, c: Call) -> Value:
 
 
 def _concat(e: Emitter, c: Call) -> Value:
-    values = [each for each in c.args[0] if not (isinstance(each, Tensor) and each.numel() == 0)]
-    like = next(each for each in values if isinstance(each, Value))
+    values = [value for value in c.args[0] if not (isinstance(value, Tensor) and value.numel() == 0)]
+    like = next(value for value in values if isinstance(value, Value))
     if len(values) == 1:
         return like
     dim = c.get(1, "dim", 0) % like.rank
     axis = like.axis(dim)
     parts = []
-    for each in values:
-        part = each if isinstance(each, Value) else whole(e, emitted_constant(e, each, like))
+    for value in values:
+        part = value if isinstance(value, Value) else whole(e, emitted_constant(e, value, like))
         if (part.batch, part.merged, part.rank) != (like.batch, like.merged, like.rank):
             raise NoEquivalentError("across the batch")
         parts.append(part)
@@ -177,10 +177,10 @@ def _stack(e: Emitter, c: Call) -> Value:
     dim = c.get(1, "dim", 0) % len(c.dims)
     if dim == c.batch:
         raise NoEquivalentError("across the batch")
-    one = (*c.dims[:dim], 1, *c.dims[dim + 1 :])
+    shape = (*c.dims[:dim], 1, *c.dims[dim + 1 :])
     parts = [
-        reshaped(e, each, one, c.batch) if isinstance(each, Value) else each.unsqueeze(dim)
-        for each in c.args[0]
+        reshaped(e, value, shape, c.batch) if isinstance(value, Value) else value.unsqueeze(dim)
+        for value in c.args[0]
     ]
     return _concat(e, c.on(parts, dim))
 
@@ -255,7 +255,7 @@ def _chunk(e: Emitter, c: Call) -> list[Value]:
 def _tensor_split(e: Emitter, c: Call) -> list[Value]:
     dim, parts = c.get(2, "dim", 0), c.args[1]
     extent = c.value.shape[c.value.axis(dim)]
-    sizes = [len(each) for each in np.array_split(np.arange(extent), parts)]
+    sizes = [len(part) for part in np.array_split(np.arange(extent), parts)]
     return _split(e, c.on(c.value, sizes, dim))
 
 
@@ -294,8 +294,8 @@ def _listed(value: Any) -> list[int]:
 def _images_repeated(e: Emitter, value: Value, count: int, *, inside: bool) -> Value:
     """Every image `count` times: one after the other (`inside`), or the whole batch again and again."""
     at = value.batch + (len(value.merged) if inside else 0)
-    one = e.emit("reshape", [value], {"shape": (*value.shape[:at], 1, *value.shape[at:])})
-    many = selected(e, one, at, np.zeros(count, np.int64))
+    widened = e.emit("reshape", [value], {"shape": (*value.shape[:at], 1, *value.shape[at:])})
+    many = selected(e, widened, at, np.zeros(count, np.int64))
     outer, inner = (value.outer, value.inner * count) if inside else (value.outer * count, value.inner)
     merged = (extent for extent in (outer, inner) if extent > 1)
     after = value.shape[value.batch + len(value.merged) :]
@@ -340,23 +340,25 @@ def _index_select(e: Emitter, c: Call) -> Value:
 def _index(e: Emitter, c: Call) -> Value:
     """By constants: neighbouring dimensions become one, of which entries are selected."""
     value, indices = c.value, c.args[1]
-    dims = [dim for dim, each in enumerate(indices) if each is not None]
+    dims = [dim for dim, index in enumerate(indices) if index is not None]
     if not all(isinstance(indices[dim], Tensor) for dim in dims):
         raise NoEquivalentError("by an index that depends on the image")
     if dims != list(range(dims[0], dims[-1] + 1)):
         raise NoEquivalentError("by indices of dimensions that are no neighbours")
-    found: Sequence[Tensor]
+    places: Sequence[Tensor]
     if any(indices[dim].dtype is torch.bool for dim in dims):
         if len(dims) > 1:
             raise NoEquivalentError("by a mask beside an index")
         mask = indices[dims[0]]
         dims = list(range(dims[0], dims[0] + mask.dim()))
-        found = mask.nonzero(as_tuple=True)
+        places = mask.nonzero(as_tuple=True)
     else:
         shape = np.broadcast_shapes(*(tuple(indices[dim].shape) for dim in dims))
-        found = [indices[dim].expand(shape) for dim in dims]
+        places = [indices[dim].expand(shape) for dim in dims]
     extents = [value.shape[value.axis(dim)] for dim in dims]
-    flat = np.ravel_multi_index([each.numpy() % n for each, n in zip(found, extents, strict=True)], extents)
+    flat = np.ravel_multi_index(
+        [index.numpy() % n for index, n in zip(places, extents, strict=True)], extents
+    )
     before, after = value.dims[: dims[0]], value.dims[dims[-1] + 1 :]
     batch = value.batch if value.batch < dims[0] else value.batch - len(dims) + 1
     value = reshaped(e, value, (*before, math.prod(extents), *after), batch)
@@ -390,7 +392,7 @@ def _windows(e: Emitter, c: Call) -> Value:
 
 def _unfold(e: Emitter, c: Call) -> Value:
     """im2col: (channel, height, width) -> (channel · kernel, places)."""
-    kernel, dilation, padding, stride = (pair(each) for each in c.args[1:5])
+    kernel, dilation, padding, stride = (pair(argument) for argument in c.args[1:5])
     value = c.value
     if not value.plain or value.rank != 4:
         raise NoEquivalentError("of something that is no image")
@@ -405,7 +407,7 @@ def _unfold(e: Emitter, c: Call) -> Value:
 
 def _fold(e: Emitter, c: Call) -> Value:
     """col2im: (channel · kernel, places) -> (channel, height, width), numbers that meet added."""
-    size, kernel, dilation, padding, stride = (pair(each) for each in c.args[1:6])
+    size, kernel, dilation, padding, stride = (pair(argument) for argument in c.args[1:6])
     value = c.value
     if not value.plain or value.rank != 3:
         raise NoEquivalentError("of something that is no row of windows")

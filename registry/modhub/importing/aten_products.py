@@ -94,7 +94,7 @@ def _baddbmm(e: Emitter, c: Call) -> Value:
 
 def _addmm(e: Emitter, c: Call) -> Value:
     bias, value, weight = c.args[:3]
-    plain = all(isinstance(each, Tensor) for each in (bias, weight)) and bias.dim() == 1
+    plain = all(isinstance(operand, Tensor) for operand in (bias, weight)) and bias.dim() == 1
     if not plain or c.get(3, "beta", 1) != 1 or c.get(4, "alpha", 1) != 1 or not isinstance(value, Value):
         raise NoEquivalentError("that is no linear layer")
     return linear(e, whole(e, value), weight.T.contiguous(), bias)
@@ -115,10 +115,10 @@ def _einsum(e: Emitter, c: Call) -> Value:
         or any(len(set(term)) < len(term) for term in (one, two, out))
     ):
         raise NoEquivalentError("of this form")
-    like, own = next(
+    like, term_of_value = next(
         (each, term) for each, term in zip(operands, (one, two), strict=True) if isinstance(each, Value)
     )
-    batch = own[like.batch]
+    batch = term_of_value[like.batch]
     # A constant, which has no batch, is the same for every image.
     shared = [letter for letter in out if letter == batch or (letter in one and letter in two)]
     summed = [letter for letter in one if letter not in out]
@@ -158,14 +158,16 @@ def _arranged(
 
 def _attention(e: Emitter, c: Call) -> Value:
     query, key, values = (
-        each if isinstance(each, Value) else None for each in (c.args[0], c.args[1], c.args[2])
+        operand if isinstance(operand, Value) else None for operand in (c.args[0], c.args[1], c.args[2])
     )
-    like = next((each for each in (query, key, values) if each is not None), None)
+    like = next((operand for operand in (query, key, values) if operand is not None), None)
     if like is None:
         raise NoEquivalentError("of constants")
     inputs = [
-        whole(e, each) if isinstance(each, Value) else whole(e, emitted_constant(e, _wide(each, like), like))
-        for each in c.args[:3]
+        whole(e, operand)
+        if isinstance(operand, Value)
+        else whole(e, emitted_constant(e, _wide(operand, like), like))
+        for operand in c.args[:3]
     ]
     if c.get(5, "is_causal", False):
         raise NoEquivalentError("that is causal")

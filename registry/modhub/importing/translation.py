@@ -83,15 +83,15 @@ class Translation(Emitter):
         kind = str(node.target)
         if kind not in _WRAPPERS:
             return None
-        at = next(at for at, each in enumerate(node.args) if getattr(each, "op", "") == "get_attr")
+        at = next(at for at, argument in enumerate(node.args) if getattr(argument, "op", "") == "get_attr")
         settings, (part, *inputs) = node.args[:at], node.args[at:]
         if kind == "wrap_with_autocast" and settings[2]:
             number = str(settings[1]).removeprefix("torch.")
             raise UnsupportedOperatorError(f"autocast to {number}", self.layer(node))
         graph = getattr(node.graph.owning_module, str(part.target)).graph  # type: ignore[union-attr]
-        self._walk(graph, [self._place(each) for each in inputs])
+        self._walk(graph, [self._place(argument) for argument in inputs])
         (output,) = graph.find_nodes(op="output")
-        return [self._place(each) for each in output.args[0]]
+        return [self._place(argument) for argument in output.args[0]]
 
     def _constants(self) -> Mapping[str, Tensor]:
         signature = self.program.graph_signature
@@ -161,12 +161,12 @@ class Translation(Emitter):
 
     def _whole(self, items: Any) -> list[Any]:
         return [
-            self._whole(each)
-            if isinstance(each, list)
-            else whole(self, each)
-            if isinstance(each, Value)
-            else each
-            for each in items
+            self._whole(item)
+            if isinstance(item, list)
+            else whole(self, item)
+            if isinstance(item, Value)
+            else item
+            for item in items
         ]
 
     def _checked(self, node: fx.Node, place: Place) -> Place:

@@ -189,7 +189,7 @@ def held_as(tensor: Tensor, value: Value, rank: int) -> Tensor:
 
 def emitted_constant(e: Emitter, tensor: Tensor, like: Value) -> Value:
     """A constant of the exported rank of `like` as a value: the same for every image."""
-    held = held_as(tensor, like, max(like.rank, tensor.dim())).to(torch.float32)
-    value = e.emit("constant", [e.image], {"shape": tuple(held.shape)}, {"value": held})
+    constant = held_as(tensor, like, max(like.rank, tensor.dim())).to(torch.float32)
+    value = e.emit("constant", [e.image], {"shape": tuple(constant.shape)}, {"value": constant})
     batch = like.batch + max(0, tensor.dim() - like.rank)
     return replace(value, batch=batch, outer=like.outer, inner=like.inner)

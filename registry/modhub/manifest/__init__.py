@@ -1,12 +1,11 @@
 """What every file of an artifact says, as frozen values."""
 
 from modhub.manifest.fields import AGAIN, Fields
+from modhub.manifest.input_spec import INTERPOLATIONS, InputSpec
 from modhub.manifest.module import FORMS, MODULE_SCHEMA_VERSION, ModuleManifest
 from modhub.manifest.parts import (
-    INTERPOLATIONS,
     Calibration,
     FileInfo,
-    InputSpec,
     Measurement,
     MethodInfo,
     ParentInfo,

@@ -85,9 +85,9 @@ def _front(manifest: RepositoryManifest) -> dict[str, Any]:
         "tags": list(tags_of(manifest)),
     }
     if manifest.license:
-        known = manifest.license.lower()
-        if known in _KNOWN_LICENSES:
-            front["license"] = known
+        licence = manifest.license.lower()
+        if licence in _KNOWN_LICENSES:
+            front["license"] = licence
         else:
             front |= {"license": "other", "license_name": _word(manifest.license)}
     source, _, name = manifest.parent.name.partition(":")
@@ -156,12 +156,14 @@ def _page(manifest: RepositoryManifest, modules: Sequence[ModuleManifest], repos
         *(f"| {' | '.join(row)} |" for row in rows),
     ]
     measured = {module.slug: module.measurement for module in modules}
-    found = [value for value in (measured.get(entry.slug) for entry in manifest.modules) if value is not None]
-    if found:
-        images = sum(value.positives for value in found)
-        where = sorted({f"{value.dataset} ({value.split})" for value in found})
+    measurements = [
+        value for value in (measured.get(entry.slug) for entry in manifest.modules) if value is not None
+    ]
+    if measurements:
+        images = sum(value.positives for value in measurements)
+        where = sorted({f"{value.dataset} ({value.split})" for value in measurements})
         lines += ["", f"Measured on {images:,} images of these classes: {_cell(', '.join(where))}."]
-        if not all(value.sample.unseen for value in found):
+        if not all(value.sample.unseen for value in measurements):
             lines.append("The parent may have been trained on them: then the figures flatter.")
     return "\n".join(lines) + "\n"
 

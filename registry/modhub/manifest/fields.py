@@ -144,11 +144,11 @@ class Fields:
     def number_map(
         self, key: str, *, minimum: float = -math.inf, maximum: float = math.inf
     ) -> dict[str, float]:
-        found = {}
+        numbers = {}
         for name, item in self._items(key).items():
             place = f"'{key}.{name}' in {self.place}"
-            found[name] = _within(_finite(item, place), minimum, maximum, place)
-        return found
+            numbers[name] = _within(_finite(item, place), minimum, maximum, place)
+        return numbers
 
     def scalar_map(self, key: str) -> dict[str, str | int | float | bool | None]:
         items = self._items(key)

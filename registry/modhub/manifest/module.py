@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from modhub.errors import hinting
-from modhub.files import parse_json, pretty_json
 from modhub.manifest.fields import AGAIN, Fields
+from modhub.manifest.input_spec import InputSpec
 from modhub.manifest.parts import (
     Calibration,
     FileInfo,
-    InputSpec,
     Measurement,
     MethodInfo,
     ParentInfo,
@@ -19,6 +18,7 @@ from modhub.manifest.parts import (
     Sizes,
     TrunkInfo,
 )
+from modhub.text import parse_json, pretty_json
 
 __all__ = ["FORMS", "MODULE_SCHEMA_VERSION", "ModuleManifest"]
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from modhub.errors import ClassNotFoundError, IntegrityError, ManifestError, hinting
-from modhub.files import parse_json, pretty_json
 from modhub.labels import LabelIndex, nearest_labels, one_match
 from modhub.manifest.fields import AGAIN, Fields
+from modhub.manifest.input_spec import InputSpec
 from modhub.manifest.module import FORMS, ModuleManifest
-from modhub.manifest.parts import FileInfo, InputSpec, MethodInfo, ParentInfo, Sample, TrunkInfo
+from modhub.manifest.parts import FileInfo, MethodInfo, ParentInfo, Sample, TrunkInfo
 from modhub.refs import repeated
+from modhub.text import parse_json, pretty_json
 
 __all__ = ["MANIFEST_NAME", "REPOSITORY_SCHEMA_VERSION", "ModuleEntry", "RepositoryManifest"]
 
@@ -75,8 +76,8 @@ class ModuleEntry:
     @property
     def bytes(self) -> int:
         """What is the module's alone: its two files, and those of the trunk of one that stands alone."""
-        own = () if self.trunk is None else self.trunk.files
-        return sum(file.size for file in (self.manifest, self.tensors, *own))
+        trunk_files = () if self.trunk is None else self.trunk.files
+        return sum(file.size for file in (self.manifest, self.tensors, *trunk_files))
 
     def to_dict(self) -> dict[str, Any]:
         entry: dict[str, Any] = {
@@ -162,12 +163,12 @@ class RepositoryManifest:
 
         Raises `ClassNotFoundError` with the nearest names, and `AmbiguousClassError` for several.
         """
-        known = [entry.label for entry in self.modules]
-        match = one_match(name, known, self._names().find(name), place)
+        labels = [entry.label for entry in self.modules]
+        match = one_match(name, labels, self._names().find(name), place)
         if match is not None:
             return self.modules[match]
-        near = nearest_labels(name, known)
-        listed = f"It has: {', '.join(known[:10])}{', …' if len(known) > 10 else ''}."
+        near = nearest_labels(name, labels)
+        listed = f"It has: {', '.join(labels[:10])}{', …' if len(labels) > 10 else ''}."
         raise ClassNotFoundError(name, place, nearest=near, hint=listed)
 
     def _names(self) -> LabelIndex:
@@ -184,8 +185,8 @@ class RepositoryManifest:
         Where a trunk's files stand may be said by one of them alone, and the entry need not say what its
         figures rest on. Raises `IntegrityError` that names the first thing in which they differ.
         """
-        said, told = entry.to_dict(), ModuleEntry.of(module, entry.manifest).to_dict()
-        pairs = {key: (said[key], told.get(key)) for key in said if key != "trunk"}
+        recorded, actual = entry.to_dict(), ModuleEntry.of(module, entry.manifest).to_dict()
+        pairs = {key: (recorded[key], actual.get(key)) for key in recorded if key != "trunk"}
         for key in ("parent", "input", "method", "license"):
             pairs[key] = (getattr(self, key), getattr(module, key))
         pairs["trunk"] = (_anywhere(self.trunk_of(entry)), _anywhere(module.trunk))

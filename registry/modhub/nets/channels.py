@@ -156,8 +156,8 @@ class _Ledger:
         self.names.append(name)
         return np.arange(start, start + count, dtype=np.int64)
 
-    def tie(self, one: Ids, other: Ids) -> None:
-        for a, b in zip(one.tolist(), other.tolist(), strict=True):
+    def tie(self, first: Ids, second: Ids) -> None:
+        for a, b in zip(first.tolist(), second.tolist(), strict=True):
             if a != b:
                 _join(self.parent, a, b)
                 _join(self.blocks, self.block[a], self.block[b])

@@ -46,12 +46,16 @@ def _gone(node: Node, fused: dict[str, Node]) -> bool:
 
 
 def _fused(network: Network, layer: Node, norm: Node) -> tuple[Tensor, Tensor]:
-    held, statistics = network.of(layer), network.of(norm)
+    tensors, statistics = network.of(layer), network.of(norm)
     # In double precision: small variances make large factors.
     factor = torch.rsqrt(statistics["var"].double() + norm.attributes["eps"])
     if "weight" in statistics:
         factor = factor * statistics["weight"].double()
-    weight = held["weight"].double() * factor.reshape(-1, *[1] * (held["weight"].dim() - 1))
-    shift = -statistics["mean"].double() if "bias" not in held else held["bias"] - statistics["mean"].double()
+    weight = tensors["weight"].double() * factor.reshape(-1, *[1] * (tensors["weight"].dim() - 1))
+    shift = (
+        -statistics["mean"].double()
+        if "bias" not in tensors
+        else tensors["bias"] - statistics["mean"].double()
+    )
     bias = shift * factor + (statistics["bias"].double() if "bias" in statistics else 0.0)
     return weight.float(), bias.float()

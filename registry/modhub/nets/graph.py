@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from modhub.errors import IntegrityError, ManifestError
-from modhub.files import canonical_json
 from modhub.manifest import Fields
 from modhub.nets.attributes import Attributes, BadAttributeError, check_attributes
 from modhub.nets.operators import OPERATORS, Shape, ShapeMismatchError, TensorSpec
+from modhub.text import canonical_json
 
 __all__ = ["GRAPH_SCHEMA_VERSION", "MAX_LIVE", "Graph", "Network", "Node"]
 
@@ -92,7 +92,7 @@ class Graph:
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields without what is derived from them, so that classifiers can be copied and pickled."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
 
     @cached_property
     def shapes(self) -> Mapping[str, Shape]:
@@ -263,7 +263,7 @@ class Network:
         graph = self.graph
         if names != node.tensors:
             changed = replace(node, tensors=names)
-            nodes = tuple(changed if each is node else each for each in graph.nodes)
+            nodes = tuple(changed if other is node else other for other in graph.nodes)
             graph = Graph(graph.input, graph.input_shape, nodes, graph.output)
         return Network(graph, {**self.tensors, **{names[role]: tensor for role, tensor in tensors.items()}})
 

@@ -138,12 +138,12 @@ def _weighted(network: Network, node: Node) -> Head:
 
 def _affine(network: Network, node: Node, rows: int) -> tuple[Tensor, Tensor] | None:
     """Scale and shift (rows,) of an operator that is affine in each of the head's rows; None for another."""
-    one, zero, tensors = torch.ones(rows), torch.zeros(rows), network.of(node)
+    ones, zeros, tensors = torch.ones(rows), torch.zeros(rows), network.of(node)
     if node.op == "scale_shift":
-        return one * node.attributes["scale"], zero + node.attributes["shift"]
+        return ones * node.attributes["scale"], zeros + node.attributes["shift"]
     if node.op == "batch_norm":
-        scale = tensors.get("weight", one) / (tensors["var"] + node.attributes["eps"]).sqrt()
-        return scale, tensors.get("bias", zero) - tensors["mean"] * scale
+        scale = tensors.get("weight", ones) / (tensors["var"] + node.attributes["eps"]).sqrt()
+        return scale, tensors.get("bias", zeros) - tensors["mean"] * scale
     if node.op in ("add_constant", "multiply_constant"):
         constant = tensors["value"]
         rank = len(network.graph.shapes[node.name])
@@ -152,7 +152,7 @@ def _affine(network: Network, node: Node, rows: int) -> tuple[Tensor, Tensor] | 
         ):
             return None
         values = constant.flatten().expand(rows)
-        return (one, values) if node.op == "add_constant" else (values, zero)
+        return (ones, values) if node.op == "add_constant" else (values, zeros)
     return None
 
 

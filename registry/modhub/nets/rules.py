@@ -47,7 +47,7 @@ class Ledger(Protocol):
     def fresh(self, count: int, name: str) -> Ids:
         """New channels, made by node `name`."""
 
-    def tie(self, one: Ids, other: Ids) -> None:
+    def tie(self, first: Ids, second: Ids) -> None:
         """Pairwise the same from here on."""
 
     def freeze(self, ids: Ids, reason: str) -> None:

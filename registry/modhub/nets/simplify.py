@@ -29,32 +29,32 @@ def rebuilt(graph: Graph, network: Network) -> Network:
 def _without_detours(graph: Graph) -> Graph:
     renamed: dict[str, str] = {}
     nodes: list[Node] = []
-    known: dict[str, Node] = {}
+    producers: dict[str, Node] = {}
     for node in graph.nodes:
         node = replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
         if node.op == "reshape":
-            node = _shuffled(node, known, graph) or _direct(node, known)
+            node = _shuffled(node, producers, graph) or _direct(node, producers)
             if node.op == "reshape" and graph.shapes[node.inputs[0]] == node.attributes["shape"]:
                 renamed[node.name] = node.inputs[0]
                 continue
         nodes.append(node)
-        known[node.name] = node
+        producers[node.name] = node
     output = renamed.get(graph.output, graph.output)
     return Graph(graph.input, graph.input_shape, _alive(nodes, output), output)
 
 
-def _direct(node: Node, known: Mapping[str, Node]) -> Node:
+def _direct(node: Node, producers: Mapping[str, Node]) -> Node:
     """A reshape of a reshape reads what the first one reads."""
-    before = known.get(node.inputs[0])
+    before = producers.get(node.inputs[0])
     return replace(node, inputs=before.inputs) if before is not None and before.op == "reshape" else node
 
 
-def _shuffled(node: Node, known: Mapping[str, Node], graph: Graph) -> Node | None:
+def _shuffled(node: Node, producers: Mapping[str, Node], graph: Graph) -> Node | None:
     """(g, c, h, w) from (g·c, h, w), transposed to (c, g, h, w), back to (c·g, h, w): a channel shuffle."""
-    turned = known.get(node.inputs[0])
+    turned = producers.get(node.inputs[0])
     if turned is None or turned.op != "permute" or turned.attributes["dims"] != (1, 0, 2, 3):
         return None
-    split = known.get(turned.inputs[0])
+    split = producers.get(turned.inputs[0])
     if split is None or split.op != "reshape":
         return None
     shape = graph.shapes[split.inputs[0]]

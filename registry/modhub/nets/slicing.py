@@ -102,7 +102,7 @@ def slice_network(
     graph = network.graph
     space = space or channel_space(graph)
     mask = space.close(mask)
-    folded = {site.consumer: (site, each) for site, each in (fold or {}).items()}
+    folded = {site.consumer: (site, affine) for site, affine in (fold or {}).items()}
     nodes: list[Node] = []
     tensors: dict[str, Tensor] = {}
     renamed: dict[str, str] = {}
@@ -181,8 +181,8 @@ def without_constants(network: Network, space: ChannelSpace, mask: Mask) -> Netw
     nodes: list[Node] = []
     for node in graph.nodes:
         inputs = tuple(renamed.get(name, name) for name in node.inputs)
-        made = graph.node.get(inputs[0])
-        idle = node.op == "relu" and inputs != node.inputs and made is not None and made.op == "relu"
+        producer = graph.node.get(inputs[0])
+        idle = node.op == "relu" and inputs != node.inputs and producer is not None and producer.op == "relu"
         if (node.name in sums and node.op == "add_constant") or idle:
             renamed[node.name] = inputs[0]
         else:
@@ -218,9 +218,9 @@ def _named(wanted: str | None, fallback: str, tensor: Tensor, tensors: dict[str,
     raise CompositionError(f"The tensor name '{fallback}' is taken by another layer's tensor.")
 
 
-def _folded(tensors: Mapping[str, Tensor], site: Site, each: AffineMap, kept: Kept) -> dict[str, Tensor]:
+def _folded(tensors: Mapping[str, Tensor], site: Site, affine: AffineMap, kept: Kept) -> dict[str, Tensor]:
     weight, bias = fold_affine(
-        tensors["weight"], tensors.get("bias"), kept, each, before=site.before, inside=site.inside
+        tensors["weight"], tensors.get("bias"), kept, affine, before=site.before, inside=site.inside
     )
     return {**tensors, "weight": weight, "bias": bias}
 
@@ -229,7 +229,7 @@ def fold_affine(
     weight: Tensor,
     bias: Tensor | None,
     kept: Kept,
-    each: AffineMap,
+    affine: AffineMap,
     *,
     before: int = 1,
     inside: int = 1,
@@ -244,17 +244,17 @@ def fold_affine(
     # (out, before, channels, inside·kernel): a map of channels holds at each place of the flattened value.
     spread = weight.reshape(out, before, inputs // (before * inside), -1)
     alive = torch.from_numpy(kept.reshape(before, -1, inside)[0, :, 0].copy())
-    if each.matrix.shape != (int((~alive).sum()), int(alive.sum())):
+    if affine.matrix.shape != (int((~alive).sum()), int(alive.sum())):
         spread, alive = weight.reshape(out, 1, inputs, -1), torch.from_numpy(kept.copy())
     if (
-        each.matrix.shape != (int((~alive).sum()), int(alive.sum()))
-        or each.offset.shape != each.matrix.shape[:1]
+        affine.matrix.shape != (int((~alive).sum()), int(alive.sum()))
+        or affine.offset.shape != affine.matrix.shape[:1]
     ):
         raise CompositionError(
-            f"A map of shape {list(each.matrix.shape)} was given for {int((~alive).sum())} removed and "
+            f"A map of shape {list(affine.matrix.shape)} was given for {int((~alive).sum())} removed and "
             f"{int(alive.sum())} kept channels."
         )
-    matrix, offset = each.matrix.to(weight), each.offset.to(weight)
+    matrix, offset = affine.matrix.to(weight), affine.offset.to(weight)
     removed = spread[:, :, ~alive]
     folded = spread.clone()
     folded[:, :, alive] += torch.einsum("obrk,rc->obck", removed, matrix)

@@ -21,7 +21,7 @@ from modhub.parents.repository import repository_parent
 from modhub.parents.timm import timm_parent
 from modhub.parents.torchvision import torchvision_parent
 from modhub.parents.user_code import callable_of, callable_parent, directory_parent, write_parent
-from modhub.parents.weights import is_pickle
+from modhub.parents.weights import is_pickle, read_checkpoint, unwrapped
 
 __all__ = [
     "Fetch",
@@ -32,7 +32,9 @@ __all__ = [
     "load_parent",
     "names_of",
     "parsed_arguments",
+    "read_checkpoint",
     "stated_input",
+    "unwrapped",
     "write_parent",
 ]
 

@@ -91,11 +91,11 @@ def stated_input(module: object, name: str) -> InputSpec | None:
         raise ParentError(f"{place} is no dictionary with a height and a width.", hint=_INPUT_HINT)
     channels = stated.get("channels", 3)
     plain = InputSpec(channels=channels, height=1, width=1, mean=(0.0,) * channels, std=(1.0,) * channels)
-    known = {**plain.to_dict(), "crop": stated.get("resize") is not None}
-    if unknown := [key for key in stated if key not in known]:
+    document = {**plain.to_dict(), "crop": stated.get("resize") is not None}
+    if unknown := [key for key in stated if key not in document]:
         raise ParentError(f"{place} has a key '{unknown[0]}', which there is not.", hint=_INPUT_HINT)
     values = {key: list(value) if isinstance(value, tuple) else value for key, value in stated.items()}
-    return InputSpec.from_dict(Fields({**known, **values}, place))
+    return InputSpec.from_dict(Fields({**document, **values}, place))
 
 
 def names_of(names: Any, classes: int) -> tuple[str, ...]:

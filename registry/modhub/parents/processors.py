@@ -58,8 +58,8 @@ def processor_input(config: Mapping[str, Any], model: Mapping[str, Any], reposit
     kind = type(processor).__name__.partition("ImageProcessor")[0]
     if kind not in _MORE:
         raise _unlike(repository, f"the processor {type(processor).__name__}")
-    known = _SETTINGS | _IRRELEVANT | _MORE[kind]
-    if unknown := [key for key, value in config.items() if key not in known and value is not None]:
+    understood = _SETTINGS | _IRRELEVANT | _MORE[kind]
+    if unknown := [key for key, value in config.items() if key not in understood and value is not None]:
         raise _unlike(repository, f"the setting '{unknown[0]}' of {type(processor).__name__}")
     settings = {key: getattr(processor, key, None) for key in _SETTINGS | _MORE[kind]}
     if settings["do_pad"]:
@@ -143,7 +143,9 @@ def _numbers(
     std = _three(settings["image_std"] if normalised else 1)
     if kind == "EfficientNet" and settings["include_top"]:
         # It divides by the standard deviation once more.
-        std = tuple(one * more for one, more in zip(std, _three(settings["image_std"]), strict=True))
+        std = tuple(
+            deviation * more for deviation, more in zip(std, _three(settings["image_std"]), strict=True)
+        )
     return mean, std, (low, _rounded(high))
 
 
@@ -153,7 +155,7 @@ def _rounded(high: float) -> float:
 
 
 def _three(value: Any) -> tuple[float, ...]:
-    return (float(value),) * 3 if isinstance(value, int | float) else tuple(float(each) for each in value)
+    return (float(value),) * 3 if isinstance(value, int | float) else tuple(float(number) for number in value)
 
 
 def _unlike(repository: str, what: str) -> ParentError:

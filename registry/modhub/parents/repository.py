@@ -16,13 +16,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from modhub.errors import MissingDependencyError, ModhubError, NotFoundError, ParentError
-from modhub.files import parse_json
 from modhub.manifest import InputSpec
 from modhub.manifest.fields import Fields
 from modhub.parents.base import Fetch, ParentSource, distinct_labels, names_of
 from modhub.parents.processors import processor_input
 from modhub.parents.timm import IMAGENET, imagenet_labels, timm_input, timm_module
 from modhub.parents.weights import fit_weights, load_weights
+from modhub.text import parse_json
 
 __all__ = ["repository_parent"]
 
@@ -185,18 +185,18 @@ def _timm_inside(value: Any) -> str | None:
         if "checkpoint_path" in value:
             return "checkpoint_path"
     inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return next((found for each in inside if (found := _timm_inside(each))), None)
+    return next((name for each in inside if (name := _timm_inside(each))), None)
 
 
 def _tame(value: Any) -> Any:
     """A config without what has transformers fetch other weights or code."""
     if isinstance(value, dict):
         return {
-            key: _tame(one)
-            for key, one in value.items()
+            key: _tame(item)
+            for key, item in value.items()
             if not key.endswith("_implementation") and key not in FETCHING
         }
-    return [_tame(one) for one in value] if isinstance(value, list) else value
+    return [_tame(item) for item in value] if isinstance(value, list) else value
 
 
 def _weights(fetch: Fetch, repository: str, revision: str | None) -> dict[str, Tensor]:

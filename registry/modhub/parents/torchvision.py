@@ -33,9 +33,9 @@ def torchvision_parent(name: str, weights: Path | None, arguments: Mapping[str, 
     Raises `ParentError` for a name torchvision does not have and weights that do not fit, `OfflineError` when
     the download fails.
     """
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 3) or ["resnet18"]
+    models = torchvision.models.list_models(module=torchvision.models)
+    if name not in models:
+        near = difflib.get_close_matches(name, models, 3) or ["resnet18"]
         raise ParentError(
             f"Unknown torchvision classification network '{name}'.", hint=f"Did you mean {', '.join(near)}?"
         )
@@ -44,7 +44,7 @@ def torchvision_parent(name: str, weights: Path | None, arguments: Mapping[str, 
     tensors = read_weights(weights) if weights is not None else _downloaded(name, recipe)
     place = f"'{weights.name}'" if weights is not None else "the downloaded file"
     if name in AUXILIARY:
-        tensors = {key: held for key, held in tensors.items() if not key.lower().startswith("aux")}
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.lower().startswith("aux")}
     module = _built(name, dict(arguments))
     classes = class_count(module, tensors)
     if classes is not None:

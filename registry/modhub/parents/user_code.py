@@ -13,11 +13,12 @@ from safetensors.torch import save
 from torch import nn
 
 from modhub.errors import IntegrityError, ParentError, hinting
-from modhub.files import new_directory, parse_json, pretty_json, write_bytes
+from modhub.files import new_directory, write_bytes
 from modhub.manifest import Fields, InputSpec
 from modhub.nets.graph import Graph, Network
 from modhub.parents.base import ParentSource, stated_input
 from modhub.parents.weights import fit_weights, load_weights, read_weights
+from modhub.text import parse_json, pretty_json
 
 __all__ = ["callable_of", "callable_parent", "directory_parent", "write_parent"]
 
@@ -83,10 +84,10 @@ def callable_of(path: Path, name: str, form: str) -> Callable[..., Any]:
         ) from error
     called: object = getattr(code, name, None)
     if not callable(called):
-        known = [key for key, value in vars(code).items() if callable(value) and not key.startswith("_")]
-        own = [key for key in known if getattr(getattr(code, key), "__module__", unique) == unique]
+        callables = [key for key, value in vars(code).items() if callable(value) and not key.startswith("_")]
+        defined = [key for key in callables if getattr(getattr(code, key), "__module__", unique) == unique]
         raise ParentError(
-            f"'{path}' has no callable '{name}'.", hint=f"It has {', '.join(sorted(own)) or 'none'}."
+            f"'{path}' has no callable '{name}'.", hint=f"It has {', '.join(sorted(defined)) or 'none'}."
         )
     return called
 

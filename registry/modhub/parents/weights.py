@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ from torch import Tensor, nn
 
 from modhub.errors import ParentError
 
-__all__ = ["class_count", "fit_weights", "fitted", "is_pickle", "load_weights", "read_weights"]
+__all__ = [
+    "class_count",
+    "fit_weights",
+    "fitted",
+    "is_pickle",
+    "load_weights",
+    "read_checkpoint",
+    "read_weights",
+    "unwrapped",
+]
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar", ".h5")
 SHOWN = 3
@@ -22,6 +32,8 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 _NUMBERS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _DEPTH = 3
 """Dictionaries within dictionaries in which a checkpoint may have its weights."""
+_WRAPPERS = frozenset(("module", "model", "net", "network", "ema", "ema_model", "module_ema"))
+"""What wrappers of a network call it."""
 
 
 def is_pickle(path: Path) -> bool:
@@ -32,7 +44,7 @@ def is_pickle(path: Path) -> bool:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The user's own weights: a safetensors file, or a checkpoint of torch.save, of which tensors alone are
     read (`torch.load` with `weights_only`). Raises `ParentError`."""
-    return _checkpoint(path) if is_pickle(path) else load_weights(path)
+    return read_checkpoint(path) if is_pickle(path) else load_weights(path)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -40,7 +52,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     if is_pickle(path):
         raise ParentError(
             f"'{path}' is not a safetensors file; formats that can carry code are not read.",
-            hint="Convert it where you trust it, with safetensors.torch.save_file(model.state_dict(), FILE).",
+            hint=f"Convert it where you trust it, with: modhub convert {shlex.quote(str(path))}",
         )
     _check_content(path)
     try:
@@ -63,7 +75,8 @@ def _check_content(path: Path) -> None:
             )
 
 
-def _checkpoint(path: Path) -> dict[str, Tensor]:
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The one state dict in a file of torch.save, of which tensors alone are read. Raises `ParentError`."""
     _check_content(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -102,27 +115,50 @@ def _state_dicts(content: Any, place: str, depth: int) -> dict[str, dict[str, Te
         for key, value in content.items()
         if "optim" not in str(key).lower()
     ]
-    return {name: found for each in nested for name, found in each.items()}
+    return {name: found for candidates in nested for name, found in candidates.items()}
 
 
 def fitted(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`tensors` under the module's own names: what wrappers put before them (`module.`, `model.`, `ema.`, …)
-    or among them (`_orig_mod.`) is taken off where all names then fit, and nowhere else."""
+    or among them (`_orig_mod.`) is taken off, or put there, where all names then fit, and nowhere else."""
     wanted = {key for key in module.state_dict() if not key.endswith("num_batches_tracked")}
     allowed = set(module.state_dict())
-    plain = {
+    wrappers = [""]
+    while prefix := _shared_prefix([key.removeprefix(wrappers[-1]) for key in allowed]):
+        wrappers.append(wrappers[-1] + prefix)
+    plain = _without_marks(tensors, allowed)
+    while True:
+        for wrapper in wrappers:
+            wrapped = {wrapper + key: tensor for key, tensor in plain.items()}
+            if wanted <= wrapped.keys() <= allowed:
+                return wrapped
+        if not (prefix := _shared_prefix(plain)):
+            return dict(tensors)
+        plain = {key.removeprefix(prefix): tensor for key, tensor in plain.items()}
+
+
+def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`tensors` without what the usual wrappers put before and among all names, for no module in particular:
+    `fitted` puts back what a module has of it."""
+    plain = _without_marks(tensors)
+    while (prefix := _shared_prefix(plain)).rstrip(".") in _WRAPPERS:
+        plain = {key.removeprefix(prefix): tensor for key, tensor in plain.items()}
+    return plain
+
+
+def _without_marks(tensors: Mapping[str, Tensor], allowed: Collection[str] = ()) -> dict[str, Tensor]:
+    """Without the marks of `torch.compile`, and of averaged weights without over how many."""
+    return {
         ".".join(part for part in key.split(".") if part != "_orig_mod"): tensor
         for key, tensor in tensors.items()
-        # Of averaged weights: over how many.
         if key.rpartition(".")[2] != "n_averaged" or key in allowed
     }
-    while True:
-        if wanted <= plain.keys() <= allowed:
-            return plain
-        first = {key.partition(".")[0] for key in plain}
-        if len(first) != 1 or not all("." in key for key in plain):
-            return dict(tensors)
-        plain = {key.partition(".")[2]: tensor for key, tensor in plain.items()}
+
+
+def _shared_prefix(keys: Iterable[str]) -> str:
+    """`layer.` where all keys begin with it; else nothing."""
+    first = {key.partition(".")[0] if "." in key else "" for key in keys}
+    return f"{first.pop()}." if len(first) == 1 and "" not in first else ""
 
 
 def fit_weights(module: nn.Module, tensors: Mapping[str, Tensor], place: str, name: str) -> None:

@@ -96,9 +96,9 @@ def _without_provider(want: Want, candidates: Candidates, nearest: Nearest) -> M
 
 
 def _too_many_trunks(
-    core: Sequence[Want], found: tuple[ResolvedModule, ...], limit: int | None
+    core: Sequence[Want], modules: tuple[ResolvedModule, ...], limit: int | None
 ) -> ResolutionError:
-    where = {module.want: f"trunk {module.trunk.sha256[:12]} of {module.repository}" for module in found}
+    where = {module.want: f"trunk {module.trunk.sha256[:12]} of {module.repository}" for module in modules}
     return ResolutionError(
         f"{_quoted(core)} need more than max-trunks = {limit} trunks together: "
         + "; ".join(f"'{want.label}' stands on {where[want]}" for want in core)

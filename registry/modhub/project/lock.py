@@ -15,12 +15,12 @@ from packaging.version import Version
 
 from modhub.catalog.releases import Release, trunk_home
 from modhub.errors import IntegrityError, ManifestError, RefError, hinting
-from modhub.files import parse_json, pretty_json
 from modhub.manifest import FileInfo
 from modhub.manifest.fields import Fields
 from modhub.project.resolver import Preferences, Resolution
 from modhub.project.toml import Constraints, Project, Want, hubs_of
 from modhub.refs import RepositoryId, is_commit, parse_version
+from modhub.text import parse_json, pretty_json
 
 __all__ = ["LOCK_NAME", "LOCK_SCHEMA_VERSION", "Lock", "LockedModule", "LockedTrunk", "lock_of"]
 
@@ -134,9 +134,9 @@ class Lock:
             trunks=tuple(LockedTrunk.from_dict(trunk) for trunk in fields.children("trunks")),
             hubs=hubs_of(fields),
         )
-        known = {trunk.sha256 for trunk in lock.trunks}
+        digests = {trunk.sha256 for trunk in lock.trunks}
         for module in lock.modules:
-            if module.trunk not in known:
+            if module.trunk not in digests:
                 raise ManifestError(
                     f"The module '{module.want.label}' in {fields.place} stands on a trunk that it does "
                     "not list."
@@ -190,10 +190,10 @@ class Lock:
     @property
     def passes(self) -> dict[str, tuple[LockedTrunk, ...]]:
         """The trunks by content id: each is one pass, whichever repositories its files come from."""
-        found: dict[str, tuple[LockedTrunk, ...]] = {}
+        by_content: dict[str, tuple[LockedTrunk, ...]] = {}
         for trunk in self.trunks:
-            found[trunk.sha256] = (*found.get(trunk.sha256, ()), trunk)
-        return found
+            by_content[trunk.sha256] = (*by_content.get(trunk.sha256, ()), trunk)
+        return by_content
 
 
 def lock_of(
@@ -233,8 +233,8 @@ def lock_of(
         )
         # The same files may stand in several repositories: the first by name is as good as any.
         content = (trunk.sha256, *(file.sha256 for file in trunk.files))
-        known = trunks.setdefault(content, trunk)
-        if (trunk.repository, trunk.commit) < (known.repository, known.commit):
+        locked = trunks.setdefault(content, trunk)
+        if (trunk.repository, trunk.commit) < (locked.repository, locked.commit):
             trunks[content] = trunk
     return Lock(
         constraints=project.constraints,

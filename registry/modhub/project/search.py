@@ -16,7 +16,6 @@ from typing import Any
 from resolvelib import AbstractProvider, BaseReporter, ResolutionImpossible, Resolver
 
 from modhub.catalog.releases import Release
-from modhub.manifest import ranking_key
 from modhub.project.candidates import Candidates
 from modhub.project.model import Preferences, ResolvedModule
 from modhub.project.toml import Want
@@ -155,8 +154,8 @@ class _Provider(AbstractProvider[Follow, Path, int]):
     ) -> list[Path]:
         failed = {path.picks for path in incompatibilities[identifier]}
         (path,) = {requirement.path for requirement in requirements[identifier]}
-        found = [Path((*path.picks, pick)) for pick in self._ordered(self.steps[identifier], path)]
-        return [option for option in found if option.picks not in failed and self._open(option)]
+        options = [Path((*path.picks, pick)) for pick in self._ordered(self.steps[identifier], path)]
+        return [option for option in options if option.picks not in failed and self._open(option)]
 
     def is_satisfied_by(self, requirement: Follow, candidate: Path) -> bool:
         return candidate.picks[:-1] == requirement.path.picks
@@ -201,15 +200,12 @@ class _Provider(AbstractProvider[Follow, Path, int]):
             if step.repository is not None:
                 return (not locked, other, pick.far, pick.age)
             (module,) = pick.modules
-            unseen, bound = ranking_key(module.entry.metrics, module.entry.sample)
             return (
                 not (locked and self.prefer.providers.get(module.want.label) == pick.repository),
                 other,
                 pick.far,
                 0 if pick.repository in path.releases else pick.age,
                 module.trunk.sha256 not in path.trunks,
-                not unseen,
-                -bound,
                 pick.repository,
             )
 

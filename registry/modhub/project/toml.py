@@ -30,10 +30,10 @@ from typing import Any
 import tomlkit
 
 from modhub.errors import CompositionError, ManifestError, RefError, hinting
-from modhub.files import check_no_conflict
 from modhub.labels import LabelIndex, nearest_labels, one_match, spelling_of
 from modhub.manifest.fields import Fields
 from modhub.refs import Ref, RepositoryId, check_label
+from modhub.text import check_no_conflict
 
 __all__ = [
     "PROJECT_NAME",
@@ -127,12 +127,12 @@ class Constraints:
         return cls(None if licenses is None else tuple(sorted(map(str.casefold, licenses))), recall, trunks)
 
     def to_dict(self) -> dict[str, Any]:
-        found = {
+        document = {
             "licenses": None if self.licenses is None else list(self.licenses),
             "min-recall": self.min_recall,
             "max-trunks": self.max_trunks,
         }
-        return {key: value for key, value in found.items() if value is not None}
+        return {key: value for key, value in document.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,14 +247,14 @@ def remove_want(text: str, label: str) -> str:
 
     Raises `CompositionError` naming those there are, and `AmbiguousClassError`.
     """
-    known = [want.label for want in Project.from_toml(text).wants]
-    match = one_match(label, known, LabelIndex(known).find(label), PROJECT_NAME)
+    labels = [want.label for want in Project.from_toml(text).wants]
+    match = one_match(label, labels, LabelIndex(labels).find(label), PROJECT_NAME)
     if match is None:
-        near = nearest_labels(label, known) or known
-        there = f"It has: {', '.join(near)}." if known else "It has none."
+        near = nearest_labels(label, labels) or labels
+        there = f"It has: {', '.join(near)}." if labels else "It has none."
         raise CompositionError(f"There is no module '{label}' in {PROJECT_NAME}.", hint=there)
     document = tomlkit.parse(text)
-    document["modules"].remove(known[match])
+    document["modules"].remove(labels[match])
     return tomlkit.dumps(document)
 
 

@@ -47,14 +47,14 @@ def compensation(
     Where no input is left, it is a map to their means."""
     folds: dict[Site, AffineMap] = {}
     # Layers that read the same value share its map, which is costly.
-    known: dict[str, AffineMap] = {}
+    maps: dict[str, AffineMap] = {}
     for site in places:
         kept = space.kept(mask, site.channels)
         if kept.all():
             continue
-        if site.channels not in known:
-            known[site.channels] = affine_map(statistics.moments[site.channels], kept)
-        folds[site] = known[site.channels]
+        if site.channels not in maps:
+            maps[site.channels] = affine_map(statistics.moments[site.channels], kept)
+        folds[site] = maps[site.channels]
     return folds
 
 
@@ -76,7 +76,7 @@ def cut(
     if statistics is not None:
         folds = compensation(statistics, space, mask, compensable_sites(trunk.graph, space))
         if not kept.all():
-            each = affine_map(statistics.moments[trunk.graph.output], kept)
-            weight, bias = fold_affine(weight, bias, kept, each)
+            affine = affine_map(statistics.moments[trunk.graph.output], kept)
+            weight, bias = fold_affine(weight, bias, kept, affine)
     sliced = slice_network(trunk, mask, fold=folds, space=space)
     return sliced, weight[:, torch.from_numpy(kept.copy())], bias

@@ -182,8 +182,8 @@ def pooled_statistics(statistics: Sequence[ClassStatistics]) -> ClassStatistics:
     """Of a set of classes: moments of the mixture, sensitivities summed."""
     names = statistics[0].moments
     return ClassStatistics(
-        {name: pool([each.moments[name] for each in statistics]) for name in names},
-        {name: np.sum([each.sensitivity[name] for each in statistics], axis=0) for name in names},
+        {name: pool([of_class.moments[name] for of_class in statistics]) for name in names},
+        {name: np.sum([of_class.sensitivity[name] for of_class in statistics], axis=0) for name in names},
     )
 
 
@@ -204,11 +204,11 @@ def stored_statistics(statistics: ClassStatistics, *, correlations: bool) -> dic
 def correlation_tensors(moments: Mapping[str, Moments]) -> dict[str, Tensor]:
     """The packed correlations of every value whose covariances are known."""
     tensors = {}
-    for name, each in moments.items():
-        if each.covariance.ndim == 2:
-            deviation = np.sqrt(each.variance.clip(1e-24))
+    for name, moment in moments.items():
+        if moment.covariance.ndim == 2:
+            deviation = np.sqrt(moment.variance.clip(1e-24))
             triangle = np.triu_indices(len(deviation), 1)
-            correlation = (each.covariance / np.outer(deviation, deviation))[triangle]
+            correlation = (moment.covariance / np.outer(deviation, deviation))[triangle]
             tensors[name] = torch.from_numpy(correlation.clip(-1, 1)).half()
     return tensors
 

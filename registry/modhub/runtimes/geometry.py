@@ -116,17 +116,17 @@ class Geometry:
             spec_size = InputSpec.shorter_side(shorter, found_height, found_width)
             picture = picture.resize(spec_size[::-1], resample)
         top, left = (
-            self._offset(found, wanted, inner)
-            for found, wanted, inner in zip(
+            self._offset(extent, target, inner)
+            for extent, target, inner in zip(
                 picture.size[::-1], self.size, self.inner or self.size, strict=True
             )
         )
         return picture.crop((left, top, left + width, top + height))
 
-    def _offset(self, found: int, wanted: int, inner: int) -> int:
+    def _offset(self, extent: int, target: int, inner: int) -> int:
         """Where to cut, so that what the file then cuts out is what would be cut out of the whole."""
-        if found < wanted:
-            return -((wanted - found) // 2)
-        return InputSpec.centred(found, inner, floor=self.floor) - InputSpec.centred(
-            wanted, inner, floor=self.floor
+        if extent < target:
+            return -((target - extent) // 2)
+        return InputSpec.centred(extent, inner, floor=self.floor) - InputSpec.centred(
+            target, inner, floor=self.floor
         )

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from modhub.files import canonical_json
 from modhub.store.disk import disk_errors, make_directory
 from modhub.store.records import now
+from modhub.text import canonical_json
 
 __all__ = ["AuditLog"]
 

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from modhub.errors import IntegrityError, ManifestError, RefError, hinting
-from modhub.files import canonical_json, parse_json
 from modhub.manifest.fields import Fields
 from modhub.refs import RepositoryId, is_commit
+from modhub.text import canonical_json, parse_json
 
 __all__ = [
     "HEADS",

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from modhub.errors import IntegrityError, ManifestError, NotFoundError, RefError
-from modhub.files import canonical_json, fsync_directory, parse_json, pretty_json, write_bytes
+from modhub.files import fsync_directory, write_bytes
 from modhub.manifest.fields import Fields
 from modhub.refs import RepositoryId, is_commit, is_text
 from modhub.store.blobs import Blob
@@ -46,6 +46,7 @@ from modhub.store.records import (
     Settings,
     now,
 )
+from modhub.text import canonical_json, parse_json, pretty_json
 
 __all__ = ["FileReferences", "References", "State", "no_repository"]
 

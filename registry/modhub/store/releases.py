@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import replace
 
 from modhub.errors import IntegrityError, NotFoundError, RefError, ReleaseError
-from modhub.files import canonical_json
 from modhub.manifest import MANIFEST_NAME
 from modhub.refs import version_named, version_of_tag
 from modhub.store.audit import AuditLog
@@ -24,6 +23,7 @@ from modhub.store.reader import Reader, no_revision
 from modhub.store.records import HEADS, TAGS, ReleaseRecord, RepositoryKey
 from modhub.store.references import References, State
 from modhub.store.write_lock import WriteLock
+from modhub.text import canonical_json
 
 __all__ = ["Releases", "same_versions"]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from modhub.errors import IntegrityError, NotFoundError, hinting
-from modhub.files import canonical_json, parse_json
 from modhub.store.model import FileEntry
 from modhub.store.paths import collision_key
+from modhub.text import canonical_json, parse_json
 
 __all__ = ["Tree", "TreeDifference", "TreeFile", "TreeFolder", "check_names"]
 

@@ -76,15 +76,15 @@ class Trainer:
         self.settings, self.device = settings, student.weight.device
         dense, self.slim = teacher.network, student.network
         names = {
-            name: known
-            for name, known in matched_values(dense.graph, space).items()
+            name: value
+            for name, value in matched_values(dense.graph, space).items()
             if name in self.slim.graph.shapes
         }
         self._kept = {
             name: torch.from_numpy(np.flatnonzero(space.kept(mask, name))).to(self.device) for name in names
         }
         self._sensitivity = (
-            {} if sensitivity is None else {name: sensitivity[known] for name, known in names.items()}
+            {} if sensitivity is None else {name: sensitivity[value] for name, value in names.items()}
         )
         axes = {name: 1 + space.axis(name) for name in names}
         self._teacher, self._student = (

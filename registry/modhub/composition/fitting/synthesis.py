@@ -94,7 +94,7 @@ def batch_norm_statistics(trunk: Network) -> ClassStatistics | None:
             moments[node.name] = Moments(shift.numpy(), spread.numpy())
     if not moments:
         return None
-    return ClassStatistics(moments, {name: np.zeros(len(each.mean)) for name, each in moments.items()})
+    return ClassStatistics(moments, {name: np.zeros(len(moment.mean)) for name, moment in moments.items()})
 
 
 def synthesize_images(

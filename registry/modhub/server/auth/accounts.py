@@ -36,11 +36,12 @@ from modhub.errors import (
     StorageError,
     hinting,
 )
-from modhub.files import parse_json, pretty_json, write_bytes
+from modhub.files import write_bytes
 from modhub.manifest.fields import Fields
 from modhub.server.auth.principal import ANONYMOUS, ROLES, Principal
 from modhub.store.audit import AuditLog
 from modhub.store.disk import disk_errors, lock_file
+from modhub.text import parse_json, pretty_json
 
 __all__ = ["Accounts", "Token", "parse_expiry"]
 

@@ -35,7 +35,7 @@ from starlette.responses import Response, StreamingResponse
 
 from modhub.catalog.releases import YANKED_NAME
 from modhub.errors import IntegrityError
-from modhub.files import canonical_json, write_bytes
+from modhub.files import write_bytes
 from modhub.integrity import git_oid
 from modhub.refs import is_commit, is_text
 from modhub.server.errors import HTTPError
@@ -44,6 +44,7 @@ from modhub.server.protocol.downloads import send_file
 from modhub.store.records import KINDS
 from modhub.store.store import Store
 from modhub.store.tree import TreeFile
+from modhub.text import canonical_json
 
 __all__ = ["Mirror"]
 

@@ -22,7 +22,6 @@ from modhub.catalog.releases import (
     releases_of,
 )
 from modhub.errors import ManifestError, ModhubError, NotFoundError
-from modhub.files import parse_json
 from modhub.manifest import MANIFEST_NAME, ModuleEntry, ModuleManifest, RepositoryManifest
 from modhub.manifest.card import CARD_NAME, class_tags
 from modhub.refs import RepositoryId
@@ -35,6 +34,7 @@ from modhub.store.model import MAIN
 from modhub.store.records import HEADS, TAGS, RepositoryKey, RepositoryRecord
 from modhub.store.store import Store
 from modhub.store.tree import Tree
+from modhub.text import parse_json
 
 __all__ = ["RepositoryView", "VisibleRepositories"]
 
