@@ -156,10 +156,10 @@ def test_the_list_and_one_of_it(
     assert [line.split()[0] for line in listed.out.splitlines()] == ["method", *METHODS]
     shown = console.good("methods", "concern").out
     assert "https://arxiv.org/abs/2110.07720" in shown
-    assert "\nvariant    BLN      How far" in shown
+    assert "\nvariant=BLN      How far back-tracking goes" in shown
     missing = console("methods", "magic")
     assert missing.code == 1
-    assert missing.err.startswith("error: There is no method 'magic'.")
+    assert missing.err.startswith("Error: There is no method 'magic'.")
 
 
 @dataclass(frozen=True, kw_only=True)

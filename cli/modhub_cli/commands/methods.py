@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from modhub_cli.options import reporting
 from modhub_cli.output import Out
+
+if TYPE_CHECKING:
+    from modhub.decomposition.method_options import MethodOption
 
 __all__ = ["command"]
 
@@ -53,11 +57,8 @@ def command(name: str | None, out: Out) -> None:
             }
         )
         if method.options:
-            rows = [
-                [each.name, "" if each.default is None else _text(each.default), each.description]
-                for each in method.options
-            ]
-            out.table(["option", "default", ""], rows)
+            out.line()
+            out.facts({_setting(each): each.description or each.type for each in method.options})
 
     document = report.to_dict()
     document["methods"] = [method.to_dict() for method in shown]
@@ -66,6 +67,9 @@ def command(name: str | None, out: Out) -> None:
         out.reporter().warn(sentence)
 
 
-def _text(value: bool | int | float | str) -> str:
-    """As --method-option takes it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _setting(option: MethodOption) -> str:
+    """With its default, as --method-option takes it."""
+    if option.default is None:
+        return option.name
+    value = str(option.default)
+    return f"{option.name}={value.lower() if isinstance(option.default, bool) else value}"
