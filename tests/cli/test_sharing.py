@@ -117,7 +117,13 @@ def test_the_next_command_asks_the_hub_that_was_named(shop):
 
 
 def test_pull_bare_label_and_directory(shop):
-    assert [m["repository"] for m in shop.good("pull", "dog", "--json").json["modules"]] == ["zoo/big"]
+    assert [m["repository"] for m in shop.good("pull", "cat", "--json").json["modules"]] == ["lab/pets"]
+    several = shop("pull", "dog")
+    assert several.code == 1
+    assert several.err == (
+        "Error: 'dog' is offered by 2 repositories: lab/pets/dog, zoo/big/dog.\n"
+        "Name one of them by its ref.\n"
+    )
     shop.good("pull", "lab/pets/cat", "-o", "here")
     report = shop.good("verify", "here", "--json").json
     assert (report["files"], report["modules"]) == (5, 1)

@@ -31,7 +31,8 @@ def command(
 ) -> None:
     """Download modules by name. Cached files are not downloaded again; every file is verified.
 
-    REF is namespace/name[/label][>=1.2,<2 | @revision], or a bare label.
+    REF is namespace/name[/label][>=1.2,<2 | @revision], or a bare label, which is resolved among your own
+    namespaces and those of MODHUB_TRUSTED.
 
     \b
     Example: modhub pull "vision-lab/resnet20-cifar10/cat>=1,<2"

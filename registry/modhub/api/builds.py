@@ -31,6 +31,7 @@ __all__ = [
     "BuildReport",
     "Origin",
     "build_manifests",
+    "manifest_paths",
     "open_tuning",
     "write_build",
 ]
@@ -211,5 +212,11 @@ def open_tuning(
 
 def build_manifests(build: Path) -> list[ModuleManifest]:
     """The manifests of the modules a build was made of, in the order of its labels; empty when unknown."""
-    paths = sorted((build / "modules").glob("*.json"), key=lambda path: int(path.stem))
-    return [ModuleManifest.from_bytes(path.read_bytes(), str(path), hint=AGAIN) for path in paths]
+    return [
+        ModuleManifest.from_bytes(path.read_bytes(), str(path), hint=AGAIN) for path in manifest_paths(build)
+    ]
+
+
+def manifest_paths(build: Path) -> list[Path]:
+    """The files of those manifests."""
+    return sorted((build / "modules").glob("*.json"), key=lambda path: int(path.stem))

@@ -19,6 +19,7 @@ from modhub.api.catalogs import open_catalog
 from modhub.api.locked_modules import is_artifact
 from modhub.artifact import read_artifact, read_sets, write_artifact
 from modhub.artifact.modules import Decomposition, ModuleSet
+from modhub.catalog.measurements import remember_measurements
 from modhub.data import ImageSet, open_data
 from modhub.decomposition import DecomposeOptions, Parent, drafted, method_of
 from modhub.decomposition.assembly import assemble
@@ -144,6 +145,15 @@ def decompose_to(
             sets = apart(modules) if form == "standalone" else [modules]
             if workers.first:
                 write_artifact(directory, *sets, force=force)
+                remember_measurements(
+                    {
+                        entry.manifest.sha256: measurement
+                        for each in sets
+                        for entry, module in zip(each.manifest.modules, each.modules, strict=True)
+                        if (measurement := module.manifest.measurement) is not None
+                    },
+                    reporter,
+                )
         except KeyboardInterrupt:
             if resume.is_dir() and any(resume.iterdir()):
                 reporter.note(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from modhub.api.catalogs import open_catalog
 from modhub.catalog.catalog import Catalog
-from modhub.manifest import InputSpec, MethodInfo, ModuleManifest, ParentInfo, Sample, at_least
+from modhub.catalog.measurements import measurement_of
+from modhub.manifest import InputSpec, Measurement, MethodInfo, ModuleManifest, ParentInfo, Sample, at_least
 from modhub.refs import Ref
 from modhub.results import Result
 
@@ -35,6 +36,7 @@ class ModuleSummary(Result):
     metrics: Mapping[str, float]
     sample: Sample | None
     at_least: float | None
+    measured: Measurement | None
     bytes: int
 
 
@@ -97,6 +99,7 @@ def info(ref: str, *, hub: str | Catalog | None = None, offline: bool = False) -
                 metrics=entry.metrics,
                 sample=sample,
                 at_least=at_least(entry.metrics, sample),
+                measured=measurement_of(entry.manifest.sha256),
                 bytes=entry.bytes,
             )
             for entry, sample in zip(entries, samples, strict=True)

@@ -138,6 +138,25 @@ class HuggingFaceHub:
         )
         return answer
 
+    def namespaces(self) -> frozenset[str] | None:
+        """The user's whose token this is, and the organisations'; none without a token."""
+
+        def request() -> object:
+            with self._errors():
+                api = self._api()
+                return {} if self._rejected or not self._token else api.whoami()
+
+        match self._reading(request):
+            case {"name": str(name), **rest}:
+                organisations = rest.get("orgs")
+                members = organisations if isinstance(organisations, list) else []
+                return frozenset(
+                    text.lower()
+                    for text in (name, *(each.get("name") for each in members if isinstance(each, dict)))
+                    if isinstance(text, str)
+                )
+        return frozenset()
+
     def find(
         self, tags: Sequence[str] = (), *, text: str = "", author: str = "", limit: int = 1000
     ) -> list[RepositorySummary]:
