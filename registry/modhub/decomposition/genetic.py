@@ -62,7 +62,7 @@ class Population:
 
     def kept(self, row: int) -> NDArray[np.float64]:
         """(slots,) the share of the candidates that keep each slot."""
-        return np.mean([self._mask(row, bits) for bits in self.bits[row]], axis=0)
+        return np.asarray(np.mean([self._mask(row, bits) for bits in self.bits[row]], axis=0))
 
     def _ranks(self, row: int) -> list[float]:
         """For each gene, how far up it stands in its group, from 0 on to below 1."""

@@ -96,7 +96,7 @@ class MaskLearner:
     def worth(self) -> NDArray[np.float64]:
         """(slots,) the scores from 0 on, the largest for slots that cannot go."""
         scores = self.scores.detach().double().numpy()
-        worth = scores - scores.min(initial=0.0)
+        worth: NDArray[np.float64] = scores - scores.min(initial=0.0)
         worth[~self.free.numpy()] = worth.max(initial=0.0)
         return worth
 
