@@ -2,7 +2,8 @@
 
     python benchmarks/evaluation.py [--add paper=DIR/paper.jsonl methods=DIR/measurements.jsonl ...]
 
-Everything on the page comes from benchmarks/measured/*.jsonl; `--add` first takes over measurements of
+Everything on the page comes from benchmarks/measured: its *.jsonl, and the rows of composition.py that
+people have picked and explained in composition.md; `--add` first takes over measurements of
 benchmarks that ran elsewhere, rounded to six digits. What is not measured says so, with the command that
 measures it.
 """
@@ -310,8 +311,9 @@ def page(measured: Mapping[str, Known], version: str) -> str:
     series = {parent: frontier_series(composition, parent) for parent in ("C10-R20", "C10-R56")}
     parts += [
         "## Accuracy against multiply-adds\n",
-        "Two of ten classes, cut to a budget: loss against the parent's logits restricted to them. Tables "
-        "and more: [composition.md](composition.md).\n",
+        "Two of ten classes, cut to a budget: loss against the parent's logits restricted to them; more of it "
+        "[below](#compositions-measured-so-far-and-missed), the mathematics in "
+        "[composition.md](composition.md).\n",
         "    python benchmarks/composition.py --data D --weights W --out DIR --only pairs\n",
         *(
             f"![Loss against multiply-adds, {parent}](plots/frontier-{parent.lower()}.svg)\n"
@@ -330,6 +332,7 @@ def page(measured: Mapping[str, Known], version: str) -> str:
     parts += [
         "## Peers\n",
         peers(measured.get("peers", {})),
+        (MEASURED / "composition.md").read_text(encoding="utf-8"),
         "## Citing\n",
         "[CITATION.cff](../CITATION.cff), or\n",
         f"```bibtex\n{BIBTEX.replace('VERSION', version)}```",
