@@ -311,8 +311,8 @@ def page(measured: Mapping[str, Known], version: str) -> str:
     series = {parent: frontier_series(composition, parent) for parent in ("C10-R20", "C10-R56")}
     parts += [
         "## Accuracy against multiply-adds\n",
-        "Two of ten classes, cut to a budget: loss against the parent's logits restricted to them; more of it "
-        "[below](#compositions-measured-so-far-and-missed), the mathematics in "
+        "Two of ten classes, cut to a budget: loss against the parent's logits restricted to them; more "
+        "of it [below](#compositions-measured-so-far-and-missed), the mathematics in "
         "[composition.md](composition.md).\n",
         "    python benchmarks/composition.py --data D --weights W --out DIR --only pairs\n",
         *(
