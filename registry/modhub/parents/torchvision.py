@@ -64,7 +64,7 @@ def torchvision_parent(name: str, weights: Path | None, arguments: Mapping[str, 
                 hint="Say it with --arg transform_input=true or --arg transform_input=false.",
             )
         # torchvision's own weights for these expect another normalisation, which the network applies itself.
-        module.transform_input = True
+        module.transform_input = arguments.get("transform_input", True)
     return ParentSource(
         name=name,
         architecture=f"torchvision:{name}",
