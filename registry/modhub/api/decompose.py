@@ -29,6 +29,7 @@ from modhub.decomposition.network_input import input_spec, voting
 from modhub.decomposition.parent import aligned, classes_named
 from modhub.decomposition.standalone import standalone
 from modhub.devices import peak_memory, torch_defaults
+from modhub.energy import EnergyUse, Meter
 from modhub.errors import DataError, ParentError
 from modhub.evaluation.module_metrics import measure_modules
 from modhub.files import check_vacant, claimed
@@ -72,8 +73,9 @@ class DecomposeReport(Result):
     """The modules that were written to `path`.
 
     `seconds` were spent on decomposing alone, `elapsed_seconds` on everything; `images` were looked at.
-    `peak_bytes` is the most memory a process had, None where the system does not tell. `misread` says why the
-    parent is likely described wrongly, so that its modules know nothing; None where it is not.
+    `energy` is what everything took, in all processes. `peak_bytes` is the most memory a process had, None
+    where the system does not tell. `misread` says why the parent is likely described wrongly, so that its
+    modules know nothing; None where it is not.
     """
 
     path: Path
@@ -86,6 +88,7 @@ class DecomposeReport(Result):
     device: str
     processes: int
     modules: tuple[DecomposedModule, ...]
+    energy: EnergyUse
     misread: str | None = None
 
 
@@ -144,9 +147,15 @@ def decompose_to(
     workers = Workers.here()
     with claimed(resume, options.resume or directory) if workers.first else nullcontext():
         try:
-            modules, done = _decomposed(parent, data, dataclasses.replace(options, resume=resume), reporter)
-            sets = apart(modules) if form == "standalone" else [modules]
+            with Meter() as meter:
+                modules, done = _decomposed(
+                    parent, data, dataclasses.replace(options, resume=resume), reporter
+                )
+                sets = apart(modules) if form == "standalone" else [modules]
+            busy = sum(workers.gather(meter.cpu_seconds))
+            energy = meter.use(device=options.torch_device.type, cpu_seconds=busy)
             if workers.first:
+                sets[0] = sets[0].made_with(energy)
                 write_artifact(directory, *sets, force=force)
                 remember_measurements(
                     {
@@ -188,6 +197,7 @@ def decompose_to(
             for module_set in sets
             for entry in module_set.manifest.modules
         ),
+        energy=energy,
         misread=done.misread,
     )
 
