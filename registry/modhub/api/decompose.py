@@ -36,7 +36,7 @@ from modhub.files import check_vacant, claimed
 from modhub.labels import slugs_of
 from modhub.manifest import FORMS, InputSpec, Sample
 from modhub.nets import Network
-from modhub.parents import ParentSource, is_pickle, load_parent, stated_input
+from modhub.parents import ParentSource, imagenet_labels, is_pickle, load_parent, stated_input
 from modhub.refs import RepositoryId
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
@@ -51,6 +51,9 @@ __all__ = [
     "open_parent",
     "write_standalone",
 ]
+
+IMAGENET = "imagenet-1k"
+"""As `labels`: the names of ImageNet's 1,000 classes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -289,7 +292,8 @@ def open_parent(
         return _parent_of_modules(Path(parent), options)
     source = _source(parent, options, reporter)
     spec = input_spec(source, images, options, reporter)
-    labels = options.labels or source.labels or (() if images is None else images.labels)
+    given = imagenet_labels() if options.labels == (IMAGENET,) else options.labels
+    labels = given or source.labels or (() if images is None else images.labels)
     if not labels:
         raise ParentError(f"The classes of '{source.name}' are unknown.", hint="Name them with --labels.")
     return _named(source.network(spec), source, spec, labels, images, options)
