@@ -26,7 +26,8 @@ from torch import Tensor
 import mending
 from across import class_pairs, few_shot
 from ledger import Ledger
-from modhub.composition import Budget, ComposedClassifier, Part, compose
+from modhub.artifact import read_artifact
+from modhub.composition import Budget, ComposedClassifier, Part, compose, parts_of
 from modhub.data import as_batch
 from modhub.energy import Meter
 from modhub.nets.architectures import ARCHITECTURES
@@ -85,9 +86,13 @@ def whole(world: World, name: str) -> dict[str, Any]:
 
 
 def reuse(world: World, name: str, labels: Sequence[str]) -> dict[str, Any]:
-    """Some classes of one parent, composed as they are, against its own logits restricted to them."""
-    parts = world.parts(name, labels)
-    classifier, energy = metered(lambda: compose(parts))
+    """Some classes of one parent, composed as they are, against its own logits restricted to them.
+
+    Reading the modules, with all their digests, is metered with the composition.
+    """
+    world.modules(name)
+    directory = world.out / "modules" / name
+    classifier, energy = metered(lambda: compose(parts_of(read_artifact(directory), labels)))
     return {
         "accuracy": world.accuracy(classifier, PARENTS[name].dataset),
         "restricted": world.restricted(name, labels),
