@@ -226,8 +226,8 @@ def tables(known: Known) -> str:
             "Energy",
             "C10 ResNet-20: composing two modules against training from scratch, without and with all of the "
             "decomposition counted, and after how many reuses that is paid back, by one power model. "
-            "Training is extrapolated from a tenth of an epoch on all classes; that for the two only where no "
-            "network was trained for a pair.",
+            "Training is extrapolated from a tenth of an epoch on all classes; that for the two only where "
+            "no network was trained for a pair.",
             ("against", "one reuse", "with decomposition", "paid back after", "paper"),
             energy_rows(known),
         ),
