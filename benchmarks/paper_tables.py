@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["NOT_MEASURED", "PAIR_EPOCHS", "cells", "energy_figures", "markdown_table", "tables"]
+__all__ = ["NOT_MEASURED", "PAIR_EPOCHS", "cells", "energy_figures", "many", "markdown_table", "tables"]
 
 NOT_MEASURED = "not measured"
 PARENTS = tuple(f"{data}-R{depth}" for data in ("C10", "C100", "TINY") for depth in (20, 32, 56))
@@ -32,6 +32,10 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
+
+
+def many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def spread(values: Sequence[float]) -> str:
@@ -82,10 +86,10 @@ def reuse_rows(known: Known) -> Rows:
             ]
             rows.append(
                 [
-                    f"{size} of {name}, {len(found)} sets",
+                    f"{size} of {name}, {many(len(found), 'set')}",
                     f"{100 * mean(value['accuracy'] for value in found.values()):.2f}",
                     spread([100 * (value["accuracy"] - value["restricted"]) for value in found.values()]),
-                    f"{spread(both)} ({len(both)} sets)" if both else NOT_MEASURED,
+                    f"{spread(both)} ({many(len(both), 'set')})" if both else NOT_MEASURED,
                     f"{100 * mean(value['flops'] for value in found.values()):.0f} %",
                     paper,
                 ]
@@ -104,7 +108,7 @@ def across_rows(known: Known) -> Rows:
         alone, helped = ([100 * value[key] for value in found.values()] for key in ("accuracy", "calibrated"))
         rows.append(
             [
-                f"{one} × {other}, {len(found)} pairs",
+                f"{one} × {other}, {many(len(found), 'pair')}",
                 f"{mean(alone):.2f} (worst {min(alone):.1f})",
                 f"{mean(helped):.2f} (worst {min(helped):.1f})",
                 paper,
@@ -128,7 +132,9 @@ def replace_rows(known: Known) -> Rows:
         for key, value in cells(known, case).items():
             pair, _, labels = key.partition("/")
             # One class and two at once are different repairs.
-            found.setdefault(f"{pair.replace('<', ' ← ')}, {labels.count('+') + 1} at once", []).append(value)
+            found.setdefault(
+                pair.replace("<", " ← ") + (", two at once" if "+" in labels else ""), []
+            ).append(value)
         if not found:
             rows.append([what, NOT_MEASURED, "", "", paper])
         for pair, values in found.items():
@@ -137,7 +143,7 @@ def replace_rows(known: Known) -> Rows:
             )
             rows.append(
                 [
-                    f"{what}: {pair}, {len(values)} cells",
+                    f"{what}: {pair}, {many(len(values), 'cell')}",
                     f"{before:.1f} → {after:.1f}",
                     spread([100 * (value["target_after"] - value["target_before"]) for value in values]),
                     spread([100 * (value["others_after"] - value["others_before"]) for value in values]),
