@@ -86,7 +86,7 @@ def findings(known: Known) -> list[str]:
         found.append(
             f"*Decomposition costs accuracy* (1.77 points on average): {word}. All modules of "
             f"{len(whole)} of nine parents, {sum(value['modules'] for value in whole.values())} of 930, lose "
-            f" {lost:.2f} points on average when composed, at most "
+            f"{lost:.2f} points on average when composed, at most "
             f"{losses[worst]:.2f} ({worst}). The parents have batch-norm; the paper's have not."
         )
     reused, scratch = cells(known, "reuse-2"), cells(known, "scratch-2")
