@@ -33,7 +33,7 @@ from modhub.text import parse_json, pretty_json
 from subsets import DRAWS, class_sets, flops_share
 from world import PARENTS, World
 
-METHODS = f"relevance,concern,{Path(__file__).parent / 'activity.py'}:Activity"
+METHODS = "relevance,concern,random,activation"
 
 
 def decomposed(world: World, name: str, method: str) -> tuple[list[Part], dict[str, float]]:

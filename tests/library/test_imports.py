@@ -130,7 +130,7 @@ def test_imports_run_downhill(path):
         ),
         ("catalog.search", "import torch.nn", ["catalog.search must not know torch"]),
         ("catalog.search", "import modhub.nets.graph", ["catalog.search must not know nets"]),
-        ("decomposition.relevance", "import modhub.hub", ["decomposition.relevance must not know hub"]),
+        ("decomposition.parent", "import modhub.hub", ["decomposition.parent must not know hub"]),
         ("api.sharing", "import click, modhub.hub", ["api.sharing must not know click"]),
     ],
 )
@@ -271,6 +271,7 @@ def shop(tmp_path_factory):
         ("pull", "lab/pets/cat"),
         ("verify", "pets"),
         ("cache",),
+        ("methods", "--json"),
         ("init", "work"),
         ("lock", "--help"),
         ("diff", "pets", "lab/pets"),

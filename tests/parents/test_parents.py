@@ -88,8 +88,8 @@ def test_a_truncated_file(tmp_path: Path) -> None:
 
 
 GRAMMAR = (
-    "A parent is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO[@REVISION], FILE.py:CALLABLE or a "
-    "directory with graph.json, weights.safetensors and parent.json."
+    "A parent is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO[@REVISION], onnx:FILE, FILE.py:CALLABLE "
+    "or a directory with graph.json, weights.safetensors and parent.json."
 )
 NO_PARENT = {
     "nonsense": f"Unknown parent 'nonsense'. {GRAMMAR}",

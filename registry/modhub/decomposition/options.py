@@ -12,7 +12,8 @@ import torch
 
 from modhub.data import ImageSet
 from modhub.devices import pick_device
-from modhub.errors import BudgetError, DataError
+from modhub.errors import BudgetError, DataError, ParentError
+from modhub.licences import licence_expression
 from modhub.parents import names_of
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ class DecomposeOptions:
     def __post_init__(self) -> None:
         """Takes numbers, arrays and `class_to_idx` dictionaries for what they plainly mean.
 
-        Raises `BudgetError` for a loss that is no fraction, `DataError` for too few images per class."""
+        Raises `BudgetError` for a loss that is no fraction, `DataError` for too few images per class,
+        `ParentError` for a licence that is no SPDX expression."""
         if self.labels is not None:
             given = [self.labels] if isinstance(self.labels, str) else self.labels
             object.__setattr__(self, "labels", names_of(given, len(given)))
@@ -103,6 +105,11 @@ class DecomposeOptions:
                 value = (value,)
             if value is not None:
                 object.__setattr__(self, name, tuple(float(number) for number in value))
+        if self.license is not None:
+            try:
+                licence_expression(self.license)
+            except ValueError as error:
+                raise ParentError(str(error), hint="For example: mit") from None
         if not 0 <= self.max_loss < 1:
             raise BudgetError(
                 f"A module cannot lose {self.max_loss:g} of its accuracy.",
