@@ -32,10 +32,11 @@ GROUND = [
     "images",
     "schemas",
 ]
-GROUND += ["integrity", "devices", "workers"]
+GROUND += ["integrity", "devices", "workers", "energy"]
 PAPER = ["manifest", "catalog.releases", "store", "hub", "catalog", "project"]
 TENSOR = [
     "nets",
+    "training",
     "importing",
     "data",
     "artifact",
@@ -51,6 +52,7 @@ ROOMS = [
     "manifest",
     "catalog.releases",
     "nets",
+    "training",
     "importing",
     "data",
     "store",

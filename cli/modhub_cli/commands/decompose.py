@@ -108,7 +108,7 @@ def _pair(text: str) -> tuple[str, str]:
     "--method",
     default="relevance",
     show_default=True,
-    help="relevance, concern, or FILE.py:CLASS (executes that file); see docs/writing-a-method.md.",
+    help="A name that `modhub methods` lists, or FILE.py:CLASS (executes that file).",
 )
 @click.option(
     "--method-option",
@@ -121,8 +121,8 @@ def _pair(text: str) -> tuple[str, str]:
 @click.option(
     "--labels",
     multiple=True,
-    help="Labels in the order of the parent's outputs: a,b,c or a file, one per line. Repeatable: then each "
-    "is one label or a file.",
+    help="Labels in the order of the parent's outputs: a,b,c or a file, one per line; imagenet-1k for "
+    "ImageNet's. Repeatable: then each is one label or a file.",
 )
 @click.option(
     "--only",

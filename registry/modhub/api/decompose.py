@@ -29,13 +29,14 @@ from modhub.decomposition.network_input import input_spec, voting
 from modhub.decomposition.parent import aligned, classes_named
 from modhub.decomposition.standalone import standalone
 from modhub.devices import peak_memory, torch_defaults
+from modhub.energy import EnergyUse, Meter
 from modhub.errors import DataError, ParentError
 from modhub.evaluation.module_metrics import measure_modules
 from modhub.files import check_vacant, claimed
 from modhub.labels import slugs_of
 from modhub.manifest import FORMS, InputSpec, Sample
 from modhub.nets import Network
-from modhub.parents import ParentSource, is_pickle, load_parent, stated_input
+from modhub.parents import ParentSource, imagenet_labels, is_pickle, load_parent, stated_input
 from modhub.refs import RepositoryId
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
@@ -50,6 +51,9 @@ __all__ = [
     "open_parent",
     "write_standalone",
 ]
+
+IMAGENET = "imagenet-1k"
+"""As `labels`: the names of ImageNet's 1,000 classes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -69,8 +73,9 @@ class DecomposeReport(Result):
     """The modules that were written to `path`.
 
     `seconds` were spent on decomposing alone, `elapsed_seconds` on everything; `images` were looked at.
-    `peak_bytes` is the most memory a process had, None where the system does not tell. `misread` says why the
-    parent is likely described wrongly, so that its modules know nothing; None where it is not.
+    `energy` is what everything took, in all processes. `peak_bytes` is the most memory a process had, None
+    where the system does not tell. `misread` says why the parent is likely described wrongly, so that its
+    modules know nothing; None where it is not.
     """
 
     path: Path
@@ -83,6 +88,7 @@ class DecomposeReport(Result):
     device: str
     processes: int
     modules: tuple[DecomposedModule, ...]
+    energy: EnergyUse
     misread: str | None = None
 
 
@@ -141,9 +147,15 @@ def decompose_to(
     workers = Workers.here()
     with claimed(resume, options.resume or directory) if workers.first else nullcontext():
         try:
-            modules, done = _decomposed(parent, data, dataclasses.replace(options, resume=resume), reporter)
-            sets = apart(modules) if form == "standalone" else [modules]
+            with Meter() as meter:
+                modules, done = _decomposed(
+                    parent, data, dataclasses.replace(options, resume=resume), reporter
+                )
+                sets = apart(modules) if form == "standalone" else [modules]
+            busy = sum(workers.gather(meter.cpu_seconds))
+            energy = meter.use(device=options.torch_device.type, cpu_seconds=busy)
             if workers.first:
+                sets[0] = sets[0].made_with(energy)
                 write_artifact(directory, *sets, force=force)
                 remember_measurements(
                     {
@@ -185,6 +197,7 @@ def decompose_to(
             for module_set in sets
             for entry in module_set.manifest.modules
         ),
+        energy=energy,
         misread=done.misread,
     )
 
@@ -279,7 +292,8 @@ def open_parent(
         return _parent_of_modules(Path(parent), options)
     source = _source(parent, options, reporter)
     spec = input_spec(source, images, options, reporter)
-    labels = options.labels or source.labels or (() if images is None else images.labels)
+    given = imagenet_labels() if options.labels == (IMAGENET,) else options.labels
+    labels = given or source.labels or (() if images is None else images.labels)
     if not labels:
         raise ParentError(f"The classes of '{source.name}' are unknown.", hint="Name them with --labels.")
     return _named(source.network(spec), source, spec, labels, images, options)

@@ -107,6 +107,9 @@ class Workbench:
             known.targets, (options.images_per_class, options.calibration_images), options.seed
         )
         self.images, self._held = known.subset(fit), known.subset(held)
+        if self.workers.size > 1:
+            # A process that came upon an unreadable image later would keep the others waiting.
+            self.images = self.images.subset(self.images.readable(reporter, self.workers))
         self._runner = Runner(fuse_batch_norm(parent.trunk)).to(options.torch_device)
         self._weightless = weightless(parent.trunk)
         with reporter.step("calibrate"):
@@ -119,12 +122,9 @@ class Workbench:
             self.images = images
             return use(images)
 
-        # A process that looks for unreadable images alone would keep the others waiting.
-        return (
-            use(self.images)
-            if self.workers.size > 1
-            else without_unreadable(of_these, self.images, self.reporter)
-        )
+        if self.workers.size > 1:
+            return use(self.images)
+        return without_unreadable(of_these, self.images, self.reporter)
 
     def images_of(self, row: int) -> ImageSet:
         """The images of one class to choose by."""

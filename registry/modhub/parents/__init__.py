@@ -20,7 +20,7 @@ from modhub.parents.base import Fetch, ParentSource, distinct_labels, names_of, 
 from modhub.parents.builtin import builtin_parent
 from modhub.parents.onnx import onnx_parent
 from modhub.parents.repository import repository_parent
-from modhub.parents.timm import timm_parent
+from modhub.parents.timm import imagenet_labels, timm_parent
 from modhub.parents.torchvision import torchvision_parent
 from modhub.parents.user_code import callable_of, callable_parent, directory_parent, write_parent
 from modhub.parents.weights import is_pickle, read_checkpoint, unwrapped
@@ -30,6 +30,7 @@ __all__ = [
     "ParentSource",
     "callable_of",
     "distinct_labels",
+    "imagenet_labels",
     "is_pickle",
     "load_parent",
     "names_of",

@@ -10,9 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modhub.decomposition.methods.activation import Activation
+from modhub.decomposition.methods.circuit import Circuit
+from modhub.decomposition.methods.cnnsplitter import CnnSplitter
 from modhub.decomposition.methods.concern import Concern
+from modhub.decomposition.methods.firing_rate import FiringRate
+from modhub.decomposition.methods.gradsplitter import GradSplitter
+from modhub.decomposition.methods.incite import Incite
 from modhub.decomposition.methods.random import Random
 from modhub.decomposition.methods.relevance import Relevance
+from modhub.decomposition.methods.seam import Seam
 
 if TYPE_CHECKING:
     from modhub.decomposition.method import Method
@@ -23,5 +29,11 @@ METHODS: dict[str, type[Method]] = {
     "relevance": Relevance,
     "concern": Concern,
     "activation": Activation,
+    "firing_rate": FiringRate,
+    "circuit": Circuit,
+    "seam": Seam,
+    "gradsplitter": GradSplitter,
+    "incite": Incite,
+    "cnnsplitter": CnnSplitter,
     "random": Random,
 }
