@@ -40,7 +40,7 @@ def check_artifact_trunks(directory: Path) -> None:
 
 
 def check_locked_graphs(catalog: Catalog, lock: Lock, modules: Iterable[ResolvedModule]) -> None:
-    """Check the graphs of a lock's trunks, of which `modules` stand on each; offline those that the cache has."""
+    """Check the graphs of the trunks that `modules` of a lock stand on; offline those that the cache has."""
     places = {trunk.sha256: trunk for trunk in lock.trunks}
     for module in {module.trunk.sha256: module for module in modules}.values():
         place, trunk = places[module.trunk.sha256], module.trunk
