@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from modhub.api.info import info
     from modhub.api.load import load
     from modhub.api.lock import lock, lock_to
+    from modhub.api.methods import methods
     from modhub.api.predict import predict
     from modhub.api.pull import pull, pull_to
     from modhub.api.push import push
@@ -63,6 +64,7 @@ __all__ = [
     "load",
     "lock",
     "lock_to",
+    "methods",
     "predict",
     "progress",
     "pull",
@@ -97,6 +99,7 @@ _HOMES = {
     "load": "modhub.api.load",
     "lock": "modhub.api.lock",
     "lock_to": "modhub.api.lock",
+    "methods": "modhub.api.methods",
     "predict": "modhub.api.predict",
     "progress": "modhub.reporter",
     "pull": "modhub.api.pull",

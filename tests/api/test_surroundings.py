@@ -16,8 +16,7 @@ import modhub
 from modhub.artifact import write_artifact
 from modhub.artifact.modules import ModuleSet
 from tests.support.digit_parents import digits, pixels_of
-
-ACTIVITY = Path(__file__).parents[2] / "benchmarks" / "activity.py"
+from tests.support.packages import ACTIVITY
 
 
 @contextmanager

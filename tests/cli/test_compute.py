@@ -25,6 +25,7 @@ from modhub.nets.architectures import ARCHITECTURES
 from modhub.parents import write_parent
 from modhub_cli.main import run
 from tests.support.console import ROOT, Console
+from tests.support.determined import determined_files
 from tests.support.digit_parents import digit_parent
 from tests.support.hub_server import serving
 
@@ -103,6 +104,8 @@ def test_decompose_reports(home):
         assert 0 < module["kept_channels_fraction"] <= 1
         assert 0 < module["bytes"] < 100_000
     assert report["images"] > 100
+    assert 0 < report["energy"]["kwh"] < 0.01
+    assert json.loads((home / "plain/modhub.json").read_text())["energy"] == report["energy"]
 
 
 def test_decompose_without_images(home, modhub):
@@ -140,6 +143,8 @@ def test_compose_reports(home):
     assert set(report) >= {"labels", "passes", "trunks", "bytes"}
     assert report["labels"] == ["0", "two", "4"]
     assert report["passes"] == 2
+    assert 0 < report["energy"]["kwh"] < 0.01
+    assert json.loads((home / "work/build/build.json").read_text())["energy"] == report["energy"]
     for trunk in report["trunks"]:
         assert set(trunk) >= {
             "parent",
@@ -167,19 +172,10 @@ def test_every_file_of_a_build_follows_its_schema(home):
         jsonschema.validate(json.loads((build / name).read_text()), rules)
 
 
-def files_in(folder):
-    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
-
-
 def test_same_inputs_same_bytes(home, modhub):
     modhub.go(home)
     modhub.good(*decompose_arguments("plain"), "-o", "again", "-q")
-    files = {path.relative_to(home / "again") for path in (home / "again").rglob("*") if path.is_file()}
-    assert files == {
-        path.relative_to(home / "plain") for path in (home / "plain").rglob("*") if path.is_file()
-    }
-    for file in files:
-        assert (home / "again" / file).read_bytes() == (home / "plain" / file).read_bytes(), file
+    assert determined_files(home / "again") == determined_files(home / "plain")
 
 
 @pytest.mark.parametrize("target", ["plain", "residual", "lab/plain", "lab/residual/4"])
@@ -331,11 +327,7 @@ def test_locked_builds_are_equal_and_need_no_hub(home, modhub):
     result = modhub("compose", "--locked", "-o", "offline", "-q")
     # The cache knows every byte by its digest, whichever hub it came from.
     assert result.code == 0, result.err
-    for file in (home / "work/build").rglob("*"):
-        if file.is_file():
-            assert (home / "work/offline" / file.relative_to(home / "work/build")).read_bytes() == (
-                file.read_bytes()
-            ), file
+    assert determined_files(home / "work/offline") == determined_files(home / "work/build")
 
 
 def test_a_lock_is_fetched_as_it_stands_when_the_cache_is_empty(home, modhub, tmp_path):
@@ -349,9 +341,7 @@ def test_a_lock_is_fetched_as_it_stands_when_the_cache_is_empty(home, modhub, tm
         assert "is not in the cache, and the hub is not contacted when offline." in refused.err
         modhub.good("compose", "--locked", "-o", tmp_path / "build", "--hub", server.address, "-q")
     build = tmp_path / "build"
-    assert files_in(build) == files_in(home / "work/build")
-    for file in files_in(build):
-        assert (build / file).read_bytes() == (home / "work/build" / file).read_bytes(), file
+    assert determined_files(build) == determined_files(home / "work/build")
     # Nobody listens there any more: what is in the cache is asked of nobody.
     modhub.good("compose", "--locked", "-o", build, "--force", "--hub", server.address, "-q")
 

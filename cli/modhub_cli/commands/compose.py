@@ -150,6 +150,7 @@ def show_build(out: Out, report: BuildReport) -> None:
         for trunk in report.trunks
     ]
     out.table(["parent", "multiply-adds", "channels kept", "parameters kept"], rows, right=(1, 2, 3))
+    out.line(f"composed in {report.energy}")
     out.line(
         f"{many(len(report.labels), 'class', 'classes')}, {many(report.passes, 'pass', 'passes')} "
         f"per image, {size(report.bytes)}: {report.path}"

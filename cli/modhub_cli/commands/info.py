@@ -66,5 +66,7 @@ def command(ref: str, hub: str | None, offline: bool, out: Out) -> None:
                 f"trunk {trunk.sha256[:12]}: claimed {count(trunk.parameters)} parameters, "
                 f"{count(trunk.flops)} multiply-adds per image, {size(trunk.bytes)}"
             )
+        if release.energy is not None:
+            out.line(f"decomposed in {release.energy}")
 
     out.emit(release.to_dict(), human=human, quiet=[module.label for module in release.modules])

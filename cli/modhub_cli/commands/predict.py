@@ -37,7 +37,9 @@ def _false_acceptance(rates: Mapping[str, float]) -> str:
 @large_option
 @reporting
 def command(build: Path, images: tuple[Path, ...], top: int, device: str, out: Out) -> None:
-    """Classify images with a build, or with an .onnx file written by `modhub export` (without torch).
+    """Classify images with a build, or with a file written by `modhub export`.
+
+    An .onnx file runs without torch. Open .pt2 and .pt files only if you trust them: they can hold code.
 
     IMAGE may be a directory. Files that are not readable images are reported and skipped; the exit code is
     then 1.

@@ -24,7 +24,7 @@ from modhub.manifest import Measurement
 from modhub.project.lock import Lock
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
-from modhub.runtimes.onnx import OnnxClassifier, is_exported
+from modhub.runtimes.exported import ExportedClassifier, is_exported, open_exported
 
 __all__ = ["EvaluationReport", "evaluate", "evaluate_against"]
 
@@ -50,19 +50,18 @@ def evaluate(
     device: str = "auto",
     reporter: Reporter = SILENT,
 ) -> Evaluation:
-    """Measure a classifier, or a build by its directory or .onnx file, on the images of its classes.
+    """Measure a classifier, a build by its directory, or a file of `export`, on the images of its classes.
 
-    A build's classes also answer to what their modules are called in their repositories, and to aliases; an
-    .onnx file does not know the latter. What was measured of a build's modules is kept for `search` and
-    `info`. `device` is auto, cpu or cuda: where a build runs; a classifier runs where it is, an .onnx file on
-    the CPU.
+    A build's classes also answer to what their modules are called in their repositories, and to aliases; a
+    file does not know the latter. What was measured of a build's modules is kept for `search` and `info`.
+    `device` is auto, cpu or cuda: where a build runs; a classifier runs where it is, a file on the CPU.
     """
     images = open_data(data, split)
     if not isinstance(classifier, Path | str):
         return measure(classifier, images, reporter=reporter)
     directory = Path(classifier)
     if is_exported(directory):
-        exported = _Exported(OnnxClassifier(directory))
+        exported = _Exported(open_exported(directory))
         return measure(exported, images, aliases=exported.aliases, reporter=reporter)
     loaded = load(directory)
     manifests = build_manifests(directory)
@@ -122,7 +121,7 @@ def evaluate_against(
 class _Exported:
     """An exported classifier that takes tensors, as `modhub.evaluate` asks it."""
 
-    def __init__(self, classifier: OnnxClassifier) -> None:
+    def __init__(self, classifier: ExportedClassifier) -> None:
         self.classifier = classifier
         self.labels = classifier.labels
         self.reject = classifier.reject
