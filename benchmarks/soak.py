@@ -3,8 +3,8 @@
     python benchmarks/soak.py --requests 200000 --folder soak
 
 Mixed requests (files, lists, pages, searches, commits, denials, new connections) to the real server, a
-process of its own. After each tenth it prints descriptors, threads and resident memory. Exits with 1 where one
-of them goes on growing, or a request fails. With --folder an interrupted run goes on where it stopped; the
+process of its own. After each tenth it prints descriptors, threads and memory. Exits with 1 where any
+of these goes on growing, or a request fails. With --folder an interrupted run goes on where it stopped; the
 figures are of the server that it then starts.
 """
 
