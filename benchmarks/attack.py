@@ -252,8 +252,8 @@ def _asked(server: tuple[str, int], path: str, clients: int, seconds: float) -> 
 
 
 def reads(folder: Path, against: Path, rounds: int, seconds: float, clients: int) -> int:
-    """Both versions serve a file of 20 kB, in turns. What counts is the processor time, which other work on the
-    machine changes least."""
+    """Both versions serve a file of 20 kB, in turns. What counts is the processor time, which other work on
+    the machine changes least."""
     here = Path(__file__).resolve().parents[1]
     with Reading(folder / "this", here) as this, Reading(folder / "other", against) as other:
         rates: dict[tuple[str, int], list[tuple[float, float]]] = {this: [], other: []}
@@ -267,7 +267,8 @@ def reads(folder: Path, against: Path, rounds: int, seconds: float, clients: int
         result = statistics.median(ratios)
         print(
             f"small reads {name}: {statistics.median(ours):.0f} here, {statistics.median(theirs):.0f} in "
-            f"{against}; ratio {result:.3f} (median of {rounds} pairs, {min(ratios):.2f} to {max(ratios):.2f})."
+            f"{against}; ratio {result:.3f} (median of {rounds} pairs, {min(ratios):.2f} to "
+            f"{max(ratios):.2f})."
         )
     return int(result < 0.95)
 
