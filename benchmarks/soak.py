@@ -201,7 +201,7 @@ def soak(folder: Path, requests: int, seed: int) -> int:
 
 
 def _fill_memory(client: Client) -> None:
-    """Read as many lists of files as the server keeps: what it keeps more of later is not what is looked for."""
+    """Read as many lists of files as the server keeps in memory, which else grows until it has them."""
     connection = http.client.HTTPConnection(*client.place, timeout=120)
     connection.request("GET", f"/api/models/lab/large/commits/main?limit={WARM}")
     for commit in json.loads(connection.getresponse().read()):
