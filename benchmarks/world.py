@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,7 +49,23 @@ PARENTS = {
     "C10-R44": Given("modhub:resnet44", "cifar10_resnet44", "cifar10", *IMAGENET),
     "C10-R56": Given("modhub:resnet56", "cifar10_resnet56", "cifar10", *IMAGENET),
     "C100-R20": Given("modhub:resnet20", "cifar100_resnet20", "cifar100", *CIFAR100),
+    "C100-R32": Given("modhub:resnet32", "cifar100_resnet32", "cifar100", *CIFAR100),
+    "C100-R56": Given("modhub:resnet56", "cifar100_resnet56", "cifar100", *CIFAR100),
+    "TINY-R20": Given("modhub:resnet20", "tiny_imagenet_resnet20", "tiny-imagenet", *IMAGENET),
+    "TINY-R32": Given("modhub:resnet32", "tiny_imagenet_resnet32", "tiny-imagenet", *IMAGENET),
+    "TINY-R56": Given("modhub:resnet56", "tiny_imagenet_resnet56", "tiny-imagenet", *IMAGENET),
+    **{
+        f"C10-P{depth}": Given(
+            f"{Path(__file__).parent / 'train_parents.py'}:plain{depth}",
+            f"cifar10_plain{depth}",
+            "cifar10",
+            *IMAGENET,
+        )
+        for depth in (20, 32, 56)
+    },
 }
+FOLDERS = {("tiny-imagenet", "train"): "train40", ("tiny-imagenet", "test"): "val"}
+"""Splits that are not called train and test."""
 
 
 class World:
@@ -72,7 +89,8 @@ class World:
 
     def _images(self, dataset: str, split: str) -> ImageSet:
         """A split with its pixels in memory, decoded once and kept."""
-        source = open_data(f"imagefolder:{self.data / dataset}", split)
+        folder = self.data / dataset / FOLDERS.get((dataset, split), split)
+        source = open_data(f"classes:{folder}")
         path = self.out / "images" / f"{dataset}-{split}.npy"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,6 +101,10 @@ class World:
         return ImageSet(
             dataset, split, source.labels, source.targets, lambda index: np.asarray(pixels[index])
         )
+
+    def has(self, name: str) -> bool:
+        """Whether the parent's weights are there."""
+        return (self.weights / f"{PARENTS[name].weights}.safetensors").is_file()
 
     def settings(self, name: str) -> DecomposeOptions:
         given = PARENTS[name]
@@ -104,6 +126,8 @@ class World:
             given = PARENTS[name]
             images = self.images(given.dataset, "train")
             start = time.perf_counter()
+            # What an interrupted run has done would not be counted.
+            shutil.rmtree(directory.parent / f".{name}.resume", ignore_errors=True)
             done = decompose_to(directory, given.architecture, images, self.settings(name))
             report = {**done.to_dict(), "wall": time.perf_counter() - start}
             (self.out / "modules" / f"{name}.json").write_bytes(pretty_json(report))

@@ -23,7 +23,7 @@ __all__ = ["COMMANDS", "cli", "main", "run"]
 
 SECTIONS = {
     "Get started": ("demo",),
-    "Make modules": ("decompose", "teach", "convert"),
+    "Make modules": ("decompose", "methods", "teach", "convert"),
     "Share modules": (
         "push",
         "pull",

@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from modhub.manifest import shown_bound
 from modhub_cli.table import fit_table
 from modhub_cli.terminal import styled, terminal_width
 
 if TYPE_CHECKING:
-    from modhub.manifest import Sample
+    from modhub.manifest import Measurement, Sample
     from modhub.reporter import Reporter
 
-__all__ = ["Out", "many", "shown_to"]
+__all__ = ["Out", "many", "measured_here", "shown_to"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +126,10 @@ def many(number: int, singular: str, plural: str) -> str:
 def shown_to(sample: Sample | None) -> str:
     """The split and the number of images of the class that metrics were measured on: test, 100."""
     return "–" if sample is None else f"{sample.split}, {sample.positives}"
+
+
+def measured_here(measurement: Measurement | None) -> str:
+    """What was measured on this machine, and on what: ≥ 91.2 % (test, 100)."""
+    if measurement is None:
+        return "not measured"
+    return f"{shown_bound(measurement.values, measurement.sample)} ({shown_to(measurement.sample)})"

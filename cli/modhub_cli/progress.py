@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import click
@@ -20,7 +20,7 @@ def progress_reporter(mode: str) -> Reporter:
     """For the mode of an `Out`: bars on a terminal, lines elsewhere, only warnings when quiet."""
     if mode == "quiet":
         return _Warnings()
-    return _Bars() if sys.stderr.isatty() else Lines(_say, _warn)
+    return _Bars(asks=mode == "human" and sys.stdin.isatty()) if sys.stderr.isatty() else Lines(_say, _warn)
 
 
 class _Warnings(Reporter):
@@ -31,7 +31,8 @@ class _Warnings(Reporter):
 class _Bars(_Warnings):
     """Nested steps as bars; the innermost one advances."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, asks: bool) -> None:
+        self._asks = asks
         self._progress: Progress | None = None
         self._open: list[TaskID] = []
 
@@ -61,6 +62,19 @@ class _Bars(_Warnings):
     def advance(self, amount: int = 1) -> None:
         if self._progress is not None and self._open:
             self._progress.advance(self._open[-1], amount)
+
+    def choose(self, question: str, options: Sequence[str]) -> int | None:
+        if not self._asks:
+            return None
+        if self._progress is not None:
+            self._progress.stop()
+        _say(question)
+        for number, option in enumerate(options, 1):
+            _say(f"  {number}  {click.unstyle(option)}")
+        answer: int = click.prompt("Which of them", type=click.IntRange(1, len(options)), err=True)
+        if self._progress is not None:
+            self._progress.start()
+        return answer - 1
 
     def note(self, text: str) -> None:
         if self._progress is not None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from modhub.api.info import info
     from modhub.api.load import load
     from modhub.api.lock import lock, lock_to
+    from modhub.api.methods import methods
     from modhub.api.predict import predict
     from modhub.api.pull import pull, pull_to
     from modhub.api.push import push
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from modhub.api.versions import versions
     from modhub.api.yank import yank
     from modhub.composition import Budget, ComposedClassifier
+    from modhub.nets.limits import allowing_large
     from modhub.reporter import Reporter, progress
 
 __version__ = "0.1.0"
@@ -47,6 +49,7 @@ __all__ = [
     "ComposedClassifier",
     "Reporter",
     "__version__",
+    "allowing_large",
     "compose",
     "compose_to",
     "convert",
@@ -61,6 +64,7 @@ __all__ = [
     "load",
     "lock",
     "lock_to",
+    "methods",
     "predict",
     "progress",
     "pull",
@@ -80,6 +84,7 @@ _HOMES = {
     "Budget": "modhub.composition",
     "ComposedClassifier": "modhub.composition",
     "Reporter": "modhub.reporter",
+    "allowing_large": "modhub.nets.limits",
     "compose": "modhub.api.compose",
     "compose_to": "modhub.api.compose",
     "convert": "modhub.api.convert",
@@ -94,6 +99,7 @@ _HOMES = {
     "load": "modhub.api.load",
     "lock": "modhub.api.lock",
     "lock_to": "modhub.api.lock",
+    "methods": "modhub.api.methods",
     "predict": "modhub.api.predict",
     "progress": "modhub.reporter",
     "pull": "modhub.api.pull",

@@ -30,6 +30,7 @@
     │   ├── BusyError               not now: a little later it may
     │   └── OfflineError            needed from the network, and the network is not to be used or not there
     ├── ResolutionError             no versions satisfy every requirement
+    │   └── AmbiguousProviderError  a bare label that none, or several, of the trusted namespaces serve
     ├── StorageError                the disk refused
     └── MissingDependencyError      an optional package is needed
 
@@ -46,6 +47,7 @@ from pathlib import Path
 __all__ = [
     "AccessError",
     "AmbiguousClassError",
+    "AmbiguousProviderError",
     "BudgetError",
     "BusyError",
     "ClassNotFoundError",
@@ -327,6 +329,24 @@ class OfflineError(HubError):
 
 class ResolutionError(ModhubError):
     """No set of releases satisfies every requirement; the message names those that disagree."""
+
+
+class AmbiguousProviderError(ResolutionError):
+    """The class `label` is offered by the modules `candidates` (refs): by several in trusted namespaces, or
+    by those in other namespaces only."""
+
+    def __init__(self, label: str, candidates: Sequence[str], *, trusted: bool) -> None:
+        listed = ", ".join(candidates[:10]) + (", …" if len(candidates) > 10 else "")
+        by_name = "Name one of them by its ref"
+        super().__init__(
+            f"'{label}' is offered by {len(candidates)} repositories: {listed}."
+            if trusted
+            else f"'{label}' is offered only in namespaces that are not trusted: {listed}.",
+            hint=by_name + ("." if trusted else ", or list a namespace that you trust in MODHUB_TRUSTED."),
+        )
+        self.label = label
+        self.candidates = tuple(candidates)
+        self.trusted = trusted
 
 
 class StorageError(ModhubError):

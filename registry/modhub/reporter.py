@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -40,6 +40,10 @@ class Reporter:
 
     def warn(self, text: str) -> None:
         """Something the user should know although the work goes on."""
+
+    def choose(self, question: str, options: Sequence[str]) -> int | None:
+        """Which of `options` the user takes, by its place; None where nobody can be asked."""
+        return None
 
     def track(self, items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
         """Yield `items`, one unit each, inside a step."""

@@ -25,6 +25,7 @@ from modhub.nets.architectures import ARCHITECTURES
 from modhub.parents import write_parent
 from modhub_cli.main import run
 from tests.support.console import ROOT, Console
+from tests.support.determined import determined_files
 from tests.support.digit_parents import digit_parent
 from tests.support.hub_server import serving
 
@@ -68,6 +69,9 @@ def home(tmp_path_factory):
             done = console.process(*arguments)
             assert done.code == 0, done.err
         (home / "build.json").write_text(done.out)
+        console.go(home / "single")
+        for arguments in (("init",), ("add", "2=lab/residual/2", "4=lab/residual/4")):
+            assert console.process(*arguments).code == 0
     return home
 
 
@@ -103,6 +107,8 @@ def test_decompose_reports(home):
         assert 0 < module["kept_channels_fraction"] <= 1
         assert 0 < module["bytes"] < 100_000
     assert report["images"] > 100
+    assert 0 < report["energy"]["kwh"] < 0.01
+    assert json.loads((home / "plain/modhub.json").read_text())["energy"] == report["energy"]
 
 
 def test_decompose_without_images(home, modhub):
@@ -140,6 +146,8 @@ def test_compose_reports(home):
     assert set(report) >= {"labels", "passes", "trunks", "bytes"}
     assert report["labels"] == ["0", "two", "4"]
     assert report["passes"] == 2
+    assert 0 < report["energy"]["kwh"] < 0.01
+    assert json.loads((home / "work/build/build.json").read_text())["energy"] == report["energy"]
     for trunk in report["trunks"]:
         assert set(trunk) >= {
             "parent",
@@ -167,19 +175,10 @@ def test_every_file_of_a_build_follows_its_schema(home):
         jsonschema.validate(json.loads((build / name).read_text()), rules)
 
 
-def files_in(folder):
-    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
-
-
 def test_same_inputs_same_bytes(home, modhub):
     modhub.go(home)
     modhub.good(*decompose_arguments("plain"), "-o", "again", "-q")
-    files = {path.relative_to(home / "again") for path in (home / "again").rglob("*") if path.is_file()}
-    assert files == {
-        path.relative_to(home / "plain") for path in (home / "plain").rglob("*") if path.is_file()
-    }
-    for file in files:
-        assert (home / "again" / file).read_bytes() == (home / "plain" / file).read_bytes(), file
+    assert determined_files(home / "again") == determined_files(home / "plain")
 
 
 @pytest.mark.parametrize("target", ["plain", "residual", "lab/plain", "lab/residual/4"])
@@ -267,7 +266,7 @@ def test_a_build_saved_by_python_is_whole_and_a_readme_may_be_edited(home, modhu
 
 
 def test_frontier_shows_the_trade(home, modhub, tmp_path):
-    modhub.go(home / "work")
+    modhub.go(home / "single")
     target = tmp_path / "trade"
     arguments = ("frontier", "--data", "digits", "--budgets", "0.9,0.6", "--no-random")
     found = modhub.good(*arguments, "-o", target, "--json").json
@@ -282,15 +281,17 @@ def test_frontier_shows_the_trade(home, modhub, tmp_path):
 
 
 def test_the_next_command_after_a_frontier_makes_what_was_measured(home, modhub, tmp_path):
+    for number, pixels in enumerate(open_data("digits").only(["2", "4"]).sample(10, 0).images(range(20))):
+        (tmp_path / "some").mkdir(exist_ok=True)
+        Image.fromarray(pixels[:, :, 0]).save(tmp_path / "some" / f"{number}.png")
     modhub.go(tmp_path / "elsewhere")
-    row = ("frontier", home / "work", "--budgets", "0.9", "--kind", "params", "--tune", "digits", "--seed", 3)
-    made = f"next: modhub compose {home / 'work'} -o build --budget params=0.9 --tune digits --seed 3\n"
+    project, tune = home / "single", tmp_path / "some"
+    row = ("frontier", project, "--budgets", "0.9", "--kind", "params", "--tune", tune, "--seed", 3)
+    made = f"next: modhub compose {project} -o build --budget params=0.9 --tune {tune} --seed 3\n"
     assert modhub.good(*row).err.endswith(made)
-    modhub.go(home / "work")
-    told = modhub.good("frontier", "--budgets", "0.9", "--multiple", 2).err
-    assert told.endswith("next: modhub compose -o build2 --budget flops=0.9 --multiple 2\n"), (
-        "build stands there"
-    )
+    (tmp_path / "elsewhere" / "build").mkdir()
+    told = modhub.good("frontier", project, "--budgets", "0.9", "--multiple", 2).err
+    assert told.endswith(f"next: modhub compose {project} -o build2 --budget flops=0.9 --multiple 2\n")
 
 
 def test_without_torch_the_commands_that_need_it_say_so(home, modhub):
@@ -305,7 +306,7 @@ def test_without_torch_the_commands_that_need_it_say_so(home, modhub):
 
 
 def test_a_budget_of_time(home, modhub, tmp_path):
-    modhub.go(home / "work")
+    modhub.go(home / "single")
     build = tmp_path / "quick"
     modhub.good("compose", "-o", build, "--budget", "time=0.95", "--budget", "flops=0.9", "-q")
     options = json.loads((build / "options.json").read_text())
@@ -331,11 +332,7 @@ def test_locked_builds_are_equal_and_need_no_hub(home, modhub):
     result = modhub("compose", "--locked", "-o", "offline", "-q")
     # The cache knows every byte by its digest, whichever hub it came from.
     assert result.code == 0, result.err
-    for file in (home / "work/build").rglob("*"):
-        if file.is_file():
-            assert (home / "work/offline" / file.relative_to(home / "work/build")).read_bytes() == (
-                file.read_bytes()
-            ), file
+    assert determined_files(home / "work/offline") == determined_files(home / "work/build")
 
 
 def test_a_lock_is_fetched_as_it_stands_when_the_cache_is_empty(home, modhub, tmp_path):
@@ -349,9 +346,7 @@ def test_a_lock_is_fetched_as_it_stands_when_the_cache_is_empty(home, modhub, tm
         assert "is not in the cache, and the hub is not contacted when offline." in refused.err
         modhub.good("compose", "--locked", "-o", tmp_path / "build", "--hub", server.address, "-q")
     build = tmp_path / "build"
-    assert files_in(build) == files_in(home / "work/build")
-    for file in files_in(build):
-        assert (build / file).read_bytes() == (home / "work/build" / file).read_bytes(), file
+    assert determined_files(build) == determined_files(home / "work/build")
     # Nobody listens there any more: what is in the cache is asked of nobody.
     modhub.good("compose", "--locked", "-o", build, "--force", "--hub", server.address, "-q")
 

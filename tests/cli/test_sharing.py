@@ -117,7 +117,13 @@ def test_the_next_command_asks_the_hub_that_was_named(shop):
 
 
 def test_pull_bare_label_and_directory(shop):
-    assert [m["repository"] for m in shop.good("pull", "dog", "--json").json["modules"]] == ["zoo/big"]
+    assert [m["repository"] for m in shop.good("pull", "cat", "--json").json["modules"]] == ["lab/pets"]
+    several = shop("pull", "dog")
+    assert several.code == 1
+    assert several.err == (
+        "Error: 'dog' is offered by 2 repositories: lab/pets/dog, zoo/big/dog.\n"
+        "Name one of them by its ref.\n"
+    )
     shop.good("pull", "lab/pets/cat", "-o", "here")
     report = shop.good("verify", "here", "--json").json
     assert (report["files"], report["modules"]) == (5, 1)
@@ -142,6 +148,19 @@ def test_cache_says_how_large_it_is_and_prunes(shop):
     assert shop.good("cache", "--prune", "1", "--json").json["files"] == 0
     shop.good("pull", "lab/pets/cat")
     assert shop("cache", "--dry-run").code == 2
+
+
+def test_info_says_what_decomposing_took(modhub, tmp_path):
+    path = tmp_path / "pets" / "modhub.json"
+    took = {"seconds": 12.3, "cores": 1.9, "processor": "EPYC", "kwh": 7.8e-05, "power_model": "12 W a core"}
+    path.write_bytes(pretty_json({**json.loads(path.read_text()), "energy": took}))
+    modhub.good("push", "pets", "lab/pets", "--version", "1.0.0")
+    assert modhub.good("info", "lab/pets", "--json").json["energy"] == took
+    line = "decomposed in 12.3 s on 1.9 cores, 0.078 Wh (12 W a core)"
+    assert line in modhub.good("info", "lab/pets").out.splitlines()
+    modhub.good("push", "zoo", "zoo/big", "--version", "2.0")
+    assert modhub.good("info", "zoo/big", "--json").json["energy"] is None
+    assert "decomposed in" not in modhub.good("info", "zoo/big").out
 
 
 def test_info_versions_yank(shop):

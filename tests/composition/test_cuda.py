@@ -35,7 +35,11 @@ def drafts(method: str, device: torch.device) -> tuple[ModuleDraft, ...]:
     return decompose(digit_parent(), digits("012345"), method=method, options=options).modules
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize(
+    # What is learned goes other ways after a rounding.
+    "method",
+    sorted(name for name, kind in METHODS.items() if "training" not in kind.needs),  # type: ignore[attr-defined]
+)
 def test_decomposing_finds_the_same_modules(method: str) -> None:
     for here, there in zip(drafts(method, torch.device("cpu")), drafts(method, DEVICE), strict=True):
         assert there.label == here.label

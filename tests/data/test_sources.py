@@ -24,6 +24,7 @@ from modhub.data import ImageSet, open_data, open_unlabelled, split_indices, wit
 from modhub.errors import DataError
 from modhub.images import images_below, read_image, read_images
 from modhub.reporter import Reporter
+from modhub.workers import Workers
 
 GRADIENT = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3) * 3
 
@@ -727,3 +728,38 @@ def test_a_set_goes_to_a_worker(tmp_path: Path, data: str) -> None:
     again = pickle.loads(pickle.dumps(images))
     assert (again.labels, again.targets.tolist()) == (images.labels, images.targets.tolist())
     np.testing.assert_array_equal(again.images([1])[0], images.images([1])[0])
+
+
+class OneOfTwo(Workers):
+    """A process beside another, which looks at its part when it is asked for it."""
+
+    def gather(self, item: Any) -> list[Any]:
+        if self.other is None:
+            self.parts.append(item)
+            return [item]
+        self.images.readable(workers=self.other)
+        return [item, *self.other.parts]
+
+    def __init__(self, rank: int, images: ImageSet, other: OneOfTwo | None = None) -> None:
+        super().__init__(rank, 2)
+        for name, value in (("images", images), ("other", other), ("parts", [])):
+            object.__setattr__(self, name, value)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_processes_that_share_the_images_pass_over_the_same(rank: int) -> None:
+    damaged = {70, 130, 199}
+
+    def read(index: int) -> np.ndarray:
+        if index in damaged:
+            raise DataError(f"Image {index} is not readable.")
+        return np.zeros((2, 2, 1), np.uint8)
+
+    images = ImageSet("pets", "all", ("cat", "dog"), np.arange(400) % 2, read)
+    said = Said()
+    worker = OneOfTwo(rank, images, OneOfTwo(1 - rank, images))
+    assert set(range(400)) - set(images.readable(said, worker).tolist()) == damaged
+    assert said.warnings == [
+        *(f"Image {index} is not readable." for index in sorted(damaged)),
+        "Unreadable images of 'pets' are passed over: 3 of 400.",
+    ]

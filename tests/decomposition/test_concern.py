@@ -18,15 +18,14 @@ from modhub.data.preprocessing import Preprocess
 from modhub.decomposition import DecomposeOptions, Parent
 from modhub.decomposition.assembly import assemble
 from modhub.decomposition.backtracking import serving_positions
-from modhub.decomposition.concern import (
-    VARIANTS,
-    Concern,
+from modhub.decomposition.dead_positions import (
     concern_positions,
     judged_values,
     kept_channels,
     observe_fired,
 )
-from modhub.decomposition.relevance import Relevance
+from modhub.decomposition.methods.concern import VARIANTS, Concern
+from modhub.decomposition.methods.relevance import Relevance
 from modhub.decomposition.standalone import standalone
 from modhub.errors import DataError, ParentError
 from modhub.importing import import_module
@@ -306,8 +305,8 @@ def test_a_standalone_module_scores_as_the_delta_one(
     [
         ("variant", "BLX", "one of none, BLN, BI"),
         ("published", "yes", "true or false"),
-        ("negatives", -1, "a number of images"),
-        ("negatives", "many", "a number of images"),
+        ("negatives", -1, "a whole number from 0 on"),
+        ("negatives", "many", "a whole number from 0 on"),
         ("threshold", "high", "a number from 0 on"),
     ],
 )

@@ -17,8 +17,9 @@ from modhub.data import ImageSet
 from modhub.decomposition import DecomposeOptions
 from modhub.nets import Runner, channel_space
 from tests.support.digit_parents import INPUT, DigitNet, digit_parent, digits
+from tests.support.packages import ACTIVITY
 
-ACTIVITY = f"{Path(__file__).parents[2] / 'benchmarks' / 'activity.py'}:Activity"
+METHODS = ("relevance", "concern", "random", f"{ACTIVITY}:Activity")
 OPTIONS = DecomposeOptions(
     mean=INPUT.mean, std=INPUT.std, images_per_class=12, calibration_images=8, max_loss=0.2
 )
@@ -69,7 +70,7 @@ def model() -> torch.nn.Module:
         return DigitNet(6, 12).eval()
 
 
-@pytest.mark.parametrize("method", ["relevance", "concern", ACTIVITY])
+@pytest.mark.parametrize("method", METHODS)
 def test_an_image_is_decoded_once_and_asked_about_once(method: str, passes: Counter[str]) -> None:
     data = Counted()
     made = modhub.decompose(model(), data.images, OPTIONS, method=method)

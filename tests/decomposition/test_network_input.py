@@ -15,7 +15,7 @@ import modhub
 from modhub.artifact import write_artifact
 from modhub.data import ImageSet, open_data
 from modhub.decomposition.network_input import input_shape
-from modhub.errors import DataError
+from modhub.errors import DataError, ParentError
 from modhub.reporter import Reporter
 
 
@@ -133,3 +133,28 @@ def test_grey_rgba_and_palette_pictures_and_a_broken_one_stand_in_an_rgb_folder(
     assert (evaluation.count, evaluation.left_out, evaluation.unreadable) == (31, 0, 1)
     assert said.said[-1] == f"Unreadable images of '{tmp_path.name}' are passed over: 1 of 32."
     assert open_data(str(tmp_path)).counts().tolist() == [16, 16]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"mean": (123.7, 116.3, 103.5)}, "Images of values from 0 to 1 have no mean of 123.7."),
+        ({"std": (58.4, 57.1, 57.4)}, "Images of values from 0 to 1 have no standard deviation of 58.4."),
+        ({"mean": -0.5, "input_size": (1, 8, 8)}, "Images of values from 0 to 1 have no mean of -0.5."),
+        ({"mean": 0.5, "value_range": (1.0, 255.0)}, "Images of values from 1 to 255 have no mean of 0.5."),
+    ],
+)
+def test_means_that_images_cannot_have_are_refused(given: dict[str, object], message: str) -> None:
+    channels = 1 if isinstance(given.get("mean"), float) else 3
+    settings = {"input_size": (channels, 8, 8), "labels": ["cat", "dog"], **given}
+    with pytest.raises(ParentError) as caught:
+        modhub.decompose(flexible(channels), None, **settings)  # type: ignore[arg-type]
+    assert str(caught.value) == (
+        f"{message} Say what black and white are before they are normalised: --value-range 0,255, say."
+    )
+
+
+def test_means_of_pixels_as_bytes_say_their_range() -> None:
+    bytes_ = {"mean": (123.7, 116.3, 103.5), "std": (58.4, 57.1, 57.4), "value_range": (0.0, 255.0)}
+    made = modhub.decompose(flexible(3), None, input_size=(3, 8, 8), labels=["cat", "dog"], **bytes_)
+    assert (made.manifest.input.mean, made.manifest.input.value_range) == (bytes_["mean"], (0.0, 255.0))

@@ -23,6 +23,7 @@ from modhub.decomposition.network_input import voting
 from modhub.errors import StorageError
 from modhub.files import claimed
 from modhub.reporter import Reporter
+from tests.support.determined import determined_files
 from tests.support.digit_parents import DigitNet, digit_parent, digits
 
 ROOT = Path(__file__).parents[2]
@@ -88,11 +89,6 @@ def launcher(shop: Path, *, pooled: bool, processes: int = 1) -> list[str]:
     return ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), str(door)]
 
 
-def files(directory: Path) -> dict[str, bytes]:
-    found = {str(path.relative_to(directory)): path for path in directory.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in sorted(found.items())}
-
-
 @pytest.fixture(scope="module", params=[False, True], ids=["own", "pooled"])
 def whole(request: pytest.FixtureRequest, shop: Path) -> tuple[bool, dict[str, bytes]]:
     """One process, not interrupted."""
@@ -105,7 +101,7 @@ def whole(request: pytest.FixtureRequest, shop: Path) -> tuple[bool, dict[str, b
     assert made["peak_bytes"] is not None
     assert made["peak_bytes"] > 10_000_000
     assert not (shop / f".{target}.resume").exists()
-    return pooled, files(shop / target)
+    return pooled, determined_files(shop / target)
 
 
 def test_two_processes_write_the_files_of_one(shop: Path, whole: tuple[bool, dict[str, bytes]]) -> None:
@@ -113,7 +109,7 @@ def test_two_processes_write_the_files_of_one(shop: Path, whole: tuple[bool, dic
     target = f"two-{pooled}"
     out, _ = finish(start(launcher(shop, pooled=pooled, processes=2), command(shop, target, "--json")))
     assert json.loads(out)["processes"] == 2
-    assert files(shop / target) == expected
+    assert determined_files(shop / target) == expected
     assert not (shop / f".{target}.resume").exists()
 
 
@@ -136,7 +132,7 @@ def test_a_killed_run_goes_on_and_writes_the_same(
     kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("*/*.safetensors")}
     assert kept.keys() >= {"classes-0.safetensors", f"{moment}.safetensors"}
     finish(start(launcher(shop, pooled=pooled), command(shop, target)))
-    assert files(shop / target) == expected
+    assert determined_files(shop / target) == expected
     assert not folder.exists()
 
 

@@ -14,7 +14,7 @@ from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.data.augment import augmented, mirrored
 from modhub.data.disk_tensor import DiskTensor
 from modhub.data.preprocessing import Preprocess
-from modhub.decomposition import DecomposeOptions, Parent, Workbench, decompose, observations, relevance
+from modhub.decomposition import DecomposeOptions, Parent, Workbench, channel_choice, decompose, observations
 from modhub.decomposition.held_out import HeldOut, ParentAnswers
 from modhub.devices import peak_memory, pick_device
 from modhub.errors import DeviceError
@@ -148,7 +148,7 @@ def test_pooled_correlations_serve_nearly_as_well(parent: Parent, monkeypatch: p
 def test_classes_that_are_not_examined_pay_the_same_price(
     parent: Parent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relevance, "ORDER_WORK", 0)
+    monkeypatch.setattr(channel_choice, "ORDER_WORK", 0)
     done = pooled_decomposition(monkeypatch, examine=3)
     measured = [draft.measurement is not None for draft in done.modules]
     assert measured == [True, False, True, False, False, True]

@@ -32,10 +32,11 @@ GROUND = [
     "images",
     "schemas",
 ]
-GROUND += ["integrity", "devices", "workers"]
+GROUND += ["integrity", "devices", "workers", "energy"]
 PAPER = ["manifest", "catalog.releases", "store", "hub", "catalog", "project"]
 TENSOR = [
     "nets",
+    "training",
     "importing",
     "data",
     "artifact",
@@ -51,6 +52,7 @@ ROOMS = [
     "manifest",
     "catalog.releases",
     "nets",
+    "training",
     "importing",
     "data",
     "store",
@@ -130,7 +132,7 @@ def test_imports_run_downhill(path):
         ),
         ("catalog.search", "import torch.nn", ["catalog.search must not know torch"]),
         ("catalog.search", "import modhub.nets.graph", ["catalog.search must not know nets"]),
-        ("decomposition.relevance", "import modhub.hub", ["decomposition.relevance must not know hub"]),
+        ("decomposition.parent", "import modhub.hub", ["decomposition.parent must not know hub"]),
         ("api.sharing", "import click, modhub.hub", ["api.sharing must not know click"]),
     ],
 )
@@ -271,6 +273,7 @@ def shop(tmp_path_factory):
         ("pull", "lab/pets/cat"),
         ("verify", "pets"),
         ("cache",),
+        ("methods", "--json"),
         ("init", "work"),
         ("lock", "--help"),
         ("diff", "pets", "lab/pets"),

@@ -9,11 +9,13 @@ import pytest
 from modhub.api.info import info
 from modhub.api.search import search
 from modhub.catalog.catalog import Catalog
+from modhub.catalog.measurements import remember_measurements
 from modhub.catalog.publish import push
 from modhub.hub.cache import Cache
 from modhub.hub.directory import DirectoryHub
 from modhub.manifest import (
     MANIFEST_NAME,
+    Measurement,
     ModuleEntry,
     RepositoryManifest,
     Sample,
@@ -22,11 +24,8 @@ from modhub.manifest import (
     shown_bound,
 )
 from modhub.manifest.fields import Fields
-from modhub.project.resolver import resolve
-from modhub.project.toml import Project
 from modhub.refs import RepositoryId, parse_version
 from tests.support.paper import write_paper_artifact
-from tests.support.releases import ReleaseHub
 
 
 def images(split: str, positives: int, negatives: int = 900) -> Sample:
@@ -88,16 +87,6 @@ def test_the_order() -> None:
     assert len(set(ranks)) == len(ranks)
 
 
-def test_a_bare_label_takes_what_was_measured_on_unseen_images(tmp_path: Path) -> None:
-    zoo = ReleaseHub(tmp_path)
-    zoo.put("a/known-by-heart", "1.0.0", {"cat": 1.0}, sample=images("train", 50))
-    zoo.put("b/few", "1.0.0", {"cat": 0.95}, sample=images("test", 20))
-    zoo.put("c/many", "1.0.0", {"cat": 0.93}, sample=images("test", 1000))
-    zoo.put("d/as-many", "1.0.0", {"cat": 0.93}, sample=images("test", 1000))
-    (module,) = resolve(Project.of(["cat"]), zoo.catalog).modules
-    assert str(module.repository) == "c/many"
-
-
 def test_search_says_on_what_its_order_rests(tmp_path: Path) -> None:
     catalog = Catalog(DirectoryHub(tmp_path / "hub"), Cache(tmp_path / "cache"))
     for name, recall, sample in (
@@ -112,6 +101,17 @@ def test_search_says_on_what_its_order_rests(tmp_path: Path) -> None:
     assert found[0].sample == images("test", 100)
     assert found[0].at_least == pytest.approx(0.684, abs=1e-3)
     assert found[2].sample is None
+    # What was measured on this machine comes first, in a column of its own.
+    assert [hit.measured for hit in found] == [None, None, None]
+    mine = Measurement(dataset="d", split="test", positives=30, negatives=30, values={"recall": 0.4})
+    older = info("lab/older/cat", hub=catalog)
+    manifest = catalog.manifest(RepositoryId("lab", "older"), older.commit)
+    remember_measurements({manifest.modules[0].manifest.sha256: mine})
+    found = search("cat", hub=catalog).modules
+    assert [hit.repository for hit in found] == ["lab/older", "lab/test", "lab/heart"]
+    assert [hit.measured for hit in found] == [mine, None, None]
+    assert found[0].recall == 0.9
+    assert info("lab/older", hub=catalog).modules[0].measured == mine
     # Of a single module its own manifest says it, in older repositories too.
     assert info("lab/older", hub=catalog).modules[0].sample is None
     sample = info("lab/older/cat", hub=catalog).modules[0].sample

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
+from modhub.api.decompose import open_parent
+from modhub.decomposition import DecomposeOptions
 from modhub.errors import IntegrityError, ManifestError, NotFoundError, ParentError
+from modhub.files import sha256_of_file
 from modhub.importing import import_module
 from modhub.manifest import InputSpec
 from modhub.nets import ARCHITECTURES, Network, Runner
@@ -88,8 +92,8 @@ def test_a_truncated_file(tmp_path: Path) -> None:
 
 
 GRAMMAR = (
-    "A parent is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO[@REVISION], FILE.py:CALLABLE or a "
-    "directory with graph.json, weights.safetensors and parent.json."
+    "A parent is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO[@REVISION], onnx:FILE, FILE.py:CALLABLE "
+    "or a directory with graph.json, weights.safetensors and parent.json."
 )
 NO_PARENT = {
     "nonsense": f"Unknown parent 'nonsense'. {GRAMMAR}",
@@ -139,11 +143,57 @@ def test_torchvision(classes: int, tmp_path: Path) -> None:
         resize=256,
         crop=True,
     )
-    if classes == 1000:
-        assert found.labels is not None
-        assert (len(set(found.labels)), found.labels[0], found.dataset) == (1000, "tench", "imagenet-1k")
-    else:
-        assert (found.labels, found.dataset) == (None, None)
+    # A thousand classes may be others than ImageNet's.
+    assert (found.labels, found.dataset) == (None, None)
+
+
+def test_published_weights_have_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = models.squeezenet1_1()
+    torch.save(net.state_dict(), tmp_path / "w.pth")
+    mark = sha256_of_file(tmp_path / "w.pth")[:8]
+    (weights,) = models.SqueezeNet1_1_Weights
+    published = dataclasses.replace(weights.value, url=f"https://example.org/squeezenet1_1-{mark}.pth")
+    monkeypatch.setattr(weights, "_value_", published)
+    found = load_parent("torchvision:squeezenet1_1", weights=tmp_path / "w.pth")
+    assert found.labels is not None
+    assert (len(set(found.labels)), found.labels[0], found.dataset) == (1000, "tench", "imagenet-1k")
+
+
+@pytest.mark.parametrize("classes", [1000, 3])
+def test_weights_of_timm_from_a_file_have_no_names(classes: int, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    path = saved(tmp_path / "w.safetensors", timm.create_model("test_resnet", num_classes=classes))
+    found = load_parent("timm:test_resnet", weights=path)
+    assert (found.labels, found.dataset, found.license) == (None, None, None)
+
+
+def test_googlenets_own_normalisation_is_asked_for(tmp_path: Path) -> None:
+    net = models.googlenet(num_classes=3, aux_logits=False, init_weights=False)
+    path = saved(tmp_path / "w.safetensors", net)
+    with pytest.raises(ParentError) as caught:
+        load_parent("torchvision:googlenet", weights=path)
+    assert str(caught.value) == (
+        "'w.safetensors' does not say whether googlenet was trained with 'transform_input', as weights are "
+        "that were tuned from torchvision's own. Say it with --arg transform_input=true or --arg "
+        "transform_input=false."
+    )
+    for said in (True, False):
+        found = load_parent(
+            "torchvision:googlenet", weights=path, arguments={"transform_input": str(said).lower()}
+        )
+        assert found.model.transform_input is said  # type: ignore[union-attr]
+
+
+def test_imagenets_names_can_be_asked_for(tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.safetensors", models.squeezenet1_1())
+    options = DecomposeOptions(weights=path, labels=["imagenet-1k"])
+    assert open_parent("torchvision:squeezenet1_1", None, options).labels[:2] == ("tench", "goldfish")
+    with pytest.raises(ParentError) as caught:
+        open_parent("torchvision:squeezenet1_1", None, DecomposeOptions(weights=path, labels=["cat", "dog"]))
+    assert caught.value.hint == (
+        "Give one label per row of its last layer, in that order, with --labels, or --labels imagenet-1k if "
+        "these are ImageNet's."
+    )
 
 
 def test_labels_stand_once() -> None:

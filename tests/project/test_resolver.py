@@ -74,8 +74,8 @@ def release_of(catalog, repository, version):
         (["lab/r20/cat@v2.1.0"], {}, {"cat": "lab/r20 2.1.0"}),
         (["lab/r20/cat==2.*"], {}, {"cat": "lab/r20 2.0.0"}),
         (["lab/r20/cat>=3.0rc1"], {}, {"cat": "lab/r20 3.0rc1"}),
-        # nothing in the composition yet: the best recall wins
-        (["dog"], {}, {"dog": "zoo/big 1.0.0"}),
+        # nothing in the composition yet: the first by name, whatever recall the others claim
+        (["dog"], {}, {"dog": "lab/r20 2.0.0"}),
         (["dog"], {"licenses": ("mit",)}, {"dog": "lab/r20 2.0.0"}),
         # the trunk is there already: no second pass for the dog
         (["lab/r20/cat", "dog"], {}, {"cat": "lab/r20 2.0.0", "dog": "lab/r20 2.0.0"}),
@@ -431,12 +431,12 @@ def brute_force(manifests, project):
             return None
 
         def rank(option, want=want):
-            repository, release, trunk, recall = option
+            repository, release, trunk, _ = option
             ages = sorted({r.version for p, r, _, _ in options(want) if p == repository}, reverse=True)
             age = 0 if repository in settled else ages.index(release.version)
             if want.ref.repository:
                 return (-VERSIONS.index(str(release.version)),)
-            return (age, trunk not in trunks, 1.0 if recall is None else -recall, repository)
+            return (age, trunk not in trunks, repository)
 
         best = min(possible, key=rank)
         settled[best[0]] = best[1]

@@ -102,26 +102,11 @@ def test_mistakes_are_named(text, error, message):
         Project.from_toml(text)
     if message is None:
         assert "is not valid TOML" in str(caught.value)
-        assert str(caught.value).endswith("A label may stand in it only once.")
+        assert caught.value.hint == (
+            'Mend it there; a module is a line such as: cat = "namespace/name/cat", one per label'
+        )
     else:
         assert str(caught.value) == message
-
-
-@pytest.mark.parametrize(
-    ("line", "twice"),
-    [
-        ('cat = "*"\ncat = "*"', True),
-        ('cat = "*"\n[modules]', True),
-        ('cat = {ref = "*", ref = "*"}', True),
-        ("x = [", False),
-        ("cat = *", False),
-    ],
-)
-def test_the_hint_fits_what_is_wrong_with_the_toml(line, twice):
-    with pytest.raises(ManifestError, match="is not valid TOML") as caught:
-        Project.from_toml(f'[composition]\nname = "a"\n[modules]\n{line}\n')
-    assert (caught.value.hint == "A label may stand in it only once.") == twice
-    assert twice or caught.value.hint.startswith("Mend it there; ")
 
 
 def test_edits_keep_everything_else():

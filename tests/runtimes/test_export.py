@@ -21,9 +21,10 @@ from modhub.errors import ExportError
 from modhub.importing import import_module
 from modhub.manifest import InputSpec
 from modhub.nets import Runner
-from modhub.runtimes.export import FORMATS, SUFFIXES, as_raw_batch, export_classifier
+from modhub.runtimes.export import FORMATS, as_raw_batch, export_classifier
+from modhub.runtimes.exported import METADATA_KEY, SUFFIXES, open_exported
 from modhub.runtimes.geometry import Geometry
-from modhub.runtimes.onnx import METADATA_KEY, OnnxClassifier
+from modhub.runtimes.onnx import OnnxClassifier
 from tests.support.digit_parents import digit_modules, digits, pixels_of
 
 SPEC = InputSpec(
@@ -80,20 +81,22 @@ def test_no_directory_of_this_machine_is_in_the_file(form: str, tmp_path: Path) 
         assert not [content for content in contents if str(place).encode() in content]
 
 
-def test_the_onnx_file_knows_its_labels_and_takes_any_batch(tmp_path: Path) -> None:
-    classifier, path = Pico().eval(), tmp_path / "model.onnx"
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_file_knows_its_labels_and_takes_any_batch(form: str, tmp_path: Path) -> None:
+    classifier, path = Pico().eval(), tmp_path / f"model{SUFFIXES[form]}"
     images = as_raw_batch(photographs(3, 20, 20), Geometry((20, 20)))
     export_classifier(
-        classifier, ["cat", "dog"], path, format="onnx", images=images, metadata={"lock": "x = 1"}
+        classifier, ["cat", "dog"], path, format=form, images=images, metadata={"lock": "x = 1"}
     )
-    written = OnnxClassifier(path)
+    written = open_exported(path)
     assert written.labels == ("cat", "dog")
     assert written.image_size == (20, 20)
     assert written.metadata["lock"] == "x = 1"
-    graph = onnx.load(path).graph
-    (shape,) = [each.type.tensor_type.shape.dim for each in graph.input]
-    assert [side.dim_param or side.dim_value for side in shape] == ["batch", 3, 20, 20]
-    assert graph.output[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    if form == "onnx":
+        graph = onnx.load(path).graph
+        (shape,) = [each.type.tensor_type.shape.dim for each in graph.input]
+        assert [side.dim_param or side.dim_value for side in shape] == ["batch", 3, 20, 20]
+        assert graph.output[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     for count in (1, 3, 7):
         pictures = photographs(count, 20, 20)
         expected = classifier(as_raw_batch(pictures, Geometry((20, 20)))).detach().numpy()
@@ -108,16 +111,14 @@ def test_a_classifier_that_may_refuse_is_exported_with_what_it_goes_by(form: str
     path = tmp_path / f"model{SUFFIXES[form]}"
     report = export_classifier(classifier, classifier.labels, path, format=form, images=images)
     assert report.largest_difference <= 1e-3
-    if form == "onnx":
-        written = OnnxClassifier(path)
-        assert written.metadata["false_accept"] == pytest.approx(classifier.false_accept)
-        found = written.outputs(images.numpy())["acceptance"]
-        with torch.inference_mode():
-            expected = classifier.assess(images)[1].numpy()
-        np.testing.assert_allclose(found, expected, atol=1e-3)
-        assert 0 < (found < 0).mean() < 1
-    elif form == "pt2":
-        assert len(torch.export.load(path).module()(images[:2])) == 2
+    written = open_exported(path)
+    assert written.reject
+    assert written.metadata["false_accept"] == pytest.approx(classifier.false_accept)
+    found = written.outputs(images.numpy())["acceptance"]
+    with torch.inference_mode():
+        expected = classifier.assess(images)[1].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert 0 < (found < 0).mean() < 1
 
 
 def test_a_classifier_in_memory_is_exported_as_its_build_is(tmp_path: Path) -> None:
@@ -195,11 +196,15 @@ def test_what_cannot_be_exported_leaves_nothing(
 
 
 @pytest.mark.parametrize("content", [b"", b"not onnx", b"\x08\x07"])
-def test_a_file_that_is_no_export_is_refused(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_file_that_is_no_export_is_refused(form: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / f"model{SUFFIXES[form]}"
     path.write_bytes(content)
-    with pytest.raises(ExportError, match=r"model\.onnx' (is not a valid ONNX file|has no labels)"):
-        OnnxClassifier(path)
+    with pytest.raises(ExportError, match=r"model\.\w+' (is not a valid \w+ file|has no labels)"):
+        open_exported(path)
+    with pytest.raises(ExportError) as missing:
+        open_exported(tmp_path / f"gone{SUFFIXES[form]}")
+    assert missing.value.hint == f"Write one with: modhub export DIR --format {form}"
 
 
 def test_an_onnx_file_of_another_maker_is_refused(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from modhub.data.preprocessing import Preprocess
 from modhub.errors import DataError, ExportError
 from modhub.manifest import InputSpec
 from modhub.runtimes.export import as_raw_batch, export_classifier
+from modhub.runtimes.exported import SUFFIXES, open_exported
 from modhub.runtimes.geometry import Geometry
-from modhub.runtimes.onnx import OnnxClassifier
 
 STRETCH = InputSpec(channels=3, height=12, width=16, mean=(0.0,) * 3, std=(1.0,) * 3)
 SHORTER = replace(STRETCH, height=14, width=14, resize=17, crop=True)
@@ -90,7 +90,8 @@ def test_trunks_that_agree_share_a_file_and_others_take_their_proportions_only()
     )
 
 
-def test_a_file_says_how_its_pictures_are_prepared(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", SUFFIXES)
+def test_a_file_says_how_its_pictures_are_prepared(form: str, tmp_path: Path) -> None:
     class Seen(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -100,13 +101,13 @@ def test_a_file_says_how_its_pictures_are_prepared(tmp_path: Path) -> None:
             return self.prepare(images).mean((2, 3))
 
     geometry = Geometry.of([SHORTER])
-    path = tmp_path / "seen.onnx"
+    path = tmp_path / f"seen{SUFFIXES[form]}"
     images = as_raw_batch(photographs(2, 20, 30), geometry)
-    export_classifier(Seen(), list("rgb"), path, format="onnx", images=images, geometry=geometry)
+    export_classifier(Seen(), list("rgb"), path, format=form, images=images, geometry=geometry)
     pictures = [photographs(1, *shape)[0] for shape in SHAPES]
     with torch.inference_mode():
         expected = [Seen()(torch.from_numpy(picture).permute(2, 0, 1)[None])[0] for picture in pictures]
-    np.testing.assert_allclose(OnnxClassifier(path).predict(pictures), torch.stack(expected), atol=0.005)
+    np.testing.assert_allclose(open_exported(path).predict(pictures), torch.stack(expected), atol=0.005)
 
 
 def test_a_way_of_a_later_version_is_refused() -> None:

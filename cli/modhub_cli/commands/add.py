@@ -20,9 +20,9 @@ __all__ = ["command"]
 def command(items: tuple[str, ...], hub: str | None, offline: bool, out: Out) -> None:
     """Add modules to modhub.toml in the current directory.
 
-    LABEL=REF adds a module under the name LABEL, REF alone under its own label. A bare label selects the best
-    module for that class; namespace/name adds every module of that repository. Existing entries are not
-    changed.
+    LABEL=REF adds a module under the name LABEL, REF alone under its own label; namespace/name adds every
+    module of that repository. A bare label is resolved by 'modhub lock', among your own namespaces, those
+    that the project names, and MODHUB_TRUSTED. Existing entries are not changed.
 
     \b
     Example: modhub add cat=vision-lab/resnet20-cifar10/cat dog

@@ -15,6 +15,7 @@ from modhub_cli.options import (
     device_option,
     force_option,
     hub_option,
+    large_option,
     multiple_option,
     offline_option,
     reporting,
@@ -87,6 +88,7 @@ def loss(text: str) -> float:
 @device_option
 @hub_option
 @offline_option
+@large_option
 @reporting
 def command(
     project: Path | None,
@@ -148,6 +150,7 @@ def show_build(out: Out, report: BuildReport) -> None:
         for trunk in report.trunks
     ]
     out.table(["parent", "multiply-adds", "channels kept", "parameters kept"], rows, right=(1, 2, 3))
+    out.line(f"composed in {report.energy}")
     out.line(
         f"{many(len(report.labels), 'class', 'classes')}, {many(report.passes, 'pass', 'passes')} "
         f"per image, {size(report.bytes)}: {report.path}"

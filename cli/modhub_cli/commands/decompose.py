@@ -108,7 +108,7 @@ def _pair(text: str) -> tuple[str, str]:
     "--method",
     default="relevance",
     show_default=True,
-    help="relevance, concern, or FILE.py:CLASS (executes that file); see docs/writing-a-method.md.",
+    help="A name that `modhub methods` lists, or FILE.py:CLASS (executes that file).",
 )
 @click.option(
     "--method-option",
@@ -121,8 +121,8 @@ def _pair(text: str) -> tuple[str, str]:
 @click.option(
     "--labels",
     multiple=True,
-    help="Labels in the order of the parent's outputs: a,b,c or a file, one per line. Repeatable: then each "
-    "is one label or a file.",
+    help="Labels in the order of the parent's outputs: a,b,c or a file, one per line; imagenet-1k for "
+    "ImageNet's. Repeatable: then each is one label or a file.",
 )
 @click.option(
     "--only",
@@ -255,9 +255,9 @@ def command(
 ) -> None:
     """Decompose a trained CNN classifier into one module per class.
 
-    PARENT is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO, FILE.py:CALLABLE (executes that file), a
-    directory with graph.json, weights.safetensors and parent.json, or one with modules of it. DATA holds
-    images of its classes, preferably those it was trained on.
+    PARENT is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO, onnx:FILE, FILE.py:CALLABLE (executes that
+    file), a directory with graph.json, weights.safetensors and parent.json, or one with modules of it. DATA
+    holds images of its classes, preferably those it was trained on.
 
     With --no-data modules of one parent compose exactly, but their recall, precision and thresholds are
     unknown. To measure them later, decompose their directory again, with DATA, and push a new release.

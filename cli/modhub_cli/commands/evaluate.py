@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from modhub.formatting import percent
-from modhub_cli.options import data_options, device_option, reporting
+from modhub_cli.options import data_options, device_option, large_option, reporting
 from modhub_cli.output import Out, many
 
 __all__ = ["command"]
@@ -24,16 +24,17 @@ def _points(value: float, sign: str = "") -> str:
 @click.option(
     "--before",
     type=click.Path(path_type=Path),
-    help="Build or .onnx file to compare with, class by class.",
+    help="Build or exported file to compare with, class by class.",
 )
 @device_option
+@large_option
 @reporting
 def command(build: Path, data: str, split: str, before: Path | None, device: str, out: Out) -> None:
     """Measure a build on labelled images. Images of classes that the build does not have are skipped, and so
     are unreadable ones unless they are more than 1 %.
 
-    BUILD is a directory, or an .onnx file written by `modhub export`, which runs on the CPU. Classes are
-    matched by label or alias; of an .onnx file by label or by the label in the module's repository.
+    BUILD is a directory, or a file written by `modhub export`, which runs on the CPU. Classes are
+    matched by label or alias; of a file by label or by the label in the module's repository.
 
     A build with one class answers yes or no: it is measured on all images by its balanced accuracy, the mean
     of recall and specificity. A build with --reject is also measured on images of other classes, by the share

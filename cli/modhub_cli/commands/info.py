@@ -6,7 +6,7 @@ import click
 
 from modhub.formatting import count, percent, size
 from modhub_cli.options import hub_option, offline_option, reporting
-from modhub_cli.output import Out, shown_to
+from modhub_cli.output import Out, measured_here, shown_to
 
 __all__ = ["command"]
 
@@ -19,7 +19,9 @@ __all__ = ["command"]
 def command(ref: str, hub: str | None, offline: bool, out: Out) -> None:
     """Show the metadata of a repository (namespace/name) or a module (namespace/name/label).
 
-    'measured on' is the split and the number of images of the class on which a module was measured.
+    'measured here' is the balanced accuracy that was measured on this machine. Recall, precision, balanced
+    accuracy and that of the parent are what the publisher claims; 'claimed on' is the split and the number of
+    images of the class.
 
     \b
     Example: modhub info vision-lab/resnet20-cifar10/cat
@@ -45,6 +47,7 @@ def command(ref: str, hub: str | None, offline: bool, out: Out) -> None:
             [
                 module.label,
                 percent(module.kept_channels_fraction),
+                measured_here(module.measured),
                 percent(module.metrics.get("recall")),
                 percent(module.metrics.get("precision")),
                 percent(module.metrics.get("balanced_accuracy")),
@@ -54,13 +57,16 @@ def command(ref: str, hub: str | None, offline: bool, out: Out) -> None:
             ]
             for module in release.modules
         ]
-        columns = ["module", "channels kept", "recall", "precision", "balanced", "parent's", "measured on"]
-        out.table([*columns, "size"], rows, right=(1, 2, 3, 4, 5, 7))
+        claims = ["claimed recall", "precision", "balanced", "parent's", "claimed on"]
+        columns = ["module", "channels kept", "measured here", *claims, "size"]
+        out.table(columns, rows, right=(1, 2, 3, 4, 5, 6, 8))
         trunk = release.trunk
         if trunk is not None:
             out.line(
-                f"trunk {trunk.sha256[:12]}: {count(trunk.parameters)} parameters, "
+                f"trunk {trunk.sha256[:12]}: claimed {count(trunk.parameters)} parameters, "
                 f"{count(trunk.flops)} multiply-adds per image, {size(trunk.bytes)}"
             )
+        if release.energy is not None:
+            out.line(f"decomposed in {release.energy}")
 
     out.emit(release.to_dict(), human=human, quiet=[module.label for module in release.modules])

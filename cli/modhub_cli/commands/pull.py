@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from modhub.formatting import size
-from modhub_cli.options import hub_option, offline_option, reporting
+from modhub_cli.options import hub_option, large_option, offline_option, reporting
 from modhub_cli.output import Out
 
 __all__ = ["command"]
@@ -25,13 +25,15 @@ __all__ = ["command"]
 @click.option("--force", is_flag=True, help="Replace that directory.")
 @hub_option
 @offline_option
+@large_option
 @reporting
 def command(
     refs: tuple[str, ...], target: Path | None, force: bool, hub: str | None, offline: bool, out: Out
 ) -> None:
     """Download modules by name. Cached files are not downloaded again; every file is verified.
 
-    REF is namespace/name[/label][>=1.2,<2 | @revision], or a bare label.
+    REF is namespace/name[/label][>=1.2,<2 | @revision], or a bare label, which is resolved among your own
+    namespaces and those of MODHUB_TRUSTED.
 
     \b
     Example: modhub pull "vision-lab/resnet20-cifar10/cat>=1,<2"

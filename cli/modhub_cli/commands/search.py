@@ -9,7 +9,7 @@ import click
 from modhub.formatting import percent
 from modhub.manifest import shown_bound
 from modhub_cli.options import hub_option, offline_option, reporting
-from modhub_cli.output import Out, shown_to
+from modhub_cli.output import Out, measured_here, shown_to
 
 __all__ = ["command"]
 
@@ -49,10 +49,11 @@ def command(
 ) -> None:
     """Find modules for any of the LABELs (default: all modules), best first.
 
-    Modules measured on a test split rank before those measured on images that their parent may have been
-    trained on, then by the lower confidence bound of the balanced accuracy. '≥' marks that bound; of training
-    images the figure itself is shown, which is too high. 'measured on' is the split and the number of images
-    of the class.
+    'measured here' is what 'modhub decompose' or 'modhub evaluate' measured on this machine; such modules
+    come first. Everything else is what the publisher claims: figures of a test split rank before those of
+    images that the parent may have been trained on, then by the lower confidence bound of the balanced
+    accuracy. '≥' marks that bound; of training images the figure itself is shown, which is too high. In
+    brackets and under 'claimed on' are the split and the number of images of the class.
 
     \b
     Example: modhub search cat dog --license mit
@@ -96,6 +97,7 @@ def command(
         rows = [
             [
                 module.ref,
+                measured_here(module.measured),
                 percent(module.recall),
                 shown_bound(module.metrics, module.sample),
                 shown_to(module.sample),
@@ -105,8 +107,9 @@ def command(
             ]
             for module in modules
         ]
-        columns = ["module", "recall", "balanced accuracy", "measured on", "release", "licence", "data set"]
-        out.table(columns, rows, right=(1, 2))
+        claims = ["claimed recall", "claimed balanced accuracy", "claimed on"]
+        columns = ["module", "measured here", *claims, "release", "licence", "data set"]
+        out.table(columns, rows, right=(1, 2, 3))
         trunks = list(dict.fromkeys(module.trunk[:_DIGITS] for module in modules))
         if trunk and len(trunks) > 1:
             out.note(f"They stand on {len(trunks)} trunks, name one with --trunk: {', '.join(trunks)}")

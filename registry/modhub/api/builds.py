@@ -12,9 +12,10 @@ import torch
 from modhub.api.lock import LockChange
 from modhub.catalog.catalog import Catalog
 from modhub.composition import KINDS, Budget, Part, compose
-from modhub.composition.build import BUILD_NAME
+from modhub.composition.build import BUILD_NAME, save_build
 from modhub.composition.classifier import TrunkReport
 from modhub.data import ImageSet, open_data, open_unlabelled
+from modhub.energy import EnergyUse, Meter
 from modhub.errors import BudgetError, ManifestError, hinting
 from modhub.files import new_directory
 from modhub.manifest import Fields, ModuleManifest
@@ -31,6 +32,7 @@ __all__ = [
     "BuildReport",
     "Origin",
     "build_manifests",
+    "manifest_paths",
     "open_tuning",
     "write_build",
 ]
@@ -116,7 +118,8 @@ class BuildCost:
 class BuildReport(Result):
     """A composed classifier on disk: `passes` per image, what each trunk costs, and all its `bytes`.
 
-    `changes` are what its lock has from elsewhere than the lock that it replaces.
+    `energy` is what composing it took, with emissions per classifier where the grid is named. `changes` are
+    what its lock has from elsewhere than the lock that it replaces.
     """
 
     labels: tuple[str, ...]
@@ -124,6 +127,7 @@ class BuildReport(Result):
     trunks: tuple[TrunkReport, ...]
     bytes: int
     path: Path
+    energy: EnergyUse
     changes: tuple[LockChange, ...] = ()
 
     @property
@@ -159,17 +163,19 @@ def write_build(
     """
     tuning, labelled = open_tuning(tune, calibrate)
     with new_directory(target, force=force) as scratch:
-        classifier = compose(
-            fetch_parts(),
-            budget=options.budget,
-            reject=options.reject,
-            seed=options.seed,
-            device=device,
-            reporter=reporter,
-            tune=tuning,
-            calibrate=labelled,
-        )
-        classifier.save(scratch)
+        with Meter() as meter:
+            classifier = compose(
+                fetch_parts(),
+                budget=options.budget,
+                reject=options.reject,
+                seed=options.seed,
+                device=device,
+                reporter=reporter,
+                tune=tuning,
+                calibrate=labelled,
+            )
+        energy = meter.use(device=device.type)
+        save_build(classifier, scratch, energy=energy)
         if origin is not None:
             _write_origin(scratch, origin, options, catalog)
         return BuildReport(
@@ -178,6 +184,7 @@ def write_build(
             trunks=tuple(trunk_pass.report for trunk_pass in classifier.trunk_passes),
             bytes=_bytes_of(scratch),
             path=target,
+            energy=energy,
             changes=() if origin is None else origin.changes,
         )
 
@@ -211,5 +218,11 @@ def open_tuning(
 
 def build_manifests(build: Path) -> list[ModuleManifest]:
     """The manifests of the modules a build was made of, in the order of its labels; empty when unknown."""
-    paths = sorted((build / "modules").glob("*.json"), key=lambda path: int(path.stem))
-    return [ModuleManifest.from_bytes(path.read_bytes(), str(path), hint=AGAIN) for path in paths]
+    return [
+        ModuleManifest.from_bytes(path.read_bytes(), str(path), hint=AGAIN) for path in manifest_paths(build)
+    ]
+
+
+def manifest_paths(build: Path) -> list[Path]:
+    """The files of those manifests."""
+    return sorted((build / "modules").glob("*.json"), key=lambda path: int(path.stem))

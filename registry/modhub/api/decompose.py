@@ -19,22 +19,24 @@ from modhub.api.catalogs import open_catalog
 from modhub.api.locked_modules import is_artifact
 from modhub.artifact import read_artifact, read_sets, write_artifact
 from modhub.artifact.modules import Decomposition, ModuleSet
+from modhub.catalog.measurements import remember_measurements
 from modhub.data import ImageSet, open_data
 from modhub.decomposition import DecomposeOptions, Parent, drafted, method_of
 from modhub.decomposition.assembly import assemble
 from modhub.decomposition.data_free import without_images
 from modhub.decomposition.fitted_head import backbone_of, fit_head, head_of_file
-from modhub.decomposition.network_input import input_shape, voting
+from modhub.decomposition.network_input import input_spec, voting
 from modhub.decomposition.parent import aligned, classes_named
 from modhub.decomposition.standalone import standalone
 from modhub.devices import peak_memory, torch_defaults
+from modhub.energy import EnergyUse, Meter
 from modhub.errors import DataError, ParentError
 from modhub.evaluation.module_metrics import measure_modules
 from modhub.files import check_vacant, claimed
 from modhub.labels import slugs_of
 from modhub.manifest import FORMS, InputSpec, Sample
 from modhub.nets import Network
-from modhub.parents import ParentSource, is_pickle, load_parent, stated_input
+from modhub.parents import ParentSource, imagenet_labels, is_pickle, load_parent, stated_input
 from modhub.refs import RepositoryId
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
@@ -49,6 +51,9 @@ __all__ = [
     "open_parent",
     "write_standalone",
 ]
+
+IMAGENET = "imagenet-1k"
+"""As `labels`: the names of ImageNet's 1,000 classes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -68,8 +73,9 @@ class DecomposeReport(Result):
     """The modules that were written to `path`.
 
     `seconds` were spent on decomposing alone, `elapsed_seconds` on everything; `images` were looked at.
-    `peak_bytes` is the most memory a process had, None where the system does not tell. `misread` says why the
-    parent is likely described wrongly, so that its modules know nothing; None where it is not.
+    `energy` is what everything took, in all processes. `peak_bytes` is the most memory a process had, None
+    where the system does not tell. `misread` says why the parent is likely described wrongly, so that its
+    modules know nothing; None where it is not.
     """
 
     path: Path
@@ -82,6 +88,7 @@ class DecomposeReport(Result):
     device: str
     processes: int
     modules: tuple[DecomposedModule, ...]
+    energy: EnergyUse
     misread: str | None = None
 
 
@@ -140,10 +147,25 @@ def decompose_to(
     workers = Workers.here()
     with claimed(resume, options.resume or directory) if workers.first else nullcontext():
         try:
-            modules, done = _decomposed(parent, data, dataclasses.replace(options, resume=resume), reporter)
-            sets = apart(modules) if form == "standalone" else [modules]
+            with Meter() as meter:
+                modules, done = _decomposed(
+                    parent, data, dataclasses.replace(options, resume=resume), reporter
+                )
+                sets = apart(modules) if form == "standalone" else [modules]
+            busy = sum(workers.gather(meter.cpu_seconds))
+            energy = meter.use(device=options.torch_device.type, cpu_seconds=busy)
             if workers.first:
+                sets[0] = sets[0].made_with(energy)
                 write_artifact(directory, *sets, force=force)
+                remember_measurements(
+                    {
+                        entry.manifest.sha256: measurement
+                        for each in sets
+                        for entry, module in zip(each.manifest.modules, each.modules, strict=True)
+                        if (measurement := module.manifest.measurement) is not None
+                    },
+                    reporter,
+                )
         except KeyboardInterrupt:
             if resume.is_dir() and any(resume.iterdir()):
                 reporter.note(
@@ -175,6 +197,7 @@ def decompose_to(
             for module_set in sets
             for entry in module_set.manifest.modules
         ),
+        energy=energy,
         misread=done.misread,
     )
 
@@ -268,8 +291,9 @@ def open_parent(
     if isinstance(parent, str | Path) and is_artifact(Path(parent)):
         return _parent_of_modules(Path(parent), options)
     source = _source(parent, options, reporter)
-    spec = _input_spec(source, images, options, reporter)
-    labels = options.labels or source.labels or (() if images is None else images.labels)
+    spec = input_spec(source, images, options, reporter)
+    given = imagenet_labels() if options.labels == (IMAGENET,) else options.labels
+    labels = given or source.labels or (() if images is None else images.labels)
     if not labels:
         raise ParentError(f"The classes of '{source.name}' are unknown.", hint="Name them with --labels.")
     return _named(source.network(spec), source, spec, labels, images, options)
@@ -300,7 +324,7 @@ def _backbone(
         )
         return whole.trunk, about, whole.input
     source = _source(parent, options, reporter)
-    spec = _input_spec(source, images, options, reporter)
+    spec = input_spec(source, images, options, reporter)
     network = source.network(spec)
     return backbone_of(network, source.name, classifier=source.labels is not None), source, spec
 
@@ -365,69 +389,6 @@ def _parent_of_modules(directory: Path, options: DecomposeOptions) -> Parent:
     return dataclasses.replace(
         parent, license=options.license or parent.license, dataset=options.dataset or parent.dataset
     )
-
-
-def _input_spec(
-    source: ParentSource, images: ImageSet | None, options: DecomposeOptions, reporter: Reporter
-) -> InputSpec:
-    size, mean, std = options.input_size, options.mean, options.std
-    spec = source.input if size is None else source.input_at(*size[-2:])
-    if spec is None:
-        if images is None:
-            spec = _given_input(source, options, reporter)
-        else:
-            given = (
-                size[0] if size is not None and len(size) == 3 else 3 if len(mean or std or ()) == 3 else None
-            )
-            shape = input_shape(
-                source.model, images, channels=given, size=None if size is None else (size[-2], size[-1])
-            )
-            reporter.note(f"Input: {shape}.")
-            spec = _unnormalised(shape.channels, shape.height, shape.width)
-    channels, height, width = spec.channels, spec.height, spec.width
-    if size is not None:
-        height, width = size[-2:]
-        channels = size[0] if len(size) == 3 else max(channels, len(mean or ()))
-    same = channels == spec.channels
-    crop = options.crop
-    if crop is None:
-        crop = spec.crop or options.resize is not None
-    return dataclasses.replace(
-        spec,
-        channels=channels,
-        height=height,
-        width=width,
-        mean=mean or (spec.mean if same else (0.0,) * channels),
-        std=std or (spec.std if same else (1.0,) * channels),
-        value_range=options.value_range or spec.value_range,
-        resize=options.resize or spec.resize,
-        crop=crop,
-        interpolation=options.interpolation or spec.interpolation,
-    )
-
-
-def _given_input(source: ParentSource, options: DecomposeOptions, reporter: Reporter) -> InputSpec:
-    """The input as the options say it: without images nothing else does."""
-    size = options.input_size
-    if isinstance(source.model, Network):
-        size = size or source.model.graph.input_shape
-    if size is None:
-        raise ParentError(
-            f"The input size of '{source.name}' is unknown.",
-            hint="Give it with --input-size, and --mean and --std as it was trained with.",
-        )
-    if options.mean is None or options.std is None:
-        reporter.warn(
-            f"Nothing says how '{source.name}' normalises its input: without --mean and --std its values are "
-            "taken as they are, from 0 to 1."
-        )
-    channels = size[0] if len(size) == 3 else len(options.mean or options.std or (0, 0, 0))
-    return _unnormalised(channels, size[-2], size[-1])
-
-
-def _unnormalised(channels: int, height: int, width: int) -> InputSpec:
-    zeros, ones = (0.0,) * channels, (1.0,) * channels
-    return InputSpec(channels=channels, height=height, width=width, mean=zeros, std=ones)
 
 
 def _fetch(repository: str, revision: str | None, filename: str) -> Path:

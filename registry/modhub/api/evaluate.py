@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modhub.api.builds import build_manifests
+from modhub.api.builds import build_manifests, manifest_paths
 from modhub.api.load import load
+from modhub.catalog.measurements import remember_measurements
 from modhub.data import ImageSet, open_data
 from modhub.devices import pick_device
 from modhub.errors import ExportError
@@ -18,10 +19,12 @@ from modhub.evaluation.comparison import Comparison, compare
 from modhub.evaluation.evaluate import Classifier
 from modhub.evaluation.evaluate import evaluate as measure
 from modhub.evaluation.metrics import Evaluation
+from modhub.files import sha256_of_file
+from modhub.manifest import Measurement
 from modhub.project.lock import Lock
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
-from modhub.runtimes.onnx import OnnxClassifier, is_exported
+from modhub.runtimes.exported import ExportedClassifier, is_exported, open_exported
 
 __all__ = ["EvaluationReport", "evaluate", "evaluate_against"]
 
@@ -47,18 +50,18 @@ def evaluate(
     device: str = "auto",
     reporter: Reporter = SILENT,
 ) -> Evaluation:
-    """Measure a classifier, or a build by its directory or .onnx file, on the images of its classes.
+    """Measure a classifier, a build by its directory, or a file of `export`, on the images of its classes.
 
-    A build's classes also answer to what their modules are called in their repositories, and to aliases; an
-    .onnx file does not know the latter. `device` is auto, cpu or cuda: where a build runs; a classifier runs
-    where it is, an .onnx file on the CPU.
+    A build's classes also answer to what their modules are called in their repositories, and to aliases; a
+    file does not know the latter. What was measured of a build's modules is kept for `search` and `info`.
+    `device` is auto, cpu or cuda: where a build runs; a classifier runs where it is, a file on the CPU.
     """
     images = open_data(data, split)
     if not isinstance(classifier, Path | str):
         return measure(classifier, images, reporter=reporter)
     directory = Path(classifier)
     if is_exported(directory):
-        exported = _Exported(OnnxClassifier(directory))
+        exported = _Exported(open_exported(directory))
         return measure(exported, images, aliases=exported.aliases, reporter=reporter)
     loaded = load(directory)
     manifests = build_manifests(directory)
@@ -66,7 +69,35 @@ def evaluate(
         label: (manifest.label, *manifest.aliases)
         for label, manifest in zip(loaded.labels, manifests, strict=False)
     }
-    return measure(loaded, images, aliases=aliases, device=pick_device(device), reporter=reporter)
+    evaluation = measure(loaded, images, aliases=aliases, device=pick_device(device), reporter=reporter)
+    remember_measurements(
+        {
+            sha256_of_file(path): measurement
+            for path, label in zip(manifest_paths(directory), loaded.labels, strict=False)
+            if (measurement := _measurement(evaluation, label)) is not None
+        },
+        reporter,
+    )
+    return evaluation
+
+
+def _measurement(evaluation: Evaluation, label: str) -> Measurement | None:
+    """What an evaluation says of one class among those of the build."""
+    score, yes_no = evaluation.per_class[label], evaluation.yes_no
+    if score.recall is None:
+        return None
+    values = {"recall": score.recall}
+    if score.precision is not None:
+        values["precision"] = score.precision
+    if yes_no is not None:
+        values["balanced_accuracy"] = yes_no.balanced_accuracy
+    return Measurement(
+        dataset=evaluation.dataset,
+        split=evaluation.split,
+        positives=score.count,
+        negatives=evaluation.count - score.count,
+        values=values,
+    )
 
 
 def evaluate_against(
@@ -90,7 +121,7 @@ def evaluate_against(
 class _Exported:
     """An exported classifier that takes tensors, as `modhub.evaluate` asks it."""
 
-    def __init__(self, classifier: OnnxClassifier) -> None:
+    def __init__(self, classifier: ExportedClassifier) -> None:
         self.classifier = classifier
         self.labels = classifier.labels
         self.reject = classifier.reject

@@ -15,7 +15,8 @@ from modhub.errors import ExportError
 from modhub.files import check_new_file
 from modhub.project.lock import LOCK_NAME
 from modhub.reporter import SILENT, Reporter
-from modhub.runtimes.export import SUFFIXES, ExportReport, as_raw_batch, export_classifier
+from modhub.runtimes.export import ExportReport, as_raw_batch, export_classifier
+from modhub.runtimes.exported import SUFFIXES
 from modhub.runtimes.geometry import Geometry
 
 __all__ = ["export"]

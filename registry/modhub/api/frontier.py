@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from modhub.api.frontier_page import frontier_page
@@ -10,6 +11,7 @@ from modhub.api.locked_modules import locked_parts
 from modhub.catalog.catalog import Catalog
 from modhub.data import ImageSet, open_data, open_unlabelled
 from modhub.devices import pick_device, torch_defaults
+from modhub.energy import Meter
 from modhub.evaluation.frontier import BUDGETS, Frontier
 from modhub.evaluation.frontier import frontier as measure
 from modhub.files import new_directory
@@ -43,19 +45,21 @@ def frontier(
     place = pick_device(device)
     images = None if data is None else open_data(data, split)
     tuning = None if tune is None else open_unlabelled(tune, "train")
-    parts = locked_parts(modules, hub=hub, offline=offline, reporter=reporter)
-    return measure(
-        parts,
-        budgets=budgets,
-        kind=kind,
-        data=images,
-        tune=tuning,
-        control=control,
-        multiple=multiple,
-        seed=seed,
-        device=place,
-        reporter=reporter,
-    )
+    with Meter() as meter:
+        parts = locked_parts(modules, hub=hub, offline=offline, reporter=reporter)
+        measured = measure(
+            parts,
+            budgets=budgets,
+            kind=kind,
+            data=images,
+            tune=tuning,
+            control=control,
+            multiple=multiple,
+            seed=seed,
+            device=place,
+            reporter=reporter,
+        )
+    return replace(measured, energy=meter.use(device=place.type))
 
 
 def frontier_to(

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from modhub.api.catalogs import open_catalog
 from modhub.catalog.catalog import Catalog
-from modhub.manifest import InputSpec, MethodInfo, ModuleManifest, ParentInfo, Sample, at_least
+from modhub.catalog.measurements import measurement_of
+from modhub.energy import EnergyUse
+from modhub.manifest import InputSpec, Measurement, MethodInfo, ModuleManifest, ParentInfo, Sample, at_least
 from modhub.refs import Ref
 from modhub.results import Result
 
@@ -35,6 +37,7 @@ class ModuleSummary(Result):
     metrics: Mapping[str, float]
     sample: Sample | None
     at_least: float | None
+    measured: Measurement | None
     bytes: int
 
 
@@ -42,7 +45,8 @@ class ModuleSummary(Result):
 class Info(Result):
     """A release. `yanked` is the reason or None; `trunk` is None where modules have their own.
 
-    `releases` are all of the repository's. `module` is the manifest of the module that the ref names.
+    `energy` is what making the modules took, None where the manifest does not say. `releases` are all of the
+    repository's. `module` is the manifest of the module that the ref names.
     """
 
     repository: str
@@ -57,6 +61,7 @@ class Info(Result):
     trunk: TrunkSummary | None
     modules: tuple[ModuleSummary, ...]
     module: ModuleManifest | None
+    energy: EnergyUse | None = None
 
 
 def info(ref: str, *, hub: str | Catalog | None = None, offline: bool = False) -> Info:
@@ -97,9 +102,11 @@ def info(ref: str, *, hub: str | Catalog | None = None, offline: bool = False) -
                 metrics=entry.metrics,
                 sample=sample,
                 at_least=at_least(entry.metrics, sample),
+                measured=measurement_of(entry.manifest.sha256),
                 bytes=entry.bytes,
             )
             for entry, sample in zip(entries, samples, strict=True)
         ),
         module=module,
+        energy=manifest.energy,
     )

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modhub.api.catalogs import open_catalog
+from modhub.api.catalogs import open_catalog, trust_of
 from modhub.api.project_files import project_path, read_lock, read_project
+from modhub.api.trunks import check_locked_graphs
 from modhub.catalog.catalog import Catalog
 from modhub.catalog.releases import yanked_warning
 from modhub.errors import CompositionError, ManifestError
 from modhub.files import rewrite
 from modhub.project.lock import LOCK_NAME, Lock, LockedModule, lock_of
-from modhub.project.resolver import Resolution, ResolvedModule, resolve
+from modhub.project.resolver import Preferences, Resolution, ResolvedModule, resolve
 from modhub.project.toml import Project
 from modhub.refs import pinned_versions, version_of_tag
 from modhub.reporter import SILENT, Reporter
@@ -85,7 +86,10 @@ def lock_to(
     upgrade: bool = False,
     reporter: Reporter = SILENT,
 ) -> LockReport:
-    """Resolve `modhub.toml` and write `modhub.lock`; with `upgrade` nothing of the old lock is kept."""
+    """Resolve `modhub.toml` and write `modhub.lock`.
+
+    With `upgrade` no release of the old lock is kept, but the repositories that it has for bare labels are.
+    """
     project, old = read_project(directory), None
     path = project_path(directory).with_name(LOCK_NAME)
     try:
@@ -95,15 +99,21 @@ def lock_to(
         reporter.warn(f"{error.message} It is written anew.")
     with reporter.step("resolve"):
         catalog = open_catalog(hub, offline=offline)
-        locked = resolve_project(project, catalog, keep=None if upgrade else old, reporter=reporter)
+        locked = resolve_project(project, catalog, keep=old, upgrade=upgrade, reporter=reporter)
     rewrite(path, locked.to_bytes().decode())
     return LockReport(path=path, changes=moves(old, locked), lock=locked)
 
 
 def resolve_project(
-    project: Project, catalog: Catalog, *, keep: Lock | None = None, reporter: Reporter = SILENT
+    project: Project,
+    catalog: Catalog,
+    *,
+    keep: Lock | None = None,
+    upgrade: bool = False,
+    reporter: Reporter = SILENT,
 ) -> Lock:
-    """Pick releases for `project`, keeping what `keep` had where it may be kept.
+    """Pick releases for `project`, keeping what `keep` had where it may be kept; with `upgrade` only the
+    repositories for bare labels.
 
     `reporter.warn` says which of them are yanked.
     """
@@ -112,24 +122,29 @@ def resolve_project(
             f"The composition '{project.name}' has no modules.", hint="Add one with: modhub add LABEL=REF"
         )
     catalog = catalog.bound(project.hubs)
+    prefer = None
     if keep is not None:
         keep = keep.at(project.hubs)
+        prefer = Preferences(providers=keep.preferences.providers) if upgrade else keep.preferences
     resolution = resolve(
         project,
         catalog,
-        prefer=None if keep is None else keep.preferences,
+        prefer=prefer,
         nearest=catalog.nearest,
+        trust=trust_of(catalog, reporter),
         offline=catalog.files.offline,
         cached=catalog.cached,
     )
     for text in dict.fromkeys(_warnings(resolution)):
         reporter.warn(text)
-    return lock_of(
+    locked = lock_of(
         project,
         resolution,
         lambda repository, revision: catalog.release_at(repository, revision).commit,
-        keep,
+        None if upgrade else keep,
     )
+    check_locked_graphs(catalog, locked, resolution.modules)
+    return locked
 
 
 def _warnings(resolution: Resolution) -> Iterator[str]:

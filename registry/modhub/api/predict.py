@@ -1,4 +1,4 @@
-"""Classify images with a classifier, a build, or an exported ONNX file; the last needs no torch."""
+"""Classify images with a classifier, a build, or an exported file; an .onnx file needs no torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from modhub.errors import DataError
 from modhub.images import images_below, pixels_of, read_image
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
-from modhub.runtimes.onnx import OnnxClassifier, is_exported
+from modhub.runtimes.exported import ExportedClassifier, is_exported, open_exported
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,7 +88,7 @@ class Predictions(Result, Sequence[ImagePrediction]):
 
 
 def predict(
-    classifier: ComposedClassifier | OnnxClassifier | Path | str,
+    classifier: ComposedClassifier | ExportedClassifier | Path | str,
     images: Picture | Iterable[Picture],
     *,
     top: int = 3,
@@ -100,10 +100,10 @@ def predict(
 ) -> Predictions:
     """Classify one or many images: the best label of each and its `top` probabilities.
 
-    `classifier` is one in memory, a build directory, or an .onnx file that `export` wrote. An image is a
+    `classifier` is one in memory, a build directory, or a file that `export` wrote. An image is a
     file, a folder (all images below it), a PIL image, an array or a tensor: uint8 arrays (height, width[, 1
     or 3]), tensors ([batch,] channels, height, width) of uint8 or of floats in [0, 1]. `device` is auto, cpu
-    or cuda: where a build runs; a classifier in memory runs where it is, an .onnx file on the CPU.
+    or cuda: where a build runs; a classifier in memory runs where it is, a file on the CPU.
 
     At most `batch` images, or `batch_bytes` of pixels and one image, are held at a time: photographs are many
     times larger than what a network reads.
@@ -208,19 +208,19 @@ def _path(picture: Picture) -> str | None:
 
 
 def _answering(
-    classifier: ComposedClassifier | OnnxClassifier | Path | str, device: str
+    classifier: ComposedClassifier | ExportedClassifier | Path | str, device: str
 ) -> tuple[_Answering, Mapping[str, float] | None]:
     """What gives the answers to a list of images, and the classifier's `false_accept` where it may refuse."""
     if isinstance(classifier, Path | str):
         if is_exported(Path(classifier)):
-            classifier = OnnxClassifier(Path(classifier))
+            classifier = open_exported(Path(classifier))
         else:
             # Only a build needs torch.
             from modhub.api.load import load
             from modhub.devices import pick_device
 
             classifier = load(classifier).to(pick_device(device))
-    if isinstance(classifier, OnnxClassifier):
+    if isinstance(classifier, ExportedClassifier):
         exported = classifier
         return lambda images: _exported_answers(exported, images), exported.metadata.get("false_accept")
     composed = classifier
@@ -239,7 +239,7 @@ def _composed_answers(classifier: ComposedClassifier, images: list[Pixels | Tens
         yield prediction.label, _probabilities(prediction.scores)
 
 
-def _exported_answers(classifier: OnnxClassifier, images: list[Pixels | Tensor]) -> list[_Answer]:
+def _exported_answers(classifier: ExportedClassifier, images: list[Pixels | Tensor]) -> list[_Answer]:
     scores, acceptance = classifier.assess([_array(image) for image in images])
     rows = [_probabilities(dict(zip(classifier.labels, row, strict=True))) for row in scores.tolist()]
     best: list[str | None] = [max(row, key=lambda label: row[label]) for row in rows]

@@ -8,14 +8,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modhub.api.catalogs import open_catalog
+from modhub.api.catalogs import open_catalog, trust_of
+from modhub.api.trunks import check_trunks
 from modhub.catalog.catalog import Catalog
 from modhub.catalog.pull import Pulled, pull_modules
 from modhub.catalog.releases import Release, yanked_warning
 from modhub.errors import RefError
 from modhub.files import check_vacant, confined, new_directory
 from modhub.manifest import MANIFEST_NAME
-from modhub.project.resolver import resolve
+from modhub.project.resolver import ResolvedModule, resolve
 from modhub.project.toml import Project
 from modhub.refs import Ref, RepositoryId
 from modhub.reporter import SILENT, Reporter
@@ -120,8 +121,10 @@ def pull_refs(catalog: Catalog, refs: Sequence[Ref], reporter: Reporter = SILENT
     """One `Pulled` per repository and release; bare labels are resolved first, as in a composition."""
     # Named twice is wanted once, as it is with whole refs.
     bare = list(dict.fromkeys(str(ref) for ref in refs if ref.repository is None))
-    wants = Project.of(bare)
-    chosen = resolve(wants, catalog, nearest=catalog.nearest).modules if bare else ()
+    chosen: tuple[ResolvedModule, ...] = ()
+    if bare:
+        trust = trust_of(catalog, reporter)
+        chosen = resolve(Project.of(bare), catalog, nearest=catalog.nearest, trust=trust).modules
     wanted: dict[tuple[RepositoryId, Release], list[str] | None] = {}
     for module in chosen:
         labels = wanted.setdefault((module.repository, module.release), [])
@@ -146,7 +149,9 @@ def pull_refs(catalog: Catalog, refs: Sequence[Ref], reporter: Reporter = SILENT
         if names is not None:
             named = [manifest.module(name, f"{repository} {release}") for name in names]
             entries = tuple({entry.slug: entry for entry in named}.values())
-        pulled.append(pull_modules(catalog, repository, release, manifest, entries, reporter))
+        part = pull_modules(catalog, repository, release, manifest, entries, reporter)
+        check_trunks(manifest, entries, part.locate)
+        pulled.append(part)
     return pulled
 
 

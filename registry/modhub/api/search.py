@@ -11,7 +11,7 @@ from modhub.catalog.catalog import Catalog
 from modhub.catalog.search import ModuleHit
 from modhub.catalog.search import search as search_modules
 from modhub.labels import LabelIndex
-from modhub.manifest import MANIFEST_NAME, RepositoryManifest, Sample
+from modhub.manifest import MANIFEST_NAME, Measurement, RepositoryManifest, Sample
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
 
@@ -22,9 +22,10 @@ __all__ = ["SearchHit", "SearchResult", "search"]
 class SearchHit(Result):
     """A module of a repository's newest release.
 
-    `metrics` are fractions in [0, 1] by name, `recall` among them; `sample` are the images they were measured
-    on, `at_least` what the balanced accuracy is with 97.5 % certainty. `bytes` is without the trunk, whose
-    content id is `trunk`: modules with the same one compose in one pass.
+    `metrics` are what its publisher claims, fractions in [0, 1] by name, `recall` among them; `sample` are
+    the images that they are claimed for, `at_least` what the balanced accuracy then is with 97.5 % certainty.
+    `measured` is what `decompose` or `evaluate` measured on this machine, None where nothing was. `bytes` is
+    without the trunk, whose content id is `trunk`: modules with the same one compose in one pass.
     """
 
     ref: str
@@ -36,6 +37,7 @@ class SearchHit(Result):
     metrics: Mapping[str, float]
     sample: Sample | None
     at_least: float | None
+    measured: Measurement | None
     license: str | None
     dataset: str | None
     architecture: str
@@ -115,6 +117,7 @@ def _hit(hit: ModuleHit) -> SearchHit:
         metrics=hit.metrics,
         sample=hit.sample,
         at_least=hit.at_least,
+        measured=hit.measured,
         license=hit.license,
         dataset=hit.dataset,
         architecture=hit.architecture,

@@ -17,6 +17,7 @@ from modhub.composition.interference import Interference, estimate_interference,
 from modhub.data import ImageSet, class_folders, folder_of_images, open_data, plain_folder
 from modhub.decomposition.teaching import teach as taught
 from modhub.devices import torch_defaults
+from modhub.energy import EnergyUse, Meter
 from modhub.errors import CompositionError, DataError
 from modhub.files import new_directory, write_files
 from modhub.manifest import MANIFEST_NAME
@@ -43,7 +44,7 @@ class MeasuredInterference(Result):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class TeachReport(Result):
-    """The module that was written to `path`, made from so many `images`.
+    """The module that was written to `path`, made from so many `images`; `energy` is what that took.
 
     `takes` estimates by known class which share of its images the new class would take (see
     `modhub.composition.interference`); `takes_measured` is the same, counted on labelled images.
@@ -55,6 +56,7 @@ class TeachReport(Result):
     images: int
     kept_channels_fraction: float
     bytes: int
+    energy: EnergyUse
     takes: Mapping[str, Interference]
     takes_measured: MeasuredInterference | None
 
@@ -109,21 +111,23 @@ def teach_to(
     """
     # Whether it can be written is known before the work.
     with new_directory(Path(path), force=force) as scratch:
-        images = images_of_class(data, label, split)
-        labelled = None if against is None else open_data(against, against_split)
-        modules = _modules(on, hub, offline, reporter)
-        _check_one_class(data, label, split, modules.manifest.parent.labels)
-        taught_set = taught(modules, label, images, seed=seed, date=date, reporter=reporter)
-        others, (new,) = parts_of(modules), parts_of(taught_set)
-        measured = None
-        with reporter.step("compare with known classes"):
-            estimated = estimate_interference(others, new, seed=seed)
-            if labelled is not None:
-                classes, count = measure_interference(others, new, labelled)
-                measured = MeasuredInterference(
-                    dataset=labelled.name, split=labelled.split, images=count, classes=classes
-                )
-        write_files(scratch, artifact_files(taught_set))
+        with Meter() as meter:
+            images = images_of_class(data, label, split)
+            labelled = None if against is None else open_data(against, against_split)
+            modules = _modules(on, hub, offline, reporter)
+            _check_one_class(data, label, split, modules.manifest.parent.labels)
+            taught_set = taught(modules, label, images, seed=seed, date=date, reporter=reporter)
+            others, (new,) = parts_of(modules), parts_of(taught_set)
+            measured = None
+            with reporter.step("compare with known classes"):
+                estimated = estimate_interference(others, new, seed=seed)
+                if labelled is not None:
+                    classes, count = measure_interference(others, new, labelled)
+                    measured = MeasuredInterference(
+                        dataset=labelled.name, split=labelled.split, images=count, classes=classes
+                    )
+        energy = meter.use()
+        write_files(scratch, artifact_files(taught_set.made_with(energy)))
     (entry,) = taught_set.manifest.modules
     _warn(label, estimated if measured is None else measured.classes, reporter)
     return TeachReport(
@@ -133,6 +137,7 @@ def teach_to(
         images=len(images),
         kept_channels_fraction=entry.kept_channels_fraction,
         bytes=entry.bytes,
+        energy=energy,
         takes=estimated,
         takes_measured=measured,
     )

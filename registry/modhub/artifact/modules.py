@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from safetensors.torch import save
 
 from modhub.artifact.tensors import ModuleTensors, TrunkTensors
+from modhub.energy import EnergyUse
 from modhub.manifest import (
     Calibration,
     Measurement,
@@ -92,6 +93,10 @@ class ModuleSet:
         """The module that answers to `name`. Raises `NotFoundError` with the nearest names."""
         entry = self.manifest.module(name)
         return next(module for module in self.modules if module.manifest.slug == entry.slug)
+
+    def made_with(self, energy: EnergyUse) -> ModuleSet:
+        """The same modules, whose manifest says what making them took."""
+        return replace(self, manifest=replace(self.manifest, energy=energy))
 
     def __repr__(self) -> str:
         labels = ", ".join(module.label for module in self.modules[:10])

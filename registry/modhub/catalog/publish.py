@@ -9,7 +9,7 @@ interrupted and runs again, end with the same main.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,9 +70,12 @@ def push(
     *,
     private: bool = False,
     force: bool = False,
+    check: Callable[[Path], None] = lambda directory: None,
     reporter: Reporter = SILENT,
 ) -> Push:
     """Publish the artifact in `directory` as the release `version`: one commit and the tag `v<version>`.
+
+    `check` is called with the directory once its digests are verified, before anything is sent.
 
     Pushing the same bytes again changes nothing, but restores what the hub reports as lost of them.
 
@@ -84,6 +87,7 @@ def push(
     tag = check_ref_name(tag_of(version), "tag")
     catalog.files.require(f"The hub '{catalog.hub.address}'")
     contents = artifact_contents(catalog, Path(directory), repository)
+    check(Path(directory))
     sizes = sum(map(_size, contents.values()))
     with (
         _repository(catalog, repository, private=private),
@@ -272,13 +276,15 @@ def _existing_release(
     version: Version,
     contents: Mapping[str, bytes | Path],
 ) -> Release | None:
-    """The release if it exists with these very files. Raises `ConflictError` when it has others."""
+    """The release if it exists with these very files, but for what making them took. Raises `ConflictError`
+    when it has others."""
     releases = tuple(releases)
     for release in releases:
         if release.version != version:
             continue
         tree = catalog.hub.tree(repository, release.commit)
-        if not _changes(tree, contents):
+        changes = _changes(tree, contents)
+        if not changes or _same_modules(catalog, repository, release, changes, contents):
             return release
         newest = max(release.version for release in releases if release.version is not None)
         following = f"{newest.major}.{newest.minor}.{newest.micro + 1}"
@@ -287,6 +293,28 @@ def _existing_release(
             hint=f"Releases never change; push the next version: --version {following}",
         )
     return None
+
+
+def _same_modules(
+    catalog: Catalog,
+    repository: RepositoryId,
+    release: Release,
+    changes: Sequence[Change],
+    contents: Mapping[str, bytes | Path],
+) -> bool:
+    """Whether the release differs in nothing but the energy that making it took."""
+    if [change.path for change in changes if isinstance(change, Add)] != [MANIFEST_NAME] or len(changes) > 1:
+        return False
+    try:
+        old = catalog.manifest(repository, release.commit)
+    except (IntegrityError, ManifestError, NotFoundError):
+        return False
+    return replace(old, energy=None) == replace(_manifest(contents), energy=None)
+
+
+def _manifest(contents: Mapping[str, bytes | Path]) -> RepositoryManifest:
+    manifest = contents[MANIFEST_NAME]
+    return RepositoryManifest.from_bytes(manifest if isinstance(manifest, bytes) else manifest.read_bytes())
 
 
 def _check_version(repository: RepositoryId, releases: Iterable[Release], version: Version) -> None:
@@ -315,8 +343,7 @@ def _check_classes(
     )
     if earlier is None:
         return
-    manifest = contents[MANIFEST_NAME]
-    new = RepositoryManifest.from_bytes(manifest if isinstance(manifest, bytes) else manifest.read_bytes())
+    new = _manifest(contents)
     try:
         old = catalog.manifest(repository, earlier.commit)
     except (IntegrityError, ManifestError, NotFoundError):

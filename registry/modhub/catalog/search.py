@@ -1,4 +1,4 @@
-"""Searching modules: the newest release of each repository that may have them, the best measured first."""
+"""Searching modules: the newest release of each repository that may have them, the best first."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from modhub.catalog.catalog import Catalog
+from modhub.catalog.measurements import measurement_of
 from modhub.catalog.releases import Release
 from modhub.errors import HubError, IntegrityError, ManifestError, NotFoundError, OfflineError, RefError
-from modhub.manifest import ModuleEntry, RepositoryManifest, Sample, at_least, ranking_key
+from modhub.manifest import Measurement, ModuleEntry, RepositoryManifest, Sample, at_least, ranking_key
 from modhub.manifest.card import class_tags
 from modhub.refs import Ref, RepositoryId
 from modhub.reporter import SILENT, Reporter
@@ -25,9 +26,10 @@ _DIGITS = 8
 class ModuleHit:
     """A module of the newest release of its repository.
 
-    `metrics` are fractions in [0, 1] as recorded when it was made, on the images `sample` if that is known;
-    `bytes` counts the module's own files, not a shared trunk, whose content id is `trunk`; `place` is that of
-    the first of the labels searched for that means it.
+    `metrics` are fractions in [0, 1] as its publisher claims them, on the images `sample` if that is known;
+    `measured` is what was measured on this machine, None where nothing was. `bytes` counts the module's own
+    files, not a shared trunk, whose content id is `trunk`; `place` is that of the first of the labels
+    searched for that means it.
     """
 
     repository: RepositoryId
@@ -36,6 +38,7 @@ class ModuleHit:
     aliases: tuple[str, ...]
     metrics: Mapping[str, float]
     sample: Sample | None
+    measured: Measurement | None
     license: str | None
     dataset: str | None
     architecture: str
@@ -52,7 +55,7 @@ class ModuleHit:
 
     @property
     def at_least(self) -> float | None:
-        """The lower bound of its balanced accuracy: `modhub.manifest.ranking`."""
+        """The lower bound of its claimed balanced accuracy: `modhub.manifest.ranking`."""
         return at_least(self.metrics, self.sample)
 
 
@@ -68,8 +71,9 @@ def search(
     limit: int = 100,
     reporter: Reporter = SILENT,
 ) -> list[ModuleHit]:
-    """Modules that answer to any of `labels` (all modules without any), the best measured first.
+    """Modules that answer to any of `labels` (all modules without any), the best first.
 
+    Those measured on this machine come before the others, whose figures are their publishers' claims;
     `modhub.manifest.ranking` says which are the best. `license`, `dataset` and `architecture` are compared
     without case; `trunk` is the first digits of a content id, or what `architecture` is; every word of `text`
     occurs in the repository's name or tags. Repositories without an active release are skipped, and so are
@@ -97,8 +101,10 @@ def search(
         reporter.warn(f"Skipped {number} that cannot be read. The first: {unreadable[0]}")
 
     def rank(hit: ModuleHit) -> tuple[Any, ...]:
-        unseen, bound = ranking_key(hit.metrics, hit.sample)
-        return (hit.place, not unseen, -bound, -hit.downloads, hit.repository, hit.label)
+        measured, claimed = hit.measured, ranking_key(hit.metrics, hit.sample)
+        here = (False, -1.0) if measured is None else ranking_key(measured.values, measured.sample)
+        figures = [(not unseen, -bound) for unseen, bound in (here, claimed)]
+        return (hit.place, measured is None, *figures, -hit.downloads, hit.repository, hit.label)
 
     fitting = [
         hit
@@ -141,6 +147,7 @@ def _hit(
         aliases=entry.aliases,
         metrics=entry.metrics,
         sample=entry.sample,
+        measured=measurement_of(entry.manifest.sha256),
         license=manifest.license,
         dataset=manifest.parent.dataset,
         architecture=manifest.parent.architecture,

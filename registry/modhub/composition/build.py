@@ -10,6 +10,7 @@ README.md
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from modhub.composition.classifier import ComposedClassifier, TrunkPass, TrunkRe
 from modhub.composition.feature_distance import DISTANCE_FIELDS
 from modhub.composition.heads import CALIBRATION_FIELDS, DENSITY_FIELDS, HeadTensors, JoinedHead
 from modhub.devices import torch_defaults
+from modhub.energy import EnergyUse
 from modhub.errors import IntegrityError, ManifestError, hinting
 from modhub.files import confined, new_directory, write_files
 from modhub.manifest import Fields, FileInfo, InputSpec
@@ -35,9 +37,11 @@ _HEADS = "heads.safetensors"
 _AGAIN = "Compose it again."
 
 
-def save_build(classifier: ComposedClassifier, directory: Path, *, force: bool = False) -> Path:
-    """Write `directory`, completely or not at all; equal classifiers give equal bytes. Raises
-    `StorageError`."""
+def save_build(
+    classifier: ComposedClassifier, directory: Path, *, force: bool = False, energy: EnergyUse | None = None
+) -> Path:
+    """Write `directory`, completely or not at all; equal classifiers give equal bytes. `energy` is what
+    composing it took. Raises `StorageError`."""
     files: dict[str, bytes] = {}
     heads: dict[str, Tensor] = {"order": classifier.order.cpu()}
     passes = []
@@ -62,13 +66,15 @@ def save_build(classifier: ComposedClassifier, directory: Path, *, force: bool =
         )
     files[_HEADS] = tensor_bytes(heads)
     files["README.md"] = _readme(classifier).encode()
-    build = {
+    build: dict[str, Any] = {
         "schema_version": max(trunk_pass.spec.schema_version for trunk_pass in classifier.trunk_passes),
         "labels": list(classifier.labels),
         "reject": classifier.reject,
         "heads": FileInfo.of(_HEADS, files[_HEADS]).to_dict(),
         "passes": passes,
     }
+    if energy is not None:
+        build["energy"] = energy.to_dict()
     files[BUILD_NAME] = pretty_json(build)
     with new_directory(directory, force=force) as scratch:
         write_files(scratch, files)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from modhub.errors import DataError
 from modhub.reporter import SILENT, Reporter
+from modhub.workers import ALONE, Workers
 
 __all__ = [
     "BatchReader",
@@ -146,19 +147,29 @@ class ImageSet:
                 unreadable.append(error)
             return None
 
-    def readable(self, reporter: Reporter = SILENT) -> Indices:
+    def readable(self, reporter: Reporter = SILENT, workers: Workers = ALONE) -> Indices:
         """Indices of the images that can be read, after reading all; `reporter` is warned of the others.
+        Each of the `workers` reads its part, and all give the same.
 
         Raises `DataError` when several, and more than 1 %, cannot be read, or all of a class.
         """
-        good = np.ones(len(self), np.bool_)
-        errors: list[DataError] = []
+        seen: list[tuple[list[int], list[DataError]]] = []
         with reporter.step("look for unreadable images", len(self)):
-            for start in range(0, len(self), _CHECKED_AT_ONCE):
+            for number, start in enumerate(range(0, len(self), _CHECKED_AT_ONCE)):
                 part = range(start, min(start + _CHECKED_AT_ONCE, len(self)))
-                good[start : part.stop] = [image is not None for image in self.attempted(part, errors)]
+                if workers.mine(number):
+                    unread: list[DataError] = []
+                    images = self.attempted(part, unread)
+                    seen.append(
+                        ([at for at, image in zip(part, images, strict=True) if image is None], unread)
+                    )
                 reporter.advance(len(part))
-        indices = np.flatnonzero(good)
+        parts = sorted(
+            (part for of_one in workers.gather(seen) for part in of_one), key=lambda part: part[0][:1]
+        )
+        errors = [error for _, unread in parts for error in unread]
+        bad = [at for places, _ in parts for at in places]
+        indices = np.setdiff1d(np.arange(len(self)), np.array(bad, np.int64))
         if not errors:
             return indices
         if len(errors) > max(1, _TOLERATED * len(self)):

@@ -1,16 +1,20 @@
-"""From a trained classifier to one module per class; one file per method."""
+"""From a trained classifier to one module per class; one file per method in `methods`.
+
+Each name is loaded when it is first used: what is said of methods needs no torch.
+"""
 
 from __future__ import annotations
 
-from modhub.artifact.modules import Decomposition
-from modhub.data import ImageSet
-from modhub.decomposition.method import Method
-from modhub.decomposition.options import DecomposeOptions
-from modhub.decomposition.parent import Parent
-from modhub.decomposition.registry import METHODS, drafted, method_of
-from modhub.decomposition.workbench import Workbench
-from modhub.devices import torch_defaults
-from modhub.reporter import SILENT, Reporter
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modhub.decomposition.method import Method
+    from modhub.decomposition.methods import METHODS
+    from modhub.decomposition.options import DecomposeOptions
+    from modhub.decomposition.parent import Parent
+    from modhub.decomposition.registry import decompose, drafted, method_of
+    from modhub.decomposition.workbench import Workbench
 
 __all__ = [
     "METHODS",
@@ -23,20 +27,19 @@ __all__ = [
     "method_of",
 ]
 
+_HOMES = {
+    "METHODS": "methods",
+    "DecomposeOptions": "options",
+    "Method": "method",
+    "Parent": "parent",
+    "Workbench": "workbench",
+    "decompose": "registry",
+    "drafted": "registry",
+    "method_of": "registry",
+}
 
-@torch_defaults()
-def decompose(
-    parent: Parent,
-    images: ImageSet,
-    *,
-    method: str | Method = "relevance",
-    options: DecomposeOptions | None = None,
-    reporter: Reporter = SILENT,
-) -> Decomposition:
-    """One draft per class of `parent` from training `images`. Raises `DataError` and `MethodError`.
 
-    The same parent, images, method and options give the same drafts.
-    """
-    made = method_of(method)
-    called = method if isinstance(method, str) else made.name
-    return drafted(made, called, parent, images, options or DecomposeOptions(), reporter)
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

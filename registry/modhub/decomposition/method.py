@@ -1,23 +1,31 @@
-"""What a decomposition method must do."""
+"""What a decomposition method must do, and what it says of itself."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from modhub.artifact.modules import Decomposition
-from modhub.data import ImageSet
-from modhub.decomposition.options import DecomposeOptions
-from modhub.decomposition.parent import Parent
-from modhub.reporter import Reporter
+if TYPE_CHECKING:
+    from modhub.artifact.modules import Decomposition
+    from modhub.data import ImageSet
+    from modhub.decomposition.options import DecomposeOptions
+    from modhub.decomposition.parent import Parent
+    from modhub.reporter import Reporter
 
 __all__ = ["Method"]
 
 
 class Method(Protocol):
-    """One way to find the part of a parent that a class needs. `paper` is where it comes from, if any."""
+    """One way to find the part of a parent that a class needs.
 
-    name: str
-    paper: str | None
+    `name` and `paper` stand in manifests; `paper` is a URL, an identifier such as arXiv:2110.07720, or None.
+    What else a class may say of itself for `modhub methods` is in `modhub.decomposition.method_options`.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def paper(self) -> str | None: ...
 
     def decompose(
         self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter

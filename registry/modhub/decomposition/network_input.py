@@ -3,8 +3,9 @@ images."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,10 +14,14 @@ import torch
 from torch import nn
 
 from modhub.data import ImageSet, evenly_spaced
-from modhub.errors import DataError
+from modhub.decomposition.options import DecomposeOptions
+from modhub.errors import DataError, ParentError
+from modhub.manifest import InputSpec
 from modhub.nets import Network
+from modhub.parents import ParentSource
+from modhub.reporter import Reporter
 
-__all__ = ["InputShape", "input_shape", "voting"]
+__all__ = ["InputShape", "input_shape", "input_spec", "voting"]
 
 _VOTERS = 9
 _SIZES = (8, 16, 24, 28, 32, 48, 64, 96, 112, 128, 160, 192, 224, 227, 240, 256, 288, 299, 320, 384, 448, 512)
@@ -113,6 +118,97 @@ def input_shape(
         channels_from="given" if channels else "of most images",
         size_from="given" if size else "the size of most images",
     )
+
+
+def input_spec(
+    source: ParentSource, images: ImageSet | None, options: DecomposeOptions, reporter: Reporter
+) -> InputSpec:
+    """The input of a parent: as the options say it, else as its source does, else as the images have it.
+
+    Raises `ParentError` where nothing says the size, and for a mean or deviation that images cannot have.
+    """
+    size, mean, std = options.input_size, options.mean, options.std
+    spec = source.input if size is None else source.input_at(*size[-2:])
+    if spec is None:
+        if images is None:
+            spec = _given_input(source, options, reporter)
+        else:
+            given = (
+                size[0] if size is not None and len(size) == 3 else 3 if len(mean or std or ()) == 3 else None
+            )
+            shape = input_shape(
+                source.model, images, channels=given, size=None if size is None else (size[-2], size[-1])
+            )
+            reporter.note(f"Input: {shape}.")
+            spec = _unnormalised(shape.channels, shape.height, shape.width)
+    elif source.assumed and (mean is None or std is None):
+        reporter.warn(_unsaid(source))
+    channels, height, width = spec.channels, spec.height, spec.width
+    if size is not None:
+        height, width = size[-2:]
+        channels = size[0] if len(size) == 3 else max(channels, len(mean or ()))
+    same = channels == spec.channels
+    crop = options.crop
+    if crop is None:
+        crop = spec.crop or options.resize is not None
+    low, high = options.value_range or spec.value_range
+    _check_numbers(mean, std, low, high)
+    return dataclasses.replace(
+        spec,
+        channels=channels,
+        height=height,
+        width=width,
+        mean=mean or (spec.mean if same else (0.0,) * channels),
+        std=std or (spec.std if same else (1.0,) * channels),
+        value_range=(low, high),
+        resize=options.resize or spec.resize,
+        crop=crop,
+        interpolation=options.interpolation or spec.interpolation,
+    )
+
+
+def _given_input(source: ParentSource, options: DecomposeOptions, reporter: Reporter) -> InputSpec:
+    """The input as the options say it: without images nothing else does."""
+    size = options.input_size
+    if isinstance(source.model, Network):
+        size = size or source.model.graph.input_shape
+    if size is None:
+        raise ParentError(
+            f"The input size of '{source.name}' is unknown.",
+            hint="Give it with --input-size, and --mean and --std as it was trained with.",
+        )
+    if options.mean is None or options.std is None:
+        reporter.warn(_unsaid(source))
+    channels = size[0] if len(size) == 3 else len(options.mean or options.std or (0, 0, 0))
+    return _unnormalised(channels, size[-2], size[-1])
+
+
+def _unsaid(source: ParentSource) -> str:
+    return (
+        f"Nothing says how '{source.name}' normalises its input: without --mean and --std its values are "
+        "taken as they are, from 0 to 1."
+    )
+
+
+def _check_numbers(
+    mean: Sequence[float] | None, std: Sequence[float] | None, low: float, high: float
+) -> None:
+    """Raise `ParentError` for a given mean or deviation that images of values from `low` to `high` cannot
+    have."""
+    for name, values, least, most in (
+        ("mean", mean, low, high),
+        ("standard deviation", std, 0.0, high - low),
+    ):
+        if odd := [value for value in values or () if not least <= value <= most]:
+            raise ParentError(
+                f"Images of values from {low:g} to {high:g} have no {name} of {odd[0]:g}.",
+                hint="Say what black and white are before they are normalised: --value-range 0,255, say.",
+            )
+
+
+def _unnormalised(channels: int, height: int, width: int) -> InputSpec:
+    zeros, ones = (0.0,) * channels, (1.0,) * channels
+    return InputSpec(channels=channels, height=height, width=width, mean=zeros, std=ones)
 
 
 @contextmanager

@@ -12,7 +12,8 @@ import torch
 
 from modhub.data import ImageSet
 from modhub.devices import pick_device
-from modhub.errors import BudgetError, DataError
+from modhub.errors import BudgetError, DataError, ParentError
+from modhub.licences import licence_expression
 from modhub.parents import names_of
 
 if TYPE_CHECKING:
@@ -27,25 +28,25 @@ class DecomposeOptions:
     the parent, then from the images, or does not matter.
 
     Parent: `weights` is a safetensors file or a checkpoint of torch.save, `arguments` are for a
-    `FILE.py:CALLABLE`. `labels` are its classes in the order of its outputs. `input_size` is ([channels,]
-    height, width) in pixels; `mean` and `std` are per channel, of values in `value_range` (None: [0, 1]).
-    Images are resized so that their shorter side is `resize` pixels, or to that (height, width), with
-    `interpolation`, and cut at the centre to the input size where `crop` is true (None: where `resize` is
-    given). `name`, `license` (an SPDX id) and `dataset` (what it was trained on) go into the manifests,
-    and so does `date` (ISO 8601). With `fit_head` the parent is a backbone, and a head is fitted on the
-    images; `head` is a safetensors file of one.
+    `FILE.py:CALLABLE`. `labels` are its classes in the order of its outputs (`imagenet-1k`: ImageNet's).
+    `input_size` is ([channels,] height, width) in pixels; `mean` and `std` are per channel, of values in
+    `value_range` (None: [0, 1]). Images are resized so that their shorter side is `resize` pixels, or to
+    that (height, width), with `interpolation`, and cut at the centre to the input size where `crop` is true
+    (None: where `resize` is given). `name`, `license` (an SPDX id) and `dataset` (what it was trained on)
+    go into the manifests, and so does `date` (ISO 8601). With `fit_head` the parent is a backbone, and a
+    head is fitted on the images; `head` is a safetensors file of one.
 
     Images: `split` is the part of the data set to use (None: train). `images_per_class` and
     `calibration_images` are per class and disjoint, drawn with `seed`: channels are chosen by the former;
     on the latter the choice is validated, calibrated and measured. `measure` are images that the parent was
     not trained on: recorded metrics come from them (of a string: from its test split) instead.
 
-    Choice: `method` is relevance, concern, `FILE.py:CLASS` or a method that was made already;
-    `method_options` are arguments of its constructor, text as the command line reads it. `only` are the
-    classes to make modules of. `max_loss` is the balanced accuracy, in fractions, that a module alone may
-    lose against the parent's one-against-rest answer. `examine` is for how many classes at most that loss is
-    validated on images; the others reuse the threshold found (None: all, but few where a large network has
-    many classes).
+    Choice: `method` is a name that `modhub.methods()` lists, `FILE.py:CLASS` or a method that was made
+    already; `method_options` are arguments of its constructor, text as the command line reads it. `only` are
+    the classes to make modules of. `max_loss` is the balanced accuracy, in fractions, that a module alone
+    may lose against the parent's one-against-rest answer. `examine` is for how many classes at most that
+    loss is validated on images; the others reuse the threshold found (None: all, but few where a large
+    network has many classes).
 
     Work: `device` is auto, cpu, cuda or cuda:N. `batch` images are in memory at a time. `resume` is a folder
     for nothing else, in which an interrupted run keeps its results, and looks for them.
@@ -87,7 +88,8 @@ class DecomposeOptions:
     def __post_init__(self) -> None:
         """Takes numbers, arrays and `class_to_idx` dictionaries for what they plainly mean.
 
-        Raises `BudgetError` for a loss that is no fraction, `DataError` for too few images per class."""
+        Raises `BudgetError` for a loss that is no fraction, `DataError` for too few images per class,
+        `ParentError` for a licence that is no SPDX expression."""
         if self.labels is not None:
             given = [self.labels] if isinstance(self.labels, str) else self.labels
             object.__setattr__(self, "labels", names_of(given, len(given)))
@@ -103,6 +105,11 @@ class DecomposeOptions:
                 value = (value,)
             if value is not None:
                 object.__setattr__(self, name, tuple(float(number) for number in value))
+        if self.license is not None:
+            try:
+                licence_expression(self.license)
+            except ValueError as error:
+                raise ParentError(str(error), hint="For example: mit") from None
         if not 0 <= self.max_loss < 1:
             raise BudgetError(
                 f"A module cannot lose {self.max_loss:g} of its accuracy.",

@@ -102,7 +102,8 @@ class Parent:
         if len(labels) != rows:
             raise ParentError(
                 f"'{name}' answers with {rows} classes, but {len(labels)} labels were given.",
-                hint="Give one label per row of its last layer, in that order, with --labels.",
+                hint="Give one label per row of its last layer, in that order, with --labels"
+                + (", or --labels imagenet-1k if these are ImageNet's." if rows == 1000 else "."),
             )
         if twice := repeated(map(spelling_of, labels)):
             raise ParentError(f"Duplicate label '{min(twice)}'.", hint="Give every class a label of its own.")

@@ -1,33 +1,52 @@
-"""The ways to decompose that there are, and the one place where they are looked up."""
+"""A method by its name, made with its options, and what it makes, checked."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from modhub.artifact.modules import Decomposition, ModuleDraft
 from modhub.data import ImageSet
-from modhub.decomposition.concern import Concern
+from modhub.decomposition.installed import installed_method
 from modhub.decomposition.method import Method
+from modhub.decomposition.methods import METHODS
 from modhub.decomposition.options import DecomposeOptions
 from modhub.decomposition.parent import Parent, wanted_rows
-from modhub.decomposition.relevance import Relevance
+from modhub.devices import torch_defaults
 from modhub.errors import CompositionError, DataError, MethodError, ModhubError
 from modhub.manifest import MethodInfo
 from modhub.parents import callable_of, parsed_arguments
 from modhub.refs import is_text
-from modhub.reporter import Reporter
+from modhub.reporter import SILENT, Reporter
 
-__all__ = ["METHODS", "drafted", "method_of"]
+__all__ = ["METHODS", "decompose", "drafted", "method_of"]
 
-METHODS: dict[str, type[Method]] = {"relevance": Relevance, "concern": Concern}
+
+@torch_defaults()
+def decompose(
+    parent: Parent,
+    images: ImageSet,
+    *,
+    method: str | Method = "relevance",
+    options: DecomposeOptions | None = None,
+    reporter: Reporter = SILENT,
+) -> Decomposition:
+    """One draft per class of `parent` from training `images`. Raises `DataError` and `MethodError`.
+
+    The same parent, images, method and options give the same drafts.
+    """
+    made = method_of(method)
+    called = method if isinstance(method, str) else made.name
+    return drafted(made, called, parent, images, options or DecomposeOptions(), reporter)
 
 
 def method_of(name: str | Method, options: Mapping[str, Any] | None = None) -> Method:
     """A method by its name or as FILE.py:CLASS, made with `options` as text; one that was made stays.
+
+    Names are those of `METHODS`, then those that installed packages give to theirs.
 
     Raises `DataError` for a name or an option that there is not, `ParentError` for a file without it, and
     `MethodError` for what is no method or cannot be made.
@@ -36,12 +55,11 @@ def method_of(name: str | Method, options: Mapping[str, Any] | None = None) -> M
         return _checked(name, type(name).__name__)
     path, colon, called = name.rpartition(":")
     own = bool(colon) and path.endswith(".py")
-    if not own and name not in METHODS:
-        raise DataError(
-            f"There is no method '{name}'.",
-            hint=f"There are: {', '.join(sorted(METHODS))}; one of your own is FILE.py:CLASS.",
-        )
-    kind = callable_of(Path(path), called, "A method is FILE.py:CLASS.") if own else METHODS[name]
+    kind: Callable[..., Any]
+    if own:
+        kind = callable_of(Path(path), called, "A method is FILE.py:CLASS.")
+    else:
+        kind = METHODS[name] if name in METHODS else installed_method(name)
     options = options or {}
     with _naming(name, "cannot be made"):
         known = inspect.signature(kind).parameters

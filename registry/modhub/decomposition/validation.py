@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from modhub.decomposition.measurement import Answers, measurement
 from modhub.decomposition.options import DecomposeOptions
 from modhub.decomposition.parent import Parent
 from modhub.manifest import Calibration, Measurement
-from modhub.nets import ChannelSpace, Network, Runner, fuse_batch_norm, head_logits
+from modhub.nets import ChannelSpace, Mask, Network, Runner, fuse_batch_norm, head_logits
 from modhub.pruning.compensation import cut
 from modhub.pruning.order import PruningOrder, mask_after
 from modhub.pruning.statistics import ClassStatistics
@@ -53,33 +55,47 @@ class LossValidation:
     def longest_prefix(
         self, row: int, statistics: ClassStatistics, order: PruningOrder, calibration: Calibration
     ) -> int:
-        """How long a prefix of the order can go with its loss of balanced accuracy in the budget.
-
-        Few images cannot vouch for accuracy alone: the margins, too, may move by no more than `_MOVED`.
-        """
-        parent, held = self.parent, self.held
-        sample = held.sample(row, _NEGATIVES, self.options.seed)
-        positive = held.targets[sample] == row
-        head, place = self._head(row, calibration)
-        unpruned = margin_of(self.logits[sample], row).double()
-        accepted = log_odds(self.logits[sample].double().numpy(), row, calibration) > 0
-        goal = balanced_accuracy(accepted, positive) - self.options.max_loss
-        limit = _MOVED * float(unpruned.var(correction=0))
+        """How long a prefix of the order can go with its loss of balanced accuracy in the budget."""
+        keeps = self.judge(row, statistics, calibration)
         fewest, most = 0, len(order.slots)
         for _ in range(_HALVINGS):
             count = (fewest + most + 1) // 2
-            mask = mask_after(order, count, self.space)
-            sliced = cut(parent.trunk, mask, self.space, statistics, *head)
-            logits = self._logits(*sliced, held.images[sample])
-            moved = float((margin_of(logits, place).double() - unpruned).square().mean())
-            accepted = log_odds(logits.double().numpy(), place, calibration) > 0
-            if moved <= limit and balanced_accuracy(accepted, positive) >= goal:
+            if keeps(mask_after(order, count, self.space)):
                 fewest = count
             else:
                 most = count - 1
             if fewest >= most:
                 break
         return fewest
+
+    def judge(
+        self,
+        row: int,
+        statistics: ClassStatistics | None,
+        calibration: Calibration,
+        *,
+        negatives: int = _NEGATIVES,
+    ) -> Callable[[Mask], bool]:
+        """Whether a class cut to a mask, with `statistics` made up for, loses no more balanced accuracy than
+        the budget allows; beside its own images stand `negatives` of other classes.
+
+        Few images cannot vouch for accuracy alone: the margins, too, may move by no more than `_MOVED`.
+        """
+        sample = self.held.sample(row, negatives, self.options.seed)
+        images, positive = self.held.images[sample], self.held.targets[sample] == row
+        head, place = self._head(row, calibration)
+        unpruned = margin_of(self.logits[sample], row).double()
+        accepted = log_odds(self.logits[sample].double().numpy(), row, calibration) > 0
+        goal = balanced_accuracy(accepted, positive) - self.options.max_loss
+        limit = _MOVED * float(unpruned.var(correction=0))
+
+        def keeps(mask: Mask) -> bool:
+            logits = self._logits(*cut(self.parent.trunk, mask, self.space, statistics, *head), images)
+            moved = float((margin_of(logits, place).double() - unpruned).square().mean())
+            accepted = log_odds(logits.double().numpy(), place, calibration) > 0
+            return moved <= limit and balanced_accuracy(accepted, positive) >= goal
+
+        return keeps
 
     def _head(self, row: int, calibration: Calibration) -> tuple[tuple[Tensor, Tensor], int]:
         """The head that the log-odds of a class depend on, and the class's row in it: the parent's, or the

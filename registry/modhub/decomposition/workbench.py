@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from modhub import __version__
@@ -52,7 +53,7 @@ from modhub.nets import (
     weightless,
 )
 from modhub.pruning.compensation import cut
-from modhub.pruning.order import relevance_tensor
+from modhub.pruning.order import as_relevance, relevance_tensor
 from modhub.pruning.statistics import ClassStatistics, observe, stored_statistics
 from modhub.reporter import SILENT, Reporter
 from modhub.workers import Workers
@@ -106,6 +107,9 @@ class Workbench:
             known.targets, (options.images_per_class, options.calibration_images), options.seed
         )
         self.images, self._held = known.subset(fit), known.subset(held)
+        if self.workers.size > 1:
+            # A process that came upon an unreadable image later would keep the others waiting.
+            self.images = self.images.subset(self.images.readable(reporter, self.workers))
         self._runner = Runner(fuse_batch_norm(parent.trunk)).to(options.torch_device)
         self._weightless = weightless(parent.trunk)
         with reporter.step("calibrate"):
@@ -118,12 +122,9 @@ class Workbench:
             self.images = images
             return use(images)
 
-        # A process that looks for unreadable images alone would keep the others waiting.
-        return (
-            use(self.images)
-            if self.workers.size > 1
-            else without_unreadable(of_these, self.images, self.reporter)
-        )
+        if self.workers.size > 1:
+            return use(self.images)
+        return without_unreadable(of_these, self.images, self.reporter)
 
     def images_of(self, row: int) -> ImageSet:
         """The images of one class to choose by."""
@@ -211,13 +212,15 @@ class Workbench:
         *,
         positions: Mapping[str, Tensor] | None = None,
         assessment: Assessment | None = None,
+        relevance: NDArray[np.float64] | None = None,
     ) -> ModuleDraft:
         """The module of one class that keeps the slots of `mask` (slots,) and what must stay with them.
 
         Calibrated on what the parent answers, and measured with the channels gone; with `statistics` they are
         made up for, and the module carries them. `positions` are bool masks of single positions by value, for
-        methods without statistics. `assessment` is what `assess` gave, where that was asked before. Raises
-        `CompositionError` for a mask that does not fit.
+        methods without statistics. `assessment` is what `assess` gave, where that was asked before.
+        `relevance` (slots,), from 0 on, is how much the class needs each slot as the method sees it; without
+        it, as the statistics do. Raises `CompositionError` for a mask that does not fit.
         """
         if np.isnan(np.asarray(mask, np.float64)).any():
             raise CompositionError(
@@ -228,7 +231,7 @@ class Workbench:
         assessment = assessment or self.assess(row, mask, statistics, positions=positions)
         return ModuleDraft(
             label=self.parent.labels[row],
-            tensors=self._tensors(row, mask, statistics, positions or {}).to_dict(),
+            tensors=self._tensors(row, mask, statistics, positions or {}, relevance).to_dict(),
             calibration=assessment.calibration,
             measurement=assessment.measurement,
             sizes=assessment.sizes,
@@ -325,6 +328,7 @@ class Workbench:
         mask: Mask,
         statistics: ClassStatistics | None,
         positions: Mapping[str, Tensor],
+        relevance: NDArray[np.float64] | None,
     ) -> ModuleTensors:
         head = self.parent.head
         weight, bias = one_against_rest_head(head.weight, head.bias, row)
@@ -337,10 +341,12 @@ class Workbench:
                 value: alive.to(torch.uint8) for value, alive in positions.items() if not bool(alive.all())
             },
         )
+        if relevance is not None:
+            tensors = replace(tensors, relevance=as_relevance(relevance))
         if statistics is None:
             return tensors
         return replace(
             tensors,
-            relevance=relevance_tensor(statistics, self.space),
+            relevance=relevance_tensor(statistics, self.space) if relevance is None else tensors.relevance,
             statistics=stored_statistics(statistics, correlations=self.observations.per_class),
         )

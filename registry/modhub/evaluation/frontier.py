@@ -19,6 +19,7 @@ from modhub.composition.fitting.synthesizer import ImageSynthesizer
 from modhub.composition.trunk_plan import trunk_plans
 from modhub.data import ImageSet
 from modhub.devices import CPU
+from modhub.energy import EnergyUse
 from modhub.errors import BudgetError, CompositionError
 from modhub.evaluation.evaluate import evaluate
 from modhub.evaluation.metrics import Evaluation, predictions_of
@@ -83,7 +84,8 @@ class Frontier:
     """`points` by falling budget; `restricted_top1` is the accuracy of the restricted logits of the unpruned
     trunks, for a single class the balanced accuracy of its unpruned trunk.
 
-    `smallest` says which budget could not be met, and why; None when all were met.
+    `smallest` says which budget could not be met, and why; None when all were met. `energy` is what measuring
+    all of it took, None where that was not metered.
     """
 
     kind: str
@@ -92,6 +94,7 @@ class Frontier:
     restricted_top1: float | None
     points: tuple[FrontierPoint, ...]
     smallest: str | None
+    energy: EnergyUse | None = None
 
     @property
     def noisy(self) -> bool:
@@ -118,6 +121,7 @@ class Frontier:
             "restricted_top1": self.restricted_top1,
             "points": [point.to_dict() for point in self.points],
             "smallest": self.smallest,
+            "energy": None if self.energy is None else self.energy.to_dict(),
         }
 
 

@@ -32,6 +32,9 @@ class Hub(Protocol):
     def local(self) -> bool:
         """Whether it works without a network."""
 
+    def namespaces(self) -> frozenset[str] | None:
+        """The namespaces of the user, in lower case; None: all, as in a directory that is the user's."""
+
     def find(
         self, tags: Sequence[str] = (), *, text: str = "", author: str = "", limit: int = 1000
     ) -> list[RepositorySummary]:

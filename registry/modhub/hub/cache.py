@@ -28,7 +28,7 @@ import platformdirs
 from modhub.errors import IntegrityError, ManifestError, RefError, StorageError
 from modhub.files import fsync_directory, permitted, sha256_of_file, write_bytes
 from modhub.integrity import matches
-from modhub.refs import RepositoryId, is_commit, is_sha256
+from modhub.refs import RepositoryId, is_commit, is_sha256, is_text
 from modhub.results import Result
 from modhub.store.disk import disk_errors, lock_file, make_directory
 from modhub.store.model import FileEntry, Refs
@@ -247,6 +247,15 @@ class Cache:
         """What was remembered; nothing when there is nothing."""
         yanks = self._recall(self._folder(hub, repository) / "yanks.json") or {}
         return {release: reason for release, reason in yanks.items() if isinstance(reason, str)}
+
+    def remember_namespaces(self, hub: str, names: frozenset[str]) -> None:
+        """Keep which namespaces are the user's for working offline."""
+        self._remember(self._hub(hub) / "namespaces.json", {"namespaces": sorted(names)})
+
+    def namespaces(self, hub: str) -> frozenset[str]:
+        """The user's namespaces as last read."""
+        names = (self._recall(self._hub(hub) / "namespaces.json") or {}).get("namespaces")
+        return frozenset(filter(is_text, map(str, names))) if isinstance(names, list) else frozenset()
 
     def repositories(self, hub: str) -> list[RepositoryId]:
         """Repositories whose references are remembered."""

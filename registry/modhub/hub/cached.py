@@ -29,6 +29,7 @@ class CachedHub:
         self.hub = hub
         self.cache = cache
         self._bound = bound or {}
+        self._namespaces: dict[str, frozenset[str] | None] = {}
         self.offline = offline and not all(each.local for each in self.hubs)
 
     @property
@@ -39,6 +40,20 @@ class CachedHub:
     def at(self, repository: RepositoryId) -> Hub:
         """The hub of a repository: the one to which its namespace is bound, and no other."""
         return self._bound.get(repository.namespace.lower(), self.hub)
+
+    def owns(self, repository: RepositoryId) -> bool:
+        """Whether its namespace is the user's on its hub; offline as was last read."""
+        hub = self.at(repository)
+        if hub.address not in self._namespaces:
+            if self.offline and not hub.local:
+                names: frozenset[str] | None = self.cache.namespaces(hub.address)
+            else:
+                names = hub.namespaces()
+                if not hub.local and names is not None:
+                    self.cache.remember_namespaces(hub.address, names)
+            self._namespaces[hub.address] = names
+        namespaces = self._namespaces[hub.address]
+        return namespaces is None or repository.namespace.lower() in namespaces
 
     def require(self, what: str) -> None:
         """Raises `OfflineError` naming `what` when the network must not be used."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +57,11 @@ class DirectoryHub:
                 missing="repository",
             )
         return self.store
+
+    def namespaces(self) -> frozenset[str] | None:
+        """All, where the directory is the user's; of another user's directory none."""
+        place = next(folder for folder in (self._root, *self._root.parents) if folder.exists())
+        return None if place.stat().st_uid == os.getuid() else frozenset()
 
     def find(
         self, tags: Sequence[str] = (), *, text: str = "", author: str = "", limit: int = 1000

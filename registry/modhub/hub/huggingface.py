@@ -138,6 +138,25 @@ class HuggingFaceHub:
         )
         return answer
 
+    def namespaces(self) -> frozenset[str] | None:
+        """The user's whose token this is, and the organisations'; none without a token."""
+
+        def request() -> object:
+            with self._errors():
+                api = self._api()
+                return {} if self._rejected or not self._token else api.whoami()
+
+        match self._reading(request):
+            case {"name": str(name), **rest}:
+                organisations = rest.get("orgs")
+                members = organisations if isinstance(organisations, list) else []
+                return frozenset(
+                    text.lower()
+                    for text in (name, *(each.get("name") for each in members if isinstance(each, dict)))
+                    if isinstance(text, str)
+                )
+        return frozenset()
+
     def find(
         self, tags: Sequence[str] = (), *, text: str = "", author: str = "", limit: int = 1000
     ) -> list[RepositorySummary]:
@@ -344,7 +363,10 @@ class HuggingFaceHub:
     ) -> None:
         def request() -> None:
             with self._errors(repository):
-                self._api(writing=True).create_repo(str(repository), private=private, exist_ok=exist_ok)
+                # Where nobody asks for a private one, the hub's organisations may be private by default.
+                self._api(writing=True).create_repo(
+                    str(repository), private=private or None, exist_ok=exist_ok
+                )
 
         # When the response is lost it is unknown whether the repository was created.
         if exist_ok:

@@ -99,6 +99,15 @@ def _front(manifest: RepositoryManifest) -> dict[str, Any]:
         front["datasets"] = [_word(manifest.parent.dataset)]
     if metrics := sorted({name for entry in manifest.modules for name in entry.metrics}):
         front["metrics"] = metrics
+    if manifest.energy is not None and manifest.energy.emissions is not None:
+        emissions = manifest.energy.emissions
+        front["co2_eq_emissions"] = {
+            "emissions": emissions.grams,
+            "source": f"modhub; {manifest.energy.power_model}; {emissions.grid.value:g} gCO2e/kWh",
+            "training_type": "decomposition of a trained network",
+            "geographical_location": emissions.grid.name,
+            "hardware_used": manifest.energy.processor,
+        }
     return front
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from modhub.energy import Emissions, EnergyUse, NamedFactor
 from modhub.errors import ClassNotFoundError, IntegrityError, ManifestError, hinting
 from modhub.labels import LabelIndex, nearest_labels, one_match
 from modhub.manifest.fields import AGAIN, Fields
@@ -98,7 +99,10 @@ class ModuleEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepositoryManifest:
-    """The modules of one parent on one trunk. `trunk` is None when every module is standalone."""
+    """The modules of one parent on one trunk. `trunk` is None when every module is standalone.
+
+    `energy` is what making them took. It differs from run to run, and has no say in what the modules are.
+    """
 
     parent: ParentInfo
     trunk: TrunkInfo | None
@@ -106,6 +110,7 @@ class RepositoryManifest:
     method: MethodInfo
     license: str | None
     modules: tuple[ModuleEntry, ...]
+    energy: EnergyUse | None = None
 
     @classmethod
     def from_bytes(
@@ -121,7 +126,7 @@ class RepositoryManifest:
     @classmethod
     def from_dict(cls, fields: Fields) -> RepositoryManifest:
         fields.check_version(REPOSITORY_SCHEMA_VERSION)
-        trunk = fields.optional_child("trunk")
+        trunk, energy = fields.optional_child("trunk"), fields.optional_child("energy")
         manifest = cls(
             parent=ParentInfo.from_dict(fields.child("parent")),
             trunk=None if trunk is None else TrunkInfo.from_dict(trunk),
@@ -129,6 +134,7 @@ class RepositoryManifest:
             method=MethodInfo.from_dict(fields.child("method")),
             license=fields.optional_string("license"),
             modules=tuple(ModuleEntry.from_dict(entry) for entry in fields.children("modules")),
+            energy=None if energy is None else _energy(energy),
         )
         if not manifest.modules:
             raise ManifestError(f"{fields.place} lists no module.", hint="Make some with: modhub decompose")
@@ -140,7 +146,7 @@ class RepositoryManifest:
         return manifest
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        document: dict[str, Any] = {
             "schema_version": REPOSITORY_SCHEMA_VERSION,
             "parent": self.parent.to_dict(),
             "trunk": None if self.trunk is None else self.trunk.to_dict(),
@@ -149,6 +155,7 @@ class RepositoryManifest:
             "license": self.license,
             "modules": [entry.to_dict() for entry in self.modules],
         }
+        return document if self.energy is None else document | {"energy": self.energy.to_dict()}
 
     def to_bytes(self) -> bytes:
         """The file's one byte string for this content."""
@@ -203,6 +210,30 @@ class RepositoryManifest:
         if trunk is None:
             raise ManifestError(f"The module '{entry.slug}' has no trunk.", hint=AGAIN)
         return trunk
+
+
+def _energy(fields: Fields) -> EnergyUse:
+    emissions = fields.optional_child("emissions")
+    return EnergyUse(
+        seconds=fields.number("seconds", minimum=0),
+        cores=fields.number("cores", minimum=0),
+        processor=fields.string("processor"),
+        kwh=None if fields.value.get("kwh") is None else fields.number("kwh", minimum=0),
+        power_model=fields.string("power_model"),
+        emissions=None if emissions is None else _emissions(emissions),
+    )
+
+
+def _emissions(fields: Fields) -> Emissions:
+    embodied = None
+    if fields.value.get("embodied") is not None:
+        value = fields.number("embodied_grams_per_hour", minimum=0)
+        embodied = NamedFactor(value, fields.string("embodied"))
+    return Emissions(
+        grams=fields.number("grams", minimum=0),
+        grid=NamedFactor(fields.number("grams_per_kwh", minimum=0), fields.string("grid")),
+        embodied=embodied,
+    )
 
 
 def _anywhere(trunk: TrunkInfo) -> TrunkInfo:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from modhub.nets.attributes import Attributes
 from modhub.nets.branches import is_plain_sum
-from modhub.nets.graph import MAX_LIVE, Network, Node
+from modhub.nets.graph import Network, Node
+from modhub.nets.limits import MAX_LIVE
 from modhub.nets.operators import OPERATORS
 
 __all__ = ["Runner"]
@@ -90,7 +91,11 @@ class Runner(nn.Module):
 
     def parameter(self, name: str) -> nn.Parameter:
         """What holds the network's tensor of that name while it runs."""
-        return self.get_parameter(_keys(self.network)[name])
+        return self.get_parameter(self.key_of(name))
+
+    def key_of(self, name: str) -> str:
+        """The name of the parameter that holds the network's tensor `name`."""
+        return _keys(self.network)[name]
 
     def _entered(self, images: Tensor) -> Tensor:
         # Convolutions on CPU are a third faster on channels-last images; the layout then stays.

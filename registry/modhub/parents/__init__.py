@@ -4,6 +4,7 @@ modhub:NAME                a network built in, with --weights
 torchvision:NAME           torchvision's, with --weights or downloaded
 timm:NAME                  timm's, with --weights or fetched as safetensors
 hf:REPO[@REVISION]         an image-classification repository of timm or transformers
+onnx:FILE                  an ONNX file, read as data
 FILE.py:CALLABLE           the user's own code, with --arg k=v and --weights
 DIR                        a classifier written by modhub
 """
@@ -17,8 +18,9 @@ from typing import Any
 from modhub.errors import ParentError
 from modhub.parents.base import Fetch, ParentSource, distinct_labels, names_of, parsed_arguments, stated_input
 from modhub.parents.builtin import builtin_parent
+from modhub.parents.onnx import onnx_parent
 from modhub.parents.repository import repository_parent
-from modhub.parents.timm import timm_parent
+from modhub.parents.timm import imagenet_labels, timm_parent
 from modhub.parents.torchvision import torchvision_parent
 from modhub.parents.user_code import callable_of, callable_parent, directory_parent, write_parent
 from modhub.parents.weights import is_pickle, read_checkpoint, unwrapped
@@ -28,6 +30,7 @@ __all__ = [
     "ParentSource",
     "callable_of",
     "distinct_labels",
+    "imagenet_labels",
     "is_pickle",
     "load_parent",
     "names_of",
@@ -39,8 +42,8 @@ __all__ = [
 ]
 
 GRAMMAR = (
-    "A parent is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO[@REVISION], FILE.py:CALLABLE or a "
-    "directory with graph.json, weights.safetensors and parent.json."
+    "A parent is modhub:NAME, torchvision:NAME, timm:NAME, hf:REPO[@REVISION], onnx:FILE, FILE.py:CALLABLE "
+    "or a directory with graph.json, weights.safetensors and parent.json."
 )
 
 
@@ -69,6 +72,13 @@ def load_parent(
         if fetch is None:
             raise ParentError(f"Cannot fetch '{source}'.", hint="Call modhub.decompose, or pass `fetch`.")
         return repository_parent(name, fetch)
+    if kind == "onnx":
+        if weights is not None or parsed:
+            given = "weights" if weights is not None else "arguments"
+            raise ParentError(
+                f"An ONNX file has its own weights: {given} cannot be given.", hint="Leave them out."
+            )
+        return onnx_parent(Path(name))
     path, _, called = source.rpartition(":")
     if path.endswith(".py"):
         return callable_parent(Path(path), called, weights, parsed)

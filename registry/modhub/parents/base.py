@@ -12,6 +12,7 @@ from torch import nn
 
 from modhub.errors import ParentError
 from modhub.importing.importer import import_module
+from modhub.importing.onnx_network import OnnxNetwork
 from modhub.manifest import Fields, InputSpec
 from modhub.nets.graph import Network
 
@@ -35,7 +36,8 @@ class ParentSource:
 
     `model` is a module, or a network that was data already. `architecture` is the parent string's kind and
     name (`torchvision:resnet18`); `name` the short name. `sized` gives the input for another (height, width);
-    None: what is cut off stays the same part of the image.
+    None: what is cut off stays the same part of the image. `assumed` says that nothing is known of how it
+    normalises images, and `input` leaves them as they are.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ParentSource:
     sized: Callable[[int, int], InputSpec] | None = None
     license: str | None = None
     dataset: str | None = None
+    assumed: bool = False
 
     def input_at(self, height: int, width: int) -> InputSpec | None:
         """The input for images of another size; None where nothing is known of it. Raises `ParentError` for a
@@ -66,7 +69,10 @@ class ParentSource:
             raise ParentError(
                 f"The input size of {self.name} is unknown.", hint="Pass --input-size, --mean and --std."
             )
-        return import_module(self.model, (spec.channels, spec.height, spec.width), name=self.name)
+        shape = (spec.channels, spec.height, spec.width)
+        if isinstance(self.model, OnnxNetwork):
+            return self.model.network(shape, self.name)
+        return import_module(self.model, shape, name=self.name)
 
 
 def distinct_labels(labels: Sequence[str]) -> tuple[str, ...]:

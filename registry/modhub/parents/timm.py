@@ -16,7 +16,7 @@ from torch import nn
 from modhub.errors import MissingDependencyError, ParentError
 from modhub.manifest import INTERPOLATIONS, InputSpec
 from modhub.parents.base import Fetch, ParentSource, distinct_labels
-from modhub.parents.weights import class_count, fit_weights, read_weights
+from modhub.parents.weights import class_count, fit_weights, is_published, read_weights
 
 __all__ = ["IMAGENET", "imagenet_labels", "timm_input", "timm_module", "timm_parent"]
 
@@ -49,12 +49,14 @@ KNOWN = frozenset(
 def timm_parent(
     name: str, weights: Path | None, arguments: Mapping[str, Any], fetch: Fetch | None
 ) -> ParentSource:
-    """With `weights` nothing is downloaded; without, `fetch` gets timm's own as safetensors.
+    """With `weights` nothing is downloaded; without, `fetch` gets timm's own as safetensors. ImageNet's names
+    are given to timm's own weights only, of which it marks some by their digest.
 
     Raises `ParentError`, `MissingDependencyError`, and what `fetch` raises.
     """
     module = timm_module(name, arguments)
     config: Mapping[str, Any] = module.pretrained_cfg  # type: ignore[assignment]
+    own = weights is None or is_published(weights, [config.get("url")])
     if weights is None:
         weights = _published(name, config, fetch)
     tensors = read_weights(weights)
@@ -62,7 +64,7 @@ def timm_parent(
     if classes is not None:
         module = timm_module(name, {**arguments, "num_classes": classes})
     fit_weights(module, tensors, f"'{weights.name}'", name)
-    official = module.num_classes == config.get("num_classes") == IMAGENET
+    official = own and module.num_classes == config.get("num_classes") == IMAGENET
     return ParentSource(
         name=name,
         architecture=f"timm:{name}",
@@ -70,7 +72,7 @@ def timm_parent(
         labels=imagenet_labels() if official else None,
         input=timm_input(config, f"timm:{name}"),
         sized=partial(timm_input, config, f"timm:{name}"),
-        license=config.get("license"),
+        license=config.get("license") if own else None,
         dataset="imagenet-1k" if official else None,
     )
 

@@ -19,7 +19,7 @@ from torch import nn
 from modhub.errors import OfflineError, ParentError
 from modhub.manifest import InputSpec
 from modhub.parents.base import ParentSource, distinct_labels
-from modhub.parents.weights import class_count, fit_weights, read_weights
+from modhub.parents.weights import class_count, fit_weights, is_published, read_weights
 
 __all__ = ["preset_input", "torchvision_parent"]
 
@@ -28,7 +28,8 @@ AUXILIARY = ("googlenet", "inception_v3")
 
 
 def torchvision_parent(name: str, weights: Path | None, arguments: Mapping[str, Any]) -> ParentSource:
-    """With `weights` nothing is downloaded; without, torchvision's best ImageNet weights are.
+    """With `weights` nothing is downloaded; without, torchvision's best ImageNet weights are. ImageNet's
+    names are given to torchvision's own weights only, which it marks by their digest.
 
     Raises `ParentError` for a name torchvision does not have and weights that do not fit, `OfflineError` when
     the download fails.
@@ -39,7 +40,11 @@ def torchvision_parent(name: str, weights: Path | None, arguments: Mapping[str, 
         raise ParentError(
             f"Unknown torchvision classification network '{name}'.", hint=f"Did you mean {', '.join(near)}?"
         )
-    recipe = torchvision.models.get_model_weights(name).DEFAULT
+    recipes = torchvision.models.get_model_weights(name)
+    published = None
+    if weights is not None:
+        published = next((each for each in recipes if is_published(weights, [each.url])), None)
+    recipe = published or recipes.DEFAULT
     categories = distinct_labels(recipe.meta["categories"])
     tensors = read_weights(weights) if weights is not None else _downloaded(name, recipe)
     place = f"'{weights.name}'" if weights is not None else "the downloaded file"
@@ -50,8 +55,14 @@ def torchvision_parent(name: str, weights: Path | None, arguments: Mapping[str, 
     if classes is not None:
         module = _built(name, {**arguments, "num_classes": classes})
     fit_weights(module, tensors, place, name)
-    official = classes is None and "num_classes" not in arguments
-    if name in AUXILIARY and official:
+    official = classes is None and (weights is None or published is not None)
+    if name in AUXILIARY and "transform_input" not in arguments:
+        if not official:
+            raise ParentError(
+                f"{place} does not say whether {name} was trained with 'transform_input', as weights are "
+                "that were tuned from torchvision's own.",
+                hint="Say it with --arg transform_input=true or --arg transform_input=false.",
+            )
         # torchvision's own weights for these expect another normalisation, which the network applies itself.
         module.transform_input = arguments.get("transform_input", True)
     return ParentSource(

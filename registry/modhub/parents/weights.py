@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,12 +15,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from modhub.errors import ParentError
+from modhub.files import sha256_of_file
 
 __all__ = [
     "class_count",
     "fit_weights",
     "fitted",
     "is_pickle",
+    "is_published",
     "load_weights",
     "read_checkpoint",
     "read_weights",
@@ -30,6 +33,7 @@ PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar", ".h5")
 SHOWN = 3
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _NUMBERS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_MARKED = re.compile(r"-([0-9a-f]{8,})\.\w+$")
 _DEPTH = 3
 """Dictionaries within dictionaries in which a checkpoint may have its weights."""
 _WRAPPERS = frozenset(("module", "model", "net", "network", "ema", "ema_model", "module_ema"))
@@ -39,6 +43,12 @@ _WRAPPERS = frozenset(("module", "model", "net", "network", "ema", "ema_model", 
 def is_pickle(path: Path) -> bool:
     """Whether a file of weights is one that torch.save writes, by its name."""
     return path.suffix.lower() in PICKLES
+
+
+def is_published(path: Path, urls: Iterable[str | None]) -> bool:
+    """Whether a file is one of those at `urls`, which name the start of its sha256: resnet18-f37072fd.pth."""
+    marks = [mark[1] for url in urls if (mark := _MARKED.search(url or ""))]
+    return bool(marks) and path.is_file() and sha256_of_file(path).startswith(tuple(marks))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

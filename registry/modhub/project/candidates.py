@@ -81,6 +81,7 @@ class Candidates:
         self._offers = lru_cache(maxsize=None)(self._offered)
         self.kept = lru_cache(maxsize=None)(self._kept)
         self._ruled_out: dict[tuple[Want, RepositoryId, Release], Rejection] = {}
+        self._settled: dict[Want, RepositoryId] = {}
 
     def spend(self) -> None:
         """Count a release that the search looks at. Raises `ResolutionError` beyond the limit."""
@@ -110,13 +111,45 @@ class Candidates:
         return True
 
     def providers(self, want: Want) -> tuple[RepositoryId, ...]:
-        """Repositories that may serve a bare label, by name.
+        """Repositories that may serve a bare label, by name; the one that `settle` chose.
 
         They are those whose newest release has the class, and the lock's provider while its release is
         active. For a label with a specifier that no release of theirs meets, those of which an older active
         release has the class.
         """
+        if settled := self._settled.get(want):
+            return (settled,)
         return tuple(repository for repository, problem in self._offers(want).items() if problem is None)
+
+    def settle(self, want: Want, provider: RepositoryId | None) -> None:
+        """Let only `provider` serve a bare label from now on; None: any may."""
+        if provider is None:
+            self._settled.pop(want, None)
+        else:
+            self._settled[want] = provider
+
+    def fitting_providers(self, want: Want) -> tuple[RepositoryId, ...]:
+        """Those of the `providers` that serve a bare label within the constraints.
+
+        If there are any, only those that serve it without moving a release of the lock; offline only those
+        whose files are in the cache.
+        """
+        modules = {
+            repository: [
+                module
+                for release in self.allowed(repository, [want])
+                if isinstance(module := self.module(want, repository, release), ResolvedModule)
+            ]
+            for repository in self.providers(want)
+        }
+        served = {place: fitting for place, fitting in modules.items() if fitting}
+        still = {
+            place: fitting
+            for place, fitting in served.items()
+            if (kept := self.kept(place)) is None or any(module.release == kept for module in fitting)
+        }
+        near = [place for place, fitting in (still or served).items() if any(map(self.at_hand, fitting))]
+        return tuple(near or still or served)
 
     def unreadable(self, want: Want) -> tuple[Rejection, ...]:
         """Why other repositories that offer a bare label cannot be read."""

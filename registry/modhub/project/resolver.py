@@ -10,11 +10,12 @@ The rules, in the order in which they decide:
    pre-releases as PEP 440 has it.
 3. `Constraints` hold for every module: licence, recorded recall, and the number of trunks together.
 4. Repositories that wants name come first, by name; each takes what the lock had, else its newest release.
-5. Then bare labels, by label, those of the lock first: the provider the lock had, else one whose trunk the
-   composition has already, else the best measured (see `modhub.manifest.ranking`); the newest release of a
-   provider before its older ones. Providers are repositories whose newest release has the class, and the
-   lock's; for a label with a specifier that none of these meets, every repository of which an active older
-   release does.
+5. Then bare labels, by label, those of the lock first, from the provider that `modhub.project.providers`
+   chooses; without `trust`, from the provider the lock had, else one whose trunk the composition has already,
+   else the first by name. What publishers claim of their modules has no say. The newest release of a provider
+   comes before its older ones. Providers are repositories whose newest release has the class, and the lock's;
+   for a label with a specifier that none of these meets, every repository of which an active older release
+   does.
 6. Offline, releases whose manifest is not in the cache are passed over, and of the others those come first
    of which the cache has every file.
 
@@ -29,10 +30,11 @@ from modhub.catalog.releases import FileSource
 from modhub.project.candidates import STEPS, Candidates
 from modhub.project.explain import explain
 from modhub.project.model import Catalogue, Preferences, Resolution, ResolvedModule
+from modhub.project.providers import Trust, settle_providers
 from modhub.project.search import search
 from modhub.project.toml import Project, Want
 
-__all__ = ["Catalogue", "Preferences", "Resolution", "ResolvedModule", "resolve"]
+__all__ = ["Catalogue", "Preferences", "Resolution", "ResolvedModule", "Trust", "resolve"]
 
 
 def resolve(
@@ -41,18 +43,21 @@ def resolve(
     *,
     prefer: Preferences | None = None,
     nearest: Callable[[str], Sequence[str]] = lambda _: (),
+    trust: Trust | None = None,
     steps: int = STEPS,
     offline: bool = False,
     cached: Callable[[FileSource], bool] = lambda source: False,
 ) -> Resolution:
     """Pick a release for every repository and a provider for every bare label.
 
-    `nearest` is asked which classes look like a bare label that nobody provides, for the error's hint. The
-    search looks at `steps` releases at most. `offline`: `catalogue` raises `OfflineError` for what the cache
-    lacks; `cached` says which files it has.
+    `nearest` is asked which classes look like a bare label that nobody provides, for the error's hint.
+    `trust` says which providers of bare labels count; None: all of them do. The search looks at `steps`
+    releases at most. `offline`: `catalogue` raises `OfflineError` for what the cache lacks; `cached` says
+    which files it has.
 
-    Raises `NotFoundError` for a repository, version or class that does not exist, and `ResolutionError` when
-    what exists cannot stand together; the message names the wants that disagree, or says that the steps are
+    Raises `NotFoundError` for a repository, version or class that does not exist, `AmbiguousProviderError`
+    for a bare label that none or several of the trusted namespaces serve, and `ResolutionError` when what
+    exists cannot stand together; the message names the wants that disagree, or says that the steps are
     used up. A repository that a want names raises what is wrong with it; one that only offers a bare label
     and cannot be read is passed over.
     """
@@ -61,9 +66,18 @@ def resolve(
     def solve(wants: Sequence[Want], max_trunks: int | None) -> tuple[ResolvedModule, ...] | None:
         return search(wants, candidates, max_trunks)
 
-    modules = solve(project.wants, project.constraints.max_trunks)
-    while modules is not None and candidates.rule_out(modules):
-        modules = solve(project.wants, project.constraints.max_trunks)
+    def solve_settled(*, locked: bool) -> tuple[ResolvedModule, ...] | None:
+        while True:
+            if trust is not None:
+                settle_providers(project, candidates, trust, locked=locked)
+            modules = solve(project.wants, project.constraints.max_trunks)
+            if modules is None or not candidates.rule_out(modules):
+                return modules
+
+    modules = solve_settled(locked=True)
+    if modules is None and trust is not None and candidates.prefer.providers:
+        # The lock's providers no longer go together; others may.
+        modules = solve_settled(locked=False)
     if modules is None:
         raise explain(project, candidates, solve, nearest)
     by_label = {module.want.label: module for module in modules}

@@ -16,7 +16,6 @@ from typing import Any
 from resolvelib import AbstractProvider, BaseReporter, ResolutionImpossible, Resolver
 
 from modhub.catalog.releases import Release
-from modhub.manifest import ranking_key
 from modhub.project.candidates import Candidates
 from modhub.project.model import Preferences, ResolvedModule
 from modhub.project.toml import Want
@@ -201,15 +200,12 @@ class _Provider(AbstractProvider[Follow, Path, int]):
             if step.repository is not None:
                 return (not locked, other, pick.far, pick.age)
             (module,) = pick.modules
-            unseen, bound = ranking_key(module.entry.metrics, module.entry.sample)
             return (
                 not (locked and self.prefer.providers.get(module.want.label) == pick.repository),
                 other,
                 pick.far,
                 0 if pick.repository in path.releases else pick.age,
                 module.trunk.sha256 not in path.trunks,
-                not unseen,
-                -bound,
                 pick.repository,
             )
 

@@ -173,13 +173,9 @@ class Project:
             document = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             check_no_conflict(text, place)
-            # As tomllib says it of a key, a table and a key of an inline table.
-            twice = str(error).startswith(("Cannot overwrite", "Cannot declare", "Duplicate"))
             raise ManifestError(
                 f"{place} is not valid TOML ({error}).",
-                hint="A label may stand in it only once."
-                if twice
-                else 'Mend it there; a module is a line such as: cat = "namespace/name/cat"',
+                hint='Mend it there; a module is a line such as: cat = "namespace/name/cat", one per label',
             ) from None
         fields = Fields(document, place)
         _known(fields, ("composition", "modules", "constraints", "hubs"))

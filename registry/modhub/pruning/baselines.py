@@ -7,10 +7,23 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from modhub.nets import ChannelSpace
+from modhub.nets import ChannelSpace, Mask
 from modhub.pruning.order import PruningOrder
 
-__all__ = ["random_order", "relevance_order", "with_first"]
+__all__ = ["best_slots", "random_order", "relevance_order", "with_first"]
+
+
+def best_slots(worth: NDArray[np.float64], space: ChannelSpace, share: float) -> Mask:
+    """The mask (slots,) that keeps this share of the slots that can be cut, those worth most; of equals the
+    first. It is closed."""
+    cuttable = np.zeros(space.slots, np.bool_)
+    for group in space.groups:
+        cuttable[group.slots] = group.cuttable
+    slots = np.flatnonzero(cuttable)
+    gone = slots[np.argsort(-worth[slots], kind="stable")][round(share * len(slots)) :]
+    mask = space.full_mask()
+    mask[gone] = False
+    return space.close(mask)
 
 
 def relevance_order(

@@ -24,6 +24,7 @@ from modhub.pruning.statistics import ClassStatistics, Moments, positive
 __all__ = [
     "PruningOrder",
     "QuickOrder",
+    "as_relevance",
     "importance",
     "mask_after",
     "order_work",
@@ -148,9 +149,13 @@ def importance(statistics: ClassStatistics, space: ChannelSpace) -> Array:
 
 
 def relevance_tensor(statistics: ClassStatistics, space: ChannelSpace) -> Tensor:
-    """`importance` as a module carries it: float16 (slots,), the largest 1."""
+    """`importance` as a module carries it."""
     # A variance that is nothing may be computed as a little less.
-    worth = importance(statistics, space).clip(0)
+    return as_relevance(importance(statistics, space).clip(0))
+
+
+def as_relevance(worth: Array) -> Tensor:
+    """What each slot is worth (slots,), from 0 on, as a module carries it: float16, the largest 1."""
     return torch.from_numpy(worth / positive(worth.max(initial=0.0))).half()
 
 

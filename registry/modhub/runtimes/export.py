@@ -28,13 +28,13 @@ from modhub.errors import ExportError, MissingDependencyError, StorageError
 from modhub.files import new_file
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
+from modhub.runtimes.exported import METADATA_KEY, OUTPUTS, SUFFIXES
 from modhub.runtimes.geometry import Geometry
-from modhub.runtimes.onnx import METADATA_KEY, OUTPUTS, OnnxClassifier
+from modhub.runtimes.onnx import OnnxClassifier
 
-__all__ = ["FORMATS", "SUFFIXES", "ExportReport", "as_raw_batch", "export_classifier"]
+__all__ = ["FORMATS", "ExportReport", "as_raw_batch", "export_classifier"]
 
-FORMATS = ("onnx", "pt2", "torchscript")
-SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "torchscript": ".pt"}
+FORMATS = tuple(SUFFIXES)
 _OPSET = 18
 """The first ONNX opset whose Resize filters against aliasing."""
 

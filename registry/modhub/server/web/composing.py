@@ -13,7 +13,7 @@ from modhub.catalog.releases import Release, newest_release
 from modhub.errors import ModhubError, RefError
 from modhub.manifest import ModuleEntry, ModuleManifest, RepositoryManifest, Sizes, ranking_key, shown_bound
 from modhub.manifest.card import ref_of
-from modhub.project.resolver import Resolution, resolve
+from modhub.project.resolver import Resolution, Trust, resolve
 from modhub.project.toml import Project, Want, add_want, new_project
 from modhub.refs import Ref, RepositoryId
 from modhub.server.errors import to_http_error
@@ -50,7 +50,8 @@ def compose(request: Request) -> Response:
     if wants and not trouble:
         try:
             project = Project.from_toml(text)
-            resolution = resolve(project, catalogue, nearest=catalogue.nearest, steps=STEPS)
+            trust = Trust(lambda repository: repository.namespace.lower() in request.principal.namespaces)
+            resolution = resolve(project, catalogue, nearest=catalogue.nearest, trust=trust, steps=STEPS)
             estimate = _estimate(catalogue, resolution)
         except ModhubError as error:
             trouble = to_http_error(error).message

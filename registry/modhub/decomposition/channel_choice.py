@@ -25,19 +25,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modhub.artifact.modules import Decomposition
-from modhub.data import ImageSet
-from modhub.decomposition.options import DecomposeOptions
-from modhub.decomposition.parent import Parent
 from modhub.decomposition.workbench import Assessment, Workbench
 from modhub.manifest import Calibration, Measurement, Sizes
 from modhub.manifest.fields import Fields
 from modhub.nets import Mask
 from modhub.pruning.order import PruningOrder, QuickOrder, mask_after, order_work, pruning_order, slot_costs
 from modhub.pruning.statistics import ClassStatistics, observed_values
-from modhub.reporter import Reporter
 
-__all__ = ["ORDER_WORK", "Relevance"]
+__all__ = ["ORDER_WORK", "ChannelChoice", "ChannelChoices"]
 
 ORDER_WORK = 100_000_000_000
 """Numbers that ordering the channels of all classes may change before initial saliencies have to do."""
@@ -47,38 +42,8 @@ _CAUTIOUS = 0.25
 """Quantile of the thresholds found that the other classes reuse."""
 
 
-class Relevance:
-    """See the module's docstring."""
-
-    name = "relevance"
-    paper: str | None = None
-
-    def decompose(
-        self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
-    ) -> Decomposition:
-        bench = Workbench(parent, images, options, reporter)
-        choices = _Chooser(bench).choices()
-        drafts = [
-            bench.draft(
-                row,
-                choices[row].mask,
-                bench.statistics(row, covariances=False),
-                assessment=choices[row].assessment,
-            )
-            for row in bench.rows
-        ]
-        parameters: dict[str, str | int | float | bool | None] = {
-            "max_loss": options.max_loss,
-            "fit_images": options.images_per_class,
-            "calibration_images": options.calibration_images,
-        }
-        if options.examine is not None:
-            parameters["examined"] = options.examine
-        return bench.finished(self, drafts, parameters)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Choice:
+class ChannelChoice:
     """The channels of one class. `saliency` is that of the last channel removed, in squared log-odds; None
     where it was not validated on images."""
 
@@ -97,7 +62,7 @@ class _Choice:
         }
 
     @classmethod
-    def of(cls, mask: Tensor, notes: Mapping[str, Any]) -> _Choice:
+    def of(cls, mask: Tensor, notes: Mapping[str, Any]) -> ChannelChoice:
         """From a checkpoint."""
         measured = notes["measurement"]
         assessment = Assessment(
@@ -108,7 +73,7 @@ class _Choice:
         return cls(mask=mask.bool().numpy(), assessment=assessment, saliency=notes["saliency"])
 
 
-class _Chooser:
+class ChannelChoices:
     """Chooses the channels of every class on a workbench."""
 
     def __init__(self, bench: Workbench) -> None:
@@ -120,7 +85,7 @@ class _Chooser:
         if not self.observations.per_class and work > ORDER_WORK:
             self.quick = QuickOrder(self.observations.matrices, space, self.costs)
 
-    def choices(self) -> dict[int, _Choice]:
+    def choices(self) -> dict[int, ChannelChoice]:
         """By row: first those that are validated, then the others, which reuse their threshold."""
         rows = self.bench.rows
         limit = self.bench.options.examine or (_VALIDATED if self.quick else len(rows))
@@ -133,26 +98,26 @@ class _Chooser:
             choices.update(self._shared_out([row for row in rows if row not in choices], threshold))
         return choices
 
-    def _shared_out(self, rows: list[int], threshold: float | None) -> dict[int, _Choice]:
+    def _shared_out(self, rows: list[int], threshold: float | None) -> dict[int, ChannelChoice]:
         """The choices for `rows`, each made by one of the processes, known to all."""
         workers = self.bench.workers
-        mine: dict[int, _Choice] = {}
+        mine: dict[int, ChannelChoice] = {}
         for number, row in enumerate(rows):
             if workers.mine(number):
                 mine[row] = self._saved(row, threshold)
                 self.bench.reporter.advance(min(workers.size, len(rows) - number))
         return {row: choice for part in workers.gather(mine) for row, choice in part.items()}
 
-    def _saved(self, row: int, threshold: float | None) -> _Choice:
+    def _saved(self, row: int, threshold: float | None) -> ChannelChoice:
         checkpoint, name = self.bench.checkpoint, f"choice-{row}"
         saved = checkpoint.load(name)
         if saved is not None:
-            return _Choice.of(saved[0]["mask"], saved[1])
+            return ChannelChoice.of(saved[0]["mask"], saved[1])
         choice = self._choice(row, threshold)
         checkpoint.save(name, {"mask": torch.from_numpy(choice.mask)}, choice.notes())
         return choice
 
-    def _choice(self, row: int, threshold: float | None) -> _Choice:
+    def _choice(self, row: int, threshold: float | None) -> ChannelChoice:
         bench, validation = self.bench, self.bench.validation
         # The slope turns a squared error of the margin into one of log-odds, which compares between classes.
         scale = validation.calibrator.slope(row) ** 2
@@ -160,12 +125,12 @@ class _Chooser:
             order = self._order(row, bench.statistics(row, covariances=self.quick is None))
             count = int(np.searchsorted(order.saliency * scale, threshold, side="right"))
             mask = mask_after(order, count, bench.space)
-            return _Choice(mask=mask, assessment=bench.assess(row, mask, measured=False), saliency=None)
+            return ChannelChoice(mask=mask, assessment=bench.assess(row, mask, measured=False), saliency=None)
         statistics = bench.statistics(row)
         order = self._order(row, statistics)
         count = validation.longest_prefix(row, statistics, order, validation.calibration(row))
         mask = mask_after(order, count, bench.space)
-        return _Choice(
+        return ChannelChoice(
             mask=mask,
             assessment=bench.assess(row, mask, statistics),
             saliency=float(order.saliency[count - 1] * scale) if count else 0.0,

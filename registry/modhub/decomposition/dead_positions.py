@@ -1,45 +1,28 @@
-"""The method that started the field: concern and tangling identification, and concern modularisation.
-
-R. Pan, H. Rajan, *Decomposing Convolutional Neural Networks into Reusable and Replaceable Modules*, ICSE
-2022, https://arxiv.org/abs/2110.07720. How its §3 is read:
-
-1. Concern identification: a position (channel, row, column) of a judged value is dead when it is ≤ 0 on every
-   observed image of the class.
-2. Tangling identification: a dead position that fires on an observed image of another class lives again. The
-   other classes give as many images as the class itself, evenly (1:1), or `negatives` each.
-3. Concern modularisation: the head becomes two rows, the class's and the mean of all others;
-   back-tracking removes positions that serve only the other row: not at all (`none`), back to the last
-   convolution (`BLN`), or back to the image (`BI`); see `backtracking`.
+"""Where nothing fires: the positions of a trunk that are dead for a class (Pan & Rajan 2022, §3.1 and §3.2).
 
 Judged are the outputs of rectifiers: what is ≤ 0 there is 0, so that masking changes no answer on an observed
 image. That includes the ReLU after a residual Add, where the paper's own rule goes wrong: it reads the raw
 output of each convolution, where a value ≤ 0 still counts in the Add or batch-norm behind it, and writes a
-dead position of an Add into both branches. `published=True` does as the paper does.
+dead position of an Add into both branches. With `published` it is as the paper does it.
 
-A channel is cut when no position of it lives in any value that a layer reads; else position masks, which save
-nothing, travel with the module. Every network runs once over the observed images, whatever the classes.
+A channel is cut when no position of it lives in any value that a layer reads. Every network runs once over
+the observed images, whatever the classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from modhub.artifact.modules import Decomposition
-from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
-from modhub.decomposition.backtracking import serving_positions
 from modhub.decomposition.held_out import normalised
-from modhub.decomposition.options import DecomposeOptions
 from modhub.decomposition.parent import Parent
-from modhub.decomposition.workbench import Workbench
 from modhub.devices import CPU
-from modhub.errors import DataError, ParentError
 from modhub.nets import (
     ChannelSpace,
     Graph,
@@ -51,85 +34,12 @@ from modhub.nets.operators import keeps_zero
 from modhub.reporter import Reporter
 
 __all__ = [
-    "VARIANTS",
-    "Concern",
     "Fired",
     "concern_positions",
     "judged_values",
     "kept_channels",
     "observe_fired",
 ]
-
-VARIANTS = ("none", "BLN", "BI")
-"""Back-tracking: not at all, to the last convolution, to the image."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Concern:
-    """See the module's docstring. `threshold` is the paper's δ; `negatives` None means 1:1."""
-
-    variant: str = "BLN"
-    published: bool = False
-    negatives: int | None = None
-    threshold: float = 0.5
-    name: str = field(default="concern", init=False)
-    paper: str | None = field(default="arXiv:2110.07720", init=False)
-
-    def __post_init__(self) -> None:
-        number = isinstance(self.threshold, int | float) and not isinstance(self.threshold, bool)
-        count = isinstance(self.negatives, int) and not isinstance(self.negatives, bool)
-        for option, good, wanted in (
-            ("variant", self.variant in VARIANTS, f"one of {', '.join(VARIANTS)}"),
-            ("published", isinstance(self.published, bool), "true or false"),
-            ("negatives", self.negatives is None or (count and self.negatives >= 0), "a number of images"),
-            ("threshold", number and self.threshold >= 0, "a number from 0 on"),
-        ):
-            if not good:
-                raise DataError(
-                    f"The option '{option}' of the method 'concern' is '{getattr(self, option)}'.",
-                    hint=f"It should be {wanted}.",
-                )
-
-    def decompose(
-        self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
-    ) -> Decomposition:
-        values = judged_values(parent.trunk.graph, published=self.published)
-        if not values:
-            raise ParentError(
-                f"'{parent.name}' has no ReLU, so no position of it is ever dead.",
-                hint="Use the method 'relevance'.",
-            )
-        bench = Workbench(parent, images, options, reporter)
-        fired = bench.reading(
-            lambda images: observe_fired(
-                parent,
-                images,
-                values,
-                bench.rows,
-                self.negatives,
-                Preprocess(parent.input),
-                options.batch,
-                reporter,
-                options.torch_device,
-            )
-        )
-        drafts = []
-        for row in reporter.track(bench.rows, "separate concerns", len(bench.rows)):
-            masks = concern_positions(parent.trunk, fired.alive(row), published=self.published)
-            if self.variant != "none":
-                weight, _ = one_against_rest_head(parent.head.weight, parent.head.bias, row)
-                serving = serving_positions(
-                    parent.trunk, weight, masks, threshold=self.threshold, to_input=self.variant == "BI"
-                )
-                masks = {value: mask & serving.get(value, mask) for value, mask in masks.items()}
-            drafts.append(bench.draft(row, kept_channels(bench.space, masks), positions=masks))
-        parameters: dict[str, str | int | float | bool | None] = {
-            "variant": self.variant,
-            "published": self.published,
-            "negatives": self.negatives,
-            "threshold": self.threshold,
-        }
-        return bench.finished(self, drafts, parameters)
 
 
 @dataclass(frozen=True, slots=True)

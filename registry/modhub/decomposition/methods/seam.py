@@ -1,0 +1,70 @@
+"""A mask that is learned for one target: the wanted classes together.
+
+B. Qi, H. Sun, X. Gao, H. Zhang, *Reusing Deep Neural Network Models through Model Re-engineering* (SeaM),
+ICSE 2023, https://arxiv.org/abs/2304.00245. The loss is the cross-entropy over the wanted classes alone plus
+`price` times the kept share; the network's weights stay. SeaM masks single weights, which saves nothing in an
+ordinary runtime; here channels are masked, and the parent's head stays. An artifact holds one module per
+class, so the mask is the same for all wanted classes: name them with --only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from modhub.decomposition.method_options import CheckedOptions, option
+
+if TYPE_CHECKING:
+    from modhub.artifact.modules import Decomposition
+    from modhub.data import ImageSet
+    from modhub.decomposition.options import DecomposeOptions
+    from modhub.decomposition.parent import Parent
+    from modhub.reporter import Reporter
+
+__all__ = ["Seam"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seam(CheckedOptions):
+    """Learns one mask of channels for all wanted classes together."""
+
+    price: float = option(2.0, "What the kept share of the channels counts in the loss.", minimum=0)
+    epochs: int = option(10, "Passes over the images.", minimum=1)
+    images: int = option(100, "Images per class to learn from.", minimum=1)
+    batch: int = option(50, "Images per step.", minimum=1)
+    rate: float = option(0.02, "Rate of Adam; scores start between 0 and 0.5.", minimum=0)
+    name: ClassVar[str] = "seam"
+    paper: ClassVar[str | None] = "arXiv:2304.00245"
+    citation: ClassVar[str | None] = (
+        "B. Qi, H. Sun, X. Gao, H. Zhang, Reusing Deep Neural Network Models through Model Re-engineering, "
+        "ICSE 2023"
+    )
+    needs: ClassVar[tuple[str, ...]] = ("labels", "gradients", "training")
+    cost: ClassVar[str] = "epochs over images of the wanted classes"
+
+    def decompose(
+        self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
+    ) -> Decomposition:
+        import torch
+
+        from modhub.decomposition.masked_trunk import MaskedTrunk, MaskLearner, target_loss
+        from modhub.decomposition.samples import sample_of
+        from modhub.decomposition.workbench import Workbench
+
+        bench = Workbench(parent, images, options, reporter)
+        sample = sample_of(bench, self.images)
+        trunk = MaskedTrunk(parent, bench.space, options.torch_device)
+        learner = MaskLearner(trunk, rate=self.rate, price=self.price, seed=options.seed)
+        draw = np.random.default_rng(options.seed)
+        for _ in reporter.track(range(self.epochs), "learn the mask", self.epochs):
+            for batch, indices in sample.batches(self.batch, draw):
+                targets = torch.from_numpy(sample.targets[indices])
+                learner.step(batch, partial(target_loss, targets=targets, rows=bench.rows))
+        drafts = [
+            bench.draft(row, learner.mask, bench.statistics(row), relevance=learner.worth)
+            for row in bench.rows
+        ]
+        return bench.finished(self, drafts, self.parameters())
