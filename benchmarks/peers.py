@@ -2,7 +2,8 @@
 
     python benchmarks/peers.py --data D --weights W --out DIR [--parent C10-R20] [--sets 10] [--quick]
 
-D and W are those of composition.py; torch-pruning comes with modhub's extra `benchmark`. For each pair of classes, at 70, 50 and 35 % of the parent's multiply-adds:
+D and W are those of composition.py; torch-pruning comes with modhub's extra `benchmark`. For each pair of
+classes, at 70, 50 and 35 % of the parent's multiply-adds:
 
 - `modhub`: composed without data; `modhub --tune`: on 600 training images of the pair, labels unread
 - `torch-pruning`: Taylor importance on these images, channels inside residual blocks; then distillation from
