@@ -1,4 +1,4 @@
-"""Every figure of docs/composition.md, measured: composed classifiers beside their baselines.
+"""Composed classifiers beside their baselines, measured: the tables of compositions in docs/evaluation.md.
 
     python benchmarks/composition.py --data D --weights W --out DIR [--minutes 60] [--only pairs,across]
 

@@ -1,8 +1,9 @@
 """Write docs/evaluation.md and its plots from what was measured.
 
-    python benchmarks/evaluation.py [--add DIR/paper.jsonl ...]
+    python benchmarks/evaluation.py [--add paper=DIR/paper.jsonl methods=DIR/measurements.jsonl ...]
 
-Everything on the page comes from benchmarks/measured/*.jsonl; `--add` first takes over measurements of
+Everything on the page comes from benchmarks/measured: its *.jsonl, and the rows of composition.py that
+people have picked and explained in composition.md; `--add` first takes over measurements of
 benchmarks that ran elsewhere, rounded to six digits. What is not measured says so, with the command that
 measures it.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +63,9 @@ def rounded(value: Any) -> Any:
     return [rounded(item) for item in value] if isinstance(value, list) else value
 
 
-def add(ledger: Path) -> None:
+def add(name: str, ledger: Path) -> None:
     """Take over the measurements of a benchmark's ledger. Raises `ValueError` beyond `LIMIT`."""
-    target = MEASURED / ledger.name
+    target = MEASURED / f"{name}.jsonl"
     known = read(target) | {key: rounded(value) for key, value in read(ledger).items()}
     lines = [json.dumps({"key": key, "value": known[key]}, ensure_ascii=False) for key in sorted(known)]
     content = "\n".join(lines) + "\n"
@@ -127,30 +129,71 @@ def findings(known: Known) -> list[str]:
     return found
 
 
-def method_rows(known: Known) -> list[list[str]]:
-    """A row for each parent and method that `methods.py` has measured."""
-    groups: dict[tuple[str, str], dict[str, list[dict[str, float]]]] = {}
+def method_cells(known: Known) -> dict[tuple[str, str], dict[tuple[str, int], dict[str, float]]]:
+    """By parent and method, and by size and number of classes, means of what `methods.py` has measured."""
+    groups: dict[tuple[str, str], dict[tuple[str, int], list[dict[str, float]]]] = {}
     for key, value in known.items():
-        kind, parent, method, what = [*key.split("/"), "", "", ""][:4]
-        if kind == "methods" and isinstance(value, Mapping) and "accuracy" in value:
-            groups.setdefault((parent, method), {}).setdefault(what, []).append(dict(value))
-    rows = []
-    for (parent, method), kinds in sorted(groups.items()):
-        row = [parent, method]
-        for what in ("all", "pair", "alone"):
-            values = kinds.get(what, [])
-            if not values:
-                row.append(NOT_MEASURED)
-                continue
-            numbers = [
-                f"{100 * float(np.mean([value[name] for value in values])):.2f}"
-                for name in ("accuracy", "restricted", "parent", "random")
-                if name in values[0]
-            ]
-            share = 100 * float(np.mean([value["flops"] for value in values]))
-            row.append(f"{' / '.join(numbers)} at {share:.0f} %")
-        rows.append(row)
-    return rows
+        parent, method, _seed, _fit, _test, size, labels = key.split("/")
+        kinds = groups.setdefault((parent, method), {})
+        kinds.setdefault((size, labels.count("+") + 1), []).append(value)
+    return {
+        case: {
+            kind: {name: 100 * float(np.mean([one[name] for one in values])) for name in values[0]}
+            for kind, values in kinds.items()
+        }
+        for case, kinds in sorted(groups.items())
+    }
+
+
+def methods(known: Known) -> str:
+    """What each method keeps, at its own size and at equal multiply-adds."""
+    found = method_cells(known)
+    if not found:
+        return f"{NOT_MEASURED.capitalize()}.\n"
+    own, equal = [], []
+    counts = (10, 5, 2, 1)
+    for (parent, method), kinds in found.items():
+        own.append([parent, f"`{method}`"])
+        for count in counts:
+            value = kinds.get(("own", count))
+            own[-1].append(
+                " / ".join(f"{value[name]:.2f}" for name in ("accuracy", "parent", "random"))
+                + f" at {value['flops']:.0f} %"
+                if value
+                else NOT_MEASURED
+            )
+        lost = [kinds.get((size, count)) for size in ("0.7", "0.5") for count in counts]
+        cells = [f"{value['parent'] - value['accuracy']:.2f}" if value else "–" for value in lost]
+        equal.append([parent, f"`{method}`", *cells])
+    names = ("ten", "five", "two", "one alone")
+    shares = [f"{name}, {share} %" for share in (70, 50) for name in names]
+    pictures = [
+        f"![Methods, {parent}](plots/methods-{parent.lower()}.svg)\n" for parent in method_series(known)
+    ]
+    return "\n".join(
+        [
+            "At its own size: top-1 (of one alone: balanced accuracy) / the whole parent restricted to the "
+            "same classes / random channels of as many multiply-adds, at what share of them.\n",
+            markdown_table(("parent", "method", *names), own),
+            "At equal multiply-adds: points lost against the whole parent.\n",
+            markdown_table(("parent", "method", *shares), equal),
+            *pictures,
+        ]
+    )
+
+
+def method_series(known: Known) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """By parent and method (multiply-adds, points lost) of two classes at each size."""
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for (parent, method), kinds in method_cells(known).items():
+        points = [
+            (value["flops"], value["parent"] - value["accuracy"])
+            for (_, count), value in kinds.items()
+            if count == 2
+        ]
+        if points:
+            found.setdefault(parent, {})[method] = sorted(points)
+    return found
 
 
 def peers(known: Known) -> str:
@@ -211,7 +254,7 @@ def plot(path: Path, series: Mapping[str, list[tuple[float, float]]], x: str, y:
 
     with pyplot.rc_context({"svg.hashsalt": "modhub", "svg.fonttype": "none", "font.size": 9}):
         figure, axes = pyplot.subplots(figsize=(5.6, 3.2), layout="constrained")
-        for (name, points), style in zip(series.items(), ("o-", "s-", "^--", "d:"), strict=False):
+        for (name, points), style in zip(series.items(), cycle(("o-", "s-", "^--", "d:")), strict=False):
             axes.plot(*zip(*points, strict=True), style, label=name, markersize=4)
         axes.set(xlabel=x, ylabel=y)
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
@@ -268,8 +311,9 @@ def page(measured: Mapping[str, Known], version: str) -> str:
     series = {parent: frontier_series(composition, parent) for parent in ("C10-R20", "C10-R56")}
     parts += [
         "## Accuracy against multiply-adds\n",
-        "Two of ten classes, cut to a budget: loss against the parent's logits restricted to them. Tables "
-        "and more: [composition.md](composition.md).\n",
+        "Two of ten classes, cut to a budget: loss against the parent's logits restricted to them; more "
+        "of it [below](#compositions-measured-so-far-and-missed), the mathematics in "
+        "[composition.md](composition.md).\n",
         "    python benchmarks/composition.py --data D --weights W --out DIR --only pairs\n",
         *(
             f"![Loss against multiply-adds, {parent}](plots/frontier-{parent.lower()}.svg)\n"
@@ -284,18 +328,11 @@ def page(measured: Mapping[str, Known], version: str) -> str:
         "## Methods\n",
         "    python benchmarks/methods.py --data D --weights W --out DIR\n",
     ]
-    if rows := method_rows(measured.get("methods", {})):
-        header = ("parent", "method", "all classes", "pairs", "one alone")
-        parts += [
-            "Top-1 (of one alone: balanced accuracy) / the parent restricted to the same classes / random "
-            "channels of the same multiply-adds, which stand last.\n",
-            markdown_table(header, rows),
-        ]
-    else:
-        parts.append(f"{NOT_MEASURED.capitalize()}.\n")
+    parts.append(methods(measured.get("methods", {})))
     parts += [
         "## Peers\n",
         peers(measured.get("peers", {})),
+        (MEASURED / "composition.md").read_text(encoding="utf-8"),
         "## Citing\n",
         "[CITATION.cff](../CITATION.cff), or\n",
         f"```bibtex\n{BIBTEX.replace('VERSION', version)}```",
@@ -307,15 +344,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--add", type=Path, nargs="+", default=[])
-    for ledger in parser.parse_args().add:
-        add(ledger)
+    parser.add_argument("--add", nargs="+", default=[], metavar="NAME=FILE")
+    for item in parser.parse_args().add:
+        name, _, ledger = item.partition("=")
+        add(name, Path(ledger))
     measured = {path.stem: read(path) for path in sorted(MEASURED.glob("*.jsonl"))}
     from modhub import __version__
 
     for parent in ("C10-R20", "C10-R56"):
         if series := frontier_series(measured.get("composition", {}), parent):
             plot(PLOTS / f"frontier-{parent.lower()}.svg", series, "multiply-adds (%)", "loss (points)")
+    for parent, series in method_series(measured.get("methods", {})).items():
+        plot(PLOTS / f"methods-{parent.lower()}.svg", series, "multiply-adds (%)", "loss (points)")
     if series := reuse_series(measured.get("paper", {})):
         plot(PLOTS / "energy.svg", series, "reuses", "energy (Wh)")
     PAGE.write_text(page(measured, __version__), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,6 +126,8 @@ class World:
             given = PARENTS[name]
             images = self.images(given.dataset, "train")
             start = time.perf_counter()
+            # What an interrupted run has done would not be counted.
+            shutil.rmtree(directory.parent / f".{name}.resume", ignore_errors=True)
             done = decompose_to(directory, given.architecture, images, self.settings(name))
             report = {**done.to_dict(), "wall": time.perf_counter() - start}
             (self.out / "modules" / f"{name}.json").write_bytes(pretty_json(report))

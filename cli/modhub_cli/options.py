@@ -21,6 +21,7 @@ __all__ = [
     "directory",
     "force_option",
     "hub_option",
+    "large_option",
     "multiple_option",
     "offline_option",
     "reporting",
@@ -59,6 +60,26 @@ offline_option = click.option(
     show_envvar=True,
     help="Use cached files only; do not contact the hub.",
 )
+
+
+def large_option(command: Command) -> Command:
+    """Adds --allow-large, which holds while the command runs."""
+
+    @click.option(
+        "--allow-large",
+        is_flag=True,
+        help="Accept networks that take more than 2 GiB or 1.8e13 multiply-adds for one image.",
+    )
+    @functools.wraps(command)
+    def wrapped(*args: Any, allow_large: bool, **options: Any) -> None:
+        from modhub.nets.limits import allowing_large
+
+        with allowing_large(allow_large):
+            command(*args, **options)
+
+    return wrapped  # type: ignore[return-value]
+
+
 directory = click.Path(path_type=Path, file_okay=False)
 root_option = click.option(
     "--root",

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from modhub.api.versions import versions
     from modhub.api.yank import yank
     from modhub.composition import Budget, ComposedClassifier
+    from modhub.nets.limits import allowing_large
     from modhub.reporter import Reporter, progress
 
 __version__ = "0.1.0"
@@ -48,6 +49,7 @@ __all__ = [
     "ComposedClassifier",
     "Reporter",
     "__version__",
+    "allowing_large",
     "compose",
     "compose_to",
     "convert",
@@ -82,6 +84,7 @@ _HOMES = {
     "Budget": "modhub.composition",
     "ComposedClassifier": "modhub.composition",
     "Reporter": "modhub.reporter",
+    "allowing_large": "modhub.nets.limits",
     "compose": "modhub.api.compose",
     "compose_to": "modhub.api.compose",
     "convert": "modhub.api.convert",

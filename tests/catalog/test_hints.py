@@ -131,7 +131,8 @@ def without_null(value: Any) -> Any:
 
 def test_the_trunk_of_an_artifact(files: dict[str, bytes], tmp_path: Path) -> None:
     write_files(tmp_path, files)
-    trunk = pico_set().manifest.trunk
+    manifest = pico_set().manifest
+    trunk = manifest.trunk
     assert trunk is not None
 
     def read(graph: bytes, weights: bytes) -> None:
@@ -140,7 +141,7 @@ def test_the_trunk_of_an_artifact(files: dict[str, bytes], tmp_path: Path) -> No
         )
         (tmp_path / "graph").write_bytes(graph)
         (tmp_path / "weights").write_bytes(weights)
-        read_trunk(info, lambda file: tmp_path / file.path)
+        read_trunk(info, manifest.input, lambda file: tmp_path / file.path)
 
     graph, weights = files[trunk.graph.path], files[trunk.weights.path]
     assert "Pull or decompose it again." in told(

@@ -150,6 +150,19 @@ def test_cache_says_how_large_it_is_and_prunes(shop):
     assert shop("cache", "--dry-run").code == 2
 
 
+def test_info_says_what_decomposing_took(modhub, tmp_path):
+    path = tmp_path / "pets" / "modhub.json"
+    took = {"seconds": 12.3, "cores": 1.9, "processor": "EPYC", "kwh": 7.8e-05, "power_model": "12 W a core"}
+    path.write_bytes(pretty_json({**json.loads(path.read_text()), "energy": took}))
+    modhub.good("push", "pets", "lab/pets", "--version", "1.0.0")
+    assert modhub.good("info", "lab/pets", "--json").json["energy"] == took
+    line = "decomposed in 12.3 s on 1.9 cores, 0.078 Wh (12 W a core)"
+    assert line in modhub.good("info", "lab/pets").out.splitlines()
+    modhub.good("push", "zoo", "zoo/big", "--version", "2.0")
+    assert modhub.good("info", "zoo/big", "--json").json["energy"] is None
+    assert "decomposed in" not in modhub.good("info", "zoo/big").out
+
+
 def test_info_versions_yank(shop):
     told = shop.good("info", "lab/pets/cat", "--json").json
     assert told["module"]["label"] == "cat"

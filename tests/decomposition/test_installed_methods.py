@@ -95,6 +95,8 @@ def test_the_packages_are_wrong_in_their_own_ways(
         "nameless": (CLASS.format(text="paper = None"), "calls itself None."),
         "relevance": (CLASS.format(text="name, paper = 'relevance', None"), "has the name of modhub's own."),
     }
+    text = CLASS.format(text="name, paper, needs = 'silent', None, 5")
+    put_package(place, "b-silent", {"silent": "pkg_silent:Mine"}, {"pkg_silent.py": text})
     for name, (text, _) in wrong.items():
         put_package(place, f"b-{name}", {name: f"pkg_{name}:Mine"}, {f"pkg_{name}.py": text})
     for package in ("c-twin", "d-twin"):
@@ -109,7 +111,11 @@ def test_the_packages_are_wrong_in_their_own_ways(
     sentences = {
         name: f"The method '{name}' of the package 'b-{name} 1.0' {said}" for name, (_, said) in wrong.items()
     }
-    assert sorted(report.unusable) == sorted([*sentences.values(), *twins])
+    silent = (
+        "The method 'silent' of the package 'b-silent 1.0' cannot be described: TypeError: 'int' object is "
+        "not iterable"
+    )
+    assert sorted(report.unusable) == sorted([*sentences.values(), *twins, silent])
     # None of them is in the way of another; each is named where it is asked for.
     assert method_of("good").name == "good"
     assert type(method_of("relevance")) is METHODS["relevance"]
@@ -122,7 +128,7 @@ def test_the_packages_are_wrong_in_their_own_ways(
         method_of("twin")
     with pytest.raises(DataError) as unknown:
         method_of("missing")
-    names = ", ".join(sorted({*METHODS, *wrong, "good", "twin"}))
+    names = ", ".join(sorted({*METHODS, *wrong, "good", "silent", "twin"}))
     assert str(unknown.value) == (
         f"There is no method 'missing'. There are: {names}; one of your own is FILE.py:CLASS."
     )

@@ -39,7 +39,7 @@ from tests.support.digit_parents import INPUT, digit_parent, digits, pixels_of
 
 OPTIONS = DecomposeOptions(images_per_class=20, calibration_images=20, only=("0", "1"))
 SMALL: dict[str, dict[str, Any]] = {
-    "seam": {"epochs": 2, "images": 10, "batch": 10},
+    "seam": {"price": 0.5, "epochs": 2, "images": 10, "batch": 10},
     "gradsplitter": {"epochs": 2, "images": 10, "batch": 10},
     "incite": {"clusters": 3, "images": 5},
     "cnnsplitter": {"generations": 2, "population": 3, "images": 5},
@@ -384,7 +384,7 @@ def test_candidates_are_judged_on_held_out_images_that_test_nothing() -> None:
 def test_a_class_alone_is_learned_and_searched_against_the_rest() -> None:
     for name in ("seam", "gradsplitter", "cnnsplitter", "incite"):
         cheap = {"price": 0.02} if "training" in METHODS[name].needs else {}
-        method = METHODS[name](**SMALL[name], **cheap)
+        method = METHODS[name](**{**SMALL[name], **cheap})
         options = replace(OPTIONS, only=("3",))
         (draft,) = method.decompose(digit_parent(), digits("012345"), options, SILENT).modules
         assert draft.label == "3"

@@ -86,6 +86,20 @@ def test_cells_become_rows(evaluation: ModuleType) -> None:
     assert "333 × less than training on all ten classes, 1.3 × less than a network for the pair" in page
 
 
+def test_methods_become_rows(evaluation: ModuleType) -> None:
+    value = {"flops": 0.6, "params": 0.5, "passes": 1, "accuracy": 0.9, "parent": 0.91, "random": 0.8}
+    known = {f"C10-R20/firing/{seed}/300/None/own/cat+dog": value for seed in range(2)}
+    known["C10-R20/firing/0/300/None/0.5/cat+dog"] = {**value, "accuracy": 0.86, "flops": 0.5}
+    page = evaluation.page({"methods": known}, "1")
+    dash = " | –" * 4
+    assert (
+        "| C10-R20 | `firing` | not measured | not measured | 90.00 / 91.00 / 80.00 at 60 % | not measured |"
+    ) in page
+    assert f"| C10-R20 | `firing`{dash} | – | – | 5.00 | – |" in page
+    assert "plots/methods-c10-r20.svg" in page
+    assert evaluation.method_series(known) == {"C10-R20": {"firing": [(50.0, 5.0), (60.0, 1.0)]}}
+
+
 def test_measurements_are_taken_over_rounded(
     evaluation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,13 +107,13 @@ def test_measurements_are_taken_over_rounded(
     ledger = tmp_path / "out" / "paper.jsonl"
     ledger.parent.mkdir()
     ledger.write_text(json.dumps({"key": "b", "value": {"x": [0.123456789]}}) + "\n")
-    evaluation.add(ledger)
+    evaluation.add("paper", ledger)
     ledger.write_text(json.dumps({"key": "a", "value": 1}) + "\n")
-    evaluation.add(ledger)
+    evaluation.add("paper", ledger)
     assert evaluation.read(tmp_path / "paper.jsonl") == {"a": 1, "b": {"x": [0.123457]}}
     monkeypatch.setattr(evaluation, "LIMIT", 10)
     with pytest.raises(ValueError, match=re.escape("paper.jsonl would have more than 10 bytes.")):
-        evaluation.add(ledger)
+        evaluation.add("paper", ledger)
 
 
 def test_the_citation_is_of_this_version() -> None:

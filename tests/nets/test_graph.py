@@ -123,7 +123,8 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     ),
     "a huge value": (
         attribute("padding", [4096, 4096]),
-        "The node 'conv' (conv2d) has the shape [4, 8198, 8198], more than 134,217,728 numbers.",
+        "The node 'conv' (conv2d) has the shape [4, 8198, 8198], more than 134,217,728 numbers. "
+        "If you trust its publisher and have the memory and the time, pass --allow-large.",
     ),
     "no dimension": (
         node(-1, op="mean", attributes={"dims": [0, 1, 2], "keep": False}, tensors={}),
@@ -131,7 +132,8 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     ),
     "a huge input": (
         lambda place: place.update(input_shape=[3, 10**6, 10**6]),
-        "The graph's input has the shape [3, 1000000, 1000000], more than 134,217,728 numbers.",
+        "The graph's input has the shape [3, 1000000, 1000000], more than 134,217,728 numbers. "
+        "If you trust its publisher and have the memory and the time, pass --allow-large.",
     ),
     "half an input": (
         lambda place: place.update(input_shape=[3, 8.5, 8]),

@@ -6,40 +6,26 @@ import errno
 import hashlib
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from modhub.server.auth.accounts import Accounts
 from modhub.store.fsck import fsck
 from modhub.store.records import RepositoryKey
 from modhub.store.store import Store
 from tests.support.console import ROOT
 from tests.support.hub_server import TOKENS, Server, serving
 from tests.support.hub_world import push
+from tests.support.killed_servers import kill_servers
 
 KILLS = int(os.environ.get("MODHUB_KILLS", "25"))
 """How often the server is killed; the release is tried with 200."""
-
-# Imports once; for each line it reads, a child serves the store and says its number and address.
-PROGRAM = """
-import os, signal, sys
-from pathlib import Path
-from modhub.server.serving import serve
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-for _ in iter(sys.stdin.readline, ""):
-    if os.fork() == 0:
-        serve(Path(sys.argv[1]), port=0, started=lambda address: print(os.getpid(), address, flush=True))
-        os._exit(0)
-"""
 
 
 def test_a_client_is_asked_for_contents_that_are_lost(
@@ -200,92 +186,13 @@ def test_a_damaged_repository_keeps_no_other_out_of_lists(tmp_path: Path) -> Non
         assert {one["id"]: one["storage"] for one in own} == {"alice/good": 1523, "alice/bad": 0}
 
 
-class Servers:
-    """Real servers over one store, one after the other, each a process of its own."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._parent = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(root)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-
-    def start(self) -> tuple[int, Server]:
-        assert self._parent.stdin is not None
-        assert self._parent.stdout is not None
-        self._parent.stdin.write("next\n")
-        self._parent.stdin.flush()
-        number, address = self._parent.stdout.readline().split()
-        return int(number), Server(address, self._root)
-
-    def close(self) -> None:
-        self._parent.communicate()
-
-
 def test_a_killed_server_keeps_every_commit_it_acknowledged(tmp_path: Path) -> None:
-    accounts = Accounts(tmp_path)
-    accounts.create_token("alice", value=TOKENS["alice"])
-    chance = random.Random(7)
-    acknowledged: dict[str, str] = {}
-    attempted = 0
-    servers = Servers(tmp_path)
-    for turn in range(KILLS):
-        number, server = servers.start()
-        if turn == 0:
-            assert server.ask("POST", "/api/repos/create", "alice", {"name": "net"}).status == 200
-        alive = threading.Event()
-        alive.set()
-
-        def push(
-            worker: int, turn: int = turn, server: Server = server, alive: threading.Event = alive
-        ) -> None:
-            nonlocal attempted
-            number = 0
-            while alive.is_set():
-                number += 1
-                attempted += 1
-                path = f"{turn}/{worker}/{number}.bin"
-                content = os.urandom(3000) + path.encode()
-                try:
-                    answer = server.commit("models/alice/net", {path: content})
-                except OSError:
-                    return
-                except Exception:
-                    # The answer was cut off in the middle.
-                    return
-                if answer.status == 200:
-                    acknowledged[path] = hashlib.sha256(content).hexdigest()
-
-        workers = [threading.Thread(target=push, args=(worker,)) for worker in range(3)]
-        for worker in workers:
-            worker.start()
-        known = len(acknowledged)
-        # Two thirds of the kills come in the middle of things, the others before anything was answered.
-        while turn % 3 and len(acknowledged) == known:
-            time.sleep(0.005)
-        time.sleep(chance.random() * 0.25)
-        os.kill(number, signal.SIGKILL)
-        alive.clear()
-        for worker in workers:
-            worker.join()
-    servers.close()
-    store = Store(tmp_path)
-    key = RepositoryKey.model("alice/net")
-    tree = store.reader.tree(key)
-    for path, digest in acknowledged.items():
-        assert tree[path].sha256 == digest
-        with store.reader.open(digest) as stream:
-            assert hashlib.sha256(stream.read()).hexdigest() == digest
-    history = sum(1 for _ in store.reader.history(key)) - 1
+    done = kill_servers(tmp_path, KILLS, seed=7)
+    assert done.lost == ()
     # Commits whose answer the kill swallowed may have landed; each landed once and whole.
-    assert len(acknowledged) <= history == len(tree) - 1 <= attempted
-    assert len(acknowledged) >= KILLS * 2 // 3
-    report = fsck(store)
-    store.close()
-    assert report.clean, report
+    assert done.acknowledged <= done.landed <= done.attempted
+    assert done.acknowledged >= KILLS * 2 // 3
+    assert done.clean
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -18,6 +18,7 @@ from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
 from modhub.integrity import git_oid
 from modhub.server.http.state import Options
+from modhub.server.protocol import mirror as mirror_module
 from modhub.store.gc import gc
 from modhub.store.store import Store
 from tests.support.hub_server import TOKENS, Server, serving
@@ -239,3 +240,23 @@ def _saying(answer: bytes, asked: list[bytes] | None = None, *, hang: float = 0)
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_kept_answers_have_a_bound_and_yanks_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror_module, "ANSWERS", 5)
+    monkeypatch.setattr(mirror_module, "FORGETTING", 1)
+    yanked = b'{"1.0.0": "bad"}'
+    with serving(tmp_path / "up") as upstream:
+        upstream.ask("POST", "/api/repos/create", "alice", {"name": "net"})
+        upstream.commit("models/alice/net", {"yanked.json": yanked})
+        with serving(tmp_path / "here", Options(upstream=upstream.address)) as mirror:
+            assert mirror.ask("GET", "/alice/net/resolve/main/yanked.json").body == yanked
+            for number in range(30):
+                assert mirror.ask("GET", f"{NET}?x={number}").status == 200
+            assert len(list((tmp_path / "here" / "mirror" / "answers").iterdir())) == 5
+            upstream.listening.stop() if upstream.listening else None
+            while _answers(upstream):
+                pass
+            assert mirror.ask("GET", "/alice/net/resolve/main/yanked.json").body == yanked
+            assert mirror.ask("GET", f"{NET}?x=29").status == 200
+            assert mirror.ask("GET", f"{NET}?x=2").status == 504

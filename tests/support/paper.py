@@ -1,9 +1,12 @@
-"""Artifacts whose tensors are any bytes at all: enough for every room that never looks into them."""
+"""Artifacts whose modules' tensors are any bytes at all: enough for every room that never looks into them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
 
 from modhub.files import sha256_of_bytes
 from modhub.labels import slug_of
@@ -22,6 +25,7 @@ from modhub.manifest import (
     Sizes,
     TrunkInfo,
 )
+from modhub.nets import Graph, Node, cost
 from modhub.text import pretty_json
 
 
@@ -34,6 +38,29 @@ def put(directory: Path, path: str, content: bytes) -> FileInfo:
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(content)
     return FileInfo.of(path, content)
+
+
+def paper_graph(name: str, channels: int = 8, image: tuple[int, int, int] = (1, 8, 8)) -> Graph:
+    """A small network whose only node bears the name of a trunk."""
+    attributes = {
+        "in_channels": image[0],
+        "out_channels": channels,
+        "kernel": [3, 3],
+        "stride": [1, 1],
+        "padding": [1, 1],
+        "dilation": [1, 1],
+        "groups": 1,
+    }
+    node = Node(name, "conv2d", ("image",), attributes, {"weight": "weight"})
+    return Graph("image", image, (node,), name)
+
+
+def paper_weights(graph: Graph, size: int = 0) -> bytes:
+    """Weights of such a network in a file of `size` bytes (a multiple of 8) or more."""
+    (node,) = graph.nodes
+    tensors = {"weight": np.zeros(graph.tensor_specs(node)["weight"].shape, np.float32)}
+    filling = max(0, size - len(safetensors.numpy.save(tensors, {"": ""})))
+    return safetensors.numpy.save(tensors, {"": "x" * filling})
 
 
 def write_paper_artifact(
@@ -56,14 +83,16 @@ def write_paper_artifact(
     )
     spec = InputSpec(channels=1, height=8, width=8, mean=(0.5,), std=(0.5,))
     method = MethodInfo(name="relevance", parameters={"max_loss": 0.005}, paper=None)
+    graph = paper_graph(trunk)
+    weights = paper_weights(graph, 5000 * len(trunk))
     info = TrunkInfo(
         sha256=digest(f"trunk {trunk}"),
-        graph=put(directory, "trunk/graph.json", pretty_json({"trunk": trunk})),
-        weights=put(directory, f"trunk/{digest(f'trunk {trunk}')}.safetensors", trunk.encode() * 5000),
+        graph=put(directory, "trunk/graph.json", pretty_json(graph.to_dict())),
+        weights=put(directory, f"trunk/{digest(f'trunk {trunk}')}.safetensors", weights),
         statistics=None,
-        features=8,
-        parameters=250,
-        flops=1000,
+        features=graph.features,
+        parameters=cost(graph).parameters,
+        flops=cost(graph).flops,
     )
     images = sample or Sample(dataset="digits", split="calibration", positives=9, negatives=9)
     entries = []

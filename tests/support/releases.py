@@ -30,11 +30,11 @@ from modhub.manifest.card import card
 from modhub.refs import RepositoryId, parse_version, tag_of
 from modhub.store.model import MAIN, Add
 from modhub.text import pretty_json
-from tests.support.paper import digest
+from tests.support.paper import digest, paper_graph
 
 
 def graph_of(trunk: str) -> bytes:
-    return pretty_json({"trunk": trunk})
+    return pretty_json(paper_graph(trunk).to_dict())
 
 
 def trunk_info(name: str, *, repository: str | None = None, revision: str | None = None) -> TrunkInfo:

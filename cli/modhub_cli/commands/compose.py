@@ -15,6 +15,7 @@ from modhub_cli.options import (
     device_option,
     force_option,
     hub_option,
+    large_option,
     multiple_option,
     offline_option,
     reporting,
@@ -87,6 +88,7 @@ def loss(text: str) -> float:
 @device_option
 @hub_option
 @offline_option
+@large_option
 @reporting
 def command(
     project: Path | None,

@@ -108,7 +108,7 @@ def _pair(text: str) -> tuple[str, str]:
     "--method",
     default="relevance",
     show_default=True,
-    help="relevance, concern, or FILE.py:CLASS (executes that file); see docs/writing-a-method.md.",
+    help="A name that `modhub methods` lists, or FILE.py:CLASS (executes that file).",
 )
 @click.option(
     "--method-option",

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from modhub.formatting import percent
-from modhub_cli.options import data_options, device_option, reporting
+from modhub_cli.options import data_options, device_option, large_option, reporting
 from modhub_cli.output import Out, many
 
 __all__ = ["command"]
@@ -27,6 +27,7 @@ def _points(value: float, sign: str = "") -> str:
     help="Build or exported file to compare with, class by class.",
 )
 @device_option
+@large_option
 @reporting
 def command(build: Path, data: str, split: str, before: Path | None, device: str, out: Out) -> None:
     """Measure a build on labelled images. Images of classes that the build does not have are skipped, and so

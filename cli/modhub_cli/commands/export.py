@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from modhub.formatting import size
-from modhub_cli.options import reporting
+from modhub_cli.options import large_option, reporting
 from modhub_cli.output import Out
 
 __all__ = ["command"]
@@ -33,6 +33,7 @@ __all__ = ["command"]
 @click.option("--data", metavar="DATA", help="Images to check the file with. Default: synthetic images.")
 @click.option("--image-size", type=click.IntRange(1), help="Side of the raw input images in pixels.")
 @click.option("--force", is_flag=True, help="Replace the output file.")
+@large_option
 @reporting
 def command(
     build: Path,

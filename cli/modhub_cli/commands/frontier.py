@@ -16,6 +16,7 @@ from modhub_cli.options import (
     directory,
     force_option,
     hub_option,
+    large_option,
     multiple_option,
     offline_option,
     reporting,
@@ -70,6 +71,7 @@ def fractions(text: str) -> tuple[float, ...]:
 @device_option
 @hub_option
 @offline_option
+@large_option
 @reporting
 def command(
     project: Path | None,

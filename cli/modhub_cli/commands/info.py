@@ -63,7 +63,7 @@ def command(ref: str, hub: str | None, offline: bool, out: Out) -> None:
         trunk = release.trunk
         if trunk is not None:
             out.line(
-                f"trunk {trunk.sha256[:12]}: {count(trunk.parameters)} parameters, "
+                f"trunk {trunk.sha256[:12]}: claimed {count(trunk.parameters)} parameters, "
                 f"{count(trunk.flops)} multiply-adds per image, {size(trunk.bytes)}"
             )
         if release.energy is not None:

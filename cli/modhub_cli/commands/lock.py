@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from modhub_cli.options import hub_option, offline_option, reporting
+from modhub_cli.options import hub_option, large_option, offline_option, reporting
 from modhub_cli.output import Out, many
 
 __all__ = ["command"]
@@ -18,6 +18,7 @@ __all__ = ["command"]
 )
 @hub_option
 @offline_option
+@large_option
 @reporting
 def command(upgrade: bool, hub: str | None, offline: bool, out: Out) -> None:
     """Resolve a release for every module of modhub.toml and write modhub.lock.

@@ -34,6 +34,8 @@ def command(name: str | None, out: Out) -> None:
     # A package may print when it is imported; stdout is for the result.
     with contextlib.redirect_stdout(sys.stderr):
         report = methods()
+    for sentence in report.unusable:
+        out.reporter().warn(sentence)
     names = [method.name for method in report.methods]
     if name is not None and name not in names:
         raise NotFoundError(f"There is no method '{name}'.", hint=f"There are: {', '.join(names)}.")
@@ -63,8 +65,6 @@ def command(name: str | None, out: Out) -> None:
     document = report.to_dict()
     document["methods"] = [method.to_dict() for method in shown]
     out.emit(document, human=human, quiet=[method.name for method in shown])
-    for sentence in report.unusable:
-        out.reporter().warn(sentence)
 
 
 def _setting(option: MethodOption) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from modhub.formatting import percent
-from modhub_cli.options import device_option, reporting
+from modhub_cli.options import device_option, large_option, reporting
 from modhub_cli.output import Out
 from modhub_cli.terminal import printable
 
@@ -34,6 +34,7 @@ def _false_acceptance(rates: Mapping[str, float]) -> str:
     "--top", type=click.IntRange(1), default=3, show_default=True, help="Number of classes to show per image."
 )
 @device_option
+@large_option
 @reporting
 def command(build: Path, images: tuple[Path, ...], top: int, device: str, out: Out) -> None:
     """Classify images with a build, or with a file written by `modhub export`.

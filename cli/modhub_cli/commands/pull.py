@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from modhub.formatting import size
-from modhub_cli.options import hub_option, offline_option, reporting
+from modhub_cli.options import hub_option, large_option, offline_option, reporting
 from modhub_cli.output import Out
 
 __all__ = ["command"]
@@ -25,6 +25,7 @@ __all__ = ["command"]
 @click.option("--force", is_flag=True, help="Replace that directory.")
 @hub_option
 @offline_option
+@large_option
 @reporting
 def command(
     refs: tuple[str, ...], target: Path | None, force: bool, hub: str | None, offline: bool, out: Out

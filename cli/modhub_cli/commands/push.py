@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from modhub.formatting import size
-from modhub_cli.options import hub_option, reporting
+from modhub_cli.options import hub_option, large_option, reporting
 from modhub_cli.output import Out, many
 
 __all__ = ["command"]
@@ -33,6 +33,7 @@ __all__ = ["command"]
     help="Publish even if no class is in common with the previous release.",
 )
 @hub_option
+@large_option
 @reporting
 def command(
     directory: Path,

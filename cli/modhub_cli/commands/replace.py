@@ -15,6 +15,7 @@ from modhub_cli.options import (
     directory,
     force_option,
     hub_option,
+    large_option,
     offline_option,
     reporting,
     target_option,
@@ -35,6 +36,7 @@ __all__ = ["command"]
 @device_option
 @hub_option
 @offline_option
+@large_option
 @reporting
 def command(
     build: Path,

@@ -52,6 +52,13 @@ __all__ = ["command"]
     help="Another host that the upstream may redirect to; repeatable.",
 )
 @click.option(
+    "--private-organisation",
+    "private_organisations",
+    multiple=True,
+    metavar="NAME",
+    help="An organisation whose new repositories are private unless asked for as public; repeatable.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["warning", "info", "debug"]),
     default="warning",
@@ -67,6 +74,7 @@ def command(
     upstream: str,
     mirrored: tuple[str, ...],
     upstream_hosts: tuple[str, ...],
+    private_organisations: tuple[str, ...],
     log_level: str,
 ) -> None:
     """Serve the repositories in a directory to modhub, Hugging Face clients and browsers.
@@ -88,6 +96,7 @@ def command(
         public_url=public_url,
         upstream=upstream,
         upstream_hosts=upstream_hosts,
+        private_organisations=private_organisations,
         mirrored=mirrored or ("*/*",),
         upstream_token=os.environ.get("HF_TOKEN") if upstream else None,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from modhub_cli.options import hub_option, offline_option, reporting
+from modhub_cli.options import hub_option, large_option, offline_option, reporting
 from modhub_cli.output import Out, many
 
 __all__ = ["command"]
@@ -19,6 +19,7 @@ __all__ = ["command"]
 )
 @hub_option
 @offline_option
+@large_option
 @reporting
 def command(target: str, networks: bool, hub: str | None, offline: bool, out: Out) -> None:
     """Verify modules or a build against their manifests.

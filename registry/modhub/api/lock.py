@@ -9,6 +9,7 @@ from typing import Any
 
 from modhub.api.catalogs import open_catalog, trust_of
 from modhub.api.project_files import project_path, read_lock, read_project
+from modhub.api.trunks import check_locked_graphs
 from modhub.catalog.catalog import Catalog
 from modhub.catalog.releases import yanked_warning
 from modhub.errors import CompositionError, ManifestError
@@ -136,12 +137,14 @@ def resolve_project(
     )
     for text in dict.fromkeys(_warnings(resolution)):
         reporter.warn(text)
-    return lock_of(
+    locked = lock_of(
         project,
         resolution,
         lambda repository, revision: catalog.release_at(repository, revision).commit,
         None if upgrade else keep,
     )
+    check_locked_graphs(catalog, locked, resolution.modules)
+    return locked
 
 
 def _warnings(resolution: Resolution) -> Iterator[str]:

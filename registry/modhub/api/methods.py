@@ -33,6 +33,14 @@ def methods() -> MethodsReport:
     for point, kind in installed_methods():
         if isinstance(kind, MethodError):
             unusable.append(kind.message)
-        else:
-            listed.append(described(kind, package_of(point)))
+            continue
+        package = package_of(point)
+        # What a class says of itself may be anything.
+        try:
+            listed.append(described(kind, package))
+        except Exception as error:
+            unusable.append(
+                f"The method '{point.name}' of the package '{package}' cannot be described: "
+                f"{type(error).__name__}: {error}"
+            )
     return MethodsReport(methods=tuple(listed), unusable=tuple(unusable))

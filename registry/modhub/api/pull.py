@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modhub.api.catalogs import open_catalog, trust_of
+from modhub.api.trunks import check_trunks
 from modhub.catalog.catalog import Catalog
 from modhub.catalog.pull import Pulled, pull_modules
 from modhub.catalog.releases import Release, yanked_warning
@@ -148,7 +149,9 @@ def pull_refs(catalog: Catalog, refs: Sequence[Ref], reporter: Reporter = SILENT
         if names is not None:
             named = [manifest.module(name, f"{repository} {release}") for name in names]
             entries = tuple({entry.slug: entry for entry in named}.values())
-        pulled.append(pull_modules(catalog, repository, release, manifest, entries, reporter))
+        part = pull_modules(catalog, repository, release, manifest, entries, reporter)
+        check_trunks(manifest, entries, part.locate)
+        pulled.append(part)
     return pulled
 
 

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from modhub.api.catalogs import open_catalog
+from modhub.api.trunks import check_artifact_trunks
 from modhub.catalog import publish
 from modhub.catalog.catalog import Catalog
 from modhub.manifest import MANIFEST_NAME, RepositoryManifest
@@ -52,13 +53,23 @@ def push(
 ) -> PushReport:
     """Publish an artifact's directory or a `ModuleSet`: one commit, one tag. See `catalog.publish.push`.
 
+    Raises `ManifestError` for a trunk that is no network within the limits (`modhub.nets.limits`), and
+    `IntegrityError` for one that costs otherwise than its manifest says.
+
     Without `force`, raises `ConflictError` for a network that has no class in common with the release before.
     """
     place, number = RepositoryId.parse(repository), parse_version(version)
     catalog = open_catalog(hub)
     with _written(modules) as directory:
         done = publish.push(
-            catalog, directory, place, number, private=private, force=force, reporter=reporter
+            catalog,
+            directory,
+            place,
+            number,
+            private=private,
+            force=force,
+            check=check_artifact_trunks,
+            reporter=reporter,
         )
         # From here, not from the hub: what is published is no failure, whatever the hub says next.
         manifest = RepositoryManifest.from_bytes((directory / MANIFEST_NAME).read_bytes())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from modhub.api.catalogs import open_catalog
 from modhub.api.project_files import read_project
 from modhub.api.pull import pull_refs
+from modhub.api.trunks import check_artifact_trunks, check_trunks
 from modhub.catalog.catalog import Catalog
 from modhub.errors import IntegrityError, MissingFileError, NotFoundError
 from modhub.files import confined
@@ -56,7 +57,8 @@ def verify(
 ) -> Verified:
     """Check a directory of modules, a build, or the modules that a ref names: see `modhub verify --help`.
 
-    `networks` also builds each network, within the bounds of memory and work, and counts what it costs.
+    Each trunk's graph and the shapes of its weights are a network within the limits, and cost what the
+    manifest says. `networks` also builds each network, and counts what each module costs.
 
     Raises `IntegrityError`, `ManifestError` or `RefError` naming the first file that is wrong.
     """
@@ -65,6 +67,7 @@ def verify(
         pulled = pull_refs(open_catalog(hub, offline=offline), [Ref.parse(target)], reporter)
         for part in pulled:
             _check_entries(part.manifest, [(module.entry, module.manifest) for module in part.modules])
+            check_trunks(part.manifest, [module.entry for module in part.modules], part.locate, claims=True)
             if networks:
                 slugs = [module.entry.slug for module in part.modules]
                 _check_networks(part.manifest, part.locate, slugs, reporter)
@@ -95,6 +98,7 @@ def _verify_artifact(directory: Path, networks: bool, reporter: Reporter) -> tup
     _check_entries(
         manifest, [(entry, confined(directory, entry.manifest.path)) for entry in manifest.modules]
     )
+    check_artifact_trunks(directory)
     if networks:
         _check_networks(manifest, lambda info: confined(directory, info.path), None, reporter)
     return 1 + len(files), len(manifest.modules)

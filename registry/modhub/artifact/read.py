@@ -18,6 +18,7 @@ from modhub.manifest import (
     AGAIN,
     MANIFEST_NAME,
     FileInfo,
+    InputSpec,
     ModuleEntry,
     ModuleManifest,
     RepositoryManifest,
@@ -25,7 +26,7 @@ from modhub.manifest import (
 )
 from modhub.nets.channels import channel_space
 from modhub.nets.graph import Graph, Network
-from modhub.text import parse_json
+from modhub.nets.trunk_files import parse_graph
 
 __all__ = ["Locate", "read_artifact", "read_manifest", "read_modules", "read_sets", "read_trunk"]
 
@@ -93,20 +94,13 @@ def read_modules(
 
 
 @hinting(AGAIN)
-def read_trunk(info: TrunkInfo, locate: Locate) -> tuple[Network, dict[str, Tensor]]:
-    """A trunk and its pooled statistics (empty when it has none)."""
-    graph = Graph.from_dict(parse_json(_content(info.graph, locate), info.graph.path), info.graph.path)
+def read_trunk(info: TrunkInfo, spec: InputSpec, locate: Locate) -> tuple[Network, dict[str, Tensor]]:
+    """A trunk for the input `spec`, and its pooled statistics (empty when it has none)."""
+    graph = parse_graph(_content(info.graph, locate), info, spec)
     trunk = Network(graph, parse_tensors(_content(info.weights, locate), info.weights.path))
     if trunk.sha256 != info.sha256:
         raise IntegrityError(
             f"{info.graph.path} and {info.weights.path} are not the trunk that the manifest names.",
-            hint=AGAIN,
-        )
-    if graph.features != info.features:
-        shape = graph.shapes[graph.output]
-        raise IntegrityError(
-            f"The trunk in {info.graph.path} gives values of shape {list(shape)}; the "
-            f"manifest says {info.features} features.",
             hint=AGAIN,
         )
     if info.statistics is None:
@@ -116,14 +110,7 @@ def read_trunk(info: TrunkInfo, locate: Locate) -> tuple[Network, dict[str, Tens
 
 def _read_group(manifest: RepositoryManifest, entries: tuple[ModuleEntry, ...], locate: Locate) -> ModuleSet:
     info = manifest.trunk_of(entries[0])
-    trunk, statistics = read_trunk(info, locate)
-    spec = manifest.input
-    if trunk.graph.input_shape != (spec.channels, spec.height, spec.width):
-        raise IntegrityError(
-            f"The trunk in {info.graph.path} takes images of shape {list(trunk.graph.input_shape)}; the "
-            f"manifest says {[spec.channels, spec.height, spec.width]}.",
-            hint=AGAIN,
-        )
+    trunk, statistics = read_trunk(info, manifest.input, locate)
     slots = channel_space(trunk).slots
     shared = manifest.trunk if manifest.trunk is not None and manifest.trunk.sha256 == info.sha256 else None
     part = replace(manifest, trunk=shared, modules=entries)

@@ -204,7 +204,11 @@ class Catalog:
 
     def cached(self, source: FileSource) -> bool:
         """Whether the cache has all files of a source."""
-        return all(self.files.cache.holds(FileEntry(file.size, file.sha256)) for file in source.files)
+        return all(map(self.holds, source.files))
+
+    def holds(self, info: FileInfo) -> bool:
+        """Whether the cache has a file."""
+        return self.files.cache.holds(FileEntry(info.size, info.sha256))
 
     # Finding
 

@@ -9,7 +9,7 @@ interrupted and runs again, end with the same main.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,9 +70,12 @@ def push(
     *,
     private: bool = False,
     force: bool = False,
+    check: Callable[[Path], None] = lambda directory: None,
     reporter: Reporter = SILENT,
 ) -> Push:
     """Publish the artifact in `directory` as the release `version`: one commit and the tag `v<version>`.
+
+    `check` is called with the directory once its digests are verified, before anything is sent.
 
     Pushing the same bytes again changes nothing, but restores what the hub reports as lost of them.
 
@@ -84,6 +87,7 @@ def push(
     tag = check_ref_name(tag_of(version), "tag")
     catalog.files.require(f"The hub '{catalog.hub.address}'")
     contents = artifact_contents(catalog, Path(directory), repository)
+    check(Path(directory))
     sizes = sum(map(_size, contents.values()))
     with (
         _repository(catalog, repository, private=private),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ def weight_scores(bench: Workbench) -> dict[int, Scores]:
             node.name: runner.parameter(node.tensors["weight"])
             for node in graph.nodes
             if node.op in ("conv2d", "linear")
+            and space.axis(node.name) == (0 if node.op == "conv2d" else len(graph.shapes[node.name]) - 1)
         }
         weights = {name: weight.requires_grad_() for name, weight in made.items()}
         sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
@@ -82,12 +83,10 @@ def _of_classes(bench: Workbench, of_class: Callable[[int, Runner], Scores]) -> 
     return bench.reading(observed)
 
 
-def _batches(bench: Workbench, row: int) -> list[Tensor]:
+def _batches(bench: Workbench, row: int) -> Iterator[Tensor]:
     images, options = bench.images_of(row), bench.options
-    return [
-        batch.to(options.torch_device)
-        for batch in normalised(images, Preprocess(bench.parent.input), options.batch)
-    ]
+    for batch in normalised(images, Preprocess(bench.parent.input), options.batch):
+        yield batch.to(options.torch_device)
 
 
 def _logit(bench: Workbench, features: Tensor, row: int) -> Tensor:

@@ -98,15 +98,15 @@ class CheckedOptions:
 
 def described(kind: type, package: str) -> MethodDescription:
     """What the class of a method says of itself; `package` brought it."""
-    paper: str | None = getattr(kind, "paper", None)
+    paper = _text(getattr(kind, "paper", None))
     return MethodDescription(
         name=getattr(kind, "name", kind.__name__),
         summary=(inspect.getdoc(kind) or "").partition("\n\n")[0].replace("\n", " "),
         paper=paper,
         url=url_of(paper),
-        citation=getattr(kind, "citation", None),
-        needs=tuple(getattr(kind, "needs", ())),
-        cost=getattr(kind, "cost", None),
+        citation=_text(getattr(kind, "citation", None)),
+        needs=_words(getattr(kind, "needs", ())),
+        cost=_text(getattr(kind, "cost", None)),
         package=package,
         options=_options_of(kind),
     )
@@ -144,6 +144,14 @@ def _options_of(kind: type) -> tuple[MethodOption, ...]:
             )
         )
     return tuple(options)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(map(str, value))
 
 
 def _type_name(kind: type) -> str:

@@ -41,12 +41,12 @@ class DecomposeOptions:
     on the latter the choice is validated, calibrated and measured. `measure` are images that the parent was
     not trained on: recorded metrics come from them (of a string: from its test split) instead.
 
-    Choice: `method` is relevance, concern, `FILE.py:CLASS` or a method that was made already;
-    `method_options` are arguments of its constructor, text as the command line reads it. `only` are the
-    classes to make modules of. `max_loss` is the balanced accuracy, in fractions, that a module alone may
-    lose against the parent's one-against-rest answer. `examine` is for how many classes at most that loss is
-    validated on images; the others reuse the threshold found (None: all, but few where a large network has
-    many classes).
+    Choice: `method` is a name that `modhub.methods()` lists, `FILE.py:CLASS` or a method that was made
+    already; `method_options` are arguments of its constructor, text as the command line reads it. `only` are
+    the classes to make modules of. `max_loss` is the balanced accuracy, in fractions, that a module alone
+    may lose against the parent's one-against-rest answer. `examine` is for how many classes at most that
+    loss is validated on images; the others reuse the threshold found (None: all, but few where a large
+    network has many classes).
 
     Work: `device` is auto, cpu, cuda or cuda:N. `batch` images are in memory at a time. `resume` is a folder
     for nothing else, in which an interrupted run keeps its results, and looks for them.

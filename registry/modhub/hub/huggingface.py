@@ -363,7 +363,10 @@ class HuggingFaceHub:
     ) -> None:
         def request() -> None:
             with self._errors(repository):
-                self._api(writing=True).create_repo(str(repository), private=private, exist_ok=exist_ok)
+                # Where nobody asks for a private one, the hub's organisations may be private by default.
+                self._api(writing=True).create_repo(
+                    str(repository), private=private or None, exist_ok=exist_ok
+                )
 
         # When the response is lost it is unknown whether the repository was created.
         if exist_ok:

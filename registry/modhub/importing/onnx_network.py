@@ -20,7 +20,8 @@ from modhub.importing.importer import import_module
 from modhub.importing.onnx_file import OnnxNode, OnnxProgram
 from modhub.importing.onnx_operators import OPERATORS, OnnxCall, OnnxOperator
 from modhub.importing.values import NoEquivalentError
-from modhub.nets.graph import MAX_LIVE, MAX_VALUE, Network
+from modhub.nets.graph import Network
+from modhub.nets.limits import MAX_LIVE, MAX_VALUE
 
 __all__ = ["OnnxNetwork"]
 

@@ -13,28 +13,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from modhub.errors import IntegrityError, ManifestError
 from modhub.manifest import Fields
 from modhub.nets.attributes import Attributes, BadAttributeError, check_attributes
+from modhub.nets.limits import MAX_LIVE, MAX_NODES, MAX_VALUE, MAX_WORK, OVERRIDE, is_large_allowed
 from modhub.nets.operators import OPERATORS, Shape, ShapeMismatchError, TensorSpec
 from modhub.text import canonical_json
 
-__all__ = ["GRAPH_SCHEMA_VERSION", "MAX_LIVE", "Graph", "Network", "Node"]
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+__all__ = ["GRAPH_SCHEMA_VERSION", "Graph", "Network", "Node", "check_tensor_types"]
 
 GRAPH_SCHEMA_VERSION = 2
 """A graph says the first version that has all of its operators, so that older readers read what they can."""
-MAX_NODES = 20_000
-MAX_VALUE = 1 << 27
-"""Numbers in one value of one image: 512 MiB."""
-MAX_LIVE = 1 << 29
-"""Numbers that one image takes at one time while it passes: 2 GiB."""
-MAX_WORK = 1 << 44
-"""Multiply-adds for one image: a vision transformer of a billion weights at 560 pixels takes a tenth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +109,8 @@ class Graph:
 
     @cached_property
     def peak(self) -> int:
-        """How many numbers one image takes at one time while it passes, at most `MAX_LIVE`."""
+        """How many numbers one image takes at one time while it passes: at most `MAX_LIVE`, unless large
+        networks are allowed."""
         return self._peak(self.shapes)
 
     def _peak(self, shapes: Mapping[str, Shape]) -> int:
@@ -124,7 +120,7 @@ class Graph:
         gone: dict[int, list[str]] = {}
         for name, number in last.items():
             gone.setdefault(number, []).append(name)
-        live, work = math.prod(self.input_shape), 0
+        live, work, large = math.prod(self.input_shape), 0, is_large_allowed()
         peak = live
         for number, node in enumerate(self.nodes):
             read = [shapes[name] for name in node.inputs]
@@ -132,17 +128,19 @@ class Graph:
             live += math.prod(shapes[node.name])
             scratch = 0 if spec.scratch is None else math.prod(spec.scratch(node.attributes, read))
             peak = max(peak, live + scratch)
-            if peak > MAX_LIVE:
+            if peak > MAX_LIVE and not large:
                 raise ManifestError(
                     f"{_place(node)} needs {live + scratch:,} numbers at a time for one image; {MAX_LIVE:,} "
-                    "are allowed."
+                    "are allowed.",
+                    hint=OVERRIDE,
                 )
             if spec.work is not None:
                 work += spec.work(node.attributes, read, shapes[node.name])
-            if work > MAX_WORK:
+            if work > MAX_WORK and not large:
                 raise ManifestError(
                     f"Up to {_place(node)[0].lower()}{_place(node)[1:]} one image takes {work:,} "
-                    f"multiply-adds; {MAX_WORK:,} are allowed."
+                    f"multiply-adds; {MAX_WORK:,} are allowed.",
+                    hint=OVERRIDE,
                 )
             live -= sum(math.prod(shapes[name]) for name in gone.get(number, ()))
         return peak
@@ -223,19 +221,23 @@ class Network:
     tensors: Mapping[str, Tensor]
 
     def __post_init__(self) -> None:
-        used: set[str] = set()
+        check_tensor_types(
+            self.graph,
+            {
+                name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+                for name, tensor in self.tensors.items()
+            },
+        )
         for node in self.graph.nodes:
-            used.update(node.tensors.values())
             for role, spec in self.graph.tensor_specs(node).items():
-                name = node.tensors.get(role)
-                if name is not None:
-                    _check_tensor(self.tensors.get(name), spec, name, node)
-                elif not spec.optional:
-                    raise IntegrityError(f"{_place(node)} has no '{role}' tensor.")
-            if extra := set(node.tensors) - set(self.graph.tensor_specs(node)):
-                raise IntegrityError(f"{_place(node)} has no use for a '{min(extra)}' tensor.")
-        if extra := set(self.tensors) - used:
-            raise IntegrityError(f"No node of the graph uses the tensor '{min(extra)}'.")
+                if spec.dtype != "int64" or role not in node.tensors:
+                    continue
+                index = self.tensors[node.tensors[role]]
+                if not bool(((index >= 0) & (index < spec.below)).all()):
+                    raise IntegrityError(
+                        f"The tensor '{node.tensors[role]}' points outside the {spec.below} channels it "
+                        "selects from."
+                    )
 
     @cached_property
     def sha256(self) -> str:
@@ -297,22 +299,37 @@ def _bounded(shape: Shape, place: str) -> Shape:
         raise ManifestError(f"{place} has no dimension but the batch, so nothing that counts channels.")
     if any(extent < 1 for extent in shape):
         raise ManifestError(f"{place} has the empty shape {list(shape)}.")
-    if math.prod(shape) > MAX_VALUE:
-        raise ManifestError(f"{place} has the shape {list(shape)}, more than {MAX_VALUE:,} numbers.")
+    if math.prod(shape) > MAX_VALUE and not is_large_allowed():
+        raise ManifestError(
+            f"{place} has the shape {list(shape)}, more than {MAX_VALUE:,} numbers.", hint=OVERRIDE
+        )
     return shape
 
 
-def _check_tensor(tensor: Tensor | None, spec: TensorSpec, name: str, node: Node) -> None:
-    if tensor is None:
-        raise IntegrityError(f"{_place(node)} needs the tensor '{name}', which is missing.")
-    if tuple(tensor.shape) != spec.shape or tensor.dtype != spec.dtype:
-        raise IntegrityError(
-            f"The tensor '{name}' is {_described(tensor.shape, tensor.dtype)}; {_place(node)[0].lower()}"
-            f"{_place(node)[1:]} needs {_described(spec.shape, spec.dtype)}."
-        )
-    if spec.dtype is torch.int64 and not bool(((tensor >= 0) & (tensor < spec.below)).all()):
-        raise IntegrityError(f"The tensor '{name}' points outside the {spec.below} channels it selects from.")
+def check_tensor_types(graph: Graph, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+    """Compare the types and shapes of tensors with what the nodes of `graph` ask for.
 
-
-def _described(shape: tuple[int, ...] | torch.Size, dtype: torch.dtype) -> str:
-    return f"{str(dtype).removeprefix('torch.')} {list(shape)}"
+    Raises `IntegrityError` when one is missing, too many, or not as its node asks for.
+    """
+    used: set[str] = set()
+    for node in graph.nodes:
+        used.update(node.tensors.values())
+        specs = graph.tensor_specs(node)
+        for role, spec in specs.items():
+            name = node.tensors.get(role)
+            if name is None:
+                if not spec.optional:
+                    raise IntegrityError(f"{_place(node)} has no '{role}' tensor.")
+                continue
+            if name not in tensors:
+                raise IntegrityError(f"{_place(node)} needs the tensor '{name}', which is missing.")
+            dtype, shape = tensors[name]
+            if (dtype, shape) != (spec.dtype, spec.shape):
+                raise IntegrityError(
+                    f"The tensor '{name}' is {dtype} {list(shape)}; {_place(node)[0].lower()}"
+                    f"{_place(node)[1:]} needs {spec.dtype} {list(spec.shape)}."
+                )
+        if extra := set(node.tensors) - set(specs):
+            raise IntegrityError(f"{_place(node)} has no use for a '{min(extra)}' tensor.")
+    if extra := set(tensors) - used:
+        raise IntegrityError(f"No node of the graph uses the tensor '{min(extra)}'.")

@@ -8,23 +8,35 @@ ranges, the tensors it needs with their shapes, the shape of its output, how it 
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from modhub.nets.attributes import Attribute, Attributes
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
+else:
+    # Shapes, sizes and work of a graph are known without torch, which is imported when an operator runs.
+    class _Later:
+        def __init__(self, name):
+            self.name = name
+
+        def __getattr__(self, attribute):
+            return getattr(importlib.import_module(self.name), attribute)
+
+    torch, F = _Later("torch"), _Later("torch.nn.functional")
 
 __all__ = ["OPERATORS", "OperatorSpec", "Shape", "ShapeMismatchError", "TensorSpec"]
 
 Shape: TypeAlias = tuple[int, ...]
 Shapes: TypeAlias = Sequence[Shape]
-Tensors: TypeAlias = Mapping[str, Tensor]
-Run: TypeAlias = Callable[[Attributes, Sequence[Tensor], Tensors], Tensor]
+Tensors: TypeAlias = "Mapping[str, Tensor]"
+Run: TypeAlias = "Callable[[Attributes, Sequence[Tensor], Tensors], Tensor]"
 
 
 class ShapeMismatchError(Exception):
@@ -33,12 +45,12 @@ class ShapeMismatchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One tensor of a node: its exact shape, and what it holds. Of an index, every number is less than
-    `below`."""
+    """One tensor of a node: its exact shape, and its torch `dtype` by name. Of an index, every number is less
+    than `below`."""
 
     shape: Shape
     optional: bool = False
-    dtype: torch.dtype = torch.float32
+    dtype: str = "float32"
     below: int = 0
 
 
@@ -116,7 +128,7 @@ def _channel_conv_tensors(a: Attributes, shapes: Shapes) -> Mapping[str, TensorS
     return {
         "weight": TensorSpec((a["kernel"],)),
         "bias": TensorSpec((1,), optional=True),
-        "index": TensorSpec((channels, a["kernel"]), optional=True, dtype=torch.int64, below=channels + 1),
+        "index": TensorSpec((channels, a["kernel"]), optional=True, dtype="int64", below=channels + 1),
     }
 
 
@@ -538,7 +550,7 @@ OPERATORS: Mapping[str, OperatorSpec] = {
         rule="first",
         keeps_zero=True,
     ),
-    "relu": _elementwise(F.relu, keeps_zero=True),
+    "relu": _elementwise(lambda x: F.relu(x), keeps_zero=True),
     "clamp": _elementwise(
         lambda x, low, high: F.hardtanh(x, low, high),
         keeps_zero=False,
@@ -550,19 +562,23 @@ OPERATORS: Mapping[str, OperatorSpec] = {
         keeps_zero=True,
         slope=_REAL,
     ),
-    "elu": _elementwise(F.elu, keeps_zero=True, alpha=_REAL),
-    "silu": _elementwise(F.silu, keeps_zero=True),
-    "mish": _elementwise(F.mish, keeps_zero=True),
-    "tanh": _elementwise(torch.tanh, keeps_zero=True),
-    "hardswish": _elementwise(F.hardswish, keeps_zero=True),
-    "hardsigmoid": _elementwise(F.hardsigmoid, keeps_zero=False),
-    "sigmoid": _elementwise(torch.sigmoid, keeps_zero=False),
+    "elu": _elementwise(lambda x, **a: F.elu(x, **a), keeps_zero=True, alpha=_REAL),
+    "silu": _elementwise(lambda x: F.silu(x), keeps_zero=True),
+    "mish": _elementwise(lambda x: F.mish(x), keeps_zero=True),
+    "tanh": _elementwise(lambda x: torch.tanh(x), keeps_zero=True),
+    "hardswish": _elementwise(lambda x: F.hardswish(x), keeps_zero=True),
+    "hardsigmoid": _elementwise(lambda x: F.hardsigmoid(x), keeps_zero=False),
+    "sigmoid": _elementwise(lambda x: torch.sigmoid(x), keeps_zero=False),
     "gelu": _elementwise(
-        F.gelu, keeps_zero=True, approximate=Attribute(kind="text", choices=("none", "tanh"))
+        lambda x, **a: F.gelu(x, **a),
+        keeps_zero=True,
+        approximate=Attribute(kind="text", choices=("none", "tanh")),
     ),
-    "softplus": _elementwise(F.softplus, keeps_zero=False, beta=_REAL, threshold=_REAL),
-    "exp": _elementwise(torch.exp, keeps_zero=False, since=2),
-    "power": _elementwise(torch.pow, keeps_zero=False, exponent=_REAL),
+    "softplus": _elementwise(
+        lambda x, **a: F.softplus(x, **a), keeps_zero=False, beta=_REAL, threshold=_REAL
+    ),
+    "exp": _elementwise(lambda x: torch.exp(x), keeps_zero=False, since=2),
+    "power": _elementwise(lambda x, **a: torch.pow(x, **a), keeps_zero=False, exponent=_REAL),
     "scale_shift": _elementwise(
         _scaled,
         keeps_zero=False,
@@ -586,7 +602,7 @@ OPERATORS: Mapping[str, OperatorSpec] = {
     ),
     "position_mask": OperatorSpec(
         attributes={"shape": _SHAPE},
-        tensors=lambda a, shapes: {"value": TensorSpec(a["shape"], dtype=torch.bool)},
+        tensors=lambda a, shapes: {"value": TensorSpec(a["shape"], dtype="bool")},
         shape=_constant_shape,
         run=lambda a, x, t: torch.where(t["value"], x[0], 0.0),
         rule="aligned",
@@ -738,7 +754,7 @@ OPERATORS: Mapping[str, OperatorSpec] = {
     "select": OperatorSpec(
         attributes={"dim": _DIM, "count": _POSITIVE},
         tensors=lambda a, shapes: {
-            "index": TensorSpec((a["count"],), dtype=torch.int64, below=shapes[0][a["dim"]])
+            "index": TensorSpec((a["count"],), dtype="int64", below=shapes[0][a["dim"]])
         },
         shape=_select_shape,
         run=lambda a, x, t: x[0].index_select(a["dim"] + 1, t["index"]),

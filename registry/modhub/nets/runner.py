@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from modhub.nets.attributes import Attributes
 from modhub.nets.branches import is_plain_sum
-from modhub.nets.graph import MAX_LIVE, Network, Node
+from modhub.nets.graph import Network, Node
+from modhub.nets.limits import MAX_LIVE
 from modhub.nets.operators import OPERATORS
 
 __all__ = ["Runner"]

@@ -1,12 +1,15 @@
 """Install the clients that tests/server/test_clients.py tries besides the one it runs with.
 
-    python tests/clients/build.py DIR        then: MODHUB_CLIENTS=DIR pytest tests/server/test_clients.py
+    python tests/server/clients/build.py DIR [--python]
+    MODHUB_CLIENTS=DIR pytest tests/server/test_clients.py
 
-Needs the network, and npm for the JavaScript client; git-lfs comes with the system.
+Needs the network, and npm for the JavaScript client (left out with --python); git-lfs comes with the system.
+uv makes the environments where there is one, else venv and pip.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import venv
@@ -15,6 +18,7 @@ from pathlib import Path
 PYTHON = {
     "huggingface_hub 2.4.0 without hf_xet": (["huggingface_hub==2.4.0"], ["hf_xet"]),
     "huggingface_hub 1.33.0": (["huggingface_hub==1.33.0", "hf_xet"], []),
+    "huggingface_hub 1.8.0": (["huggingface_hub==1.8.0", "hf_xet"], []),
     "huggingface_hub 0.36.2": (["huggingface_hub==0.36.2", "hf_xet"], []),
 }
 """Name in the table → what to install and what to take out again."""
@@ -26,16 +30,28 @@ def folder_of(name: str) -> str:
     return name.replace(" ", "-").replace("/", "-").strip("@")
 
 
+def install(folder: Path, wanted: list[str], unwanted: list[str]) -> None:
+    program = str(folder / "bin" / "python")
+    if shutil.which("uv"):
+        subprocess.run(["uv", "venv", "-q", str(folder), "--python", sys.executable], check=True)
+        pip = ["uv", "pip"]
+        target = ["--python", program]
+    else:
+        venv.create(folder, with_pip=True)
+        pip, target = [program, "-m", "pip"], []
+    subprocess.run([*pip, "install", "-q", *target, *wanted], check=True)
+    if unwanted:
+        confirmed = [] if target else ["-y"]
+        subprocess.run([*pip, "uninstall", "-q", *target, *confirmed, *unwanted], check=True)
+
+
 def main() -> None:
     root = Path(sys.argv[1])
     for name, (wanted, unwanted) in PYTHON.items():
-        folder = root / folder_of(name)
-        if not folder.exists():
-            venv.create(folder, with_pip=True)
-            pip = [str(folder / "bin" / "python"), "-m", "pip", "-q"]
-            subprocess.run([*pip, "install", *wanted], check=True)
-            if unwanted:
-                subprocess.run([*pip, "uninstall", "-y", *unwanted], check=True)
+        if not (folder := root / folder_of(name)).exists():
+            install(folder, wanted, unwanted)
+    if "--python" in sys.argv:
+        return
     folder = root / folder_of(JAVASCRIPT)
     if not folder.exists():
         folder.mkdir(parents=True)

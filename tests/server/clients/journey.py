@@ -229,6 +229,60 @@ def pull_request() -> None:
     assert api.get_discussion_details(REPO, number).status == "merged"
 
 
+@step("errors: status and exception class")
+def errors() -> None:
+    from huggingface_hub.utils import BadRequestError, GatedRepoError, HFValidationError
+
+    missing = f"alice/none-{suffix}"
+    refused(RepositoryNotFoundError, lambda: api.model_info(missing), 404)
+    refused(RepositoryNotFoundError, lambda: api.model_info(missing, token=False), 401)
+    refused(RepositoryNotFoundError, lambda: hf_hub_download(missing, "a"), 404)
+    refused(RepositoryNotFoundError, lambda: snapshot_download(missing), 404)
+    refused(RepositoryNotFoundError, lambda: api.delete_repo(missing), 404)
+    refused(RepositoryNotFoundError, lambda: api.list_repo_refs(missing), 404)
+    refused(
+        RepositoryNotFoundError,
+        lambda: api.upload_file(path_or_fileobj=b"", path_in_repo="a", repo_id=missing),
+        404,
+    )
+    refused(RevisionNotFoundError, lambda: hf_hub_download(REPO, "x.txt", revision="none"), 404)
+    refused(RevisionNotFoundError, lambda: list(api.list_repo_tree(REPO, revision="none")), 404)
+    refused(RevisionNotFoundError, lambda: api.list_repo_commits(REPO, revision="none"), 404)
+    refused(RevisionNotFoundError, lambda: api.delete_tag(REPO, tag="none"), 404)
+    refused(HfHubHTTPError, lambda: api.create_branch(REPO, branch="main"), 409)
+    refused(HfHubHTTPError, lambda: api.delete_branch(REPO, branch="main"), 403)
+    refused(HfHubHTTPError, lambda: api.delete_branch(REPO, branch="none"), 404)
+    refused(EntryNotFoundError, lambda: list(api.list_repo_tree(REPO, "none")), 404)
+    refused(EntryNotFoundError, lambda: hf_hub_download(REPO, "none.bin"), 404)
+    refused(BadRequestError, lambda: api.model_info(REPO, expand=["none"]), 400)
+    refused(HFValidationError, lambda: api.model_info("a/b/c"))
+    refused(HfHubHTTPError, lambda: api.create_repo(f"bob/net-{suffix}"), 403)
+    refused(HfHubHTTPError, lambda: api.whoami(token="hf_unknown-token-0123456789"), 401)
+    refused(HfHubHTTPError, lambda: api.create_repo(missing, token=False), 401)
+    api.upload_file(path_or_fileobj=b"gate", path_in_repo="gate.txt", repo_id=REPO)
+    api.update_repo_settings(REPO, gated="manual")
+    refused(GatedRepoError, lambda: hf_hub_download(REPO, "gate.txt", token=False), 401)
+    api.update_repo_settings(REPO, gated=False)
+    assert not api.file_exists(REPO, "none")
+    assert not api.revision_exists(REPO, "none")
+    assert not api.repo_exists(missing)
+
+
+@step("the cache: scan, delete, offline")
+def cache() -> None:
+    from huggingface_hub import scan_cache_dir, try_to_load_from_cache
+
+    path = Path(hf_hub_download(REPO, "x.txt"))
+    assert try_to_load_from_cache(REPO, "x.txt") == str(path)
+    assert Path(hf_hub_download(REPO, "x.txt", local_files_only=True)) == path
+    (found,) = (entry for entry in scan_cache_dir().repos if entry.repo_id == REPO)
+    hashes = [revision.commit_hash for revision in found.revisions]
+    assert api.model_info(REPO).sha in hashes
+    scan_cache_dir().delete_revisions(*hashes).execute()
+    assert not path.exists()
+    assert Path(hf_hub_download(REPO, "x.txt")).read_bytes() == b"x"
+
+
 @step("squash")
 def squash() -> None:
     api.super_squash_history(REPO)

@@ -28,7 +28,8 @@ class Options:
 
     `public_url` is the address that clients see behind a proxy that rewrites the Host header; `upstream` is a
     hub to pull through from, with its token, other hosts that it may redirect to, and patterns of the
-    repositories (`namespace/name`) that are mirrored. Raises `HubError` where either is not a URL.
+    repositories (`namespace/name`) that are mirrored. Repositories of `private_organisations` are private
+    where their creator does not say. Raises `HubError` where either is not a URL.
     """
 
     read_only: bool = False
@@ -37,6 +38,7 @@ class Options:
     upstream_token: str | None = None
     upstream_hosts: tuple[str, ...] = ()
     mirrored: tuple[str, ...] = ("*/*",)
+    private_organisations: tuple[str, ...] = ()
     upload_limit: int = 1 << 40
 
     def __post_init__(self) -> None:

@@ -60,6 +60,11 @@ FAILURES, PAUSE_SECONDS = 3, 30.0
 """After so many failures on end the upstream is not asked for so long."""
 OFFICIAL_HOSTS = (".huggingface.co", ".hf.co")
 ANSWER_LIMIT = 64 << 20
+ANSWERS = 20_000
+ANSWERS_BYTES = 2 << 30
+"""Of the upstream's answers that are kept for when it is unreachable."""
+FORGETTING = 100
+"""Answers from one count to the next."""
 PIECE = 512 << 10
 _PORTS = {"http": 80, "https": 443}
 _API = re.compile(r"/api/(?:model|dataset)s/[^/]+/[^/]+(?:/(?:revision|tree|refs|commits)(?:/.*)?)?\Z")
@@ -105,6 +110,7 @@ class Mirror:
         self.upstream = OFFICIAL if self.upstream == "hf" else self.upstream.rstrip("/")
         self.root = self.store.root / "mirror"
         self._breaker = _Breaker()
+        self._until_forgetting = 1
         redirects = _Redirects(self.upstream, self.hosts)
         self._opener = urllib.request.build_opener(redirects)
 
@@ -235,7 +241,9 @@ class Mirror:
                 with stream:
                     body = _document_in(stream) if method == "GET" else ""
             stored = _Stored(200, _relevant(headers), body)
-            write_bytes(place, canonical_json({"headers": stored.headers, "body": body}))
+            kept = {"keep": True} if target.endswith("/" + YANKED_NAME) else {}
+            write_bytes(place, canonical_json({"headers": stored.headers, "body": body, **kept}))
+            self._forget_answers()
             return stored
         except urllib.error.HTTPError as error:
             body = ""
@@ -252,6 +260,32 @@ class Mirror:
             except FileNotFoundError:
                 raise HTTPError(504, f"The upstream cannot be reached: {error}") from None
             return _Stored(document.get("status", 200), document["headers"], document["body"])
+
+    def _forget_answers(self) -> None:
+        """Now and then remove the answers that are oldest, beyond `ANSWERS` of them or `ANSWERS_BYTES`.
+
+        What says that something is gone or yanked stays.
+        """
+        self._until_forgetting -= 1
+        if self._until_forgetting > 0:
+            return
+        self._until_forgetting = FORGETTING
+        answers = []
+        for place in (self.root / "answers").iterdir():
+            with suppress(FileNotFoundError):
+                facts = place.stat()
+                answers.append((facts.st_mtime, facts.st_size, place))
+        number, size = len(answers), sum(bytes_ for _, bytes_, _ in answers)
+        for _, bytes_, place in sorted(answers):
+            if number <= ANSWERS and size <= ANSWERS_BYTES:
+                break
+            with suppress(OSError, ValueError):
+                document = json.loads(place.read_bytes())
+                if "status" in document or document.get("keep"):
+                    continue
+                place.unlink()
+            number -= 1
+            size -= bytes_
 
     def _open(self, method: str, target: str) -> tuple[IO[bytes], Message]:
         request = urllib.request.Request(self.upstream + target, method=method)

@@ -93,9 +93,11 @@ def create(request: Request) -> Response:
     key = _key_in(request, body)
     authorize_namespace(request.principal, key.id.namespace)
     request.state.refuse_when_read_only()
+    private = {name.lower() for name in request.state.options.private_organisations}
+    default = Settings(private=key.id.namespace.lower() in private)
     try:
         record = request.state.store.repositories.create(
-            key, settings=_settings(Settings(), body), files=FIRST_FILES, actor=request.actor
+            key, settings=_settings(default, body), files=FIRST_FILES, actor=request.actor
         )
     except ConflictError:
         url = web_address(request.base_url, request.state.store.repositories.get(key))

@@ -38,7 +38,8 @@ from modhub.text import parse_json
 
 __all__ = ["RepositoryView", "VisibleRepositories"]
 
-MANIFEST_LIMIT = 16 << 20
+MANIFEST_LIMIT = 8 << 20
+"""Ten thousand modules, which a processor reads in a second."""
 HEADER_LIMIT = 1 << 20
 CHANNELS_LIMIT = 1 << 18
 """Of a mask that is drawn; the largest networks have some 100,000 channels."""
