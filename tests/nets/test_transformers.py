@@ -213,4 +213,4 @@ def test_hostile_shapes_are_refused_before_memory_is_taken(case: str) -> None:
     document, message = HOSTILE[case]
     with pytest.raises(ManifestError) as caught:
         Graph.from_dict(document)
-    assert str(caught.value) == message
+    assert caught.value.message == message

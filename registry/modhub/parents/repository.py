@@ -19,8 +19,9 @@ from modhub.errors import MissingDependencyError, ModhubError, NotFoundError, Pa
 from modhub.manifest import InputSpec
 from modhub.manifest.fields import Fields
 from modhub.parents.base import Fetch, ParentSource, distinct_labels, names_of
+from modhub.parents.imagenet import IMAGENET, imagenet_labels
 from modhub.parents.processors import processor_input
-from modhub.parents.timm import IMAGENET, imagenet_labels, timm_input, timm_module
+from modhub.parents.timm import timm_input, timm_module
 from modhub.parents.weights import fit_weights, load_weights
 from modhub.text import parse_json
 
