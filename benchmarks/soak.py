@@ -28,15 +28,21 @@ from urllib.parse import urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tests.server.test_bounds import long_history
 from tests.support.hub_server import TOKENS, commit_body
 from tests.support.hub_world import push
 
 from modhub.server.auth.accounts import Accounts
+from modhub.store.reader import TREE_FILES
+from modhub.store.records import RepositoryKey
+from modhub.store.store import Store
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 CLIENTS = 4
 ON_A_CONNECTION = 50
 """Requests before a client connects anew."""
+WARM = 64
+"""Commits of a repository whose lists of files fill the server's memory before anything is counted."""
 MORE_FILES, MORE_THREADS, MORE_MEMORY = 16, 4, 0.1
 """What may come after the first tenth: connections open at the moment, and a share of the memory."""
 REQUESTS: tuple[tuple[int, str, str, str | None], ...] = (
@@ -144,6 +150,10 @@ def soak(folder: Path, requests: int, seed: int) -> int:
     root, notes = folder / "store", folder / "soak.json"
     done = json.loads(notes.read_text())["done"] if notes.exists() else 0
     if not done:
+        store, large = Store(root), RepositoryKey.model("lab/large")
+        store.repositories.create(large)
+        long_history(store, large, commits=WARM, files=TREE_FILES // WARM + 1)
+        store.close()
         push(root, "lab/net", ("cat", "dog"))
         push(root, "lab/secret", ("cat",), private=True, seed=1)
         accounts = Accounts(root)
@@ -160,6 +170,7 @@ def soak(folder: Path, requests: int, seed: int) -> int:
             setup.request("POST", "/api/repos/create", json.dumps({"name": f"r{client.number}"}), headers)
             setup.getresponse().read()
             setup.close()
+        _fill_memory(clients[0])
         while done < requests:
             tenth = min(max(requests // 10, 1), requests - done)
             began = time.monotonic()
@@ -187,6 +198,16 @@ def soak(folder: Path, requests: int, seed: int) -> int:
     if grown:
         print(f"Grown since the first tenth: {', '.join(grown)}.")
     return int(bool(grown or failures))
+
+
+def _fill_memory(client: Client) -> None:
+    """Read as many lists of files as the server keeps in memory, which else grows until it has them."""
+    connection = http.client.HTTPConnection(*client.place, timeout=120)
+    connection.request("GET", f"/api/models/lab/large/commits/main?limit={WARM}")
+    for commit in json.loads(connection.getresponse().read()):
+        connection.request("GET", f"/api/models/lab/large/tree/{commit['id']}?limit=1")
+        connection.getresponse().read()
+    connection.close()
 
 
 def main() -> int:

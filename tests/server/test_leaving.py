@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,12 +24,33 @@ CONTENT = b"\0weights"
 SHA256 = sha256_of_bytes(CONTENT)
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path / "hub") as server:
-        server.ask("POST", "/api/repos/create", "alice", {"name": "net", "organization": "lab"})
-        assert server.commit("models/lab/net", {"a": b"1"}).status == 200
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("hub")) as server:
         yield server
+
+
+@pytest.fixture
+def server(shared: Server) -> Iterator[Server]:
+    """With a fresh repository `lab/net`."""
+    _create(shared)
+    yield shared
+    for name, namespace in (("net", "lab"), ("copy", "bob"), ("new", "alice")):
+        shared.ask("DELETE", "/api/repos/delete", "admin", {"name": name, "organization": namespace})
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Server]:
+    """For those who revoke tokens."""
+    with serving(tmp_path / "hub") as server:
+        _create(server)
+        yield server
+
+
+def _create(server: Server) -> None:
+    created = server.ask("POST", "/api/repos/create", "alice", {"name": "net", "organization": "lab"})
+    assert created.status == 200
+    assert server.commit("models/lab/net", {"a": b"1"}).status == 200
 
 
 def batch(server: Server, who: str | None, operation: str = "upload", ref: str = "") -> str:
@@ -46,11 +66,11 @@ def private(server: Server) -> None:
     assert server.ask("PUT", "/api/models/lab/net/settings", "alice", {"visibility": "private"}).status == 200
 
 
-def test_an_upload_address_ends_with_its_token(server: Server) -> None:
-    first, second = batch(server, "alice"), batch(server, "alice")
-    assert server.ask("PUT", first, body=CONTENT).status == 200
-    Accounts(server.root).revoke(TOKENS["alice"])
-    answer = server.ask("PUT", second, body=CONTENT)
+def test_an_upload_address_ends_with_its_token(own_server: Server) -> None:
+    first, second = batch(own_server, "alice"), batch(own_server, "alice")
+    assert own_server.ask("PUT", first, body=CONTENT).status == 200
+    Accounts(own_server.root).revoke(TOKENS["alice"])
+    answer = own_server.ask("PUT", second, body=CONTENT)
     assert (answer.status, answer.json()["error"]) == (403, "The token of this URL is expired or revoked.")
 
 
@@ -89,16 +109,16 @@ def login(server: Server) -> dict[str, str]:
     return {"Cookie": answer.headers["set-cookie"].split(";")[0]}
 
 
-def test_a_session_ends_with_the_logout_in_every_server(server: Server) -> None:
-    private(server)
-    one, other = login(server), login(server)
+def test_a_session_ends_with_the_logout_in_every_server(own_server: Server) -> None:
+    private(own_server)
+    one, other = login(own_server), login(own_server)
     path = "/api/models/lab/net"
-    assert [server.ask("GET", path, headers=session).status for session in (one, other)] == [200, 200]
-    server.ask("POST", "/logout", headers=one)
-    assert [server.ask("GET", path, headers=session).status for session in (one, other)] == [401, 200]
-    with serving(server.root) as second:
+    assert [own_server.ask("GET", path, headers=session).status for session in (one, other)] == [200, 200]
+    own_server.ask("POST", "/logout", headers=one)
+    assert [own_server.ask("GET", path, headers=session).status for session in (one, other)] == [401, 200]
+    with serving(own_server.root) as second:
         assert [second.ask("GET", path, headers=session).status for session in (one, other)] == [401, 200]
-        Accounts(server.root).revoke(TOKENS["alice"])
+        Accounts(own_server.root).revoke(TOKENS["alice"])
         assert second.ask("GET", path, headers=other).status == 401
 
 
@@ -156,8 +176,9 @@ def test_a_private_name_and_no_name_take_the_same_time(server: Server) -> None:
             began = time.perf_counter()
             assert server.ask("GET", f"/api/models/{name}", "bob").status == 404
             taken.append(time.perf_counter() - began)
-    hidden, missing = (statistics.median(taken) for taken in times.values())
-    assert min(times["lab/nothing"]) > 0.009
+    # The fastest: what else the machine does makes others slower, and not those of one name.
+    hidden, missing = (min(taken) for taken in times.values())
+    assert missing > 0.009
     assert hidden == pytest.approx(missing, rel=0.2)
 
 

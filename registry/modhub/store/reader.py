@@ -19,7 +19,8 @@ from modhub.store.tree import Tree, TreeFile
 __all__ = ["Reader", "no_revision"]
 
 # Counted by files: thousands of small trees fit, and not too many large ones.
-TREE_FILES = 400_000
+TREE_FILES = 100_000
+"""In the lists of files that stay in memory: some 40 MB."""
 COMMITS = 4096
 _FSCK = "Run: modhub fsck --repair"
 

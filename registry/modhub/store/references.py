@@ -21,7 +21,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -154,9 +154,13 @@ class FileReferences:
     def _folder(self, key: RepositoryKey) -> Path:
         return self._root / "repositories" / key.path
 
-    def locked(self, *keys: RepositoryKey, reading: bool = False) -> AbstractContextManager[None]:
-        names = sorted({key.path for key in keys})
-        return _Locks([self._root / "locks" / f"{name}.lock" for name in names], reading)
+    @contextmanager
+    def locked(self, *keys: RepositoryKey, reading: bool = False) -> Iterator[None]:
+        with ExitStack() as locks:
+            # In one order, so that nobody waits for somebody who waits for them.
+            for name in sorted({key.path for key in keys}):
+                locks.enter_context(file_lock(self._root / "locks" / f"{name}.lock", reading=reading))
+            yield
 
     def all(self, kind: str | None = None) -> Iterator[RepositoryKey]:
         return _keys(self._root / "repositories", KINDS if kind is None else (kind,))
@@ -354,29 +358,6 @@ def no_repository(key: RepositoryKey) -> NotFoundError:
     return NotFoundError(
         f"There is no repository '{key}'.", hint="Look for it with: modhub search", missing="repository"
     )
-
-
-class _Locks:
-    """Several file locks, taken in the order given and released together."""
-
-    def __init__(self, paths: list[Path], reading: bool) -> None:
-        self._paths = paths
-        self._reading = reading
-        self._locks: list[AbstractContextManager[bool]] = []
-
-    def __enter__(self) -> None:
-        try:
-            for path in self._paths:
-                lock = file_lock(path, reading=self._reading)
-                lock.__enter__()
-                self._locks.append(lock)
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        while self._locks:
-            self._locks.pop().__exit__(None, None, None)
 
 
 def _names(folder: Path) -> list[str]:

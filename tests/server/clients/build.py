@@ -18,7 +18,7 @@ from pathlib import Path
 PYTHON = {
     "huggingface_hub 2.4.0 without hf_xet": (["huggingface_hub==2.4.0"], ["hf_xet"]),
     "huggingface_hub 1.33.0": (["huggingface_hub==1.33.0", "hf_xet"], []),
-    "huggingface_hub 1.8.0": (["huggingface_hub==1.8.0", "hf_xet"], []),
+    "huggingface_hub 1.8.0": (["huggingface_hub==1.8.0", "hf_xet", "click"], []),
     "huggingface_hub 0.36.2": (["huggingface_hub==0.36.2", "hf_xet"], []),
 }
 """Name in the table → what to install and what to take out again."""
