@@ -374,7 +374,8 @@ def test_a_timm_repository(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_a_transformers_repository(tmp_path: Path) -> None:
+@pytest.mark.parametrize("blue_first", [False, True])
+def test_a_transformers_repository(blue_first: bool, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers is optional")
     folder = Folder(tmp_path)
     config = transformers.ResNetConfig(
@@ -387,7 +388,9 @@ def test_a_transformers_repository(tmp_path: Path) -> None:
     )
     module = transformers.AutoModelForImageClassification.from_config(config)
     said = {**config.to_dict(), "architectures": ["ResNetForImageClassification"]}
-    preprocessing = {"size": {"shortest_edge": 56}, "crop_pct": 0.875, "resample": 3}
+    preprocessing: dict[str, Any] = {"size": {"shortest_edge": 56}, "crop_pct": 0.875, "resample": 3}
+    if blue_first:
+        preprocessing = {"image_processor_type": "MobileViTImageProcessor", "size": 64, "crop_size": 56}
     folder.put(said, module, preprocessor_config__json=json.dumps(preprocessing))
     found = load_parent("hf:a/net", fetch=folder)
     assert (found.architecture, found.labels) == ("transformers:resnet", ("cat", "dog"))
@@ -395,7 +398,7 @@ def test_a_transformers_repository(tmp_path: Path) -> None:
     assert (found.input.height, found.input.resize, found.input.interpolation) == (56, 64, "bicubic")
     images = torch.rand(2, 3, 56, 56)
     with torch.no_grad():
-        wanted = module.eval()(images).logits
+        wanted = module.eval()(images.flip(1) if blue_first else images).logits
     assert torch.allclose(Runner(found.network())(images), wanted, atol=1e-5)
 
 
