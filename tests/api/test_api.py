@@ -104,10 +104,9 @@ def test_a_module_of_torch_is_a_parent(here):
     assert (modules.manifest.input.height, modules.manifest.input.width) == (8, 8)
 
 
-@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
-def test_nothing_minds_that_gradients_are_switched_off(off):
+def test_nothing_minds_that_gradients_are_switched_off():
     modules, images = digit_modules(), open_data("digits").only(["8"]).sample(10, 0)
-    with off():
+    with torch.inference_mode():
         modhub.decompose(Small().requires_grad_(False), "digits", images_per_class=4, only=["3"])
         taught = teach(modules, "8", images)
         compose(parts_of(taught), budget=Budget(flops=0.9))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -28,14 +28,15 @@ def default_type(kind: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
 
 
-SURROUNDINGS = {
-    "inference mode": lambda: torch.inference_mode(),
-    "no gradients": lambda: torch.no_grad(),
-    "doubles": lambda: default_type(torch.float64),
-    "halves": lambda: default_type(torch.bfloat16),
-    "another device": lambda: torch.device("meta"),
-    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
-    "strict numpy": lambda: np.errstate(all="raise"),
+SURROUNDINGS: dict[str, tuple[Callable[[], AbstractContextManager[object]], ...]] = {
+    "inference mode, doubles": (torch.inference_mode, lambda: default_type(torch.float64)),
+    "no gradients, halves, another device, strict numpy": (
+        torch.no_grad,
+        lambda: default_type(torch.bfloat16),
+        lambda: torch.device("meta"),
+        lambda: np.errstate(all="raise"),
+    ),
+    "autocast": (lambda: torch.autocast("cpu", torch.bfloat16),),
 }
 
 
@@ -80,8 +81,9 @@ def usual(home: Path) -> tuple[list[str], list[Tensor]]:
 def test_the_same_is_made_whatever_is_set(
     home: Path, usual: tuple[list[str], list[Tensor]], name: str
 ) -> None:
-    surroundings: AbstractContextManager[object] = SURROUNDINGS[name]()
-    with surroundings:
+    with ExitStack() as stack:
+        for surroundings in SURROUNDINGS[name]:
+            stack.enter_context(surroundings())
         digests = [module.manifest.tensors.sha256 for module in modules().modules]
         found = answers(home / "modules", home / "build")
     assert digests == usual[0]

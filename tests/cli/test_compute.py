@@ -69,6 +69,9 @@ def home(tmp_path_factory):
             done = console.process(*arguments)
             assert done.code == 0, done.err
         (home / "build.json").write_text(done.out)
+        console.go(home / "single")
+        for arguments in (("init",), ("add", "2=lab/residual/2", "4=lab/residual/4")):
+            assert console.process(*arguments).code == 0
     return home
 
 
@@ -263,7 +266,7 @@ def test_a_build_saved_by_python_is_whole_and_a_readme_may_be_edited(home, modhu
 
 
 def test_frontier_shows_the_trade(home, modhub, tmp_path):
-    modhub.go(home / "work")
+    modhub.go(home / "single")
     target = tmp_path / "trade"
     arguments = ("frontier", "--data", "digits", "--budgets", "0.9,0.6", "--no-random")
     found = modhub.good(*arguments, "-o", target, "--json").json
@@ -278,15 +281,17 @@ def test_frontier_shows_the_trade(home, modhub, tmp_path):
 
 
 def test_the_next_command_after_a_frontier_makes_what_was_measured(home, modhub, tmp_path):
+    for number, pixels in enumerate(open_data("digits").only(["2", "4"]).sample(10, 0).images(range(20))):
+        (tmp_path / "some").mkdir(exist_ok=True)
+        Image.fromarray(pixels[:, :, 0]).save(tmp_path / "some" / f"{number}.png")
     modhub.go(tmp_path / "elsewhere")
-    row = ("frontier", home / "work", "--budgets", "0.9", "--kind", "params", "--tune", "digits", "--seed", 3)
-    made = f"next: modhub compose {home / 'work'} -o build --budget params=0.9 --tune digits --seed 3\n"
+    project, tune = home / "single", tmp_path / "some"
+    row = ("frontier", project, "--budgets", "0.9", "--kind", "params", "--tune", tune, "--seed", 3)
+    made = f"next: modhub compose {project} -o build --budget params=0.9 --tune {tune} --seed 3\n"
     assert modhub.good(*row).err.endswith(made)
-    modhub.go(home / "work")
-    told = modhub.good("frontier", "--budgets", "0.9", "--multiple", 2).err
-    assert told.endswith("next: modhub compose -o build2 --budget flops=0.9 --multiple 2\n"), (
-        "build stands there"
-    )
+    (tmp_path / "elsewhere" / "build").mkdir()
+    told = modhub.good("frontier", project, "--budgets", "0.9", "--multiple", 2).err
+    assert told.endswith(f"next: modhub compose {project} -o build2 --budget flops=0.9 --multiple 2\n")
 
 
 def test_without_torch_the_commands_that_need_it_say_so(home, modhub):
@@ -301,7 +306,7 @@ def test_without_torch_the_commands_that_need_it_say_so(home, modhub):
 
 
 def test_a_budget_of_time(home, modhub, tmp_path):
-    modhub.go(home / "work")
+    modhub.go(home / "single")
     build = tmp_path / "quick"
     modhub.good("compose", "-o", build, "--budget", "time=0.95", "--budget", "flops=0.9", "-q")
     options = json.loads((build / "options.json").read_text())

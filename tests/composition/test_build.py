@@ -27,6 +27,7 @@ from modhub.evaluation.evaluate import evaluate
 from modhub.nets import Runner, cost
 from tests.support.digit_parents import digit_modules, digit_parent, digits, pixels_of
 from tests.support.pico import pico_set
+from tests.support.quick import QUICK
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "build.schema.json").read_text())
 
@@ -179,7 +180,9 @@ def test_one_module_alone_answers_with_log_odds() -> None:
 @pytest.mark.parametrize("kind", ["flops", "params"])
 @pytest.mark.parametrize("limit", [0.8, 0.5, 0.3])
 def test_a_budget_is_never_exceeded(kind: str, limit: float) -> None:
-    classifier = compose(parts_of(digit_modules(), ["1", "4"]), budget=Budget(**{kind: limit}))
+    classifier = compose(
+        parts_of(digit_modules(), ["1", "4"]), budget=Budget(**{kind: limit}), settings=QUICK
+    )
     (trunk,) = classifier.trunk_passes
     spent = (
         trunk.report.flops / trunk.report.parent_flops
@@ -239,8 +242,8 @@ def test_chosen_channels_beat_random_ones_before_any_refit() -> None:
 
 def test_a_loss_is_met_on_images_that_had_no_say() -> None:
     parts, tune = parts_of(digit_modules(), ["1", "4"]), digits("14").sample(50, 0)
-    loose = compose(parts, budget=Budget(max_loss=0.1), tune=tune)
-    strict = compose(parts, budget=Budget(max_loss=0.0), tune=tune)
+    loose = compose(parts, budget=Budget(max_loss=0.1), tune=tune, settings=QUICK)
+    strict = compose(parts, budget=Budget(max_loss=0.0), tune=tune, settings=QUICK)
     costs = [each.trunk_passes[0].report.flops for each in (loose, strict)]
     assert costs[0] <= costs[1]
     assert costs[0] < loose.trunk_passes[0].report.parent_flops

@@ -22,6 +22,7 @@ from modhub.importing import import_module
 from modhub.nets import channel_space
 from modhub.pruning.statistics import compensable_sites
 from tests.support.digit_parents import INPUT, digits
+from tests.support.quick import QUICK
 
 LABELS = "01345"
 
@@ -105,6 +106,7 @@ def test_a_budget_buys_the_same_whichever_dimension_counts_channels(tuned: bool)
             parts_of(modules(last), ["3", "5"]),
             budget=Budget(flops=0.6),
             tune=digits("35").sample(40, 0) if tuned else None,
+            settings=QUICK,
         )
         for last in (False, True)
     )
@@ -150,5 +152,5 @@ def test_a_layer_over_positions_mixes_no_channels(channels: int) -> None:
     options = DecomposeOptions(images_per_class=20, calibration_images=10)
     set_ = assemble(parent, decompose(parent, digits(LABELS), options=options))
     for budget in (None, Budget(flops=0.6)):
-        classifier = compose(parts_of(set_, ["3", "5"]), budget=budget)
+        classifier = compose(parts_of(set_, ["3", "5"]), budget=budget, settings=QUICK)
         assert np.isfinite(margins(classifier, digits("35", "test")).numpy()).all()

@@ -40,6 +40,7 @@ from modhub.pruning.depth import branch_order, evenly
 from modhub.pruning.order import PruningOrder, mask_after, pruning_order, slot_costs
 from tests.nets.test_branches import trunk_of
 from tests.support.digit_parents import INPUT, digits
+from tests.support.quick import QUICK
 
 BLOCKS = 4
 LIMITS = (0.9, 0.7, 0.5)
@@ -159,7 +160,7 @@ def test_the_idle_branch_goes_first() -> None:
 
 
 def test_both_limits_hold() -> None:
-    found = cost_of(compose(deep_parts(), budget=Budget(flops=0.4, time=0.8)))
+    found = cost_of(compose(deep_parts(), budget=Budget(flops=0.4, time=0.8), settings=QUICK))
     assert found.flops <= 0.4
     assert found.time <= 0.8
 
@@ -179,7 +180,9 @@ def test_the_control_leaves_out_branches_at_random() -> None:
 
 
 def test_a_loss_and_a_time() -> None:
-    found = compose(deep_parts(), budget=Budget(time=0.8, max_loss=0.1), tune=digits("0123").sample(30, 0))
+    found = compose(
+        deep_parts(), budget=Budget(time=0.8, max_loss=0.1), tune=digits("0123").sample(30, 0), settings=QUICK
+    )
     assert cost_of(found).time <= 0.8
     assert evaluate(found, digits("13", "test")).top1 > 0.85
 

@@ -11,7 +11,6 @@ import modhub
 from modhub.artifact import read_artifact, write_artifact
 from modhub.artifact.modules import ModuleSet
 from modhub.composition import Budget, compose, parts_of
-from modhub.composition.fitting.settings import FitSettings
 from modhub.decomposition import DecomposeOptions, Parent
 from modhub.decomposition.assembly import assemble
 from modhub.decomposition.data_free import without_images
@@ -23,6 +22,7 @@ from modhub.manifest import InputSpec
 from modhub.nets import Runner
 from modhub.reporter import Reporter
 from tests.support.digit_parents import INPUT, digit_modules, digit_parent, digits, pixels_of
+from tests.support.quick import QUICK
 
 
 def _blind(parent: Parent, only: tuple[str, ...] | None = None) -> ModuleSet:
@@ -74,9 +74,6 @@ def test_what_is_unknown_is_absent(tmp_path) -> None:
         }
     assert all(entry.metrics == {} and entry.sample is None for entry in again.manifest.modules)
     assert "recall" not in (tmp_path / "blind" / "README.md").read_text()
-
-
-QUICK = FitSettings(synthesis_steps=15, synthetic_images=100, synthetic_epochs=4)
 
 
 def test_a_budget_is_fitted_on_what_batch_norms_have_seen() -> None:
