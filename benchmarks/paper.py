@@ -26,12 +26,13 @@ from torch import Tensor
 import mending
 from across import class_pairs, few_shot
 from ledger import Ledger
-from modhub.composition import Budget, ComposedClassifier, Part, compose
+from modhub.artifact import read_artifact
+from modhub.composition import Budget, ComposedClassifier, Part, compose, parts_of
 from modhub.data import as_batch
 from modhub.energy import Meter
 from modhub.nets.architectures import ARCHITECTURES
 from modhub.text import parse_json
-from paper_tables import tables
+from paper_tables import PAIR_EPOCHS, tables
 from subsets import class_sets, flops_share
 from training import Recipe, train
 from world import PARENTS, World
@@ -40,7 +41,10 @@ PAPER_PARENTS = tuple(f"{data}-R{depth}" for data in ("C10", "C100", "TINY") for
 ACROSS = (("C10-R20", "C100-R20"), ("C10-R20", "TINY-R20"), ("C100-R20", "TINY-R20"))
 SHOTS = 20
 """Labelled training images of each class to calibrate across parents, where the paper continues learning."""
-SCRATCH = {"cifar10": Recipe(epochs=8, rate=0.1, batch=64), "cifar100": Recipe(epochs=30, rate=0.1, batch=32)}
+SCRATCH = {
+    "cifar10": Recipe(epochs=PAIR_EPOCHS, rate=0.1, batch=64),
+    "cifar100": Recipe(epochs=30, rate=0.1, batch=32),
+}
 """A network for two classes: about a thousand steps for either set, far fewer than the papers train. Of Tiny
 ImageNet only 40 of 500 training images of each class are at hand: a network trained on those could not be
 compared with the paper's."""
@@ -85,9 +89,13 @@ def whole(world: World, name: str) -> dict[str, Any]:
 
 
 def reuse(world: World, name: str, labels: Sequence[str]) -> dict[str, Any]:
-    """Some classes of one parent, composed as they are, against its own logits restricted to them."""
-    parts = world.parts(name, labels)
-    classifier, energy = metered(lambda: compose(parts))
+    """Some classes of one parent, composed as they are, against its own logits restricted to them.
+
+    Reading the modules, with all their digests, is metered with the composition.
+    """
+    world.modules(name)
+    directory = world.out / "modules" / name
+    classifier, energy = metered(lambda: compose(parts_of(read_artifact(directory), labels)))
     return {
         "accuracy": world.accuracy(classifier, PARENTS[name].dataset),
         "restricted": world.restricted(name, labels),

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["NOT_MEASURED", "cells", "energy_figures", "markdown_table", "tables"]
+__all__ = ["NOT_MEASURED", "PAIR_EPOCHS", "cells", "energy_figures", "many", "markdown_table", "tables"]
 
 NOT_MEASURED = "not measured"
 PARENTS = tuple(f"{data}-R{depth}" for data in ("C10", "C100", "TINY") for depth in (20, 32, 56))
+PAIR_EPOCHS = 8
 _WHOLE = {"C10-R20": "87.1 → 87.0", "C10-R32": "85.3 → 78.6"}
 _SCRATCH = {"C10": "+6.6", "C100": "−0.67", "TINY": "+1.5"}
 
@@ -31,6 +32,10 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
+
+
+def many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def spread(values: Sequence[float]) -> str:
@@ -81,10 +86,10 @@ def reuse_rows(known: Known) -> Rows:
             ]
             rows.append(
                 [
-                    f"{size} of {name}, {len(found)} sets",
+                    f"{size} of {name}, {many(len(found), 'set')}",
                     f"{100 * mean(value['accuracy'] for value in found.values()):.2f}",
                     spread([100 * (value["accuracy"] - value["restricted"]) for value in found.values()]),
-                    f"{spread(both)} ({len(both)} sets)" if both else NOT_MEASURED,
+                    f"{spread(both)} ({many(len(both), 'set')})" if both else NOT_MEASURED,
                     f"{100 * mean(value['flops'] for value in found.values()):.0f} %",
                     paper,
                 ]
@@ -103,7 +108,7 @@ def across_rows(known: Known) -> Rows:
         alone, helped = ([100 * value[key] for value in found.values()] for key in ("accuracy", "calibrated"))
         rows.append(
             [
-                f"{one} × {other}, {len(found)} pairs",
+                f"{one} × {other}, {many(len(found), 'pair')}",
                 f"{mean(alone):.2f} (worst {min(alone):.1f})",
                 f"{mean(helped):.2f} (worst {min(helped):.1f})",
                 paper,
@@ -127,7 +132,9 @@ def replace_rows(known: Known) -> Rows:
         for key, value in cells(known, case).items():
             pair, _, labels = key.partition("/")
             # One class and two at once are different repairs.
-            found.setdefault(f"{pair.replace('<', ' ← ')}, {labels.count('+') + 1} at once", []).append(value)
+            found.setdefault(
+                pair.replace("<", " ← ") + (", two at once" if "+" in labels else ""), []
+            ).append(value)
         if not found:
             rows.append([what, NOT_MEASURED, "", "", paper])
         for pair, values in found.items():
@@ -136,7 +143,7 @@ def replace_rows(known: Known) -> Rows:
             )
             rows.append(
                 [
-                    f"{what}: {pair}, {len(values)} cells",
+                    f"{what}: {pair}, {many(len(values), 'cell')}",
                     f"{before:.1f} → {after:.1f}",
                     spread([100 * (value["target_after"] - value["target_before"]) for value in values]),
                     spread([100 * (value["others_after"] - value["others_before"]) for value in values]),
@@ -148,14 +155,18 @@ def replace_rows(known: Known) -> Rows:
 
 def energy_figures(known: Known) -> dict[str, float]:
     """kWh of C10 ResNet-20, of what was measured: `decompose` (all ten modules, once), `reuse` (composing two
-    of them), `ten` (training on all classes) and `pair` (training for the two)."""
+    of them), `ten` (training on all classes) and `pair` (training for the two). The last two are from a
+    tenth of an epoch; `pair` from networks for pairs where there are some."""
     found: dict[str, float] = {}
     if (value := cells(known, "whole").get("C10-R20")) is not None:
         found["decompose"] = value["energy"]["kwh"]
     if reused := cells(known, "reuse-2", "C10-R20"):
         found["reuse"] = mean(value["energy"]["kwh"] for value in reused.values())
     if (value := cells(known, "epoch").get("C10-R20")) is not None:
-        found["ten"] = value["energy"]["kwh"] * value["of"] / value["images"] * value["epochs"]
+        image = value["energy"]["kwh"] / value["images"]
+        found["ten"] = image * value["of"] * value["epochs"]
+        # A fifth of the images: those of two classes of ten.
+        found["pair"] = image * value["of"] / 5 * PAIR_EPOCHS
     if trained := cells(known, "scratch-2", "C10-R20"):
         found["pair"] = mean(value["energy"]["kwh"] for value in trained.values())
     return found
@@ -165,7 +176,7 @@ def energy_rows(known: Known) -> Rows:
     found, rows = energy_figures(known), []
     names = {
         "ten": "training on all ten classes, 200 epochs",
-        "pair": "training for the two classes, 8 epochs",
+        "pair": f"training for the two classes, {PAIR_EPOCHS} epochs",
     }
     for other, what in names.items():
         if not {"decompose", "reuse", other} <= found.keys():
@@ -220,7 +231,9 @@ def tables(known: Known) -> str:
         (
             "Energy",
             "C10 ResNet-20: composing two modules against training from scratch, without and with all of the "
-            "decomposition counted, and after how many reuses that is paid back, by one power model.",
+            "decomposition counted, and after how many reuses that is paid back, by one power model. "
+            "Training is extrapolated from a tenth of an epoch on all classes; that for the two only where "
+            "no network was trained for a pair.",
             ("against", "one reuse", "with decomposition", "paid back after", "paper"),
             energy_rows(known),
         ),

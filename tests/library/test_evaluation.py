@@ -75,8 +75,8 @@ def test_cells_become_rows(evaluation: ModuleType) -> None:
         "100 %",
         "10 s × 2.0 cores, 2 Wh",
     ]
-    (reuse,) = [row for row in rows if row[0] == "| 2 of C10-R20, 1 sets"]
-    assert reuse[1:5] == ["91.00", "−1.00", "+2.00 (1 sets)", "80 %"]
+    (reuse,) = [row for row in rows if row[0] == "| 2 of C10-R20, 1 set"]
+    assert reuse[1:5] == ["91.00", "−1.00", "+2.00 (1 set)", "80 %"]
     # 200 epochs of ten times 0.5 Wh are 1000 Wh; a reuse takes 1 Wh, decomposing 2, the pair's network 4.
     ten, pair = (
         next(row for row in rows if row[0].startswith(f"| training {what}")) for what in ("on", "for")
