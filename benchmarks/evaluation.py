@@ -87,11 +87,10 @@ def findings(known: Known) -> list[str]:
         found.append(
             f"*Decomposition costs accuracy* (1.77 points on average): {word}. All modules of "
             f"{len(whole)} of nine parents, {sum(value['modules'] for value in whole.values())} of 930, lose "
-            f"{lost:.2f} points on average when composed, at most "
-            f"{losses[worst]:.2f} ({worst}). That proves little alone: by default a module keeps {kept:.0f} % of "
-            "its parent's channels (the paper's 63 %), and all of them together nearly the whole network; what is lost where "
-            "channels go stands [below](#accuracy-against-multiply-adds). The parents have batch-norm; the "
-            "paper's have not."
+            f"{lost:.2f} points on average when composed, at most {losses[worst]:.2f} ({worst}). That proves "
+            f"little alone: by default a module keeps {kept:.0f} % of its parent's channels (the paper's "
+            "63 %), and all of them together nearly the whole network; what is lost where channels go stands "
+            "[below](#accuracy-against-multiply-adds). The parents have batch-norm; the paper's have not."
         )
     reused, scratch = cells(known, "reuse-2"), cells(known, "scratch-2")
     if both := [key for key in reused if key in scratch]:
