@@ -160,7 +160,8 @@ def protocol(known: Known) -> str:
     return (
         f"Seeds: {len(seeds)}; {' or '.join(sorted(fits))} training images a class to choose by; {tested} "
         f"test images a class; {sets[5]} sets of five classes, {sets[2]} of two, {sets[1]} alone. Nothing is "
-        "fitted or tuned; what is gone is made up for by the statistics of the modules. Seconds are wall-clock."
+        "fitted or tuned; what is gone is made up for by the statistics of the modules. Seconds are "
+        "wall-clock."
     )
 
 
