@@ -87,11 +87,10 @@ def findings(known: Known) -> list[str]:
         found.append(
             f"*Decomposition costs accuracy* (1.77 points on average): {word}. All modules of "
             f"{len(whole)} of nine parents, {sum(value['modules'] for value in whole.values())} of 930, lose "
-            f"{lost:.2f} points on average when composed, at most "
-            f"{losses[worst]:.2f} ({worst}). That proves little alone: by default a module keeps {kept:.0f} % of "
-            "its parent's channels (the paper's 63 %), and all of them together nearly the whole network; what is lost where "
-            "channels go stands [below](#accuracy-against-multiply-adds). The parents have batch-norm; the "
-            "paper's have not."
+            f"{lost:.2f} points on average when composed, at most {losses[worst]:.2f} ({worst}). That proves "
+            f"little alone: by default a module keeps {kept:.0f} % of its parent's channels (the paper's "
+            "63 %), and all of them together nearly the whole network; what is lost where channels go stands "
+            "[below](#accuracy-against-multiply-adds). The parents have batch-norm; the paper's have not."
         )
     reused, scratch = cells(known, "reuse-2"), cells(known, "scratch-2")
     if both := [key for key in reused if key in scratch]:
@@ -152,6 +151,20 @@ def method_cells(known: Known) -> dict[tuple[str, str], dict[tuple[str, int], di
     }
 
 
+def protocol(known: Known) -> str:
+    """What stands in the keys of `methods.py`: how many seeds, images and sets."""
+    parts = [key.split("/") for key in known if "/costs/" not in key]
+    seeds, fits, tests = ({part[place] for part in parts} for place in (2, 3, 4))
+    sets = {count: len({part[6] for part in parts if part[6].count("+") + 1 == count}) for count in (5, 2, 1)}
+    tested = " or ".join("all" if images == "None" else images for images in sorted(tests))
+    return (
+        f"Seeds: {len(seeds)}; {' or '.join(sorted(fits))} training images a class to choose by; {tested} "
+        f"test images a class; {sets[5]} sets of five classes, {sets[2]} of two, {sets[1]} alone. Nothing is "
+        "fitted or tuned; what is gone is made up for by the statistics of the modules. Seconds are "
+        "wall-clock."
+    )
+
+
 def methods(known: Known) -> str:
     """What each method keeps, at its own size and at equal multiply-adds."""
     found = method_cells(known)
@@ -160,7 +173,8 @@ def methods(known: Known) -> str:
     own, equal = [], []
     counts = (10, 5, 2, 1)
     for (parent, method), kinds in found.items():
-        own.append([parent, f"`{method}`"])
+        seconds = [value["seconds"] / 100 for (size, _), value in kinds.items() if size == "costs"]
+        own.append([parent, f"`{method}`", f"{seconds[0]:.0f} s" if seconds else "–"])
         for count in counts:
             value = kinds.get(("own", count))
             own[-1].append(
@@ -180,8 +194,9 @@ def methods(known: Known) -> str:
     return "\n".join(
         [
             "At its own size: top-1 (of one alone: balanced accuracy) / the whole parent restricted to the "
-            "same classes / random channels of as many multiply-adds, at what share of them.\n",
-            markdown_table(("parent", "method", *names), own),
+            "same classes / random channels of as many multiply-adds, at what share of them. "
+            f"{protocol(known)}\n",
+            markdown_table(("parent", "method", "decomposing", *names), own),
             "At equal multiply-adds: points lost against the whole parent.\n",
             markdown_table(("parent", "method", *shares), equal),
             *pictures,

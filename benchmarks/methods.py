@@ -66,6 +66,11 @@ class Case:
     def called(self) -> str:
         return self.method.rpartition(":")[2].lower()
 
+    def key(self, size: str, labels: tuple[str, ...]) -> str:
+        """Of a measurement."""
+        case = f"{self.parent}/{self.called}/{self.seed}/{self.fit_images}/{self.per_class}"
+        return f"{case}/{size}/{'+'.join(labels)}"
+
     def directory(self, labels: tuple[str, ...]) -> Path:
         """Where the modules for these classes are."""
         name = f"{self.called}-{self.seed}-{self.fit_images}"
@@ -90,11 +95,14 @@ class Case:
         return parts_of(read_artifact(directory), list(labels))
 
     def costs(self, labels: tuple[str, ...]) -> dict[str, float]:
-        """Of the decomposition: seconds, kilobytes and kept channels of a module, mean over them."""
+        """Of the decomposition: seconds and kWh (where known), and kilobytes and kept channels of a module,
+        mean over them."""
         path = self.directory(labels).with_suffix(".json")
         done = parse_json(path.read_bytes(), path.name)
         modules = done["modules"]
+        kwh = done.get("energy", {}).get("kwh")
         return {
+            **({} if kwh is None else {"kwh": kwh}),
             "seconds": done["seconds"],
             "kilobytes": float(np.mean([module["bytes"] for module in modules])) / 1e3,
             "kept": float(np.mean([module["kept_channels_fraction"] for module in modules])),
@@ -198,8 +206,7 @@ def rows_of(
                 continue
             values = [
                 ledger.measure(
-                    f"{case.parent}/{case.called}/{case.seed}/{case.fit_images}/{case.per_class}/{size}/"
-                    + "+".join(labels),
+                    case.key(size, labels),
                     lambda case=case, labels=labels, size=size: measured(case, labels, size),
                 )
                 for case in cases
@@ -207,13 +214,14 @@ def rows_of(
             ]
             found[f"{size}/{count}"] = means(values)
     costs = [
-        case.costs(labels)
+        ledger.measure(case.key("costs", labels), lambda case=case, labels=labels: case.costs(labels))
         for case in cases
         for labels in sets[max(sets)]
         if case.directory(labels).with_suffix(".json").exists()
     ]
+    known = [cost for cost in costs if cost is not None]
     found["costs"] = {
-        name: float(np.mean([cost[name] for cost in costs])) for name in (costs[0] if costs else ())
+        name: float(np.mean([cost[name] for cost in known])) for name in (known[0] if known else ())
     }
     return found
 

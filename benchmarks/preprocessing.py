@@ -102,6 +102,9 @@ def of_transformers() -> collections.Counter[str]:
                 except Exception:
                     counts["refused by transformers itself"] += 1
                     continue
+                if getattr(processor, "do_flip_channel_order", False):
+                    # The network turns the channels about.
+                    ready = [pixels[::-1] for pixels in ready]
                 prepared = dict(zip(map(id, PICTURES), ready, strict=True))
                 counts[
                     verdict(

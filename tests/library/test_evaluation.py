@@ -90,11 +90,14 @@ def test_methods_become_rows(evaluation: ModuleType) -> None:
     value = {"flops": 0.6, "params": 0.5, "passes": 1, "accuracy": 0.9, "parent": 0.91, "random": 0.8}
     known = {f"C10-R20/firing/{seed}/300/None/own/cat+dog": value for seed in range(2)}
     known["C10-R20/firing/0/300/None/0.5/cat+dog"] = {**value, "accuracy": 0.86, "flops": 0.5}
+    known["C10-R20/firing/0/300/None/costs/cat+dog+owl"] = {"seconds": 12.4, "kilobytes": 52.0, "kept": 0.9}
     page = evaluation.page({"methods": known}, "1")
     dash = " | –" * 4
     assert (
-        "| C10-R20 | `firing` | not measured | not measured | 90.00 / 91.00 / 80.00 at 60 % | not measured |"
+        "| C10-R20 | `firing` | 12 s | not measured | not measured | 90.00 / 91.00 / 80.00 at 60 % | "
+        "not measured |"
     ) in page
+    assert "Seeds: 2; 300 training images a class to choose by; all test images a class" in page
     assert f"| C10-R20 | `firing`{dash} | – | – | 5.00 | – |" in page
     assert "plots/methods-c10-r20.svg" in page
     assert evaluation.method_series(known) == {"C10-R20": {"firing": [(50.0, 5.0), (60.0, 1.0)]}}

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -15,13 +16,18 @@ from torch import nn
 from torchvision import models
 
 from modhub.api.decompose import open_parent
-from modhub.decomposition import DecomposeOptions
+from modhub.data import ImageSet
+from modhub.decomposition import DecomposeOptions, Parent
+from modhub.decomposition.assembly import assemble
+from modhub.decomposition.data_free import without_images
+from modhub.decomposition.parent import aligned, classes_named
 from modhub.errors import IntegrityError, ManifestError, NotFoundError, ParentError
 from modhub.files import sha256_of_file
 from modhub.importing import import_module
+from modhub.labels import LabelIndex
 from modhub.manifest import InputSpec
 from modhub.nets import ARCHITECTURES, Network, Runner
-from modhub.parents import distinct_labels, load_parent, write_parent
+from modhub.parents import distinct_labels, imagenet_labels, imagenet_synonyms, load_parent, write_parent
 from modhub.parents.base import parsed_arguments
 from modhub.parents.repository import _tame, repository_parent
 
@@ -368,7 +374,8 @@ def test_a_timm_repository(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_a_transformers_repository(tmp_path: Path) -> None:
+@pytest.mark.parametrize("blue_first", [False, True])
+def test_a_transformers_repository(blue_first: bool, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers is optional")
     folder = Folder(tmp_path)
     config = transformers.ResNetConfig(
@@ -381,7 +388,9 @@ def test_a_transformers_repository(tmp_path: Path) -> None:
     )
     module = transformers.AutoModelForImageClassification.from_config(config)
     said = {**config.to_dict(), "architectures": ["ResNetForImageClassification"]}
-    preprocessing = {"size": {"shortest_edge": 56}, "crop_pct": 0.875, "resample": 3}
+    preprocessing: dict[str, Any] = {"size": {"shortest_edge": 56}, "crop_pct": 0.875, "resample": 3}
+    if blue_first:
+        preprocessing = {"image_processor_type": "MobileViTImageProcessor", "size": 64, "crop_size": 56}
     folder.put(said, module, preprocessor_config__json=json.dumps(preprocessing))
     found = load_parent("hf:a/net", fetch=folder)
     assert (found.architecture, found.labels) == ("transformers:resnet", ("cat", "dog"))
@@ -389,7 +398,7 @@ def test_a_transformers_repository(tmp_path: Path) -> None:
     assert (found.input.height, found.input.resize, found.input.interpolation) == (56, 64, "bicubic")
     images = torch.rand(2, 3, 56, 56)
     with torch.no_grad():
-        wanted = module.eval()(images).logits
+        wanted = module.eval()(images.flip(1) if blue_first else images).logits
     assert torch.allclose(Runner(found.network())(images), wanted, atol=1e-5)
 
 
@@ -595,3 +604,37 @@ def test_nothing_that_timm_builds_for_transformers_reads_a_local_file(config, tm
 
     with pytest.raises(ParentError, match="which may read files of this machine"):
         repository_parent("lab/net", fetch)
+
+
+def test_imagenets_classes_answer_to_synonyms_and_synsets() -> None:
+    pytest.importorskip("timm")
+    labels = imagenet_labels()
+    aliases, ontology = imagenet_synonyms(labels)
+    assert aliases["goldfish"] == ("n01443537", "goldfish, Carassius auratus", "Carassius auratus")
+    assert ontology["goldfish"] == "n01443537"
+    # What WordNet calls both of them is neither's name.
+    assert labels[134] == "crane bird"
+    assert "crane" not in aliases["crane bird"]
+    index = LabelIndex(labels, aliases)
+    for name in ("goldfish", "n01443537", "Carassius auratus", "goldfish, Carassius auratus"):
+        assert index.find(name) == (1,)
+    # Other names for the same classes are ImageNet's, too; the same number of others are not.
+    assert "goldfish" in imagenet_synonyms([ontology[label] for label in labels])[0]["n01443537"]
+    assert imagenet_synonyms([f"class {row}" for row in range(1000)]) == ({}, {})
+    assert imagenet_synonyms(labels[:10]) == ({}, {})
+
+
+def test_modules_carry_synonyms_and_images_may_be_called_by_them(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    path = saved(tmp_path / "w.safetensors", models.squeezenet1_1())
+    options = DecomposeOptions(weights=path, labels=["imagenet-1k"], input_size=(32, 32))
+    parent = open_parent("torchvision:squeezenet1_1", None, options)
+    pixels = np.zeros((4, 32, 32, 3), np.uint8)
+    images = ImageSet("pets", "train", ("n01440764", "n01443537"), np.arange(4) % 2, pixels.__getitem__)
+    assert aligned(parent, images, ("goldfish",)).counts().tolist()[:2] == [2, 2]
+    assert classes_named(parent, ["n01443537", "tench"]) == ("goldfish", "tench")
+    modules = assemble(parent, without_images(parent, DecomposeOptions(only=["goldfish"])))
+    (module,) = modules.modules
+    assert (module.manifest.aliases[0], module.manifest.ontology_id) == ("n01443537", "n01443537")
+    assert modules.module("Carassius auratus") is module
+    assert Parent.of_modules(modules).aliases["goldfish"] == module.manifest.aliases

@@ -21,7 +21,7 @@ from modhub.data import as_batch
 from modhub.data.preprocessing import Preprocess
 from modhub.errors import ParentError
 from modhub.manifest import Fields, InputSpec
-from modhub.parents.processors import processor_input
+from modhub.parents.processors import flips_channels, processor_input
 from modhub.parents.timm import timm_input
 from modhub.parents.torchvision import preset_input
 
@@ -97,6 +97,7 @@ PROCESSORS: dict[str, dict[str, Any]] = {
         "do_rescale": False,
         "crop_size": 96,
     },
+    "MobileViT": {"image_processor_type": "MobileViTImageProcessor", "size": 112, "crop_size": 96},
     "LeViT": {"image_processor_type": "LevitImageProcessor", "size": {"shortest_edge": 96}, "crop_size": 96},
     "ViT": {"image_processor_type": "ViTImageProcessor", "size": 96, "do_normalize": False, "resample": 2},
     "ViT, three numbers": {"image_processor_type": "ViTImageProcessor", "size": [96, 80], "image_mean": 0.5},
@@ -113,14 +114,16 @@ def test_processors_of_transformers(case: str, tmp_path: Path) -> None:
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
     spec = processor_input(config, model, "a/net")
     assert InputSpec.from_dict(Fields(json.loads(json.dumps(spec.to_dict())), "input")) == spec
+    assert flips_channels(config, model) == (case == "MobileViT")
     for image in PICTURES:
-        assert levels_off(spec, processor(image, return_tensors="np")["pixel_values"][0], image) < LEVELS
+        wanted = processor(image, return_tensors="np")["pixel_values"][0]
+        assert levels_off(spec, wanted[::-1] if flips_channels(config, model) else wanted, image) < LEVELS
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another class": (
-        {"image_processor_type": "MobileViTImageProcessor"},
-        "the processor MobileViTImageProcessor",
+        {"image_processor_type": "SegformerImageProcessor"},
+        "the processor SegformerImageProcessor",
     ),
     "another key": (
         {"image_processor_type": "ViTImageProcessor", "sharpen": 2},

@@ -5,6 +5,7 @@ import pytest
 from modhub.hub.directory import DirectoryHub
 from modhub.hub.huggingface import HuggingFaceHub
 from tests.support.hub_server import TOKENS, serving
+from tests.support.hub_world import push
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +33,16 @@ def test_a_directory_is_its_owners(tmp_path):
     # The root of the file system is the administrator's; tests may be run by that user.
     expected = None if tmp_path.owner() == "root" else frozenset()
     assert DirectoryHub("/").namespaces() == expected
+
+
+def test_the_compose_page_takes_bare_labels_from_the_readers_own_namespaces(tmp_path):
+    for namespace in ("alice", "evil"):
+        push(tmp_path, f"{namespace}/net", ("cat",))
+    with serving(tmp_path) as server:
+        assert b"/alice/net/modules/cat?revision=" in server.ask("GET", "/compose?pick=cat", "alice").body
+        for who in (None, "bob"):
+            page = server.ask("GET", "/compose?pick=cat", who).body.decode()
+            assert "offered only in namespaces that are not trusted: alice/net/cat, evil/net/cat." in page
+        # A namespace that another pick names is trusted.
+        named = server.ask("GET", "/compose?pick=puma+%3D+evil/net/cat&pick=cat").body
+        assert named.count(b"/evil/net/modules/cat?revision=") == 2

@@ -36,7 +36,14 @@ from modhub.files import check_vacant, claimed
 from modhub.labels import slugs_of
 from modhub.manifest import FORMS, InputSpec, Sample
 from modhub.nets import Network
-from modhub.parents import ParentSource, imagenet_labels, is_pickle, load_parent, stated_input
+from modhub.parents import (
+    ParentSource,
+    imagenet_labels,
+    imagenet_synonyms,
+    is_pickle,
+    load_parent,
+    stated_input,
+)
 from modhub.refs import RepositoryId
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
@@ -340,7 +347,8 @@ def _named(
     """The parent that is `network`, with what its source and the options say of it."""
     # What a backbone was trained on is not what its new head was.
     trained_on = None if options.fit_head or options.head else source.dataset
-    return Parent.of(
+    aliases, ontology = imagenet_synonyms(labels)
+    whole = Parent.of(
         network,
         name=options.name or source.name,
         architecture=source.architecture,
@@ -349,6 +357,7 @@ def _named(
         license=options.license or source.license,
         dataset=options.dataset or trained_on or (None if images is None else images.name),
     )
+    return dataclasses.replace(whole, aliases=aliases, ontology=ontology)
 
 
 def _source(parent: str | nn.Module, options: DecomposeOptions, reporter: Reporter) -> ParentSource:

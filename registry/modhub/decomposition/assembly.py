@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -36,15 +36,13 @@ def assemble(
     parent: Parent,
     decomposition: Decomposition,
     *,
-    aliases: Mapping[str, Sequence[str]] | None = None,
-    ontology: Mapping[str, str] | None = None,
     seed: int = 0,
     date: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> ModuleSet:
     """Every manifest, path and digest of `decomposition`: the same inputs give the same bytes.
 
-    `aliases` and `ontology` are by label. `date` is ISO 8601; `environment` says with which versions it was
+    `date` is ISO 8601; `environment` says with which versions it was
     made (None: torch's). Raises `MethodError` for a draft that no composer could use.
     """
     space = channel_space(parent.trunk)
@@ -75,8 +73,8 @@ def assemble(
         manifest = ModuleManifest(
             label=draft.label,
             slug=slug,
-            aliases=tuple((aliases or {}).get(draft.label, ())),
-            ontology_id=(ontology or {}).get(draft.label),
+            aliases=tuple(parent.aliases.get(draft.label, ())),
+            ontology_id=parent.ontology.get(draft.label),
             form="delta",
             parent=about,
             trunk=trunk,

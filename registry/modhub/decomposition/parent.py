@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ __all__ = ["Parent", "aligned", "classes_named", "classes_seen", "wanted_rows"]
 class Parent:
     """A trained classifier, taken apart into trunk and head.
 
-    `labels[k]` is the class of row k of the head. `sha256` is the content id of the whole network.
+    `labels[k]` is the class of row k of the head. `sha256` is the content id of the whole network. `aliases`
+    are other names of classes, `ontology` their ids for machines, both by label.
     """
 
     name: str
@@ -37,6 +38,8 @@ class Parent:
     license: str | None
     dataset: str | None
     sha256: str
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ontology: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of_modules(cls, modules: ModuleSet) -> Parent:
@@ -69,6 +72,12 @@ class Parent:
             license=modules.manifest.license,
             dataset=about.dataset,
             sha256=about.sha256,
+            aliases={each.manifest.label: each.manifest.aliases for each in modules.modules},
+            ontology={
+                each.manifest.label: each.manifest.ontology_id
+                for each in modules.modules
+                if each.manifest.ontology_id is not None
+            },
         )
 
     @classmethod
@@ -170,7 +179,7 @@ def classes_named(parent: Parent, texts: Sequence[str]) -> tuple[str, ...]:
     A label may hold commas itself. Raises `DataError` with the nearest labels for a class that there is not,
     and `AmbiguousClassError`.
     """
-    index = LabelIndex(parent.labels)
+    index = LabelIndex(parent.labels, parent.aliases)
     named: dict[str, None] = {}
     for text in texts:
         parts = text.split(",")
@@ -212,7 +221,7 @@ def aligned(
     when a needed class has fewer than `minimum` images, or when there is no other.
     """
     needed = parent.labels if needed is None else needed
-    rows = rows_of(images.labels, parent.labels)
+    rows = rows_of(images.labels, parent.labels, parent.aliases)
     given = set(rows.values())
     there = [label for row, label in enumerate(parent.labels) if row in given]
     if missing := sorted(set(needed) - set(there)):

@@ -146,7 +146,12 @@ class HuggingFaceHub:
                 api = self._api()
                 return {} if self._rejected or not self._token else api.whoami()
 
-        match self._reading(request):
+        try:
+            about = self._reading(request)
+        except AccessError:
+            # A token may be for less than saying whose it is.
+            return frozenset()
+        match about:
             case {"name": str(name), **rest}:
                 organisations = rest.get("orgs")
                 members = organisations if isinstance(organisations, list) else []

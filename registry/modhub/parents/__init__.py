@@ -18,9 +18,10 @@ from typing import Any
 from modhub.errors import ParentError
 from modhub.parents.base import Fetch, ParentSource, distinct_labels, names_of, parsed_arguments, stated_input
 from modhub.parents.builtin import builtin_parent
+from modhub.parents.imagenet import imagenet_labels, imagenet_synonyms
 from modhub.parents.onnx import onnx_parent
 from modhub.parents.repository import repository_parent
-from modhub.parents.timm import imagenet_labels, timm_parent
+from modhub.parents.timm import timm_parent
 from modhub.parents.torchvision import torchvision_parent
 from modhub.parents.user_code import callable_of, callable_parent, directory_parent, write_parent
 from modhub.parents.weights import is_pickle, read_checkpoint, unwrapped
@@ -31,6 +32,7 @@ __all__ = [
     "callable_of",
     "distinct_labels",
     "imagenet_labels",
+    "imagenet_synonyms",
     "is_pickle",
     "load_parent",
     "names_of",

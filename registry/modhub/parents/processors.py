@@ -16,7 +16,7 @@ from typing import Any
 from modhub.errors import ParentError
 from modhub.manifest import InputSpec
 
-__all__ = ["processor_input"]
+__all__ = ["flips_channels", "processor_input"]
 
 RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers, which preprocessor configs carry."""
@@ -43,6 +43,7 @@ _MORE: Mapping[str, frozenset[str]] = {
     "ConvNext": frozenset(["crop_pct"]),
     "EfficientNet": frozenset(["rescale_offset", "include_top"]),
     "Levit": frozenset[str](),
+    "MobileViT": frozenset(["do_flip_channel_order"]),
     "PoolFormer": frozenset(["crop_pct"]),
 }
 """Processors by the name of their class, and what they take beside `_SETTINGS`."""
@@ -83,6 +84,11 @@ def processor_input(config: Mapping[str, Any], model: Mapping[str, Any], reposit
         interpolation=RESAMPLE[number],
         crop_floor=resize is not None,
     )
+
+
+def flips_channels(config: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
+    """Whether the processor gives blue, green and red, where an `InputSpec` is of red, green and blue."""
+    return bool(getattr(_processor(config, model), "do_flip_channel_order", False))
 
 
 def _processor(config: Mapping[str, Any], model: Mapping[str, Any]) -> Any:
@@ -138,7 +144,8 @@ def _numbers(
     low = 0.0
     if kind == "EfficientNet" and settings["rescale_offset"] and settings["do_rescale"]:
         low, high = -1.0, high - 1
-    normalised = settings["do_normalize"]
+    # MobileViT's processor takes these settings and does nothing by them.
+    normalised = settings["do_normalize"] and kind != "MobileViT"
     mean = _three(settings["image_mean"] if normalised else 0)
     std = _three(settings["image_std"] if normalised else 1)
     if kind == "EfficientNet" and settings["include_top"]:

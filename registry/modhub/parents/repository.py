@@ -19,8 +19,9 @@ from modhub.errors import MissingDependencyError, ModhubError, NotFoundError, Pa
 from modhub.manifest import InputSpec
 from modhub.manifest.fields import Fields
 from modhub.parents.base import Fetch, ParentSource, distinct_labels, names_of
-from modhub.parents.processors import processor_input
-from modhub.parents.timm import IMAGENET, imagenet_labels, timm_input, timm_module
+from modhub.parents.imagenet import IMAGENET, imagenet_labels
+from modhub.parents.processors import flips_channels, processor_input
+from modhub.parents.timm import timm_input, timm_module
 from modhub.parents.weights import fit_weights, load_weights
 from modhub.text import parse_json
 
@@ -118,13 +119,14 @@ def _timm(
 
 
 class _Logits(nn.Module):
-    """transformers answer with an object; a classifier with its logits."""
+    """transformers answer with an object; a classifier with its logits. Some take blue before red."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, flipped: bool) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.flipped = model, flipped
 
     def forward(self, images: Tensor) -> Tensor:
+        images = images.flip(1) if self.flipped else images
         logits: Tensor = self.model(pixel_values=images).logits
         return logits
 
@@ -164,12 +166,13 @@ def _transformers(
         ) from None
     fit_weights(model, tensors, f"{WEIGHTS} of '{repository}'", kind)
     labels = [str(described.id2label[index]) for index in range(len(described.id2label))]
+    flipped = preprocessing is not None and flips_channels(preprocessing, _tame(config))
     # transformers names classes of which nothing is said.
     nameless = labels == [f"LABEL_{index}" for index in range(len(labels))]
     return ParentSource(
         name=repository.rpartition("/")[2],
         architecture=f"transformers:{kind}",
-        model=_Logits(model).eval(),
+        model=_Logits(model, flipped=flipped).eval(),
         labels=None if nameless else distinct_labels(labels),
         input=None if preprocessing is None else processor_input(preprocessing, _tame(config), repository),
         license=license_name,

@@ -10,17 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torchvision
 from torch import nn
 
 from modhub.errors import MissingDependencyError, ParentError
 from modhub.manifest import INTERPOLATIONS, InputSpec
-from modhub.parents.base import Fetch, ParentSource, distinct_labels
+from modhub.parents.base import Fetch, ParentSource
+from modhub.parents.imagenet import IMAGENET, imagenet_labels
 from modhub.parents.weights import class_count, fit_weights, is_published, read_weights
 
-__all__ = ["IMAGENET", "imagenet_labels", "timm_input", "timm_module", "timm_parent"]
+__all__ = ["timm_input", "timm_module", "timm_parent"]
 
-IMAGENET = 1000
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KNOWN = frozenset(
     (
@@ -152,8 +151,3 @@ def _unlike(place: str, key: str, value: Any) -> ParentError:
         f"The configuration of {place} says {key} '{value}', which modhub cannot do.",
         hint="Choose another network.",
     )
-
-
-def imagenet_labels() -> tuple[str, ...]:
-    """The 1,000 classes of ILSVRC 2012 in their usual order."""
-    return distinct_labels(torchvision.models.get_model_weights("resnet18").DEFAULT.meta["categories"])

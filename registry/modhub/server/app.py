@@ -7,7 +7,7 @@ from pathlib import Path
 from modhub.server import monitoring
 from modhub.server.http.application import Application
 from modhub.server.http.routing import Router
-from modhub.server.http.state import DEFAULTS, Options, State
+from modhub.server.http.state import DEFAULTS, Options, ServerState
 from modhub.server.protocol import commits, downloads, files, lfs, pull_requests, repositories
 from modhub.server.protocol.mirror import Mirror
 from modhub.server.web import PAGES, error_page
@@ -27,7 +27,7 @@ def create_app(root: Path, options: Options = DEFAULTS) -> Application:
         downloads.routes,
         *PAGES,
     )
-    state = State(root, options)
+    state = ServerState(root, options)
     mirror = None
     if options.upstream:
         mirror = Mirror(

@@ -14,7 +14,7 @@ from modhub.store.model import MAIN
 from modhub.store.paths import check_path, check_ref_name
 from modhub.store.reader import Reader, no_revision
 from modhub.store.records import HEADS, PULLS, CommitRecord, RepositoryKey, now
-from modhub.store.references import References, State, no_repository
+from modhub.store.references import References, RepositoryState, no_repository
 from modhub.store.tree import Tree, TreeFile
 from modhub.store.uploads import Uploads, tree_file
 from modhub.store.write_lock import WriteLock
@@ -146,7 +146,7 @@ class Commits:
     def append(
         self,
         key: RepositoryKey,
-        state: State,
+        state: RepositoryState,
         ref: str,
         parents: tuple[str, ...],
         tree: Tree,
@@ -231,7 +231,7 @@ def full_ref(ref: str) -> str:
     return HEADS + check_ref_name(ref.removeprefix(HEADS), "branch")
 
 
-def _head(key: RepositoryKey, state: State, ref: str) -> str:
+def _head(key: RepositoryKey, state: RepositoryState, ref: str) -> str:
     if ref not in state.refs:
         raise no_revision(key, ref)
     return state.refs[ref]

@@ -18,7 +18,7 @@ from modhub.store.front_matter import parse_front_matter
 from modhub.store.leftovers import leftovers, remove_leftover
 from modhub.store.model import MAIN
 from modhub.store.records import HEADS, TAGS, CommitRecord, RepositoryKey, RepositoryRecord, Settings, now
-from modhub.store.references import State
+from modhub.store.references import RepositoryState
 from modhub.store.releases import same_versions
 from modhub.store.store import Store
 from modhub.store.tree import Tree
@@ -197,7 +197,7 @@ class _Check:
 
     def read_state(
         self, key: RepositoryKey, name: str, records: dict[str, CommitRecord]
-    ) -> tuple[State, bool]:
+    ) -> tuple[RepositoryState, bool]:
         """The references, and whether all of them could be read."""
         try:
             return self.store.references.state(key), True
@@ -216,7 +216,7 @@ class _Check:
         self,
         key: RepositoryKey,
         name: str,
-        state: State,
+        state: RepositoryState,
         records: dict[str, CommitRecord],
         problems: dict[str, str],
         *,
@@ -262,7 +262,9 @@ class _Check:
         if self.repair and (not intact or mended != state):
             self.store.references.save_state(key, mended)
 
-    def check_releases(self, key: RepositoryKey, name: str, state: State, refs: dict[str, str]) -> None:
+    def check_releases(
+        self, key: RepositoryKey, name: str, state: RepositoryState, refs: dict[str, str]
+    ) -> None:
         """Put the tags of releases back on their commits; name what hides a release or repeats one."""
         for tag, release in state.releases.items():
             if refs.get(TAGS + tag) != release.commit:
@@ -311,11 +313,11 @@ class _Check:
         self,
         key: RepositoryKey,
         name: str,
-        state: State,
+        state: RepositoryState,
         records: dict[str, CommitRecord],
         problems: dict[str, str],
     ) -> dict[str, tuple[str, ...]]:
-        """Look at all commits before those that references name; those lost, as `State` has them."""
+        """Look at all commits before those that references name; return `RepositoryState.lost`."""
         places = {
             commit: f"{name}, {ref}"
             for ref, commit in sorted(state.refs.items(), reverse=True)

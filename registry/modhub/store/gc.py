@@ -12,7 +12,7 @@ from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
 from modhub.store.leftovers import DAY, leftovers, multipart_uploads, remove_leftover
 from modhub.store.records import RepositoryKey
-from modhub.store.references import State
+from modhub.store.references import RepositoryState
 from modhub.store.store import Store
 
 __all__ = ["DAY", "Collected", "gc"]
@@ -81,7 +81,7 @@ def gc(store: Store, *, grace: float = DAY, dry_run: bool = False, reporter: Rep
     return Collected(blobs=blobs, bytes=size, commits=removed_commits, uploads=len(old_uploads))
 
 
-def _state(store: Store, key: RepositoryKey, reporter: Reporter) -> State | None:
+def _state(store: Store, key: RepositoryKey, reporter: Reporter) -> RepositoryState | None:
     """The references; None, with a warning, where they or the settings cannot be read: all that the
     repository has is kept then."""
     try:
@@ -94,7 +94,7 @@ def _state(store: Store, key: RepositoryKey, reporter: Reporter) -> State | None
         return None
 
 
-def _unreachable(store: Store, key: RepositoryKey, state: State, grace: float) -> list[str]:
+def _unreachable(store: Store, key: RepositoryKey, state: RepositoryState, grace: float) -> list[str]:
     waiting = [
         *state.refs.values(),
         *(pull.base for pull in state.pulls),

@@ -9,7 +9,7 @@ from modhub.errors import ConflictError, NotFoundError
 from modhub.store.changes import StoreChange
 from modhub.store.model import MAIN
 from modhub.store.records import HEADS, CommitRecord, PullRequest, RepositoryKey, now
-from modhub.store.references import State
+from modhub.store.references import RepositoryState
 from modhub.store.store import Store
 from modhub.store.tree import Tree, TreeFile
 
@@ -65,7 +65,7 @@ class PullRequests:
 
     def _opened(
         self, key: RepositoryKey, title: str, description: str, actor: str, target: str
-    ) -> tuple[PullRequest, State]:
+    ) -> tuple[PullRequest, RepositoryState]:
         """A new pull request, and the state that has it."""
         state = self._store.references.state(key)
         pull = PullRequest(
@@ -206,7 +206,7 @@ class PullRequests:
         return (ours if conflicts else ours.changed(put, deleted)), conflicts
 
 
-def _numbered(key: RepositoryKey, state: State, number: int) -> PullRequest:
+def _numbered(key: RepositoryKey, state: RepositoryState, number: int) -> PullRequest:
     for pull in state.pulls:
         if pull.number == number:
             return pull
@@ -217,7 +217,7 @@ def _numbered(key: RepositoryKey, state: State, number: int) -> PullRequest:
     )
 
 
-def _with(state: State, changed: PullRequest) -> State:
+def _with(state: RepositoryState, changed: PullRequest) -> RepositoryState:
     pulls = tuple(changed if pull.number == changed.number else pull for pull in state.pulls)
     return replace(state, pulls=pulls)
 

@@ -13,7 +13,7 @@ from modhub.store.blobs import Blobs
 from modhub.store.lru import LRU
 from modhub.store.model import MAIN
 from modhub.store.records import HEADS, TAGS, CommitRecord, RepositoryKey
-from modhub.store.references import References, State, no_repository
+from modhub.store.references import References, RepositoryState, no_repository
 from modhub.store.tree import Tree, TreeFile
 
 __all__ = ["Reader", "no_revision"]
@@ -51,7 +51,7 @@ class Reader:
         """
         return self.resolve_in(key, self._references.state(key), revision)
 
-    def resolve_in(self, key: RepositoryKey, state: State, revision: str) -> str:
+    def resolve_in(self, key: RepositoryKey, state: RepositoryState, revision: str) -> str:
         """`resolve` against references that were read before."""
         if is_commit(revision):
             if not self._reaches(key, state, revision):
@@ -67,7 +67,7 @@ class Reader:
                 return state.refs[ref]
         raise no_revision(key, revision)
 
-    def _reaches(self, key: RepositoryKey, state: State, commit: str) -> bool:
+    def _reaches(self, key: RepositoryKey, state: RepositoryState, commit: str) -> bool:
         """Whether a branch or tag is on `commit`, or on one that came after it."""
         tips = {tip for ref, tip in state.refs.items() if ref.startswith((HEADS, TAGS))}
         if commit in tips or self._reached.get(f"{key.path}/{commit}") in tips:

@@ -48,14 +48,14 @@ from modhub.store.records import (
 )
 from modhub.text import canonical_json, parse_json, pretty_json
 
-__all__ = ["FileReferences", "References", "State", "no_repository"]
+__all__ = ["FileReferences", "References", "RepositoryState", "no_repository"]
 
 REFS = (HEADS, TAGS, PULLS)
 _FSCK = "Run: modhub fsck --repair"
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class RepositoryState:
     """The references of a repository, full name (`refs/heads/main`) → commit, and its pull requests.
 
     `releases` has the record of each release by its tag; see `modhub.store.releases` for older stores.
@@ -87,7 +87,7 @@ class References(Protocol):
     def record(self, key: RepositoryKey) -> RepositoryRecord | None:
         """None when there is no such repository."""
 
-    def create(self, record: RepositoryRecord, state: State, commit: CommitRecord) -> None: ...
+    def create(self, record: RepositoryRecord, state: RepositoryState, commit: CommitRecord) -> None: ...
 
     def save(self, record: RepositoryRecord) -> None: ...
 
@@ -108,13 +108,13 @@ class References(Protocol):
     def with_removed_releases(self) -> Iterator[RepositoryKey]:
         """The names under which any are remembered."""
 
-    def state(self, key: RepositoryKey) -> State:
+    def state(self, key: RepositoryKey) -> RepositoryState:
         """Raises `NotFoundError` or, where they cannot be read, `IntegrityError`."""
 
-    def readable_state(self, key: RepositoryKey) -> State:
+    def readable_state(self, key: RepositoryKey) -> RepositoryState:
         """The references and pull requests that can be read where not all of them can."""
 
-    def save_state(self, key: RepositoryKey, state: State) -> None:
+    def save_state(self, key: RepositoryKey, state: RepositoryState) -> None:
         """Makes commits, tags and branches visible: atomically, and durably when it returns."""
 
     def commit(self, key: RepositoryKey, commit: str) -> CommitRecord | None: ...
@@ -183,7 +183,7 @@ class FileReferences:
                 settings=Settings.from_dict(fields.child("settings")),
             )
 
-    def create(self, record: RepositoryRecord, state: State, commit: CommitRecord) -> None:
+    def create(self, record: RepositoryRecord, state: RepositoryState, commit: CommitRecord) -> None:
         folder = self._folder(record.key)
         make_directory(folder.parent)
         make_directory(self._root / "staging")
@@ -256,7 +256,7 @@ class FileReferences:
     def with_removed_releases(self) -> Iterator[RepositoryKey]:
         return _keys(self._root / "removed", KINDS, suffix=".json")
 
-    def state(self, key: RepositoryKey) -> State:
+    def state(self, key: RepositoryKey) -> RepositoryState:
         path = self._folder(key) / "refs.json"
         fields = _document(path)
         if fields is None:
@@ -265,7 +265,7 @@ class FileReferences:
             raise no_repository(key)
         with _reading():
             lost = fields.optional_child("lost")
-            state = State(
+            state = RepositoryState(
                 refs=fields.string_map("refs"),
                 pulls=tuple(PullRequest.from_dict(pull) for pull in fields.children("pulls")),
                 lost={} if lost is None else {commit: lost.strings(commit) for commit in lost.value},
@@ -277,7 +277,7 @@ class FileReferences:
                 raise IntegrityError(f"'{path}' names {commit[:50]!r}, which is no commit.", hint=_FSCK)
         return state
 
-    def readable_state(self, key: RepositoryKey) -> State:
+    def readable_state(self, key: RepositoryKey) -> RepositoryState:
         try:
             fields = _document(self._folder(key) / "refs.json")
         except IntegrityError:
@@ -288,7 +288,7 @@ class FileReferences:
         for value in listed if isinstance(listed, list) else ():
             with suppress(ManifestError):
                 pulls.append(PullRequest.from_dict(Fields(value, "a pull request")))
-        return State(
+        return RepositoryState(
             refs={
                 ref: commit
                 for ref, commit in (refs.items() if isinstance(refs, Mapping) else ())
@@ -298,7 +298,7 @@ class FileReferences:
             releases=_readable_releases(document),
         )
 
-    def save_state(self, key: RepositoryKey, state: State) -> None:
+    def save_state(self, key: RepositoryKey, state: RepositoryState) -> None:
         write_bytes(self._folder(key) / "refs.json", _state_bytes(state))
 
     def commit(self, key: RepositoryKey, commit: str) -> CommitRecord | None:
@@ -422,7 +422,7 @@ def _record_bytes(record: RepositoryRecord, names: tuple[RepositoryId, ...]) -> 
     return pretty_json(document)
 
 
-def _state_bytes(state: State) -> bytes:
+def _state_bytes(state: RepositoryState) -> bytes:
     document: dict[str, Any] = {
         "refs": dict(sorted(state.refs.items())),
         "pulls": [pull.to_dict() for pull in state.pulls],

@@ -21,7 +21,7 @@ from modhub.store.audit import AuditLog
 from modhub.store.model import HUB_FILES
 from modhub.store.reader import Reader, no_revision
 from modhub.store.records import HEADS, TAGS, ReleaseRecord, RepositoryKey
-from modhub.store.references import References, State
+from modhub.store.references import References, RepositoryState
 from modhub.store.write_lock import WriteLock
 from modhub.text import canonical_json
 
@@ -43,7 +43,7 @@ class Releases:
         """Tag → record. Raises `NotFoundError` for an unknown repository."""
         return self.recorded(key, self._references.state(key))
 
-    def recorded(self, key: RepositoryKey, state: State) -> dict[str, ReleaseRecord]:
+    def recorded(self, key: RepositoryKey, state: RepositoryState) -> dict[str, ReleaseRecord]:
         """The releases of `state`: recorded, or else read from its tags."""
         releases = dict(state.releases)
         for ref, commit in state.refs.items():
@@ -55,7 +55,9 @@ class Releases:
                         releases[tag] = release
         return releases
 
-    def admit(self, key: RepositoryKey, state: State, ref: str, commit: str) -> dict[str, ReleaseRecord]:
+    def admit(
+        self, key: RepositoryKey, state: RepositoryState, ref: str, commit: str
+    ) -> dict[str, ReleaseRecord]:
         """The releases of `state` once the new branch or tag `ref` is on `commit`; call it under the lock.
 
         Raises `ReleaseError` where `ref` would hide or repeat a release, or be another than one that was
@@ -99,7 +101,9 @@ class Releases:
                 )
         return {**releases, name: admitted}
 
-    def refuse_deletion(self, key: RepositoryKey, state: State, ref: str) -> dict[str, ReleaseRecord]:
+    def refuse_deletion(
+        self, key: RepositoryKey, state: RepositoryState, ref: str
+    ) -> dict[str, ReleaseRecord]:
         """The releases of `state`. Raises `ReleaseError` when `ref` is the tag of one."""
         releases = self.recorded(key, state)
         tag = ref.removeprefix(TAGS)

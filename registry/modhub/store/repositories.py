@@ -17,7 +17,7 @@ from modhub.store.last_changes import LastChanges
 from modhub.store.model import MAIN
 from modhub.store.reader import Reader
 from modhub.store.records import HEADS, CommitRecord, RepositoryKey, RepositoryRecord, Settings, now
-from modhub.store.references import References, State, no_repository
+from modhub.store.references import References, RepositoryState, no_repository
 from modhub.store.releases import Releases
 from modhub.store.tree import Tree
 from modhub.store.uploads import tree_file
@@ -105,7 +105,7 @@ class Repositories:
                 generation=0,
             )
             self._audit.append("create-repository", key.subject, actor, private=settings.private)
-            self._references.create(record, State({HEADS + MAIN: first.id}), first)
+            self._references.create(record, RepositoryState({HEADS + MAIN: first.id}), first)
             self._last_changes.record(key, first, Tree({}), tree)
         return record
 

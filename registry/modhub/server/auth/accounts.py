@@ -103,7 +103,7 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class _AccountsFile:
     """Everything in the file: user → organisations, and the tokens."""
 
     users: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class _State:
 
     @classmethod
     @hinting("Restore an older copy, or delete it and create the users and tokens again.")
-    def from_bytes(cls, content: bytes, place: str) -> _State:
+    def from_bytes(cls, content: bytes, place: str) -> _AccountsFile:
         fields = Fields(parse_json(content, place), place)
         fields.check_version(_VERSION)
         users = fields.child("users")
@@ -140,7 +140,7 @@ class Accounts:
         self._noted: dict[str, float] = {}
         self._lock = threading.Lock()
         self._seen: tuple[int, int, int] | None = None
-        self._state = _State()
+        self._state = _AccountsFile()
         self._by_digest: dict[str, Token] = {}
 
     @property
@@ -213,7 +213,7 @@ class Accounts:
                 organisations=list(organisations),
                 expires=token.expires,
             )
-            change(_State({**state.users, name: memberships}, (*state.tokens, token)))
+            change(_AccountsFile({**state.users, name: memberships}, (*state.tokens, token)))
         return token, value
 
     def revoke(self, which: str) -> Token:
@@ -226,7 +226,7 @@ class Accounts:
                     revoked = replace(token, revoked=token.revoked or _iso(datetime.now(UTC)))
                     tokens = (*state.tokens[:position], revoked, *state.tokens[position + 1 :])
                     self.audit.append("revoke-token", f"user/{token.user}", _ACTOR, token=token.id)
-                    change(_State(state.users, tokens))
+                    change(_AccountsFile(state.users, tokens))
                     return revoked
         raise NotFoundError(
             f"There is no token '{which[:12]}'.",
@@ -251,7 +251,7 @@ class Accounts:
             raise AccessError("The session has expired.", hint="Log in again.")
         return self._principal(token, state)
 
-    def _principal(self, token: Token, state: _State) -> Principal:
+    def _principal(self, token: Token, state: _AccountsFile) -> Principal:
         self._note_use(token)
         return Principal(token.user, token.role, state.users.get(token.user, ()), token.id)
 
@@ -266,7 +266,7 @@ class Accounts:
             self._used.mkdir(exist_ok=True)
             (self._used / token.id).touch()
 
-    def _read(self) -> _State:
+    def _read(self) -> _AccountsFile:
         try:
             status = self.path.stat()
             stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
@@ -277,7 +277,7 @@ class Accounts:
                 return self._state
         except FileNotFoundError:
             with self._lock:
-                self._seen, self._state, self._by_digest = None, _State(), {}
+                self._seen, self._state, self._by_digest = None, _AccountsFile(), {}
                 return self._state
         except OSError as error:
             raise StorageError(
@@ -287,7 +287,7 @@ class Accounts:
 
     def _take(self, content: bytes) -> None:
         try:
-            self._state = _State.from_bytes(content, f"'{self.path}'")
+            self._state = _AccountsFile.from_bytes(content, f"'{self.path}'")
         except ManifestError as error:
             newer = isinstance(error, SchemaVersionError)
             hint = error.hint if newer else "Restore it from a backup."
@@ -305,7 +305,7 @@ class Accounts:
         finally:
             os.close(handle)
 
-    def _write(self, state: _State) -> None:
+    def _write(self, state: _AccountsFile) -> None:
         write_bytes(self.path, state.to_bytes())
         # Not every disk knows modes.
         with suppress(OSError):

@@ -29,7 +29,7 @@ from modhub.server.http.body import read_body
 from modhub.server.http.connections import PROXIES
 from modhub.server.http.request import MovedError, Request
 from modhub.server.http.routing import Match, Router
-from modhub.server.http.state import State
+from modhub.server.http.state import ServerState
 
 __all__ = ["Application"]
 
@@ -52,7 +52,7 @@ class Application:
 
     def __init__(
         self,
-        state: State,
+        state: ServerState,
         router: Router,
         error_page: Callable[[Request, HTTPError], Response],
         upstream: Callable[[Request], Response | None] | None = None,

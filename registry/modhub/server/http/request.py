@@ -19,7 +19,7 @@ from modhub.server.errors import HTTPError
 from modhub.store.records import PULLS, RepositoryKey, RepositoryRecord
 
 if TYPE_CHECKING:
-    from modhub.server.http.state import State
+    from modhub.server.http.state import ServerState
 
 __all__ = ["MovedError", "Request", "form_fields", "parse_body", "text_field"]
 
@@ -40,7 +40,7 @@ class Request:
 
     def __init__(
         self,
-        state: State,
+        state: ServerState,
         http: StarletteRequest,
         principal: Principal,
         values: Mapping[str, str],

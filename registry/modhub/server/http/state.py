@@ -17,7 +17,7 @@ from modhub.server.errors import HTTPError
 from modhub.server.http.metrics import Metrics
 from modhub.store.store import Store
 
-__all__ = ["DEFAULTS", "Options", "State"]
+__all__ = ["DEFAULTS", "Options", "ServerState"]
 
 SIZES_SECONDS = 300.0
 
@@ -63,7 +63,7 @@ def _is_address(text: str) -> bool:
 DEFAULTS = Options()
 
 
-class State:
+class ServerState:
     """The store at `root`, its accounts, and what the server counts."""
 
     def __init__(self, root: Path, options: Options = DEFAULTS) -> None:
