@@ -15,7 +15,9 @@ from torch import Tensor
 from modhub.composition import Budget, ComposedClassifier, compose, parts_of
 from modhub.composition.build import load_build
 from modhub.composition.feature_distance import WIDEST, ClassGaussians, FeatureDrift
+from modhub.reporter import Reporter
 from tests.support.digit_parents import digit_modules, digits, pixels_of
+from tests.support.quick import QUICK
 
 LETTERS = "ABCDEFGHJKLMNPQRTUVWXYZabdefghknqrt?&%#@"
 
@@ -91,8 +93,31 @@ def test_images_of_nothing_are_refused_and_its_own_are_not(name: str) -> None:
     assert accepted(classifier, pixels_of(digits("".join(classifier.labels), "test"))[0]) >= 0.9
 
 
+class Heard(Reporter):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+def test_networks_that_were_cut_on_images_or_not_at_all_are_not_warned_of() -> None:
+    heard, parts = Heard(), parts_of(digit_modules(), ["1", "4"])
+    compose(parts, reject=True, reporter=heard)
+    tune = digits("14").sample(20, 0)
+    compose(parts, budget=Budget(flops=0.6), tune=tune, reject=True, settings=QUICK, reporter=heard)
+    assert heard.warnings == []
+
+
 def test_a_slim_network_refuses_by_its_own_features(tmp_path: Path) -> None:
-    classifier = compose(parts_of(digit_modules(), ["1", "4"]), budget=Budget(flops=0.3), reject=True)
+    heard = Heard()
+    classifier = compose(
+        parts_of(digit_modules(), ["1", "4"]), budget=Budget(flops=0.3), reject=True, reporter=heard
+    )
+    assert heard.warnings == [
+        "What is 'none of these' to networks that were cut without images is estimated: they may refuse "
+        "many images of their own classes. Measure it with 'modhub evaluate', or give images with --tune."
+    ]
     assert accepted(classifier, noise()) <= 0.2
     assert accepted(classifier, pixels_of(digits("14", "test"))[0]) >= 0.85
     before = classifier.assess(noise())[1]

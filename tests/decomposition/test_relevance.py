@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -220,6 +221,7 @@ def test_classes_that_there_are_not_are_refused_with_the_nearest(texts: list[str
 class _Named:
     name = "p"
     labels = ("tench, Tinca tinca", "tabby, tabby cat", "dog", "café", "cat", "cat dog")
+    aliases: ClassVar[dict[str, tuple[str, ...]]] = {}
 
 
 def test_weights_that_are_not_finite_are_refused() -> None:

@@ -112,6 +112,7 @@ class TrunkPass(nn.Module):
         self.head_list = nn.ModuleList(heads)
         self.report = report
         self.gaussians: Sequence[ClassGaussians | None] = ()
+        self.synthetic_features: Tensor | None = None
         """Of each head, from which distances are made when all is fitted; empty where nothing is rejected."""
 
     def forward(self, images: Tensor) -> Tensor:

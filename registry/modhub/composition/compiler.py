@@ -70,6 +70,11 @@ def compose(
     ]
     for trunk_pass in passes:
         limit_distances(trunk_pass, seed)
+    if reject and any(trunk_pass.synthetic_features is not None for trunk_pass in passes):
+        reporter.warn(
+            "What is 'none of these' to networks that were cut without images is estimated: they may refuse "
+            "many images of their own classes. Measure it with 'modhub evaluate', or give images with --tune."
+        )
     classifier = join_passes(distinct, plans, passes, reject=reject)
     if calibrate is not None:
         with reporter.step("calibrate"):

@@ -5,7 +5,8 @@ others are depends on the network, and is measured on noise and plain colours: n
 the limit, within bounds.
 
 Features of a slim network are others. What they are to the unpruned network's is a line and a rest, both
-measured on images (`FeatureDrift`).
+measured on images (`FeatureDrift`). Where these are synthetic, real images of the classes are nearer, as a
+rule; by how much is not known, so that half of the synthetic ones must be within the limit.
 """
 
 from __future__ import annotations
@@ -80,7 +81,12 @@ def outliers(spec: InputSpec, seed: int = 0) -> Tensor:
 
 
 def follow_drift(
-    slim: TrunkPass, unpruned: TrunkPass, images: Iterable[tuple[Tensor, float]], kept: Tensor
+    slim: TrunkPass,
+    unpruned: TrunkPass,
+    images: Iterable[tuple[Tensor, float]],
+    kept: Tensor,
+    *,
+    synthetic: bool,
 ) -> None:
     """Let the Gaussians of a fitted pass be of its own features, by what these are on `images`: batches of
     normalised ones, and the weight of each of their images. `kept` are the indices of the unpruned features
@@ -96,6 +102,7 @@ def follow_drift(
     before, after = (torch.cat(batches) for batches in zip(*features, strict=True))
     drift = FeatureDrift.measured(before, after, torch.cat(weights))
     slim.gaussians = [None if of_head is None else of_head.drifted(drift) for of_head in slim.gaussians]
+    slim.synthetic_features = after if synthetic else None
 
 
 def limit_distances(trunk_pass: TrunkPass, seed: int) -> None:
@@ -110,4 +117,7 @@ def limit_distances(trunk_pass: TrunkPass, seed: int) -> None:
             continue
         distance = of_head.distance()
         limit = float(torch.quantile(distance(features), 1 - _REFUSED))
-        head.set_distance(distance.limited(min(max(limit, LIMITS[0]), LIMITS[1])))
+        limit = min(max(limit, LIMITS[0]), LIMITS[1])
+        if trunk_pass.synthetic_features is not None:
+            limit = max(limit, float(distance(trunk_pass.synthetic_features).median()))
+        head.set_distance(distance.limited(limit))

@@ -31,12 +31,18 @@ else:
 
     torch, F = _Later("torch"), _Later("torch.nn.functional")
 
-__all__ = ["OPERATORS", "OperatorSpec", "Shape", "ShapeMismatchError", "TensorSpec"]
+__all__ = ["OPERATORS", "OperatorSpec", "Shape", "ShapeMismatchError", "TensorSpec", "use_torch"]
 
 Shape: TypeAlias = tuple[int, ...]
 Shapes: TypeAlias = Sequence[Shape]
 Tensors: TypeAlias = "Mapping[str, Tensor]"
 Run: TypeAlias = "Callable[[Attributes, Sequence[Tensor], Tensors], Tensor]"
+
+
+def use_torch() -> None:
+    """Have torch itself from now on: `torch.compile` sees nothing else, and a look-up less is faster."""
+    for name in ("torch", "torch.nn.functional"):
+        globals()["F" if "." in name else name] = importlib.import_module(name)
 
 
 class ShapeMismatchError(Exception):

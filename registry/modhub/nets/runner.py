@@ -12,9 +12,11 @@ from modhub.nets.attributes import Attributes
 from modhub.nets.branches import is_plain_sum
 from modhub.nets.graph import Network, Node
 from modhub.nets.limits import MAX_LIVE
-from modhub.nets.operators import OPERATORS
+from modhub.nets.operators import OPERATORS, use_torch
 
 __all__ = ["Runner"]
+
+use_torch()
 
 _Step: TypeAlias = tuple[Node, Callable[..., Tensor], list[tuple[str, str]], list[str]]
 """A node, what computes it, the parameter of each of its tensors' roles, and values nobody reads after it."""

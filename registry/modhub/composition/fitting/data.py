@@ -63,6 +63,11 @@ class FittingData:
                 yield preprocess(pixels), PLAIN_WEIGHT
                 yield preprocess(augmented(pixels, number)), 1 - PLAIN_WEIGHT
 
+    @property
+    def synthetic(self) -> bool:
+        """Whether no image of it is real."""
+        return isinstance(self.transfer, SyntheticTransferSet)
+
     def joined(self, more: FittingData) -> FittingData:
         """All of both; a batch to distil on is half of the one and half of the other."""
         return FittingData(
@@ -109,7 +114,9 @@ class FittingData:
         )
         if tuning.synthetic is None:
             return data
-        return data.joined(cls.of_synthetic(tuning.synthetic, seed, balanced=True, settings=settings))
+        return data.joined(
+            cls.of_synthetic(tuning.synthetic, seed, balanced=True, calibrated=True, settings=settings)
+        )
 
     @classmethod
     def of_synthetic(
@@ -119,12 +126,13 @@ class FittingData:
         kinds: int = 1,
         *,
         balanced: bool = False,
+        calibrated: bool = False,
         settings: FitSettings = DEFAULT_SETTINGS,
     ) -> FittingData:
-        """From normalised synthetic images, of so many interleaved `kinds`; where they are `balanced`, some
-        are kept to recalibrate on."""
+        """From normalised synthetic images, of so many interleaved `kinds`; where the network is to be
+        `calibrated`, some are kept for that."""
         calibration: tuple[Tensor, ...] = ()
-        if balanced:
+        if calibrated:
             kept, used = every_nth(len(images), settings.calibration_every, kinds)
             images, calibration = images[used], (images[kept],)
         validation = torch.from_numpy(_validation(len(images), settings, kinds))

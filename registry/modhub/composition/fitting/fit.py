@@ -47,7 +47,7 @@ def fit_trunk(
             if data.calibration
             else ((batch, 1.0) for batch in torch.split(data.validation, settings.batch))
         )
-        follow_drift(trunk_pass, plan.unpruned, images, plan.kept_features(mask))
+        follow_drift(trunk_pass, plan.unpruned, images, plan.kept_features(mask), synthetic=data.synthetic)
     return trunk_pass
 
 
