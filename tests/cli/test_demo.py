@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.support.console import ROOT, Console
+from tests.support.determined import determined_bytes
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_the_command_that_is_shown_makes_what_the_demo_made(told, tmp_path):
         made = console.process(*command[1].split(), "-o", tmp_path / "plain")
     assert made.code == 0, made.err
     shown = home / "demo-out" / command[2] / "modhub.json"
-    assert (tmp_path / "plain" / "modhub.json").read_bytes() == shown.read_bytes()
+    assert determined_bytes(tmp_path / "plain" / "modhub.json") == determined_bytes(shown)
 
 
 def test_the_commands_that_are_shown_can_be_typed_one_after_the_other(told, tmp_path):
