@@ -171,3 +171,14 @@ def test_what_no_image_can_say_must_be_said() -> None:
     )
     assert modules.manifest.input == InputSpec(channels=1, height=8, width=8, mean=(0.1,), std=(0.2,))
     assert modules.manifest.parent.dataset is None
+
+
+@pytest.mark.parametrize("given", [{"method": "random"}, {"method_options": {"share": "0.5"}}])
+def test_a_method_has_nothing_to_choose_by(given: dict[str, object]) -> None:
+    with pytest.raises(DataError, match="A method chooses channels by images, and there are none"):
+        modhub.decompose(nn.Linear(2, 2), None, **given)
+
+
+def test_a_method_that_there_is_not_is_missed_before_the_parent() -> None:
+    with pytest.raises(DataError, match="There is no method 'nosuch'"):
+        modhub.decompose("hf:no/where", digits("01"), method="nosuch")

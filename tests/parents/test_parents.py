@@ -123,10 +123,10 @@ def test_no_parent(source: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("none.safetensors", "The weights file 'none.safetensors' does not exist. Check --weights."),
+        ("none.safetensors", "The weights file 'none.safetensors' does not exist. Check its path."),
         (
             "model.pth",
-            "The weights file 'model.pth' does not exist. Check --weights.",
+            "The weights file 'model.pth' does not exist. Check its path.",
         ),
     ],
 )

@@ -246,8 +246,9 @@ def _decomposed(
     if options.fit_head:
         whole, done = _with_fitted_head(parent, images, options, reporter)
     else:
-        whole, options = _opened(parent, images, options, reporter)
+        # A method that there is not is missed before the parent is fetched.
         method = method_of(options.method, options.method_options)
+        whole, options = _opened(parent, images, options, reporter)
         if unseen is not None:
             # What the last step needs is missed before the first.
             aligned(whole, unseen, options.only or whole.labels, minimum=1)
@@ -267,6 +268,11 @@ def _without_images(
         raise DataError(
             "Modules that are made without images cannot be measured in the same step.",
             hint="Give the images as DATA, or decompose the modules later, with images.",
+        )
+    if options.method != "relevance" or options.method_options:
+        raise DataError(
+            "A method chooses channels by images, and there are none: modules keep all channels.",
+            hint="Give the images as DATA, or leave out the method and its options.",
         )
     whole, options = _opened(parent, None, options, reporter)
     done = without_images(whole, options)

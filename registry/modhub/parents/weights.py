@@ -76,7 +76,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 def _check_content(path: Path) -> None:
     if not path.is_file():
-        raise ParentError(f"The weights file '{path}' does not exist.", hint="Check --weights.")
+        raise ParentError(f"The weights file '{path}' does not exist.", hint="Check its path.")
     with path.open("rb") as file:
         if file.read(len(_POINTER)) == _POINTER:
             raise ParentError(
