@@ -313,7 +313,10 @@ def test_decomposing_the_same_parent_makes_the_same_modules(
     assert list(new) == list(old)
     for slug, module in new.items():
         wanted = old[slug]
-        assert sorted(module.tensors) == sorted(wanted.tensors)
+        # How its images look is of later versions.
+        assert [key for key in sorted(module.tensors) if not key.startswith("texture.")] == sorted(
+            wanted.tensors
+        )
         for key, tensor in module.tensors.items():
             assert tensor.dtype == wanted.tensors[key].dtype, key
             # Sums of floats differ by a little from one processor to the next; masks hang on them.
