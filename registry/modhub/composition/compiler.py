@@ -77,7 +77,8 @@ def compose(
     if reject and any(trunk_pass.synthetic for trunk_pass in passes):
         reporter.warn(
             "What is 'none of these' to networks that were cut without images is estimated: they may refuse "
-            "more images of their own classes than others do. Measure it with 'modhub evaluate', or give images with --tune."
+            "more images of their own classes than others do. Measure it with 'modhub evaluate', or give "
+            "images with --tune."
         )
     classifier = join_passes(distinct, plans, passes, reject=reject)
     if calibrate is not None:
@@ -140,12 +141,12 @@ def _compile(plan: TrunkPlan, budget: Budget | None, control: int | None, source
 
 
 def _check_measured(plan: TrunkPlan, report: TrunkReport) -> None:
-    """Raise `BudgetError` where a pass that is fitted on no real image would refuse too many of its classes."""
+    """Raise `BudgetError` where a pass fitted on no real image would refuse too many of its classes."""
     share = report.flops / max(report.parent_flops, 1)
     if plan.reject and share < _LEAST_SHARE:
         raise BudgetError(
-            f"Without images, a network of {percent(share)} of the multiply-adds of '{report.parent}' cannot tell what "
-            "is 'none of these': it may refuse most images of its own classes.",
+            f"Without images, a network of {percent(share)} of the multiply-adds of '{report.parent}' cannot "
+            "tell what is 'none of these': it may refuse most images of its own classes.",
             hint=f"Give images with --tune, leave out --reject, or keep {percent(_LEAST_SHARE)} or more.",
         )
 

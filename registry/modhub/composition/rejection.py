@@ -3,10 +3,10 @@
 Modules carry what the images of their class look like (`modhub.data.texture`), and a limit that nearly all
 held-out images of their parent are within. No network is asked, so that the limit holds whatever is cut.
 
-Modules that do not carry it, those of earlier versions, of fitted heads and of taught classes, go by the features
-of the trunk. Images of a class are at a distance of about 1, and one in twenty beyond 2; how far others are
-depends on the network, and is measured on noise and plain colours: nine in ten of them are beyond the limit,
-within bounds. Features of a slim network are others: a line and a rest, both measured on images
+Modules that do not carry it, those of earlier versions, of fitted heads and of taught classes, go by the
+features of the trunk. Images of a class are at a distance of about 1, and one in twenty beyond 2; how far
+others are depends on the network, and is measured on noise and plain colours: nine in ten of them are beyond
+the limit, within bounds. Features of a slim network are others: a line and a rest, both measured on images
 (`FeatureDrift`). Where these are synthetic, half of them must be within the limit.
 """
 
