@@ -53,25 +53,23 @@ def home(tmp_path_factory):
     """Two decomposed parents, published; and a project on both of them, built."""
     home = tmp_path_factory.mktemp("compute")
     with pytest.MonkeyPatch.context() as patch:
-        console = Console(home, patch, None)
+        console = Console(home, patch)
         for name, labels in LABELS.items():
             train(f"digits-{name}", labels, home / f"{name}.safetensors")
-            done = console.process(*decompose_arguments(name), "-o", name, "--json")
-            assert done.code == 0, done.err
+            done = console.good(*decompose_arguments(name), "-o", name, "--json")
             (home / f"{name}.json").write_text(done.out)
-            assert console.process("push", name, f"lab/{name}", "--version", "1.0.0").code == 0
+            console.good("push", name, f"lab/{name}", "--version", "1.0.0")
         console.go(home / "work")
         for arguments in (
             ("init",),
             ("add", "0=lab/plain/0", "two=lab/plain/2", "4=lab/residual/4"),
             ("compose", "-o", "build", "--json"),
         ):
-            done = console.process(*arguments)
-            assert done.code == 0, done.err
+            done = console.good(*arguments)
         (home / "build.json").write_text(done.out)
         console.go(home / "single")
         for arguments in (("init",), ("add", "2=lab/residual/2", "4=lab/residual/4")):
-            assert console.process(*arguments).code == 0
+            console.good(*arguments)
     return home
 
 
@@ -265,14 +263,17 @@ def test_a_build_saved_by_python_is_whole_and_a_readme_may_be_edited(home, modhu
     assert modhub.good("verify", tmp_path / "build", "--json").json["files"] == 6
 
 
+FRONTIER = ("frontier", "--seconds", "0.02")
+
+
 def test_frontier_shows_the_trade(home, modhub, tmp_path):
     modhub.go(home / "single")
     target = tmp_path / "trade"
-    arguments = ("frontier", "--data", "digits", "--budgets", "0.9,0.6", "--no-random")
+    arguments = (*FRONTIER, "--data", "digits", "--budgets", "0.9,0.6", "--no-random")
     found = modhub.good(*arguments, "-o", target, "--json").json
     assert [point["budget"] for point in found["points"]] == [0.9, 0.6]
     assert json.loads((target / "frontier.json").read_text()) == found
-    told = modhub.good("frontier", "--budgets", "0.9").out
+    told = modhub.good(*FRONTIER, "--budgets", "0.9").out
     assert "agreement" in told
     assert "top-1" not in told, "nobody knows without labelled images"
     again = modhub(*arguments, "-o", target)
@@ -286,11 +287,11 @@ def test_the_next_command_after_a_frontier_makes_what_was_measured(home, modhub,
         Image.fromarray(pixels[:, :, 0]).save(tmp_path / "some" / f"{number}.png")
     modhub.go(tmp_path / "elsewhere")
     project, tune = home / "single", tmp_path / "some"
-    row = ("frontier", project, "--budgets", "0.9", "--kind", "params", "--tune", tune, "--seed", 3)
+    row = (*FRONTIER, project, "--budgets", "0.9", "--kind", "params", "--tune", tune, "--seed", 3)
     made = f"next: modhub compose {project} -o build --budget params=0.9 --tune {tune} --seed 3\n"
     assert modhub.good(*row).err.endswith(made)
     (tmp_path / "elsewhere" / "build").mkdir()
-    told = modhub.good("frontier", project, "--budgets", "0.9", "--multiple", 2).err
+    told = modhub.good(*FRONTIER, project, "--budgets", "0.9", "--multiple", 2).err
     assert told.endswith(f"next: modhub compose {project} -o build2 --budget flops=0.9 --multiple 2\n")
 
 
@@ -315,7 +316,7 @@ def test_a_budget_of_time(home, modhub, tmp_path):
     del options["time"]
     (build / "options.json").write_text(json.dumps(options))
     assert BuildOptions.read(build / "options.json").budget == Budget(flops=0.9, multiple=1)
-    row = ("frontier", "--data", "digits", "--budgets", "0.95", "--kind", "time", "--no-random", "--json")
+    row = (*FRONTIER, "--data", "digits", "--budgets", "0.95", "--kind", "time", "--no-random", "--json")
     (point,) = modhub.good(*row).json["points"]
     assert point["time"] <= 0.95
     refused = modhub("compose", "-o", tmp_path / "none", "--budget", "seconds=0.5")

@@ -25,6 +25,7 @@ from modhub.files import claimed
 from modhub.reporter import Reporter
 from tests.support.determined import determined_files
 from tests.support.digit_parents import DigitNet, digit_parent, digits
+from tests.support.preloaded import Decomposition
 
 ROOT = Path(__file__).parents[2]
 POOLED = "from modhub.decomposition import observations; observations.CORRELATION_LIMIT = 0"
@@ -120,18 +121,20 @@ def test_a_killed_run_goes_on_and_writes_the_same(
     pooled, expected = whole
     target = f"killed-{pooled}-{moment}"
     folder = shop / f".{target}.resume"
-    process = start(launcher(shop, pooled=pooled), command(shop, target))
+    code = POOLED if pooled else ""
+    process = Decomposition(command(shop, target), shop / "killed.log", code).process
     until = time.monotonic() + 100
     while not list(folder.glob(f"*/{moment}.safetensors")):
-        assert process.poll() is None, "it was done before it could be killed"
+        assert process.is_alive(), "it was done before it could be killed"
         assert time.monotonic() < until
         time.sleep(0.001)
     process.kill()
-    process.communicate()
+    process.join()
     assert not (shop / target).exists()
     kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("*/*.safetensors")}
     assert kept.keys() >= {"classes-0.safetensors", f"{moment}.safetensors"}
-    finish(start(launcher(shop, pooled=pooled), command(shop, target)))
+    again, said = Decomposition(command(shop, target), shop / "again.log", code).end()
+    assert again == 0, said
     assert determined_files(shop / target) == expected
     assert not folder.exists()
 
@@ -145,20 +148,15 @@ def pressed(self, name, *more, **options):
     if name == "choice-1":
         os.kill(os.getpid(), signal.SIGINT)
 Checkpoint.save = pressed
-from modhub_cli.distributed import main
-main()
 """
 """A process that gets Ctrl-C at a certain moment, however fast the machine is."""
 
 
 def test_ctrl_c_says_how_to_go_on(shop: Path) -> None:
-    door = shop / "interrupted.py"
-    door.write_text(INTERRUPTED, encoding="utf-8")
     folder = shop / ".stopped.resume"
-    process = start([str(door)], command(shop, "stopped"))
-    _, err = process.communicate(timeout=200)
-    assert process.returncode == 130
-    assert f"What was found so far is kept in '{folder}': the same command goes on from there." in err
+    code, said = Decomposition(command(shop, "stopped"), shop / "stopped.log", INTERRUPTED).end()
+    assert code == 130
+    assert f"What was found so far is kept in '{folder}': the same command goes on from there." in said
     assert folder.is_dir()
     assert not (shop / "stopped").exists()
 
