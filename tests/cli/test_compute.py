@@ -50,8 +50,13 @@ def train(name, labels, path):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Two decomposed parents, published; and a project on both of them, built."""
+    """Two decomposed parents, published; and a project on both of them, built.
+
+    Beside them the golden files' parent of 1,200 weights, whose networks are fitted in a second, and a
+    project on it.
+    """
     home = tmp_path_factory.mktemp("compute")
+    shutil.copytree(ROOT / "tests" / "golden" / "0.1.0" / "hub", home / "hub")
     with pytest.MonkeyPatch.context() as patch:
         console = Console(home, patch)
         for name, labels in LABELS.items():
@@ -68,8 +73,11 @@ def home(tmp_path_factory):
             done = console.good(*arguments)
         (home / "build.json").write_text(done.out)
         console.go(home / "single")
-        for arguments in (("init",), ("add", "2=lab/residual/2", "4=lab/residual/4")):
+        for arguments in (("init",), ("add", "1=lab/digits/1", "2=lab/digits/2")):
             console.good(*arguments)
+    (home / "some").mkdir()
+    for number, pixels in enumerate(open_data("digits").only(["1", "2"]).sample(10, 0).images(range(20))):
+        Image.fromarray(pixels[:, :, 0]).save(home / "some" / f"{number}.png")
     return home
 
 
@@ -269,7 +277,16 @@ FRONTIER = ("frontier", "--seconds", "0.02")
 def test_frontier_shows_the_trade(home, modhub, tmp_path):
     modhub.go(home / "single")
     target = tmp_path / "trade"
-    arguments = (*FRONTIER, "--data", "digits", "--budgets", "0.9,0.6", "--no-random")
+    arguments = (
+        *FRONTIER,
+        "--data",
+        "digits",
+        "--budgets",
+        "0.9,0.6",
+        "--no-random",
+        "--tune",
+        home / "some",
+    )
     found = modhub.good(*arguments, "-o", target, "--json").json
     assert [point["budget"] for point in found["points"]] == [0.9, 0.6]
     assert json.loads((target / "frontier.json").read_text()) == found
@@ -282,11 +299,8 @@ def test_frontier_shows_the_trade(home, modhub, tmp_path):
 
 
 def test_the_next_command_after_a_frontier_makes_what_was_measured(home, modhub, tmp_path):
-    for number, pixels in enumerate(open_data("digits").only(["2", "4"]).sample(10, 0).images(range(20))):
-        (tmp_path / "some").mkdir(exist_ok=True)
-        Image.fromarray(pixels[:, :, 0]).save(tmp_path / "some" / f"{number}.png")
     modhub.go(tmp_path / "elsewhere")
-    project, tune = home / "single", tmp_path / "some"
+    project, tune = home / "single", home / "some"
     row = (*FRONTIER, project, "--budgets", "0.9", "--kind", "params", "--tune", tune, "--seed", 3)
     made = f"next: modhub compose {project} -o build --budget params=0.9 --tune {tune} --seed 3\n"
     assert modhub.good(*row).err.endswith(made)
@@ -309,7 +323,18 @@ def test_without_torch_the_commands_that_need_it_say_so(home, modhub):
 def test_a_budget_of_time(home, modhub, tmp_path):
     modhub.go(home / "single")
     build = tmp_path / "quick"
-    modhub.good("compose", "-o", build, "--budget", "time=0.95", "--budget", "flops=0.9", "-q")
+    modhub.good(
+        "compose",
+        "-o",
+        build,
+        "--budget",
+        "time=0.95",
+        "--budget",
+        "flops=0.9",
+        "--tune",
+        home / "some",
+        "-q",
+    )
     options = json.loads((build / "options.json").read_text())
     assert (options["time"], options["flops"], options["params"]) == (0.95, 0.9, None)
     # Replacing a class composes with the same budgets; builds of before know nothing of time.
@@ -317,6 +342,7 @@ def test_a_budget_of_time(home, modhub, tmp_path):
     (build / "options.json").write_text(json.dumps(options))
     assert BuildOptions.read(build / "options.json").budget == Budget(flops=0.9, multiple=1)
     row = (*FRONTIER, "--data", "digits", "--budgets", "0.95", "--kind", "time", "--no-random", "--json")
+    row = (*row, "--tune", home / "some")
     (point,) = modhub.good(*row).json["points"]
     assert point["time"] <= 0.95
     refused = modhub("compose", "-o", tmp_path / "none", "--budget", "seconds=0.5")

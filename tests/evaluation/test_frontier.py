@@ -14,7 +14,6 @@ from torch import nn
 
 import modhub
 from modhub.api.frontier_page import frontier_page
-from modhub.artifact import read_artifact, write_artifact
 from modhub.composition import Budget, compose, parts_of
 from modhub.errors import BudgetError, StorageError
 from modhub.evaluation import frontier as frontiers
@@ -25,6 +24,7 @@ from modhub.reporter import Lines
 from tests.support.digit_parents import digit_modules, digits
 from tests.support.quick import QUICK
 
+TINY = Path(__file__).parents[1] / "golden" / "0.1.0" / "modules" / "relevance"
 frontier = partial(frontiers.frontier, seconds=0.02, settings=QUICK)
 
 
@@ -134,11 +134,14 @@ def test_what_cannot_be_met_is_said() -> None:
 
 
 def test_page_and_json_appear_together(tmp_path: Path) -> None:
-    write_artifact(tmp_path / "all", digit_modules())
-    write_artifact(tmp_path / "modules", read_artifact(tmp_path / "all", ["0", "1", "3"]))
     target = tmp_path / "trade"
     measured = modhub.frontier_to(
-        target, tmp_path / "modules", budgets=(0.9, 0.5), seconds=0.02, data=digits("013", "test")
+        target,
+        TINY,
+        budgets=(0.9, 0.7),
+        seconds=0.02,
+        data=digits("012", "test"),
+        tune=digits("012").sample(7, 0),
     )
     assert json.loads((target / "frontier.json").read_text()) == json.loads(json.dumps(measured.to_dict()))
     page = (target / "frontier.html").read_text()
