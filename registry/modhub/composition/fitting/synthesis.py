@@ -51,22 +51,20 @@ def _leaves(height: int, width: int, draw: np.random.Generator) -> NDArray[np.fl
     tone, spread = draw.uniform(40, 215), draw.uniform(20, 70)
     palette = (draw.normal(tone, spread, (6, 1)) + draw.normal(0, 25, (6, 3))).clip(0, 255)
     image = np.broadcast_to(draw.uniform(0, 255, 3), (height, width, 3)).astype(np.float32)
-    leaves, colours = np.empty((8, _SHAPES, 1, 1)), np.empty((_SHAPES, 3))
+    leaves, colours = np.empty((7, _SHAPES, 1, 1)), np.empty((_SHAPES, 3))
     for number in range(_SHAPES):
-        radius = side * (1 + 8 * draw.random() ** 3) / 16
-        place = draw.uniform(-4, width + 4), draw.uniform(-4, height + 4)
-        angle, flat = draw.uniform(0, np.pi), draw.uniform(0.4, 1)
         leaves[:, number, 0, 0] = (
-            radius,
-            *place,
-            np.cos(angle),
-            np.sin(angle),
-            flat,
+            side * (1 + 8 * draw.random() ** 3) / 16,
+            draw.uniform(-4, width + 4),
+            draw.uniform(-4, height + 4),
+            draw.uniform(0, np.pi),
+            draw.uniform(0.4, 1),
             draw.random() < 0.6,
             draw.normal(0, 2),
         )
         colours[number] = palette[draw.integers(6)] + draw.normal(0, 8, 3)
-    radius, place_x, place_y, cosine, sine, flat, is_round, slope = leaves
+    radius, place_x, place_y, angle, flat, is_round, slope = leaves
+    cosine, sine = np.cos(angle), np.sin(angle)
     y, x = np.mgrid[:height, :width]
     along = (x - place_x) * cosine + (y - place_y) * sine
     across = ((y - place_y) * cosine - (x - place_x) * sine) / flat
