@@ -14,10 +14,12 @@ from torch import Tensor
 
 import modhub
 from modhub.calibration.calibrator import Calibrator, log_odds
+from modhub.composition import Budget, compose, parts_of
 from modhub.decomposition import Parent, decompose
 from modhub.decomposition.assembly import assemble
 from modhub.nets import Head, Network
 from tests.support.digit_parents import OPTIONS, digit_modules, digit_parent, digits, pixels_of
+from tests.support.quick import SHORT
 
 
 @given(st.floats(-25, 25), st.integers(0, 2**16), st.booleans())
@@ -71,7 +73,7 @@ def answers(folder: Path, way: str | None) -> tuple[Tensor, Tensor]:
     modhub.push(digit_modules("6789"), "lab/other", version="1.0.0", hub=hub)
     wanted = {**dict.fromkeys("0123", "lab/mine"), **dict.fromkeys("678", "lab/other")}
     both = modhub.compose(wanted, hub=hub, reject=True)
-    slim = modhub.compose(dict.fromkeys("024", "lab/mine"), hub=hub, budget=modhub.Budget(flops=0.5))
+    slim = compose(parts_of(mine, list("024")), budget=Budget(flops=0.5), settings=SHORT)
     pixels = pixels_of(digits("0123456789", "test"))[0]
     with torch.inference_mode():
         return both(pixels), slim(pixels)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from modhub.files import sha256_of_bytes
 from modhub.manifest import ModuleManifest
 from modhub.server.http.state import Options
 from tests.support.chromium import chromium
@@ -195,6 +196,7 @@ def odd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def test_no_page_is_wider_than_the_smallest_screen(odd_server: Server, browser: Any) -> None:
     home = f"/{'n' * 96}/{'m' * 96}"
+    trunk = sha256_of_bytes(repository_files("any/name", ("cat",))["trunk/weights.safetensors"])
     try:
         # 640 pixels at 200 % are 320.
         for width in (320, 390, 768):
@@ -210,6 +212,7 @@ def test_no_page_is_wider_than_the_smallest_screen(odd_server: Server, browser: 
                 f"{home}/modules/{'x' * 96}",
                 f"{home}/tree/main/modules",
                 f"{home}/commits/main",
+                f"/trunks/{trunk}",
             ):
                 see(browser, odd_server, path)
                 wide = browser.execute_script("return document.documentElement.scrollWidth")
