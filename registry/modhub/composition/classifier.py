@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -99,9 +100,10 @@ class HeadOutput:
         """(batch, classes), with the head's `adjustment` (2,) and `gate` (classes,) by default."""
         factor, offset = self.head.adjustment if adjustment is None else adjustment
         scaled = self.head.scaled(self.margin)
-        gated = scaled @ (self.head.gate if gate is None else gate)
-        scores: Tensor = factor * (scaled + self.shift) + offset + gated[:, None]
-        return scores
+        scores: Tensor = factor * (scaled + self.shift) + offset
+        if gate is None and self.head.tensors.gate is None:
+            return scores
+        return scores + F.linear(scaled, (self.head.gate if gate is None else gate)[None])
 
 
 class TrunkPass(nn.Module):
@@ -192,7 +194,7 @@ class ComposedClassifier(nn.Module):
         def __call__(self, images: Tensor, /) -> Tensor: ...
 
     def forward(self, images: Tensor) -> Tensor:
-        return self._scores(self.outputs(images))[:, self.order]
+        return self._scores(self.outputs(images)).index_select(1, self.order)
 
     def outputs(self, images: Tensor) -> list[HeadOutput]:
         """One per head, in the order of passes and heads."""
@@ -205,7 +207,7 @@ class ComposedClassifier(nn.Module):
         scores = self._scores(outputs)
         excess = torch.cat([output.excess() for output in outputs], 1)
         best = scores.argmax(1, keepdim=True)
-        return scores[:, self.order], excess.gather(1, best)[:, 0]
+        return scores.index_select(1, self.order), excess.gather(1, best)[:, 0]
 
     def _scores(self, outputs: Sequence[HeadOutput]) -> Tensor:
         """(batch, labels) in the order of passes and heads."""
@@ -230,7 +232,7 @@ class ComposedClassifier(nn.Module):
         for trunk_pass in self.trunk_passes:
             features = trunk_pass(images)
             margins += [head.margins(features) for head in trunk_pass.heads]
-        return torch.cat(margins, 1)[:, self.order]
+        return torch.cat(margins, 1).index_select(1, self.order)
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """(batch, labels) in [0, 1] from scores; over several labels they sum to 1."""
