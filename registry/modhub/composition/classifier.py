@@ -11,7 +11,7 @@ order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from modhub.composition.feature_distance import ClassGaussians
+from modhub.calibration.feature_distance import ClassGaussians
 from modhub.composition.head_density import head_shifts
 from modhub.composition.heads import JoinedHead
 from modhub.data import alike
 from modhub.data.preprocessing import Preprocess
+from modhub.data.texture import texture
 from modhub.manifest import InputSpec
 from modhub.nets import Network, Runner, cost
 
@@ -80,13 +81,17 @@ class HeadOutput:
     rest: Tensor | None = None
     distance: Tensor | None = None
 
+    def looking(self, looks: Tensor) -> HeadOutput:
+        """Of images whose `modhub.data.texture` is `looks` (batch, numbers)."""
+        return self if self.head.texture is None else replace(self, distance=self.head.texture(looks))
+
     def log_odds(self) -> Tensor:
         """(batch, classes): each class against all others of its parent."""
         return self.head.log_odds(self.margin, self.rest)
 
     def excess(self) -> Tensor:
         """(batch, classes): how far each class's OOD score is above its parent's threshold, and where that is
-        less, how far the image is inside the limit of the head's distance."""
+        less, how far the image is inside the limit of the distance."""
         excess = self.head.excess(self.margin, self.rest)
         return excess if self.distance is None else excess.minimum(1 - self.distance)
 
@@ -112,8 +117,10 @@ class TrunkPass(nn.Module):
         self.head_list = nn.ModuleList(heads)
         self.report = report
         self.gaussians: Sequence[ClassGaussians | None] = ()
-        self.synthetic_features: Tensor | None = None
         """Of each head, from which distances are made when all is fitted; empty where nothing is rejected."""
+        self.synthetic_features: Tensor | None = None
+        self.synthetic = False
+        """Whether it was fitted on no real image."""
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.trunk(self.preprocess(images))
@@ -125,10 +132,15 @@ class TrunkPass(nn.Module):
 
     def outputs(self, images: Tensor) -> list[HeadOutput]:
         """One per head, for raw images."""
-        return self.outputs_of(self(images))
+        normalised = self.preprocess(images)
+        outputs = self.outputs_of(self.trunk(normalised))
+        if all(head.texture is None for head in self.heads):
+            return outputs
+        looks = texture(self.preprocess.pixels(normalised))
+        return [output.looking(looks) for output in outputs]
 
     def outputs_of(self, features: Tensor) -> list[HeadOutput]:
-        """One per head, for features of the trunk."""
+        """One per head, for features of the trunk; the texture of the images is not known."""
         margins = [head.margins(features) for head in self.heads]
         scaled = [head.scaled(margin) for head, margin in zip(self.heads, margins, strict=True)]
         shifts = head_shifts([head.density for head in self.heads], scaled, features)

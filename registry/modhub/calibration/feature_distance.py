@@ -8,10 +8,12 @@ counted in the average distance of a class's own images, so that numbers of netw
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = ["DISTANCE_FIELDS", "WIDEST", "ClassGaussians", "FeatureDistance", "FeatureDrift"]
@@ -86,6 +88,17 @@ class ClassGaussians:
 
     means: Tensor
     covariances: Tensor
+
+    @classmethod
+    def of(
+        cls, means: Sequence[NDArray[np.float64]], covariances: Sequence[NDArray[np.float64]]
+    ) -> ClassGaussians:
+        """Of a mean (features,) for each class, and a covariance (features, features), or its diagonal."""
+        if len(means[0]) > WIDEST:
+            of_classes = [each if each.ndim == 1 else np.diagonal(each) for each in covariances]
+        else:
+            of_classes = [np.diag(each) if each.ndim == 1 else each for each in covariances]
+        return cls(torch.from_numpy(np.stack(means)), torch.from_numpy(np.stack(of_classes)))
 
     def drifted(self, drift: FeatureDrift) -> ClassGaussians:
         """Of the slim network whose features drifted so."""
