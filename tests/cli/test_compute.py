@@ -305,8 +305,9 @@ def test_the_next_command_after_a_frontier_makes_what_was_measured(home, modhub,
     made = f"next: modhub compose {project} -o build --budget params=0.9 --tune {tune} --seed 3\n"
     assert modhub.good(*row).err.endswith(made)
     (tmp_path / "elsewhere" / "build").mkdir()
-    told = modhub.good(*FRONTIER, project, "--budgets", "0.9", "--multiple", 2).err
-    assert told.endswith(f"next: modhub compose {project} -o build2 --budget flops=0.9 --multiple 2\n")
+    told = modhub.good(*FRONTIER, project, "--budgets", "0.9", "--multiple", 2, "--tune", tune).err
+    made = f"next: modhub compose {project} -o build2 --budget flops=0.9 --multiple 2 --tune {tune}\n"
+    assert told.endswith(made)
 
 
 def test_without_torch_the_commands_that_need_it_say_so(home, modhub):

@@ -77,14 +77,10 @@ class FittingSource:
         kinds = len(synthesis_targets(plan, self.settings))
         # A class that is composed alone has a second target, for images of others.
         balanced = kinds > len(plan.parts)
-        return FittingData.of_synthetic(
-            images,
-            self.seed,
-            kinds,
-            balanced=balanced,
-            calibrated=balanced or plan.reject,
-            settings=self.settings,
+        data = FittingData.of_synthetic(
+            images, self.seed, kinds, calibrated=balanced or plan.reject, settings=self.settings
         )
+        return replace(data, balanced=balanced)
 
     def _synthetic(self, plan: TrunkPlan) -> Tensor | None:
         return synthetic_images(plan, self.synthesizer, self.settings, self.reporter)
