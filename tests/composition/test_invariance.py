@@ -59,7 +59,8 @@ def brighter(parent: Parent, by: float) -> Parent:
     )
 
 
-WAYS = {"louder": lambda parent: louder(parent, 200), "darker": lambda parent: brighter(parent, 1 / 256)}
+# By powers of two: these multiply exactly, and the steps of synthesis multiply rounding errors.
+WAYS = {"louder": lambda parent: louder(parent, 256), "darker": lambda parent: brighter(parent, 1 / 256)}
 
 
 def answers(folder: Path, way: str | None) -> tuple[Tensor, Tensor]:
@@ -90,8 +91,5 @@ def test_builds_do_not_depend_on_the_scale_of_logits_or_pixels(
 ) -> None:
     both, slim = answers(tmp_path, way)
     torch.testing.assert_close(both, usual[0], rtol=2e-3, atol=2e-3)
-    # Synthetic images are made in steps that multiply rounding errors.
-    images = digits("0123456789", "test")
-    known = torch.from_numpy(np.isin(images.targets, (0, 2, 4)))
-    agree = (slim.argmax(1) == usual[1].argmax(1))[known].float().mean()
-    assert agree > 0.95
+    torch.testing.assert_close(slim, usual[1], rtol=1e-2, atol=2e-2)
+    assert torch.equal(slim.argmax(1), usual[1].argmax(1))

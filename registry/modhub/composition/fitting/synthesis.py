@@ -85,11 +85,13 @@ class SynthesisTarget:
 
     `statistics` are moments of the trunk's values. `rows` (margins, features) and `bias` (margins,) give
     margins, of which each image should have one that is positive, interleaved; None for a set of classes.
+    `seed` is what its images are drawn with, beside that of the composition.
     """
 
     statistics: ClassStatistics
     rows: Tensor | None = None
     bias: Tensor | None = None
+    seed: int = 0
 
 
 def batch_norm_statistics(trunk: Network) -> ClassStatistics | None:
