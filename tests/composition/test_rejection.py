@@ -144,6 +144,26 @@ def test_a_texture_of_another_size_is_refused() -> None:
     assert caught.value.message == "The tensor 'texture.mean' of a module is [17]; its trunk needs [18]."
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"limit": 0.0}, "The tensor 'texture.limit' of a module is 0; a distance is more than 0."),
+        ({"limit": -1.0}, "The tensor 'texture.limit' of a module is -1; a distance is more than 0."),
+        ({"correlation": 9.0}, "The correlations that a module records are not those of any images."),
+        ({"correlation": -1.0}, "The correlations that a module records are not those of any images."),
+    ],
+    ids=str,
+)
+def test_a_texture_that_no_images_have_is_refused(changes: dict[str, float], message: str) -> None:
+    part, *others = parts_of(digit_modules())
+    assert part.tensors.texture is not None
+    [(name, value)] = changes.items()
+    wrong = torch.full_like(getattr(part.tensors.texture, name), value)
+    with pytest.raises(IntegrityError) as caught:
+        compose([looking(part, replace(part.tensors.texture, **{name: wrong})), *others], reject=True)
+    assert caught.value.message == message
+
+
 class Heard(Reporter):
     def __init__(self) -> None:
         self.warnings: list[str] = []

@@ -15,7 +15,6 @@ import pytest
 from modhub.files import sha256_of_bytes
 from modhub.manifest import ModuleManifest
 from modhub.server.http.state import Options
-from tests.support.chromium import chromium
 from tests.support.hub_server import TOKENS, Server, serving
 from tests.support.hub_world import push, repository_files
 
@@ -31,12 +30,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     push(root, "lab/secret-cats", ("cat",), private=True, seed=2)
     with serving(root) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium(javascript=False) as browser:
-        yield browser
 
 
 def test_every_page_leads_on_below_the_path_of_a_public_address(tmp_path: Path) -> None:

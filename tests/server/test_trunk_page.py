@@ -12,7 +12,6 @@ import pytest
 
 from modhub.files import sha256_of_bytes
 from tests.server.test_pages import main_after, see
-from tests.support.chromium import chromium
 from tests.support.hub_server import TOKENS, Server, serving
 from tests.support.hub_world import push, repository_files
 
@@ -34,12 +33,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(root: Path) -> Iterator[Server]:
     with serving(root) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium(javascript=False) as browser:
-        yield browser
 
 
 def test_classes_of_two_publishers_are_composed_from_the_page_of_their_trunk(

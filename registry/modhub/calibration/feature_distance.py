@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modhub.errors import IntegrityError
+
 __all__ = ["DISTANCE_FIELDS", "WIDEST", "ClassGaussians", "FeatureDistance", "FeatureDrift"]
 
 WIDEST = 512
@@ -108,6 +110,7 @@ class ClassGaussians:
         return ClassGaussians(means, drift.slope[:, None] * drift.slope * self.covariances + drift.noise)
 
     def distance(self) -> FeatureDistance:
+        """Raises `IntegrityError` for a matrix that is no covariance."""
         scales = torch.stack([_scale(covariance) for covariance in self.covariances])
         return FeatureDistance(self.means.float(), scales.float())
 
@@ -119,7 +122,13 @@ def _scale(covariance: Tensor) -> Tensor:
     if covariance.dim() == 1:
         return ((variance + floor) * (variance / (variance + floor)).sum().clamp(min=1e-6)).rsqrt()
     solid = (1 - _DIAGONAL) * covariance + torch.diag(_DIAGONAL * variance + floor)
-    whitening = torch.linalg.inv(torch.linalg.cholesky(solid)).T
+    triangle, failed = torch.linalg.cholesky_ex(solid)
+    if int(failed):
+        raise IntegrityError(
+            "The correlations that a module records are not those of any images.",
+            hint="Decompose the parent again, or pull the module again.",
+        )
+    whitening = torch.linalg.inv(triangle).T
     average = (covariance @ whitening * whitening).sum().clamp(min=1e-6)
     scale: Tensor = whitening / average.sqrt()
     return scale

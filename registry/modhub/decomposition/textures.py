@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -41,12 +42,7 @@ def texture_statistics(
         for row, moments in looks.items()
     }
     limit = _limit(unlimited, held, spec, batch)
-    return {
-        row: TextureStatistics(
-            mean=of_row.mean, deviation=of_row.deviation, correlation=of_row.correlation, limit=limit
-        )
-        for row, of_row in unlimited.items()
-    }
+    return {row: replace(of_row, limit=limit) for row, of_row in unlimited.items()}
 
 
 def _stored(moments: Moments, limit: Tensor) -> TextureStatistics:

@@ -226,7 +226,12 @@ def read_texture(stored: TextureStatistics, size: int) -> Moments:
     mean = _vector(stored.mean, "texture.mean", size)
     deviation = _vector(stored.deviation, "texture.deviation", size)
     pairs = _vector(stored.correlation, "texture.correlation", size * (size - 1) // 2)
-    _vector(stored.limit.reshape(-1), "texture.limit", 1)
+    limit = float(_vector(stored.limit.reshape(-1), "texture.limit", 1)[0])
+    if limit <= 0:
+        raise IntegrityError(
+            f"The tensor 'texture.limit' of a module is {limit:g}; a distance is more than 0.",
+            hint="Decompose the parent again, or pull the module again.",
+        )
     return Moments(mean, unpacked(pairs) * deviation[:, None] * deviation[None, :])
 
 
