@@ -67,7 +67,8 @@ def command(
         report.to_dict(),
         human=lambda: out.line(
             f"{report.path}: {size(report.bytes)}, outputs differ from PyTorch's by at "
-            f"most {report.largest_difference:.1e} on {report.images} images"
+            f"most {report.largest_difference:.1e} on {report.images} images\n"
+            f"exported in {report.energy}"
         ),
         quiet=[str(report.path)],
     )
