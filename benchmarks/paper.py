@@ -224,7 +224,7 @@ def measure(world: World, ledger: Ledger, arguments: argparse.Namespace) -> None
     names = [name for name in arguments.parents.split(",") if world.has(name)]
     names = [name for name in names if not quick or name == "C10-R20"]
     # The first cells of each kind for every parent come before the last ones of any.
-    rounds = ((0, 1),) if quick else ((0, 1), (1, arguments.sets))
+    rounds = ((0, 1),) if quick or arguments.sets < 2 else ((0, 1), (1, arguments.sets))
     for start, stop in rounds:
         for name in names:
             key = f"paper/whole/{name}"
