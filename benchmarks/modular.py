@@ -13,10 +13,9 @@ nothing is chosen by them. DIR keeps every measurement: run it again to go on wh
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import modhub
+from evaluation import modular_parents
 from ledger import Ledger
 from methods import OWN, at_share
 from modhub.artifact.modules import ModuleSet
 from modhub.composition import compose, parts_of
 from modhub.data import as_batch, open_data
 from modhub.training import ModularityLoss
-from paper_tables import NOT_MEASURED, markdown_table
 from subsets import class_sets, flops_share
 
 METHODS = ("activation", "relevance", "random")
@@ -112,34 +111,6 @@ def measured(modular: bool, seed: int, method: str, size: str, count: int) -> di
     return dict(zip(("accuracy", "parent", "flops"), means, strict=True))
 
 
-def table(known: Mapping[str, Any]) -> str:
-    """What was measured, a row for each parent and method; means over the seeds."""
-    groups: dict[tuple[str, str], dict[tuple[str, int], list[dict[str, float]]]] = {}
-    for key, value in known.items():
-        _, kind, _seed, method, size, count = key.split("/")
-        groups.setdefault((kind, method), {}).setdefault((size, int(count)), []).append(value)
-    rows = []
-    for (kind, method), cells in sorted(groups.items(), reverse=True):
-        row = [kind, f"`{method}`"]
-        for size, count in ((OWN, 10), (OWN, 5), (OWN, 2), *((share, 2) for share in SHARES), ("0.5", 5)):
-            values = cells.get((size, count))
-            if values is None:
-                row.append(NOT_MEASURED)
-                continue
-            accuracy, whole, share = (
-                100 * float(np.mean([value[name] for value in values]))
-                for name in ("accuracy", "parent", "flops")
-            )
-            at = f" / {whole:.1f} at {share:.0f} %" if size == OWN else ""
-            row.append(f"{accuracy:.1f}{at}")
-        rows.append(row)
-    own = [f"{name} / whole, at share" for name in ("ten", "five", "two")]
-    return markdown_table(
-        ("parent", "method", *own, *(f"two, {100 * float(share):.0f} %" for share in SHARES), "five, 50 %"),
-        rows,
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -162,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                                 measured(modular, seed, method, size, count)
                             ),
                         )
-    print(table(ledger.known))
+    print(modular_parents(ledger.known))
 
 
 if __name__ == "__main__":

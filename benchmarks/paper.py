@@ -38,6 +38,7 @@ from modhub.data import as_batch
 from modhub.energy import Meter
 from modhub.nets.architectures import ARCHITECTURES
 from modhub.text import parse_json
+from paper_findings import findings
 from paper_tables import PAIR_EPOCHS, tables
 from subsets import class_sets, flops_share
 from training import Recipe, train
@@ -293,7 +294,7 @@ def main() -> None:
     seconds = None if arguments.minutes is None else 60 * arguments.minutes
     ledger = Ledger(arguments.out / "paper.jsonl", seconds=seconds)
     measure(world, ledger, arguments)
-    text = tables(ledger.known)
+    text = tables(ledger.known, findings(ledger.known))
     (arguments.out / "paper.md").write_text(text)
     print(text)
     if ledger.skipped:
