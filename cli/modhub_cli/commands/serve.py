@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -70,12 +71,10 @@ def command(
     host: str,
     port: int,
     read_only: bool,
-    public_url: str,
     upstream: str,
     mirrored: tuple[str, ...],
-    upstream_hosts: tuple[str, ...],
-    private_organisations: tuple[str, ...],
     log_level: str,
+    **settings: Any,
 ) -> None:
     """Serve the repositories in a directory to modhub, Hugging Face clients and browsers.
 
@@ -93,12 +92,10 @@ def command(
     folder = store_root(root)
     options = Options(
         read_only=read_only,
-        public_url=public_url,
         upstream=upstream,
-        upstream_hosts=upstream_hosts,
-        private_organisations=private_organisations,
         mirrored=mirrored or ("*/*",),
         upstream_token=os.environ.get("HF_TOKEN") if upstream else None,
+        **settings,
     )
     value = first_token(folder, read_only=read_only)
     if value is not None:
