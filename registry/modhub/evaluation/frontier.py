@@ -6,7 +6,6 @@ import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from modhub.evaluation.metrics import Evaluation, predictions_of
 from modhub.evaluation.timing import Ratio, time_ratio
 from modhub.nets import cost
 from modhub.reporter import SILENT, Reporter
+from modhub.results import Document
 from modhub.runtimes.geometry import Geometry
 
 __all__ = ["BUDGETS", "NOISY_NOTE", "SECONDS", "Frontier", "FrontierPoint", "frontier"]
@@ -42,7 +42,7 @@ _NUMBERS = 128 * 3 * 64 * 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FrontierPoint:
+class FrontierPoint(Document):
     """One network. `flops`, `params`, `time` (estimated) and `latency` (measured, by batch size) are
     fractions of the unpruned trunks'.
 
@@ -72,9 +72,6 @@ class FrontierPoint:
         shown = f"{self.latency[batch]:.2f}"
         return f"{shown} ± {self.latency_spread[batch]:.2f}" if self.noisy(batch) else shown
 
-    def to_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
-
     def __str__(self) -> str:
         shares = {"agrees": self.agreement, "top-1": self.top1, "random channels": self.random_top1}
         texts = [f"{name} {100 * share:.1f} %" for name, share in shares.items() if share is not None]
@@ -82,7 +79,7 @@ class FrontierPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Frontier:
+class Frontier(Document):
     """`points` by falling budget; `restricted_top1` is the accuracy of the restricted logits of the unpruned
     trunks, for a single class the balanced accuracy of its unpruned trunk.
 
@@ -114,17 +111,6 @@ class Frontier:
         best = max(quality(point) for point in self.points)
         good = [point for point in self.points if quality(point) >= best - 0.01]
         return min(good, key=lambda point: point.budget)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "labels": list(self.labels),
-            "images": self.images,
-            "restricted_top1": self.restricted_top1,
-            "points": [point.to_dict() for point in self.points],
-            "smallest": self.smallest,
-            "energy": None if self.energy is None else self.energy.to_dict(),
-        }
 
 
 def frontier(

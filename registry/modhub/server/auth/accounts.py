@@ -38,6 +38,7 @@ from modhub.errors import (
 )
 from modhub.files import write_bytes
 from modhub.manifest.fields import Fields
+from modhub.results import Document
 from modhub.server.auth.principal import ANONYMOUS, ROLES, Principal
 from modhub.store.audit import AuditLog
 from modhub.store.disk import disk_errors, lock_file
@@ -60,7 +61,7 @@ PREFIX = "hf_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
+class Token(Document):
     """A token without its value; `expires` and `revoked` are ISO 8601 in UTC or empty."""
 
     id: str
@@ -82,9 +83,6 @@ class Token:
             expires=fields.string("expires"),
             revoked=fields.string("revoked"),
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
 
     def alive(self, moment: str) -> bool:
         """Whether the token is valid at `moment` (ISO 8601 in UTC)."""
