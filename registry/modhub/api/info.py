@@ -28,7 +28,7 @@ class TrunkSummary(Result):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ModuleSummary(Result):
-    """A module of a release; the fields are those of `modhub.api.search.SearchHit`."""
+    """A module of a release; the fields are those of `modhub.catalog.search.SearchHit`."""
 
     label: str
     aliases: tuple[str, ...]
