@@ -164,7 +164,7 @@ def frontier(
                 reporter=reporter,
             )
 
-        start = time.perf_counter()
+        started = time.perf_counter()
         try:
             slim = build(None)
         except BudgetError as error:
@@ -173,7 +173,7 @@ def frontier(
             failed = str(error)
             reporter.note(failed)
             break
-        seconds = time.perf_counter() - start
+        elapsed = time.perf_counter() - started
         agreement, top1 = judge(slim)
         random_top1: float | None = None
         if control and isinstance(judge, _Labelled):
@@ -195,7 +195,7 @@ def frontier(
                 random_top1=random_top1,
                 latency={batch: ratio.value for batch, ratio in latency.items()},
                 latency_spread={batch: ratio.spread for batch, ratio in latency.items()},
-                seconds=seconds,
+                seconds=elapsed,
             )
         )
         reporter.note(f"{kind}={limit:g}: {points[-1]}")

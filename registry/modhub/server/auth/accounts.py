@@ -90,14 +90,7 @@ class Token(Document):
 
     def shown(self) -> dict[str, str]:
         """The token for people and scripts, without its digest."""
-        return {
-            "id": self.id,
-            "user": self.user,
-            "role": self.role,
-            "created": self.created,
-            "expires": self.expires,
-            "revoked": self.revoked,
-        }
+        return {name: text for name, text in self.to_dict().items() if name != "digest"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from modhub.store.records import PULLS, RepositoryKey, RepositoryRecord
 
 if TYPE_CHECKING:
     from modhub.server.http.state import ServerState
+    from modhub.store.store import Store
 
 __all__ = ["MovedError", "Request", "form_fields", "parse_body", "text_field"]
 
@@ -53,6 +54,10 @@ class Request:
         self.body = body
         self.in_thread: Callable[..., Awaitable[Any]] = _no_threads
         self.query = form_fields(self.query_string, limit=2000)
+
+    @property
+    def store(self) -> Store:
+        return self.state.store
 
     # -- the address ------------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ def compose(request: Request) -> Response:
         kept = [pick for pick in picks if pick not in dropped]
         return RedirectResponse(address(request, "compose", pick=kept, q=searched), 303)
     until = time.monotonic() + READING_SECONDS
-    catalogue = VisibleRepositories(request.state.store, request.principal, until)
+    catalogue = VisibleRepositories(request.store, request.principal, until)
     wants, trouble = _wants(picks)
     text = _toml(wants) if wants else ""
     resolution, estimate = None, None

@@ -35,7 +35,7 @@ _UNSEEN: dict[str, Any] = {"mask": None, "matrix": None, "closest": []}
 @routes.get("/{namespace}/{name}/modules/{slug}")
 def module(request: Request) -> Response:
     record = request.repository("see")
-    view, revision = RepositoryView(request.state.store, record), request.parameter("revision")
+    view, revision = RepositoryView(request.store, record), request.parameter("revision")
     releases = view.releases
     newest = newest_release(releases)
     commit = request.commit_of(record, revision) if revision else newest.commit if newest else view.main or ""

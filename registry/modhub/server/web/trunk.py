@@ -26,7 +26,7 @@ _SOURCES = ("timm:", "torchvision:", "hf:")
 def trunk(request: Request) -> Response:
     digest, text = request.values["digest"], " ".join(request.parameter("q")[:200].split())
     until = time.monotonic() + READING_SECONDS
-    catalogue = VisibleRepositories(request.state.store, request.principal, until)
+    catalogue = VisibleRepositories(request.store, request.principal, until)
     matches = matches_in(catalogue, catalogue.on_trunk(digest), trunk=digest)
     if not matches:
         raise HTTPError(404, f"Nobody has published modules on the trunk {digest[:12]} here.")
