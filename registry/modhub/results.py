@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Document", "Result", "plain"]
-
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 1
 _SHORT.maxtuple = _SHORT.maxlist = _SHORT.maxdict = 3

@@ -25,18 +25,6 @@ from modhub.reporter import Reporter
 from modhub.results import Document, Result
 from modhub.text import parse_json, pretty_json
 
-__all__ = [
-    "AGAIN",
-    "OPTIONS_NAME",
-    "BuildOptions",
-    "BuildReport",
-    "Origin",
-    "build_manifests",
-    "manifest_paths",
-    "open_tuning",
-    "write_build",
-]
-
 OPTIONS_NAME = "options.json"
 OPTIONS_SCHEMA_VERSION = 1
 AGAIN = "Compose it again."

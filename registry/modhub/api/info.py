@@ -13,8 +13,6 @@ from modhub.manifest import InputSpec, Measurement, MethodInfo, ModuleManifest, 
 from modhub.refs import Ref
 from modhub.results import Result
 
-__all__ = ["Info", "ModuleSummary", "TrunkSummary", "info"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class TrunkSummary(Result):

@@ -17,8 +17,6 @@ from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
 from modhub.store.model import RepositorySummary
 
-__all__ = ["SearchHit", "search"]
-
 _DIGITS = 8
 """Fewer hex digits are not taken for those of a content id."""
 

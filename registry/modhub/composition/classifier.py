@@ -31,15 +31,6 @@ from modhub.manifest import InputSpec
 from modhub.nets import Network, Runner, cost
 from modhub.results import Document
 
-__all__ = [
-    "ComposedClassifier",
-    "HeadOutput",
-    "Prediction",
-    "TrunkPass",
-    "TrunkReport",
-]
-
-
 _SHOWN_LABELS = 10
 
 

@@ -13,8 +13,6 @@ from modhub.calibration.feature_distance import DISTANCE_FIELDS, FeatureDistance
 from modhub.composition.head_density import HeadDensity
 from modhub.nets import head_logits
 
-__all__ = ["CALIBRATION_FIELDS", "DENSITY_FIELDS", "TEXTURE_FIELDS", "HeadTensors", "JoinedHead"]
-
 CALIBRATION_FIELDS = (
     "temperature",
     "slope",

@@ -23,8 +23,6 @@ from modhub.data import ImageSet
 from modhub.refs import rows_of
 from modhub.results import Document
 
-__all__ = ["Interference", "estimate_interference", "measure_interference"]
-
 _TEMPERATURE = 4.0
 _DRAWN = 300
 _BATCH = 250

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from modhub.decomposition.workbench import Workbench
     from modhub.reporter import Reporter
 
-__all__ = ["Method", "WorkbenchMethod"]
-
 
 class Method(Protocol):
     """One way to find the part of a parent that a class needs.

@@ -13,8 +13,6 @@ from modhub.errors import DataError
 from modhub.evaluation.metrics import Evaluation, predictions_of
 from modhub.results import Document
 
-__all__ = ["Comparison", "compare"]
-
 _DEVIATIONS = 1.96
 """95 % of a normal distribution lie within."""
 

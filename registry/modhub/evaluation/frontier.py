@@ -29,8 +29,6 @@ from modhub.reporter import SILENT, Reporter
 from modhub.results import Document
 from modhub.runtimes.geometry import Geometry
 
-__all__ = ["BUDGETS", "NOISY_NOTE", "SECONDS", "Frontier", "FrontierPoint", "frontier"]
-
 BUDGETS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 SECONDS = 2.0
 """What measuring one latency takes; up to four times as much where it varies."""

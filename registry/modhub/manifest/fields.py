@@ -11,8 +11,6 @@ from modhub.errors import ManifestError, RefError, SchemaVersionError
 from modhub.labels import slug_of
 from modhub.refs import is_sha256, is_text, misleading, repeated
 
-__all__ = ["AGAIN", "Fields"]
-
 Value = TypeVar("Value")
 
 AGAIN = "Pull or decompose it again."

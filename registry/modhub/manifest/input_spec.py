@@ -10,8 +10,6 @@ from modhub.errors import ManifestError
 from modhub.manifest.fields import Fields
 from modhub.results import Document
 
-__all__ = ["INTERPOLATIONS", "InputSpec"]
-
 PIXELS_LIMIT = 1 << 22
 """Of an image as a network takes it: 2048 × 2048."""
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")

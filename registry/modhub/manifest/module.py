@@ -21,8 +21,6 @@ from modhub.manifest.parts import (
 from modhub.results import Document
 from modhub.text import parse_json, pretty_json
 
-__all__ = ["FORMS", "MODULE_SCHEMA_VERSION", "ModuleManifest"]
-
 MODULE_SCHEMA_VERSION = 2
 """The newest; a manifest says the first whose readers understand it."""
 FORMS = ("delta", "standalone")

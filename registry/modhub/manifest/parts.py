@@ -13,18 +13,6 @@ from modhub.manifest.fields import Fields
 from modhub.refs import RepositoryId
 from modhub.results import Document
 
-__all__ = [
-    "Calibration",
-    "FileInfo",
-    "Measurement",
-    "MethodInfo",
-    "ParentInfo",
-    "Provenance",
-    "Sample",
-    "Sizes",
-    "TrunkInfo",
-]
-
 Scalar = str | int | float | bool | None
 _ANYWHERE = Path()
 _UNSEEN = frozenset(("test", "val", "valid", "validation"))

@@ -17,8 +17,6 @@ from modhub.refs import repeated
 from modhub.results import Document
 from modhub.text import parse_json, pretty_json
 
-__all__ = ["MANIFEST_NAME", "REPOSITORY_SCHEMA_VERSION", "ModuleEntry", "RepositoryManifest"]
-
 MANIFEST_NAME = "modhub.json"
 REPOSITORY_SCHEMA_VERSION = 1
 

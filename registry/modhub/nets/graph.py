@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["GRAPH_SCHEMA_VERSION", "Graph", "Network", "Node", "check_tensor_types"]
 
 GRAPH_SCHEMA_VERSION = 2
 """A graph says the first version that has all of its operators, so that older readers read what they can."""

@@ -35,17 +35,6 @@ from modhub.manifest.fields import Fields
 from modhub.refs import Ref, RepositoryId, check_label
 from modhub.text import check_no_conflict
 
-__all__ = [
-    "PROJECT_NAME",
-    "Constraints",
-    "Project",
-    "Want",
-    "add_want",
-    "hubs_of",
-    "new_project",
-    "remove_want",
-]
-
 PROJECT_NAME = "modhub.toml"
 
 _TEMPLATE = """\

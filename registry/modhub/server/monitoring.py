@@ -13,8 +13,6 @@ from modhub.server.http.routing import Routes
 from modhub.store.disk import disk_errors
 from modhub.store.index import Query
 
-__all__ = ["routes"]
-
 routes = Routes()
 
 

@@ -13,20 +13,6 @@ from modhub.refs import RepositoryId, is_commit
 from modhub.results import Document
 from modhub.text import canonical_json, parse_json
 
-__all__ = [
-    "HEADS",
-    "KINDS",
-    "PULLS",
-    "TAGS",
-    "CommitRecord",
-    "PullRequest",
-    "ReleaseRecord",
-    "RepositoryKey",
-    "RepositoryRecord",
-    "Settings",
-    "now",
-]
-
 KINDS = ("model", "dataset")
 GATES = ("", "auto", "manual")
 HEADS, TAGS, PULLS = "refs/heads/", "refs/tags/", "refs/pr/"

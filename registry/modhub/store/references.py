@@ -47,8 +47,6 @@ from modhub.store.records import (
 )
 from modhub.text import canonical_json, parse_json, pretty_json
 
-__all__ = ["References", "RepositoryState", "no_repository"]
-
 REFS = (HEADS, TAGS, PULLS)
 _FSCK = "Run: modhub fsck --repair"
 

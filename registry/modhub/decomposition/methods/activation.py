@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from modhub.artifact.modules import ModuleDraft
     from modhub.decomposition.workbench import Workbench
 
-__all__ = ["Activation"]
 
 _TIE = 1e-2
 """What a channel's firing at every position counts, in shares of images."""

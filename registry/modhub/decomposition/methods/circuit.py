@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from modhub.artifact.modules import ModuleDraft
     from modhub.decomposition.workbench import Workbench
 
-__all__ = ["Circuit"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circuit(WorkbenchMethod):

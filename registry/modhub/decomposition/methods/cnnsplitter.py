@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from modhub.decomposition.workbench import Workbench
     from modhub.nets import ChannelSpace
 
-__all__ = ["CnnSplitter", "genes_of"]
 
 _TIE = 1e-2
 """What importance counts beside the share of the last candidates that keep a channel."""

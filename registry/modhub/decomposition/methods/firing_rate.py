@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from modhub.decomposition.workbench import Workbench
     from modhub.nets import ChannelSpace, Mask
 
-__all__ = ["FiringRate", "lowered_thresholds"]
 
 _NEGATIVES = 100
 """Images of other classes that a threshold is judged on."""

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from modhub.artifact.modules import ModuleDraft
     from modhub.decomposition.workbench import Workbench
 
-__all__ = ["GradSplitter"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradSplitter(WorkbenchMethod):

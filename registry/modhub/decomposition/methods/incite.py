@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from modhub.artifact.modules import ModuleDraft
     from modhub.decomposition.workbench import Workbench
 
-__all__ = ["Incite", "clusters_of"]
 
 _ROUNDS = 20
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from modhub.artifact.modules import ModuleDraft
     from modhub.decomposition.workbench import Workbench
 
-__all__ = ["Random"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Random(WorkbenchMethod):

@@ -44,8 +44,6 @@ from modhub.store.audit import AuditLog
 from modhub.store.disk import disk_errors, lock_file
 from modhub.text import parse_json, pretty_json
 
-__all__ = ["Accounts", "Token", "parse_expiry"]
-
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,40}[A-Za-z0-9])?\Z")
 _VALUE = re.compile(r"[\x21-\x7e]{16,200}\Z")
 _EXPIRY = re.compile(r"(\d{1,5})([smhdw])\Z")

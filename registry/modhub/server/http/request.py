@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from modhub.server.http.state import ServerState
     from modhub.store.store import Store
 
-__all__ = ["MovedError", "Request", "form_fields", "parse_body", "text_field"]
 
 DEPTH_LIMIT = 64
 _TRUE = ("1", "true", "yes", "on")

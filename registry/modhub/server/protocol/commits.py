@@ -29,8 +29,6 @@ from modhub.store.records import RepositoryRecord
 from modhub.store.store import Store
 from modhub.store.tree import TreeFile
 
-__all__ = ["routes"]
-
 routes = Routes()
 PREUPLOAD_LIMIT = 1000
 LFS_FROM_BYTES = 1 << 20

@@ -18,8 +18,6 @@ from modhub.server.http.request import Request
 from modhub.server.http.routing import Routes
 from modhub.store.tree import TreeFile
 
-__all__ = ["routes", "send_file"]
-
 routes = Routes()
 AT_ONCE = 256 << 10
 PIECE = 512 << 10

@@ -15,8 +15,6 @@ from modhub.server.protocol.repositories import REPOSITORY, next_page
 from modhub.store.records import HEADS, PULLS, TAGS, CommitRecord, RepositoryRecord
 from modhub.store.tree import TreeFile, TreeFolder
 
-__all__ = ["routes"]
-
 routes = Routes()
 PAGE, EXPANDED_PAGE = 1000, 50
 PATHS_LIMIT = 5000

@@ -37,8 +37,6 @@ from modhub.store.records import RepositoryKey, RepositoryRecord
 from modhub.store.store import Store
 from modhub.store.tree import TreeFile
 
-__all__ = ["routes"]
-
 routes = Routes()
 GIT = "/{web}{namespace}/{name}.git/info/lfs/"
 UPLOAD = "/lfs/{kind}s/{namespace}/{name}/{sha256}/{size}"

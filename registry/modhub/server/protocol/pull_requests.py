@@ -20,8 +20,6 @@ from modhub.server.protocol.repositories import REPOSITORY
 from modhub.store.pull_requests import PullRequests
 from modhub.store.records import PullRequest, RepositoryRecord
 
-__all__ = ["proposable", "pull_for_writing", "routes"]
-
 routes = Routes()
 LIST = REPOSITORY + "/discussions"
 PAGE = 50

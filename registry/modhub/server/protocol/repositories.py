@@ -20,8 +20,6 @@ from modhub.store.index import IndexEntry, Query
 from modhub.store.records import RepositoryKey, Settings
 from modhub.store.tree import TreeFile
 
-__all__ = ["routes"]
-
 routes = Routes()
 REPOSITORY = "/api/{kind}s/{namespace}/{name}"
 KINDS = {"model": "model", "dataset": "dataset", None: "model"}

@@ -21,8 +21,6 @@ from modhub.server.web.choices import Match, choice_of, matches_in, rank
 from modhub.server.web.render import address, page
 from modhub.server.web.repository_view import READING_SECONDS, VisibleRepositories
 
-__all__ = ["routes"]
-
 routes = Routes()
 PICKS_LIMIT = 200
 CHOICES_LIMIT = 40

@@ -18,8 +18,6 @@ from modhub.server.web.render import address, page, static_file, static_version
 from modhub.server.web.repository_view import VisibleRepositories
 from modhub.store.index import IndexEntry, Query
 
-__all__ = ["routes"]
-
 routes = Routes()
 PAGE = 30
 VALUES = 12

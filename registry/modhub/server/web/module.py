@@ -25,8 +25,6 @@ from modhub.server.web.render import literal, page
 from modhub.server.web.repository import may_read, parts_of, pin
 from modhub.server.web.repository_view import RepositoryView
 
-__all__ = ["routes"]
-
 routes = Routes()
 SIBLINGS = 24
 _UNSEEN: dict[str, Any] = {"mask": None, "matrix": None, "closest": []}

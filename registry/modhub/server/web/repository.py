@@ -20,8 +20,6 @@ from modhub.store.model import MAIN
 from modhub.store.records import CommitRecord, RepositoryRecord
 from modhub.store.tree import TreeFile
 
-__all__ = ["may_read", "parts_of", "pin", "routes"]
-
 routes = Routes()
 REPOSITORY = "/{web}{namespace}/{name}"
 FILES_LIMIT = 2000

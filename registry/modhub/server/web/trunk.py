@@ -14,8 +14,6 @@ from modhub.server.web.choices import Match, choice_of, matches_in, rank
 from modhub.server.web.render import page
 from modhub.server.web.repository_view import READING_SECONDS, VisibleRepositories
 
-__all__ = ["routes"]
-
 routes = Routes()
 ROWS = 200
 _SOURCES = ("timm:", "torchvision:", "hf:")
