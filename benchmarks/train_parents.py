@@ -9,12 +9,15 @@ whole epoch.
 CIFAR-100 ResNet-32 and -56 are those of `modhub:resnet32` and `modhub:resnet56`. The ResNets without
 batch-norm, as the paper has them, are `train_parents.py:plain20`, `plain32` and `plain56`: the second
 convolution of each block starts at zero, so that they learn at all (Zhang, Dauphin and Ma, Fixup, 2019,
-without its scales).
+without its scales). `train_parents.py:compact` is a small transformer for CIFAR: three convolutions make 64
+tokens of an image (Xiao et al. 2021, arXiv 2106.14881), their mean is classified (Hassani et al. 2021, arXiv
+2104.05704).
 """
 
 from __future__ import annotations
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -27,7 +30,7 @@ from modhub.nets.architectures import ARCHITECTURES
 from training import Recipe, train, trained
 from world import PARENTS, World
 
-__all__ = ["PlainResNet", "plain20", "plain32", "plain56"]
+__all__ = ["CompactTransformer", "PlainResNet", "compact", "plain20", "plain32", "plain56"]
 
 
 class PlainBlock(nn.Module):
@@ -80,16 +83,67 @@ def plain56(classes: int = 10) -> nn.Module:
     return PlainResNet(56, classes)
 
 
+class EncoderLayer(nn.Module):
+    """Attention and an MLP on a residual stream, normalised before each (Xiong et al. 2020, arXiv
+    2002.04745)."""
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, width = x.shape
+        parts = self.qkv(self.norm1(x)).reshape(batch, tokens, 3, self.heads, width // self.heads)
+        query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        x = x + self.proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
+        out: Tensor = x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+        return out
+
+
+class CompactTransformer(nn.Module):
+    """(batch, 3, 32, 32) -> (batch, classes)."""
+
+    def __init__(self, classes: int, width: int = 64, heads: int = 4, depth: int = 3) -> None:
+        super().__init__()
+        channels = (3, 32, width, width)
+        stem: list[nn.Module] = []
+        for number, (before, after) in enumerate(pairwise(channels)):
+            stem += [nn.Conv2d(before, after, 3, 2 if number else 1, 1, bias=False), nn.BatchNorm2d(after)]
+            stem += [nn.ReLU()]
+        self.stem = nn.Sequential(*stem)
+        self.positions = nn.Parameter(torch.randn(1, 64, width) * 0.02)
+        self.layers = nn.Sequential(*(EncoderLayer(width, heads, 2 * width) for _ in range(depth)))
+        self.norm, self.linear = nn.LayerNorm(width), nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.stem(x).flatten(2).transpose(1, 2) + self.positions
+        out: Tensor = self.linear(self.norm(self.layers(tokens)).mean(1))
+        return out
+
+
+def compact(classes: int = 10) -> nn.Module:
+    return CompactTransformer(classes)
+
+
 def recipe(name: str, epochs: int | None) -> Recipe:
     """Without batch-norm the rate is a fifth."""
-    plain = PARENTS[name].architecture.partition(":")[2].startswith("plain")
+    called = PARENTS[name].architecture.partition(":")[2]
+    if called == "compact":
+        return Recipe(
+            epochs=epochs or 16, rate=2e-3, batch=128, weight_decay=0.05, smoothing=0.1, adamw=True
+        )
+    plain = called.startswith("plain")
     return Recipe(epochs=epochs or 60, rate=0.04 if plain else 0.2, batch=128)
 
 
 def build(name: str, classes: int) -> nn.Module:
     called = PARENTS[name].architecture.partition(":")[2]
-    plain = {"plain20": plain20, "plain32": plain32, "plain56": plain56}
-    return plain[called](classes) if called in plain else ARCHITECTURES[called].build(classes)
+    here = {"plain20": plain20, "plain32": plain32, "plain56": plain56, "compact": compact}
+    return here[called](classes) if called in here else ARCHITECTURES[called].build(classes)
 
 
 def main() -> None:
@@ -98,7 +152,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="also where the decoded images are kept")
-    parser.add_argument("--only", default="C100-R32,C100-R56,C10-P20,C10-P32,C10-P56")
+    parser.add_argument("--only", default="C100-R32,C100-R56,C10-P20,C10-P32,C10-P56,C10-T")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=2)

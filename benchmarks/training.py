@@ -18,7 +18,7 @@ __all__ = ["Recipe", "augmented", "train", "trained"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """SGD with Nesterov momentum .9, one cycle to `rate`, random flips and crops (pad 4, reflected)."""
+    """SGD with Nesterov momentum .9 or AdamW, one cycle to `rate`, random flips and crops (pad 4, reflected)."""
 
     epochs: int
     rate: float = 0.2
@@ -26,6 +26,8 @@ class Recipe:
     weight_decay: float = 5e-4
     smoothing: float = 0.0
     seed: int = 0
+    adamw: bool = False
+    """Transformers do not learn by plain SGD."""
     bfloat16: bool = False
     """Convolutions and products in bfloat16 (weights and their steps stay float32): twice as fast where the
     processor has it."""
@@ -54,9 +56,7 @@ def train(
     device = device or torch.device("cpu")
     shift, scale = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in (mean, std))
     module.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(
-        module.parameters(), lr=recipe.rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
-    )
+    optimizer = _optimizer(module, recipe)
     steps = -(-len(images) // recipe.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=steps * recipe.epochs)
     seconds: list[float] = []
@@ -84,6 +84,19 @@ def train(
             _keep(checkpoint, state, generator, seconds)
     module.cpu().eval()
     return seconds
+
+
+def _optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW leaves vectors (biases, norms) without decay."""
+    if not recipe.adamw:
+        return torch.optim.SGD(
+            module.parameters(), lr=recipe.rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
+        )
+    groups = [
+        {"params": [p for p in module.parameters() if (p.dim() > 1) == matrix], "weight_decay": decay}
+        for matrix, decay in ((True, recipe.weight_decay), (False, 0.0))
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.rate)
 
 
 def trained(path: Path, build: Callable[[], nn.Module], fit: Callable[[nn.Module], object]) -> nn.Module:

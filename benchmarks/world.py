@@ -63,6 +63,9 @@ PARENTS = {
         )
         for depth in (20, 32, 56)
     },
+    "C10-T": Given(
+        f"{Path(__file__).parent / 'train_parents.py'}:compact", "cifar10_compact", "cifar10", *IMAGENET
+    ),
 }
 FOLDERS = {("tiny-imagenet", "train"): "train40", ("tiny-imagenet", "test"): "val"}
 """Splits that are not called train and test."""
