@@ -133,9 +133,7 @@ def recipe(name: str, epochs: int | None) -> Recipe:
     """Without batch-norm the rate is a fifth."""
     called = PARENTS[name].architecture.partition(":")[2]
     if called == "compact":
-        return Recipe(
-            epochs=epochs or 16, rate=2e-3, batch=128, weight_decay=0.05, smoothing=0.1, adamw=True
-        )
+        return Recipe(epochs=epochs or 16, rate=2e-3, batch=128, weight_decay=0.05, smoothing=0.1, adamw=True)
     plain = called.startswith("plain")
     return Recipe(epochs=epochs or 60, rate=0.04 if plain else 0.2, batch=128)
 
