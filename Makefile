@@ -8,7 +8,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 INSTALL = uv=$$(command -v uv || echo "$(BIN)/uv"); \
 	if [ ! -x "$(BIN)/python" ]; then \

@@ -174,7 +174,6 @@ def demo_rows(kinds: Sequence[str] = tuple(kind for kind in KINDS if kind != "di
             ("ten", labels, None),
             ("two", ["3", "7"], None),
             ("two, a half", ["3", "7"], Budget(flops=0.5)),
-            ("two, a quarter", ["3", "7"], Budget(flops=0.25)),
         ):
             classifier = compose(parts_of(modules, wanted), budget=budget, reject=True)
             rows.append(table_row(f"{name}, {text}", classifier, test, kinds))

@@ -18,7 +18,7 @@ __all__ = ["Recipe", "augmented", "train", "trained"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """SGD with Nesterov momentum .9, or AdamW; one cycle to `rate`, random flips and crops (pad 4)."""
+    """SGD with Nesterov momentum .9, or AdamW; one cycle to `rate`, flips and crops (pad 4, reflected)."""
 
     epochs: int
     rate: float = 0.2

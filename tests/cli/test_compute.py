@@ -50,28 +50,34 @@ def train(name, labels, path):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Two decomposed parents, published; and a project on both of them, built."""
+    """Two decomposed parents, published; and a project on both of them, built.
+
+    Beside them the golden files' parent of 1,200 weights, whose networks are fitted in a second, and a
+    project on it.
+    """
     home = tmp_path_factory.mktemp("compute")
+    shutil.copytree(ROOT / "tests" / "golden" / "0.1.0" / "hub", home / "hub")
     with pytest.MonkeyPatch.context() as patch:
-        console = Console(home, patch, None)
+        console = Console(home, patch)
         for name, labels in LABELS.items():
             train(f"digits-{name}", labels, home / f"{name}.safetensors")
-            done = console.process(*decompose_arguments(name), "-o", name, "--json")
-            assert done.code == 0, done.err
+            done = console.good(*decompose_arguments(name), "-o", name, "--json")
             (home / f"{name}.json").write_text(done.out)
-            assert console.process("push", name, f"lab/{name}", "--version", "1.0.0").code == 0
+            console.good("push", name, f"lab/{name}", "--version", "1.0.0")
         console.go(home / "work")
         for arguments in (
             ("init",),
             ("add", "0=lab/plain/0", "two=lab/plain/2", "4=lab/residual/4"),
             ("compose", "-o", "build", "--json"),
         ):
-            done = console.process(*arguments)
-            assert done.code == 0, done.err
+            done = console.good(*arguments)
         (home / "build.json").write_text(done.out)
         console.go(home / "single")
-        for arguments in (("init",), ("add", "2=lab/residual/2", "4=lab/residual/4")):
-            assert console.process(*arguments).code == 0
+        for arguments in (("init",), ("add", "1=lab/digits/1", "2=lab/digits/2")):
+            console.good(*arguments)
+    (home / "some").mkdir()
+    for number, pixels in enumerate(open_data("digits").only(["1", "2"]).sample(10, 0).images(range(20))):
+        Image.fromarray(pixels[:, :, 0]).save(home / "some" / f"{number}.png")
     return home
 
 
@@ -265,14 +271,26 @@ def test_a_build_saved_by_python_is_whole_and_a_readme_may_be_edited(home, modhu
     assert modhub.good("verify", tmp_path / "build", "--json").json["files"] == 6
 
 
+FRONTIER = ("frontier", "--seconds", "0.02")
+
+
 def test_frontier_shows_the_trade(home, modhub, tmp_path):
     modhub.go(home / "single")
     target = tmp_path / "trade"
-    arguments = ("frontier", "--data", "digits", "--budgets", "0.9,0.6", "--no-random")
+    arguments = (
+        *FRONTIER,
+        "--data",
+        "digits",
+        "--budgets",
+        "0.9,0.6",
+        "--no-random",
+        "--tune",
+        home / "some",
+    )
     found = modhub.good(*arguments, "-o", target, "--json").json
     assert [point["budget"] for point in found["points"]] == [0.9, 0.6]
     assert json.loads((target / "frontier.json").read_text()) == found
-    told = modhub.good("frontier", "--budgets", "0.9").out
+    told = modhub.good(*FRONTIER, "--budgets", "0.9").out
     assert "agreement" in told
     assert "top-1" not in told, "nobody knows without labelled images"
     again = modhub(*arguments, "-o", target)
@@ -281,17 +299,15 @@ def test_frontier_shows_the_trade(home, modhub, tmp_path):
 
 
 def test_the_next_command_after_a_frontier_makes_what_was_measured(home, modhub, tmp_path):
-    for number, pixels in enumerate(open_data("digits").only(["2", "4"]).sample(10, 0).images(range(20))):
-        (tmp_path / "some").mkdir(exist_ok=True)
-        Image.fromarray(pixels[:, :, 0]).save(tmp_path / "some" / f"{number}.png")
     modhub.go(tmp_path / "elsewhere")
-    project, tune = home / "single", tmp_path / "some"
-    row = ("frontier", project, "--budgets", "0.9", "--kind", "params", "--tune", tune, "--seed", 3)
+    project, tune = home / "single", home / "some"
+    row = (*FRONTIER, project, "--budgets", "0.9", "--kind", "params", "--tune", tune, "--seed", 3)
     made = f"next: modhub compose {project} -o build --budget params=0.9 --tune {tune} --seed 3\n"
     assert modhub.good(*row).err.endswith(made)
     (tmp_path / "elsewhere" / "build").mkdir()
-    told = modhub.good("frontier", project, "--budgets", "0.9", "--multiple", 2).err
-    assert told.endswith(f"next: modhub compose {project} -o build2 --budget flops=0.9 --multiple 2\n")
+    told = modhub.good(*FRONTIER, project, "--budgets", "0.9", "--multiple", 2, "--tune", tune).err
+    made = f"next: modhub compose {project} -o build2 --budget flops=0.9 --multiple 2 --tune {tune}\n"
+    assert told.endswith(made)
 
 
 def test_without_torch_the_commands_that_need_it_say_so(home, modhub):
@@ -308,14 +324,26 @@ def test_without_torch_the_commands_that_need_it_say_so(home, modhub):
 def test_a_budget_of_time(home, modhub, tmp_path):
     modhub.go(home / "single")
     build = tmp_path / "quick"
-    modhub.good("compose", "-o", build, "--budget", "time=0.95", "--budget", "flops=0.9", "-q")
+    modhub.good(
+        "compose",
+        "-o",
+        build,
+        "--budget",
+        "time=0.95",
+        "--budget",
+        "flops=0.9",
+        "--tune",
+        home / "some",
+        "-q",
+    )
     options = json.loads((build / "options.json").read_text())
     assert (options["time"], options["flops"], options["params"]) == (0.95, 0.9, None)
     # Replacing a class composes with the same budgets; builds of before know nothing of time.
     del options["time"]
     (build / "options.json").write_text(json.dumps(options))
     assert BuildOptions.read(build / "options.json").budget == Budget(flops=0.9, multiple=1)
-    row = ("frontier", "--data", "digits", "--budgets", "0.95", "--kind", "time", "--no-random", "--json")
+    row = (*FRONTIER, "--data", "digits", "--budgets", "0.95", "--kind", "time", "--no-random", "--json")
+    row = (*row, "--tune", home / "some")
     (point,) = modhub.good(*row).json["points"]
     assert point["time"] <= 0.95
     refused = modhub("compose", "-o", tmp_path / "none", "--budget", "seconds=0.5")

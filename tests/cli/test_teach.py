@@ -14,7 +14,7 @@ def home(tmp_path_factory):
     """A parent that knows 0 to 3, published, and a folder of images of 7."""
     home = tmp_path_factory.mktemp("teach")
     with pytest.MonkeyPatch.context() as patch:
-        console = Console(home, patch, None)
+        console = Console(home, patch)
         train("digits-plain", ["0", "1", "2", "3"], home / "plain.safetensors")
         arguments = (
             "--weights",
@@ -26,9 +26,8 @@ def home(tmp_path_factory):
             "--images-per-class",
             "60",
         )
-        done = console.process("decompose", "modhub:digits-plain", *arguments, "-o", "plain", "-q")
-        assert done.code == 0, done.err
-        assert console.process("push", "plain", "lab/plain", "--version", "1.0.0").code == 0
+        console.good("decompose", "modhub:digits-plain", *arguments, "-o", "plain", "-q")
+        console.good("push", "plain", "lab/plain", "--version", "1.0.0")
     (home / "sevens").mkdir()
     train_set = open_data("digits", "train").only(["7"])
     for number, image in enumerate(train_set.images(range(40))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -40,7 +41,7 @@ from modhub.pruning.depth import branch_order, evenly
 from modhub.pruning.order import PruningOrder, mask_after, pruning_order, slot_costs
 from tests.nets.test_branches import trunk_of
 from tests.support.digit_parents import INPUT, digits
-from tests.support.quick import QUICK
+from tests.support.quick import QUICK, SHORT
 
 BLOCKS = 4
 LIMITS = (0.9, 0.7, 0.5)
@@ -114,7 +115,7 @@ def deep_plan() -> TrunkPlan:
 
 @cache
 def composed(time: float) -> ComposedClassifier:
-    return compose(deep_parts(), budget=Budget(time=time))
+    return compose(deep_parts(), budget=Budget(time=time), settings=SHORT)
 
 
 def cost_of_mask(mask: Mask) -> RelativeCost:
@@ -180,9 +181,8 @@ def test_the_control_leaves_out_branches_at_random() -> None:
 
 
 def test_a_loss_and_a_time() -> None:
-    found = compose(
-        deep_parts(), budget=Budget(time=0.8, max_loss=0.1), tune=digits("0123").sample(30, 0), settings=QUICK
-    )
+    budget, few = Budget(time=0.8, max_loss=0.1), replace(QUICK, loss_budgets=(0.4, 0.7))
+    found = compose(deep_parts(), budget=budget, tune=digits("0123").sample(30, 0), settings=few)
     assert cost_of(found).time <= 0.8
     assert evaluate(found, digits("13", "test")).top1 > 0.85
 

@@ -14,10 +14,12 @@ from torch import Tensor
 
 import modhub
 from modhub.calibration.calibrator import Calibrator, log_odds
+from modhub.composition import Budget, compose, parts_of
 from modhub.decomposition import Parent, decompose
 from modhub.decomposition.assembly import assemble
 from modhub.nets import Head, Network
 from tests.support.digit_parents import OPTIONS, digit_modules, digit_parent, digits, pixels_of
+from tests.support.quick import SHORT
 
 
 @given(st.floats(-25, 25), st.integers(0, 2**16), st.booleans())
@@ -57,7 +59,8 @@ def brighter(parent: Parent, by: float) -> Parent:
     )
 
 
-WAYS = {"louder": lambda parent: louder(parent, 200), "darker": lambda parent: brighter(parent, 1 / 256)}
+# By powers of two: these multiply exactly, and the steps of synthesis multiply rounding errors.
+WAYS = {"louder": lambda parent: louder(parent, 256), "darker": lambda parent: brighter(parent, 1 / 256)}
 
 
 def answers(folder: Path, way: str | None) -> tuple[Tensor, Tensor]:
@@ -71,7 +74,7 @@ def answers(folder: Path, way: str | None) -> tuple[Tensor, Tensor]:
     modhub.push(digit_modules("6789"), "lab/other", version="1.0.0", hub=hub)
     wanted = {**dict.fromkeys("0123", "lab/mine"), **dict.fromkeys("678", "lab/other")}
     both = modhub.compose(wanted, hub=hub, reject=True)
-    slim = modhub.compose(dict.fromkeys("024", "lab/mine"), hub=hub, budget=modhub.Budget(flops=0.5))
+    slim = compose(parts_of(mine, list("024")), budget=Budget(flops=0.5), settings=SHORT)
     pixels = pixels_of(digits("0123456789", "test"))[0]
     with torch.inference_mode():
         return both(pixels), slim(pixels)
@@ -88,8 +91,5 @@ def test_builds_do_not_depend_on_the_scale_of_logits_or_pixels(
 ) -> None:
     both, slim = answers(tmp_path, way)
     torch.testing.assert_close(both, usual[0], rtol=2e-3, atol=2e-3)
-    # Synthetic images are made in steps that multiply rounding errors.
-    images = digits("0123456789", "test")
-    known = torch.from_numpy(np.isin(images.targets, (0, 2, 4)))
-    agree = (slim.argmax(1) == usual[1].argmax(1))[known].float().mean()
-    assert agree > 0.95
+    torch.testing.assert_close(slim, usual[1], rtol=1e-2, atol=2e-2)
+    assert torch.equal(slim.argmax(1), usual[1].argmax(1))

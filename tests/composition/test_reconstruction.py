@@ -43,6 +43,7 @@ from modhub.nets import (
 from modhub.pruning.compensation import cut
 from modhub.pruning.order import PruningOrder
 from tests.support.digit_parents import INPUT, digit_modules, digit_parent, digits, pixels_of
+from tests.support.quick import QUICK, SHORT
 
 
 def _cut(fraction: float) -> tuple[Network, Network, Mask]:
@@ -117,17 +118,21 @@ def test_nothing_cut_changes_nothing() -> None:
 def test_the_same_seed_gives_the_same_network() -> None:
     parts = parts_of(digit_modules(), ["1", "4"])
     images = digits("14").subset(range(60))
-    one, two = (compose(parts, budget=Budget(flops=0.4), tune=images, seed=3) for _ in range(2))
+    one, two = (
+        compose(parts, budget=Budget(flops=0.4), tune=images, seed=3, settings=QUICK) for _ in range(2)
+    )
     assert one.trunk_passes[0].trunk.network.sha256 == two.trunk_passes[0].trunk.network.sha256
 
 
 def test_labels_of_tuning_images_are_not_looked_at() -> None:
     parts, images = parts_of(digit_modules(), ["1", "4"]), digits("14")
-    plain = compose(parts, budget=Budget(flops=0.4), tune=images.subset(range(60)))
+    plain = compose(parts, budget=Budget(flops=0.4), tune=images.subset(range(60)), settings=QUICK)
     blind = images.subset(range(60))
     blind.targets = np.zeros_like(blind.targets)
     assert (
-        compose(parts, budget=Budget(flops=0.4), tune=blind).trunk_passes[0].trunk.network.sha256
+        compose(parts, budget=Budget(flops=0.4), tune=blind, settings=QUICK)
+        .trunk_passes[0]
+        .trunk.network.sha256
         == plain.trunk_passes[0].trunk.network.sha256
     )
 
@@ -152,7 +157,7 @@ def test_distillation_brings_a_network_nearer_to_its_parent_on_other_images() ->
     statistics = plan.statistics
     assert statistics is not None
     teacher, student = ScoredNetwork(dense, *rows), ScoredNetwork(slim, *slim_rows)
-    trainer = Trainer(teacher, student, plan.space, mask, statistics.sensitivity)
+    trainer = Trainer(teacher, student, plan.space, mask, statistics.sensitivity, SHORT)
     trained = trainer.train(data.transfer, data.validation)
 
     def away(network: Network) -> float:
@@ -305,7 +310,9 @@ def test_a_single_class_under_a_budget_says_yes_as_often_as_its_parent() -> None
     pixels, targets = pixels_of(images)
     with torch.inference_mode():
         whole = compose(parts, budget=Budget(flops=1.0))(pixels)[:, 0] > 0
-        slim = compose(parts, budget=Budget(flops=0.3), tune=digits("012345"))(pixels)[:, 0] > 0
+        slim = (
+            compose(parts, budget=Budget(flops=0.3), tune=digits("012345"), settings=SHORT)(pixels)[:, 0] > 0
+        )
     own = targets == 3
     assert float(whole[own].float().mean()) > 0.9
     assert float(slim[own].float().mean()) > float(whole[own].float().mean()) - 0.1
@@ -427,9 +434,9 @@ def test_a_class_alone_tuned_on_one_side_has_synthetic_images_of_the_other() -> 
 
     both, one_side = [], []
     for seed in range(2):
-        both.append(balanced(compose(parts, budget=budget, tune=digits("3"), seed=seed)))
-        data = FittingData.of_images(TuningSet(digits("3")), INPUT, plan.trunk, seed)
-        fitted = fit_trunk(plan, mask, data, seed=seed)
+        both.append(balanced(compose(parts, budget=budget, tune=digits("3"), seed=seed, settings=SHORT)))
+        data = FittingData.of_images(TuningSet(digits("3")), INPUT, plan.trunk, seed, SHORT)
+        fitted = fit_trunk(plan, mask, data, seed=seed, settings=SHORT)
         one_side.append(balanced(join_passes(parts, [plan], [fitted], reject=False)))
     assert np.mean(both) > np.mean(one_side)
     assert np.mean(both) > 0.85

@@ -34,6 +34,7 @@ from modhub.files import sha256_of_bytes
 from modhub.nets import Runner
 from modhub.text import pretty_json
 from tests.support.digit_parents import INPUT, digit_modules, digit_parent, digits, pixels_of
+from tests.support.quick import SHORT
 
 
 def _whole(labels: list[str]) -> list[Part]:
@@ -129,7 +130,9 @@ def test_all_classes_of_a_parent_have_no_siblings() -> None:
 def test_a_class_that_cut_channels_speak_of_keeps_its_siblings() -> None:
     """Under a budget rows of siblings are cut and fitted as all others are."""
     images = digits("012345")
-    classifier = compose(parts_of(digit_modules(), ["3"]), budget=Budget(flops=0.6), tune=images)
+    classifier = compose(
+        parts_of(digit_modules(), ["3"]), budget=Budget(flops=0.6), tune=images, settings=SHORT
+    )
     head = _head(classifier)
     assert head.tensors.siblings is not None
     assert head.tensors.siblings.shape == (5, head.features)
@@ -146,7 +149,7 @@ def test_without_data_a_class_alone_has_seen_what_it_says_no_to(label: str) -> N
     assert others.rows is not None
     assert len(others.rows) == 5
     assert set(others.statistics.moments) < set(own.statistics.moments)
-    classifier = compose(parts, budget=Budget(flops=0.6))
+    classifier = compose(parts, budget=Budget(flops=0.6), settings=SHORT)
     (trunk,) = classifier.trunk_passes
     assert trunk.report.flops <= 0.6 * trunk.report.parent_flops
     pixels, targets = pixels_of(digits("012345", "test"))

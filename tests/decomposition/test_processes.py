@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from modhub.files import claimed
 from modhub.reporter import Reporter
 from tests.support.determined import determined_files
 from tests.support.digit_parents import DigitNet, digit_parent, digits
+from tests.support.preloaded import Decomposition
 
 ROOT = Path(__file__).parents[2]
 POOLED = "from modhub.decomposition import observations; observations.CORRELATION_LIMIT = 0"
@@ -57,81 +60,79 @@ def command(shop: Path, target: str, *more: str) -> list[str]:
     ]
 
 
-def environment() -> dict[str, str]:
+def reported(launcher: Sequence[str], arguments: Sequence[str]) -> Any:
+    """What a process of its own prints with --json."""
     path = os.pathsep.join(str(part) for part in (ROOT / "registry", ROOT / "cli", ROOT))
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
-
-
-def start(launcher: Sequence[str], arguments: Sequence[str], **options: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *launcher, *arguments],
-        env=environment(),
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, *arguments, "--json"],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
         text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **options,
+        capture_output=True,
+        timeout=200,
+        check=False,
     )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 0, err
-    return out, err
-
-
-def launcher(shop: Path, *, pooled: bool, processes: int = 1) -> list[str]:
-    """`python -m modhub.decompose`, or torchrun of it."""
-    door = shop / "pooled.py"
-    lines = [POOLED, "from modhub_cli.distributed import main", "main()"]
-    door.write_text("\n".join(lines if pooled else lines[1:]) + "\n", encoding="utf-8")
-    if processes == 1:
-        return [str(door)]
-    return ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), str(door)]
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["own", "pooled"])
-def whole(request: pytest.FixtureRequest, shop: Path) -> tuple[bool, dict[str, bytes]]:
-    """One process, not interrupted."""
-    pooled = bool(request.param)
-    target = f"whole-{pooled}"
-    out, _ = finish(start(launcher(shop, pooled=pooled), command(shop, target, "--json")))
-    made = json.loads(out)
-    assert (made["processes"], made["device"]) == (1, "cuda:0" if torch.cuda.is_available() else "cpu")
-    assert made["elapsed_seconds"] >= made["seconds"] > 0
-    assert made["peak_bytes"] is not None
-    assert made["peak_bytes"] > 10_000_000
+@pytest.fixture(scope="module", params=["", POOLED], ids=["own", "pooled"])
+def whole(request: pytest.FixtureRequest, shop: Path) -> tuple[str, dict[str, bytes]]:
+    """The code that a process runs first, and the files of one that is not interrupted."""
+    code = str(request.param)
+    target = f"whole-{bool(code)}"
+    if code:
+        ended, said = Decomposition(command(shop, target), shop / "whole.log", code).end()
+        assert ended == 0, said
+    else:
+        made = reported(["modhub.decompose"], command(shop, target))
+        assert (made["processes"], made["device"]) == (1, "cuda:0" if torch.cuda.is_available() else "cpu")
+        assert made["elapsed_seconds"] >= made["seconds"] > 0
+        assert made["peak_bytes"] is not None
+        assert made["peak_bytes"] > 10_000_000
     assert not (shop / f".{target}.resume").exists()
-    return pooled, determined_files(shop / target)
+    return code, determined_files(shop / target)
 
 
-def test_two_processes_write_the_files_of_one(shop: Path, whole: tuple[bool, dict[str, bytes]]) -> None:
-    pooled, expected = whole
-    target = f"two-{pooled}"
-    out, _ = finish(start(launcher(shop, pooled=pooled, processes=2), command(shop, target, "--json")))
-    assert json.loads(out)["processes"] == 2
+def test_two_processes_write_the_files_of_one(shop: Path, whole: tuple[str, dict[str, bytes]]) -> None:
+    code, expected = whole
+    target = f"two-{bool(code)}"
+    if code:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = str(free.getsockname()[1])
+        # What torchrun tells its processes.
+        group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        ranks = [
+            Decomposition(command(shop, target), shop / f"{rank}.log", code, {**group, "RANK": str(rank)})
+            for rank in range(2)
+        ]
+        assert [rank.end()[0] for rank in ranks] == [0, 0]
+    else:
+        torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+        assert reported([*torchrun, "modhub.decompose"], command(shop, target))["processes"] == 2
     assert determined_files(shop / target) == expected
     assert not (shop / f".{target}.resume").exists()
 
 
 @pytest.mark.parametrize("moment", ["classes-1", "choice-2"])
 def test_a_killed_run_goes_on_and_writes_the_same(
-    shop: Path, whole: tuple[bool, dict[str, bytes]], moment: str
+    shop: Path, whole: tuple[str, dict[str, bytes]], moment: str
 ) -> None:
-    pooled, expected = whole
-    target = f"killed-{pooled}-{moment}"
+    code, expected = whole
+    target = f"killed-{bool(code)}-{moment}"
     folder = shop / f".{target}.resume"
-    process = start(launcher(shop, pooled=pooled), command(shop, target))
+    process = Decomposition(command(shop, target), shop / "killed.log", code).process
     until = time.monotonic() + 100
     while not list(folder.glob(f"*/{moment}.safetensors")):
-        assert process.poll() is None, "it was done before it could be killed"
+        assert process.is_alive(), "it was done before it could be killed"
         assert time.monotonic() < until
         time.sleep(0.001)
     process.kill()
-    process.communicate()
+    process.join()
     assert not (shop / target).exists()
     kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("*/*.safetensors")}
     assert kept.keys() >= {"classes-0.safetensors", f"{moment}.safetensors"}
-    finish(start(launcher(shop, pooled=pooled), command(shop, target)))
+    again, said = Decomposition(command(shop, target), shop / "again.log", code).end()
+    assert again == 0, said
     assert determined_files(shop / target) == expected
     assert not folder.exists()
 
@@ -145,20 +146,15 @@ def pressed(self, name, *more, **options):
     if name == "choice-1":
         os.kill(os.getpid(), signal.SIGINT)
 Checkpoint.save = pressed
-from modhub_cli.distributed import main
-main()
 """
 """A process that gets Ctrl-C at a certain moment, however fast the machine is."""
 
 
 def test_ctrl_c_says_how_to_go_on(shop: Path) -> None:
-    door = shop / "interrupted.py"
-    door.write_text(INTERRUPTED, encoding="utf-8")
     folder = shop / ".stopped.resume"
-    process = start([str(door)], command(shop, "stopped"))
-    _, err = process.communicate(timeout=200)
-    assert process.returncode == 130
-    assert f"What was found so far is kept in '{folder}': the same command goes on from there." in err
+    code, said = Decomposition(command(shop, "stopped"), shop / "stopped.log", INTERRUPTED).end()
+    assert code == 130
+    assert f"What was found so far is kept in '{folder}': the same command goes on from there." in said
     assert folder.is_dir()
     assert not (shop / "stopped").exists()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,18 @@ from torch import nn
 
 import modhub
 from modhub.api.frontier_page import frontier_page
-from modhub.artifact import read_artifact, write_artifact
 from modhub.composition import Budget, compose, parts_of
 from modhub.errors import BudgetError, StorageError
+from modhub.evaluation import frontier as frontiers
 from modhub.evaluation.evaluate import evaluate
-from modhub.evaluation.frontier import NOISY_NOTE, Frontier, frontier
+from modhub.evaluation.frontier import NOISY_NOTE, Frontier
 from modhub.evaluation.timing import Ratio, side_by_side, time_ratio
 from modhub.reporter import Lines
 from tests.support.digit_parents import digit_modules, digits
+from tests.support.quick import QUICK
+
+TINY = Path(__file__).parents[1] / "golden" / "0.1.0" / "modules" / "relevance"
+frontier = partial(frontiers.frontier, seconds=0.02, settings=QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +72,8 @@ def test_accuracies_are_those_of_evaluate(measured: Frontier) -> None:
     parts, test = parts_of(digit_modules(), ["0", "1", "3"]), digits("012345", "test")
     whole = evaluate(compose(parts, budget=Budget(flops=1.0)), test)
     assert (measured.restricted_top1, measured.images) == (whole.top1, whole.count)
-    slim = evaluate(compose(parts, budget=Budget(flops=0.5)), test)
-    twin = evaluate(compose(parts, budget=Budget(flops=0.5), control=0), test)
+    slim = evaluate(compose(parts, budget=Budget(flops=0.5), settings=QUICK), test)
+    twin = evaluate(compose(parts, budget=Budget(flops=0.5), control=0, settings=QUICK), test)
     last = measured.points[-1]
     assert (last.top1, last.random_top1) == (slim.top1, twin.top1)
     assert abs(last.agreement - 1) >= abs(whole.top1 - slim.top1) - 1e-9
@@ -100,7 +105,7 @@ def test_without_images_only_agreement_is_told() -> None:
     assert [point.top1 for point in found.points] == [None, None]
     assert found.points[0].agreement == 1.0, "the whole network agrees with itself"
     assert 0.5 < found.points[1].agreement <= 1
-    assert found.images == 300
+    assert found.images == QUICK.synthetic_images
     assert "no accuracy without labelled ones" in frontier_page(found)
 
 
@@ -129,11 +134,14 @@ def test_what_cannot_be_met_is_said() -> None:
 
 
 def test_page_and_json_appear_together(tmp_path: Path) -> None:
-    write_artifact(tmp_path / "all", digit_modules())
-    write_artifact(tmp_path / "modules", read_artifact(tmp_path / "all", ["0", "1", "3"]))
     target = tmp_path / "trade"
     measured = modhub.frontier_to(
-        target, tmp_path / "modules", budgets=(0.9, 0.5), data=digits("013", "test")
+        target,
+        TINY,
+        budgets=(0.9, 0.7),
+        seconds=0.02,
+        data=digits("012", "test"),
+        tune=digits("012").sample(7, 0),
     )
     assert json.loads((target / "frontier.json").read_text()) == json.loads(json.dumps(measured.to_dict()))
     page = (target / "frontier.html").read_text()

@@ -313,8 +313,10 @@ def test_decomposing_the_same_parent_makes_the_same_modules(
     assert list(new) == list(old)
     for slug, module in new.items():
         wanted = old[slug]
-        assert sorted(module.tensors) == sorted(wanted.tensors)
-        for key, tensor in module.tensors.items():
+        # What its images look like is of later versions.
+        again = {key: tensor for key, tensor in module.tensors.items() if not key.startswith("texture.")}
+        assert sorted(again) == sorted(wanted.tensors)
+        for key, tensor in again.items():
             assert tensor.dtype == wanted.tensors[key].dtype, key
             # Sums of floats differ by a little from one processor to the next; masks hang on them.
             torch.testing.assert_close(tensor, wanted.tensors[key], atol=1e-3, rtol=1e-3, msg=key)

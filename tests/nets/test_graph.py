@@ -11,6 +11,7 @@ import torch
 
 from modhub.errors import IntegrityError, ManifestError, SchemaVersionError
 from modhub.nets import OPERATORS, Graph, Network, Node, Runner
+from modhub.nets.kernels import KERNELS
 from modhub.nets.rules import RULES
 
 CONV = {
@@ -222,5 +223,6 @@ def test_the_digest_is_of_the_content() -> None:
     assert torch.equal(other.of(other.graph.node["conv"])["bias"], torch.zeros(4))
 
 
-def test_every_operator_has_a_rule() -> None:
+def test_every_operator_has_a_rule_and_a_kernel() -> None:
+    assert list(KERNELS) == list(OPERATORS)
     assert {spec.rule for spec in OPERATORS.values()} <= set(RULES)

@@ -206,6 +206,21 @@ def test_an_operator_answers_as_in_onnx_runtime(
     np.testing.assert_allclose(answer.numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_channels_indexed_by_a_list_answer_as_in_onnx_runtime(tmp_path: Path) -> None:
+    """As both exporters write `x[:, [2, 0, 2]]`: not by Gather."""
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0, 2, 3]),
+        helper.make_node("GatherND", ["t", "i"], ["g"]),
+        helper.make_node("Transpose", ["g"], ["y"], perm=[1, 0, 2, 3]),
+    ]
+    path = tmp_path / "net.onnx"
+    onnx.save(model(nodes, {"i": np.array([[2], [0], [-1]])}), path)
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    (expected,) = onnxruntime.InferenceSession(path).run(None, {"x": images.numpy()})
+    with torch.no_grad():
+        np.testing.assert_array_equal(OnnxNetwork(read_onnx(path))(images).numpy(), expected)
+
+
 NCHW = "Export the network with images as (batch, channel, height, width)."
 LISTED = "Rewrite that layer with the operators listed in docs/architectures.md."
 

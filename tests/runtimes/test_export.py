@@ -20,7 +20,8 @@ from modhub.data.preprocessing import Preprocess
 from modhub.errors import ExportError
 from modhub.importing import import_module
 from modhub.manifest import InputSpec
-from modhub.nets import Runner
+from modhub.nets import Runner, split_head
+from modhub.parents import load_parent
 from modhub.runtimes.export import FORMATS, as_raw_batch, export_classifier
 from modhub.runtimes.exported import METADATA_KEY, SUFFIXES, open_exported
 from modhub.runtimes.geometry import Geometry
@@ -119,6 +120,25 @@ def test_a_classifier_that_may_refuse_is_exported_with_what_it_goes_by(form: str
         expected = classifier.assess(images)[1].numpy()
     np.testing.assert_allclose(found, expected, atol=1e-3)
     assert 0 < (found < 0).mean() < 1
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_an_exported_classifier_is_a_parent(calibrated: bool, tmp_path: Path) -> None:
+    labels = ["3", "5", "1"]
+    few = digits("135").sample(5, 0) if calibrated else None
+    classifier = compose(parts_of(digit_modules(), labels), calibrate=few)
+    images, _ = pixels_of(digits("135", "test"))
+    path = tmp_path / "model.onnx"
+    export_classifier(classifier, labels, path, format="onnx", images=images)
+    parent = load_parent(f"onnx:{path}")
+    trunk, head = split_head(parent.network())
+    assert parent.input is not None
+    with torch.inference_mode():
+        features = Runner(trunk)(Preprocess(parent.input)(images))
+        logits = features @ head.weight.T + head.bias
+        scores = classifier(images)
+    centred = (values - values.mean(1, keepdim=True) for values in (logits, scores))
+    torch.testing.assert_close(*centred, rtol=1e-4, atol=1e-4)
 
 
 def test_a_classifier_in_memory_is_exported_as_its_build_is(tmp_path: Path) -> None:

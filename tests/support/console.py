@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,7 @@ class Console:
     """
 
     def __init__(
-        self, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        self, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str] | None = None
     ) -> None:
         self.home = home
         self.hub = home / "hub"
@@ -95,9 +97,13 @@ class Console:
 
     def __call__(self, *arguments: object) -> Result:
         self.monkeypatch.setattr(sys, "argv", ["modhub", *map(str, arguments)])
-        code = run()
-        captured = self.capsys.readouterr()
-        return Result(code, captured.out, captured.err)
+        if self.capsys is not None:
+            code = run()
+            return Result(code, *self.capsys.readouterr())
+        # Fixtures of a module have no `capsys`.
+        with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+            code = run()
+        return Result(code, out.getvalue(), err.getvalue())
 
     def good(self, *arguments: object) -> Result:
         result = self(*arguments)

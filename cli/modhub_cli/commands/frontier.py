@@ -65,6 +65,13 @@ def fractions(text: str) -> tuple[float, ...]:
 @tune_option
 @multiple_option
 @click.option("--no-random", is_flag=True, help="Skip the random-channel baseline.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="Time to spend on each latency.",
+)
 @click.option("-o", "--out", "target", type=directory, help="Output directory for an HTML page and JSON.")
 @seed_option
 @force_option
@@ -82,6 +89,7 @@ def command(
     tune: str | None,
     multiple: int | None,
     no_random: bool,
+    seconds: float,
     target: Path | None,
     seed: int,
     force: bool,
@@ -96,7 +104,8 @@ def command(
     channels. Without --data, only the agreement with the unpruned network on synthetic images is measured.
     Nothing is built: pass the chosen budget to 'modhub compose --budget'.
 
-    Times are ratios to the unpruned network, from interleaved runs, repeated if other load disturbs them.
+    Times are ratios to the unpruned network, from interleaved runs that take --seconds, or up to four times
+    as long if other load disturbs them.
 
     \b
     Example: modhub frontier --data cifar10:data --budgets 0.8,0.6,0.4 -o trade
@@ -117,6 +126,7 @@ def command(
         control=not no_random,
         multiple=multiple,
         seed=seed,
+        seconds=seconds,
         device=device,
         hub=hub,
         offline=offline,

@@ -12,7 +12,7 @@ from modhub.catalog.catalog import Catalog
 from modhub.data import ImageSet, open_data, open_unlabelled
 from modhub.devices import pick_device, torch_defaults
 from modhub.energy import Meter
-from modhub.evaluation.frontier import BUDGETS, Frontier
+from modhub.evaluation.frontier import BUDGETS, SECONDS, Frontier
 from modhub.evaluation.frontier import frontier as measure
 from modhub.files import new_directory
 from modhub.reporter import SILENT, Reporter
@@ -33,6 +33,7 @@ def frontier(
     control: bool = True,
     multiple: int | None = None,
     seed: int = 0,
+    seconds: float = SECONDS,
     device: str = "auto",
     hub: str | Catalog | None = None,
     offline: bool = False,
@@ -56,6 +57,7 @@ def frontier(
             control=control,
             multiple=multiple,
             seed=seed,
+            seconds=seconds,
             device=place,
             reporter=reporter,
         )
@@ -74,6 +76,7 @@ def frontier_to(
     control: bool = True,
     multiple: int | None = None,
     seed: int = 0,
+    seconds: float = SECONDS,
     device: str = "auto",
     force: bool = False,
     hub: str | Catalog | None = None,
@@ -96,6 +99,7 @@ def frontier_to(
             control=control,
             multiple=multiple,
             seed=seed,
+            seconds=seconds,
             device=device,
             hub=hub,
             offline=offline,

@@ -19,6 +19,7 @@ from modhub.nets.head import TAIL_STEPS
 __all__ = [
     "ModuleTensors",
     "TensorType",
+    "TextureStatistics",
     "TrunkTensors",
     "ValueStatistics",
     "required_head",
@@ -32,6 +33,7 @@ _HEAD_WEIGHT, _HEAD_BIAS, _HEAD_TAIL = "head.weight", "head.bias", "head.tail"
 _PARENT_WEIGHT, _PARENT_BIAS = "parent.weight", "parent.bias"
 _STATISTICS, _POSITION_MASK = "statistics.", "position_mask."
 _CORRELATION = "correlation"
+_TEXTURE = "texture."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,19 @@ class ValueStatistics:
     correlation: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextureStatistics:
+    """What the images of one class look like (`modhub.data.texture`): `mean` and `deviation` float32 (T,),
+    `correlation` float16 (T·(T−1)/2,) packed as in `ValueStatistics`; `limit` float32 (), the distance from
+    its class within which nearly all of the parent's images are (`modhub.composition.rejection`)."""
+
+    mean: Tensor
+    deviation: Tensor
+    correlation: Tensor
+    limit: Tensor
+
+
+_TEXTURE_PARTS = tuple(part.name for part in fields(TextureStatistics))
 _PARTS = tuple(part.name for part in fields(ValueStatistics))
 
 
@@ -65,6 +80,7 @@ class ModuleTensors:
     (`modhub.nets.head.TAIL_STEPS`). `relevance` float16 (slots,), ≥ 0: how much the class needs each slot.
     `statistics` by value. `position_masks` by value, uint8 of the value's own shape, 1 where a position is
     alive; a value without one is alive everywhere, and position masks make nothing smaller or faster.
+    `texture` of the class's images.
     `others` are tensors of unknown keys, kept as they are.
     """
 
@@ -75,6 +91,7 @@ class ModuleTensors:
     relevance: Tensor | None = None
     statistics: Mapping[str, ValueStatistics] = field(default_factory=dict)
     position_masks: Mapping[str, Tensor] = field(default_factory=dict)
+    texture: TextureStatistics | None = None
     others: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -88,6 +105,10 @@ class ModuleTensors:
         statistics, rest = _statistics_of(tensors)
         positions = {key for key in rest if key.startswith(_POSITION_MASK)}
         keys = {_MASK, _HEAD_WEIGHT, _HEAD_BIAS, _HEAD_TAIL, _RELEVANCE}
+        texture = {part: rest[f"{_TEXTURE}{part}"] for part in _TEXTURE_PARTS if f"{_TEXTURE}{part}" in rest}
+        whole = len(texture) == len(_TEXTURE_PARTS)
+        if whole:
+            keys |= {f"{_TEXTURE}{part}" for part in _TEXTURE_PARTS}
         tail = rest[_HEAD_TAIL].tolist() if _HEAD_TAIL in rest else []
         return cls(
             mask=tensors[_MASK],
@@ -97,6 +118,7 @@ class ModuleTensors:
             relevance=tensors.get(_RELEVANCE),
             statistics=statistics,
             position_masks={key.removeprefix(_POSITION_MASK): rest[key] for key in sorted(positions)},
+            texture=TextureStatistics(**texture) if whole else None,
             others={key: rest[key] for key in rest if key not in keys | positions},
         )
 
@@ -113,6 +135,8 @@ class ModuleTensors:
                 if (tensor := getattr(statistics, part)) is not None:
                     tensors[statistics_key(value, part)] = tensor
         tensors |= {f"{_POSITION_MASK}{value}": mask for value, mask in self.position_masks.items()}
+        if self.texture is not None:
+            tensors |= {f"{_TEXTURE}{part}": getattr(self.texture, part) for part in _TEXTURE_PARTS}
         return tensors | dict(self.others)
 
 

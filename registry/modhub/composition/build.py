@@ -17,9 +17,16 @@ from torch import Tensor
 
 from modhub.artifact import parse_tensors
 from modhub.artifact.modules import tensor_bytes
+from modhub.calibration.feature_distance import DISTANCE_FIELDS
 from modhub.composition.classifier import ComposedClassifier, TrunkPass, TrunkReport
-from modhub.composition.feature_distance import DISTANCE_FIELDS
-from modhub.composition.heads import CALIBRATION_FIELDS, DENSITY_FIELDS, HeadTensors, JoinedHead
+from modhub.composition.heads import (
+    CALIBRATION_FIELDS,
+    DENSITY_FIELDS,
+    TEXTURE_FIELDS,
+    HeadTensors,
+    JoinedHead,
+)
+from modhub.data.texture import texture_size
 from modhub.devices import torch_defaults
 from modhub.energy import EnergyUse
 from modhub.errors import IntegrityError, ManifestError, hinting
@@ -123,14 +130,14 @@ def _pass(directory: Path, fields: Fields, number: int, tensors: dict[str, Tenso
         raise IntegrityError(
             f"The input of '{place}' is not the one that {fields.place} describes.", hint=_AGAIN
         )
-    heads = []
+    heads, image = [], (spec.channels, spec.height, spec.width)
     for position, head in enumerate(fields.children("heads", minimum=1)):
         prefix = f"{number}.{position}."
         of_head = {
             name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
         }
         tail = head.strings("tail")
-        _check_head(of_head, head.integer("classes", minimum=1), graph.features, tail, head.place)
+        _check_head(of_head, head.integer("classes", minimum=1), graph.features, image, tail, head.place)
         heads.append(JoinedHead(HeadTensors.from_dict(of_head), tail))
     report = TrunkReport(
         parent=fields.string("parent"),
@@ -143,7 +150,12 @@ def _pass(directory: Path, fields: Fields, number: int, tensors: dict[str, Tenso
 
 
 def _check_head(
-    tensors: dict[str, Tensor], classes: int, features: int, tail: tuple[str, ...], place: str
+    tensors: dict[str, Tensor],
+    classes: int,
+    features: int,
+    image: tuple[int, int, int],
+    tail: tuple[str, ...],
+    place: str,
 ) -> None:
     expected: dict[str, tuple[int, ...]] = {
         "rows": (classes, features),
@@ -170,6 +182,9 @@ def _check_head(
             "centres": (classes, features),
             "scales": (classes, features) if by_feature else (classes, features, features),
         }
+    if any(name in tensors for name in TEXTURE_FIELDS):
+        size = texture_size(*image)
+        expected |= {"texture_centres": (classes, size), "texture_scales": (classes, size, size)}
     for name, shape in expected.items():
         if name not in tensors or tuple(tensors[name].shape) != shape or tensors[name].dtype != torch.float32:
             raise IntegrityError(

@@ -11,20 +11,22 @@ order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from modhub.composition.feature_distance import ClassGaussians
+from modhub.calibration.feature_distance import ClassGaussians
 from modhub.composition.head_density import head_shifts
 from modhub.composition.heads import JoinedHead
 from modhub.data import alike
 from modhub.data.preprocessing import Preprocess
+from modhub.data.texture import texture
 from modhub.manifest import InputSpec
 from modhub.nets import Network, Runner, cost
 
@@ -80,13 +82,17 @@ class HeadOutput:
     rest: Tensor | None = None
     distance: Tensor | None = None
 
+    def looking(self, looks: Tensor) -> HeadOutput:
+        """Of images whose `modhub.data.texture` is `looks` (batch, numbers)."""
+        return self if self.head.texture is None else replace(self, distance=self.head.texture(looks))
+
     def log_odds(self) -> Tensor:
         """(batch, classes): each class against all others of its parent."""
         return self.head.log_odds(self.margin, self.rest)
 
     def excess(self) -> Tensor:
         """(batch, classes): how far each class's OOD score is above its parent's threshold, and where that is
-        less, how far the image is inside the limit of the head's distance."""
+        less, how far the image is inside the limit of the distance."""
         excess = self.head.excess(self.margin, self.rest)
         return excess if self.distance is None else excess.minimum(1 - self.distance)
 
@@ -94,9 +100,10 @@ class HeadOutput:
         """(batch, classes), with the head's `adjustment` (2,) and `gate` (classes,) by default."""
         factor, offset = self.head.adjustment if adjustment is None else adjustment
         scaled = self.head.scaled(self.margin)
-        gated = scaled @ (self.head.gate if gate is None else gate)
-        scores: Tensor = factor * (scaled + self.shift) + offset + gated[:, None]
-        return scores
+        scores: Tensor = factor * (scaled + self.shift) + offset
+        if gate is None and self.head.tensors.gate is None:
+            return scores
+        return scores + F.linear(scaled, (self.head.gate if gate is None else gate)[None])
 
 
 class TrunkPass(nn.Module):
@@ -112,8 +119,10 @@ class TrunkPass(nn.Module):
         self.head_list = nn.ModuleList(heads)
         self.report = report
         self.gaussians: Sequence[ClassGaussians | None] = ()
-        self.synthetic_features: Tensor | None = None
         """Of each head, from which distances are made when all is fitted; empty where nothing is rejected."""
+        self.synthetic_features: Tensor | None = None
+        self.synthetic = False
+        """Whether it was fitted on no real image."""
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.trunk(self.preprocess(images))
@@ -125,10 +134,15 @@ class TrunkPass(nn.Module):
 
     def outputs(self, images: Tensor) -> list[HeadOutput]:
         """One per head, for raw images."""
-        return self.outputs_of(self(images))
+        normalised = self.preprocess(images)
+        outputs = self.outputs_of(self.trunk(normalised))
+        if all(head.texture is None for head in self.heads):
+            return outputs
+        looks = texture(self.preprocess.pixels(normalised))
+        return [output.looking(looks) for output in outputs]
 
     def outputs_of(self, features: Tensor) -> list[HeadOutput]:
-        """One per head, for features of the trunk."""
+        """One per head, for features of the trunk; the texture of the images is not known."""
         margins = [head.margins(features) for head in self.heads]
         scaled = [head.scaled(margin) for head, margin in zip(self.heads, margins, strict=True)]
         shifts = head_shifts([head.density for head in self.heads], scaled, features)
@@ -180,7 +194,7 @@ class ComposedClassifier(nn.Module):
         def __call__(self, images: Tensor, /) -> Tensor: ...
 
     def forward(self, images: Tensor) -> Tensor:
-        return self._scores(self.outputs(images))[:, self.order]
+        return self._scores(self.outputs(images)).index_select(1, self.order)
 
     def outputs(self, images: Tensor) -> list[HeadOutput]:
         """One per head, in the order of passes and heads."""
@@ -193,7 +207,7 @@ class ComposedClassifier(nn.Module):
         scores = self._scores(outputs)
         excess = torch.cat([output.excess() for output in outputs], 1)
         best = scores.argmax(1, keepdim=True)
-        return scores[:, self.order], excess.gather(1, best)[:, 0]
+        return scores.index_select(1, self.order), excess.gather(1, best)[:, 0]
 
     def _scores(self, outputs: Sequence[HeadOutput]) -> Tensor:
         """(batch, labels) in the order of passes and heads."""
@@ -218,7 +232,7 @@ class ComposedClassifier(nn.Module):
         for trunk_pass in self.trunk_passes:
             features = trunk_pass(images)
             margins += [head.margins(features) for head in trunk_pass.heads]
-        return torch.cat(margins, 1)[:, self.order]
+        return torch.cat(margins, 1).index_select(1, self.order)
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """(batch, labels) in [0, 1] from scores; over several labels they sum to 1."""

@@ -9,7 +9,7 @@ import torch
 from modhub.composition.budget import Budget
 from modhub.composition.choose_channels import ChannelChooser
 from modhub.composition.choose_depth import choose_depth
-from modhub.composition.classifier import ComposedClassifier, TrunkPass
+from modhub.composition.classifier import ComposedClassifier, TrunkPass, TrunkReport
 from modhub.composition.few_shot import calibrate_few_shot
 from modhub.composition.fitting.decoded import decoded_once
 from modhub.composition.fitting.fit import fit_trunk
@@ -23,9 +23,13 @@ from modhub.composition.trunk_plan import TrunkPlan, trunk_plans
 from modhub.data import ImageSet
 from modhub.devices import CPU, torch_defaults
 from modhub.errors import BudgetError
+from modhub.formatting import percent
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["compose", "join_passes"]
+
+_LEAST_SHARE = 0.4
+"""Of a trunk's multiply-adds, what must be left for 'none of these' without images (docs/composition.md)."""
 
 
 @torch_defaults()
@@ -70,10 +74,11 @@ def compose(
     ]
     for trunk_pass in passes:
         limit_distances(trunk_pass, seed)
-    if reject and any(trunk_pass.synthetic_features is not None for trunk_pass in passes):
+    if reject and any(trunk_pass.synthetic for trunk_pass in passes):
         reporter.warn(
             "What is 'none of these' to networks that were cut without images is estimated: they may refuse "
-            "many images of their own classes. Measure it with 'modhub evaluate', or give images with --tune."
+            "more images of their own classes than others do. Measure it with 'modhub evaluate', or give "
+            "images with --tune."
         )
     classifier = join_passes(distinct, plans, passes, reject=reject)
     if calibrate is not None:
@@ -107,7 +112,10 @@ def _warn_of_unmeasured(
 
 def _compile(plan: TrunkPlan, budget: Budget | None, control: int | None, source: FittingSource) -> TrunkPass:
     if budget is not None and budget.max_loss is not None:
-        return compile_to_loss(plan, budget, source)
+        compiled = compile_to_loss(plan, budget, source)
+        if compiled.synthetic:
+            _check_measured(plan, compiled.report)
+        return compiled
     settings, seed, reporter = source.settings, source.seed, source.reporter
     chooser = ChannelChooser(plan, control)
     with reporter.step("choose channels"):
@@ -127,7 +135,20 @@ def _compile(plan: TrunkPlan, budget: Budget | None, control: int | None, source
         return chooser.plan.compile(mask)
     if budget is not None and control is None:
         mask = choose_depth(chooser, mask, budget, data, seed=seed, settings=settings, reporter=reporter)
+    if data.synthetic:
+        _check_measured(plan, chooser.plan.cut(mask).report)
     return fit_trunk(chooser.plan, mask, data, seed=seed, settings=settings, reporter=reporter)
+
+
+def _check_measured(plan: TrunkPlan, report: TrunkReport) -> None:
+    """Raise `BudgetError` where a pass fitted on no real image would refuse too many of its classes."""
+    share = report.flops / max(report.parent_flops, 1)
+    if plan.reject and share < _LEAST_SHARE:
+        raise BudgetError(
+            f"Without images, a network of {percent(share)} of the multiply-adds of '{report.parent}' cannot "
+            "tell what is 'none of these': it may refuse most images of its own classes.",
+            hint=f"Give images with --tune, leave out --reject, or keep {percent(_LEAST_SHARE)} or more.",
+        )
 
 
 def join_passes(

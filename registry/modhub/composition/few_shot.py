@@ -102,7 +102,7 @@ class _Likelihood:
         ):
             part = HeadOutput(output.head, output.margin[images], output.shift[images])
             scores.append(part.scores(_adjustment(row), gate / deviation) - (gate / deviation) @ mean)
-        return torch.cat(scores, 1)[:, self.order]
+        return torch.cat(scores, 1).index_select(1, self.order)
 
     def fit(self, images: Tensor, penalty: float | None) -> tuple[Tensor, list[Tensor] | None]:
         """The numbers (heads, 2), and the gates pulled to 0 with that penalty (None: there are none)."""

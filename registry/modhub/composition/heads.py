@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modhub.composition.feature_distance import DISTANCE_FIELDS, FeatureDistance
+from modhub.calibration.feature_distance import DISTANCE_FIELDS, FeatureDistance
 from modhub.composition.head_density import HeadDensity
 from modhub.nets import head_logits
 
-__all__ = ["CALIBRATION_FIELDS", "DENSITY_FIELDS", "HeadTensors", "JoinedHead"]
+__all__ = ["CALIBRATION_FIELDS", "DENSITY_FIELDS", "TEXTURE_FIELDS", "HeadTensors", "JoinedHead"]
 
 CALIBRATION_FIELDS = (
     "temperature",
@@ -24,6 +24,7 @@ CALIBRATION_FIELDS = (
     "threshold",
 )
 DENSITY_FIELDS = tuple(HeadDensity.__slots__)
+TEXTURE_FIELDS = tuple(f"texture_{name}" for name in DISTANCE_FIELDS)
 _LEAST = 1e-6
 """No class has a larger share of the softmax than 1 less this, so that its odds are a number."""
 
@@ -40,7 +41,8 @@ class HeadTensors:
     not say. `density` where several heads share a trunk. `siblings` (siblings, features) and `sibling_bias`
     (siblings,) give the margins of the parent's classes that are not composed; None where there are none, or
     the modules' calibrations do not go by them (`modhub.calibration.calibrator`). `distance` for "none of
-    these", 1 at the limit; None where modules carry no statistics.
+    these", 1 at the limit: of `texture` (`modhub.data.texture`), or of features where modules do not say
+    how their images look; None where they carry no statistics.
     """
 
     rows: Tensor
@@ -55,6 +57,7 @@ class HeadTensors:
     siblings: Tensor | None = None
     sibling_bias: Tensor | None = None
     distance: FeatureDistance | None = None
+    texture: FeatureDistance | None = None
 
     def to_dict(self) -> dict[str, Tensor]:
         """What is known, the tensors of density and distance beside the others."""
@@ -63,6 +66,8 @@ class HeadTensors:
             value = getattr(self, name)
             if isinstance(value, Tensor):
                 tensors[name] = value
+            elif name == "texture" and value is not None:
+                tensors |= dict(zip(TEXTURE_FIELDS, value.to_dict().values(), strict=True))
             elif value is not None:
                 tensors |= value.to_dict()
         return tensors
@@ -82,6 +87,9 @@ class HeadTensors:
             siblings=tensors.get("siblings"),
             sibling_bias=tensors.get("sibling_bias"),
             distance=FeatureDistance.from_dict(tensors) if "centres" in tensors else None,
+            texture=FeatureDistance(*(tensors[name] for name in TEXTURE_FIELDS))
+            if TEXTURE_FIELDS[0] in tensors
+            else None,
         )
 
 
@@ -124,6 +132,9 @@ class JoinedHead(nn.Module):
             self.register_buffer(name, getattr(tensors.density, name))
         if tensors.distance is not None:
             self.set_distance(tensors.distance)
+        if tensors.texture is not None:
+            for name, tensor in zip(TEXTURE_FIELDS, tensors.texture.to_dict().values(), strict=True):
+                self.register_buffer(name, tensor)
         if tensors.siblings is not None:
             self.register_buffer("siblings", tensors.siblings)
             self.register_buffer("sibling_bias", tensors.sibling_bias)
@@ -171,6 +182,13 @@ class JoinedHead(nn.Module):
         if self.tensors.distance is None:
             return None
         return FeatureDistance(*(getattr(self, name) for name in DISTANCE_FIELDS))
+
+    @property
+    def texture(self) -> FeatureDistance | None:
+        """On the device that the head is on."""
+        if self.tensors.texture is None:
+            return None
+        return FeatureDistance(*(getattr(self, name) for name in TEXTURE_FIELDS))
 
     def field(self, name: str) -> Tensor:
         """(classes,) one number of every class's calibration."""

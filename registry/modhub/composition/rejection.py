@@ -1,12 +1,13 @@
 """Which images are of none of the classes: those beyond a distance (`FeatureDistance`) from all of them.
 
-The limit needs no data. Images of a class are at a distance of about 1, and one in twenty beyond 2; how far
-others are depends on the network, and is measured on noise and plain colours: nine in ten of them are beyond
-the limit, within bounds.
+Modules carry what the images of their class look like (`modhub.data.texture`), and a limit that nearly all
+held-out images of their parent are within. No network is asked, so that the limit holds whatever is cut.
 
-Features of a slim network are others. What they are to the unpruned network's is a line and a rest, both
-measured on images (`FeatureDrift`). Where these are synthetic, real images of the classes are nearer, as a
-rule; by how much is not known, so that half of the synthetic ones must be within the limit.
+Modules that do not carry it, those of earlier versions, of fitted heads and of taught classes, go by the
+features of the trunk. Images of a class are at a distance of about 1, and one in twenty beyond 2; how far
+others are depends on the network, and is measured on noise and plain colours: nine in ten of them are beyond
+the limit, within bounds. Features of a slim network are others: a line and a rest, both measured on images
+(`FeatureDrift`). Where these are synthetic, half of them must be within the limit.
 """
 
 from __future__ import annotations
@@ -18,18 +19,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from modhub.calibration.feature_distance import ClassGaussians, FeatureDistance, FeatureDrift
 from modhub.composition.classifier import TrunkPass
-from modhub.composition.feature_distance import WIDEST, ClassGaussians, FeatureDrift
 from modhub.composition.parts import Part
+from modhub.data.texture import texture_size
 from modhub.manifest import InputSpec
 from modhub.nets import Mask, channel_space
-from modhub.pruning.statistics import read_statistics
+from modhub.pruning.statistics import read_statistics, read_texture
 
-__all__ = ["LIMITS", "class_gaussians", "limit_distances", "outliers"]
+__all__ = ["LIMITS", "class_gaussians", "limit_distances", "lower_thresholds", "outliers", "texture_distance"]
 
 LIMITS = (2.3, 6.0)
 """The least and the largest limit. One in twenty of a parent's training images is beyond 2 to 3; of images
 that it never saw, beyond 2 where it was trained on much, and beyond 6 where it was trained on little."""
+_SYNTHETIC = 0.7
+"""Share of a positive threshold that is left of it where synthetic images calibrated it."""
 _EACH = 24
 """Outliers of each kind."""
 _REFUSED = 0.9
@@ -44,22 +48,39 @@ def class_gaussians(head: Sequence[Part], mask: Mask) -> ClassGaussians | None:
     if len(trunk.graph.shapes[value]) != 1 or (layout < 0).any():
         return None
     kept = np.flatnonzero(mask[layout])
-    means, covariances = [], []
+    moments = []
     for part in head:
         statistics = read_statistics(part.tensors.statistics, part.shared.correlations, trunk.graph, space)
         if statistics is None:
             return None
-        moments = statistics.moments[value]
-        means.append(moments.mean[kept])
-        if moments.covariance.ndim == 1:
-            covariance = moments.covariance[kept]
-            covariances.append(covariance if len(kept) > WIDEST else np.diag(covariance))
-        else:
-            covariance = moments.covariance[np.ix_(kept, kept)]
-            covariances.append(np.diagonal(covariance) if len(kept) > WIDEST else covariance)
-    return ClassGaussians(
-        torch.from_numpy(np.stack(means)).double(), torch.from_numpy(np.stack(covariances)).double()
+        moments.append(statistics.moments[value])
+    return ClassGaussians.of(
+        [of_class.mean[kept] for of_class in moments],
+        [
+            of_class.covariance[kept]
+            if of_class.covariance.ndim == 1
+            else of_class.covariance[np.ix_(kept, kept)]
+            for of_class in moments
+        ],
     )
+
+
+def texture_distance(head: Sequence[Part]) -> FeatureDistance | None:
+    """From what the images of one head's classes look like, 1 at the limit; None where a module does not say.
+
+    No feature of the network goes in, so that it holds whatever is cut.
+    """
+    stored = [part.tensors.texture for part in head]
+    present = [texture for texture in stored if texture is not None]
+    if len(present) < len(stored):
+        return None
+    spec = head[0].module.manifest.input
+    size = texture_size(spec.channels, spec.height, spec.width)
+    moments = [read_texture(texture, size) for texture in present]
+    gaussians = ClassGaussians.of(
+        [of_class.mean for of_class in moments], [of_class.covariance for of_class in moments]
+    )
+    return gaussians.distance().limited(float(max(texture.limit for texture in present)))
 
 
 def outliers(spec: InputSpec, seed: int = 0) -> Tensor:
@@ -103,6 +124,18 @@ def follow_drift(
     drift = FeatureDrift.measured(before, after, torch.cat(weights))
     slim.gaussians = [None if of_head is None else of_head.drifted(drift) for of_head in slim.gaussians]
     slim.synthetic_features = after if synthetic else None
+
+
+def lower_thresholds(trunk_pass: TrunkPass) -> None:
+    """Make room for real images of a pass that was calibrated on synthetic ones, whose margins are larger; of
+    heads whose texture keeps strangers out."""
+    for head in trunk_pass.heads:
+        if head.texture is None:
+            continue
+        mean, deviation = head.field("margin_mean"), head.field("margin_std")
+        threshold = mean + head.field("threshold") * deviation
+        lowered = threshold.minimum(_SYNTHETIC * threshold)
+        head.field("threshold").copy_((lowered - mean) / deviation)
 
 
 def limit_distances(trunk_pass: TrunkPass, seed: int) -> None:

@@ -16,7 +16,7 @@ from modhub.composition.head_density import head_densities
 from modhub.composition.heads import JoinedHead
 from modhub.composition.part_tensors import StackedRows, head_tensors
 from modhub.composition.parts import Part
-from modhub.composition.rejection import class_gaussians
+from modhub.composition.rejection import class_gaussians, texture_distance
 from modhub.devices import CPU
 from modhub.manifest import InputSpec
 from modhub.nets import (
@@ -151,7 +151,10 @@ class TrunkPlan:
     def join(self, slim: SlimTrunk) -> TrunkPass:
         """The pass of a slim trunk of these modules and their heads."""
         heads = [
-            JoinedHead(replace(tensors, density=density), head[0].tensors.head_tail)
+            JoinedHead(
+                replace(tensors, density=density, texture=texture_distance(head) if self.reject else None),
+                head[0].tensors.head_tail,
+            )
             for tensors, head, density in zip(
                 self.rows.split(slim.weight, slim.bias),
                 self.heads,
@@ -161,7 +164,10 @@ class TrunkPlan:
         ]
         trunk_pass = TrunkPass(slim.network, self.spec, heads, slim.report)
         if self.reject:
-            trunk_pass.gaussians = [class_gaussians(head, slim.mask) for head in self.heads]
+            trunk_pass.gaussians = [
+                None if joined.texture is not None else class_gaussians(head, slim.mask)
+                for joined, head in zip(heads, self.heads, strict=True)
+            ]
         return trunk_pass
 
     def _report(self, sliced: Network, mask: Mask) -> TrunkReport:

@@ -89,6 +89,11 @@ class Preprocess(nn.Module):
             values = values * (high - low) + low
         return (values - self.mean) / self.std
 
+    def pixels(self, normalised: Tensor) -> Tensor:
+        """In [0, 1], what this gave `normalised`, in the network's size and channels."""
+        low, high = self.spec.value_range
+        return (normalised * self.std + self.mean - low) / (high - low)
+
     def _recolour(self, values: Tensor) -> Tensor:
         channels, wanted = values.shape[1], self.spec.channels
         if channels == wanted:

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modhub.nets import Network, Node
+from modhub.nets.kernels import KERNELS
 from modhub.nets.operators import OPERATORS
 
 __all__ = ["serving_positions"]
@@ -87,11 +88,11 @@ def _back(trunk: Network, node: Node, cotangent: Tensor, threshold: float) -> Se
 def _reach(trunk: Network, node: Node, threshold: float) -> Callable[[Sequence[Tensor]], Tensor]:
     """A linear stand-in of `node` with weights 0 and 1: its gradient counts the edges."""
     a = node.attributes
-    spec = OPERATORS[node.op]
+    kernel = KERNELS[node.op]
     if node.op in ("conv2d", "linear"):
         edges = (trunk.of(node)["weight"].abs() >= threshold).float()
-        return lambda x: spec.run(a, x, {"weight": edges})
-    if spec.rule == "same" or node.op in _IDENTITIES:
+        return lambda x: kernel(a, x, {"weight": edges})
+    if OPERATORS[node.op].rule == "same" or node.op in _IDENTITIES:
         return lambda x: x[0]
     if node.op == "multiply":
         return lambda x: x[0] + x[1]
@@ -99,7 +100,7 @@ def _reach(trunk: Network, node: Node, threshold: float) -> Callable[[Sequence[T
         return lambda x: _window_sum(x[0], a["kernel"], a["stride"], a["padding"], a["dilation"], a["ceil"])
     if node.op == "adaptive_max_pool2d":
         return lambda x: F.adaptive_avg_pool2d(x[0], a["size"])
-    return lambda x: spec.run(a, x, trunk.of(node))
+    return lambda x: kernel(a, x, trunk.of(node))
 
 
 def _window_sum(

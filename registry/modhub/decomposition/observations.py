@@ -78,6 +78,7 @@ class Observations:
         self.values = self.streaming.values
         self.full: dict[int, ClassStatistics] = {}
         self.stored: dict[int, dict[str, ValueStatistics]] = {}
+        self.textures: dict[int, Moments] = {}
         self.correlations: dict[str, Tensor] = {}
         self.matrices: dict[str, NDArray[np.float64]] = {}
         self.pooled = f"pooled-{workers.rank}-of-{workers.size}"
@@ -137,6 +138,10 @@ class Observations:
         """Remember what was found; the same by `<row>/<name>`, to be saved."""
         kept: dict[str, Tensor] = {}
         for row, statistics in zip(rows, found, strict=True):
+            if statistics.texture is not None:
+                self.textures[row] = statistics.texture
+                kept[f"{row}//mean"] = torch.from_numpy(statistics.texture.mean)
+                kept[f"{row}//covariance"] = torch.from_numpy(statistics.texture.covariance)
             if self.per_class:
                 self.full[row] = statistics
                 for name, moments in statistics.moments.items():
@@ -187,6 +192,8 @@ class Observations:
     def _remember(self, kept: Mapping[str, Tensor]) -> None:
         for row in dict.fromkeys(int(key.partition("/")[0]) for key in kept):
             own = {key.partition("/")[2]: each for key, each in kept.items() if key.startswith(f"{row}/")}
+            if "/mean" in own:
+                self.textures[row] = Moments(own["/mean"].numpy(), own["/covariance"].numpy())
             if not self.per_class:
                 self.stored[row] = {
                     name: ValueStatistics(**{part: own[f"{name}/{part}"] for part in _PARTS})

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from modhub import __version__
 from modhub.artifact.modules import Decomposition, ModuleDraft
-from modhub.artifact.tensors import ModuleTensors, TrunkTensors
+from modhub.artifact.tensors import ModuleTensors, TextureStatistics, TrunkTensors
 from modhub.calibration.margins import margin_head
 from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.data import ImageSet, split_indices, without_unreadable
@@ -38,6 +38,7 @@ from modhub.decomposition.method import Method
 from modhub.decomposition.observations import Observations
 from modhub.decomposition.options import DecomposeOptions
 from modhub.decomposition.parent import Parent, aligned, classes_seen, wanted_rows
+from modhub.decomposition.textures import texture_statistics
 from modhub.decomposition.validation import LossValidation
 from modhub.errors import CompositionError
 from modhub.manifest import Calibration, Measurement, MethodInfo, Sizes
@@ -155,6 +156,12 @@ class Workbench:
             return observations
 
         return self.reading(observed)
+
+    @cached_property
+    def textures(self) -> dict[int, TextureStatistics]:
+        """What the images of the wanted classes look like, by row."""
+        looks, held = self.observations.textures, self.validation.held
+        return texture_statistics(looks, held, self.parent.input, self.options.batch) if looks else {}
 
     def statistics(self, row: int, *, covariances: bool = True) -> ClassStatistics:
         """What the trunk makes of the class: moments of every value that a layer reads, and how much its
@@ -347,6 +354,7 @@ class Workbench:
             return tensors
         return replace(
             tensors,
+            texture=self.textures.get(row),
             relevance=relevance_tensor(statistics, self.space) if relevance is None else tensors.relevance,
             statistics=stored_statistics(statistics, correlations=self.observations.per_class),
         )

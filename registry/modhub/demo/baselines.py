@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from modhub.composition import Budget, ComposedClassifier, Part, compose
 from modhub.composition.choose_channels import ChannelChooser
+from modhub.composition.fitting.synthesizer import ImageSynthesizer
 from modhub.composition.trunk_plan import trunk_plans
 from modhub.evaluation.baselines import RestrictedParent
 from modhub.nets import ChannelSpace, Mask
@@ -42,13 +43,15 @@ def restricted(parents: Sequence[tuple[ParentSource, Sequence[str], Sequence[str
     )
 
 
-def random_twin(parts: Sequence[Part], budget: Budget | None, seed: int) -> ComposedClassifier:
+def random_twin(
+    parts: Sequence[Part], budget: Budget | None, seed: int, synthesizer: ImageSynthesizer | None = None
+) -> ComposedClassifier:
     """The same modules on random channels, as many as the composer would keep, made up for in the same way.
 
     Without a budget the union of the modules' masks is shuffled inside every group of channels.
     """
     if budget is not None:
-        return compose(parts, budget=budget, control=seed)
+        return compose(parts, budget=budget, control=seed, synthesizer=synthesizer)
     dice = np.random.default_rng(seed)
     by_name = {}
     for plan in trunk_plans(parts):

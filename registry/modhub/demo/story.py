@@ -26,6 +26,7 @@ from modhub.api.search import search
 from modhub.artifact import read_artifact
 from modhub.catalog.catalog import Catalog
 from modhub.composition import Budget, Part, compose, parts_of
+from modhub.composition.fitting.synthesizer import ImageSynthesizer
 from modhub.data import ImageSet, open_data
 from modhub.decomposition import DecomposeOptions
 from modhub.demo.baselines import random_twin, restricted
@@ -278,16 +279,18 @@ class _Teller:
 
     def sizes(self) -> Step:
         parts = parts_of(read_artifact(self.root / "modules" / "plain"))
+        synthesizer = ImageSynthesizer()
         for fraction in BUDGETS:
             budget = Budget(flops=fraction)
             try:
-                slim = compose(parts, budget=budget)
+                slim = compose(parts, budget=budget, synthesizer=synthesizer)
             except BudgetError:
                 continue
-            twins = [evaluate(random_twin(parts, budget, seed), self.test).top1 for seed in SEEDS[:2]]
+            twins = [random_twin(parts, budget, seed, synthesizer) for seed in SEEDS[:2]]
+            random = float(np.mean([evaluate(twin, self.test).top1 for twin in twins]))
             report = slim.report()["trunks"]
             top1 = evaluate(slim, self.test).top1
-            self.story.frontier.append(Point(_flops_fraction(report), top1, float(np.mean(twins))))
+            self.story.frontier.append(Point(_flops_fraction(report), top1, random))
         least = self.story.frontier[-1]
         return self.step(
             "Accuracy against size",

@@ -546,6 +546,16 @@ def _gather(c: OnnxCall) -> Tensor:
     return out if len(shape) == 1 else out.reshape(*x.shape[:axis], *shape, *x.shape[axis + 1 :])
 
 
+def _gather_nd(c: OnnxCall) -> Tensor:
+    """Along one dimension: what indexing by a list is exported as."""
+    axis, shape = c.get("batch_dims", 0), tuple(c.tensor(1).shape)
+    if 1 not in c.numbers or axis or len(shape) != 2 or shape[1] != 1:
+        raise NoEquivalentError("along several dimensions, or by an index that depends on the image")
+    extent = c.tensor(0).shape[0]
+    flat = [int(each) + extent if each < 0 else int(each) for each in _flat(c.numbers[1])]
+    return c.tensor(0).index_select(0, torch.tensor(flat, dtype=torch.int64, device=c.tensor(0).device))
+
+
 def _flat(value: Any) -> list[Any]:
     return [each for part in value for each in _flat(part)] if isinstance(value, list) else [value]
 
@@ -676,6 +686,7 @@ OPERATORS: Mapping[str, OnnxOperator] = {
     "Flatten": _op(_flatten, "axis"),
     "Floor": _op(_one(torch.floor)),
     "Gather": _op(_gather, "axis"),
+    "GatherND": _op(_gather_nd, "batch_dims"),
     "Gelu": _op(_gelu, "approximate"),
     "Gemm": _op(_gemm, "alpha", "beta", "transA", "transB"),
     "GlobalAveragePool": _op(_global(F.adaptive_avg_pool2d)),

@@ -114,6 +114,9 @@ def _folded(network: Network, value: str) -> tuple[str, Head]:
         features, head = _common(network, node, heads)
         return features, Head(head.weight / len(heads), head.bias / len(heads))
     features, head = _folded(network, node.inputs[0])
+    if node.op == "select" and node.attributes["dim"] == 0:
+        rows = network.of(node)["index"]
+        return features, Head(head.weight[rows], head.bias[rows], head.tail)
     if (line := _affine(network, node, len(head.bias))) is not None:
         scale, shift = line
         if "relu" not in head.tail or (bool((scale >= 0).all()) and not bool(shift.any())):

@@ -11,12 +11,10 @@ from torch import Tensor, nn
 from modhub.nets.attributes import Attributes
 from modhub.nets.branches import is_plain_sum
 from modhub.nets.graph import Network, Node
+from modhub.nets.kernels import KERNELS
 from modhub.nets.limits import MAX_LIVE
-from modhub.nets.operators import OPERATORS, use_torch
 
 __all__ = ["Runner"]
-
-use_torch()
 
 _Step: TypeAlias = tuple[Node, Callable[..., Tensor], list[tuple[str, str]], list[str]]
 """A node, what computes it, the parameter of each of its tensors' roles, and values nobody reads after it."""
@@ -112,7 +110,7 @@ def _keys(network: Network) -> dict[str, str]:
 def _steps(network: Network) -> list[_Step]:
     keys = _keys(network)
     return [
-        (node, OPERATORS[node.op].run, [(role, keys[name]) for role, name in node.tensors.items()], free)
+        (node, KERNELS[node.op], [(role, keys[name]) for role, name in node.tensors.items()], free)
         for node, free in zip(network.graph.nodes, _lifetimes(network), strict=True)
     ]
 

@@ -17,6 +17,7 @@ from modhub.errors import CompositionError
 from modhub.nets.branches import Branch
 from modhub.nets.channels import ChannelSpace, Mask, channel_space
 from modhub.nets.graph import Graph, Network, Node
+from modhub.nets.kernels import KERNELS
 from modhub.nets.operators import OPERATORS
 from modhub.nets.rules import Cutting, Shrunk, rule_of
 from modhub.nets.traces import Kept, merged_dimension
@@ -165,7 +166,7 @@ def _constant(graph: Graph, branch: Branch, cut: Callable[[Node], Shrunk | None]
     for name in branch.tail:
         step = cut(graph.node[name])
         if step is not None:
-            value = OPERATORS[step.op].run(step.attributes, [value], step.tensors)
+            value = KERNELS[step.op](step.attributes, [value], step.tensors)
     return value[0]
 
 

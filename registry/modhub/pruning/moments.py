@@ -23,6 +23,7 @@ from modhub.calibration.margins import margin_head, margins_of_targets
 from modhub.calibration.one_against_rest import one_against_rest_head
 from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
+from modhub.data.texture import texture, texture_size
 from modhub.nets import ChannelSpace, Graph, Head, Runner, head_logits
 from modhub.pruning.statistics import (
     CHANNEL_LIMIT,
@@ -83,10 +84,13 @@ class _Sums:
     square: dict[str, Tensor]
     slope: dict[str, Tensor]
     second: dict[str, Tensor]
+    textures: tuple[Tensor, Tensor]
+    """First (classes, numbers) and second moments of `modhub.data.texture`."""
 
     def all(self) -> Iterator[Tensor]:
         for part in (self.first, self.square, self.slope, self.second):
             yield from part.values()
+        yield from self.textures
 
 
 class StreamingMoments:
@@ -151,7 +155,9 @@ class StreamingMoments:
             for name, size in self.channels.items()
             if self.per_class and size <= CHANNEL_LIMIT
         }
-        return _Sums(first, square, slope, second)
+        size = texture_size(*self.graph.input_shape)
+        looks = torch.zeros(classes, size, dtype=torch.float64)
+        return _Sums(first, square, slope, second, (looks, looks[:, :, None].repeat(1, 1, size)))
 
     def _add(
         self,
@@ -161,11 +167,14 @@ class StreamingMoments:
         rows: Sequence[int],
         counts: NDArray[np.int64],
     ) -> None:
+        place = torch.tensor([rows.index(int(target)) for target in targets])
+        looks = texture(self.preprocess.pixels(batch)).double()
+        sums.textures[0].index_add_(0, place, looks)
+        sums.textures[1].index_add_(0, place, looks[:, :, None] * looks[:, None])
         wanted = list(dict.fromkeys((*self.values, self.graph.output)))
         values = self.runner.observe(batch.to(self.device).requires_grad_(), wanted)
         total = self._margin_sum(values[self.graph.output], torch.from_numpy(targets))
         slopes = torch.autograd.grad(total, [values[name] for name in wanted])
-        place = torch.tensor([rows.index(int(target)) for target in targets])
         for name, gradient in zip(wanted, slopes, strict=True):
             if name not in self.channels:
                 continue
@@ -215,7 +224,9 @@ class StreamingMoments:
                     self.pooled.first[name] += torch.from_numpy(mean)
                     if self.pooled.second[name].dim() == 1 and self.workers.first:
                         self.pooled.second[name] += sums.square[name][number] / samples
-            statistics.append(ClassStatistics(moments, sensitivity))
+            mean, square = ((part[number] / images).numpy() for part in sums.textures)
+            looks = Moments(mean, square - np.outer(mean, mean))
+            statistics.append(ClassStatistics(moments, sensitivity, looks))
         self.pooled.classes += len(statistics)
         return statistics
 

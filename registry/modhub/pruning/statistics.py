@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modhub.artifact.tensors import ValueStatistics, statistics_key
+from modhub.artifact.tensors import TextureStatistics, ValueStatistics, statistics_key
 from modhub.errors import IntegrityError
 from modhub.nets import ChannelSpace, Graph, Runner, Site, sites
 
@@ -33,10 +33,12 @@ __all__ = [
     "correlation_tensors",
     "observe",
     "observed_values",
+    "packed_correlation",
     "pool",
     "pooled_statistics",
     "positive",
     "read_statistics",
+    "read_texture",
     "stored_statistics",
     "unpacked",
 ]
@@ -78,10 +80,12 @@ class Moments:
 
 @dataclass(frozen=True, slots=True)
 class ClassStatistics:
-    """By value name: the class's moments and the sensitivity (channels,) of its margin."""
+    """By value name: the class's moments and the sensitivity (channels,) of its margin; `texture` of its
+    images (`modhub.data.texture`), where it was looked at."""
 
     moments: Mapping[str, Moments]
     sensitivity: Mapping[str, Array]
+    texture: Moments | None = None
 
 
 def compensable_sites(graph: Graph, space: ChannelSpace) -> tuple[Site, ...]:
@@ -203,14 +207,32 @@ def stored_statistics(statistics: ClassStatistics, *, correlations: bool) -> dic
 
 def correlation_tensors(moments: Mapping[str, Moments]) -> dict[str, Tensor]:
     """The packed correlations of every value whose covariances are known."""
-    tensors = {}
-    for name, moment in moments.items():
-        if moment.covariance.ndim == 2:
-            deviation = np.sqrt(moment.variance.clip(1e-24))
-            triangle = np.triu_indices(len(deviation), 1)
-            correlation = (moment.covariance / np.outer(deviation, deviation))[triangle]
-            tensors[name] = torch.from_numpy(correlation.clip(-1, 1)).half()
-    return tensors
+    return {
+        name: packed_correlation(moment) for name, moment in moments.items() if moment.covariance.ndim == 2
+    }
+
+
+def packed_correlation(moments: Moments) -> Tensor:
+    """float16, the upper triangle of the correlations without the diagonal, row by row."""
+    deviation = np.sqrt(moments.variance.clip(1e-24))
+    triangle = np.triu_indices(len(deviation), 1)
+    correlation = (moments.covariance / np.outer(deviation, deviation))[triangle]
+    return torch.from_numpy(correlation.clip(-1, 1)).half()
+
+
+def read_texture(stored: TextureStatistics, size: int) -> Moments:
+    """The moments of the `size` numbers of `modhub.data.texture` over a class's images. Raises
+    `IntegrityError` where they do not fit."""
+    mean = _vector(stored.mean, "texture.mean", size)
+    deviation = _vector(stored.deviation, "texture.deviation", size)
+    pairs = _vector(stored.correlation, "texture.correlation", size * (size - 1) // 2)
+    limit = float(_vector(stored.limit.reshape(-1), "texture.limit", 1)[0])
+    if limit <= 0:
+        raise IntegrityError(
+            f"The tensor 'texture.limit' of a module is {limit:g}; a distance is more than 0.",
+            hint="Decompose the parent again, or pull the module again.",
+        )
+    return Moments(mean, unpacked(pairs) * deviation[:, None] * deviation[None, :])
 
 
 def read_statistics(

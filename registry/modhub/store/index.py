@@ -24,7 +24,7 @@ from modhub.refs import RepositoryId
 from modhub.store.disk import disk_errors, make_directory
 from modhub.store.records import RepositoryKey
 
-__all__ = ["Index", "IndexEntry", "Query"]
+__all__ = ["Index", "IndexEntry", "Query", "trunk_tag"]
 
 SORTS = {
     "updated": "updated DESC, path",
@@ -52,7 +52,7 @@ CREATE TABLE IF NOT EXISTS changes (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS marks (path TEXT PRIMARY KEY) WITHOUT ROWID;
 """
-VERSION = 3
+VERSION = 4
 MEMORY_SECONDS = 60.0
 _UNWRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 Result = TypeVar("Result")
@@ -63,7 +63,7 @@ class IndexEntry:
     """A repository as the index lists it: `head` is the commit of main, `updated` that commit's date.
 
     `front_matter` is that of the card shown for the repository (`presented_commit`), reduced to plain
-    values and lists of them.
+    values and lists of them; `tags` are the card's, and that of the trunk which the modules share.
     """
 
     kind: str
@@ -99,6 +99,11 @@ class Query:
 
 
 EVERYTHING = Query()
+
+
+def trunk_tag(digest: str) -> str:
+    """The tag of repositories with modules on the trunk of that content id, which the index adds."""
+    return f"trunk:{digest}"
 
 
 class Index:

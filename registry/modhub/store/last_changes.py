@@ -26,7 +26,7 @@ __all__ = ["LastChanges"]
 STEPS = 256
 """Rows from one that is complete to the next."""
 BATCH = 64
-SECONDS = 1.0
+SECONDS = 0.5
 """How long one request fills the table."""
 _Row = tuple[str, tuple[str, ...], Mapping[str, str], Mapping[str, str]]
 """A commit, its first parent (none: the history begins), the git ids of its files, and of the parent's."""

@@ -17,14 +17,14 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from modhub.catalog.releases import YANKED_LIMIT, presented_commit, releases_of
-from modhub.errors import HubError, IntegrityError, ManifestError
-from modhub.manifest import MANIFEST_NAME
+from modhub.errors import HubError, IntegrityError, ManifestError, NotFoundError
+from modhub.manifest import MANIFEST_NAME, RepositoryManifest
 from modhub.store.audit import AuditLog
 from modhub.store.blobs import Blobs, FileBlobs
 from modhub.store.commits import Commits
 from modhub.store.disk import file_lock, make_directory
 from modhub.store.front_matter import read_front_matter, tags_of
-from modhub.store.index import Index, IndexEntry
+from modhub.store.index import Index, IndexEntry, trunk_tag
 from modhub.store.last_changes import LastChanges
 from modhub.store.named_refs import NamedRefs
 from modhub.store.reader import Reader
@@ -112,7 +112,8 @@ class Store:
         if record is None:
             return None
         head = self.reader.commit(key, self.reader.resolve(key))
-        card = self.reader.tree_of(self._presented(key, head)).get(CARD)
+        presented = self._presented(key, head)
+        card = self.reader.tree_of(presented).get(CARD)
         front_matter = {}
         if card is not None:
             with self.reader.open(card.sha256) as stream:
@@ -126,9 +127,17 @@ class Store:
             updated=head.date,
             downloads=self.references.downloads(key),
             head=head.id,
-            tags=tags_of(front_matter),
+            tags=(*tags_of(front_matter), *self._trunk_tags(key, presented)),
             front_matter=front_matter,
         )
+
+    def _trunk_tags(self, key: RepositoryKey, commit: CommitRecord) -> list[str]:
+        """The tag of the trunk that the modules share; none where the manifest is missing or malformed."""
+        with suppress(HubError, IntegrityError, ManifestError, NotFoundError):
+            content = self.reader.read(key, commit.id, MANIFEST_NAME)
+            trunk = RepositoryManifest.from_bytes(content, MANIFEST_NAME).trunk
+            return [] if trunk is None else [trunk_tag(trunk.sha256)]
+        return []
 
     def _presented(self, key: RepositoryKey, main: CommitRecord) -> CommitRecord:
         """The commit whose card speaks for the repository: `presented_commit`."""

@@ -114,9 +114,7 @@ class FittingData:
         )
         if tuning.synthetic is None:
             return data
-        return data.joined(
-            cls.of_synthetic(tuning.synthetic, seed, balanced=True, calibrated=True, settings=settings)
-        )
+        return data.joined(cls.of_synthetic(tuning.synthetic, seed, calibrated=True, settings=settings))
 
     @classmethod
     def of_synthetic(
@@ -125,7 +123,6 @@ class FittingData:
         seed: int,
         kinds: int = 1,
         *,
-        balanced: bool = False,
         calibrated: bool = False,
         settings: FitSettings = DEFAULT_SETTINGS,
     ) -> FittingData:
@@ -139,7 +136,7 @@ class FittingData:
         learned = torch.ones(len(images), dtype=torch.bool)
         learned[validation] = False
         transfer = SyntheticTransferSet(images[learned], seed, settings)
-        return cls(images, transfer, images[validation], calibration, balanced)
+        return cls(images, transfer, images[validation], calibration)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from modhub.composition.fitting.distillation import ScoredNetwork, Trainer
 from modhub.composition.fitting.recalibration import recalibrate
 from modhub.composition.fitting.reconstruction import refit_head, refit_network
 from modhub.composition.fitting.settings import DEFAULT_SETTINGS, FitSettings
-from modhub.composition.rejection import follow_drift
+from modhub.composition.rejection import follow_drift, lower_thresholds
 from modhub.composition.trunk_plan import SlimTrunk, TrunkPlan
 from modhub.devices import CPU
 from modhub.nets import Mask, Runner, fuse_batch_norm, without_constants
@@ -41,7 +41,10 @@ def fit_trunk(
         with reporter.step("recalibrate"):
             batches = data.calibration_batches(preprocess, settings.batch)
             recalibrate(trunk_pass, plan.unpruned, batches, settings)
-    if plan.reject:
+    trunk_pass.synthetic = data.synthetic
+    if plan.reject and data.synthetic:
+        lower_thresholds(trunk_pass)
+    if any(trunk_pass.gaussians):
         images = (
             data.calibration_batches(preprocess, settings.batch)
             if data.calibration

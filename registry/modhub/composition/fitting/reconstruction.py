@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modhub.composition.fitting.settings import DEFAULT_SETTINGS, FitSettings
-from modhub.nets import OPERATORS, ChannelSpace, Graph, Mask, Network, Node, is_plain_sum
+from modhub.nets import ChannelSpace, Graph, Mask, Network, Node, is_plain_sum
+from modhub.nets.kernels import KERNELS
 from modhub.reporter import SILENT, Reporter
 
 __all__ = ["refit_head", "refit_network"]
@@ -45,9 +46,9 @@ class _Walk:
             self.uses[name] += count
 
     def run(self, node: Node, tensors: dict[str, Tensor]) -> None:
-        rule = OPERATORS[node.op].run
+        kernel = KERNELS[node.op]
         inputs = zip(*(self.values[name] for name in node.inputs), strict=True)
-        self.values[node.name] = [rule(node.attributes, list(batch), tensors) for batch in inputs]
+        self.values[node.name] = [kernel(node.attributes, list(batch), tensors) for batch in inputs]
         for name in dict.fromkeys(node.inputs):
             self.used(name)
 

@@ -77,14 +77,10 @@ class FittingSource:
         kinds = len(synthesis_targets(plan, self.settings))
         # A class that is composed alone has a second target, for images of others.
         balanced = kinds > len(plan.parts)
-        return FittingData.of_synthetic(
-            images,
-            self.seed,
-            kinds,
-            balanced=balanced,
-            calibrated=balanced or plan.reject,
-            settings=self.settings,
+        data = FittingData.of_synthetic(
+            images, self.seed, kinds, calibrated=balanced or plan.reject, settings=self.settings
         )
+        return replace(data, balanced=balanced)
 
     def _synthetic(self, plan: TrunkPlan) -> Tensor | None:
         return synthetic_images(plan, self.synthesizer, self.settings, self.reporter)
@@ -163,15 +159,22 @@ def synthesis_targets(
     if len(statistics) < len(ids):
         return {together: SynthesisTarget(statistics[0], rows, bias)}
     targets = {
-        sha256_of_bytes(id_.encode()): SynthesisTarget(of_class, rows[row : row + 1], bias[row : row + 1])
-        for row, (id_, of_class) in enumerate(zip(ids, statistics, strict=True))
+        sha256_of_bytes(id_.encode()): SynthesisTarget(
+            of_class, rows[row : row + 1], bias[row : row + 1], _seed(part.module.label)
+        )
+        for row, (part, id_, of_class) in enumerate(zip(plan.parts, ids, statistics, strict=True))
     }
     siblings, sibling_bias = heads[0].siblings, heads[0].sibling_bias
     if len(ids) == 1 and siblings is not None and sibling_bias is not None:
         # A class that is told from all others must have seen some of them.
-        others = SynthesisTarget(_early(statistics[0]), heat[0] * siblings, heat[0] * sibling_bias)
+        others = SynthesisTarget(_early(statistics[0]), heat[0] * siblings, heat[0] * sibling_bias, _seed(""))
         targets[sha256_of_bytes(f"{ids[0]} others".encode())] = others
     return targets
+
+
+def _seed(label: str) -> int:
+    """Of a class: its module's content would differ with the scale of the logits, which changes nothing."""
+    return int(sha256_of_bytes(label.encode())[:8], 16)
 
 
 def _early(statistics: ClassStatistics) -> ClassStatistics:

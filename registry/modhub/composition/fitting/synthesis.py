@@ -47,22 +47,34 @@ def dead_leaves(count: int, height: int, width: int, seed: int) -> Tensor:
 
 
 def _leaves(height: int, width: int, draw: np.random.Generator) -> NDArray[np.float32]:
-    y, x = np.mgrid[:height, :width]
     side = min(height, width)
     tone, spread = draw.uniform(40, 215), draw.uniform(20, 70)
     palette = (draw.normal(tone, spread, (6, 1)) + draw.normal(0, 25, (6, 3))).clip(0, 255)
     image = np.broadcast_to(draw.uniform(0, 255, 3), (height, width, 3)).astype(np.float32)
-    for _ in range(_SHAPES):
-        radius = side * (1 + 8 * draw.random() ** 3) / 16
-        place_x, place_y = draw.uniform(-4, width + 4), draw.uniform(-4, height + 4)
-        angle, flat = draw.uniform(0, np.pi), draw.uniform(0.4, 1)
-        along = (x - place_x) * np.cos(angle) + (y - place_y) * np.sin(angle)
-        across = ((y - place_y) * np.cos(angle) - (x - place_x) * np.sin(angle)) / flat
-        round_ = along**2 + across**2 < radius**2
-        square = (np.abs(along) < radius) & (np.abs(across) < radius)
-        inside = round_ if draw.random() < 0.6 else square
-        shade = (along[inside] * draw.normal(0, 2))[:, None]
-        image[inside] = palette[draw.integers(6)] + draw.normal(0, 8, 3) + shade
+    leaves, colours = np.empty((7, _SHAPES, 1, 1)), np.empty((_SHAPES, 3))
+    for number in range(_SHAPES):
+        leaves[:, number, 0, 0] = (
+            side * (1 + 8 * draw.random() ** 3) / 16,
+            draw.uniform(-4, width + 4),
+            draw.uniform(-4, height + 4),
+            draw.uniform(0, np.pi),
+            draw.uniform(0.4, 1),
+            draw.random() < 0.6,
+            draw.normal(0, 2),
+        )
+        colours[number] = palette[draw.integers(6)] + draw.normal(0, 8, 3)
+    radius, place_x, place_y, angle, flat, is_round, slope = leaves
+    cosine, sine = np.cos(angle), np.sin(angle)
+    y, x = np.mgrid[:height, :width]
+    along = (x - place_x) * cosine + (y - place_y) * sine
+    across = ((y - place_y) * cosine - (x - place_x) * sine) / flat
+    square = (np.abs(along) < radius) & (np.abs(across) < radius)
+    inside = np.where(is_round, along**2 + across**2 < radius**2, square)
+    covered = inside.any(0)
+    # Of the leaves over a pixel the last one is seen.
+    seen = (_SHAPES - 1 - inside[::-1].argmax(0))[covered]
+    shade = along[seen, y[covered], x[covered]] * slope[seen, 0, 0]
+    image[covered] = colours[seen] + shade[:, None]
     noise = draw.normal(0, draw.uniform(0, 8), image.shape)
     return np.asarray(image + noise, np.float32)
 
@@ -73,11 +85,13 @@ class SynthesisTarget:
 
     `statistics` are moments of the trunk's values. `rows` (margins, features) and `bias` (margins,) give
     margins, of which each image should have one that is positive, interleaved; None for a set of classes.
+    `seed` is what its images are drawn with, beside that of the composition.
     """
 
     statistics: ClassStatistics
     rows: Tensor | None = None
     bias: Tensor | None = None
+    seed: int = 0
 
 
 def batch_norm_statistics(trunk: Network) -> ClassStatistics | None:

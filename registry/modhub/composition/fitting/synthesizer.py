@@ -49,7 +49,7 @@ class ImageSynthesizer:
                     spec,
                     target,
                     count,
-                    self.seed * 1_000_003 + int(id_[:8], 16),
+                    self.seed * 1_000_003 + target.seed,
                     reporter,
                     device=self.device,
                     settings=self.settings,

@@ -1,8 +1,8 @@
 """Routes on the raw path: revisions and file paths come with `/` percent-encoded and must stay in one piece.
 
 Patterns: `/api/{kind}s/{namespace}/{name}/tree/{revision}/{path*}`. `{x}` is one
-segment, `{x*}` one or more; `{kind}` is `model` or `dataset`, `{web}` is nothing or `datasets/` before an
-id. A revision may have several plain segments (`refs/pr/1`).
+segment, `{x*}` one or more; `{digest}` is 64 hex digits, `{kind}` is `model` or `dataset`, `{web}` is nothing
+or `datasets/` before an id. A revision may have several plain segments (`refs/pr/1`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ __all__ = ["Match", "Route", "Router", "Routes"]
 _FIELD = re.compile(r"\{(\w+)(\*?)\}")
 _SPECIAL = {
     "kind": r"(?P<kind>model|dataset)",
+    "digest": r"(?P<digest>[0-9a-f]{64})",
     "web": r"(?P<web>(?:datasets/)?)",
     "revision": r"(?P<revision>refs/(?:pr|heads|tags|convert)/[^/]+|[^/]+)",
 }

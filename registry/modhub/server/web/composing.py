@@ -9,18 +9,17 @@ from dataclasses import dataclass
 
 from starlette.responses import RedirectResponse, Response
 
-from modhub.catalog.releases import Release, newest_release
 from modhub.errors import ModhubError, RefError
-from modhub.manifest import ModuleEntry, ModuleManifest, RepositoryManifest, Sizes, ranking_key, shown_bound
-from modhub.manifest.card import ref_of
+from modhub.manifest import ModuleManifest
 from modhub.project.resolver import Resolution, Trust, resolve
 from modhub.project.toml import Project, Want, add_want, new_project
-from modhub.refs import Ref, RepositoryId
+from modhub.refs import Ref
 from modhub.server.errors import to_http_error
 from modhub.server.http.request import Request
 from modhub.server.http.routing import Routes
+from modhub.server.web.choices import Match, choice_of, matches_in, rank
 from modhub.server.web.render import address, page
-from modhub.server.web.repository_view import VisibleRepositories
+from modhub.server.web.repository_view import READING_SECONDS, VisibleRepositories
 
 __all__ = ["routes"]
 
@@ -31,8 +30,6 @@ NAME = "my-classifier"
 FLOAT_BYTES = 4
 STEPS = 100_000
 """Of the resolver: about a second of one core."""
-READING_SECONDS = 2.0
-"""Of reading releases and manifests, which later requests find in memory."""
 
 
 @routes.get("/compose")
@@ -68,7 +65,7 @@ def compose(request: Request) -> Response:
         too_many=len(request.parameters("pick")) > PICKS_LIMIT,
         limit=PICKS_LIMIT,
         searched=searched,
-        choices=[_choice(request, catalogue, picks, match) for match in matches[:CHOICES_LIMIT]],
+        choices=[choice_of(request, catalogue, match, picks) for match in matches[:CHOICES_LIMIT]],
         number=len(matches),
         near=[(name, address(request, "compose", pick=picks, q=name)) for name in near],
         trunks=trunks,
@@ -103,21 +100,6 @@ class _Estimate:
     size: tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Choice:
-    """A row of the search results. `sizes` is None where the module's manifest cannot be read."""
-
-    ref: str
-    href: str
-    release: Release
-    entry: ModuleEntry
-    balanced: str
-    trunk: str
-    sizes: Sizes | None
-    license: str | None
-    picked: bool
-
-
 def _picks(request: Request) -> list[str]:
     picks = [pick.strip()[:400] for pick in request.parameters("pick")[:PICKS_LIMIT]]
     return list(dict.fromkeys(pick for pick in picks if pick))
@@ -141,54 +123,13 @@ def _toml(wants: Sequence[Want]) -> str:
     return add_want(new_project(NAME), *wants)
 
 
-@dataclass(frozen=True, slots=True)
-class _Match:
-    """A module of the class that was searched for, in the newest release of a repository."""
-
-    repository: RepositoryId
-    release: Release
-    manifest: RepositoryManifest
-    entry: ModuleEntry
-
-
-def _matches(catalogue: VisibleRepositories, label: str) -> list[_Match]:
+def _matches(catalogue: VisibleRepositories, label: str) -> list[Match]:
     """Modules of the class `label`, in the order of `modhub search`."""
-    matches: list[_Match] = []
     try:
         providers = catalogue.providers(label) if label else ()
     except RefError:
         return []
-    for repository in providers:
-        try:
-            release = newest_release(catalogue.releases(repository))
-            if release is None:
-                continue
-            manifest = catalogue.manifest(repository, release.commit)
-        except ModhubError:
-            # One bad repository must not hide the others.
-            continue
-        matches += [_Match(repository, release, manifest, entry) for entry in manifest.matching(label)]
-    return sorted(
-        matches, key=lambda match: ranking_key(match.entry.metrics, match.entry.sample), reverse=True
-    )
-
-
-def _choice(request: Request, catalogue: VisibleRepositories, picks: Sequence[str], match: _Match) -> _Choice:
-    repository, entry = match.repository, match.entry
-    ref, sizes = ref_of(str(repository), entry), None
-    with suppress(ModhubError):
-        sizes = catalogue.view(repository).module(match.release.commit, entry).sizes
-    return _Choice(
-        ref=ref,
-        href=address(request, repository.namespace, repository.name, "modules", entry.slug),
-        release=match.release,
-        entry=entry,
-        balanced=shown_bound(entry.metrics, entry.sample),
-        trunk=match.manifest.trunk_of(entry).sha256,
-        sizes=sizes,
-        license=match.manifest.license,
-        picked=ref in picks,
-    )
+    return sorted(matches_in(catalogue, providers, label=label), key=rank, reverse=True)
 
 
 def _restricted(catalogue: VisibleRepositories, resolution: Resolution) -> list[str]:

@@ -28,7 +28,7 @@ from modhub.refs import RepositoryId
 from modhub.server.auth.principal import Principal, authorize
 from modhub.server.errors import HTTPError
 from modhub.store.front_matter import parse_front_matter, split_card
-from modhub.store.index import Query
+from modhub.store.index import Query, trunk_tag
 from modhub.store.lru import LRU
 from modhub.store.model import MAIN
 from modhub.store.records import HEADS, TAGS, RepositoryKey, RepositoryRecord
@@ -36,7 +36,7 @@ from modhub.store.store import Store
 from modhub.store.tree import Tree
 from modhub.text import parse_json
 
-__all__ = ["RepositoryView", "VisibleRepositories"]
+__all__ = ["READING_SECONDS", "RepositoryView", "VisibleRepositories"]
 
 MANIFEST_LIMIT = 8 << 20
 """Ten thousand modules, which a processor reads in a second."""
@@ -48,6 +48,8 @@ CARD_LIMIT = 256 << 10
 # Comparing a name with so many takes a fraction of a second; the commonest come first.
 CLASSES_LIMIT = 20_000
 PROVIDERS = 1000
+READING_SECONDS = 2.0
+"""Of reading releases and manifests for one page; later requests find them in memory."""
 OLDER_PROVIDERS = 200
 Mask = NDArray[np.bool_]
 # By the bytes that they were read from; in memory they take up twice as much.
@@ -217,21 +219,24 @@ class VisibleRepositories:
 
     def providers(self, label: str, *, older: bool = False) -> Sequence[RepositoryId]:
         limit = OLDER_PROVIDERS if older else PROVIDERS
-        wanted: list[list[str]] = [[]] if older else [[tag] for tag in class_tags(label)]
-        ids = [
-            entry.id
-            for tags in wanted
-            for entry in self.store.index.search(
-                Query(tags=["modhub", *tags], visible=self._namespaces), limit=limit
-            )
-        ]
-        return [id_ for id_ in dict.fromkeys(ids) if self._readable(id_)]
+        wanted = [["modhub"]] if older else [["modhub", tag] for tag in class_tags(label)]
+        return self._tagged(wanted, limit)
+
+    def on_trunk(self, digest: str) -> Sequence[RepositoryId]:
+        """Repositories with modules on the trunk of that content id."""
+        return self._tagged([[trunk_tag(digest)]], PROVIDERS)
 
     def nearest(self, label: str) -> list[str]:
         """Up to five classes that look like `label`; none when it is one. Raises `RefError`."""
         query = Query(tags=["modhub"], visible=self._namespaces)
         counted = self.store.index.facets("class:", query, limit=CLASSES_LIMIT)
         return nearest_classes(label, [name for name, _ in counted])
+
+    def _tagged(self, alternatives: Sequence[Sequence[str]], limit: int) -> list[RepositoryId]:
+        """Readable repositories with all tags of one of `alternatives`."""
+        queries = [Query(tags=tags, visible=self._namespaces) for tags in alternatives]
+        ids = [entry.id for query in queries for entry in self.store.index.search(query, limit=limit)]
+        return [id_ for id_ in dict.fromkeys(ids) if self._readable(id_)]
 
     @property
     def _namespaces(self) -> frozenset[str] | None:

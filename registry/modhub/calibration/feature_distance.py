@@ -8,11 +8,15 @@ counted in the average distance of a class's own images, so that numbers of netw
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from modhub.errors import IntegrityError
 
 __all__ = ["DISTANCE_FIELDS", "WIDEST", "ClassGaussians", "FeatureDistance", "FeatureDrift"]
 
@@ -87,6 +91,17 @@ class ClassGaussians:
     means: Tensor
     covariances: Tensor
 
+    @classmethod
+    def of(
+        cls, means: Sequence[NDArray[np.float64]], covariances: Sequence[NDArray[np.float64]]
+    ) -> ClassGaussians:
+        """Of a mean (features,) for each class, and a covariance (features, features), or its diagonal."""
+        if len(means[0]) > WIDEST:
+            of_classes = [each if each.ndim == 1 else np.diagonal(each) for each in covariances]
+        else:
+            of_classes = [np.diag(each) if each.ndim == 1 else each for each in covariances]
+        return cls(torch.from_numpy(np.stack(means)), torch.from_numpy(np.stack(of_classes)))
+
     def drifted(self, drift: FeatureDrift) -> ClassGaussians:
         """Of the slim network whose features drifted so."""
         means = drift.slope * self.means + drift.offset
@@ -95,6 +110,7 @@ class ClassGaussians:
         return ClassGaussians(means, drift.slope[:, None] * drift.slope * self.covariances + drift.noise)
 
     def distance(self) -> FeatureDistance:
+        """Raises `IntegrityError` for a matrix that is no covariance."""
         scales = torch.stack([_scale(covariance) for covariance in self.covariances])
         return FeatureDistance(self.means.float(), scales.float())
 
@@ -106,7 +122,13 @@ def _scale(covariance: Tensor) -> Tensor:
     if covariance.dim() == 1:
         return ((variance + floor) * (variance / (variance + floor)).sum().clamp(min=1e-6)).rsqrt()
     solid = (1 - _DIAGONAL) * covariance + torch.diag(_DIAGONAL * variance + floor)
-    whitening = torch.linalg.inv(torch.linalg.cholesky(solid)).T
+    triangle, failed = torch.linalg.cholesky_ex(solid)
+    if int(failed):
+        raise IntegrityError(
+            "The correlations that a module records are not those of any images.",
+            hint="Decompose the parent again, or pull the module again.",
+        )
+    whitening = torch.linalg.inv(triangle).T
     average = (covariance @ whitening * whitening).sum().clamp(min=1e-6)
     scale: Tensor = whitening / average.sqrt()
     return scale
