@@ -25,7 +25,7 @@ from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
 from modhub.data.texture import texture, texture_size
 from modhub.nets import ChannelSpace, Graph, Head, Runner, head_logits
-from modhub.pruning.sensitivity import SlopeSums, over_positions
+from modhub.pruning.sensitivity import SensitivitySums, over_positions, sensitivity_sums
 from modhub.pruning.statistics import (
     CHANNEL_LIMIT,
     ClassStatistics,
@@ -83,7 +83,7 @@ class _Sums:
 
     first: dict[str, Tensor]
     square: dict[str, Tensor]
-    slopes: dict[str, SlopeSums]
+    slopes: dict[str, SensitivitySums]
     second: dict[str, Tensor]
     textures: tuple[Tensor, Tensor]
     """First (classes, numbers) and second moments of `modhub.data.texture`."""
@@ -154,7 +154,9 @@ class StreamingMoments:
             return torch.zeros(classes, self.channels[name], dtype=torch.float64)
 
         first, square = ({name: zeros(name) for name in self.values} for _ in range(2))
-        slopes = {name: SlopeSums(layout, classes) for name, layout in self.layouts.items()}
+        slopes = {
+            name: sensitivity_sums(self.graph, layout, classes) for name, layout in self.layouts.items()
+        }
         second = {
             name: torch.zeros(classes, size, size, dtype=torch.float64)
             for name, size in self.channels.items()

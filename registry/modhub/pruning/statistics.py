@@ -21,7 +21,7 @@ from torch import Tensor
 from modhub.artifact.tensors import TextureStatistics, ValueStatistics, statistics_key
 from modhub.errors import IntegrityError
 from modhub.nets import ChannelSpace, Graph, Runner, Site, sites
-from modhub.pruning.sensitivity import SlopeSums
+from modhub.pruning.sensitivity import sensitivity_sums
 
 __all__ = [
     "CHANNEL_LIMIT",
@@ -125,7 +125,7 @@ def observe(
     """
     graph = runner.network.graph
     values = observed_values(graph, space)
-    slopes = {name: SlopeSums(space.of(name)) for name in values}
+    slopes = {name: sensitivity_sums(graph, space.of(name)) for name in values}
     first: dict[str, Array] = {}
     second: dict[str, Array] = {}
     samples = dict.fromkeys(values, 0)
@@ -141,7 +141,8 @@ def observe(
             if name not in samples:
                 continue
             value = observed[name].detach().movedim(1 + space.axis(name), 1)
-            slopes[name].add(value, gradient.movedim(1 + space.axis(name), 1))
+            one_class = torch.zeros(len(batch), dtype=torch.int64)
+            slopes[name].add(value, gradient.movedim(1 + space.axis(name), 1), one_class)
             flat = by_channel(value)
             wide = flat.shape[1] > CHANNEL_LIMIT
             _add(first, name, flat.sum(0))
