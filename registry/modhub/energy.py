@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from modhub.errors import DataError
+from modhub.results import Document
 
 __all__ = ["CORE_POWER", "Emissions", "EnergyUse", "Meter", "NamedFactor", "processor_name"]
 
@@ -82,7 +83,7 @@ class Emissions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EnergyUse:
+class EnergyUse(Document):
     """What a computation took: `seconds` of wall-clock time on so many `cores`, busy on average.
 
     `kwh` is the energy by `power_model`, None where nothing tells it (a GPU that is not metered); `emissions`
@@ -97,10 +98,10 @@ class EnergyUse:
     emissions: Emissions | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        said: dict[str, Any] = {
-            name: getattr(self, name) for name in ("seconds", "cores", "processor", "kwh", "power_model")
-        }
-        return said if self.emissions is None else said | {"emissions": self.emissions.to_dict()}
+        document = Document.to_dict(self)
+        if self.emissions is None:
+            del document["emissions"]
+        return document
 
     def __str__(self) -> str:
         """One line: `12.3 s on 1.9 cores, 0.078 Wh (12 W for each busy core: …)`."""

@@ -19,8 +19,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from modhub.errors import DataError
 
-__all__ = ["PIXEL_LIMIT", "has_images", "images_below", "pixels_of", "read_image", "read_images"]
-
 PIXEL_LIMIT = 100_000_000
 """More pixels than this are not decoded: a small file can ask for gigabytes."""
 

@@ -22,7 +22,7 @@ from modhub.server.http.metrics import Metrics
 from modhub.server.http.state import Options
 from modhub.server.protocol.commit_stream import CommitReader, Line
 from modhub.server.protocol.gitignore import IgnoreRules
-from modhub.store.blobs import FileBlobs
+from modhub.store.blobs import Blobs
 from modhub.store.lru import LRU
 
 
@@ -265,7 +265,7 @@ def test_a_commit_reads_the_same_however_it_is_cut(
     cuts: list[int],
     content_last: bool,
 ) -> None:
-    blobs = FileBlobs(tmp_path_factory.getbasetemp() / "blobs", tmp_path_factory.getbasetemp() / "staging")
+    blobs = Blobs(tmp_path_factory.getbasetemp() / "blobs", tmp_path_factory.getbasetemp() / "staging")
     lines = [json.dumps({"key": "header", "value": {"summary": 's "content": "x'}})]
     for path, content in files:
         encoded = base64.b64encode(content).decode()
@@ -300,7 +300,7 @@ def test_a_commit_reads_the_same_however_it_is_cut(
     ],
 )
 def test_streams_that_are_no_commit(tmp_path: Path, body: bytes) -> None:
-    blobs = FileBlobs(tmp_path / "blobs", tmp_path / "staging")
+    blobs = Blobs(tmp_path / "blobs", tmp_path / "staging")
     reader = CommitReader(blobs.writer, lambda line: None)
 
     def read() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,8 +27,6 @@ from modhub_cli.output import Out, many
 
 if TYPE_CHECKING:
     from modhub.api.builds import BuildReport
-
-__all__ = ["budget", "command", "loss", "show_build"]
 
 
 def budget(text: str) -> tuple[str, float]:
@@ -93,19 +91,11 @@ def loss(text: str) -> float:
 def command(
     project: Path | None,
     target: Path,
-    locked: bool,
     budgets: tuple[tuple[str, float], ...],
     max_loss: float | None,
     multiple: int | None,
-    tune: str | None,
-    calibrate: str | None,
-    reject: bool,
-    seed: int,
-    force: bool,
-    device: str,
-    hub: str | None,
-    offline: bool,
     out: Out,
+    **options: Any,
 ) -> None:
     """Compile the modules of modhub.toml into one classifier with one network per trunk.
 
@@ -117,21 +107,8 @@ def command(
     from modhub.api.compose import compose_to
     from modhub.composition import Budget
 
-    report = compose_to(
-        target,
-        project or Path(),
-        locked=locked,
-        budget=Budget(**dict(budgets), max_loss=max_loss, multiple=multiple),
-        tune=tune,
-        calibrate=calibrate,
-        reject=reject,
-        seed=seed,
-        force=force,
-        device=device,
-        hub=hub,
-        offline=offline,
-        reporter=out.reporter(),
-    )
+    budget = Budget(**dict(budgets), max_loss=max_loss, multiple=multiple)
+    report = compose_to(target, project or Path(), budget=budget, reporter=out.reporter(), **options)
     out.emit(report.to_dict(), human=lambda: show_build(out, report), quiet=[str(target)])
     out.next(f"modhub predict {shlex.quote(str(target))} IMAGE")
 

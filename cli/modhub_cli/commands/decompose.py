@@ -6,6 +6,7 @@ import contextlib
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,8 +23,6 @@ from modhub_cli.options import (
     target_option,
 )
 from modhub_cli.output import Out, many, shown_to
-
-__all__ = ["command"]
 
 _LARGEST = 8192
 
@@ -173,7 +172,6 @@ def _pair(text: str) -> tuple[str, str]:
 )
 @click.option(
     "--license",
-    "licence",
     callback=converted(licence_expression),
     help="Licence of the modules, an SPDX expression such as mit, or LicenseRef-NAME.",
 )
@@ -221,37 +219,18 @@ def _pair(text: str) -> tuple[str, str]:
 def command(
     parent: str,
     data: str | None,
-    split: str,
     no_data: bool,
     fit_head: bool,
-    head: Path | None,
     target: Path,
-    weights: Path | None,
     arguments: tuple[tuple[str, str], ...],
-    method: str,
     method_options: tuple[tuple[str, str], ...],
     labels: tuple[str, ...],
     only: tuple[str, ...],
-    name: str | None,
-    input_size: tuple[int, ...] | None,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    value_range: tuple[float, float] | None,
-    resize: int | tuple[int, int] | None,
-    crop: bool | None,
-    interpolation: str | None,
-    licence: str | None,
-    dataset: str | None,
-    max_loss: float,
-    images_per_class: int,
-    seed: int,
-    date: str | None,
     measure: str | None,
     form: str,
-    examine: int | None,
-    device: str,
     force: bool,
     out: Out,
+    **options: Any,
 ) -> None:
     """Decompose a trained CNN classifier into one module per class.
 
@@ -282,31 +261,12 @@ def command(
         raise click.UsageError("--fit-head needs --data DATA.")
     settings = DecomposeOptions(
         fit_head=fit_head,
-        head=head,
-        split=split,
-        weights=weights,
         arguments=dict(arguments),
-        method=method,
         method_options=dict(method_options),
         labels=_labels(labels),
         only=[name for text in only for name in _lines(text) or [text]] or None,
-        name=name,
-        input_size=input_size,
-        mean=mean,
-        std=std,
-        value_range=value_range,
-        resize=resize,
-        crop=crop,
-        interpolation=interpolation,
-        license=licence,
-        dataset=dataset,
-        max_loss=max_loss,
-        images_per_class=images_per_class,
-        seed=seed,
-        date=date,
         measure=measure,
-        examine=examine,
-        device=device,
+        **options,
     )
     # User-defined parents and methods may print; stdout is for the result.
     with contextlib.redirect_stdout(sys.stderr):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,7 +18,6 @@ __all__ = ["command"]
 @click.argument("build", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--format",
-    "kind",
     type=click.Choice(["onnx", "pt2", "torchscript"]),
     default="onnx",
     show_default=True,
@@ -35,15 +35,7 @@ __all__ = ["command"]
 @click.option("--force", is_flag=True, help="Replace the output file.")
 @large_option
 @reporting
-def command(
-    build: Path,
-    kind: str,
-    target: Path | None,
-    data: str | None,
-    image_size: int | None,
-    force: bool,
-    out: Out,
-) -> None:
+def command(build: Path, target: Path | None, out: Out, **options: Any) -> None:
     """Export a build as one file that includes its preprocessing: raw images in, label scores out.
 
     The file of a build with --reject has a second output, acceptance, which is below 0 for 'none of these'.
@@ -54,15 +46,7 @@ def command(
     """
     from modhub.api.export import export
 
-    report = export(
-        build,
-        target,
-        format=kind,
-        data=data,
-        image_size=image_size,
-        force=force,
-        reporter=out.reporter(),
-    )
+    report = export(build, target, reporter=out.reporter(), **options)
     out.emit(
         report.to_dict(),
         human=lambda: out.line(

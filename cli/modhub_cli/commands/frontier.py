@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -24,8 +23,6 @@ from modhub_cli.options import (
     tune_option,
 )
 from modhub_cli.output import Out
-
-__all__ = ["command", "fractions"]
 
 
 def fractions(text: str) -> tuple[float, ...]:
@@ -82,21 +79,12 @@ def fractions(text: str) -> tuple[float, ...]:
 @reporting
 def command(
     project: Path | None,
-    data: str | None,
-    split: str,
     budgets: tuple[float, ...] | None,
-    kind: str,
-    tune: str | None,
-    multiple: int | None,
     no_random: bool,
-    seconds: float,
     target: Path | None,
-    seed: int,
     force: bool,
-    device: str,
-    hub: str | None,
-    offline: bool,
     out: Out,
+    **options: Any,
 ) -> None:
     """Compose the modules of modhub.toml at several budgets and compare accuracy, size and time.
 
@@ -111,27 +99,14 @@ def command(
     Example: modhub frontier --data cifar10:data --budgets 0.8,0.6,0.4 -o trade
     """
     from modhub.api.frontier import frontier, frontier_to
-    from modhub.evaluation.frontier import BUDGETS, NOISY_NOTE, Frontier
+    from modhub.evaluation.frontier import BUDGETS, NOISY_NOTE
 
-    measure: Callable[..., Frontier] = frontier
-    if target is not None:
-        measure = partial(frontier_to, target, force=force)
-    result = measure(
-        project or Path(),
-        data=data,
-        split=split,
-        budgets=budgets or BUDGETS,
-        kind=kind,
-        tune=tune,
-        control=not no_random,
-        multiple=multiple,
-        seed=seed,
-        seconds=seconds,
-        device=device,
-        hub=hub,
-        offline=offline,
-        reporter=out.reporter(),
-    )
+    options |= {"budgets": budgets or BUDGETS, "control": not no_random, "reporter": out.reporter()}
+    if target is None:
+        result = frontier(project or Path(), **options)
+    else:
+        result = frontier_to(target, project or Path(), force=force, **options)
+    kind, multiple, tune, seed = (options[name] for name in ("kind", "multiple", "tune", "seed"))
 
     def human() -> None:
         batches = list(result.points[0].latency)

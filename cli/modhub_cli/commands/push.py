@@ -5,14 +5,13 @@ from __future__ import annotations
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import click
 
 from modhub.formatting import size
 from modhub_cli.options import hub_option, large_option, reporting
 from modhub_cli.output import Out, many
-
-__all__ = ["command"]
 
 
 @click.command("push", short_help="Publish modules as a release of a repository.")
@@ -35,16 +34,7 @@ __all__ = ["command"]
 @hub_option
 @large_option
 @reporting
-def command(
-    directory: Path,
-    repository: str,
-    version: str,
-    private: bool,
-    form: str,
-    force: bool,
-    hub: str | None,
-    out: Out,
-) -> None:
+def command(directory: Path, repository: str, form: str, out: Out, **options: Any) -> None:
     """Publish the modules in DIRECTORY, written by `modhub decompose`, as a release of REPOSITORY.
 
     The upload is atomic: one commit and one tag. Releases are immutable; yank a release that is wrong.
@@ -61,15 +51,7 @@ def command(
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="modhub-"))
             source, directory = directory, Path(scratch) / "standalone"
             write_standalone(source, directory)
-        report = push(
-            directory,
-            repository,
-            version=version,
-            private=private,
-            force=force,
-            hub=hub,
-            reporter=out.reporter(),
-        )
+        report = push(directory, repository, reporter=out.reporter(), **options)
 
     def human() -> None:
         if report.existed:

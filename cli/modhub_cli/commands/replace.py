@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -23,8 +24,6 @@ from modhub_cli.options import (
 )
 from modhub_cli.output import Out, many
 
-__all__ = ["command"]
-
 
 @click.command("replace", short_help="Replace modules of a build.")
 @click.argument("build", type=directory)
@@ -38,18 +37,7 @@ __all__ = ["command"]
 @offline_option
 @large_option
 @reporting
-def command(
-    build: Path,
-    items: tuple[str, ...],
-    target: Path,
-    tune: str | None,
-    calibrate: str | None,
-    force: bool,
-    device: str,
-    hub: str | None,
-    offline: bool,
-    out: Out,
-) -> None:
+def command(build: Path, items: tuple[str, ...], target: Path, out: Out, **options: Any) -> None:
     """Rebuild BUILD with other modules for some of its classes; all other modules stay locked.
 
     \b
@@ -59,18 +47,7 @@ def command(
     from modhub.api.replace import replace_to
 
     before = BuildCost.read(build) if (build / "build.json").is_file() else None
-    report = replace_to(
-        target,
-        build,
-        items,
-        force=force,
-        tune=tune,
-        calibrate=calibrate,
-        device=device,
-        hub=hub,
-        offline=offline,
-        reporter=out.reporter(),
-    )
+    report = replace_to(target, build, items, reporter=out.reporter(), **options)
     out.emit(report.to_dict(), human=lambda: show_build(out, report), quiet=[str(target)])
     after = report.cost
     if before is not None and (after.passes > before.passes or after.flops > 1.01 * before.flops):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from typing import Any
 
 import click
 
@@ -11,14 +12,13 @@ from modhub.manifest import shown_bound
 from modhub_cli.options import hub_option, offline_option, reporting
 from modhub_cli.output import Out, measured_here, shown_to
 
-__all__ = ["command"]
-
 _DIGITS = 12
+_FILTERS = ("license", "dataset", "architecture", "trunk", "text")
 
 
 @click.command("search", short_help="Find modules by class.")
 @click.argument("labels", metavar="[LABEL…]", nargs=-1)
-@click.option("--license", "licence", default="", help="Only modules under this licence.")
+@click.option("--license", default="", help="Only modules under this licence.")
 @click.option("--dataset", default="", help="Only modules of parents trained on this data set.")
 @click.option("--architecture", default="", help="Only modules of parents with this architecture.")
 @click.option(
@@ -35,18 +35,7 @@ _DIGITS = 12
 @hub_option
 @offline_option
 @reporting
-def command(
-    labels: tuple[str, ...],
-    licence: str,
-    dataset: str,
-    architecture: str,
-    trunk: str,
-    text: str,
-    limit: int,
-    hub: str | None,
-    offline: bool,
-    out: Out,
-) -> None:
+def command(labels: tuple[str, ...], hub: str | None, out: Out, **options: Any) -> None:
     """Find modules for any of the LABELs (default: all modules), best first.
 
     'measured here' is what 'modhub decompose' or 'modhub evaluate' measured on this machine; such modules
@@ -61,34 +50,17 @@ def command(
     from modhub.api.search import search
     from modhub.hub import open_hub
 
-    answer = search(
-        labels,
-        license=licence,
-        dataset=dataset,
-        architecture=architecture,
-        trunk=trunk,
-        text=text,
-        limit=limit,
-        hub=hub,
-        offline=offline,
-        reporter=out.reporter(),
-    )
+    answer = search(labels, hub=hub, reporter=out.reporter(), **options)
     modules = answer.modules
-    given = {
-        "--license": licence,
-        "--dataset": dataset,
-        "--architecture": architecture,
-        "--trunk": trunk,
-        "--text": text,
-    }
+    filters = {f"--{name}": options[name] for name in _FILTERS if options[name]}
 
     def human() -> None:
         for label, names in answer.nearest.items():
             out.note(f"No class '{label}'. Similar: {', '.join(names)}.")
         if not modules:
             where = open_hub(hub).address
-            if filters := [name for name, text in given.items() if text]:
-                conditions = " and ".join(f"{name} {given[name]}" for name in filters)
+            if filters:
+                conditions = " and ".join(f"{name} {text}" for name, text in filters.items())
                 out.note(f"No modules found on {where} with {conditions}.")
                 out.note(f"Remove {' or '.join(filters)}, or choose another hub with --hub.")
             else:
@@ -111,7 +83,7 @@ def command(
         columns = ["module", "measured here", *claims, "release", "licence", "data set"]
         out.table(columns, rows, right=(1, 2, 3))
         trunks = list(dict.fromkeys(module.trunk[:_DIGITS] for module in modules))
-        if trunk and len(trunks) > 1:
+        if options["trunk"] and len(trunks) > 1:
             out.note(f"They stand on {len(trunks)} trunks, name one with --trunk: {', '.join(trunks)}")
 
     out.emit(answer.to_dict(), human=human, quiet=[module.ref for module in modules])

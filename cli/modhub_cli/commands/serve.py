@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
 from modhub_cli.options import root_option
 from modhub_cli.output import Out
-
-__all__ = ["command"]
 
 
 @click.command("serve", short_help="Serve a hub over HTTP.")
@@ -70,12 +69,10 @@ def command(
     host: str,
     port: int,
     read_only: bool,
-    public_url: str,
     upstream: str,
     mirrored: tuple[str, ...],
-    upstream_hosts: tuple[str, ...],
-    private_organisations: tuple[str, ...],
     log_level: str,
+    **settings: Any,
 ) -> None:
     """Serve the repositories in a directory to modhub, Hugging Face clients and browsers.
 
@@ -93,12 +90,10 @@ def command(
     folder = store_root(root)
     options = Options(
         read_only=read_only,
-        public_url=public_url,
         upstream=upstream,
-        upstream_hosts=upstream_hosts,
-        private_organisations=private_organisations,
         mirrored=mirrored or ("*/*",),
         upstream_token=os.environ.get("HF_TOKEN") if upstream else None,
+        **settings,
     )
     value = first_token(folder, read_only=read_only)
     if value is not None:

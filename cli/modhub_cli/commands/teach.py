@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,8 +20,6 @@ from modhub_cli.options import (
     target_option,
 )
 from modhub_cli.output import Out
-
-__all__ = ["command"]
 
 _SHOWN = 5
 
@@ -48,16 +47,10 @@ def command(
     label: str,
     on: str,
     data: str,
-    split: str,
     target: Path,
-    against: str | None,
     against_split: str | None,
-    seed: int,
-    date: str | None,
-    force: bool,
-    hub: str | None,
-    offline: bool,
     out: Out,
+    **options: Any,
 ) -> None:
     """Make a module for LABEL from a few dozen images, on the trunk of a parent not trained on that class.
 
@@ -70,21 +63,8 @@ def command(
     """
     from modhub.api.teach import teach_to
 
-    result = teach_to(
-        target,
-        label,
-        on,
-        data,
-        split=split,
-        seed=seed,
-        date=date,
-        force=force,
-        against=against,
-        against_split=against_split or "test",
-        hub=hub,
-        offline=offline,
-        reporter=out.reporter(),
-    )
+    options |= {"against_split": against_split or "test", "reporter": out.reporter()}
+    result = teach_to(target, label, on, data, **options)
 
     def human() -> None:
         out.line(

@@ -10,8 +10,6 @@ from pathlib import Path
 from modhub.errors import DataError
 from modhub.images import has_images
 
-__all__ = ["set_name", "split_folder", "split_name", "subfolders"]
-
 _WORDS = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
     **dict.fromkeys(("test", "testing", "tst"), "test"),

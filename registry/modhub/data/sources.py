@@ -18,16 +18,6 @@ from modhub.data.objects import image_set_of
 from modhub.errors import DataError, MissingDependencyError
 from modhub.images import has_images, images_below, read_image, read_images
 
-__all__ = [
-    "DATA_GRAMMAR",
-    "SPLITS",
-    "class_folders",
-    "folder_of_images",
-    "open_data",
-    "open_unlabelled",
-    "plain_folder",
-]
-
 SPLITS = ("train", "calibration", "test")
 DATA_GRAMMAR = (
     "digits, a folder of class folders, or one of cifar10, cifar100, mnist, fashion-mnist, kmnist and svhn "

@@ -123,13 +123,7 @@ class Evaluation:
             "top5": self.top5,
             "ece": self.ece,
             "per_class": {
-                label: {
-                    "count": score.count,
-                    "recall": score.recall,
-                    "precision": score.precision,
-                    "f1": score.f1,
-                }
-                for label, score in self.per_class.items()
+                label: {**asdict(score), "f1": score.f1} for label, score in self.per_class.items()
             },
             "confusion": [list(row) for row in self.confusion],
             "rejection": None if self.rejection is None else asdict(self.rejection),

@@ -1,8 +1,7 @@
-"""Blobs, bytes by their sha256: the interface that a store keeps contents behind, and its form on disk.
+"""Blobs: bytes by their sha256.
 
-Another implementation (an object store behind several servers) gives the same promises: what `finish`
-returned survives a crash, equal bytes are stored once, and `discard` spares what was written or touched since
-a writer at work began.
+What `finish` returned survives a crash, equal bytes are stored once, and `discard` spares what was written or
+touched since a writer at work began.
 """
 
 from __future__ import annotations
@@ -15,15 +14,13 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from modhub.errors import DigestMismatchError, IntegrityError, SizeMismatchError, StorageError
 from modhub.files import fsync_directory
 from modhub.integrity import git_oid
 from modhub.store.disk import disk_errors, file_lock, make_directory
 from modhub.store.leases import Leases
-
-__all__ = ["Blob", "BlobWriter", "Blobs", "FileBlobs", "store_content"]
 
 SNIFFED = 8192
 
@@ -38,58 +35,8 @@ class Blob:
     text: bool
 
 
-class BlobWriter(Protocol):
-    """Receives bytes in chunks. Leaving the `with` block before `finish` leaves nothing behind."""
-
-    def write(self, chunk: bytes) -> None:
-        """Raises `StorageError`, and `IntegrityError` as soon as there are more bytes than announced."""
-
-    def finish(self, *, sha256: str | None = None) -> Blob:
-        """Make the bytes durable and visible. Raises `IntegrityError` when digest or size are wrong."""
-
-    def __enter__(self) -> BlobWriter: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class Blobs(Protocol):
-    """Bytes by sha256."""
-
-    def size(self, sha256: str) -> int | None:
-        """Bytes, or None when there is no such blob."""
-
-    def open(self, sha256: str, offset: int = 0) -> BinaryIO:
-        """Read from `offset` on. Raises `IntegrityError` when the blob is not there."""
-
-    def path(self, sha256: str) -> Path | None:
-        """A local file with the bytes, never to be changed, if there is one."""
-
-    def writer(self, *, size: int | None = None) -> BlobWriter:
-        """Receive a blob; `size` is what the sender announced."""
-
-    def writing(self) -> AbstractContextManager[None]:
-        """Inside the block nothing that is written or touched in it is before `unused_before`."""
-
-    def unused_before(self) -> float:
-        """What was written or touched before this moment is in no writer's use.
-
-        Ask before looking at references: then it holds for every writer that begins later, too.
-        """
-
-    def touch(self, sha256: str) -> bool:
-        """Make it as young as one just written; False when it does not exist."""
-
-    def discard(self, sha256: str, *, before: float, dry_run: bool = False) -> bool:
-        """Remove it unless it was written or touched since the moment `before`; whether it goes."""
-
-    def all(self) -> Iterator[str]:
-        """Every digest, in order."""
-
-
-class FileBlobs:
-    """`Blobs` as files: `<root>/ab/<sha256>`, received under `<staging>` on the same disk."""
+class Blobs:
+    """Files `<root>/ab/<sha256>`, received under `<staging>` on the same disk."""
 
     def __init__(self, root: Path, staging: Path) -> None:
         self._root = root
@@ -100,12 +47,14 @@ class FileBlobs:
         return self._root / sha256[:2] / sha256
 
     def size(self, sha256: str) -> int | None:
+        """Bytes, or None when there is no such blob."""
         try:
             return self._at(sha256).stat().st_size
         except FileNotFoundError:
             return None
 
     def open(self, sha256: str, offset: int = 0) -> BinaryIO:
+        """Read from `offset` on. Raises `IntegrityError` when the blob is not there."""
         try:
             stream = self._at(sha256).open("rb")
         except FileNotFoundError:
@@ -117,15 +66,17 @@ class FileBlobs:
         return stream
 
     def path(self, sha256: str) -> Path | None:
+        """A local file with the bytes, never to be changed, if there is one."""
         path = self._at(sha256)
         return path if path.is_file() else None
 
-    def writer(self, *, size: int | None = None) -> FileBlobWriter:
+    def writer(self, *, size: int | None = None) -> BlobWriter:
+        """Receive a blob; `size` is what the sender announced."""
         make_directory(self._staging)
         with disk_errors(self._staging):
             with ExitStack() as stack:
                 stack.enter_context(self.writing())
-                writer = FileBlobWriter(self, self._staging, size)
+                writer = BlobWriter(self, self._staging, size)
                 writer.lease = stack.pop_all()
             return writer
 
@@ -142,12 +93,18 @@ class FileBlobs:
             fsync_directory(place.parent)
 
     def writing(self) -> AbstractContextManager[None]:
+        """Inside the block nothing that is written or touched in it is before `unused_before`."""
         return self._leases.writing()
 
     def unused_before(self) -> float:
+        """What was written or touched before this moment is in no writer's use.
+
+        Ask before looking at references: then it holds for every writer that begins later, too.
+        """
         return self._leases.oldest()
 
     def touch(self, sha256: str) -> bool:
+        """Make it as young as one just written; False when it does not exist."""
         with self._locked(sha256):
             try:
                 os.utime(self._at(sha256))
@@ -156,6 +113,7 @@ class FileBlobs:
             return True
 
     def discard(self, sha256: str, *, before: float, dry_run: bool = False) -> bool:
+        """Remove it unless it was written or touched since the moment `before`; whether it goes."""
         place = self._at(sha256)
         with disk_errors(place), self._locked(sha256):
             if not place.is_file() or place.stat().st_mtime >= before:
@@ -165,6 +123,7 @@ class FileBlobs:
             return True
 
     def all(self) -> Iterator[str]:
+        """Every digest, in order."""
         if not self._root.is_dir():
             return
         for folder in sorted(self._root.iterdir()):
@@ -175,10 +134,10 @@ class FileBlobs:
         return file_lock(self._root / ".locks" / sha256[:2])
 
 
-class FileBlobWriter:
-    """Receives a blob for `FileBlobs`."""
+class BlobWriter:
+    """Receives bytes in chunks. Leaving the `with` block before `finish` leaves nothing behind."""
 
-    def __init__(self, blobs: FileBlobs, staging: Path, size: int | None) -> None:
+    def __init__(self, blobs: Blobs, staging: Path, size: int | None) -> None:
         self._blobs = blobs
         self._path = staging / f"blob-{secrets.token_hex(8)}"
         # For reading, by those whom the umask allows it.
@@ -192,6 +151,7 @@ class FileBlobWriter:
         self.lease = ExitStack()
 
     def write(self, chunk: bytes) -> None:
+        """Raises `StorageError`, and `IntegrityError` as soon as there are more bytes than announced."""
         self._size += len(chunk)
         if self._announced is not None and self._size > self._announced:
             raise IntegrityError(
@@ -207,6 +167,7 @@ class FileBlobWriter:
             self._stream.write(chunk)
 
     def finish(self, *, sha256: str | None = None) -> Blob:
+        """Make the bytes durable and visible. Raises `IntegrityError` when digest or size are wrong."""
         if self._announced is not None and self._size != self._announced:
             raise SizeMismatchError(
                 "The upload", expected=self._announced, actual=self._size, hint="Send it again."
@@ -224,7 +185,7 @@ class FileBlobWriter:
         self._blobs.adopt(self._path, digest)
         return Blob(digest, self._size, oid, _is_text(self._head))
 
-    def __enter__(self) -> FileBlobWriter:
+    def __enter__(self) -> BlobWriter:
         return self
 
     def __exit__(

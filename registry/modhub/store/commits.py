@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from modhub.errors import IntegrityError, NotFoundError, StaleParentError
 from modhub.store.audit import AuditLog
@@ -19,32 +19,21 @@ from modhub.store.tree import Tree, TreeFile
 from modhub.store.uploads import Uploads, tree_file
 from modhub.store.write_lock import WriteLock
 
-__all__ = ["Commits", "full_ref"]
 
-
+@dataclass(frozen=True, slots=True)
 class Commits:
     """Writes commits. `actor` is whom the audit log names.
 
     Raises `NotFoundError` for an unknown repository, and `StorageError` when the disk refuses.
     """
 
-    def __init__(
-        self,
-        blobs: Blobs,
-        references: References,
-        audit: AuditLog,
-        reader: Reader,
-        uploads: Uploads,
-        last_changes: LastChanges,
-        write_lock: WriteLock,
-    ) -> None:
-        self._blobs = blobs
-        self._references = references
-        self._audit = audit
-        self._reader = reader
-        self._uploads = uploads
-        self._last_changes = last_changes
-        self._write_lock = write_lock
+    _blobs: Blobs
+    _references: References
+    _audit: AuditLog
+    _reader: Reader
+    _uploads: Uploads
+    _last_changes: LastChanges
+    _write_lock: WriteLock
 
     def create(
         self,

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modhub.errors import IntegrityError, ManifestError, ModhubError, NotFoundError, StorageError
@@ -22,8 +22,6 @@ from modhub.store.references import RepositoryState
 from modhub.store.releases import same_versions
 from modhub.store.store import Store
 from modhub.store.tree import Tree
-
-__all__ = ["Finding", "Report", "fsck"]
 
 CHUNK = 1 << 20
 
@@ -77,17 +75,17 @@ def fsck(store: Store, *, deep: bool = True, repair: bool = False, reporter: Rep
     return _Check(store, deep, repair, reporter).run()
 
 
+@dataclass(slots=True)
 class _Check:
-    def __init__(self, store: Store, deep: bool, repair: bool, reporter: Reporter) -> None:
-        self.store = store
-        self.deep = deep
-        self.repair = repair
-        self.reporter = reporter
-        self.findings: list[Finding] = []
-        self.bad_blobs: set[str] = set()
-        self.commits = 0
-        self.blobs = 0
-        self.bytes = 0
+    store: Store
+    deep: bool
+    repair: bool
+    reporter: Reporter
+    findings: list[Finding] = field(default_factory=list)
+    bad_blobs: set[str] = field(default_factory=set)
+    commits: int = 0
+    blobs: int = 0
+    bytes: int = 0
 
     def run(self) -> Report:
         if self.deep:

@@ -5,7 +5,7 @@ Branches and tags are deleted freely, except those of releases (`modhub.store.re
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from modhub.errors import ConflictError
 from modhub.store.audit import AuditLog
@@ -17,28 +17,21 @@ from modhub.store.references import References
 from modhub.store.releases import Releases
 from modhub.store.write_lock import WriteLock
 
-__all__ = ["NamedRefs"]
 
-
+@dataclass(frozen=True, slots=True)
 class NamedRefs:
     """The branches, or the tags, of every repository: `kind` is `branch` or `tag`."""
 
-    def __init__(
-        self,
-        kind: str,
-        references: References,
-        audit: AuditLog,
-        reader: Reader,
-        releases: Releases,
-        write_lock: WriteLock,
-    ) -> None:
-        self._kind = kind
-        self._prefix = {"branch": HEADS, "tag": TAGS}[kind]
-        self._references = references
-        self._audit = audit
-        self._reader = reader
-        self._releases = releases
-        self._write_lock = write_lock
+    _kind: str
+    _references: References
+    _audit: AuditLog
+    _reader: Reader
+    _releases: Releases
+    _write_lock: WriteLock
+
+    @property
+    def _prefix(self) -> str:
+        return {"branch": HEADS, "tag": TAGS}[self._kind]
 
     def create(
         self, key: RepositoryKey, name: str, *, revision: str = MAIN, actor: str = "", exist_ok: bool = False

@@ -1,7 +1,6 @@
 """References: repositories, their settings, branches and tags, commit records, and their form on disk.
 
-Everything here is small and changes by whole documents under `locked`; a database behind several servers
-can replace it. On disk a repository is one folder:
+Everything here is small and changes by whole documents under `locked`. A repository is one folder:
 
     repositories/model/<namespace>/<name>/      lower case; names that differ only in case are the same
         repository.json     spelling, creation date, settings
@@ -21,10 +20,10 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from modhub.errors import IntegrityError, ManifestError, NotFoundError, RefError
 from modhub.files import fsync_directory, write_bytes
@@ -48,8 +47,6 @@ from modhub.store.records import (
 )
 from modhub.text import canonical_json, parse_json, pretty_json
 
-__all__ = ["FileReferences", "References", "RepositoryState", "no_repository"]
-
 REFS = (HEADS, TAGS, PULLS)
 _FSCK = "Run: modhub fsck --repair"
 
@@ -64,89 +61,13 @@ class RepositoryState:
     """
 
     refs: Mapping[str, str]
-    pulls: tuple[PullRequest, ...] = field(default=())
+    pulls: tuple[PullRequest, ...] = ()
     lost: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     releases: Mapping[str, ReleaseRecord] = field(default_factory=dict)
 
 
-class References(Protocol):
+class References:
     """Repositories and their references. Writers hold `locked` around read, decide, save."""
-
-    def locked(self, *keys: RepositoryKey, reading: bool = False) -> AbstractContextManager[None]:
-        """Keep all other writers of these repositories out, in all processes.
-
-        With `reading` it also works where no lock can be created.
-        """
-
-    def all(self, kind: str | None = None) -> Iterator[RepositoryKey]:
-        """Every repository, in order of its lower-case name."""
-
-    def namespaces(self) -> frozenset[str]:
-        """Those of all repositories, in lower case."""
-
-    def record(self, key: RepositoryKey) -> RepositoryRecord | None:
-        """None when there is no such repository."""
-
-    def create(self, record: RepositoryRecord, state: RepositoryState, commit: CommitRecord) -> None: ...
-
-    def save(self, record: RepositoryRecord) -> None: ...
-
-    def remove(self, key: RepositoryKey) -> None: ...
-
-    def move(self, record: RepositoryRecord, to: RepositoryId) -> None:
-        """Rename at once; the old name answers `moved_to`."""
-
-    def moved_to(self, key: RepositoryKey) -> RepositoryId | None:
-        """The new name of a repository that was called so."""
-
-    def removed_releases(self, key: RepositoryKey) -> Mapping[str, ReleaseRecord]:
-        """Releases that a repository of this name had; empty where none is gone."""
-
-    def add_removed_releases(self, key: RepositoryKey, releases: Mapping[str, ReleaseRecord]) -> None:
-        """Remember them under this name for good."""
-
-    def with_removed_releases(self) -> Iterator[RepositoryKey]:
-        """The names under which any are remembered."""
-
-    def state(self, key: RepositoryKey) -> RepositoryState:
-        """Raises `NotFoundError` or, where they cannot be read, `IntegrityError`."""
-
-    def readable_state(self, key: RepositoryKey) -> RepositoryState:
-        """The references and pull requests that can be read where not all of them can."""
-
-    def save_state(self, key: RepositoryKey, state: RepositoryState) -> None:
-        """Makes commits, tags and branches visible: atomically, and durably when it returns."""
-
-    def commit(self, key: RepositoryKey, commit: str) -> CommitRecord | None: ...
-
-    def has_commit(self, key: RepositoryKey, commit: str) -> bool: ...
-
-    def add_commit(self, key: RepositoryKey, commit: CommitRecord) -> None: ...
-
-    def remove_commit(self, key: RepositoryKey, commit: str) -> None: ...
-
-    def commits(self, key: RepositoryKey) -> Iterator[tuple[str, float]]:
-        """Every commit, referenced or not, with the seconds since it was written."""
-
-    def note_upload(self, key: RepositoryKey, blob: Blob) -> None:
-        """Remember that this repository was sent `blob`."""
-
-    def upload(self, key: RepositoryKey, sha256: str) -> Blob | None:
-        """A blob noted by `note_upload`, else None."""
-
-    def uploads(self, key: RepositoryKey) -> Mapping[str, float]:
-        """Blobs sent for later commits, each with the seconds since then."""
-
-    def forget_upload(self, key: RepositoryKey, sha256: str) -> None: ...
-
-    def count_download(self, key: RepositoryKey, visit: bytes) -> tuple[int, bool]:
-        """Add one, unless `visit` (8 bytes, or none) was counted; the total, and whether one was added."""
-
-    def downloads(self, key: RepositoryKey) -> int: ...
-
-
-class FileReferences:
-    """`References` as files below `root`."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -156,6 +77,10 @@ class FileReferences:
 
     @contextmanager
     def locked(self, *keys: RepositoryKey, reading: bool = False) -> Iterator[None]:
+        """Keep all other writers of these repositories out, in all processes.
+
+        With `reading` it also works where no lock can be created.
+        """
         with ExitStack() as locks:
             # In one order, so that nobody waits for somebody who waits for them.
             for name in sorted({key.path for key in keys}):
@@ -163,12 +88,15 @@ class FileReferences:
             yield
 
     def all(self, kind: str | None = None) -> Iterator[RepositoryKey]:
+        """Every repository, in order of its lower-case name."""
         return _keys(self._root / "repositories", KINDS if kind is None else (kind,))
 
     def namespaces(self) -> frozenset[str]:
+        """Those of all repositories, in lower case."""
         return frozenset(name for kind in KINDS for name in _names(self._root / "repositories" / kind))
 
     def record(self, key: RepositoryKey) -> RepositoryRecord | None:
+        """None when there is no such repository."""
         path = self._folder(key) / "repository.json"
         fields = _document(path)
         if fields is None:
@@ -218,6 +146,7 @@ class FileReferences:
         shutil.rmtree(scratch, ignore_errors=True)
 
     def move(self, record: RepositoryRecord, to: RepositoryId) -> None:
+        """Rename at once; the old name answers `moved_to`."""
         old, new = record.key, RepositoryKey(record.kind, to)
         source, target = self._folder(old), self._folder(new)
         make_directory(target.parent)
@@ -231,6 +160,7 @@ class FileReferences:
             fsync_directory(source.parent)
 
     def moved_to(self, key: RepositoryKey) -> RepositoryId | None:
+        """The new name of a repository that was called so."""
         if (self._folder(key) / "repository.json").exists():
             return None
         fields = _document(self._moved(key))
@@ -244,19 +174,23 @@ class FileReferences:
         return self._root / "removed" / f"{key.path}.json"
 
     def removed_releases(self, key: RepositoryKey) -> dict[str, ReleaseRecord]:
+        """Releases that a repository of this name had; empty where none is gone."""
         fields = _document(self._removed(key))
         with _reading():
             return {} if fields is None else _releases(fields)
 
     def add_removed_releases(self, key: RepositoryKey, releases: Mapping[str, ReleaseRecord]) -> None:
+        """Remember them under this name for good."""
         present = self.removed_releases(key)
         if added := {tag: release for tag, release in releases.items() if present.get(tag) != release}:
             write_bytes(self._removed(key), pretty_json(_release_documents({**present, **added})))
 
     def with_removed_releases(self) -> Iterator[RepositoryKey]:
+        """The names under which any are remembered."""
         return _keys(self._root / "removed", KINDS, suffix=".json")
 
     def state(self, key: RepositoryKey) -> RepositoryState:
+        """Raises `NotFoundError` or, where they cannot be read, `IntegrityError`."""
         path = self._folder(key) / "refs.json"
         fields = _document(path)
         if fields is None:
@@ -264,11 +198,11 @@ class FileReferences:
                 raise IntegrityError(f"'{path}' is missing.", hint=_FSCK)
             raise no_repository(key)
         with _reading():
-            lost = fields.optional_child("lost")
             state = RepositoryState(
                 refs=fields.string_map("refs"),
                 pulls=tuple(PullRequest.from_dict(pull) for pull in fields.children("pulls")),
-                lost={} if lost is None else {commit: lost.strings(commit) for commit in lost.value},
+                lost=fields.optional("lost", lambda lost: {name: lost.strings(name) for name in lost.value})
+                or {},
                 releases=_releases(fields),
             )
         earlier = (commit for commits in state.lost.values() for commit in commits)
@@ -278,6 +212,7 @@ class FileReferences:
         return state
 
     def readable_state(self, key: RepositoryKey) -> RepositoryState:
+        """The references and pull requests that can be read where not all of them can."""
         try:
             fields = _document(self._folder(key) / "refs.json")
         except IntegrityError:
@@ -299,6 +234,7 @@ class FileReferences:
         )
 
     def save_state(self, key: RepositoryKey, state: RepositoryState) -> None:
+        """Makes commits, tags and branches visible: atomically, and durably when it returns."""
         write_bytes(self._folder(key) / "refs.json", _state_bytes(state))
 
     def commit(self, key: RepositoryKey, commit: str) -> CommitRecord | None:
@@ -318,12 +254,14 @@ class FileReferences:
         (self._folder(key) / "commits" / commit).unlink(missing_ok=True)
 
     def commits(self, key: RepositoryKey) -> Iterator[tuple[str, float]]:
+        """Every commit, referenced or not, with the seconds since it was written."""
         for name in _names(self._folder(key) / "commits"):
             if is_commit(name):
                 with suppress(FileNotFoundError):
                     yield name, time.time() - (self._folder(key) / "commits" / name).stat().st_mtime
 
     def note_upload(self, key: RepositoryKey, blob: Blob) -> None:
+        """Remember that this repository was sent `blob`."""
         folder = self._folder(key) / "uploads"
         if not folder.is_dir():
             raise no_repository(key)
@@ -331,6 +269,7 @@ class FileReferences:
         write_bytes(folder / blob.sha256, canonical_json(document))
 
     def upload(self, key: RepositoryKey, sha256: str) -> Blob | None:
+        """A blob noted by `note_upload`, else None."""
         fields = _document(self._folder(key) / "uploads" / sha256)
         if fields is None:
             return None
@@ -338,6 +277,7 @@ class FileReferences:
             return Blob(sha256, fields.integer("size"), fields.string("oid"), fields.boolean("text"))
 
     def uploads(self, key: RepositoryKey) -> Mapping[str, float]:
+        """Blobs sent for later commits, each with the seconds since then."""
         folder, ages = self._folder(key) / "uploads", {}
         for name in _names(folder):
             with suppress(FileNotFoundError):
@@ -348,6 +288,7 @@ class FileReferences:
         (self._folder(key) / "uploads" / sha256).unlink(missing_ok=True)
 
     def count_download(self, key: RepositoryKey, visit: bytes) -> tuple[int, bool]:
+        """Add one, unless `visit` (8 bytes, or none) was counted; the total, and whether one was added."""
         return count_download(self._folder(key), visit)
 
     def downloads(self, key: RepositoryKey) -> int:
@@ -394,10 +335,10 @@ def _reading() -> Iterator[None]:
 
 
 def _releases(fields: Fields) -> dict[str, ReleaseRecord]:
-    releases = fields.optional_child("releases")
-    if releases is None:
-        return {}
-    return {tag: ReleaseRecord.from_dict(releases.child(tag)) for tag in releases.value}
+    def read(releases: Fields) -> dict[str, ReleaseRecord]:
+        return {tag: ReleaseRecord.from_dict(releases.child(tag)) for tag in releases.value}
+
+    return fields.optional("releases", read) or {}
 
 
 def _readable_releases(document: Mapping[str, Any]) -> dict[str, ReleaseRecord]:

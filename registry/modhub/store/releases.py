@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from modhub.errors import IntegrityError, NotFoundError, RefError, ReleaseError
 from modhub.manifest import MANIFEST_NAME
@@ -25,19 +25,15 @@ from modhub.store.references import References, RepositoryState
 from modhub.store.write_lock import WriteLock
 from modhub.text import canonical_json
 
-__all__ = ["Releases", "same_versions"]
 
-
+@dataclass(frozen=True, slots=True)
 class Releases:
     """The releases of every repository. `actor` is whom the audit log names."""
 
-    def __init__(
-        self, references: References, audit: AuditLog, reader: Reader, write_lock: WriteLock
-    ) -> None:
-        self._references = references
-        self._audit = audit
-        self._reader = reader
-        self._write_lock = write_lock
+    _references: References
+    _audit: AuditLog
+    _reader: Reader
+    _write_lock: WriteLock
 
     def all(self, key: RepositoryKey) -> dict[str, ReleaseRecord]:
         """Tag → record. Raises `NotFoundError` for an unknown repository."""

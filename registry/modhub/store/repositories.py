@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from modhub.errors import ConflictError, IntegrityError, NotFoundError, RefError
@@ -23,39 +23,26 @@ from modhub.store.tree import Tree
 from modhub.store.uploads import tree_file
 from modhub.store.write_lock import WriteLock
 
-__all__ = ["Repositories"]
-
 PUBLIC = Settings()
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
+@dataclass(frozen=True, slots=True)
 class Repositories:
     """All repositories of a store. `actor` is whom the audit log names.
 
     Raises `NotFoundError` (`missing="repository"`) for an unknown key, `StorageError` when the disk refuses.
     """
 
-    def __init__(
-        self,
-        blobs: Blobs,
-        references: References,
-        audit: AuditLog,
-        index: Index,
-        reader: Reader,
-        commits: Commits,
-        releases: Releases,
-        last_changes: LastChanges,
-        write_lock: WriteLock,
-    ) -> None:
-        self._blobs = blobs
-        self._references = references
-        self._audit = audit
-        self._index = index
-        self._last_changes = last_changes
-        self._reader = reader
-        self._commits = commits
-        self._releases = releases
-        self._write_lock = write_lock
+    _blobs: Blobs
+    _references: References
+    _audit: AuditLog
+    _index: Index
+    _reader: Reader
+    _commits: Commits
+    _releases: Releases
+    _last_changes: LastChanges
+    _write_lock: WriteLock
 
     def all(self, kind: str | None = None) -> Iterator[RepositoryKey]:
         """All of them in order of their names; with 10,000 or more prefer `Index.search`."""

@@ -20,7 +20,7 @@ from modhub.catalog.releases import YANKED_LIMIT, presented_commit, releases_of
 from modhub.errors import HubError, IntegrityError, ManifestError, NotFoundError
 from modhub.manifest import MANIFEST_NAME, RepositoryManifest
 from modhub.store.audit import AuditLog
-from modhub.store.blobs import Blobs, FileBlobs
+from modhub.store.blobs import Blobs
 from modhub.store.commits import Commits
 from modhub.store.disk import file_lock, make_directory
 from modhub.store.front_matter import read_front_matter, tags_of
@@ -29,14 +29,12 @@ from modhub.store.last_changes import LastChanges
 from modhub.store.named_refs import NamedRefs
 from modhub.store.reader import Reader
 from modhub.store.records import TAGS, CommitRecord, RepositoryKey
-from modhub.store.references import FileReferences, References
+from modhub.store.references import References
 from modhub.store.releases import Releases
 from modhub.store.repositories import Repositories
 from modhub.store.tree import TreeFile
 from modhub.store.uploads import Uploads
 from modhub.store.write_lock import WriteLock
-
-__all__ = ["Store"]
 
 CARD = "README.md"
 
@@ -54,8 +52,8 @@ class Store:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).expanduser().resolve()
         make_directory(self.root)
-        self.blobs: Blobs = FileBlobs(self.root / "blobs", self.root / "staging")
-        self.references: References = FileReferences(self.root)
+        self.blobs = Blobs(self.root / "blobs", self.root / "staging")
+        self.references = References(self.root)
         self.audit = AuditLog(self.root / "audit")
         self.reader = Reader(self.blobs, self.references)
         self.index = Index(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from modhub.errors import IntegrityError, NotFoundError
 from modhub.refs import is_sha256
@@ -17,18 +18,16 @@ from modhub.store.records import RepositoryKey
 from modhub.store.references import References
 from modhub.store.tree import TreeFile
 
-__all__ = ["Uploads", "tree_file"]
-
 LFS_FROM_BYTES = 1 << 20
 
 
+@dataclass(frozen=True, slots=True)
 class Uploads:
     """Blobs that repositories may name in a `Link`."""
 
-    def __init__(self, blobs: Blobs, references: References, reader: Reader) -> None:
-        self._blobs = blobs
-        self._references = references
-        self._reader = reader
+    _blobs: Blobs
+    _references: References
+    _reader: Reader
 
     def writer(self, *, size: int | None = None) -> BlobWriter:
         """Receive bytes for a later `Link`; `size` is what the sender announced.

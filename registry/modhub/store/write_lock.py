@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from modhub.errors import StorageError
 from modhub.store.blobs import Blobs
@@ -11,19 +12,17 @@ from modhub.store.index import Index
 from modhub.store.records import RepositoryKey
 from modhub.store.references import References
 
-__all__ = ["WriteLock"]
 
-
+@dataclass(frozen=True, slots=True)
 class WriteLock:
     """`with lock(key):` keeps other writers out of `key` and updates the index afterwards.
 
     What is written or touched inside is spared by a `gc`.
     """
 
-    def __init__(self, blobs: Blobs, references: References, index: Index) -> None:
-        self._blobs = blobs
-        self._references = references
-        self._index = index
+    _blobs: Blobs
+    _references: References
+    _index: Index
 
     @contextmanager
     def __call__(self, *keys: RepositoryKey) -> Iterator[None]:
