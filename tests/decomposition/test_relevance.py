@@ -356,44 +356,6 @@ def test_channels_of_which_nothing_is_known_go_for_nothing() -> None:
     assert not order.saliency.any()
 
 
-@pytest.mark.parametrize("block", [1, 3, 64])
-def test_the_order_is_that_of_plain_elimination(block: int) -> None:
-    """Slot by slot as the paper on optimal brain surgeons does it: the one whose best linear guess from those
-    that stay costs the margin least goes, and what was asked of it is asked of them."""
-    statistics, parent = _statistics()
-    space = channel_space(parent.trunk)
-    order = pruning_order(statistics, space, np.ones(space.slots), block=block)
-    compared = 0
-    for group in (each for each in space.groups if each.cuttable and each.size > 1):
-        found = [slot for slot in order.slots if group.start <= slot < group.start + group.size]
-        left, forms = list(range(group.start, group.start + group.size)), {}
-        for name, moments in statistics.moments.items():
-            channels = np.flatnonzero(np.isin(space.of(name), left))
-            if len(channels):
-                covariance = moments.covariance[np.ix_(channels, channels)].astype(np.float64)
-                covariance += np.eye(len(channels)) * 1e-4 * np.diagonal(covariance).mean()
-                slots = list(space.of(name)[channels])
-                forms[name] = slots, covariance, np.diag(statistics.sensitivity[name][channels])
-        for gone in found:
-            charges = dict.fromkeys(left, 0.0)
-            for slots, covariance, form in forms.values():
-                charge = np.diagonal(form) / np.diagonal(np.linalg.inv(covariance))
-                for slot, one in zip(slots, charge, strict=True):
-                    charges[slot] += one
-            assert charges[gone] == pytest.approx(min(charges.values()), rel=1e-6)
-            for name, (slots, covariance, form) in forms.items():
-                for place in [place for place, slot in enumerate(slots) if slot == gone][::-1]:
-                    rest = np.delete(np.arange(len(slots)), place)
-                    guess = np.linalg.solve(covariance[np.ix_(rest, rest)], covariance[rest, place])
-                    onto = np.insert(np.eye(len(rest)), place, guess, axis=0)
-                    form, covariance = onto.T @ form @ onto, covariance[np.ix_(rest, rest)]
-                    slots = slots[:place] + slots[place + 1 :]
-                forms[name] = slots, covariance, form
-            left.remove(gone)
-            compared += 1
-    assert compared > 20
-
-
 def test_compensation_beats_zeroing() -> None:
     statistics, parent = _statistics()
     space = channel_space(parent.trunk)
