@@ -9,79 +9,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
-from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from modhub.nets.graph import Node
-from modhub.nets.operators import OPERATORS, Shape, keeps_zero
+from modhub.nets.moves import MOVES
+from modhub.nets.operators import OPERATORS, Shape
+from modhub.nets.rule import (
+    Cutting,
+    Rule,
+    Shrunk,
+    comes_out_of,
+    frozen,
+    resized,
+    rewritten,
+    take_channels,
+    unchanged,
+)
 from modhub.nets.traces import (
-    Ids,
     Kept,
     Ledger,
     Trace,
     joined,
-    merged_dimension,
     product,
-    reshaped,
-    split_dimension,
 )
 
-__all__ = ["RULES", "Cutting", "Rule", "Shrunk", "rule_of"]
-
-_MOST_PLACES = 1 << 22
-"""Numbers over which a reshape is followed that is more than a merge."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cutting:
-    """What a node is cut by: per input and for the output, which channels are kept and their dimension."""
-
-    node: Node
-    tensors: Mapping[str, Tensor]
-    shapes: Sequence[Shape]
-    kept: Sequence[Kept]
-    axes: Sequence[int]
-    out_shape: Shape
-    out_kept: Kept
-    out_axis: int
-
-
-@dataclass(frozen=True, slots=True)
-class Shrunk:
-    """The node after cutting."""
-
-    op: str
-    attributes: Mapping[str, Any]
-    tensors: Mapping[str, Tensor]
-
-
-TraceRule: TypeAlias = Callable[[Node, Sequence[Shape], Shape, Sequence[Trace], Ledger], Trace]
-CutRule: TypeAlias = Callable[[Cutting], Shrunk | None]
-"""None: nothing is left to do, the output is the first input."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    trace: TraceRule
-    cut: CutRule
-
-
-def _frozen(node: Node, out: Shape, ins: Sequence[Trace], ledger: Ledger) -> Trace:
-    """Where no rule applies: everything that goes in and everything that comes out is kept."""
-    for trace in ins:
-        ledger.freeze(trace.ids, f"is mixed across channels by '{node.name}' ({node.op})")
-    ids = ledger.fresh(out[0], node.name)
-    ledger.freeze(ids, _comes_out_of(node))
-    return Trace.of(ids, 0)
-
-
-def _comes_out_of(node: Node) -> str:
-    return f"comes out of '{node.name}' ({node.op}), which mixes channels"
+__all__ = ["RULES", "rule_of"]
 
 
 def _trace_constant(
@@ -106,21 +62,6 @@ def _is_multiplied(node: Node, ledger: Ledger) -> bool:
     return False
 
 
-def _take(tensor: Tensor, dim: int, kept: Kept) -> Tensor:
-    if kept.all():
-        return tensor
-    return tensor.index_select(dim, torch.from_numpy(np.flatnonzero(kept)))
-
-
-def _unchanged(c: Cutting) -> Shrunk:
-    return Shrunk(c.node.op, c.node.attributes, c.tensors)
-
-
-def _with(c: Cutting, tensors: Mapping[str, Tensor] | None = None, **attributes: Any) -> Shrunk:
-    changed = {**c.node.attributes, **attributes}
-    return Shrunk(c.node.op, changed, c.tensors if tensors is None else tensors)
-
-
 # -- each channel by itself -------------------------------------------------------------------------------
 
 
@@ -133,24 +74,20 @@ def _trace_same(
 def _trace_first(
     node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
 ) -> Trace:
-    return ins[0].passed(node) if ins[0].axis == 0 else _frozen(node, out, ins, ledger)
+    return ins[0].passed(node) if ins[0].axis == 0 else frozen(node, out, ins, ledger)
 
 
 def _cut_first(c: Cutting) -> Shrunk:
-    return _with(c, {role: _take(tensor, 0, c.out_kept) for role, tensor in c.tensors.items()})
+    return rewritten(c, {role: take_channels(tensor, 0, c.out_kept) for role, tensor in c.tensors.items()})
 
 
 def _cut_aligned(c: Cutting) -> Shrunk:
     """Tensors of the value's own rank, or of size 1 where they are the same everywhere."""
     shape = c.node.attributes["shape"]
     if shape[c.out_axis] == 1:
-        return _unchanged(c)
-    tensors = {role: _take(tensor, c.out_axis, c.out_kept) for role, tensor in c.tensors.items()}
-    return _with(c, tensors, shape=_resized(shape, c.out_axis, c.out_kept))
-
-
-def _resized(shape: Shape, axis: int, kept: Kept) -> Shape:
-    return (*shape[:axis], int(kept.sum()), *shape[axis + 1 :])
+        return unchanged(c)
+    tensors = {role: take_channels(tensor, c.out_axis, c.out_kept) for role, tensor in c.tensors.items()}
+    return rewritten(c, tensors, shape=resized(shape, c.out_axis, c.out_kept))
 
 
 def _trace_layer_norm(
@@ -167,9 +104,9 @@ def _cut_layer_norm(c: Cutting) -> Shrunk:
     shape = c.node.attributes["shape"]
     dim = c.out_axis - (len(c.out_shape) - len(shape))
     if dim < 0:
-        return _unchanged(c)
-    tensors = {role: _take(tensor, dim, c.out_kept) for role, tensor in c.tensors.items()}
-    return _with(c, tensors, shape=_resized(shape, dim, c.out_kept))
+        return unchanged(c)
+    tensors = {role: take_channels(tensor, dim, c.out_kept) for role, tensor in c.tensors.items()}
+    return rewritten(c, tensors, shape=resized(shape, dim, c.out_kept))
 
 
 def _trace_group_norm(
@@ -177,7 +114,7 @@ def _trace_group_norm(
 ) -> Trace:
     """The channels of one group share their statistics, so they go together."""
     if ins[0].axis != 0:
-        return _frozen(node, out, ins, ledger)
+        return frozen(node, out, ins, ledger)
     members = ins[0].ids.reshape(node.attributes["groups"], -1)
     for column in members.T[1:]:
         ledger.tie(members[:, 0], column)
@@ -186,8 +123,8 @@ def _trace_group_norm(
 
 def _cut_group_norm(c: Cutting) -> Shrunk:
     groups = int(c.out_kept.reshape(c.node.attributes["groups"], -1)[:, 0].sum())
-    tensors = {role: _take(tensor, 0, c.out_kept) for role, tensor in c.tensors.items()}
-    return _with(c, tensors, groups=groups)
+    tensors = {role: take_channels(tensor, 0, c.out_kept) for role, tensor in c.tensors.items()}
+    return rewritten(c, tensors, groups=groups)
 
 
 def _trace_mean(
@@ -199,7 +136,7 @@ def _trace_mean(
     if over and over == set(trace.axes):
         if len(over) == 1 and node.op != "norm" and node.attributes["keep"]:
             return Trace.of(ledger.fresh(1, node.name), trace.axis)
-        return _frozen(node, out, ins, ledger)
+        return frozen(node, out, ins, ledger)
     trace = trace.merged(over, ledger)
     gone = () if node.attributes["keep"] else dims
     return replace(trace, axes=tuple(axis - sum(dim < axis for dim in gone) for axis in trace.axes))
@@ -208,9 +145,9 @@ def _trace_mean(
 def _cut_mean(c: Cutting) -> Shrunk:
     dims = c.node.attributes["dims"]
     if c.axes[0] not in dims or c.kept[0].all():
-        return _unchanged(c)
+        return unchanged(c)
     count = c.node.attributes["count"] or math.prod(c.shapes[0][dim] for dim in dims)
-    return _with(c, count=count)
+    return rewritten(c, count=count)
 
 
 def _trace_softmax(
@@ -218,7 +155,7 @@ def _trace_softmax(
 ) -> Trace:
     dim = node.attributes["dim"]
     if ins[0].axes == (dim,):
-        return _frozen(node, out, ins, ledger)
+        return frozen(node, out, ins, ledger)
     return ins[0].merged({dim}, ledger).passed(node)
 
 
@@ -226,13 +163,13 @@ def _trace_channel_conv(
     node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
 ) -> Trace:
     """Output i reads the neighbours of input i, and goes with it."""
-    return ins[0].passed(node) if ins[0].axis == 1 else _frozen(node, out, ins, ledger)
+    return ins[0].passed(node) if ins[0].axis == 1 else frozen(node, out, ins, ledger)
 
 
 def _cut_channel_conv(c: Cutting) -> Shrunk:
     """The places under the kernel stay what they were, with zeros where channels are gone."""
     if c.out_kept.all():
-        return _unchanged(c)
+        return unchanged(c)
     channels, kernel = len(c.out_kept), c.node.attributes["kernel"]
     if "index" in c.tensors:
         under = c.tensors["index"].numpy()
@@ -242,7 +179,7 @@ def _cut_channel_conv(c: Cutting) -> Shrunk:
     rank = np.append(np.where(c.out_kept, np.cumsum(c.out_kept) - 1, left), left)
     there = (under >= 0) & (under < channels)
     index = np.where(there, rank[under.clip(0, channels)], left)[c.out_kept]
-    return _with(c, {**c.tensors, "index": torch.from_numpy(index.astype(np.int64))})
+    return rewritten(c, {**c.tensors, "index": torch.from_numpy(index.astype(np.int64))})
 
 
 # -- weights that mix channels ----------------------------------------------------------------------------
@@ -254,7 +191,7 @@ def _trace_conv(
     """Dense: new channels. Depthwise: the same channels. Grouped: whole groups, in and out, go together."""
     groups, channels_in = node.attributes["groups"], node.attributes["in_channels"]
     if ins[0].axis != 0:
-        return _frozen(node, out, ins, ledger)
+        return frozen(node, out, ins, ledger)
     if groups == channels_in and groups > 1:
         return Trace.of(np.repeat(ins[0].ids, out[0] // groups), 0)
     ids = ledger.fresh(out[0], node.name)
@@ -267,18 +204,18 @@ def _trace_conv(
 
 def _cut_conv(c: Cutting) -> Shrunk:
     if c.axes[0] != 0:
-        return _unchanged(c)
+        return unchanged(c)
     groups = c.node.attributes["groups"]
-    weight = _take(c.tensors["weight"], 0, c.out_kept)
+    weight = take_channels(c.tensors["weight"], 0, c.out_kept)
     if groups == 1:
-        weight = _take(weight, 1, c.kept[0])
+        weight = take_channels(weight, 1, c.kept[0])
     else:
         groups = int(c.kept[0].reshape(groups, -1)[:, 0].sum())
     tensors = {**c.tensors, "weight": weight}
     if "bias" in tensors:
-        tensors["bias"] = _take(tensors["bias"], 0, c.out_kept)
+        tensors["bias"] = take_channels(tensors["bias"], 0, c.out_kept)
     channels = {"in_channels": int(c.kept[0].sum()), "out_channels": int(c.out_kept.sum())}
-    return _with(c, tensors, **channels, groups=groups)
+    return rewritten(c, tensors, **channels, groups=groups)
 
 
 def _trace_linear(
@@ -295,13 +232,13 @@ def _cut_linear(c: Cutting) -> Shrunk:
     last = len(c.out_shape) - 1
     weight, out_kept = c.tensors["weight"], np.ones(c.out_shape[-1], np.bool_)
     if c.out_axis == last:
-        weight, out_kept = _take(weight, 0, c.out_kept), c.out_kept
+        weight, out_kept = take_channels(weight, 0, c.out_kept), c.out_kept
     if c.axes[0] == last:
-        weight = _take(weight, 1, c.kept[0])
+        weight = take_channels(weight, 1, c.kept[0])
     tensors = {**c.tensors, "weight": weight}
     if "bias" in tensors:
-        tensors["bias"] = _take(tensors["bias"], 0, out_kept)
-    return _with(c, tensors, in_features=weight.shape[1], out_features=weight.shape[0])
+        tensors["bias"] = take_channels(tensors["bias"], 0, out_kept)
+    return rewritten(c, tensors, in_features=weight.shape[1], out_features=weight.shape[0])
 
 
 # -- several values ---------------------------------------------------------------------------------------
@@ -313,7 +250,7 @@ def _trace_tied(
     """Channel by channel; a value with a single channel is spread over the others and ties nothing."""
     apart = len({trace.axes for trace in ins}) > 1 and all(trace.axis >= 0 for trace in ins)
     together = None if apart else joined(ins, shapes, ledger, _zero_of(node))
-    return _frozen(node, out, ins, ledger) if together is None else together
+    return frozen(node, out, ins, ledger) if together is None else together
 
 
 def _zero_of(node: Node) -> Callable[[Sequence[Kept]], Kept]:
@@ -329,7 +266,7 @@ def _trace_concat(
     dim = node.attributes["dim"]
     common = set.intersection(*(set(trace.axes) for trace in ins))
     if not common:
-        return _frozen(node, out, ins, ledger)
+        return frozen(node, out, ins, ledger)
     traces = [trace.merged(set(trace.axes) - common, ledger) for trace in ins]
     axes = traces[0].axes
     if dim in common:
@@ -384,142 +321,29 @@ def _meets_in(node: Node) -> str:
 def _without_channels(node: Node, ledger: Ledger) -> Trace:
     """No dimension counts channels that could be cut; one slot stands for all of it."""
     ids = ledger.fresh(1, node.name)
-    ledger.freeze(ids, _comes_out_of(node))
+    ledger.freeze(ids, comes_out_of(node))
     return Trace.of(ids.reshape(()))
 
 
-# -- channels moved ---------------------------------------------------------------------------------------
-
-
-def _source(node: Node, count: int) -> Ids:
-    """For each channel of the output the channel of the input that it is; `count` channels go in."""
-    a = node.attributes
-    if node.op == "slice":
-        return np.arange(a["start"], a["stop"], a["step"], dtype=np.int64)
-    return np.arange(count, dtype=np.int64).reshape(a["groups"], -1).T.reshape(-1)
-
-
-def _trace_moved(
-    node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
-) -> Trace:
-    dim = node.attributes.get("dim", 0)
-    if dim not in ins[0].axes or (node.op == "channel_shuffle" and ins[0].axis != dim):
-        return ins[0] if node.op == "slice" else _frozen(node, out, ins, ledger)
-    at = ins[0].axes.index(dim)
-    source = _source(node, ins[0].ids.shape[at])
-    return Trace(ins[0].ids.take(source, at), ins[0].zero.take(source, at), ins[0].axes)
-
-
-def _cut_moved(c: Cutting) -> Shrunk | None:
-    """A contiguous slice where one does, and a gather by index where none does."""
-    if not c.node.attributes.get("dim", 0) == c.axes[0] == c.out_axis:
-        return _unchanged(c)
-    rank = np.cumsum(c.kept[0]) - 1
-    source = rank[_source(c.node, len(c.kept[0]))[c.out_kept]]
-    count, kept = len(source), int(c.kept[0].sum())
-    if np.array_equal(source, np.arange(source[0], source[0] + count)):
-        start = int(source[0])
-        if count == kept:
-            return None
-        return Shrunk("slice", {"dim": c.axes[0], "start": start, "stop": start + count, "step": 1}, {})
-    if c.node.op == "channel_shuffle":
-        groups = c.node.attributes["groups"]
-        if kept % groups == 0 and np.array_equal(source, _source(c.node, kept)):
-            return _unchanged(c)
-    attributes = {"dim": c.axes[0], "count": count}
-    return Shrunk("select", attributes, {"index": torch.from_numpy(source.astype(np.int64))})
-
-
-def _trace_select(
-    node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
-) -> Trace:
-    """Which channels it selects stands in a tensor, and a space is made from the graph alone."""
-    if ins[0].axes == (node.attributes["dim"],):
-        return _frozen(node, out, ins, ledger)
-    return ins[0].merged({node.attributes["dim"]}, ledger)
-
-
-def _trace_pad(
-    node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
-) -> Trace:
-    before, after = node.attributes["before"], node.attributes["after"]
-    padded = {axis for axis in ins[0].axes if before[axis] or after[axis]}
-    if padded != set(ins[0].axes) or not padded:
-        return ins[0].merged(padded, ledger).passed(node)
-    axis = ins[0].axis
-    if axis < 0 or not keeps_zero(node.op, node.attributes) or node.attributes["mode"] != "constant":
-        return _frozen(node, out, ins, ledger)
-    # The zeros get ids of their own, so that adding them to real channels ties each to the one it meets.
-    first, last = np.split(ledger.fresh(before[axis] + after[axis], node.name), [before[axis]])
-    zeros = [np.ones(len(first), np.bool_), ins[0].zero, np.ones(len(last), np.bool_)]
-    return Trace(np.concatenate([first, ins[0].ids, last]), np.concatenate(zeros), (axis,))
-
-
-def _cut_pad(c: Cutting) -> Shrunk | None:
-    axis = c.out_axis
-    before, after = list(c.node.attributes["before"]), list(c.node.attributes["after"])
-    stop = len(c.out_kept) - after[axis]
-    before[axis], after[axis] = int(c.out_kept[: before[axis]].sum()), int(c.out_kept[stop:].sum())
-    if not any(before) and not any(after):
-        return None
-    return _with(c, before=tuple(before), after=tuple(after))
-
-
-def _trace_reshape(
-    node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
-) -> Trace:
-    """Merged with positions, each channel is repeated; split up, they lie along several dimensions, or
-    channel i of every part is one."""
-    trace, shape = ins[0], shapes[0]
-    if trace.axis >= 0 and (place := merged_dimension(shape, trace.axis, out)) is not None:
-        axis, before, inside = place
-        source = np.tile(np.repeat(np.arange(len(trace.ids)), inside), before)
-        return Trace(trace.ids[source], trace.zero[source], (axis,))
-    if ledger.splits:
-        if math.prod(out) > _MOST_PLACES:
-            return _frozen(node, out, ins, ledger)
-        return reshaped(trace, shape, out)
-    split = split_dimension(shape, trace.axis, out)
-    if split is None:
-        return _frozen(node, out, ins, ledger)
-    parts = trace.ids.reshape(-1, out[split])
-    return Trace(parts, trace.zero.reshape(parts.shape), (-1, split)).merged({-1}, ledger)
-
-
-def _cut_reshape(c: Cutting) -> Shrunk:
-    return _with(c, shape=_resized(c.node.attributes["shape"], c.out_axis, c.out_kept))
-
-
-def _trace_permute(
-    node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
-) -> Trace:
-    return ins[0].on([node.attributes["dims"].index(axis) for axis in ins[0].axes])
-
-
 RULES: Mapping[str, Rule] = {
-    "same": Rule(_trace_same, _unchanged),
+    "same": Rule(_trace_same, unchanged),
     "first": Rule(_trace_first, _cut_first),
     "aligned": Rule(_trace_same, _cut_aligned),
     "layer_norm": Rule(_trace_layer_norm, _cut_layer_norm),
     "group_norm": Rule(_trace_group_norm, _cut_group_norm),
     "mean": Rule(_trace_mean, _cut_mean),
-    "positions": Rule(_trace_mean, _unchanged),
+    "positions": Rule(_trace_mean, unchanged),
     "constant": Rule(_trace_constant, _cut_aligned),
-    "matmul": Rule(_trace_matmul, _unchanged),
-    "attention": Rule(_trace_attention, _unchanged),
-    "softmax": Rule(_trace_softmax, _unchanged),
+    "matmul": Rule(_trace_matmul, unchanged),
+    "attention": Rule(_trace_attention, unchanged),
+    "softmax": Rule(_trace_softmax, unchanged),
     "conv2d": Rule(_trace_conv, _cut_conv),
     "channel_conv1d": Rule(_trace_channel_conv, _cut_channel_conv),
     "linear": Rule(_trace_linear, _cut_linear),
-    "add": Rule(_trace_tied, _unchanged),
-    "multiply": Rule(_trace_tied, _unchanged),
-    "concat": Rule(_trace_concat, _unchanged),
-    "slice": Rule(_trace_moved, _cut_moved),
-    "channel_shuffle": Rule(_trace_moved, _cut_moved),
-    "select": Rule(_trace_select, _unchanged),
-    "pad": Rule(_trace_pad, _cut_pad),
-    "reshape": Rule(_trace_reshape, _cut_reshape),
-    "permute": Rule(_trace_permute, _unchanged),
+    "add": Rule(_trace_tied, unchanged),
+    "multiply": Rule(_trace_tied, unchanged),
+    "concat": Rule(_trace_concat, unchanged),
+    **MOVES,
 }
 """The `rule` of every operator in `modhub.nets.operators.OPERATORS`."""
 
