@@ -45,25 +45,30 @@ def digits(labels: str, split: str = "train") -> ImageSet:
 
 @cache
 def digit_parent(labels: str = "012345", width: int = 12, seed: int = 0) -> Parent:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return trained_parent(DigitNet(len(labels), width), labels, f"digits-{labels}-{width}")
+
+
+def trained_parent(model: nn.Module, labels: str, name: str) -> Parent:
+    """`model`, which gives one logit for each of `labels`, trained on their digits."""
     images = digits(labels)
     pixels, order = next(images.batches(len(images)))
     targets = torch.from_numpy(images.targets[order])
     inputs = Preprocess(INPUT)(pixels)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = DigitNet(len(labels), width).train()
-        optimiser = torch.optim.AdamW(model.parameters(), 0.01, weight_decay=0.01)
-        # The rate falls to nothing: the last steps of a high one end at another network on every processor.
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, _EPOCHS)
-        for _ in range(_EPOCHS):
-            for batch in torch.randperm(len(inputs)).split(64):
-                optimiser.zero_grad()
-                F.cross_entropy(model(inputs[batch]), targets[batch]).backward()
-                optimiser.step()
-            schedule.step()
+    model.train()
+    optimiser = torch.optim.AdamW(model.parameters(), 0.01, weight_decay=0.01)
+    # The rate falls to nothing: the last steps of a high one end at another network on every processor.
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, _EPOCHS)
+    for _ in range(_EPOCHS):
+        for batch in torch.randperm(len(inputs)).split(64):
+            optimiser.zero_grad()
+            F.cross_entropy(model(inputs[batch]), targets[batch]).backward()
+            optimiser.step()
+        schedule.step()
     return Parent.of(
         import_module(model.eval(), (1, 8, 8)),
-        name=f"digits-{labels}-{width}",
+        name=name,
         architecture="digit-net",
         labels=tuple(labels),
         input=INPUT,
