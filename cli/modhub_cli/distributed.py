@@ -12,8 +12,6 @@ import torch.distributed as dist
 
 from modhub_cli.main import main as command_line
 
-__all__ = ["main"]
-
 
 def main() -> None:
     """Join torchrun's process group, then run `modhub decompose`."""

@@ -12,8 +12,6 @@ import click
 
 from modhub_cli.terminal import styled
 
-__all__ = ["DEBUG_VARIABLE", "INTERRUPTED", "report"]
-
 DEBUG_VARIABLE = "MODHUB_DEBUG"
 INTERRUPTED = 130
 _CHECK_ACCESS = "Check that it exists and that you have permission."

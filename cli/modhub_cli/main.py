@@ -19,8 +19,6 @@ import click
 
 from modhub_cli.failures import INTERRUPTED, report
 
-__all__ = ["COMMANDS", "cli", "main", "run"]
-
 SECTIONS = {
     "Get started": ("demo",),
     "Make modules": ("decompose", "methods", "teach", "convert"),

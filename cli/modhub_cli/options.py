@@ -12,25 +12,6 @@ import click
 
 from modhub_cli.output import Out
 
-__all__ = [
-    "calibrate_option",
-    "converted",
-    "data_options",
-    "date_option",
-    "device_option",
-    "directory",
-    "force_option",
-    "hub_option",
-    "large_option",
-    "multiple_option",
-    "offline_option",
-    "reporting",
-    "root_option",
-    "seed_option",
-    "target_option",
-    "tune_option",
-]
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from modhub.manifest import Measurement, Sample
     from modhub.reporter import Reporter
 
-__all__ = ["Out", "many", "measured_here", "shown_to"]
-
 
 @dataclass(frozen=True, slots=True)
 class Out:

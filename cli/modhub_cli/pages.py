@@ -14,8 +14,6 @@ from modhub.errors import NotFoundError
 from modhub.schemas import document_schema
 from modhub_cli.main import COMMANDS, SECTIONS, cli
 
-__all__ = ["index_page", "page_of", "write_pages"]
-
 Schema: TypeAlias = Mapping[str, Any]
 
 _INDEX = """

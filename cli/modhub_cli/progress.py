@@ -13,8 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from modhub.reporter import Lines, Reporter
 from modhub_cli.terminal import styled
 
-__all__ = ["progress_reporter"]
-
 
 def progress_reporter(mode: str) -> Reporter:
     """For the mode of an `Out`: bars on a terminal, lines elsewhere, only warnings when quiet."""

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from modhub_cli.terminal import cell_width, printable
 
-__all__ = ["Table", "fit_table"]
-
 _GAP = 2
 # Where space is short, text outside the first column is cut to this. Numbers are never cut.
 _TEXT = 20

@@ -10,8 +10,6 @@ from typing import Any
 
 import click
 
-__all__ = ["cell_width", "printable", "styled", "terminal_width"]
-
 
 def terminal_width() -> int | None:
     """Columns of the terminal that stdout is; None where it is a pipe or a file."""

@@ -85,41 +85,16 @@ _HOMES = {
     "ComposedClassifier": "modhub.composition",
     "Reporter": "modhub.reporter",
     "allowing_large": "modhub.nets.limits",
-    "compose": "modhub.api.compose",
-    "compose_to": "modhub.api.compose",
-    "convert": "modhub.api.convert",
-    "decompose": "modhub.api.decompose",
-    "decompose_to": "modhub.api.decompose",
-    "diff": "modhub.api.diff",
-    "evaluate": "modhub.api.evaluate",
-    "export": "modhub.api.export",
-    "frontier": "modhub.api.frontier",
-    "frontier_to": "modhub.api.frontier",
-    "info": "modhub.api.info",
-    "load": "modhub.api.load",
-    "lock": "modhub.api.lock",
-    "lock_to": "modhub.api.lock",
-    "methods": "modhub.api.methods",
-    "predict": "modhub.api.predict",
     "progress": "modhub.reporter",
-    "pull": "modhub.api.pull",
-    "pull_to": "modhub.api.pull",
-    "push": "modhub.api.push",
-    "replace": "modhub.api.replace",
-    "replace_to": "modhub.api.replace",
-    "search": "modhub.api.search",
-    "teach": "modhub.api.teach",
-    "teach_to": "modhub.api.teach",
-    "verify": "modhub.api.verify",
-    "versions": "modhub.api.versions",
-    "yank": "modhub.api.yank",
 }
+"""Of all but the functions of `modhub.api`: `x` and `x_to` are in `modhub.api.x`."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'modhub' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    home = _HOMES.get(name, f"modhub.api.{name.removesuffix('_to')}")
+    return getattr(importlib.import_module(home), name)
 
 
 def __dir__() -> list[str]:

@@ -12,8 +12,6 @@ import torch
 
 from modhub.errors import DeviceError
 
-__all__ = ["CPU", "peak_memory", "pick_device", "torch_defaults"]
-
 CPU = torch.device("cpu")
 
 

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from modhub.errors import DataError
+from modhub.results import Document
 
 __all__ = ["CORE_POWER", "Emissions", "EnergyUse", "Meter", "NamedFactor", "processor_name"]
 
@@ -82,7 +83,7 @@ class Emissions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EnergyUse:
+class EnergyUse(Document):
     """What a computation took: `seconds` of wall-clock time on so many `cores`, busy on average.
 
     `kwh` is the energy by `power_model`, None where nothing tells it (a GPU that is not metered); `emissions`
@@ -97,10 +98,10 @@ class EnergyUse:
     emissions: Emissions | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        said: dict[str, Any] = {
-            name: getattr(self, name) for name in ("seconds", "cores", "processor", "kwh", "power_model")
-        }
-        return said if self.emissions is None else said | {"emissions": self.emissions.to_dict()}
+        document = Document.to_dict(self)
+        if self.emissions is None:
+            del document["emissions"]
+        return document
 
     def __str__(self) -> str:
         """One line: `12.3 s on 1.9 cores, 0.078 Wh (12 W for each busy core: …)`."""
@@ -190,13 +191,17 @@ def processor_name() -> str:
 
 
 def _tracker() -> Any:
-    """codecarbon at work, None where it is not installed or the processor shows no counter."""
+    """codecarbon at work, None where it is not installed or reads no counter of the processor: then it would
+    count an assumed power of its own, which is not measured either."""
     readable = any(os.access(counter, os.R_OK) for counter in RAPL.glob("*/energy_uj"))
     if not readable or find_spec("codecarbon") is None:
         return None
     from codecarbon import OfflineEmissionsTracker
+    from codecarbon.core.cpu import is_rapl_available
 
     logging.getLogger("codecarbon").disabled = True
+    if not is_rapl_available():
+        return None
     # It only counts energy: what it would say of emissions rests on a guess of the country.
     tracker = OfflineEmissionsTracker(
         country_iso_code="USA", save_to_file=False, log_level="critical", allow_multiple_runs=True

@@ -44,43 +44,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = [
-    "AccessError",
-    "AmbiguousClassError",
-    "AmbiguousProviderError",
-    "BudgetError",
-    "BusyError",
-    "ClassNotFoundError",
-    "CompositionError",
-    "ConflictError",
-    "DataError",
-    "DeviceError",
-    "DigestMismatchError",
-    "ExportError",
-    "HubError",
-    "IntegrityError",
-    "ManifestError",
-    "MethodError",
-    "MissingDependencyError",
-    "MissingFileError",
-    "ModhubError",
-    "NetworkImportError",
-    "NotFoundError",
-    "OfflineError",
-    "ParentError",
-    "RefError",
-    "ReleaseError",
-    "ReleaseNotFoundError",
-    "ResolutionError",
-    "SchemaVersionError",
-    "SizeMismatchError",
-    "StaleParentError",
-    "StorageError",
-    "TokenRejectedError",
-    "UnsupportedOperatorError",
-    "hinting",
-]
-
 
 class ModhubError(Exception):
     """Base of every error a user can cause or meet.

@@ -20,23 +20,6 @@ from pathlib import Path, PurePosixPath
 from modhub.errors import IntegrityError, StorageError
 from modhub.text import encoding_of
 
-__all__ = [
-    "check_new_file",
-    "check_vacant",
-    "claimed",
-    "confined",
-    "fsync_directory",
-    "new_directory",
-    "new_file",
-    "permitted",
-    "rewrite",
-    "sha256_of_bytes",
-    "sha256_of_file",
-    "write_bytes",
-    "write_files",
-    "write_text",
-]
-
 CHUNK = 1 << 20
 _FORCE = "replace it: --force, or force=True from Python"
 _FRESH = 60.0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["count", "percent", "size"]
-
 
 def size(count: int) -> str:
     """Bytes: 12.3 kB."""

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from modhub.errors import DigestMismatchError, IntegrityError, MissingFileError, SizeMismatchError
 
-__all__ = ["check_content", "git_oid", "matches", "read_checked"]
-
 _CHUNK = 1 << 20
 
 

@@ -15,18 +15,6 @@ from functools import lru_cache
 
 from modhub.errors import AmbiguousClassError, RefError
 
-__all__ = [
-    "LABEL_LIMIT",
-    "LabelIndex",
-    "key_of",
-    "nearest_labels",
-    "one_match",
-    "slug_of",
-    "slugs_of",
-    "spelling_of",
-    "tag_words_of",
-]
-
 LABEL_LIMIT = 200
 """Characters of a label, at most."""
 _SLUG_CHARACTERS = 96

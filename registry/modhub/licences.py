@@ -6,8 +6,6 @@ import difflib
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
-__all__ = ["USUAL", "licence_expression"]
-
 USUAL = (
     *("0BSD", "AFL-3.0", "AGPL-3.0-only", "AGPL-3.0-or-later", "Apache-2.0", "Artistic-2.0", "BSD-2-Clause"),
     *("BSD-3-Clause", "BSD-3-Clause-Clear", "BSD-4-Clause", "BSL-1.0", "CC-BY-3.0", "CC-BY-4.0"),

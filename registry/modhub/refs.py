@@ -26,25 +26,6 @@ from packaging.version import Version
 from modhub.errors import AmbiguousClassError, RefError
 from modhub.labels import LABEL_LIMIT, LabelIndex, key_of
 
-__all__ = [
-    "REF_GRAMMAR",
-    "Ref",
-    "RepositoryId",
-    "check_label",
-    "is_commit",
-    "is_sha256",
-    "is_text",
-    "misleading",
-    "parse_version",
-    "pinned_versions",
-    "repeated",
-    "rows_of",
-    "skeleton",
-    "tag_of",
-    "version_named",
-    "version_of_tag",
-]
-
 REF_GRAMMAR = "namespace/name[/label][>=1.2,<2 | @revision], or a bare label such as 'cat'"
 
 _PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?\Z")

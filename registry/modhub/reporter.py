@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-__all__ = ["SILENT", "Lines", "Reporter", "progress"]
-
 _PAUSE = 15.0
 """Seconds between two lines on work that goes on."""
 _TITLES = 12

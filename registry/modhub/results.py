@@ -8,26 +8,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Result", "plain"]
-
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 1
 _SHORT.maxtuple = _SHORT.maxlist = _SHORT.maxdict = 3
 _SHORT.maxstring = _SHORT.maxother = 40
 
 
-class Result:
-    """Base of frozen dataclasses whose `to_dict` is the document that `--json` prints.
-
-    Its keys are the fields, in order. Subclasses are declared with `repr=False`: the base's repr shortens
-    long values.
-    """
+class Document:
+    """Base of frozen dataclasses that JSON files and documents hold."""
 
     __slots__ = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: nested results as objects, tuples as arrays, paths as strings."""
+        """The fields in order: nested documents as objects, tuples as arrays, paths as strings."""
         return {name: plain(value) for name, value in self._fields().items()}
+
+    def _fields(self) -> dict[str, Any]:
+        assert dataclasses.is_dataclass(self)
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+class Result(Document):
+    """Base of what public functions return: `to_dict` is the document that `--json` prints.
+
+    Subclasses are declared with `repr=False`: the base's repr shortens long values.
+    """
+
+    __slots__ = ()
 
     def __getitem__(self, key: Any) -> Any:
         """`result["modules"]`, as when results were dictionaries: what `to_dict` has under `key`."""
@@ -36,10 +43,6 @@ class Result:
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={_short(value)}" for name, value in self._fields().items())
         return f"{type(self).__name__}({shown})"
-
-    def _fields(self) -> dict[str, Any]:
-        assert dataclasses.is_dataclass(self)
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
 def plain(value: Any) -> Any:

@@ -10,8 +10,6 @@ from typing import Any
 
 from modhub.errors import NotFoundError
 
-__all__ = ["SCHEMAS", "document_schema", "schema"]
-
 SCHEMAS = ("build", "card", "composition", "documents", "graph", "lock", "module", "options", "repository")
 """Of build.json, the card's front matter, modhub.toml, what commands print with --json, graph.json,
 modhub.lock, module.json, a build's options.json, modhub.json."""

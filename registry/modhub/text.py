@@ -10,16 +10,6 @@ from typing import Any
 
 from modhub.errors import ManifestError
 
-__all__ = [
-    "canonical_json",
-    "check_no_conflict",
-    "encoding_of",
-    "parse_json",
-    "pretty_json",
-    "read_text",
-    "text_of",
-]
-
 _BOMS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",

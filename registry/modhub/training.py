@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from modhub.errors import MethodError
 
-__all__ = ["ModularityLoss", "ModularityTerms"]
-
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Mish, nn.ELU)
 
 

@@ -325,7 +325,7 @@ def test_main_shows_the_newest_release_whatever_was_pushed_or_yanked_last(
     catalog: Catalog, artifact: Path, other: Path, tmp_path: Path
 ) -> None:
     def shown(label: str) -> list[str]:
-        return [f"{hit.ref} {hit.release}" for hit in search(catalog, [label])]
+        return [f"{hit.ref} {hit.version}" for hit in search(catalog, [label])]
 
     newest = release(catalog, artifact, "2.0.0")
     backport = release(catalog, other, "1.0.1")

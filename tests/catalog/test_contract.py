@@ -251,7 +251,7 @@ def test_a_private_repository_is_one_that_does_not_exist(world: World, reader: s
 def test_search_and_info_agree(world: World, reader: str, tmp_path: Path) -> None:
     catalog = catalogue_of(world, reader, tmp_path)
     assert isinstance(catalog, Catalog)
-    found = {hit.ref: str(hit.release) for hit in search(catalog, ["cat", "cow", "lynx", "boar"])}
+    found = {hit.ref: hit.version for hit in search(catalog, ["cat", "cow", "lynx", "boar"])}
     assert found == {
         "lab/lagging/cat": "2.0.0",
         "lab/pushed/lynx": "2.0.0",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,14 +25,33 @@ from modhub.reporter import Lines
 from tests.support.digit_parents import digit_modules, digits
 from tests.support.quick import QUICK
 
+Run = Callable[[], object]
 TINY = Path(__file__).parents[1] / "golden" / "0.1.0" / "modules" / "relevance"
 frontier = partial(frontiers.frontier, seconds=0.02, settings=QUICK)
 
 
 @pytest.fixture(scope="module")
-def measured() -> Frontier:
+def timed() -> list[float]:
+    """For how many seconds each latency was asked to be measured."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def measured(timed: list[float]) -> Frontier:
+    def noted(
+        first: Callable[[], object], second: Callable[[], object], seconds: float, most: float
+    ) -> Ratio:
+        timed.append(seconds)
+        return time_ratio(first, second, seconds, most=most)
+
     parts = parts_of(digit_modules(), ["0", "1", "3"])
-    return frontier(parts, budgets=(0.5, 0.8), data=digits("012345", "test"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frontiers, "time_ratio", noted)
+        return frontier(parts, budgets=(0.5, 0.8), data=digits("012345", "test"))
+
+
+def test_each_latency_takes_the_seconds_that_were_asked_for(measured: Frontier, timed: list[float]) -> None:
+    assert timed == [0.02] * sum(len(point.latency) for point in measured.points)
 
 
 def test_points_fall_and_meet_their_budgets(measured: Frontier) -> None:

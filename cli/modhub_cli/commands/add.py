@@ -9,8 +9,6 @@ import click
 from modhub_cli.options import hub_option, offline_option, reporting
 from modhub_cli.output import Out
 
-__all__ = ["command"]
-
 
 @click.command("add", short_help="Add modules to modhub.toml.")
 @click.argument("items", metavar="LABEL=REF…", nargs=-1, required=True)

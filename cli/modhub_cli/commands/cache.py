@@ -8,8 +8,6 @@ from modhub.formatting import size
 from modhub_cli.options import reporting
 from modhub_cli.output import Out, many
 
-__all__ = ["command"]
-
 
 @click.command("cache", short_help="Show the size of the download cache, or prune it.")
 @click.option("--prune", type=click.IntRange(1), metavar="DAYS", help="Remove files not used for DAYS days.")

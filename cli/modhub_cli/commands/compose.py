@@ -28,8 +28,6 @@ from modhub_cli.output import Out, many
 if TYPE_CHECKING:
     from modhub.api.builds import BuildReport
 
-__all__ = ["budget", "command", "loss", "show_build"]
-
 
 def budget(text: str) -> tuple[str, float]:
     """flops=0.4, params=0.2 or time=0.5: a fraction of the parents' cost."""

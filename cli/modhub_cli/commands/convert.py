@@ -10,8 +10,6 @@ from modhub.formatting import size
 from modhub_cli.options import reporting
 from modhub_cli.output import Out, many
 
-__all__ = ["command"]
-
 
 @click.command("convert", short_help="Convert a checkpoint of torch.save to safetensors.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))

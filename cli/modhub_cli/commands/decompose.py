@@ -24,8 +24,6 @@ from modhub_cli.options import (
 )
 from modhub_cli.output import Out, many, shown_to
 
-__all__ = ["command"]
-
 _LARGEST = 8192
 
 

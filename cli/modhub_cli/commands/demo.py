@@ -10,8 +10,6 @@ from modhub_cli.options import reporting
 from modhub_cli.output import Out
 from modhub_cli.terminal import styled
 
-__all__ = ["command"]
-
 
 @click.command("demo", short_help="Run the complete workflow on handwritten digits in under a minute.")
 @click.option(

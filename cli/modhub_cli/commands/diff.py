@@ -10,8 +10,6 @@ import click
 from modhub_cli.options import hub_option, offline_option, reporting
 from modhub_cli.output import Out
 
-__all__ = ["command"]
-
 
 @click.command("diff", short_help="Compare two builds, projects or releases.")
 @click.argument("first", metavar="A")

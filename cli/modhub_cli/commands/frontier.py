@@ -24,8 +24,6 @@ from modhub_cli.options import (
 )
 from modhub_cli.output import Out
 
-__all__ = ["command", "fractions"]
-
 
 def fractions(text: str) -> tuple[float, ...]:
     """0.9,0.7,0.5"""

@@ -11,8 +11,6 @@ from modhub.formatting import size
 from modhub_cli.options import reporting, root_option
 from modhub_cli.output import Out, many
 
-__all__ = ["command"]
-
 
 @click.command("fsck", short_help="Check the integrity of a hub.")
 @root_option

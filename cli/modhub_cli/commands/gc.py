@@ -10,8 +10,6 @@ from modhub.formatting import size
 from modhub_cli.options import reporting, root_option
 from modhub_cli.output import Out, many
 
-__all__ = ["command"]
-
 
 @click.command("gc", short_help="Remove unreferenced objects from a hub.")
 @root_option

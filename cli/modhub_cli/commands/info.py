@@ -8,8 +8,6 @@ from modhub.formatting import count, percent, size
 from modhub_cli.options import hub_option, offline_option, reporting
 from modhub_cli.output import Out, measured_here, shown_to
 
-__all__ = ["command"]
-
 
 @click.command("info", short_help="Show the metadata of a repository or a module.")
 @click.argument("ref")

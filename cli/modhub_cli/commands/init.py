@@ -10,8 +10,6 @@ import click
 from modhub_cli.options import reporting
 from modhub_cli.output import Out
 
-__all__ = ["command"]
-
 
 @click.command("init", short_help="Create a composition file, modhub.toml.")
 @click.argument("directory", required=False, type=click.Path(path_type=Path, file_okay=False))

@@ -9,8 +9,6 @@ import click
 from modhub_cli.options import hub_option, large_option, offline_option, reporting
 from modhub_cli.output import Out, many
 
-__all__ = ["command"]
-
 
 @click.command("lock", short_help="Resolve releases and write modhub.lock.")
 @click.option(

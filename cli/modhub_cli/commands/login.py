@@ -9,8 +9,6 @@ import click
 from modhub_cli.options import reporting
 from modhub_cli.output import Out
 
-__all__ = ["command"]
-
 
 @click.command("login", short_help="Keep the access token of a hub.")
 @click.argument("hub", metavar="HUB")

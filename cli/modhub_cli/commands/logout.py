@@ -7,8 +7,6 @@ import click
 from modhub_cli.options import reporting
 from modhub_cli.output import Out
 
-__all__ = ["command"]
-
 
 @click.command("logout", short_help="Forget the access token of a hub.")
 @click.argument("hub", metavar="HUB")

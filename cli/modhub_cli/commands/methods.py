@@ -14,8 +14,6 @@ from modhub_cli.output import Out
 if TYPE_CHECKING:
     from modhub.decomposition.method_options import MethodOption
 
-__all__ = ["command"]
-
 
 @click.command("methods", short_help="List the decomposition methods, what each needs, and its options.")
 @click.argument("name", required=False)

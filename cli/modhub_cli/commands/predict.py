@@ -13,9 +13,6 @@ from modhub_cli.options import device_option, large_option, reporting
 from modhub_cli.output import Out
 from modhub_cli.terminal import printable
 
-__all__ = ["command"]
-
-
 _SHOWN = 5
 
 

@@ -10,8 +10,6 @@ from modhub.formatting import size
 from modhub_cli.options import hub_option, large_option, offline_option, reporting
 from modhub_cli.output import Out
 
-__all__ = ["command"]
-
 
 @click.command("pull", short_help="Download modules to the cache or a directory.")
 @click.argument("refs", metavar="REF…", nargs=-1, required=True)

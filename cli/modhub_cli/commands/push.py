@@ -13,8 +13,6 @@ from modhub.formatting import size
 from modhub_cli.options import hub_option, large_option, reporting
 from modhub_cli.output import Out, many
 
-__all__ = ["command"]
-
 
 @click.command("push", short_help="Publish modules as a release of a repository.")
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))

@@ -9,8 +9,6 @@ import click
 from modhub_cli.options import reporting, root_option
 from modhub_cli.output import Out
 
-__all__ = ["command"]
-
 
 @click.group("release", short_help="Remove a release from a hub for good.")
 def command() -> None:

@@ -9,8 +9,6 @@ import click
 from modhub_cli.options import reporting
 from modhub_cli.output import Out
 
-__all__ = ["command"]
-
 
 @click.command("remove", short_help="Remove modules from modhub.toml.")
 @click.argument("labels", metavar="LABEL…", nargs=-1, required=True)

@@ -24,8 +24,6 @@ from modhub_cli.options import (
 )
 from modhub_cli.output import Out, many
 
-__all__ = ["command"]
-
 
 @click.command("replace", short_help="Replace modules of a build.")
 @click.argument("build", type=directory)

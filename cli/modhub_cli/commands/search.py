@@ -12,8 +12,6 @@ from modhub.manifest import shown_bound
 from modhub_cli.options import hub_option, offline_option, reporting
 from modhub_cli.output import Out, measured_here, shown_to
 
-__all__ = ["command"]
-
 _DIGITS = 12
 _FILTERS = ("license", "dataset", "architecture", "trunk", "text")
 

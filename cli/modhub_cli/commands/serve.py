@@ -12,8 +12,6 @@ import click
 from modhub_cli.options import root_option
 from modhub_cli.output import Out
 
-__all__ = ["command"]
-
 
 @click.command("serve", short_help="Serve a hub over HTTP.")
 @root_option

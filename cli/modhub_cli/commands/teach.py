@@ -21,8 +21,6 @@ from modhub_cli.options import (
 )
 from modhub_cli.output import Out
 
-__all__ = ["command"]
-
 _SHOWN = 5
 
 

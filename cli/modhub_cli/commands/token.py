@@ -13,8 +13,6 @@ from modhub_cli.output import Out
 if TYPE_CHECKING:
     from modhub.server.auth.accounts import Token
 
-__all__ = ["command"]
-
 
 @click.group("token", short_help="Manage the access tokens of a hub.")
 def command() -> None:

@@ -10,8 +10,6 @@ import click
 from modhub_cli.options import reporting
 from modhub_cli.output import Out
 
-__all__ = ["command"]
-
 
 @click.command("tree", short_help="Show the locked modules by trunk.")
 @reporting

@@ -7,8 +7,6 @@ import click
 from modhub_cli.options import hub_option, large_option, offline_option, reporting
 from modhub_cli.output import Out, many
 
-__all__ = ["command"]
-
 
 @click.command("verify", short_help="Verify a release, a directory of modules or a build.")
 @click.argument("target", metavar="REF|DIR")

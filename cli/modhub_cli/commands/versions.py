@@ -7,8 +7,6 @@ import click
 from modhub_cli.options import hub_option, offline_option, reporting
 from modhub_cli.output import Out
 
-__all__ = ["command"]
-
 
 @click.command("versions", short_help="List the releases of a repository.")
 @click.argument("repository")

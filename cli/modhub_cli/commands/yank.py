@@ -7,8 +7,6 @@ import click
 from modhub_cli.options import hub_option, reporting
 from modhub_cli.output import Out
 
-__all__ = ["command"]
-
 
 @click.command("yank", short_help="Exclude a release from resolution, except where it is pinned.")
 @click.argument("ref", metavar="REPOSITORY==VERSION")

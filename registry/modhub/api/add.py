@@ -12,8 +12,6 @@ from modhub.files import rewrite
 from modhub.project.toml import Project, Want, add_want
 from modhub.refs import Ref
 
-__all__ = ["add"]
-
 
 def add(
     directory: Path, items: Iterable[str], *, hub: str | Catalog | None = None, offline: bool = False

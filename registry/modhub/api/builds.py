@@ -22,20 +22,8 @@ from modhub.manifest import Fields, ModuleManifest
 from modhub.project.lock import LOCK_NAME, Lock
 from modhub.project.toml import PROJECT_NAME
 from modhub.reporter import Reporter
-from modhub.results import Result
+from modhub.results import Document, Result
 from modhub.text import parse_json, pretty_json
-
-__all__ = [
-    "AGAIN",
-    "OPTIONS_NAME",
-    "BuildOptions",
-    "BuildReport",
-    "Origin",
-    "build_manifests",
-    "manifest_paths",
-    "open_tuning",
-    "write_build",
-]
 
 OPTIONS_NAME = "options.json"
 OPTIONS_SCHEMA_VERSION = 1
@@ -43,7 +31,7 @@ AGAIN = "Compose it again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BuildOptions:
+class BuildOptions(Document):
     """`options.json` of a build: what it was composed with, so that `replace` can do the same again.
 
     `flops`, `params`, `time`, `max_loss` and `multiple` are those of a `Budget`; None: there is no limit.
@@ -87,10 +75,7 @@ class BuildOptions:
         return options
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "schema_version": OPTIONS_SCHEMA_VERSION,
-            **{name: getattr(self, name) for name in self.__slots__},
-        }
+        return {"schema_version": OPTIONS_SCHEMA_VERSION, **Document.to_dict(self)}
 
     @property
     def budget(self) -> Budget:

@@ -8,8 +8,6 @@ from pathlib import Path
 from modhub.hub.cache import Cache, CacheUsage
 from modhub.results import Result
 
-__all__ = ["CacheReport", "cache"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class CacheReport(Result):

@@ -10,8 +10,6 @@ from modhub.hub import open_hub
 from modhub.project.resolver import Trust
 from modhub.reporter import Reporter
 
-__all__ = ["TRUSTED_VARIABLE", "open_catalog", "trust_of"]
-
 TRUSTED_VARIABLE = "MODHUB_TRUSTED"
 """Namespaces that bare labels may come from, with commas or blanks between them."""
 

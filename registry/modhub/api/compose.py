@@ -18,8 +18,6 @@ from modhub.devices import pick_device, torch_defaults
 from modhub.project.toml import Project, add_want, new_project
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["compose", "compose_to"]
-
 
 @torch_defaults()
 def compose(

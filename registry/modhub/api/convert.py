@@ -14,8 +14,6 @@ from modhub.parents import read_checkpoint, unwrapped
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
 
-__all__ = ["ConvertReport", "convert"]
-
 SUFFIX = ".safetensors"
 
 

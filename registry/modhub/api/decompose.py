@@ -49,16 +49,6 @@ from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
 from modhub.workers import Workers
 
-__all__ = [
-    "DecomposeReport",
-    "DecomposedModule",
-    "apart",
-    "decompose",
-    "decompose_to",
-    "open_parent",
-    "write_standalone",
-]
-
 IMAGENET = "imagenet-1k"
 """As `labels`: the names of ImageNet's 1,000 classes."""
 

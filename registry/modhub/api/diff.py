@@ -15,8 +15,6 @@ from modhub.project.lock import LOCK_NAME, Lock
 from modhub.refs import Ref
 from modhub.results import Result
 
-__all__ = ["Diff", "diff"]
-
 Facts: TypeAlias = Mapping[str, Any]
 
 

@@ -18,8 +18,6 @@ from modhub.files import new_directory
 from modhub.reporter import SILENT, Reporter
 from modhub.text import pretty_json
 
-__all__ = ["frontier", "frontier_to"]
-
 
 @torch_defaults()
 def frontier(

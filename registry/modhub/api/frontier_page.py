@@ -7,8 +7,6 @@ from html import escape
 from modhub.evaluation.charts import STYLE, line_chart
 from modhub.evaluation.frontier import NOISY_NOTE, Frontier
 
-__all__ = ["frontier_page"]
-
 
 def frontier_page(frontier: Frontier) -> str:
     """One HTML document without anything outside it."""

@@ -9,8 +9,6 @@ from modhub.reporter import SILENT, Reporter
 from modhub.store.fsck import Report
 from modhub.store.fsck import fsck as check
 
-__all__ = ["fsck"]
-
 
 def fsck(
     root: Path | None = None, *, deep: bool = True, repair: bool = False, reporter: Reporter = SILENT

@@ -9,8 +9,6 @@ from modhub.reporter import SILENT, Reporter
 from modhub.store.gc import Collected
 from modhub.store.gc import gc as collect
 
-__all__ = ["gc"]
-
 
 def gc(
     root: Path | None = None, *, grace_hours: float = 24.0, dry_run: bool = False, reporter: Reporter = SILENT

@@ -13,8 +13,6 @@ from modhub.manifest import InputSpec, Measurement, MethodInfo, ModuleManifest, 
 from modhub.refs import Ref
 from modhub.results import Result
 
-__all__ = ["Info", "ModuleSummary", "TrunkSummary", "info"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class TrunkSummary(Result):
@@ -28,7 +26,7 @@ class TrunkSummary(Result):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ModuleSummary(Result):
-    """A module of a release; the fields are those of `modhub.api.search.SearchHit`."""
+    """A module of a release; the fields are those of `modhub.catalog.search.SearchHit`."""
 
     label: str
     aliases: tuple[str, ...]

@@ -9,8 +9,6 @@ from modhub.files import write_text
 from modhub.project.toml import PROJECT_NAME, new_project
 from modhub.refs import is_text
 
-__all__ = ["init"]
-
 
 def init(directory: Path, name: str | None = None) -> Path:
     """Write a fresh `modhub.toml` into `directory`. Raises `StorageError` when there is one.

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from modhub.composition import ComposedClassifier
 
-__all__ = ["load"]
-
 
 def load(directory: Path | str) -> ComposedClassifier:
     """What `modhub compose` or `ComposedClassifier.save` wrote. Raises `ManifestError`, `IntegrityError`."""

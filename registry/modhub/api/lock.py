@@ -21,8 +21,6 @@ from modhub.refs import pinned_versions, version_of_tag
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
 
-__all__ = ["LockChange", "LockReport", "lock", "lock_to", "moves", "resolve_project"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class LockChange(Result):

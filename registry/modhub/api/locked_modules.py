@@ -16,8 +16,6 @@ from modhub.project.lock import LOCK_NAME, Lock, LockedModule
 from modhub.project.toml import PROJECT_NAME
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["is_artifact", "locked_parts", "parts_of_lock"]
-
 
 def locked_parts(
     modules: Mapping[str, str] | Iterable[str] | str | Path,

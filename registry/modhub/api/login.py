@@ -9,8 +9,6 @@ from modhub.hub import open_hub
 from modhub.hub.tokens import OFFICIAL, store_token
 from modhub.results import Result
 
-__all__ = ["Login", "login", "logout"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Login(Result):

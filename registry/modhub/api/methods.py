@@ -11,8 +11,6 @@ from modhub.decomposition.methods import METHODS
 from modhub.errors import MethodError
 from modhub.results import Result
 
-__all__ = ["MethodsReport", "methods"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class MethodsReport(Result):

@@ -15,16 +15,6 @@ from modhub.refs import Ref
 from modhub.store.disk import disk_errors, lock_file
 from modhub.text import read_text
 
-__all__ = [
-    "current_lock",
-    "editing",
-    "parse_item",
-    "project_path",
-    "project_text",
-    "read_lock",
-    "read_project",
-]
-
 _NAMED = re.compile(r"\s*([^<>=!~/@]+?)\s*=(?!=)\s*(.*)\Z", re.DOTALL)
 
 

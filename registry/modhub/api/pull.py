@@ -22,8 +22,6 @@ from modhub.refs import Ref, RepositoryId
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
 
-__all__ = ["PullReport", "PulledModule", "pull", "pull_refs", "pull_to"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PulledModule(Result):

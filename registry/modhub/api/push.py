@@ -21,8 +21,6 @@ from modhub.results import Result
 if TYPE_CHECKING:
     from modhub.artifact.modules import ModuleSet
 
-__all__ = ["PushReport", "push"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PushReport(Result):

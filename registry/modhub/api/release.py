@@ -13,8 +13,6 @@ from modhub.refs import Ref, pinned_versions
 from modhub.results import Result
 from modhub.store.records import RepositoryKey
 
-__all__ = ["RemovedRelease", "remove_release"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RemovedRelease(Result):

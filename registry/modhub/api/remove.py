@@ -9,8 +9,6 @@ from modhub.api.project_files import editing, project_path
 from modhub.files import rewrite
 from modhub.project.toml import remove_want
 
-__all__ = ["remove"]
-
 
 def remove(directory: Path, labels: Iterable[str]) -> None:
     """Remove modules by label; all or, when one is not there, none.

@@ -23,8 +23,6 @@ from modhub.project.toml import PROJECT_NAME, Project, Want, add_want, remove_wa
 from modhub.reporter import SILENT, Reporter
 from modhub.text import read_text
 
-__all__ = ["replace", "replace_to"]
-
 
 @overload
 def replace(

@@ -8,43 +8,14 @@ from pathlib import Path
 
 from modhub.api.catalogs import open_catalog
 from modhub.catalog.catalog import Catalog
-from modhub.catalog.search import ModuleHit
+from modhub.catalog.search import SearchHit
 from modhub.catalog.search import search as search_modules
 from modhub.labels import LabelIndex
-from modhub.manifest import MANIFEST_NAME, Measurement, RepositoryManifest, Sample
+from modhub.manifest import MANIFEST_NAME, RepositoryManifest
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
 
 __all__ = ["SearchHit", "SearchResult", "search"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class SearchHit(Result):
-    """A module of a repository's newest release.
-
-    `metrics` are what its publisher claims, fractions in [0, 1] by name, `recall` among them; `sample` are
-    the images that they are claimed for, `at_least` what the balanced accuracy then is with 97.5 % certainty.
-    `measured` is what `decompose` or `evaluate` measured on this machine, None where nothing was. `bytes` is
-    without the trunk, whose content id is `trunk`: modules with the same one compose in one pass.
-    """
-
-    ref: str
-    repository: str
-    version: str | None
-    label: str
-    aliases: tuple[str, ...]
-    recall: float | None
-    metrics: Mapping[str, float]
-    sample: Sample | None
-    at_least: float | None
-    measured: Measurement | None
-    license: str | None
-    dataset: str | None
-    architecture: str
-    trunk: str
-    kept_channels_fraction: float
-    bytes: int
-    downloads: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -92,7 +63,7 @@ def search(
     names = LabelIndex([hit.label for hit in hits], [hit.aliases for hit in hits])
     near = {label: catalog.nearest(label) for label in labels if not names.find(label)}
     return SearchResult(
-        modules=tuple(_hit(hit) for hit in hits),
+        modules=tuple(hits),
         nearest={label: tuple(nearest) for label, nearest in near.items() if nearest},
     )
 
@@ -104,25 +75,3 @@ def _trunk_id(trunk: str) -> str:
         return trunk
     manifest = RepositoryManifest.from_bytes(path.read_bytes(), str(path))
     return manifest.trunk_of(manifest.modules[0]).sha256
-
-
-def _hit(hit: ModuleHit) -> SearchHit:
-    return SearchHit(
-        ref=hit.ref,
-        repository=str(hit.repository),
-        version=None if hit.release.version is None else str(hit.release.version),
-        label=hit.label,
-        aliases=tuple(hit.aliases),
-        recall=hit.metrics.get("recall"),
-        metrics=hit.metrics,
-        sample=hit.sample,
-        at_least=hit.at_least,
-        measured=hit.measured,
-        license=hit.license,
-        dataset=hit.dataset,
-        architecture=hit.architecture,
-        trunk=hit.trunk,
-        kept_channels_fraction=hit.kept_channels_fraction,
-        bytes=hit.bytes,
-        downloads=hit.downloads,
-    )

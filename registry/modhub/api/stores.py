@@ -8,8 +8,6 @@ from modhub.errors import StorageError
 from modhub.hub import default_hub
 from modhub.store.store import Store
 
-__all__ = ["open_store"]
-
 
 def open_store(root: Path | None) -> Store:
     """The store in the directory `root` (None: the default hub's). Raises `StorageError`."""

@@ -25,8 +25,6 @@ from modhub.refs import Ref, rows_of
 from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
 
-__all__ = ["MeasuredInterference", "TeachReport", "images_of_class", "teach", "teach_to"]
-
 _MUCH = 0.05
 """A known class that may lose a larger share of its images is warned of."""
 _NAMED = 5

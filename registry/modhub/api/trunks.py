@@ -13,8 +13,6 @@ from modhub.nets.trunk_files import check_trunk, parse_graph
 from modhub.project.lock import Lock
 from modhub.project.resolver import ResolvedModule
 
-__all__ = ["check_artifact_trunks", "check_locked_graphs", "check_trunks"]
-
 
 def check_trunks(
     manifest: RepositoryManifest,

@@ -32,7 +32,6 @@ from modhub.results import Result
 if TYPE_CHECKING:
     from modhub.composition import ComposedClassifier
 
-__all__ = ["Verified", "verify"]
 
 _BUILD_NAME = "build.json"
 _AGAIN = "Compose it again."

@@ -11,8 +11,6 @@ from modhub.catalog.catalog import Catalog
 from modhub.refs import RepositoryId
 from modhub.results import Result
 
-__all__ = ["ReleaseInfo", "Versions", "versions"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ReleaseInfo(Result):

@@ -11,8 +11,6 @@ from modhub.errors import RefError
 from modhub.refs import Ref, parse_version, pinned_versions
 from modhub.results import Result
 
-__all__ = ["YankReport", "yank"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class YankReport(Result):

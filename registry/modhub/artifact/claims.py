@@ -12,8 +12,6 @@ from modhub.nets.complexity import cost
 from modhub.nets.slicing import mask_positions, slice_network
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["check_costs"]
-
 
 def check_costs(modules: ModuleSet, reporter: Reporter = SILENT) -> None:
     """Compare what the manifests record of the trunk and of each module with the networks.

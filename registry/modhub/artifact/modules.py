@@ -20,8 +20,6 @@ from modhub.manifest import (
 )
 from modhub.nets import Network
 
-__all__ = ["ClassModule", "Decomposition", "ModuleDraft", "ModuleSet", "tensor_bytes"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleDraft:

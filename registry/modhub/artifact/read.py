@@ -28,8 +28,6 @@ from modhub.nets.channels import channel_space
 from modhub.nets.graph import Graph, Network
 from modhub.nets.trunk_files import parse_graph
 
-__all__ = ["Locate", "read_artifact", "read_manifest", "read_modules", "read_sets", "read_trunk"]
-
 Locate: TypeAlias = Callable[[FileInfo], Path]
 """Where the file with this path and digest lies on this machine."""
 

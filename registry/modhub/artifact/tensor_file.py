@@ -9,8 +9,6 @@ from torch import Tensor
 from modhub.errors import IntegrityError
 from modhub.nets.tensor_header import damaged, tensor_types
 
-__all__ = ["parse_tensors"]
-
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 

@@ -16,18 +16,6 @@ from modhub.errors import IntegrityError
 from modhub.nets.graph import Graph
 from modhub.nets.head import TAIL_STEPS
 
-__all__ = [
-    "ModuleTensors",
-    "TensorType",
-    "TextureStatistics",
-    "TrunkTensors",
-    "ValueStatistics",
-    "required_head",
-    "required_tensors",
-    "statistics_key",
-    "unite_positions",
-]
-
 _MASK, _RELEVANCE = "mask", "relevance"
 _HEAD_WEIGHT, _HEAD_BIAS, _HEAD_TAIL = "head.weight", "head.bias", "head.tail"
 _PARENT_WEIGHT, _PARENT_BIAS = "parent.weight", "parent.bias"

@@ -12,8 +12,6 @@ from modhub.manifest import MANIFEST_NAME, FileInfo, ModuleManifest, RepositoryM
 from modhub.manifest.card import CARD_NAME, card
 from modhub.text import pretty_json
 
-__all__ = ["artifact_files", "write_artifact"]
-
 
 def artifact_files(modules: ModuleSet, *others: ModuleSet) -> dict[str, bytes]:
     """Every file of the repository by path: equal sets give equal bytes.

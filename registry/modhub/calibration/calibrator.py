@@ -32,8 +32,6 @@ from modhub.calibration.temperature import fit_temperature
 from modhub.calibration.thresholds import Thresholds, fit_thresholds, ood_score, weighted_quantile
 from modhub.manifest import Calibration
 
-__all__ = ["BY_MARGIN", "BY_ODDS", "PLAIN_WEIGHT", "Calibrator", "fit_calibration", "log_odds"]
-
 Array: TypeAlias = NDArray[np.float64]
 BY_MARGIN, BY_ODDS = "margin", "odds"
 """The kinds of calibration."""

@@ -18,8 +18,6 @@ from torch import Tensor
 
 from modhub.errors import IntegrityError
 
-__all__ = ["DISTANCE_FIELDS", "WIDEST", "ClassGaussians", "FeatureDistance", "FeatureDrift"]
-
 WIDEST = 512
 """With more features than this they count one by one: no matrix for each class."""
 _DIAGONAL = 0.1

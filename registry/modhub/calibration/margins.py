@@ -17,17 +17,6 @@ from torch import Tensor
 
 from modhub.nets.head import Head, head_logits
 
-__all__ = [
-    "logit_temperature",
-    "margin_head",
-    "margin_head_beside",
-    "margin_of",
-    "margin_rows",
-    "margin_temperature",
-    "margins",
-    "margins_of_targets",
-]
-
 Array = TypeVar("Array", Tensor, NDArray[np.float64])
 
 

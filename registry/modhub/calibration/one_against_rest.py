@@ -14,16 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = [
-    "balanced_accuracy",
-    "fit_log_odds",
-    "log_share",
-    "log_sum_exp",
-    "odds_of",
-    "one_against_rest_head",
-    "platt",
-]
-
 Array: TypeAlias = NDArray[np.float64]
 _LEAST = 1e-12
 

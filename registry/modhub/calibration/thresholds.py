@@ -16,8 +16,6 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ACCEPTED", "Thresholds", "fit_thresholds", "ood_score", "weighted_quantile"]
-
 Array: TypeAlias = NDArray[np.float64]
 ACCEPTED = 0.95
 """Share of a parent's own images that its thresholds accept."""

@@ -32,8 +32,6 @@ from modhub.refs import Ref, RepositoryId, is_text
 from modhub.reporter import SILENT, Reporter
 from modhub.store.model import MAIN, FileEntry, RepositorySummary
 
-__all__ = ["Catalog", "Details", "nearest_classes", "repository_of"]
-
 CANDIDATES = 1000
 """Repositories that are considered for one class, at most."""
 OLDER_CANDIDATES = 200

@@ -15,8 +15,6 @@ from modhub.store.model import MAIN
 from modhub.store.paths import check_path
 from modhub.store.tree import check_names
 
-__all__ = ["artifact_contents"]
-
 
 def artifact_contents(catalog: Catalog, directory: Path, repository: RepositoryId) -> dict[str, bytes | Path]:
     """What a release of the artifact in `directory` consists of, every digest verified.

@@ -20,8 +20,6 @@ from modhub.manifest import Fields, Measurement
 from modhub.reporter import SILENT, Reporter
 from modhub.text import parse_json, pretty_json
 
-__all__ = ["MEASUREMENT_SCHEMA_VERSION", "measurement_of", "remember_measurements"]
-
 MEASUREMENT_SCHEMA_VERSION = 1
 
 

@@ -46,8 +46,6 @@ from modhub.store.model import HUB_FILES, MAIN, Add, Change, Copy, Delete, FileE
 from modhub.store.paths import check_ref_name
 from modhub.text import pretty_json
 
-__all__ = ["Push", "push", "unyank", "yank"]
-
 _ATTEMPTS = 20
 
 

@@ -13,8 +13,6 @@ from modhub.refs import Ref, RepositoryId
 from modhub.reporter import SILENT, Reporter
 from modhub.store.model import FileEntry
 
-__all__ = ["Pulled", "PulledModule", "pull", "pull_modules"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PulledModule:

@@ -21,27 +21,6 @@ from modhub.manifest import FileInfo, ModuleEntry, RepositoryManifest, TrunkInfo
 from modhub.refs import RepositoryId, is_text, pinned_versions, version_of_tag
 from modhub.text import parse_json
 
-__all__ = [
-    "REPORT",
-    "YANKED_LIMIT",
-    "YANKED_NAME",
-    "FileSource",
-    "ModuleWeight",
-    "Release",
-    "allowed_releases",
-    "files_of",
-    "newest_release",
-    "no_release",
-    "parse_yanked",
-    "presented_commit",
-    "release_at",
-    "releases_of",
-    "shared_names",
-    "trunk_home",
-    "weight_of",
-    "yanked_warning",
-]
-
 YANKED_NAME = "yanked.json"
 YANKED_LIMIT = 1 << 20
 REPORT = "Use another release, or report it to the publisher."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import itemgetter
 
 from modhub.catalog.catalog import Catalog
 from modhub.catalog.measurements import measurement_of
@@ -12,32 +12,34 @@ from modhub.catalog.releases import Release
 from modhub.errors import HubError, IntegrityError, ManifestError, NotFoundError, OfflineError, RefError
 from modhub.manifest import Measurement, ModuleEntry, RepositoryManifest, Sample, at_least, ranking_key
 from modhub.manifest.card import class_tags
-from modhub.refs import Ref, RepositoryId
+from modhub.refs import Ref
 from modhub.reporter import SILENT, Reporter
+from modhub.results import Result
 from modhub.store.model import RepositorySummary
-
-__all__ = ["ModuleHit", "search"]
 
 _DIGITS = 8
 """Fewer hex digits are not taken for those of a content id."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModuleHit:
-    """A module of the newest release of its repository.
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class SearchHit(Result):
+    """A module of a repository's newest release.
 
-    `metrics` are fractions in [0, 1] as its publisher claims them, on the images `sample` if that is known;
-    `measured` is what was measured on this machine, None where nothing was. `bytes` counts the module's own
-    files, not a shared trunk, whose content id is `trunk`; `place` is that of the first of the labels
-    searched for that means it.
+    `metrics` are what its publisher claims, fractions in [0, 1] by name, `recall` among them; `sample` are
+    the images that they are claimed for, `at_least` what the balanced accuracy then is with 97.5 % certainty.
+    `measured` is what `decompose` or `evaluate` measured on this machine, None where nothing was. `bytes` is
+    without the trunk, whose content id is `trunk`: modules with the same one compose in one pass.
     """
 
-    repository: RepositoryId
-    release: Release
+    ref: str
+    repository: str
+    version: str | None
     label: str
     aliases: tuple[str, ...]
+    recall: float | None
     metrics: Mapping[str, float]
     sample: Sample | None
+    at_least: float | None
     measured: Measurement | None
     license: str | None
     dataset: str | None
@@ -46,17 +48,6 @@ class ModuleHit:
     kept_channels_fraction: float
     bytes: int
     downloads: int
-    place: int = 0
-
-    @property
-    def ref(self) -> str:
-        """How to name it: `namespace/name/label`."""
-        return str(Ref(self.repository, self.label))
-
-    @property
-    def at_least(self) -> float | None:
-        """The lower bound of its claimed balanced accuracy: `modhub.manifest.ranking`."""
-        return at_least(self.metrics, self.sample)
 
 
 def search(
@@ -70,7 +61,7 @@ def search(
     text: str = "",
     limit: int = 100,
     reporter: Reporter = SILENT,
-) -> list[ModuleHit]:
+) -> list[SearchHit]:
     """Modules that answer to any of `labels` (all modules without any), the best first.
 
     Those measured on this machine come before the others, whose figures are their publishers' claims;
@@ -85,7 +76,7 @@ def search(
         for tags in [[tag] for label in labels for tag in class_tags(label)] or [[]]
         for summary in catalog.find(tags, text)
     }
-    hits: list[ModuleHit] = []
+    hits: list[tuple[int, SearchHit]] = []
     unreadable: list[str] = []
     for summary in summaries.values():
         try:
@@ -100,30 +91,31 @@ def search(
         number = "1 repository" if len(unreadable) == 1 else f"{len(unreadable)} repositories"
         reporter.warn(f"Skipped {number} that cannot be read. The first: {unreadable[0]}")
 
-    def rank(hit: ModuleHit) -> tuple[Any, ...]:
+    def rank(place: int, hit: SearchHit) -> tuple[object, ...]:
         measured, claimed = hit.measured, ranking_key(hit.metrics, hit.sample)
         here = (False, -1.0) if measured is None else ranking_key(measured.values, measured.sample)
         figures = [(not unseen, -bound) for unseen, bound in (here, claimed)]
-        return (hit.place, measured is None, *figures, -hit.downloads, hit.repository, hit.label)
+        return (place, measured is None, *figures, -hit.downloads, hit.repository.split("/"), hit.label)
 
-    fitting = [
-        hit
-        for hit in hits
+    ranked = [
+        (rank(place, hit), hit)
+        for place, hit in hits
         if all(
             not value or (getattr(hit, name) or "").casefold() == value.casefold()
             for name, value in wanted.items()
         )
         and (not trunk or _stands_on(hit, trunk.casefold()))
     ]
-    return sorted(fitting, key=rank)[:limit]
+    return [hit for _, hit in sorted(ranked, key=itemgetter(0))[:limit]]
 
 
-def _stands_on(hit: ModuleHit, trunk: str) -> bool:
+def _stands_on(hit: SearchHit, trunk: str) -> bool:
     digest = len(trunk) >= _DIGITS and set(trunk) <= set("0123456789abcdef")
     return hit.trunk.startswith(trunk) if digest else hit.architecture.casefold() == trunk
 
 
-def _hits(catalog: Catalog, summary: RepositorySummary, labels: Sequence[str]) -> list[ModuleHit]:
+def _hits(catalog: Catalog, summary: RepositorySummary, labels: Sequence[str]) -> list[tuple[int, SearchHit]]:
+    """The modules of a repository that `labels` mean, with the place of the first label that means each."""
     release = catalog.select(Ref(summary.id, None))
     manifest = catalog.manifest(summary.id, release.commit)
     places: dict[str, int] = {} if labels else {entry.slug: 0 for entry in manifest.modules}
@@ -131,22 +123,25 @@ def _hits(catalog: Catalog, summary: RepositorySummary, labels: Sequence[str]) -
         for entry in manifest.matching(label):
             places.setdefault(entry.slug, place)
     return [
-        _hit(summary, release, manifest, entry, places[entry.slug])
+        (places[entry.slug], _hit(summary, release, manifest, entry))
         for entry in manifest.modules
         if entry.slug in places
     ]
 
 
 def _hit(
-    summary: RepositorySummary, release: Release, manifest: RepositoryManifest, entry: ModuleEntry, place: int
-) -> ModuleHit:
-    return ModuleHit(
-        repository=summary.id,
-        release=release,
+    summary: RepositorySummary, release: Release, manifest: RepositoryManifest, entry: ModuleEntry
+) -> SearchHit:
+    return SearchHit(
+        ref=str(Ref(summary.id, entry.label)),
+        repository=str(summary.id),
+        version=None if release.version is None else str(release.version),
         label=entry.label,
         aliases=entry.aliases,
+        recall=entry.metrics.get("recall"),
         metrics=entry.metrics,
         sample=entry.sample,
+        at_least=at_least(entry.metrics, entry.sample),
         measured=measurement_of(entry.manifest.sha256),
         license=manifest.license,
         dataset=manifest.parent.dataset,
@@ -155,5 +150,4 @@ def _hit(
         kept_channels_fraction=entry.kept_channels_fraction,
         bytes=entry.bytes,
         downloads=summary.downloads,
-        place=place,
     )

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from modhub.errors import BudgetError
 from modhub.nets import Network, cost
 
-__all__ = ["KINDS", "RUNTIME_BLOCK", "Budget", "RelativeCost"]
-
 KINDS = ("flops", "params", "time")
 """What a budget can limit."""
 RUNTIME_BLOCK = 4

@@ -35,8 +35,6 @@ from modhub.manifest import Fields, FileInfo, InputSpec
 from modhub.nets import TAIL_STEPS, Graph, Network
 from modhub.text import parse_json, pretty_json
 
-__all__ = ["BUILD_NAME", "BUILD_SCHEMA_VERSION", "load_build", "save_build"]
-
 BUILD_NAME = "build.json"
 BUILD_SCHEMA_VERSION = 2
 """The newest; a build says the first whose readers understand it."""

@@ -32,8 +32,6 @@ from modhub.pruning.order import PruningOrder, mask_after, pruning_order, slot_c
 from modhub.pruning.statistics import observe
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["ChannelChooser", "check_budget", "mask_within"]
-
 
 @dataclass(frozen=True)
 class ChannelChooser:

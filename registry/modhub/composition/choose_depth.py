@@ -24,8 +24,6 @@ from modhub.pruning.baselines import with_first
 from modhub.pruning.depth import branch_order, distance, evenly
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["choose_depth"]
-
 
 def choose_depth(
     chooser: ChannelChooser,

@@ -29,21 +29,13 @@ from modhub.data.preprocessing import Preprocess
 from modhub.data.texture import texture
 from modhub.manifest import InputSpec
 from modhub.nets import Network, Runner, cost
-
-__all__ = [
-    "ComposedClassifier",
-    "HeadOutput",
-    "Prediction",
-    "TrunkPass",
-    "TrunkReport",
-]
-
+from modhub.results import Document
 
 _SHOWN_LABELS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrunkReport:
+class TrunkReport(Document):
     """What one pass costs beside its parent's trunk; FLOPs are multiply-adds for one image."""
 
     parent: str
@@ -51,9 +43,6 @@ class TrunkReport:
     kept_params_fraction: float
     flops: int
     parent_flops: int
-
-    def to_dict(self) -> dict[str, str | float | int]:
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True)

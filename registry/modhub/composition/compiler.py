@@ -26,8 +26,6 @@ from modhub.errors import BudgetError
 from modhub.formatting import percent
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["compose", "join_passes"]
-
 _LEAST_SHARE = 0.4
 """Of a trunk's multiply-adds, what must be left for 'none of these' without images (docs/composition.md)."""
 

@@ -25,8 +25,6 @@ from modhub.data import ImageSet
 from modhub.errors import DataError
 from modhub.refs import rows_of
 
-__all__ = ["calibrate_few_shot"]
-
 
 def calibrate_few_shot(
     classifier: ComposedClassifier,

@@ -27,8 +27,6 @@ from modhub.composition.parts import Part
 from modhub.nets import Mask, channel_space
 from modhub.pruning.statistics import Moments, positive, read_statistics
 
-__all__ = ["HeadDensity", "fit_densities", "head_densities", "head_shifts"]
-
 Matrix: TypeAlias = NDArray[np.float64]
 _POOLED = 0.5
 _DIAGONAL = 0.05

@@ -13,8 +13,6 @@ from modhub.calibration.feature_distance import DISTANCE_FIELDS, FeatureDistance
 from modhub.composition.head_density import HeadDensity
 from modhub.nets import head_logits
 
-__all__ = ["CALIBRATION_FIELDS", "DENSITY_FIELDS", "TEXTURE_FIELDS", "HeadTensors", "JoinedHead"]
-
 CALIBRATION_FIELDS = (
     "temperature",
     "slope",
@@ -75,17 +73,8 @@ class HeadTensors:
     @classmethod
     def from_dict(cls, tensors: Mapping[str, Tensor]) -> HeadTensors:
         return cls(
-            rows=tensors["rows"],
-            row_bias=tensors["row_bias"],
-            rest=tensors["rest"],
-            rest_bias=tensors["rest_bias"],
-            calibration=tensors["calibration"],
-            adjustment=tensors["adjustment"],
-            gate=tensors.get("gate"),
-            false_accept=tensors.get("false_accept"),
+            **{name: tensors[name] for name in cls.__slots__ if name in tensors},
             density=HeadDensity.from_dict(tensors) if "means" in tensors else None,
-            siblings=tensors.get("siblings"),
-            sibling_bias=tensors.get("sibling_bias"),
             distance=FeatureDistance.from_dict(tensors) if "centres" in tensors else None,
             texture=FeatureDistance(*(tensors[name] for name in TEXTURE_FIELDS))
             if TEXTURE_FIELDS[0] in tensors

@@ -21,8 +21,7 @@ from modhub.composition.parts import Part
 from modhub.composition.trunk_plan import trunk_plans
 from modhub.data import ImageSet
 from modhub.refs import rows_of
-
-__all__ = ["Interference", "estimate_interference", "measure_interference"]
+from modhub.results import Document
 
 _TEMPERATURE = 4.0
 _DRAWN = 300
@@ -32,7 +31,7 @@ _PAIRED = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Interference:
+class Interference(Document):
     """The share of a known class's images that are classified as the taught class: where all known classes
     are composed, and where this one alone is, when it is most often larger; None where that was not
     computed."""
@@ -43,9 +42,6 @@ class Interference:
     @property
     def largest(self) -> float:
         return max(self.share, self.alone or 0.0)
-
-    def to_dict(self) -> dict[str, float | None]:
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def estimate_interference(others: Sequence[Part], taught: Part, *, seed: int = 0) -> dict[str, Interference]:

@@ -17,8 +17,6 @@ from modhub.composition.fitting.sources import FittingSource
 from modhub.composition.trunk_plan import TrunkPlan
 from modhub.errors import BudgetError
 
-__all__ = ["compile_to_loss"]
-
 
 def compile_to_loss(plan: TrunkPlan, budget: Budget, source: FittingSource) -> TrunkPass:
     """The smallest network within `budget` and its `max_loss`; the unpruned one when none is. Raises

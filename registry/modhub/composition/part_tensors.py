@@ -17,8 +17,6 @@ from modhub.composition.parts import Part
 from modhub.errors import CompositionError, IntegrityError
 from modhub.nets import ChannelSpace, Mask
 
-__all__ = ["StackedRows", "head_tensors", "mask_of", "relevance_of"]
-
 
 def mask_of(part: Part) -> Mask:
     """(slots,) True where the module keeps a channel."""

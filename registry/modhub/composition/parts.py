@@ -13,8 +13,6 @@ from modhub.errors import CompositionError
 from modhub.files import sha256_of_bytes
 from modhub.nets import Network
 
-__all__ = ["Part", "distinct_parts", "parts_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class Part:

@@ -27,8 +27,6 @@ from modhub.manifest import InputSpec
 from modhub.nets import Mask, channel_space
 from modhub.pruning.statistics import read_statistics, read_texture
 
-__all__ = ["LIMITS", "class_gaussians", "limit_distances", "lower_thresholds", "outliers", "texture_distance"]
-
 LIMITS = (2.3, 6.0)
 """The least and the largest limit. One in twenty of a parent's training images is beyond 2 to 3; of images
 that it never saw, beyond 2 where it was trained on much, and beyond 6 where it was trained on little."""

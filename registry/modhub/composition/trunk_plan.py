@@ -31,8 +31,6 @@ from modhub.nets import (
 from modhub.pruning.compensation import cut
 from modhub.pruning.statistics import ClassStatistics, pooled_statistics, read_statistics
 
-__all__ = ["SlimTrunk", "TrunkPlan", "positioned", "trunk_plans"]
-
 
 def trunk_plans(
     parts: Sequence[Part], device: torch.device = CPU, *, reject: bool = False

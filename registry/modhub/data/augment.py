@@ -11,9 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["augmented", "mirrored"]
-
-
 _MIRRORED = 0.5
 
 

@@ -13,8 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["DiskTensor"]
-
 
 class DiskTensor:
     """A float32 tensor (count, *shape) on the CPU, in memory up to `limit` bytes, else on disk."""

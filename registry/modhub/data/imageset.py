@@ -14,16 +14,6 @@ from modhub.errors import DataError
 from modhub.reporter import SILENT, Reporter
 from modhub.workers import ALONE, Workers
 
-__all__ = [
-    "BatchReader",
-    "ImageSet",
-    "alike",
-    "as_batch",
-    "evenly_spaced",
-    "split_indices",
-    "without_unreadable",
-]
-
 Pixels = NDArray[np.uint8]
 Indices = NDArray[np.int64]
 Result = TypeVar("Result")

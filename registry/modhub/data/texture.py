@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["texture", "texture_size"]
-
 _SCALES = 2
 _COSINES = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
 _FILTERS = len(_COSINES) ** 2 - 1

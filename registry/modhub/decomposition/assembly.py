@@ -29,8 +29,6 @@ from modhub.nets import ChannelSpace, Network, channel_space, cost
 from modhub.pruning.statistics import read_statistics
 from modhub.text import pretty_json
 
-__all__ = ["assemble", "trunk_info"]
-
 
 def assemble(
     parent: Parent,

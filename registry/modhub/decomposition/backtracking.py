@@ -24,8 +24,6 @@ from modhub.nets import Network, Node
 from modhub.nets.kernels import KERNELS
 from modhub.nets.operators import OPERATORS
 
-__all__ = ["serving_positions"]
-
 _IDENTITIES = frozenset(
     ("batch_norm", "group_norm", "layer_norm", "prelu", "add_constant", "multiply_constant", "position_mask")
 )

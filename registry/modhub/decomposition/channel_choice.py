@@ -32,8 +32,6 @@ from modhub.nets import Mask
 from modhub.pruning.order import PruningOrder, QuickOrder, mask_after, order_work, pruning_order, slot_costs
 from modhub.pruning.statistics import ClassStatistics, observed_values
 
-__all__ = ["ORDER_WORK", "ChannelChoice", "ChannelChoices"]
-
 ORDER_WORK = 100_000_000_000
 """Numbers that ordering the channels of all classes may change before initial saliencies have to do."""
 _VALIDATED = 16

@@ -16,8 +16,6 @@ from modhub.errors import StorageError
 from modhub.files import new_file, sha256_of_bytes
 from modhub.text import canonical_json, parse_json, pretty_json
 
-__all__ = ["Checkpoint", "digest_of_images", "looked_at"]
-
 _LOOKED_AT = 16
 
 

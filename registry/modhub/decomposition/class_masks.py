@@ -12,8 +12,6 @@ from modhub.decomposition.masked_trunk import MaskedTrunk, MaskLearner, target_l
 from modhub.decomposition.samples import Sample, sample_of
 from modhub.decomposition.workbench import Workbench
 
-__all__ = ["learn_class_masks"]
-
 
 def learn_class_masks(
     bench: Workbench, *, images: int, epochs: int, batch: int, rate: float, price: float

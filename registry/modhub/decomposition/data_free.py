@@ -23,8 +23,6 @@ from modhub.decomposition.parent import Parent, wanted_rows
 from modhub.manifest import Calibration, MethodInfo
 from modhub.nets import Head, channel_space, cost
 
-__all__ = ["WHOLE", "without_images"]
-
 WHOLE = "whole"
 """The method's name in manifests: every channel is kept."""
 

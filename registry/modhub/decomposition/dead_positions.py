@@ -33,14 +33,6 @@ from modhub.nets import (
 from modhub.nets.operators import keeps_zero
 from modhub.reporter import Reporter
 
-__all__ = [
-    "Fired",
-    "concern_positions",
-    "judged_values",
-    "kept_channels",
-    "observe_fired",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Fired:

@@ -17,8 +17,6 @@ from modhub.decomposition.workbench import Workbench
 from modhub.errors import ParentError
 from modhub.nets import Runner, fuse_batch_norm
 
-__all__ = ["FiringRates", "firing_rates"]
-
 
 @dataclass(frozen=True, slots=True)
 class FiringRates:

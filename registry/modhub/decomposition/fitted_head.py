@@ -51,8 +51,6 @@ from modhub.pruning.statistics import (
 from modhub.reporter import Reporter
 from modhub.workers import Workers
 
-__all__ = ["FIT_HEAD", "backbone_of", "fit_head", "head_of_file"]
-
 FIT_HEAD = "fit-head"
 """The method's name in manifests."""
 _PAPER = "J. H. Friedman, Regularized discriminant analysis, 1989"

@@ -14,8 +14,6 @@ from modhub.decomposition.samples import logits_of, validation_sample
 from modhub.decomposition.workbench import Workbench
 from modhub.nets import Mask
 
-__all__ = ["Population", "bred"]
-
 _ACCURACY = 0.9
 """What the composed accuracy counts; the rest is for being different."""
 _FIRST = 0.5

@@ -16,8 +16,6 @@ from modhub.decomposition.workbench import Workbench
 from modhub.nets import Runner, fuse_batch_norm, head_logits
 from modhub.pruning.statistics import observed_values
 
-__all__ = ["activation_scores", "weight_scores"]
-
 Scores = NDArray[np.float64]
 
 

@@ -24,8 +24,6 @@ from modhub.decomposition.parent import Parent
 from modhub.nets import Head, Runner, head_logits
 from modhub.workers import Workers
 
-__all__ = ["MEMORY", "HeldOut", "ParentAnswers", "normalised"]
-
 MEMORY = 256 << 20
 """Bytes of normalised held-out images that are kept in memory. Of larger sets fewer are used, but two of each
 class; where even these are more they lie on disk."""

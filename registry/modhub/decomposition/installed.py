@@ -13,8 +13,6 @@ from modhub.decomposition.method import Method
 from modhub.decomposition.methods import METHODS
 from modhub.errors import DataError, MethodError
 
-__all__ = ["GROUP", "installed_method", "installed_methods", "package_of"]
-
 GROUP = "modhub.methods"
 
 

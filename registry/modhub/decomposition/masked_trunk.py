@@ -20,8 +20,6 @@ from modhub.decomposition.parent import Parent
 from modhub.devices import CPU
 from modhub.nets import ChannelSpace, Mask, Network, Runner, fuse_batch_norm, head_logits
 
-__all__ = ["MaskLearner", "MaskedTrunk", "straight_through", "target_loss"]
-
 _START = 0.5
 """The largest score before anything is learned."""
 

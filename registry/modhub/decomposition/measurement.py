@@ -13,8 +13,6 @@ from modhub.calibration.one_against_rest import balanced_accuracy
 from modhub.manifest import Calibration, Measurement, Sizes
 from modhub.nets import Cost, Mask
 
-__all__ = ["Answers", "measurement", "sizes_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class Answers:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from modhub.decomposition.method_options import CheckedOptions
 
 if TYPE_CHECKING:
-    from modhub.artifact.modules import Decomposition
+    from modhub.artifact.modules import Decomposition, ModuleDraft
     from modhub.data import ImageSet
     from modhub.decomposition.options import DecomposeOptions
     from modhub.decomposition.parent import Parent
+    from modhub.decomposition.workbench import Workbench
     from modhub.reporter import Reporter
-
-__all__ = ["Method"]
 
 
 class Method(Protocol):
@@ -36,3 +39,22 @@ class Method(Protocol):
         `DataError` when a wanted class has too few of them.
         """
         ...
+
+
+class WorkbenchMethod(CheckedOptions):
+    """Base of methods that choose channels on a `Workbench`, and of which manifests record every option."""
+
+    name: ClassVar[str]
+    paper: ClassVar[str | None]
+
+    @abstractmethod
+    def drafts(self, bench: Workbench) -> Sequence[ModuleDraft]:
+        """One draft per row of `bench.rows`, in their order."""
+
+    def decompose(
+        self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
+    ) -> Decomposition:
+        from modhub.decomposition.workbench import Workbench
+
+        bench = Workbench(parent, images, options, reporter)
+        return bench.finished(self, self.drafts(bench), self.parameters())

@@ -17,8 +17,6 @@ from typing import Any
 from modhub.errors import DataError
 from modhub.results import Result
 
-__all__ = ["CheckedOptions", "MethodDescription", "MethodOption", "described", "option", "url_of"]
-
 _ARXIV = re.compile(r"arXiv:(\S+)", re.IGNORECASE)
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 

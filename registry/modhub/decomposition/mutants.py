@@ -13,8 +13,6 @@ from modhub.decomposition.masked_trunk import MaskedTrunk
 from modhub.decomposition.samples import sample_of
 from modhub.decomposition.workbench import Workbench
 
-__all__ = ["class_profiles", "contributions"]
-
 
 def class_profiles(bench: Workbench) -> NDArray[np.float64]:
     """(slots, classes) the mean of each slot on images of every wanted class, less the mean over the classes

@@ -21,8 +21,6 @@ from modhub.nets import Network
 from modhub.parents import ParentSource
 from modhub.reporter import Reporter
 
-__all__ = ["InputShape", "input_shape", "input_spec", "voting"]
-
 _VOTERS = 9
 _SIZES = (8, 16, 24, 28, 32, 48, 64, 96, 112, 128, 160, 192, 224, 227, 240, 256, 288, 299, 320, 384, 448, 512)
 """Sides that are tried on a network that does not take the images' own."""

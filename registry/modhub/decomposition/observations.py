@@ -33,8 +33,6 @@ from modhub.pruning.statistics import (
 from modhub.reporter import Reporter
 from modhub.workers import Workers
 
-__all__ = ["Observations"]
-
 _PARTS = ("mean", "deviation", "sensitivity")
 _SAVES = 10
 """How often the pooled sums are saved on the way."""

@@ -19,8 +19,6 @@ from modhub.parents import names_of
 if TYPE_CHECKING:
     from modhub.decomposition.method import Method
 
-__all__ = ["DecomposeOptions"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecomposeOptions:

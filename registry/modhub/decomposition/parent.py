@@ -18,8 +18,6 @@ from modhub.manifest import InputSpec
 from modhub.nets import Head, Network, split_head
 from modhub.refs import check_label, is_text, repeated, rows_of
 
-__all__ = ["Parent", "aligned", "classes_named", "classes_seen", "wanted_rows"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parent:

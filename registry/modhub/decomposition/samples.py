@@ -19,8 +19,6 @@ from modhub.nets import Mask, Runner, fuse_batch_norm, head_logits
 from modhub.pruning.compensation import cut
 from modhub.pruning.statistics import ClassStatistics
 
-__all__ = ["Sample", "logits_of", "sample_of", "validation_sample"]
-
 
 @dataclass(frozen=True, slots=True)
 class Sample:

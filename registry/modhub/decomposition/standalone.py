@@ -14,8 +14,6 @@ from modhub.nets import channel_space, mask_positions
 from modhub.pruning.compensation import cut
 from modhub.pruning.statistics import read_statistics
 
-__all__ = ["standalone"]
-
 
 def standalone(modules: ModuleSet, name: str) -> ModuleSet:
     """The module that answers to `name` with its channels cut out of the trunk, and nothing else of it.

@@ -51,8 +51,6 @@ from modhub.pruning.statistics import (
 )
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["SHRINKAGE", "steadied", "taught_head", "taught_row", "teach"]
-
 SHRINKAGE = 0.05
 """Share of the within-class covariance that is replaced by its diagonal."""
 _STEADY = 20

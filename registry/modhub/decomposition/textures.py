@@ -18,8 +18,6 @@ from modhub.decomposition.held_out import HeldOut
 from modhub.manifest import InputSpec
 from modhub.pruning.statistics import Moments, packed_correlation, read_texture
 
-__all__ = ["texture_statistics"]
-
 _POOLED = 0.5
 """Of a class's covariance, the share that is the mean of all classes': of few images it says little."""
 _ACCEPTED = 0.98

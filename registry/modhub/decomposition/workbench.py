@@ -59,8 +59,6 @@ from modhub.pruning.statistics import ClassStatistics, observe, stored_statistic
 from modhub.reporter import SILENT, Reporter
 from modhub.workers import Workers
 
-__all__ = ["Assessment", "Workbench"]
-
 Result = TypeVar("Result")
 _CHANCES = 20
 """Times as good as chance a parent of many classes is not described wrongly."""

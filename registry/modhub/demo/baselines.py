@@ -17,8 +17,6 @@ from modhub.evaluation.baselines import RestrictedParent
 from modhub.nets import ChannelSpace, Mask
 from modhub.parents import ParentSource
 
-__all__ = ["SideBySide", "random_twin", "restricted"]
-
 
 class SideBySide(nn.Module):
     """Several classifiers of different labels as one: the highest raw score wins."""

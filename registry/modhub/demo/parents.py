@@ -14,8 +14,6 @@ from modhub.files import write_bytes
 from modhub.nets.architectures import ARCHITECTURES
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["EPOCHS", "train_parent"]
-
 EPOCHS = 12
 _BATCH = 32
 _RATE = 6e-3

@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["confusion_table", "mask_picture", "thumbnail"]
-
 _CELL, _ROW, _LEFT = 3, 16, 34
 
 

@@ -10,8 +10,6 @@ from modhub.demo.story import Measured, Story
 from modhub.evaluation.charts import STYLE, line_chart
 from modhub.files import write_text
 
-__all__ = ["REPORT_NAME", "report_page", "write_report"]
-
 REPORT_NAME = "report.html"
 
 _STYLE = (

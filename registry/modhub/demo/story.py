@@ -41,8 +41,6 @@ from modhub.parents import load_parent
 from modhub.project.lock import LOCK_NAME, Lock
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["BUDGETS", "MaskPicture", "Measured", "Point", "Step", "Story", "tell"]
-
 PARENTS = {"plain": [str(digit) for digit in range(6)], "residual": [str(digit) for digit in range(4, 10)]}
 BUDGETS = (0.25, 0.12, 0.06)
 SLIM = 0.25

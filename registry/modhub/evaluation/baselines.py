@@ -10,8 +10,6 @@ from modhub.data.preprocessing import Preprocess
 from modhub.errors import DataError
 from modhub.manifest import InputSpec
 
-__all__ = ["RestrictedParent"]
-
 
 class RestrictedParent(nn.Module):
     """The unpruned parent's logits of `labels`, nothing else changed.

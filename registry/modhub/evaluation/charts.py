@@ -7,8 +7,6 @@ from html import escape
 
 import numpy as np
 
-__all__ = ["STYLE", "line_chart"]
-
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2a36; --paper: #fff; --soft: #5b6f82; --line: #ccd6e0;
   --kept: #2f6f9f; --good: 47, 125, 80; --bad: 190, 70, 40; --other: #b4662a; }

@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 
 from modhub.errors import DataError
 from modhub.evaluation.metrics import Evaluation, predictions_of
-
-__all__ = ["Comparison", "compare"]
+from modhub.results import Document
 
 _DEVIATIONS = 1.96
 """95 % of a normal distribution lie within."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class Comparison(Document):
     """Differences after − before, in fractions: of top-1, and of recall, precision and F1 for each class
     that both have.
 
@@ -49,12 +48,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; scripts rely on top1, top5, recall, worse and better."""
-        fields = {key: getattr(self, key) for key in self.__slots__}
-        return {
-            **{key: dict(value) if isinstance(value, Mapping) else value for key, value in fields.items()},
-            "worse": list(self.worse),
-            "better": list(self.better),
-        }
+        return {**Document.to_dict(self), "worse": list(self.worse), "better": list(self.better)}
 
 
 def compare(before: Evaluation, after: Evaluation) -> Comparison:

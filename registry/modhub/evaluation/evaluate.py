@@ -17,8 +17,6 @@ from modhub.evaluation.metrics import Evaluation, Rejection, score, score_yes_no
 from modhub.refs import rows_of
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["Classifier", "Rejecting", "evaluate"]
-
 _OTHERS = 2000
 """Images of other classes shown to a classifier that may reject them, or as many as there are of its classes
 where these are more."""

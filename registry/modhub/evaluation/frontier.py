@@ -6,7 +6,6 @@ import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +26,8 @@ from modhub.evaluation.metrics import Evaluation, predictions_of
 from modhub.evaluation.timing import Ratio, time_ratio
 from modhub.nets import cost
 from modhub.reporter import SILENT, Reporter
+from modhub.results import Document
 from modhub.runtimes.geometry import Geometry
-
-__all__ = ["BUDGETS", "NOISY_NOTE", "SECONDS", "Frontier", "FrontierPoint", "frontier"]
 
 BUDGETS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 SECONDS = 2.0
@@ -42,7 +40,7 @@ _NUMBERS = 128 * 3 * 64 * 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FrontierPoint:
+class FrontierPoint(Document):
     """One network. `flops`, `params`, `time` (estimated) and `latency` (measured, by batch size) are
     fractions of the unpruned trunks'.
 
@@ -72,9 +70,6 @@ class FrontierPoint:
         shown = f"{self.latency[batch]:.2f}"
         return f"{shown} ± {self.latency_spread[batch]:.2f}" if self.noisy(batch) else shown
 
-    def to_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
-
     def __str__(self) -> str:
         shares = {"agrees": self.agreement, "top-1": self.top1, "random channels": self.random_top1}
         texts = [f"{name} {100 * share:.1f} %" for name, share in shares.items() if share is not None]
@@ -82,7 +77,7 @@ class FrontierPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Frontier:
+class Frontier(Document):
     """`points` by falling budget; `restricted_top1` is the accuracy of the restricted logits of the unpruned
     trunks, for a single class the balanced accuracy of its unpruned trunk.
 
@@ -114,17 +109,6 @@ class Frontier:
         best = max(quality(point) for point in self.points)
         good = [point for point in self.points if quality(point) >= best - 0.01]
         return min(good, key=lambda point: point.budget)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "labels": list(self.labels),
-            "images": self.images,
-            "restricted_top1": self.restricted_top1,
-            "points": [point.to_dict() for point in self.points],
-            "smallest": self.smallest,
-            "energy": None if self.energy is None else self.energy.to_dict(),
-        }
 
 
 def frontier(
@@ -178,7 +162,7 @@ def frontier(
                 reporter=reporter,
             )
 
-        start = time.perf_counter()
+        started = time.perf_counter()
         try:
             slim = build(None)
         except BudgetError as error:
@@ -187,7 +171,7 @@ def frontier(
             failed = str(error)
             reporter.note(failed)
             break
-        seconds = time.perf_counter() - start
+        elapsed = time.perf_counter() - started
         agreement, top1 = judge(slim)
         random_top1: float | None = None
         if control and isinstance(judge, _Labelled):
@@ -209,7 +193,7 @@ def frontier(
                 random_top1=random_top1,
                 latency={batch: ratio.value for batch, ratio in latency.items()},
                 latency_spread={batch: ratio.spread for batch, ratio in latency.items()},
-                seconds=seconds,
+                seconds=elapsed,
             )
         )
         reporter.note(f"{kind}={limit:g}: {points[-1]}")

@@ -25,8 +25,6 @@ from modhub.nets import Runner, channel_space, head_logits
 from modhub.pruning.compensation import cut
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["measure_modules"]
-
 _PER_CLASS = 100
 """A recall is then known to about five points."""
 _BATCH = 100

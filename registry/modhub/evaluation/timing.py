@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Ratio", "side_by_side", "time_ratio"]
-
 _ROUNDS = (3, 9)
 """The fewest and the most rounds."""
 _STEADY = 0.05

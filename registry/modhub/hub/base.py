@@ -14,8 +14,6 @@ from modhub.refs import RepositoryId
 from modhub.reporter import SILENT, Reporter
 from modhub.store.model import MAIN, Add, Change, FileEntry, Refs, RepositorySummary
 
-__all__ = ["Hub"]
-
 
 class Hub(Protocol):
     """A versioned file store. Every method may raise `HubError`, `AccessError` and `OfflineError`.

@@ -37,7 +37,6 @@ from modhub.text import canonical_json, parse_json
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["CACHE_VARIABLE", "Cache", "CacheUsage", "default_cache"]
 
 CACHE_VARIABLE = "MODHUB_CACHE"
 Fetch = Callable[[BinaryIO, int], None]

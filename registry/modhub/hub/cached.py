@@ -12,8 +12,6 @@ from modhub.refs import RepositoryId, is_commit, parse_version, version_of_tag
 from modhub.reporter import SILENT, Reporter
 from modhub.store.model import FileEntry, Refs
 
-__all__ = ["CachedHub"]
-
 
 class CachedHub:
     """Reading from `hub` with `cache` in front.

@@ -20,8 +20,6 @@ from modhub.store.records import HEADS, TAGS, RepositoryKey, Settings
 from modhub.store.store import Store
 from modhub.store.tree import Tree
 
-__all__ = ["DirectoryHub"]
-
 CHUNK = 1 << 20
 MOVES = 10
 

@@ -12,8 +12,6 @@ from urllib.request import getproxies, proxy_bypass
 
 from modhub.errors import HubError
 
-__all__ = ["Proxy", "check_network_settings", "proxy_for"]
-
 _KINDS = ("http", "https", "all")
 _SCHEMES = ("http", "https", "socks5", "socks5h")
 

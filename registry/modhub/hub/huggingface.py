@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.hf_api import RepoFile
 
-__all__ = ["HuggingFaceHub"]
 
 # Up to this size a file is sent inside the commit, which takes four times its size in memory.
 LFS_FROM_BYTES = 25_000_000

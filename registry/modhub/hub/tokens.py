@@ -20,8 +20,6 @@ from modhub.files import new_file
 from modhub.refs import is_text
 from modhub.text import parse_json, pretty_json
 
-__all__ = ["OFFICIAL", "environment_token", "is_same_hub", "origin_of", "store_token", "stored_token"]
-
 OFFICIAL = "https://huggingface.co"
 _PORTS = {"http": 80, "https": 443}
 

@@ -24,8 +24,6 @@ from modhub.importing.values import (
     reshaped,
 )
 
-__all__ = ["IN_PLACE", "LAZY", "READERS"]
-
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 """Klambauer et al. 2017, arXiv 1706.02515, equation 14."""
 _HUGE = 1e30

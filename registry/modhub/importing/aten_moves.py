@@ -26,8 +26,6 @@ from modhub.importing.values import (
 )
 from modhub.nets.operators import Shape
 
-__all__ = ["LAZY_MOVES", "MOVES", "overlapped", "padded", "pair", "selected", "sliced", "whole"]
-
 _HUGE = 1e30
 
 

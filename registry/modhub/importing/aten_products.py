@@ -22,8 +22,6 @@ from modhub.importing.values import (
     reshaped,
 )
 
-__all__ = ["PRODUCTS", "linear", "scaled"]
-
 _HUGE = 1e30
 
 

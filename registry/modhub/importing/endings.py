@@ -8,8 +8,6 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, fx, nn
 
-__all__ = ["Ended", "Ending", "endings_of"]
-
 Ending: TypeAlias = Callable[[Tensor], Tensor]
 """What a model makes of its logits (batch, labels) before it returns them."""
 

@@ -23,8 +23,6 @@ from modhub.nets.graph import Network
 from modhub.nets.runner import Runner
 from modhub.nets.simplify import simplify
 
-__all__ = ["import_module"]
-
 
 def import_module(module: nn.Module, input_shape: tuple[int, int, int], *, name: str = "") -> Network:
     """The network of `module` for images of `input_shape` (channels, height, width), as data.

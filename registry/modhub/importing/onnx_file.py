@@ -19,8 +19,6 @@ from torch import Tensor
 from modhub.errors import IntegrityError, MissingDependencyError, NetworkImportError, ParentError
 from modhub.files import confined
 
-__all__ = ["OPSETS", "OnnxNode", "OnnxProgram", "read_onnx"]
-
 OPSETS = range(7, 27)
 """Versions of the ONNX operators that are read."""
 MAX_NODES = 200_000

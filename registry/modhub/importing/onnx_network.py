@@ -23,8 +23,6 @@ from modhub.importing.values import NoEquivalentError
 from modhub.nets.graph import Network
 from modhub.nets.limits import MAX_LIVE, MAX_VALUE
 
-__all__ = ["OnnxNetwork"]
-
 _PROBES = (2, 3, 5)
 """Batch sizes by which what depends on the batch is told."""
 _HUGE = 1e30

@@ -17,8 +17,6 @@ from torch import Tensor
 
 from modhub.importing.values import NoEquivalentError
 
-__all__ = ["OPERATORS", "OnnxCall", "OnnxOperator"]
-
 _DTYPES = {
     1: torch.float32,
     2: torch.uint8,

@@ -18,8 +18,6 @@ from torch import Tensor, nn
 
 from modhub.errors import NetworkImportError
 
-__all__ = ["LOGITS_ALONE", "evaluating", "exported"]
-
 
 def exported(module: nn.Module, input_shape: tuple[int, int, int], name: str) -> torch.export.ExportedProgram:
     if isinstance(module, torch.jit.ScriptModule):

@@ -24,8 +24,6 @@ from modhub.importing.values import Call, Emitter, NoEquivalentError, Value
 from modhub.nets.graph import Graph, Network, Node
 from modhub.nets.operators import OPERATORS, Shape, ShapeMismatchError
 
-__all__ = ["Translation"]
-
 Place: TypeAlias = Value | Tensor | list["Place"] | Any
 """What an exported value became: a value, a constant, or a list of these (chunk, split)."""
 

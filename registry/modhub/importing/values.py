@@ -18,17 +18,6 @@ from torch import Tensor
 
 from modhub.nets.operators import Shape
 
-__all__ = [
-    "Call",
-    "Emitter",
-    "NoEquivalentError",
-    "Value",
-    "aligned",
-    "emitted_constant",
-    "permuted",
-    "reshaped",
-]
-
 
 class NoEquivalentError(Exception):
     """An operator on the list is used in a way that is not; its text says how."""

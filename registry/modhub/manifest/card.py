@@ -15,8 +15,6 @@ from modhub.labels import slug_of, tag_words_of
 from modhub.manifest import ModuleEntry, ModuleManifest, RepositoryManifest
 from modhub.refs import Ref, RepositoryId
 
-__all__ = ["CARD_NAME", "card", "class_tag", "class_tags", "ref_of", "tags_of"]
-
 CARD_NAME = "README.md"
 
 # What huggingface.co takes as `license`; anything else is written as `other` with its name beside it.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from modhub.errors import ManifestError, RefError, SchemaVersionError
 from modhub.labels import slug_of
 from modhub.refs import is_sha256, is_text, misleading, repeated
 
-__all__ = ["AGAIN", "Fields"]
+Value = TypeVar("Value")
 
 AGAIN = "Pull or decompose it again."
 """What helps against a damaged artifact."""
@@ -172,8 +172,9 @@ class Fields:
     def child(self, key: str) -> Fields:
         return Fields(self._get(key, dict), f"'{key}' in {self.place}")
 
-    def optional_child(self, key: str) -> Fields | None:
-        return None if self.value.get(key) is None else self.child(key)
+    def optional(self, key: str, read: Callable[[Fields], Value]) -> Value | None:
+        """What `read` makes of the object under `key`; None where there is none."""
+        return None if self.value.get(key) is None else read(self.child(key))
 
     def children(self, key: str, *, minimum: int = 0) -> Iterator[Fields]:
         items = self._get(key, list)

@@ -8,8 +8,7 @@ from typing import Any
 
 from modhub.errors import ManifestError
 from modhub.manifest.fields import Fields
-
-__all__ = ["INTERPOLATIONS", "InputSpec"]
+from modhub.results import Document
 
 PIXELS_LIMIT = 1 << 22
 """Of an image as a network takes it: 2048 × 2048."""
@@ -17,7 +16,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InputSpec:
+class InputSpec(Document):
     """What the trunk takes, and how a raw image becomes that.
 
     `channels` is 1 or 3; `height` and `width` are the trunk's own, in pixels. A raw image is scaled to
@@ -101,18 +100,10 @@ class InputSpec:
             raise ManifestError(f"{fields.place} makes no sense: {error.message}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "channels": self.channels,
-            "height": self.height,
-            "width": self.width,
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "value_range": list(self.value_range),
-            "resize": list(self.resize) if isinstance(self.resize, tuple) else self.resize,
-            "crop": self.crop,
-            "interpolation": self.interpolation,
-            **({"crop_floor": True} if self.crop_floor else {}),
-        }
+        document = Document.to_dict(self)
+        if not self.crop_floor:
+            del document["crop_floor"]
+        return document
 
     @property
     def schema_version(self) -> int:

@@ -18,9 +18,8 @@ from modhub.manifest.parts import (
     Sizes,
     TrunkInfo,
 )
+from modhub.results import Document
 from modhub.text import parse_json, pretty_json
-
-__all__ = ["FORMS", "MODULE_SCHEMA_VERSION", "ModuleManifest"]
 
 MODULE_SCHEMA_VERSION = 2
 """The newest; a manifest says the first whose readers understand it."""
@@ -28,7 +27,7 @@ FORMS = ("delta", "standalone")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModuleManifest:
+class ModuleManifest(Document):
     """One class of one parent.
 
     `form` is `delta` (mask and head on a trunk shared with other modules) or `standalone` (`trunk` is its
@@ -65,7 +64,6 @@ class ModuleManifest:
     @classmethod
     def from_dict(cls, fields: Fields) -> ModuleManifest:
         fields.check_version(MODULE_SCHEMA_VERSION)
-        measurement = fields.optional_child("measurement")
         return cls(
             label=fields.label("label"),
             slug=fields.slug("slug"),
@@ -77,7 +75,7 @@ class ModuleManifest:
             method=MethodInfo.from_dict(fields.child("method")),
             input=InputSpec.from_dict(fields.child("input")),
             calibration=Calibration.from_dict(fields.child("calibration")),
-            measurement=None if measurement is None else Measurement.from_dict(measurement),
+            measurement=fields.optional("measurement", Measurement.from_dict),
             sizes=Sizes.from_dict(fields.child("sizes")),
             tensors=FileInfo.from_dict(fields.child("tensors")),
             provenance=Provenance.from_dict(fields.child("provenance")),
@@ -85,24 +83,7 @@ class ModuleManifest:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "schema_version": self.input.schema_version,
-            "label": self.label,
-            "slug": self.slug,
-            "aliases": list(self.aliases),
-            "ontology_id": self.ontology_id,
-            "form": self.form,
-            "parent": self.parent.to_dict(),
-            "trunk": self.trunk.to_dict(),
-            "method": self.method.to_dict(),
-            "input": self.input.to_dict(),
-            "calibration": self.calibration.to_dict(),
-            "measurement": None if self.measurement is None else self.measurement.to_dict(),
-            "sizes": self.sizes.to_dict(),
-            "tensors": self.tensors.to_dict(),
-            "provenance": self.provenance.to_dict(),
-            "license": self.license,
-        }
+        return {"schema_version": self.input.schema_version, **Document.to_dict(self)}
 
     def to_bytes(self) -> bytes:
         """The file's one byte string for this content."""

@@ -5,25 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from modhub.errors import ManifestError, RefError
 from modhub.files import confined, sha256_of_bytes
 from modhub.integrity import check_content, read_checked
 from modhub.manifest.fields import Fields
 from modhub.refs import RepositoryId
-
-__all__ = [
-    "Calibration",
-    "FileInfo",
-    "Measurement",
-    "MethodInfo",
-    "ParentInfo",
-    "Provenance",
-    "Sample",
-    "Sizes",
-    "TrunkInfo",
-]
+from modhub.results import Document
 
 Scalar = str | int | float | bool | None
 _ANYWHERE = Path()
@@ -31,7 +19,7 @@ _UNSEEN = frozenset(("test", "val", "valid", "validation"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileInfo:
+class FileInfo(Document):
     """A file of a repository: its path there, sha256 and size in bytes."""
 
     path: str
@@ -59,12 +47,9 @@ class FileInfo:
         confined(_ANYWHERE, info.path)
         return info
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"path": self.path, "sha256": self.sha256, "size": self.size}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ParentInfo:
+class ParentInfo(Document):
     """The classifier a module was taken from; `sha256` is the content id of its whole network."""
 
     name: str
@@ -85,19 +70,9 @@ class ParentInfo:
             dataset=fields.optional_string("dataset"),
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "architecture": self.architecture,
-            "sha256": self.sha256,
-            "labels": list(self.labels),
-            "license": self.license,
-            "dataset": self.dataset,
-        }
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrunkInfo:
+class TrunkInfo(Document):
     """The feature extractor a module's mask speaks of.
 
     `sha256` is the content id of graph and weights together: equal ids mean one pass serves both modules,
@@ -117,7 +92,6 @@ class TrunkInfo:
 
     @classmethod
     def from_dict(cls, fields: Fields) -> TrunkInfo:
-        statistics = fields.optional_child("statistics")
         repository = fields.optional_string("repository")
         if repository is not None:
             try:
@@ -128,26 +102,13 @@ class TrunkInfo:
             sha256=fields.digest("sha256"),
             graph=FileInfo.from_dict(fields.child("graph")),
             weights=FileInfo.from_dict(fields.child("weights")),
-            statistics=None if statistics is None else FileInfo.from_dict(statistics),
+            statistics=fields.optional("statistics", FileInfo.from_dict),
             features=fields.integer("features", minimum=1),
             parameters=fields.integer("parameters"),
             flops=fields.integer("flops"),
             repository=repository,
             revision=fields.optional_string("revision"),
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "sha256": self.sha256,
-            "graph": self.graph.to_dict(),
-            "weights": self.weights.to_dict(),
-            "statistics": None if self.statistics is None else self.statistics.to_dict(),
-            "features": self.features,
-            "parameters": self.parameters,
-            "flops": self.flops,
-            "repository": self.repository,
-            "revision": self.revision,
-        }
 
     @property
     def files(self) -> tuple[FileInfo, ...]:
@@ -157,7 +118,7 @@ class TrunkInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MethodInfo:
+class MethodInfo(Document):
     """How the module was cut out, with every option that had a say, and the paper it comes from."""
 
     name: str
@@ -172,12 +133,9 @@ class MethodInfo:
             paper=fields.optional_string("paper"),
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "parameters": dict(self.parameters), "paper": self.paper}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
+class Calibration(Document):
     """How a margin becomes a log-odds: numbers fitted when the module was made; `kind` says which formula."""
 
     kind: str
@@ -187,12 +145,9 @@ class Calibration:
     def from_dict(cls, fields: Fields) -> Calibration:
         return cls(kind=fields.string("kind"), parameters=fields.number_map("parameters"))
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, "parameters": dict(self.parameters)}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class Sample(Document):
     """The images that figures rest on: so many of the class (`positives`) and of others."""
 
     dataset: str
@@ -214,12 +169,9 @@ class Sample:
             negatives=fields.integer("negatives"),
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        return {key: getattr(self, key) for key in self.__slots__}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
+class Measurement(Document):
     """Figures measured on images that had no say in making the module.
 
     `values` are fractions in [0, 1] by name: recall, precision, parent_recall, …
@@ -247,18 +199,9 @@ class Measurement:
             values=fields.number_map("values", minimum=0, maximum=1),
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "dataset": self.dataset,
-            "split": self.split,
-            "positives": self.positives,
-            "negatives": self.negatives,
-            "values": dict(self.values),
-        }
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
+class Sizes(Document):
     """What the module keeps of its trunk, counted; `flops` are multiply-adds for one image."""
 
     kept_channels: int
@@ -277,12 +220,9 @@ class Sizes:
     def from_dict(cls, fields: Fields) -> Sizes:
         return cls(**{key: fields.integer(key) for key in cls.__slots__})
 
-    def to_dict(self) -> dict[str, Any]:
-        return {key: getattr(self, key) for key in self.__slots__}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
+class Provenance(Document):
     """Who made it with what. `date` is the caller's (ISO 8601), so that equal inputs give equal bytes."""
 
     tool: str
@@ -300,12 +240,3 @@ class Provenance:
             date=fields.optional_string("date"),
             environment=fields.string_map("environment"),
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "tool": self.tool,
-            "tool_version": self.tool_version,
-            "seed": self.seed,
-            "date": self.date,
-            "environment": dict(self.environment),
-        }

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from modhub.formatting import percent
 from modhub.manifest.parts import Sample
 
-__all__ = ["at_least", "ranking_key", "shown_bound"]
-
 _DEVIATIONS = 1.96
 """95 % of a normal distribution lie within."""
 _USUAL = 25

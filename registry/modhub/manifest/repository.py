@@ -14,16 +14,15 @@ from modhub.manifest.input_spec import InputSpec
 from modhub.manifest.module import FORMS, ModuleManifest
 from modhub.manifest.parts import FileInfo, MethodInfo, ParentInfo, Sample, TrunkInfo
 from modhub.refs import repeated
+from modhub.results import Document
 from modhub.text import parse_json, pretty_json
-
-__all__ = ["MANIFEST_NAME", "REPOSITORY_SCHEMA_VERSION", "ModuleEntry", "RepositoryManifest"]
 
 MANIFEST_NAME = "modhub.json"
 REPOSITORY_SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModuleEntry:
+class ModuleEntry(Document):
     """One module as the repository's manifest lists it.
 
     `metrics` are the module's own measured fractions (recall, precision, …), empty when none were measured;
@@ -44,7 +43,6 @@ class ModuleEntry:
 
     @classmethod
     def from_dict(cls, fields: Fields) -> ModuleEntry:
-        trunk, sample = fields.optional_child("trunk"), fields.optional_child("sample")
         return cls(
             label=fields.label("label"),
             slug=fields.slug("slug"),
@@ -52,10 +50,10 @@ class ModuleEntry:
             form=fields.choice("form", FORMS),
             manifest=FileInfo.from_dict(fields.child("manifest")),
             tensors=FileInfo.from_dict(fields.child("tensors")),
-            trunk=None if trunk is None else TrunkInfo.from_dict(trunk),
+            trunk=fields.optional("trunk", TrunkInfo.from_dict),
             kept_channels_fraction=fields.number("kept_channels_fraction", minimum=0, maximum=1),
             metrics=fields.number_map("metrics", minimum=0, maximum=1),
-            sample=None if sample is None else Sample.from_dict(sample),
+            sample=fields.optional("sample", Sample.from_dict),
         )
 
     @classmethod
@@ -81,24 +79,14 @@ class ModuleEntry:
         return sum(file.size for file in (self.manifest, self.tensors, *trunk_files))
 
     def to_dict(self) -> dict[str, Any]:
-        entry: dict[str, Any] = {
-            "label": self.label,
-            "slug": self.slug,
-            "aliases": list(self.aliases),
-            "form": self.form,
-            "manifest": self.manifest.to_dict(),
-            "tensors": self.tensors.to_dict(),
-            "trunk": None if self.trunk is None else self.trunk.to_dict(),
-            "kept_channels_fraction": self.kept_channels_fraction,
-            "metrics": dict(self.metrics),
-        }
-        if self.sample is not None:
-            entry["sample"] = self.sample.to_dict()
+        entry = Document.to_dict(self)
+        if self.sample is None:
+            del entry["sample"]
         return entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RepositoryManifest:
+class RepositoryManifest(Document):
     """The modules of one parent on one trunk. `trunk` is None when every module is standalone.
 
     `energy` is what making them took. It differs from run to run, and has no say in what the modules are.
@@ -126,15 +114,14 @@ class RepositoryManifest:
     @classmethod
     def from_dict(cls, fields: Fields) -> RepositoryManifest:
         fields.check_version(REPOSITORY_SCHEMA_VERSION)
-        trunk, energy = fields.optional_child("trunk"), fields.optional_child("energy")
         manifest = cls(
             parent=ParentInfo.from_dict(fields.child("parent")),
-            trunk=None if trunk is None else TrunkInfo.from_dict(trunk),
+            trunk=fields.optional("trunk", TrunkInfo.from_dict),
             input=InputSpec.from_dict(fields.child("input")),
             method=MethodInfo.from_dict(fields.child("method")),
             license=fields.optional_string("license"),
             modules=tuple(ModuleEntry.from_dict(entry) for entry in fields.children("modules")),
-            energy=None if energy is None else _energy(energy),
+            energy=fields.optional("energy", _energy),
         )
         if not manifest.modules:
             raise ManifestError(f"{fields.place} lists no module.", hint="Make some with: modhub decompose")
@@ -146,16 +133,10 @@ class RepositoryManifest:
         return manifest
 
     def to_dict(self) -> dict[str, Any]:
-        document: dict[str, Any] = {
-            "schema_version": REPOSITORY_SCHEMA_VERSION,
-            "parent": self.parent.to_dict(),
-            "trunk": None if self.trunk is None else self.trunk.to_dict(),
-            "input": self.input.to_dict(),
-            "method": self.method.to_dict(),
-            "license": self.license,
-            "modules": [entry.to_dict() for entry in self.modules],
-        }
-        return document if self.energy is None else document | {"energy": self.energy.to_dict()}
+        document = {"schema_version": REPOSITORY_SCHEMA_VERSION, **Document.to_dict(self)}
+        if self.energy is None:
+            del document["energy"]
+        return document
 
     def to_bytes(self) -> bytes:
         """The file's one byte string for this content."""
@@ -213,14 +194,13 @@ class RepositoryManifest:
 
 
 def _energy(fields: Fields) -> EnergyUse:
-    emissions = fields.optional_child("emissions")
     return EnergyUse(
         seconds=fields.number("seconds", minimum=0),
         cores=fields.number("cores", minimum=0),
         processor=fields.string("processor"),
         kwh=None if fields.value.get("kwh") is None else fields.number("kwh", minimum=0),
         power_model=fields.string("power_model"),
-        emissions=None if emissions is None else _emissions(emissions),
+        emissions=fields.optional("emissions", _emissions),
     )
 
 

@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ARCHITECTURES", "Architecture", "CifarResNet", "Conv3", "DigitsPlain", "DigitsResidual"]
-
 
 class _CifarBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:

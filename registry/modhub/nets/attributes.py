@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["Attribute", "Attributes", "BadAttributeError", "check_attributes"]
-
 Attributes: TypeAlias = Mapping[str, Any]
 """Checked attributes of one node: int, float, bool, str, None or a tuple of ints."""
 

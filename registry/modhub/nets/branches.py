@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from modhub.nets.graph import Graph, Node
 
-__all__ = ["Branch", "is_plain_sum", "residual_branches"]
-
 _AFTER = ("batch_norm", "scale_shift", "multiply_constant", "permute")
 """What may follow the last layer: a constant for each channel stays one."""
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from modhub.nets.graph import Graph, Network
 from modhub.nets.operators import OPERATORS
 
-__all__ = ["OPERATOR_FLOPS", "Cost", "cost", "value_bytes"]
-
 OPERATOR_FLOPS = 1_000_000
 """Multiply-adds that two cores do while PyTorch calls one operator, about 12 microseconds: a ResNet of thin
 layers and half its channels, and one of a third fewer blocks, take as long as this says."""

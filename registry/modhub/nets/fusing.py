@@ -9,8 +9,6 @@ from torch import Tensor
 
 from modhub.nets.graph import Graph, Network, Node
 
-__all__ = ["fuse_batch_norm"]
-
 
 def fuse_batch_norm(network: Network) -> Network:
     """Every batch-norm that alone reads a convolution or linear layer disappears into its weight and bias.

@@ -20,20 +20,20 @@ from modhub.manifest import Fields
 from modhub.nets.attributes import Attributes, BadAttributeError, check_attributes
 from modhub.nets.limits import MAX_LIVE, MAX_NODES, MAX_VALUE, MAX_WORK, OVERRIDE, is_large_allowed
 from modhub.nets.operators import OPERATORS, Shape, ShapeMismatchError, TensorSpec
+from modhub.results import Document
 from modhub.text import canonical_json
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["GRAPH_SCHEMA_VERSION", "Graph", "Network", "Node", "check_tensor_types"]
 
 GRAPH_SCHEMA_VERSION = 2
 """A graph says the first version that has all of its operators, so that older readers read what they can."""
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class Node(Document):
     """One operator. Its output value bears its name; `tensors` maps a role ("weight") to a tensor's name."""
 
     name: str
@@ -41,18 +41,6 @@ class Node:
     inputs: tuple[str, ...]
     attributes: Attributes = field(default_factory=dict)
     tensors: Mapping[str, str] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "op": self.op,
-            "inputs": list(self.inputs),
-            "attributes": {
-                key: list(value) if isinstance(value, tuple) else value
-                for key, value in self.attributes.items()
-            },
-            "tensors": dict(self.tensors),
-        }
 
     @classmethod
     def from_dict(cls, fields: Fields) -> Node:

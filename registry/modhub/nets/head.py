@@ -21,8 +21,6 @@ from modhub.errors import ParentError
 from modhub.nets.graph import Graph, Network, Node
 from modhub.nets.simplify import rebuilt
 
-__all__ = ["TAIL_STEPS", "Head", "head_logits", "split_head"]
-
 TAIL_STEPS = ("relu", "average", "flatten")
 """What may stand after the head: relu, the average over all positions, and dropping positions of size 1."""
 

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from modhub.nets.attributes import Attributes
 
-__all__ = ["KERNELS", "Kernel"]
-
 Tensors: TypeAlias = Mapping[str, Tensor]
 Kernel: TypeAlias = Callable[[Attributes, Sequence[Tensor], Tensors], Tensor]
 """From the attributes of a node, its inputs (batch, …) and its tensors to its output (batch, …)."""

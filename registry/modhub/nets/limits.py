@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["MAX_LIVE", "MAX_NODES", "MAX_VALUE", "MAX_WORK", "OVERRIDE", "allowing_large", "is_large_allowed"]
-
 MAX_NODES = 20_000
 MAX_VALUE = 1 << 27
 """Numbers in one value of one image: 512 MiB."""

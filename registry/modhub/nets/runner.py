@@ -14,8 +14,6 @@ from modhub.nets.graph import Network, Node
 from modhub.nets.kernels import KERNELS
 from modhub.nets.limits import MAX_LIVE
 
-__all__ = ["Runner"]
-
 _Step: TypeAlias = tuple[Node, Callable[..., Tensor], list[tuple[str, str]], list[str]]
 """A node, what computes it, the parameter of each of its tensors' roles, and values nobody reads after it."""
 

@@ -7,8 +7,6 @@ from dataclasses import replace
 
 from modhub.nets.graph import Graph, Network, Node
 
-__all__ = ["rebuilt", "simplify"]
-
 
 def simplify(network: Network) -> Network:
     """The same function of the image with fewer nodes. Running it again changes nothing."""

@@ -9,8 +9,6 @@ from typing import Any
 
 from modhub.errors import IntegrityError
 
-__all__ = ["TensorTypes", "damaged", "read_tensor_types", "tensor_types"]
-
 TensorTypes = dict[str, tuple[str, tuple[int, ...]]]
 """Of each tensor by name the type, as torch calls it, and the shape."""
 _HEADER_LIMIT = 64 << 20

@@ -12,8 +12,6 @@ from modhub.nets.graph import Graph, check_tensor_types
 from modhub.nets.tensor_header import read_tensor_types
 from modhub.text import parse_json
 
-__all__ = ["check_trunk", "parse_graph"]
-
 
 @hinting(AGAIN)
 def parse_graph(content: bytes, info: TrunkInfo, spec: InputSpec) -> Graph:

@@ -16,8 +16,6 @@ from modhub.importing.onnx_network import OnnxNetwork
 from modhub.manifest import Fields, InputSpec
 from modhub.nets.graph import Network
 
-__all__ = ["Fetch", "ParentSource", "distinct_labels", "names_of", "parsed_arguments", "stated_input"]
-
 _INPUT_HINT = "Its keys are channels, height, width, mean, std, value_range, resize, crop and interpolation."
 
 

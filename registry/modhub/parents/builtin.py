@@ -10,8 +10,6 @@ from modhub.nets.architectures import ARCHITECTURES
 from modhub.parents.base import ParentSource
 from modhub.parents.weights import fit_weights, fitted, read_weights
 
-__all__ = ["builtin_parent"]
-
 
 def builtin_parent(name: str, weights: Path | None) -> ParentSource:
     """The number of classes is that of the weights' head. Raises `ParentError`."""

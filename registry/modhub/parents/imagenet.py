@@ -11,8 +11,6 @@ import torchvision
 from modhub.labels import spelling_of
 from modhub.parents.base import distinct_labels
 
-__all__ = ["IMAGENET", "imagenet_labels", "imagenet_synonyms"]
-
 IMAGENET = 1000
 
 

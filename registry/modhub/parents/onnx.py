@@ -14,8 +14,6 @@ from modhub.importing.onnx_network import OnnxNetwork
 from modhub.manifest import InputSpec
 from modhub.parents.base import ParentSource, distinct_labels, names_of
 
-__all__ = ["onnx_parent"]
-
 _NAMES = ("names", "labels", "classes", "class_names")
 """Keys of the metadata under which exporters keep the names of the classes."""
 

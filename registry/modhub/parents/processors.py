@@ -16,8 +16,6 @@ from typing import Any
 from modhub.errors import ParentError
 from modhub.manifest import InputSpec
 
-__all__ = ["flips_channels", "processor_input"]
-
 RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers, which preprocessor configs carry."""
 SQUEEZED_FROM = 384

@@ -25,8 +25,6 @@ from modhub.parents.timm import timm_input, timm_module
 from modhub.parents.weights import fit_weights, load_weights
 from modhub.text import parse_json
 
-__all__ = ["repository_parent"]
-
 WEIGHTS = "model.safetensors"
 STEERING = frozenset(
     [

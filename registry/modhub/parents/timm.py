@@ -18,8 +18,6 @@ from modhub.parents.base import Fetch, ParentSource
 from modhub.parents.imagenet import IMAGENET, imagenet_labels
 from modhub.parents.weights import class_count, fit_weights, is_published, read_weights
 
-__all__ = ["timm_input", "timm_module", "timm_parent"]
-
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KNOWN = frozenset(
     (

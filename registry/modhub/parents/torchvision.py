@@ -21,8 +21,6 @@ from modhub.manifest import InputSpec
 from modhub.parents.base import ParentSource, distinct_labels
 from modhub.parents.weights import class_count, fit_weights, is_published, read_weights
 
-__all__ = ["preset_input", "torchvision_parent"]
-
 AUXILIARY = ("googlenet", "inception_v3")
 """Networks with auxiliary heads for training; they play no part in evaluation, so they are left out."""
 

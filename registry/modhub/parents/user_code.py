@@ -20,8 +20,6 @@ from modhub.parents.base import ParentSource, stated_input
 from modhub.parents.weights import fit_weights, load_weights, read_weights
 from modhub.text import parse_json, pretty_json
 
-__all__ = ["callable_of", "callable_parent", "directory_parent", "write_parent"]
-
 GRAPH, WEIGHTS, ABOUT = "graph.json", "weights.safetensors", "parent.json"
 ABOUT_VERSION = 1
 

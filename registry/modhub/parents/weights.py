@@ -17,18 +17,6 @@ from torch import Tensor, nn
 from modhub.errors import ParentError
 from modhub.files import sha256_of_file
 
-__all__ = [
-    "class_count",
-    "fit_weights",
-    "fitted",
-    "is_pickle",
-    "is_published",
-    "load_weights",
-    "read_checkpoint",
-    "read_weights",
-    "unwrapped",
-]
-
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar", ".h5")
 SHOWN = 3
 _POINTER = b"version https://git-lfs.github.com/spec/"

@@ -34,8 +34,6 @@ from modhub.project.rejections import (
 from modhub.project.toml import Project, Want
 from modhub.refs import Ref, RepositoryId
 
-__all__ = ["Candidates"]
-
 STEPS = 5_000_000
 """Of a search and of explaining why it failed: about a minute."""
 # What a repository can bring about by what it holds or whom it lets in; a network that fails is not that.

@@ -12,8 +12,6 @@ from modhub.project.rejections import Disallowed, Rejection, only_classes_missin
 from modhub.project.toml import Project, Want
 from modhub.refs import RepositoryId
 
-__all__ = ["explain"]
-
 Solve = Callable[[Sequence[Want], int | None], tuple[ResolvedModule, ...] | None]
 Nearest = Callable[[str], Sequence[str]]
 

@@ -22,8 +22,6 @@ from modhub.project.toml import Constraints, Project, Want, hubs_of
 from modhub.refs import RepositoryId, is_commit, parse_version
 from modhub.text import parse_json, pretty_json
 
-__all__ = ["LOCK_NAME", "LOCK_SCHEMA_VERSION", "Lock", "LockedModule", "LockedTrunk", "lock_of"]
-
 LOCK_NAME = "modhub.lock"
 LOCK_SCHEMA_VERSION = 1
 _AGAIN = "Write the lock again with: modhub lock"

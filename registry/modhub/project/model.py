@@ -11,8 +11,6 @@ from modhub.manifest import ModuleEntry, RepositoryManifest, TrunkInfo
 from modhub.project.toml import Want
 from modhub.refs import RepositoryId
 
-__all__ = ["Catalogue", "Preferences", "Resolution", "ResolvedModule"]
-
 
 class Catalogue(Protocol):
     """What the resolver asks; it knows neither hub nor network. Each may raise `HubError`."""

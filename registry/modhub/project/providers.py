@@ -20,8 +20,6 @@ from modhub.project.toml import Project, Want
 from modhub.refs import Ref, RepositoryId
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["Trust", "settle_providers"]
-
 
 @dataclass(frozen=True, slots=True)
 class Trust:

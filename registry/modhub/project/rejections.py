@@ -9,17 +9,6 @@ from modhub.catalog.releases import Release
 from modhub.errors import ModhubError
 from modhub.refs import RepositoryId
 
-__all__ = [
-    "Disallowed",
-    "LicenseMismatch",
-    "LostFile",
-    "NoClass",
-    "RecallTooLow",
-    "Rejection",
-    "Unreadable",
-    "only_classes_missing",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Rejection:

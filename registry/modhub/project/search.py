@@ -21,8 +21,6 @@ from modhub.project.model import Preferences, ResolvedModule
 from modhub.project.toml import Want
 from modhub.refs import RepositoryId
 
-__all__ = ["search"]
-
 ROUNDS = 10_000_000
 """What resolvelib is allowed; `Candidates.steps` ends a search long before."""
 

@@ -35,17 +35,6 @@ from modhub.manifest.fields import Fields
 from modhub.refs import Ref, RepositoryId, check_label
 from modhub.text import check_no_conflict
 
-__all__ = [
-    "PROJECT_NAME",
-    "Constraints",
-    "Project",
-    "Want",
-    "add_want",
-    "hubs_of",
-    "new_project",
-    "remove_want",
-]
-
 PROJECT_NAME = "modhub.toml"
 
 _TEMPLATE = """\
@@ -181,21 +170,21 @@ class Project:
         _known(fields, ("composition", "modules", "constraints", "hubs"))
         composition = fields.child("composition")
         _known(composition, ("name",))
-        constraints, modules = fields.optional_child("constraints"), fields.optional_child("modules")
         return cls(
             composition.string("name", limit=200, lines=True),
-            () if modules is None else tuple(_want(modules, label) for label in modules.value),
-            Constraints() if constraints is None else Constraints.from_dict(constraints),
+            fields.optional("modules", _wants) or (),
+            fields.optional("constraints", Constraints.from_dict) or Constraints(),
             hubs_of(fields),
         )
 
 
 def hubs_of(fields: Fields) -> dict[str, str]:
     """`hubs` of a project or a lock: each namespace in lower case, and its hub's address."""
+    return fields.optional("hubs", _hubs) or {}
+
+
+def _hubs(table: Fields) -> dict[str, str]:
     hubs: dict[str, str] = {}
-    table = fields.optional_child("hubs")
-    if table is None:
-        return hubs
     for namespace in table.value:
         address = table.string(namespace, limit=1000)
         try:
@@ -252,6 +241,10 @@ def remove_want(text: str, label: str) -> str:
     document = tomlkit.parse(text)
     document["modules"].remove(labels[match])
     return tomlkit.dumps(document)
+
+
+def _wants(modules: Fields) -> tuple[Want, ...]:
+    return tuple(_want(modules, label) for label in modules.value)
 
 
 def _want(modules: Fields, label: str) -> Want:

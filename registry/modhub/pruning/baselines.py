@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from modhub.nets import ChannelSpace, Mask
 from modhub.pruning.order import PruningOrder
 
-__all__ = ["best_slots", "random_order", "relevance_order", "with_first"]
-
 
 def best_slots(worth: NDArray[np.float64], space: ChannelSpace, share: float) -> Mask:
     """The mask (slots,) that keeps this share of the slots that can be cut, those worth most; of equals the

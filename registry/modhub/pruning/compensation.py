@@ -17,8 +17,6 @@ from torch import Tensor
 from modhub.nets import AffineMap, ChannelSpace, Mask, Network, Site, fold_affine, slice_network
 from modhub.pruning.statistics import ClassStatistics, Moments, compensable_sites, positive
 
-__all__ = ["RIDGE", "affine_map", "compensation", "cut"]
-
 RIDGE = 1e-3
 """Share of the mean kept variance added to each kept variance, against collinear channels."""
 

@@ -18,8 +18,6 @@ from torch import Tensor
 
 from modhub.nets import Branch, ChannelSpace, Network, Runner, channel_space, cost, slice_network
 
-__all__ = ["Margins", "branch_order", "distance", "evenly"]
-
 Margins: TypeAlias = Callable[[Network], Tensor]
 """(images, classes) margins of a trunk with its batch-norms fused."""
 

@@ -14,16 +14,6 @@ from numpy.typing import NDArray
 from modhub.errors import ExportError, ManifestError
 from modhub.runtimes.geometry import Geometry
 
-__all__ = [
-    "METADATA_KEY",
-    "OUTPUTS",
-    "SUFFIXES",
-    "ExportedClassifier",
-    "Pixels",
-    "is_exported",
-    "open_exported",
-]
-
 METADATA_KEY = "modhub"
 OUTPUTS = ("scores", "acceptance")
 """The second only for classifiers that may reject."""

@@ -17,8 +17,6 @@ from PIL import Image, ImageOps
 from modhub.errors import DataError, ExportError
 from modhub.manifest import InputSpec
 
-__all__ = ["Geometry"]
-
 Pixels = NDArray[np.uint8]
 MODES = ("stretch", "shorter_side", "crop", "exact", "cover")
 _FILTERS = {

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from modhub.errors import ExportError, MissingDependencyError
 from modhub.runtimes.exported import METADATA_KEY, ExportedClassifier, Pixels
 
-__all__ = ["OnnxClassifier"]
-
 
 class OnnxClassifier(ExportedClassifier):
     """A classifier that `modhub export --format onnx` wrote. Raises `ExportError` for any other file."""

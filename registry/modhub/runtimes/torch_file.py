@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from modhub.errors import ExportError
 from modhub.runtimes.exported import METADATA_KEY, OUTPUTS, SUFFIXES, ExportedClassifier, Pixels
 
-__all__ = ["TorchClassifier"]
-
 
 class TorchClassifier(ExportedClassifier):
     """A classifier that `modhub export --format pt2` or `torchscript` wrote. Raises `ExportError` for any

@@ -12,8 +12,6 @@ from modhub.server.protocol import commits, downloads, files, lfs, pull_requests
 from modhub.server.protocol.mirror import Mirror
 from modhub.server.web import PAGES, error_page
 
-__all__ = ["create_app"]
-
 
 def create_app(root: Path, options: Options = DEFAULTS) -> Application:
     """The ASGI application over the store at `root`; several processes may serve one store."""

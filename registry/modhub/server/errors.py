@@ -17,8 +17,6 @@ from modhub.errors import (
     StorageError,
 )
 
-__all__ = ["HTTPError", "header_text", "missing_file", "not_found", "to_http_error"]
-
 _CODES = {"repository": "RepoNotFound", "revision": "RevisionNotFound", "file": "EntryNotFound"}
 _STATUSES: tuple[tuple[type[ModhubError], int], ...] = (
     (AccessError, 403),

@@ -12,8 +12,6 @@ from modhub.server.auth.accounts import Accounts
 from modhub.server.http.connections import Connections, raise_file_limit
 from modhub.server.http.state import Options
 
-__all__ = ["connection_limits", "first_token", "serve", "store_root"]
-
 FIRST_USER = "admin"
 _ROOT = "Pass the store's directory with --root."
 

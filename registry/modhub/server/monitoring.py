@@ -13,8 +13,6 @@ from modhub.server.http.routing import Routes
 from modhub.store.disk import disk_errors
 from modhub.store.index import Query
 
-__all__ = ["routes"]
-
 routes = Routes()
 
 
@@ -29,7 +27,7 @@ def health(request: Request) -> Response:
 @routes.get("/metrics")
 def metrics(request: Request) -> Response:
     """Prometheus text. Counts include private repositories; no names are given."""
-    index = request.state.store.index
+    index = request.store.index
     with disk_errors(request.state.root):
         disk = shutil.disk_usage(request.state.root)
     gauges = {

@@ -16,8 +16,6 @@ from modhub.server.app import create_app
 from modhub.server.http.connections import Connections, raise_file_limit
 from modhub.server.http.state import DEFAULTS, Options
 
-__all__ = ["Listening", "serve"]
-
 HEADER_SECONDS = 20.0
 UNREAD_SECONDS = 120.0
 """How long a client may leave a response unread."""

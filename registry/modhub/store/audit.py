@@ -12,8 +12,6 @@ from modhub.store.disk import disk_errors, make_directory
 from modhub.store.records import now
 from modhub.text import canonical_json
 
-__all__ = ["AuditLog"]
-
 
 class AuditLog:
     """Entries with `date`, `actor`, `action`, `subject` and details of the action.

@@ -22,8 +22,6 @@ from modhub.integrity import git_oid
 from modhub.store.disk import disk_errors, file_lock, make_directory
 from modhub.store.leases import Leases
 
-__all__ = ["Blob", "BlobWriter", "Blobs", "store_content"]
-
 SNIFFED = 8192
 
 

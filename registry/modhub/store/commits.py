@@ -19,8 +19,6 @@ from modhub.store.tree import Tree, TreeFile
 from modhub.store.uploads import Uploads, tree_file
 from modhub.store.write_lock import WriteLock
 
-__all__ = ["Commits", "full_ref"]
-
 
 @dataclass(frozen=True, slots=True)
 class Commits:

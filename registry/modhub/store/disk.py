@@ -12,8 +12,6 @@ from pathlib import Path
 from modhub.errors import StorageError
 from modhub.files import fsync_directory
 
-__all__ = ["disk_errors", "file_lock", "lock_file", "make_directory"]
-
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
 

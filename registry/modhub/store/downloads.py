@@ -11,8 +11,6 @@ from pathlib import Path
 
 from modhub.store.disk import disk_errors
 
-__all__ = ["count_download", "downloads"]
-
 
 def count_download(folder: Path, visit: bytes) -> tuple[int, bool]:
     """Add one to the downloads of the repository in `folder`, unless `visit` (8 bytes, or none) was counted.

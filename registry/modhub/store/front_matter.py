@@ -12,8 +12,6 @@ import yaml
 from modhub.errors import ManifestError, hinting
 from modhub.refs import is_text
 
-__all__ = ["parse_front_matter", "read_front_matter", "split_card", "tags_of"]
-
 HEAD_LIMIT = 1 << 18
 DEPTH_LIMIT = 20
 SIZE_LIMIT = 1 << 19

@@ -23,8 +23,6 @@ from modhub.store.releases import same_versions
 from modhub.store.store import Store
 from modhub.store.tree import Tree
 
-__all__ = ["Finding", "Report", "fsck"]
-
 CHUNK = 1 << 20
 
 

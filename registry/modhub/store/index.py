@@ -24,8 +24,6 @@ from modhub.refs import RepositoryId
 from modhub.store.disk import disk_errors, make_directory
 from modhub.store.records import RepositoryKey
 
-__all__ = ["Index", "IndexEntry", "Query", "trunk_tag"]
-
 SORTS = {
     "updated": "updated DESC, path",
     "created": "created DESC, path",

@@ -21,8 +21,6 @@ from modhub.store.reader import Reader
 from modhub.store.records import HEADS, CommitRecord, RepositoryKey
 from modhub.store.tree import Tree
 
-__all__ = ["LastChanges"]
-
 STEPS = 256
 """Rows from one that is complete to the next."""
 BATCH = 64

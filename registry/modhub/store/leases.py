@@ -17,8 +17,6 @@ from pathlib import Path
 
 from modhub.store.disk import disk_errors, make_directory
 
-__all__ = ["Leases", "is_lease"]
-
 ABANDONED_SECONDS = 60.0
 _PREFIX = "writer-"
 

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from modhub.store.leases import is_lease
 
-__all__ = ["DAY", "leftovers", "multipart_uploads", "remove_leftover"]
-
 DAY = 86_400.0
 # As `modhub.files.new_file` names them.
 _UNFINISHED = re.compile(r"\..*\.part\.[a-z0-9_]{8}(\.[^.]*)?\Z", re.DOTALL)

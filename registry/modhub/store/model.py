@@ -9,18 +9,6 @@ from pathlib import Path
 from modhub.integrity import check_content, matches
 from modhub.refs import RepositoryId
 
-__all__ = [
-    "HUB_FILES",
-    "MAIN",
-    "Add",
-    "Change",
-    "Copy",
-    "Delete",
-    "FileEntry",
-    "Refs",
-    "RepositorySummary",
-]
-
 MAIN = "main"
 HUB_FILES = ("yanked.json", ".gitattributes")
 """Files that belong to the hub or to all releases, not to one."""

@@ -17,8 +17,6 @@ from modhub.store.references import References
 from modhub.store.releases import Releases
 from modhub.store.write_lock import WriteLock
 
-__all__ = ["NamedRefs"]
-
 
 @dataclass(frozen=True, slots=True)
 class NamedRefs:

@@ -8,8 +8,6 @@ import unicodedata
 from modhub.errors import IntegrityError, RefError
 from modhub.refs import is_commit
 
-__all__ = ["check_path", "check_ref_name", "collision_key"]
-
 PATH_LIMIT = 500
 PART_LIMIT_BYTES = 240
 # Control, format (zero-width, bidirectional), surrogate, private, unassigned, line and paragraph separators.

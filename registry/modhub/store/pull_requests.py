@@ -13,8 +13,6 @@ from modhub.store.references import RepositoryState
 from modhub.store.store import Store
 from modhub.store.tree import Tree, TreeFile
 
-__all__ = ["PullRequests"]
-
 
 class PullRequests:
     """The pull requests of all repositories of `store`. Raises `NotFoundError` for an unknown number."""

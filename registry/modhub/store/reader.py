@@ -16,8 +16,6 @@ from modhub.store.records import HEADS, TAGS, CommitRecord, RepositoryKey
 from modhub.store.references import References, RepositoryState, no_repository
 from modhub.store.tree import Tree, TreeFile
 
-__all__ = ["Reader", "no_revision"]
-
 # Counted by files: thousands of small trees fit, and not too many large ones.
 TREE_FILES = 100_000
 """In the lists of files that stay in memory: some 40 MB."""

@@ -6,26 +6,12 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from modhub.errors import IntegrityError, ManifestError, RefError, hinting
 from modhub.manifest.fields import Fields
 from modhub.refs import RepositoryId, is_commit
+from modhub.results import Document
 from modhub.text import canonical_json, parse_json
-
-__all__ = [
-    "HEADS",
-    "KINDS",
-    "PULLS",
-    "TAGS",
-    "CommitRecord",
-    "PullRequest",
-    "ReleaseRecord",
-    "RepositoryKey",
-    "RepositoryRecord",
-    "Settings",
-    "now",
-]
 
 KINDS = ("model", "dataset")
 GATES = ("", "auto", "manual")
@@ -69,7 +55,7 @@ class RepositoryKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(Document):
     """Who may see a repository.
 
     `gated` is "" (everybody who may see it may read it), "auto" (any user) or "manual" (only `readers`, and
@@ -91,9 +77,6 @@ class Settings:
             gated=fields.choice("gated", GATES),
             readers=fields.strings("readers"),
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"private": self.private, "gated": self.gated, "readers": list(self.readers)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +139,7 @@ class CommitRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReleaseRecord:
+class ReleaseRecord(Document):
     """A release as it was published; its tag is its name.
 
     `version` is in canonical form (see `version_named`), `commit` has 40 hex digits, `manifest` is the sha256
@@ -182,12 +165,9 @@ class ReleaseRecord:
             files=fields.digest("files"),
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PullRequest:
+class PullRequest(Document):
     """A pull request, whose commits are at `refs/pr/<number>`.
 
     `base` is the commit of `target` (a branch) it started from; `status` is open, merged or closed; `events`
@@ -224,7 +204,3 @@ class PullRequest:
                 for event in fields.children("events")
             ),
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        document = {name: getattr(self, name) for name in self.__slots__}
-        return {**document, "events": [dict(event) for event in self.events]}

@@ -47,8 +47,6 @@ from modhub.store.records import (
 )
 from modhub.text import canonical_json, parse_json, pretty_json
 
-__all__ = ["References", "RepositoryState", "no_repository"]
-
 REFS = (HEADS, TAGS, PULLS)
 _FSCK = "Run: modhub fsck --repair"
 
@@ -200,11 +198,11 @@ class References:
                 raise IntegrityError(f"'{path}' is missing.", hint=_FSCK)
             raise no_repository(key)
         with _reading():
-            lost = fields.optional_child("lost")
             state = RepositoryState(
                 refs=fields.string_map("refs"),
                 pulls=tuple(PullRequest.from_dict(pull) for pull in fields.children("pulls")),
-                lost={} if lost is None else {commit: lost.strings(commit) for commit in lost.value},
+                lost=fields.optional("lost", lambda lost: {name: lost.strings(name) for name in lost.value})
+                or {},
                 releases=_releases(fields),
             )
         earlier = (commit for commits in state.lost.values() for commit in commits)
@@ -337,10 +335,10 @@ def _reading() -> Iterator[None]:
 
 
 def _releases(fields: Fields) -> dict[str, ReleaseRecord]:
-    releases = fields.optional_child("releases")
-    if releases is None:
-        return {}
-    return {tag: ReleaseRecord.from_dict(releases.child(tag)) for tag in releases.value}
+    def read(releases: Fields) -> dict[str, ReleaseRecord]:
+        return {tag: ReleaseRecord.from_dict(releases.child(tag)) for tag in releases.value}
+
+    return fields.optional("releases", read) or {}
 
 
 def _readable_releases(document: Mapping[str, Any]) -> dict[str, ReleaseRecord]:

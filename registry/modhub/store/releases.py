@@ -25,8 +25,6 @@ from modhub.store.references import References, RepositoryState
 from modhub.store.write_lock import WriteLock
 from modhub.text import canonical_json
 
-__all__ = ["Releases", "same_versions"]
-
 
 @dataclass(frozen=True, slots=True)
 class Releases:

@@ -23,8 +23,6 @@ from modhub.store.tree import Tree
 from modhub.store.uploads import tree_file
 from modhub.store.write_lock import WriteLock
 
-__all__ = ["Repositories"]
-
 PUBLIC = Settings()
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 

@@ -36,8 +36,6 @@ from modhub.store.tree import TreeFile
 from modhub.store.uploads import Uploads
 from modhub.store.write_lock import WriteLock
 
-__all__ = ["Store"]
-
 CARD = "README.md"
 
 

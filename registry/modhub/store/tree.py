@@ -11,8 +11,6 @@ from modhub.store.model import FileEntry
 from modhub.store.paths import collision_key
 from modhub.text import canonical_json, parse_json
 
-__all__ = ["Tree", "TreeDifference", "TreeFile", "TreeFolder", "check_names"]
-
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
 
 

@@ -18,8 +18,6 @@ from modhub.store.records import RepositoryKey
 from modhub.store.references import References
 from modhub.store.tree import TreeFile
 
-__all__ = ["Uploads", "tree_file"]
-
 LFS_FROM_BYTES = 1 << 20
 
 

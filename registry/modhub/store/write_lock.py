@@ -12,8 +12,6 @@ from modhub.store.index import Index
 from modhub.store.records import RepositoryKey
 from modhub.store.references import References
 
-__all__ = ["WriteLock"]
-
 
 @dataclass(frozen=True, slots=True)
 class WriteLock:

@@ -29,8 +29,6 @@ from modhub.manifest import InputSpec
 from modhub.nets import Network, cost
 from modhub.pruning.depth import evenly
 
-__all__ = ["FittingData"]
-
 
 @dataclass(frozen=True, slots=True)
 class FittingData:

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from modhub.composition.fitting.settings import DEFAULT_SETTINGS, FitSettings
 from modhub.data import ImageSet
 
-__all__ = ["decoded_once"]
-
 Pixels = NDArray[np.uint8]
 
 

@@ -36,8 +36,6 @@ from modhub.nets import ChannelSpace, Graph, Mask, Network, Runner, cost, value_
 from modhub.pruning.statistics import observed_values
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["ScoredNetwork", "Trainer", "matched_values"]
-
 
 @dataclass(frozen=True, slots=True)
 class ScoredNetwork:

@@ -18,8 +18,6 @@ from modhub.devices import CPU
 from modhub.nets import Mask, Runner, fuse_batch_norm, without_constants
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["fit_trunk"]
-
 
 def fit_trunk(
     plan: TrunkPlan,

@@ -22,8 +22,6 @@ from modhub.composition.classifier import HeadOutput, TrunkPass
 from modhub.composition.fitting.settings import DEFAULT_SETTINGS, FitSettings
 from modhub.composition.heads import CALIBRATION_FIELDS
 
-__all__ = ["HeadScores", "recalibrate", "recalibrated"]
-
 _PLACE = {name: number for number, name in enumerate(CALIBRATION_FIELDS)}
 
 

@@ -23,8 +23,6 @@ from modhub.nets import ChannelSpace, Graph, Mask, Network, Node, is_plain_sum
 from modhub.nets.kernels import KERNELS
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["refit_head", "refit_network"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Goal:

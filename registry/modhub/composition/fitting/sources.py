@@ -24,8 +24,6 @@ from modhub.nets import fuse_batch_norm
 from modhub.pruning.statistics import ClassStatistics, pooled_statistics
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["FittingSource", "synthesis_targets", "synthetic_images"]
-
 
 @dataclass(frozen=True, slots=True)
 class FittingSource:

@@ -26,8 +26,6 @@ from modhub.nets import Network, Runner, channel_space
 from modhub.pruning.statistics import ClassStatistics, Moments, by_channel
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["SynthesisTarget", "batch_norm_statistics", "dead_leaves", "synthesize_images"]
-
 _SIDE = 64
 """Leaves are drawn at most this large, and enlarged."""
 _SHAPES = 60

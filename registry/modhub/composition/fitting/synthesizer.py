@@ -15,8 +15,6 @@ from modhub.manifest import InputSpec
 from modhub.nets import Network, cost, value_bytes
 from modhub.reporter import SILENT, Reporter
 
-__all__ = ["ImageSynthesizer"]
-
 
 class ImageSynthesizer:
     """Keeps what it made. Images of a target do not depend on the other targets asked for beside it."""

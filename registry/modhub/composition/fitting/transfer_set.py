@@ -16,8 +16,6 @@ from modhub.data import ImageSet
 from modhub.data.augment import augmented
 from modhub.data.preprocessing import Preprocess
 
-__all__ = ["ImageTransferSet", "MixedTransferSet", "SyntheticTransferSet", "TransferSet"]
-
 
 class TransferSet(Protocol):
     """Images in endless batches; `epochs` is how often each is worth seeing, at most."""

@@ -16,8 +16,6 @@ from modhub.data.augment import augmented
 from modhub.data.preprocessing import Preprocess
 from modhub.nets import Network
 
-__all__ = ["TuningSet", "every_nth", "images_to_classify", "images_to_refit", "normalised"]
-
 
 @dataclass(frozen=True, slots=True)
 class TuningSet:

@@ -12,23 +12,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from modhub.decomposition.method_options import CheckedOptions, option
+from modhub.decomposition.method import WorkbenchMethod
+from modhub.decomposition.method_options import option
 
 if TYPE_CHECKING:
-    from modhub.artifact.modules import Decomposition
-    from modhub.data import ImageSet
-    from modhub.decomposition.options import DecomposeOptions
-    from modhub.decomposition.parent import Parent
-    from modhub.reporter import Reporter
+    from modhub.artifact.modules import ModuleDraft
+    from modhub.decomposition.workbench import Workbench
 
-__all__ = ["Activation"]
 
 _TIE = 1e-2
 """What a channel's firing at every position counts, in shares of images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Activation(CheckedOptions):
+class Activation(WorkbenchMethod):
     """Keeps the channels that are active in most images of the class."""
 
     share: float = option(
@@ -42,17 +39,13 @@ class Activation(CheckedOptions):
     needs: ClassVar[tuple[str, ...]] = ("labels",)
     cost: ClassVar[str] = "one pass over the images; the network needs ReLUs"
 
-    def decompose(
-        self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
-    ) -> Decomposition:
+    def drafts(self, bench: Workbench) -> list[ModuleDraft]:
         from modhub.decomposition.firing import firing_rates
-        from modhub.decomposition.workbench import Workbench
 
-        bench = Workbench(parent, images, options, reporter)
         rates = firing_rates(bench)
         drafts = []
-        for row in reporter.track(bench.rows, "choose channels", len(bench.rows)):
+        for row in bench.reporter.track(bench.rows, "choose channels", len(bench.rows)):
             active = rates[row].images
             worth = (active + _TIE * rates[row].positions) / (1 + _TIE)
             drafts.append(bench.draft(row, active >= self.share, bench.statistics(row), relevance=worth))
-        return bench.finished(self, drafts, self.parameters())
+        return drafts

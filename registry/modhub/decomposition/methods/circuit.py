@@ -12,20 +12,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from modhub.decomposition.method_options import CheckedOptions, option
+from modhub.decomposition.method import WorkbenchMethod
+from modhub.decomposition.method_options import option
 
 if TYPE_CHECKING:
-    from modhub.artifact.modules import Decomposition
-    from modhub.data import ImageSet
-    from modhub.decomposition.options import DecomposeOptions
-    from modhub.decomposition.parent import Parent
-    from modhub.reporter import Reporter
-
-__all__ = ["Circuit"]
+    from modhub.artifact.modules import ModuleDraft
+    from modhub.decomposition.workbench import Workbench
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Circuit(CheckedOptions):
+class Circuit(WorkbenchMethod):
     """Keeps the channels to which the logit of the class is most sensitive."""
 
     share: float = option(0.9, "Share of the channels that is kept.", minimum=0, maximum=1)
@@ -42,17 +38,13 @@ class Circuit(CheckedOptions):
     needs: ClassVar[tuple[str, ...]] = ("labels", "gradients")
     cost: ClassVar[str] = "one backward pass over the images"
 
-    def decompose(
-        self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
-    ) -> Decomposition:
+    def drafts(self, bench: Workbench) -> list[ModuleDraft]:
         from modhub.decomposition.gradients import activation_scores, weight_scores
-        from modhub.decomposition.workbench import Workbench
         from modhub.pruning.baselines import best_slots
 
-        bench = Workbench(parent, images, options, reporter)
         scores = (weight_scores if self.score == "weights" else activation_scores)(bench)
         drafts = []
-        for row in reporter.track(bench.rows, "choose channels", len(bench.rows)):
+        for row in bench.reporter.track(bench.rows, "choose channels", len(bench.rows)):
             mask = best_slots(scores[row], bench.space, self.share)
             drafts.append(bench.draft(row, mask, bench.statistics(row), relevance=scores[row]))
-        return bench.finished(self, drafts, self.parameters())
+        return drafts

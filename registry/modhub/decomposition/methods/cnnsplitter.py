@@ -15,26 +15,23 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from modhub.decomposition.method_options import CheckedOptions, option
+from modhub.decomposition.method import WorkbenchMethod
+from modhub.decomposition.method_options import option
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from modhub.artifact.modules import Decomposition
-    from modhub.data import ImageSet
-    from modhub.decomposition.options import DecomposeOptions
-    from modhub.decomposition.parent import Parent
+    from modhub.artifact.modules import ModuleDraft
+    from modhub.decomposition.workbench import Workbench
     from modhub.nets import ChannelSpace
-    from modhub.reporter import Reporter
 
-__all__ = ["CnnSplitter", "genes_of"]
 
 _TIE = 1e-2
 """What importance counts beside the share of the last candidates that keep a channel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CnnSplitter(CheckedOptions):
+class CnnSplitter(WorkbenchMethod):
     """Searches the channels of every class by the accuracy of all modules composed (genetic algorithm)."""
 
     generations: int = option(5, "Generations, the first included.", minimum=1)
@@ -51,25 +48,21 @@ class CnnSplitter(CheckedOptions):
     needs: ClassVar[tuple[str, ...]] = ("labels",)
     cost: ClassVar[str] = "passes of held-out images for every candidate: minutes to hours"
 
-    def decompose(
-        self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
-    ) -> Decomposition:
+    def drafts(self, bench: Workbench) -> list[ModuleDraft]:
         from modhub.decomposition.genetic import Population
-        from modhub.decomposition.workbench import Workbench
         from modhub.pruning.order import importance
 
-        bench = Workbench(parent, images, options, reporter)
         worth = {row: importance(bench.statistics(row), bench.space).clip(0) for row in bench.rows}
         genes = {row: genes_of(worth[row], bench.space, self.bins) for row in bench.rows}
         population = Population(bench, genes, images=self.images, size=self.population)
-        for _ in reporter.track(range(self.generations - 1), "breed", self.generations - 1):
+        for _ in bench.reporter.track(range(self.generations - 1), "breed", self.generations - 1):
             population.advance(self.mutation)
         drafts = []
         for row in bench.rows:
             share = population.kept(row)
             relevance = (share + _TIE * worth[row] / max(worth[row].max(), 1e-30)) / (1 + _TIE)
             drafts.append(bench.draft(row, population.best(row), bench.statistics(row), relevance=relevance))
-        return bench.finished(self, drafts, self.parameters())
+        return drafts
 
 
 def genes_of(worth: NDArray[np.float64], space: ChannelSpace, bins: int) -> list[NDArray[np.int64]]:

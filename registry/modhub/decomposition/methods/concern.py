@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from modhub.decomposition.parent import Parent
     from modhub.reporter import Reporter
 
-__all__ = ["VARIANTS", "Concern"]
 
 VARIANTS = ("none", "BLN", "BI")
 """Back-tracking: not at all, to the last convolution, to the image."""

@@ -15,28 +15,25 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from modhub.decomposition.method_options import CheckedOptions, option
+from modhub.decomposition.method import WorkbenchMethod
+from modhub.decomposition.method_options import option
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from modhub.artifact.modules import Decomposition
-    from modhub.data import ImageSet
-    from modhub.decomposition.options import DecomposeOptions
-    from modhub.decomposition.parent import Parent
+    from modhub.artifact.modules import ModuleDraft
+    from modhub.decomposition.workbench import Workbench
     from modhub.nets import ChannelSpace, Mask
-    from modhub.reporter import Reporter
 
-__all__ = ["FiringRate", "lowered_thresholds"]
 
 _NEGATIVES = 100
 """Images of other classes that a threshold is judged on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FiringRate(CheckedOptions):
+class FiringRate(WorkbenchMethod):
     """Removes the channels that fire least for the class, layer by layer, to --max-loss."""
 
     start: float = option(0.5, "Threshold of the firing rate to begin with.", minimum=0, maximum=1)
@@ -50,23 +47,19 @@ class FiringRate(CheckedOptions):
     needs: ClassVar[tuple[str, ...]] = ("labels",)
     cost: ClassVar[str] = "some passes of held-out images per class and layer; the network needs ReLUs"
 
-    def decompose(
-        self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
-    ) -> Decomposition:
+    def drafts(self, bench: Workbench) -> list[ModuleDraft]:
         from modhub.decomposition.firing import firing_rates
-        from modhub.decomposition.workbench import Workbench
 
-        bench = Workbench(parent, images, options, reporter)
         rates = firing_rates(bench)
         thresholds = np.linspace(0, self.start, self.steps + 1)
         drafts = []
-        for row in reporter.track(bench.rows, "lower thresholds", len(bench.rows)):
+        for row in bench.reporter.track(bench.rows, "lower thresholds", len(bench.rows)):
             statistics = bench.statistics(row)
             calibration = bench.validation.calibration(row)
             keeps = bench.validation.judge(row, statistics, calibration, negatives=_NEGATIVES)
             mask = lowered_thresholds(rates[row].positions, bench.space, thresholds, keeps)
             drafts.append(bench.draft(row, mask, statistics, relevance=rates[row].positions))
-        return bench.finished(self, drafts, self.parameters())
+        return drafts
 
 
 def lowered_thresholds(

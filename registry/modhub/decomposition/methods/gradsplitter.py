@@ -14,20 +14,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from modhub.decomposition.method_options import CheckedOptions, option
+from modhub.decomposition.method import WorkbenchMethod
+from modhub.decomposition.method_options import option
 
 if TYPE_CHECKING:
-    from modhub.artifact.modules import Decomposition
-    from modhub.data import ImageSet
-    from modhub.decomposition.options import DecomposeOptions
-    from modhub.decomposition.parent import Parent
-    from modhub.reporter import Reporter
-
-__all__ = ["GradSplitter"]
+    from modhub.artifact.modules import ModuleDraft
+    from modhub.decomposition.workbench import Workbench
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GradSplitter(CheckedOptions):
+class GradSplitter(WorkbenchMethod):
     """Learns a mask of channels for every class, by the answer of all modules together."""
 
     price: float = option(0.1, "What the kept share of a module's channels counts in the loss.", minimum=0)
@@ -44,13 +40,9 @@ class GradSplitter(CheckedOptions):
     needs: ClassVar[tuple[str, ...]] = ("labels", "gradients", "training")
     cost: ClassVar[str] = "epochs over images, for every class"
 
-    def decompose(
-        self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
-    ) -> Decomposition:
+    def drafts(self, bench: Workbench) -> list[ModuleDraft]:
         from modhub.decomposition.class_masks import learn_class_masks
-        from modhub.decomposition.workbench import Workbench
 
-        bench = Workbench(parent, images, options, reporter)
         learners = learn_class_masks(
             bench,
             images=self.images,
@@ -59,8 +51,7 @@ class GradSplitter(CheckedOptions):
             rate=self.rate,
             price=self.price,
         )
-        drafts = [
+        return [
             bench.draft(row, learner.mask, bench.statistics(row), relevance=learner.worth)
             for row, learner in learners.items()
         ]
-        return bench.finished(self, drafts, self.parameters())

@@ -13,24 +13,21 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from modhub.decomposition.method_options import CheckedOptions, option
+from modhub.decomposition.method import WorkbenchMethod
+from modhub.decomposition.method_options import option
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from modhub.artifact.modules import Decomposition
-    from modhub.data import ImageSet
-    from modhub.decomposition.options import DecomposeOptions
-    from modhub.decomposition.parent import Parent
-    from modhub.reporter import Reporter
+    from modhub.artifact.modules import ModuleDraft
+    from modhub.decomposition.workbench import Workbench
 
-__all__ = ["Incite", "clusters_of"]
 
 _ROUNDS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Incite(CheckedOptions):
+class Incite(WorkbenchMethod):
     """Keeps the clusters of channels whose mutation changes the class's margin most."""
 
     share: float = option(0.9, "Share of the channels that is kept.", minimum=0, maximum=1)
@@ -44,16 +41,12 @@ class Incite(CheckedOptions):
     needs: ClassVar[tuple[str, ...]] = ("labels",)
     cost: ClassVar[str] = "one pass over some images for each cluster of channels"
 
-    def decompose(
-        self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
-    ) -> Decomposition:
+    def drafts(self, bench: Workbench) -> list[ModuleDraft]:
         from modhub.decomposition.mutants import class_profiles, contributions
-        from modhub.decomposition.workbench import Workbench
         from modhub.pruning.baselines import best_slots
 
-        bench = Workbench(parent, images, options, reporter)
         profiles = class_profiles(bench)
-        draw = np.random.default_rng(options.seed)
+        draw = np.random.default_rng(bench.options.seed)
         clusters = [
             group.start + members
             for group in bench.space.groups
@@ -61,7 +54,7 @@ class Incite(CheckedOptions):
             for members in clusters_of(profiles[group.slots], self.clusters, draw)
         ]
         worth = contributions(bench, clusters, self.images)
-        drafts = [
+        return [
             bench.draft(
                 row,
                 best_slots(worth[row], bench.space, self.share),
@@ -70,7 +63,6 @@ class Incite(CheckedOptions):
             )
             for row in bench.rows
         ]
-        return bench.finished(self, drafts, self.parameters())
 
 
 def clusters_of(

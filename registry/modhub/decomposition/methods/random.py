@@ -7,20 +7,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from modhub.decomposition.method_options import CheckedOptions, option
+from modhub.decomposition.method import WorkbenchMethod
+from modhub.decomposition.method_options import option
 
 if TYPE_CHECKING:
-    from modhub.artifact.modules import Decomposition
-    from modhub.data import ImageSet
-    from modhub.decomposition.options import DecomposeOptions
-    from modhub.decomposition.parent import Parent
-    from modhub.reporter import Reporter
-
-__all__ = ["Random"]
+    from modhub.artifact.modules import ModuleDraft
+    from modhub.decomposition.workbench import Workbench
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Random(CheckedOptions):
+class Random(WorkbenchMethod):
     """Keeps channels at random, the same ones for every class: the control for all other methods."""
 
     share: float = option(0.9, "Share of the channels that are kept.", minimum=0, maximum=1)
@@ -30,17 +26,12 @@ class Random(CheckedOptions):
     needs: ClassVar[tuple[str, ...]] = ("labels",)
     cost: ClassVar[str] = "nothing but the statistics of the classes"
 
-    def decompose(
-        self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
-    ) -> Decomposition:
-        from modhub.decomposition.workbench import Workbench
+    def drafts(self, bench: Workbench) -> list[ModuleDraft]:
         from modhub.pruning.baselines import best_slots, random_order
 
-        bench = Workbench(parent, images, options, reporter)
         # Every class alike: else a composition of several keeps nearly all.
-        order = random_order(bench.space, options.seed)
+        order = random_order(bench.space, bench.options.seed)
         worth = np.ones(bench.space.slots)
         worth[order.slots] = np.linspace(0, 1, len(order.slots), endpoint=False)
         mask = best_slots(worth, bench.space, self.share)
-        drafts = [bench.draft(row, mask, bench.statistics(row), relevance=worth) for row in bench.rows]
-        return bench.finished(self, drafts, self.parameters())
+        return [bench.draft(row, mask, bench.statistics(row), relevance=worth) for row in bench.rows]

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from modhub.decomposition.parent import Parent
     from modhub.reporter import Reporter
 
-__all__ = ["Relevance"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relevance:

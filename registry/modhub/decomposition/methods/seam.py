@@ -15,23 +15,25 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from modhub.decomposition.method_options import CheckedOptions, option
+from modhub.decomposition.method import WorkbenchMethod
+from modhub.decomposition.method_options import option
 
 if TYPE_CHECKING:
-    from modhub.artifact.modules import Decomposition
-    from modhub.data import ImageSet
-    from modhub.decomposition.options import DecomposeOptions
-    from modhub.decomposition.parent import Parent
-    from modhub.reporter import Reporter
+    from modhub.artifact.modules import ModuleDraft
+    from modhub.decomposition.workbench import Workbench
 
 __all__ = ["Seam"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seam(CheckedOptions):
+class Seam(WorkbenchMethod):
     """Learns one mask of channels for all wanted classes together."""
 
-    price: float = option(2.0, "What the kept share of the channels counts in the loss.", minimum=0)
+    price: float = option(
+        2.0,
+        "What the kept share of the channels counts in the loss; the default is not validated.",
+        minimum=0,
+    )
     epochs: int = option(10, "Passes over the images.", minimum=1)
     images: int = option(100, "Images per class to learn from.", minimum=1)
     batch: int = option(50, "Images per step.", minimum=1)
@@ -45,26 +47,21 @@ class Seam(CheckedOptions):
     needs: ClassVar[tuple[str, ...]] = ("labels", "gradients", "training")
     cost: ClassVar[str] = "epochs over images of the wanted classes"
 
-    def decompose(
-        self, parent: Parent, images: ImageSet, options: DecomposeOptions, reporter: Reporter
-    ) -> Decomposition:
+    def drafts(self, bench: Workbench) -> list[ModuleDraft]:
         import torch
 
         from modhub.decomposition.masked_trunk import MaskedTrunk, MaskLearner, target_loss
         from modhub.decomposition.samples import sample_of
-        from modhub.decomposition.workbench import Workbench
 
-        bench = Workbench(parent, images, options, reporter)
         sample = sample_of(bench, self.images)
-        trunk = MaskedTrunk(parent, bench.space, options.torch_device)
-        learner = MaskLearner(trunk, rate=self.rate, price=self.price, seed=options.seed)
-        draw = np.random.default_rng(options.seed)
-        for _ in reporter.track(range(self.epochs), "learn the mask", self.epochs):
+        trunk = MaskedTrunk(bench.parent, bench.space, bench.options.torch_device)
+        learner = MaskLearner(trunk, rate=self.rate, price=self.price, seed=bench.options.seed)
+        draw = np.random.default_rng(bench.options.seed)
+        for _ in bench.reporter.track(range(self.epochs), "learn the mask", self.epochs):
             for batch, indices in sample.batches(self.batch, draw):
                 targets = torch.from_numpy(sample.targets[indices])
                 learner.step(batch, partial(target_loss, targets=targets, rows=bench.rows))
-        drafts = [
+        return [
             bench.draft(row, learner.mask, bench.statistics(row), relevance=learner.worth)
             for row in bench.rows
         ]
-        return bench.finished(self, drafts, self.parameters())

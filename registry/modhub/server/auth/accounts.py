@@ -38,12 +38,11 @@ from modhub.errors import (
 )
 from modhub.files import write_bytes
 from modhub.manifest.fields import Fields
+from modhub.results import Document
 from modhub.server.auth.principal import ANONYMOUS, ROLES, Principal
 from modhub.store.audit import AuditLog
 from modhub.store.disk import disk_errors, lock_file
 from modhub.text import parse_json, pretty_json
-
-__all__ = ["Accounts", "Token", "parse_expiry"]
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,40}[A-Za-z0-9])?\Z")
 _VALUE = re.compile(r"[\x21-\x7e]{16,200}\Z")
@@ -60,7 +59,7 @@ PREFIX = "hf_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
+class Token(Document):
     """A token without its value; `expires` and `revoked` are ISO 8601 in UTC or empty."""
 
     id: str
@@ -83,23 +82,13 @@ class Token:
             revoked=fields.string("revoked"),
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
-
     def alive(self, moment: str) -> bool:
         """Whether the token is valid at `moment` (ISO 8601 in UTC)."""
         return not self.revoked and (not self.expires or moment < self.expires)
 
     def shown(self) -> dict[str, str]:
         """The token for people and scripts, without its digest."""
-        return {
-            "id": self.id,
-            "user": self.user,
-            "role": self.role,
-            "created": self.created,
-            "expires": self.expires,
-            "revoked": self.revoked,
-        }
+        return {name: text for name, text in self.to_dict().items() if name != "digest"}
 
 
 @dataclass(frozen=True, slots=True)

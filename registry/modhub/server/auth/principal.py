@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from modhub.server.errors import HTTPError
 from modhub.store.records import RepositoryRecord
 
-__all__ = ["ANONYMOUS", "ROLES", "Principal", "authorize", "authorize_namespace", "missing_repository"]
-
 ROLES = ("read", "write", "admin")
 ACTIONS = ("see", "read", "write")
 

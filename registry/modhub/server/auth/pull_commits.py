@@ -10,8 +10,6 @@ from __future__ import annotations
 import threading
 import time
 
-__all__ = ["PullCommits"]
-
 SECONDS = 15 * 60.0
 LIMIT = 10_000
 

@@ -14,8 +14,6 @@ from modhub.server.auth.principal import ANONYMOUS, Principal
 from modhub.server.auth.signing import Signer
 from modhub.server.errors import HTTPError
 
-__all__ = ["COOKIE", "SESSION_SECONDS", "Sessions"]
-
 COOKIE = "modhub_session"
 SESSION_SECONDS = 12 * 3600
 

@@ -17,8 +17,6 @@ from modhub.errors import IntegrityError
 from modhub.files import fsync_directory
 from modhub.server.errors import HTTPError
 
-__all__ = ["LIFETIME", "Signer"]
-
 LIFETIME = 15 * 60
 """Seconds that a signed address is good for, besides the time that sending its bytes may take."""
 BYTES = 32

@@ -31,8 +31,6 @@ from modhub.server.http.request import MovedError, Request
 from modhub.server.http.routing import Match, Router
 from modhub.server.http.state import ServerState
 
-__all__ = ["Application"]
-
 _log = logging.getLogger("modhub.server")
 _TRACE = re.compile(r"[A-Za-z0-9=;:_.-]{1,128}\Z")
 THREADS = 64

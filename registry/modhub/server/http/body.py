@@ -9,8 +9,6 @@ from starlette.requests import Request as StarletteRequest
 
 from modhub.server.errors import HTTPError
 
-__all__ = ["batches", "read_body"]
-
 SILENCE = 30.0
 BATCH = 1 << 20
 

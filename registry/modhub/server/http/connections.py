@@ -9,8 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-__all__ = ["PROXIES", "Connection", "Connections", "raise_file_limit"]
-
 LIMIT = 2000
 RESERVED_FILES = 256
 """For threads, the store and the index."""

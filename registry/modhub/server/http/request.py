@@ -20,8 +20,8 @@ from modhub.store.records import PULLS, RepositoryKey, RepositoryRecord
 
 if TYPE_CHECKING:
     from modhub.server.http.state import ServerState
+    from modhub.store.store import Store
 
-__all__ = ["MovedError", "Request", "form_fields", "parse_body", "text_field"]
 
 DEPTH_LIMIT = 64
 _TRUE = ("1", "true", "yes", "on")
@@ -53,6 +53,10 @@ class Request:
         self.body = body
         self.in_thread: Callable[..., Awaitable[Any]] = _no_threads
         self.query = form_fields(self.query_string, limit=2000)
+
+    @property
+    def store(self) -> Store:
+        return self.state.store
 
     # -- the address ------------------------------------------------------------------------------------
 

@@ -20,7 +20,6 @@ from modhub.server.errors import HTTPError, not_found
 if TYPE_CHECKING:
     from modhub.server.http.request import Request
 
-__all__ = ["Match", "Route", "Router", "Routes"]
 
 _FIELD = re.compile(r"\{(\w+)(\*?)\}")
 _SPECIAL = {

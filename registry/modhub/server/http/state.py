@@ -17,8 +17,6 @@ from modhub.server.errors import HTTPError
 from modhub.server.http.metrics import Metrics
 from modhub.store.store import Store
 
-__all__ = ["DEFAULTS", "Options", "ServerState"]
-
 SIZES_SECONDS = 300.0
 
 

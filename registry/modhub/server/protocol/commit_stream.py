@@ -16,8 +16,6 @@ from modhub.server.errors import HTTPError
 from modhub.server.http.request import parse_body
 from modhub.store.blobs import Blob, BlobWriter
 
-__all__ = ["CommitReader", "Line"]
-
 SKELETON_LIMIT = 1 << 20
 LINES_LIMIT = 100_000
 _CONTENT = re.compile(rb'(?<!\\)"content"\s*:\s*"')

@@ -29,8 +29,6 @@ from modhub.store.records import RepositoryRecord
 from modhub.store.store import Store
 from modhub.store.tree import TreeFile
 
-__all__ = ["routes"]
-
 routes = Routes()
 PREUPLOAD_LIMIT = 1000
 LFS_FROM_BYTES = 1 << 20
@@ -79,7 +77,7 @@ def preupload(request: Request) -> Response:
     if not isinstance(files, list) or len(files) > PREUPLOAD_LIMIT:
         raise HTTPError(400, f'"files" must be a list of at most {PREUPLOAD_LIMIT} files')
     commit = request.commit_of(record, request.values["revision"])
-    store = request.state.store
+    store = request.store
     tree = store.reader.tree(record.key, commit)
     rules = text_field(body, "gitIgnore", "", limit=1 << 20)
     if not rules and ".gitignore" in tree and tree[".gitignore"].size < 1 << 20:
@@ -156,12 +154,12 @@ class _Commit:
         self.record = record
         self.header: dict[str, Any] | None = None
         self.changes: list[StoreChange] = []
-        self.reader = CommitReader(request.state.store.uploads.writer, self._take)
+        self.reader = CommitReader(request.store.uploads.writer, self._take)
         self._writing = ExitStack()
 
     def begin(self) -> None:
         """Keep what arrives from a garbage collection until `close`."""
-        self._writing.enter_context(self.request.state.store.blobs.writing())
+        self._writing.enter_context(self.request.store.blobs.writing())
 
     def close(self) -> None:
         self.reader.close()
@@ -197,7 +195,7 @@ class _Commit:
         parent = self.header.get("parentCommit")
         if parent is not None and not (isinstance(parent, str) and is_commit(parent)):
             raise HTTPError(400, '"parentCommit" must be a commit id of 40 hex digits')
-        request, record, store = self.request, self.record, self.request.state.store
+        request, record, store = self.request, self.record, self.request.store
         description = text_field(self.header, "description", "", limit=1 << 18)
         if not request.flag("create_pr") and (head := self._head_if_unchanged()):
             if parent not in (None, head):
@@ -237,7 +235,7 @@ class _Commit:
         Clients send such commits when all files of a folder are ignored, and 0.36 sends unchanged files.
         """
         head = self.request.commit_of(self.record, self.request.values["revision"])
-        tree = self.request.state.store.reader.tree(self.record.key, head)
+        tree = self.request.store.reader.tree(self.record.key, head)
         same = all(
             (digest := _digest_of(change)) and (file := tree.get(change.path)) and file.sha256 == digest
             for change in self.changes
@@ -285,7 +283,7 @@ def delete_lfs_files(request: Request) -> Response:
     oids = deletions.get("sha") if isinstance(deletions, dict) else None
     if not isinstance(deletions, dict) or not isinstance(oids, list):
         raise HTTPError(400, '"deletions.sha" must be a list of file oids')
-    store = request.state.store
+    store = request.store
     tree = store.reader.tree(record.key, "main")
     digests = {oid for oid in oids if isinstance(oid, str)}
     changes = [

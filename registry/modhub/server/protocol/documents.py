@@ -15,16 +15,6 @@ from modhub.store.records import CommitRecord, RepositoryRecord
 from modhub.store.store import Store
 from modhub.store.tree import Tree, TreeFile, TreeFolder
 
-__all__ = [
-    "EXPANDABLE",
-    "commit_json",
-    "file_json",
-    "listed_json",
-    "repository_json",
-    "repository_path",
-    "web_address",
-]
-
 EXPANDABLE = frozenset(
     [
         "author",

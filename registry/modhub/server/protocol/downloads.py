@@ -18,8 +18,6 @@ from modhub.server.http.request import Request
 from modhub.server.http.routing import Routes
 from modhub.store.tree import TreeFile
 
-__all__ = ["routes", "send_file"]
-
 routes = Routes()
 AT_ONCE = 256 << 10
 PIECE = 512 << 10
@@ -65,14 +63,14 @@ def resolve(request: Request) -> Response:
     record = request.repository("read")
     commit = request.commit_of(record, request.values["revision"])
     path = request.values["path"]
-    file = request.state.store.reader.tree(record.key, commit).get(path)
+    file = request.store.reader.tree(record.key, commit).get(path)
     if file is None:
         raise missing_file(path, commit)
     if request.method == "GET" and _counts(request):
         # A full or read-only disk can still serve the file.
         with suppress(StorageError):
             visit = request.state.signer.pseudonym(request.client, record.key.path, commit)
-            request.state.store.repositories.count_download(record.key, visit)
+            request.store.repositories.count_download(record.key, visit)
     headers = {"X-Repo-Commit": commit}
     if file.lfs:
         headers |= {"X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": str(file.size)}
@@ -117,7 +115,7 @@ def send_file(request: Request, file: TreeFile, headers: dict[str, str], media: 
     headers["Content-Length"] = str(stop - start)
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers)
-    stream = request.state.store.reader.open(file.sha256, start)
+    stream = request.store.reader.open(file.sha256, start)
     if stop - start <= AT_ONCE:
         with stream:
             return Response(stream.read(stop - start), status, headers)

@@ -15,8 +15,6 @@ from modhub.server.protocol.repositories import REPOSITORY, next_page
 from modhub.store.records import HEADS, PULLS, TAGS, CommitRecord, RepositoryRecord
 from modhub.store.tree import TreeFile, TreeFolder
 
-__all__ = ["routes"]
-
 routes = Routes()
 PAGE, EXPANDED_PAGE = 1000, 50
 PATHS_LIMIT = 5000
@@ -27,7 +25,7 @@ def list_tree(request: Request) -> Response:
     record = request.repository("see")
     commit = request.commit_of(record, request.values["revision"])
     folder = request.values.get("path", "").strip("/")
-    tree = request.state.store.reader.tree(record.key, commit)
+    tree = request.store.reader.tree(record.key, commit)
     if not tree.has_folder(folder):
         raise missing_file(folder, commit)
     items = tree.listing(folder, recursive=request.flag("recursive"))
@@ -52,7 +50,7 @@ def paths_info(request: Request) -> Response:
         expand = any(name == "expand" and value.lower() == "true" for name, value in form)
     if not isinstance(paths, list) or len(paths) > PATHS_LIMIT:
         raise HTTPError(400, f'"paths" must be a list of at most {PATHS_LIMIT} paths')
-    listing = request.state.store.reader.tree(record.key, commit).listing(recursive=True)
+    listing = request.store.reader.tree(record.key, commit).listing(recursive=True)
     entries = {path: listing[path] for path in paths if isinstance(path, str) and path in listing}
     return JSONResponse(_items(request, record, commit, entries, expand))
 
@@ -66,14 +64,14 @@ def _items(
 ) -> list[dict[str, object]]:
     changes: Mapping[str, CommitRecord] = {}
     if expand:
-        changes = request.state.store.last_changes.of(record.key, commit, entries)
+        changes = request.store.last_changes.of(record.key, commit, entries)
     return [file_json(path, entry, changes.get(path), expand) for path, entry in entries.items()]
 
 
 @routes.get(REPOSITORY + "/refs")
 def refs(request: Request) -> Response:
     record = request.repository("see")
-    all_refs = request.state.store.reader.refs(record.key)
+    all_refs = request.store.reader.refs(record.key)
 
     def named(prefix: str) -> list[dict[str, str]]:
         return [
@@ -97,7 +95,7 @@ def commits(request: Request) -> Response:
     start = request.number("cursor", page * size + 1, 10**9) - 1
     items: list[dict[str, object]] = []
     formatted = "formatted" in request.parameters("expand")
-    for position, past in enumerate(request.state.store.reader.history(record.key, commit)):
+    for position, past in enumerate(request.store.reader.history(record.key, commit)):
         if position >= start + size:
             return JSONResponse(items, headers=next_page(request, start + size + 1))
         if position >= start:
@@ -111,7 +109,7 @@ def create_tag(request: Request) -> Response:
     name = text_field(request.json(), "tag", limit=300)
     commit = request.commit_of(record, request.values["revision"])
     try:
-        request.state.store.tags.create(record.key, name, revision=commit, actor=request.actor)
+        request.store.tags.create(record.key, name, revision=commit, actor=request.actor)
     except ConflictError:
         raise HTTPError(409, f"Reference refs/tags/{name} already exists") from None
     return PlainTextResponse("OK")
@@ -120,7 +118,7 @@ def create_tag(request: Request) -> Response:
 @routes.on("DELETE", REPOSITORY + "/tag/{tag}")
 def delete_tag(request: Request) -> Response:
     record = request.repository("write")
-    request.state.store.tags.delete(record.key, request.values["tag"], actor=request.actor)
+    request.store.tags.delete(record.key, request.values["tag"], actor=request.actor)
     return PlainTextResponse("OK")
 
 
@@ -131,7 +129,7 @@ def create_branch(request: Request) -> Response:
     body = request.json()
     start = request.commit_of(record, text_field(body, "startingPoint", "main", limit=300))
     try:
-        request.state.store.branches.create(record.key, name, revision=start, actor=request.actor)
+        request.store.branches.create(record.key, name, revision=start, actor=request.actor)
     except ConflictError:
         raise HTTPError(409, f"Reference refs/heads/{name} already exists") from None
     return PlainTextResponse("OK")
@@ -142,7 +140,7 @@ def delete_branch(request: Request) -> Response:
     record = request.repository("write")
     name = request.values["branch"]
     try:
-        request.state.store.branches.delete(record.key, name, actor=request.actor)
+        request.store.branches.delete(record.key, name, actor=request.actor)
     except ConflictError:
         raise HTTPError(403, f"Cannot delete refs/heads/{name}") from None
     return PlainTextResponse("OK")
@@ -155,7 +153,7 @@ def squash(request: Request) -> Response:
         request.json(), "message", f"Super-squash branch '{request.values['revision']}'", limit=5000
     )
     try:
-        squashed = request.state.store.commits.squash(
+        squashed = request.store.commits.squash(
             record.key, request.values["revision"], title=message, actor=request.actor
         )
     except RefError as error:
@@ -167,7 +165,7 @@ def squash(request: Request) -> Response:
 def lfs_files(request: Request) -> Response:
     record = request.repository("see")
     files: dict[str, dict[str, object]] = {}
-    store = request.state.store
+    store = request.store
     for ref, head in sorted(store.reader.refs(record.key).items()):
         try:
             commit = store.reader.commit(record.key, head)

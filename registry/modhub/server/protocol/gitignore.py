@@ -9,8 +9,6 @@ from functools import lru_cache
 
 from modhub.server.errors import HTTPError
 
-__all__ = ["IgnoreRules"]
-
 LINES_LIMIT = 1000
 STEPS = 1_000_000
 """Comparisons of a part of a path with a rule in one request: about a second."""

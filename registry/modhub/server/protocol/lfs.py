@@ -37,8 +37,6 @@ from modhub.store.records import RepositoryKey, RepositoryRecord
 from modhub.store.store import Store
 from modhub.store.tree import TreeFile
 
-__all__ = ["routes"]
-
 routes = Routes()
 GIT = "/{web}{namespace}/{name}.git/info/lfs/"
 UPLOAD = "/lfs/{kind}s/{namespace}/{name}/{sha256}/{size}"
@@ -82,9 +80,9 @@ def batch(request: Request) -> Response:
     answers, chosen = [], "basic"
     oids = [item.get("oid") for item in objects if isinstance(item, dict)]
     asked = [oid for oid in oids if isinstance(oid, str)]
-    present = request.state.store.uploads.find_all(record.key, asked)
+    present = request.store.uploads.find_all(record.key, asked)
     if operation == "upload":
-        present |= _published(request.state.store, record.key, [oid for oid in asked if oid not in present])
+        present |= _published(request.store, record.key, [oid for oid in asked if oid not in present])
     for item in objects:
         answer = _object(grant, item, multipart, present)
         answers.append(answer)
@@ -212,7 +210,7 @@ def verify(request: Request) -> Response:
     record = request.repository("see")
     body = request.json()
     oid, size = body.get("oid"), body.get("size")
-    file = request.state.store.uploads.find(record.key, oid) if isinstance(oid, str) else None
+    file = request.store.uploads.find(record.key, oid) if isinstance(oid, str) else None
     if file is None or file.size != size:
         raise HTTPError(404, "No such object of this size.")
     return JSONResponse({}, media_type=MEDIA)
@@ -238,7 +236,7 @@ async def put_part(request: Request) -> Response:
     upload = await request.in_thread(_Upload, request)
     number, expected = upload.part(request.values["part"])
     path = upload.folder() / f"{number}.part"
-    writer: BlobWriter = await request.in_thread(request.state.store.uploads.writer)
+    writer: BlobWriter = await request.in_thread(request.store.uploads.writer)
     try:
         total = 0
         async for chunk in batches(request.http, limit=expected):
@@ -270,7 +268,7 @@ def download(request: Request) -> Response:
     key = request.key()
     sha256 = request.values["sha256"]
     _check_grant(request, key, "read")
-    file = request.state.store.uploads.find(key, sha256)
+    file = request.store.uploads.find(key, sha256)
     if file is None:
         raise missing_repository(request.principal)
     return send_file(request, replace(file, lfs=True), {}, "application/octet-stream", "")
@@ -280,7 +278,7 @@ class _Upload:
     """An upload allowed by a signed URL. Raises `HTTPError` 403 for a wrong signature."""
 
     def __init__(self, request: Request) -> None:
-        self.store = request.state.store
+        self.store = request.store
         self.root = request.state.root
         self.key: RepositoryKey = request.key()
         self.sha256, size = request.values["sha256"], request.values["size"]

@@ -46,8 +46,6 @@ from modhub.store.store import Store
 from modhub.store.tree import TreeFile
 from modhub.text import canonical_json
 
-__all__ = ["Mirror"]
-
 OFFICIAL = "https://huggingface.co"
 SECONDS = 5.0
 """How long the upstream may be silent."""

@@ -20,8 +20,6 @@ from modhub.server.protocol.repositories import REPOSITORY
 from modhub.store.pull_requests import PullRequests
 from modhub.store.records import PullRequest, RepositoryRecord
 
-__all__ = ["proposable", "pull_for_writing", "routes"]
-
 routes = Routes()
 LIST = REPOSITORY + "/discussions"
 PAGE = 50
@@ -55,7 +53,7 @@ def create(request: Request) -> Response:
     body = request.json()
     if body.get("pullRequest") is not True:
         raise HTTPError(400, "This hub supports pull requests only, no other discussions.")
-    pull = PullRequests(request.state.store).open(
+    pull = PullRequests(request.store).open(
         record.key,
         title=text_field(body, "title", limit=300),
         description=text_field(body, "description", "", limit=60_000),
@@ -70,7 +68,7 @@ def listing(request: Request) -> Response:
     status, author, kind = request.parameter("status"), request.parameter("author"), request.parameter("type")
     pulls = [
         pull
-        for pull in reversed(PullRequests(request.state.store).all(record.key))
+        for pull in reversed(PullRequests(request.store).all(record.key))
         if (status in ("", "all") or status == ("open" if pull.status == "open" else "closed"))
         and author in ("", pull.author)
         and kind in ("", "all", "pull_request")
@@ -84,7 +82,7 @@ def listing(request: Request) -> Response:
 def details(request: Request) -> Response:
     record = request.repository("see")
     pull = _numbered(request, record)
-    pulls = PullRequests(request.state.store)
+    pulls = PullRequests(request.store)
     merged = _merge_commit(request, record, pull)
     return JSONResponse(
         {
@@ -103,7 +101,7 @@ def merge(request: Request) -> Response:
     number = _numbered(request, record).number
     comment = text_field(request.json(), "comment", "", limit=60_000)
     try:
-        merged = PullRequests(request.state.store).merge(
+        merged = PullRequests(request.store).merge(
             record.key, number, actor=request.actor, description=comment
         )
     except ConflictError as error:
@@ -135,9 +133,7 @@ def change_status(request: Request) -> Response:
     status = body.get("status")
     if status not in ("open", "closed"):
         raise HTTPError(400, '"status" must be open or closed')
-    changed = PullRequests(request.state.store).change_status(
-        record.key, pull.number, status, actor=request.actor
-    )
+    changed = PullRequests(request.store).change_status(record.key, pull.number, status, actor=request.actor)
     return JSONResponse({"newStatus": _events(changed)[-1]})
 
 
@@ -146,7 +142,7 @@ def comment(request: Request) -> Response:
     record = proposable(request)
     pull = _numbered(request, record)
     text = text_field(request.json(), "comment", limit=60_000)
-    changed = PullRequests(request.state.store).comment(record.key, pull.number, text, actor=request.actor)
+    changed = PullRequests(request.store).comment(record.key, pull.number, text, actor=request.actor)
     return JSONResponse({"newMessage": _events(changed)[-1]})
 
 
@@ -157,7 +153,7 @@ def rename(request: Request) -> Response:
     if pull.author != request.principal.name:
         authorize(request.principal, record, "write")
     title = text_field(request.json(), "title", limit=300)
-    changed = PullRequests(request.state.store).rename(record.key, pull.number, title, actor=request.actor)
+    changed = PullRequests(request.store).rename(record.key, pull.number, title, actor=request.actor)
     return JSONResponse({"newTitle": _events(changed)[-1]})
 
 
@@ -183,7 +179,7 @@ def change_comment(request: Request) -> Response:
         authorize(request.principal, record, "write")
     hidden = action == "hide"
     text = "" if hidden else text_field(request.json(), "content", limit=60_000)
-    changed = PullRequests(request.state.store).change_comment(
+    changed = PullRequests(request.store).change_comment(
         record.key, pull.number, place, text, hidden=hidden, actor=request.actor
     )
     updated = _events(changed)[place]
@@ -200,7 +196,7 @@ def _numbered(request: Request, record: RepositoryRecord) -> PullRequest:
 
 def _pull(request: Request, record: RepositoryRecord, number: int) -> PullRequest:
     try:
-        return PullRequests(request.state.store).get(record.key, number)
+        return PullRequests(request.store).get(record.key, number)
     except NotFoundError:
         raise HTTPError(404, "Pull request not found.") from None
 
@@ -227,7 +223,7 @@ def _with_commits(request: Request, record: RepositoryRecord, pull: PullRequest)
     """The events, and the commits of the pull request among them, in order of time."""
     events = _events(pull)
     with suppress(NotFoundError, IntegrityError):
-        history = request.state.store.reader.history(record.key, pull.ref)
+        history = request.store.reader.history(record.key, pull.ref)
         for commit in islice(takewhile(lambda commit: commit.id != pull.base, history), HISTORY_LIMIT):
             event = _event(pull.number, 0, {"type": "commit", "author": commit.author, "date": commit.date})
             data = {"subject": commit.title, "oid": commit.id}
@@ -263,7 +259,7 @@ def _event(number: int, place: int, event: Mapping[str, str]) -> dict[str, Any]:
 def _merge_commit(request: Request, record: RepositoryRecord, pull: PullRequest) -> str | None:
     if pull.status != "merged":
         return None
-    store = request.state.store
+    store = request.store
     head = store.reader.refs(record.key).get(pull.ref)
     for place, commit in enumerate(store.reader.history(record.key, f"refs/heads/{pull.target}")):
         if head in commit.parents[1:]:

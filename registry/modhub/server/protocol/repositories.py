@@ -20,8 +20,6 @@ from modhub.store.index import IndexEntry, Query
 from modhub.store.records import RepositoryKey, Settings
 from modhub.store.tree import TreeFile
 
-__all__ = ["routes"]
-
 routes = Routes()
 REPOSITORY = "/api/{kind}s/{namespace}/{name}"
 KINDS = {"model": "model", "dataset": "dataset", None: "model"}
@@ -96,11 +94,11 @@ def create(request: Request) -> Response:
     private = {name.lower() for name in request.state.options.private_organisations}
     default = Settings(private=key.id.namespace.lower() in private)
     try:
-        record = request.state.store.repositories.create(
+        record = request.store.repositories.create(
             key, settings=_settings(default, body), files=FIRST_FILES, actor=request.actor
         )
     except ConflictError:
-        url = web_address(request.base_url, request.state.store.repositories.get(key))
+        url = web_address(request.base_url, request.store.repositories.get(key))
         message = f"You already created this {key.kind} repo"
         raise HTTPError(409, message, body={"url": url}) from None
     return JSONResponse(
@@ -111,7 +109,7 @@ def create(request: Request) -> Response:
 @routes.on("DELETE", "/api/repos/delete")
 def delete(request: Request) -> Response:
     record = request.permitted(_key_in(request, request.json()), "write")
-    request.state.store.repositories.delete(record.key, actor=request.actor)
+    request.store.repositories.delete(record.key, actor=request.actor)
     return PlainTextResponse("OK")
 
 
@@ -123,7 +121,7 @@ def move(request: Request) -> Response:
     target = _id(text_field(body, "toRepo"))
     authorize_namespace(request.principal, target.namespace)
     try:
-        request.state.store.repositories.move(record.key, target, actor=request.actor)
+        request.store.repositories.move(record.key, target, actor=request.actor)
     except ConflictError:
         raise HTTPError(409, f"A {kind} repository called {target} already exists") from None
     return PlainTextResponse("OK")
@@ -133,7 +131,7 @@ def move(request: Request) -> Response:
 def change_settings(request: Request) -> Response:
     record = request.repository("write")
     settings = _settings(record.settings, request.json())
-    request.state.store.repositories.change_settings(record.key, settings, actor=request.actor)
+    request.store.repositories.change_settings(record.key, settings, actor=request.actor)
     return JSONResponse({"private": settings.private, "gated": settings.gated or False})
 
 
@@ -151,7 +149,7 @@ def duplicate(request: Request) -> Response:
     target = _key(source.kind, text_field(body, "repository"))
     authorize_namespace(request.principal, target.id.namespace)
     request.state.refuse_when_read_only()
-    store = request.state.store
+    store = request.store
     tree = store.reader.tree(source.key)
     if lost := store.reader.lost(tree):
         raise IntegrityError(
@@ -180,7 +178,7 @@ def list_own_repositories(request: Request) -> Response:
         raise HTTPError(401, "Invalid credentials in Authorization header")
     if not request.principal.belongs_to(namespace):
         raise HTTPError(403, f"You are not a member of '{namespace}'.")
-    entries = request.state.store.index.search(Query(kind=None, author=namespace), limit=10_000)
+    entries = request.store.index.search(Query(kind=None, author=namespace), limit=10_000)
     return JSONResponse(
         [
             {
@@ -200,7 +198,7 @@ def list_own_repositories(request: Request) -> Response:
 def information(request: Request) -> Response:
     record = request.repository("see")
     commit = request.commit_of(record, request.values.get("revision", "main"))
-    store = request.state.store
+    store = request.store
     document = repository_json(
         store,
         record,
@@ -240,7 +238,7 @@ def listing(request: Request) -> Response:
         visible=None if request.principal.admin else request.principal.namespaces,
     )
     limit, start = request.number("limit", PAGE, PAGE), request.number("cursor", 1, 10**9) - 1
-    entries = request.state.store.index.search(query, sort=order, limit=limit + 1, offset=start)
+    entries = request.store.index.search(query, sort=order, limit=limit + 1, offset=start)
     full = request.flag("full")
     expand = request.parameters("expand")
     items = [
@@ -258,7 +256,7 @@ def listing(request: Request) -> Response:
 def _files(request: Request, entry: IndexEntry) -> Mapping[str, TreeFile]:
     """Its newest files; empty where they are lost, so that a damaged repository breaks no list."""
     try:
-        return request.state.store.reader.tree(entry.key, entry.head)
+        return request.store.reader.tree(entry.key, entry.head)
     except (ModhubError, OSError):
         return {}
 

@@ -15,8 +15,6 @@ from modhub.server.http.request import Request
 from modhub.server.web.render import address
 from modhub.server.web.repository_view import VisibleRepositories
 
-__all__ = ["Choice", "Match", "choice_of", "matches_in", "rank"]
-
 
 @dataclass(frozen=True, slots=True)
 class Match:

@@ -21,8 +21,6 @@ from modhub.server.web.choices import Match, choice_of, matches_in, rank
 from modhub.server.web.render import address, page
 from modhub.server.web.repository_view import READING_SECONDS, VisibleRepositories
 
-__all__ = ["routes"]
-
 routes = Routes()
 PICKS_LIMIT = 200
 CHOICES_LIMIT = 40
@@ -40,7 +38,7 @@ def compose(request: Request) -> Response:
         kept = [pick for pick in picks if pick not in dropped]
         return RedirectResponse(address(request, "compose", pick=kept, q=searched), 303)
     until = time.monotonic() + READING_SECONDS
-    catalogue = VisibleRepositories(request.state.store, request.principal, until)
+    catalogue = VisibleRepositories(request.store, request.principal, until)
     wants, trouble = _wants(picks)
     text = _toml(wants) if wants else ""
     resolution, estimate = None, None

@@ -8,8 +8,6 @@ from modhub.server.errors import HTTPError
 from modhub.server.http.request import Request
 from modhub.server.web.render import address, page
 
-__all__ = ["error_page"]
-
 _TITLES = {401: "Login required", 403: "Not allowed", 404: "Not found", 500: "Internal server error"}
 
 

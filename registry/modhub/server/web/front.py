@@ -18,8 +18,6 @@ from modhub.server.web.render import address, page, static_file, static_version
 from modhub.server.web.repository_view import VisibleRepositories
 from modhub.store.index import IndexEntry, Query
 
-__all__ = ["routes"]
-
 routes = Routes()
 PAGE = 30
 VALUES = 12
@@ -63,7 +61,7 @@ def front(request: Request) -> Response:
         author=author,
         visible=None if request.principal.admin else request.principal.namespaces,
     )
-    index = request.state.store.index
+    index = request.store.index
     total = index.count(query)
     # A page number beyond the end shows the last page.
     pages = max(1, -(-total // PAGE))
@@ -93,7 +91,7 @@ def front(request: Request) -> Response:
     near: list[str] = []
     if text and not total:
         with suppress(RefError):
-            near = VisibleRepositories(request.state.store, request.principal).nearest(text)
+            near = VisibleRepositories(request.store, request.principal).nearest(text)
     other = "model" if kind == "dataset" else "dataset"
     return page(
         request,
@@ -131,7 +129,7 @@ def _facets(request: Request, name: str, query: Query, limit: int) -> list[tuple
     key = (name, limit, query.kind, tuple(query.tags), query.text, query.author, visible)
     counted = request.state.facets.get(key)
     if counted is None or time.monotonic() - counted[0] > FACETS_SECONDS:
-        counted = (time.monotonic(), request.state.store.index.facets(f"{name}:", query, limit=limit))
+        counted = (time.monotonic(), request.store.index.facets(f"{name}:", query, limit=limit))
         if len(request.state.facets) >= FACETS_KEPT:
             request.state.facets.clear()
         request.state.facets[key] = counted
@@ -151,9 +149,7 @@ def _class_of_that_name(request: Request, query: Query) -> dict[str, object] | N
         name = slug_of(query.text)
     except RefError:
         return None
-    number = request.state.store.index.count(
-        Query(tags=["modhub", class_tag(query.text)], visible=query.visible)
-    )
+    number = request.store.index.count(Query(tags=["modhub", class_tag(query.text)], visible=query.visible))
     if not number:
         return None
     return {

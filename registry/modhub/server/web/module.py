@@ -25,8 +25,6 @@ from modhub.server.web.render import literal, page
 from modhub.server.web.repository import may_read, parts_of, pin
 from modhub.server.web.repository_view import RepositoryView
 
-__all__ = ["routes"]
-
 routes = Routes()
 SIBLINGS = 24
 _UNSEEN: dict[str, Any] = {"mask": None, "matrix": None, "closest": []}
@@ -35,7 +33,7 @@ _UNSEEN: dict[str, Any] = {"mask": None, "matrix": None, "closest": []}
 @routes.get("/{namespace}/{name}/modules/{slug}")
 def module(request: Request) -> Response:
     record = request.repository("see")
-    view, revision = RepositoryView(request.state.store, record), request.parameter("revision")
+    view, revision = RepositoryView(request.store, record), request.parameter("revision")
     releases = view.releases
     newest = newest_release(releases)
     commit = request.commit_of(record, revision) if revision else newest.commit if newest else view.main or ""

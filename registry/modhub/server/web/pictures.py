@@ -9,8 +9,6 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-__all__ = ["calibration_picture", "mask_picture", "overlap", "overlap_picture"]
-
 CELLS_A_ROW = 96
 CELLS_LIMIT = 9600
 Mask = NDArray[np.bool_]

@@ -18,8 +18,6 @@ from modhub.files import sha256_of_bytes
 from modhub.formatting import count, percent, size
 from modhub.server.http.request import Request
 
-__all__ = ["POLICY", "address", "literal", "page", "static_file", "static_version"]
-
 ADDRESS_LIMIT = 1000
 COMPRESSED_FROM = 8192
 _HERE = Path(__file__).parent

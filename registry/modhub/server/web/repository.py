@@ -20,8 +20,6 @@ from modhub.store.model import MAIN
 from modhub.store.records import CommitRecord, RepositoryRecord
 from modhub.store.tree import TreeFile
 
-__all__ = ["may_read", "parts_of", "pin", "routes"]
-
 routes = Routes()
 REPOSITORY = "/{web}{namespace}/{name}"
 FILES_LIMIT = 2000
@@ -72,7 +70,7 @@ def overview(request: Request) -> Response:
             # Not a page, but an unknown route of the API.
             raise not_found() from None
         raise
-    view, revision = RepositoryView(request.state.store, record), request.parameter("revision")
+    view, revision = RepositoryView(request.store, record), request.parameter("revision")
     commit = request.commit_of(record, revision or MAIN)
     manifest, unreadable = None, ""
     releases: tuple[Release, ...] = ()
@@ -111,7 +109,7 @@ def overview(request: Request) -> Response:
         sought=sought,
         modules=_matching(manifest, sought) if manifest else [],
         releases=releases,
-        downloads=request.state.store.references.downloads(record.key),
+        downloads=request.store.references.downloads(record.key),
         files=len(tree),
         size=sum({file.sha256: file.size for file in tree.values()}.values()),
         readable=may_read(request, record),
@@ -121,7 +119,7 @@ def overview(request: Request) -> Response:
 @routes.get(REPOSITORY + "/tree/{revision}", REPOSITORY + "/tree/{revision}/{path*}")
 def files(request: Request) -> Response:
     record = request.repository("see")
-    store = request.state.store
+    store = request.store
     commit = request.commit_of(record, request.values["revision"])
     folder = request.values.get("path", "").strip("/")
     tree = store.reader.tree(record.key, commit)
@@ -167,7 +165,7 @@ def files(request: Request) -> Response:
 def history(request: Request) -> Response:
     record = request.repository("see")
     commit = request.commit_of(record, request.values["revision"])
-    rows = list(islice(request.state.store.reader.history(record.key, commit), COMMITS + 1))
+    rows = list(islice(request.store.reader.history(record.key, commit), COMMITS + 1))
     here = parts_of(record)
     return page(
         request,

@@ -36,8 +36,6 @@ from modhub.store.store import Store
 from modhub.store.tree import Tree
 from modhub.text import parse_json
 
-__all__ = ["READING_SECONDS", "RepositoryView", "VisibleRepositories"]
-
 MANIFEST_LIMIT = 8 << 20
 """Ten thousand modules, which a processor reads in a second."""
 HEADER_LIMIT = 1 << 20

@@ -14,8 +14,6 @@ from modhub.server.http.request import Request, form_fields
 from modhub.server.http.routing import Routes
 from modhub.server.web.render import address, page
 
-__all__ = ["routes"]
-
 routes = Routes()
 
 

@@ -14,8 +14,6 @@ from modhub.server.web.choices import Match, choice_of, matches_in, rank
 from modhub.server.web.render import page
 from modhub.server.web.repository_view import READING_SECONDS, VisibleRepositories
 
-__all__ = ["routes"]
-
 routes = Routes()
 ROWS = 200
 _SOURCES = ("timm:", "torchvision:", "hf:")
@@ -26,7 +24,7 @@ _SOURCES = ("timm:", "torchvision:", "hf:")
 def trunk(request: Request) -> Response:
     digest, text = request.values["digest"], " ".join(request.parameter("q")[:200].split())
     until = time.monotonic() + READING_SECONDS
-    catalogue = VisibleRepositories(request.state.store, request.principal, until)
+    catalogue = VisibleRepositories(request.store, request.principal, until)
     matches = matches_in(catalogue, catalogue.on_trunk(digest), trunk=digest)
     if not matches:
         raise HTTPError(404, f"Nobody has published modules on the trunk {digest[:12]} here.")
