@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from modhub.errors import ConflictError, NotFoundError
 from modhub.store.changes import StoreChange
 from modhub.store.model import MAIN
 from modhub.store.records import HEADS, CommitRecord, PullRequest, RepositoryKey, now
 from modhub.store.references import RepositoryState
-from modhub.store.store import Store
 from modhub.store.tree import Tree, TreeFile
+
+if TYPE_CHECKING:
+    from modhub.store.store import Store
 
 
 class PullRequests:
