@@ -156,7 +156,10 @@ class HuggingFaceHub:
                 members = organisations if isinstance(organisations, list) else []
                 return frozenset(
                     text.lower()
-                    for text in (name, *(each.get("name") for each in members if isinstance(each, dict)))
+                    for text in (
+                        name,
+                        *(member.get("name") for member in members if isinstance(member, dict)),
+                    )
                     if isinstance(text, str)
                 )
         return frozenset()
