@@ -162,7 +162,7 @@ def skeleton(name: str) -> str:
 
 
 def repeated(names: Iterable[str]) -> tuple[str, ...]:
-    """Those of `names` that stand there more than once, in their order."""
+    """Those of `names` that occur more than once, in their order."""
     return tuple(name for name, count in Counter(names).items() if count > 1)
 
 

@@ -108,7 +108,7 @@ def decompose(
     are switched off they are on again for as long as this takes.
 
     Raises `ParentError`, `NetworkImportError`, `DataError`, `BudgetError` for a loss that is no fraction,
-    `DeviceError`, `ManifestError` for an input that makes no sense, `AmbiguousClassError` for a name in
+    `DeviceError`, `ManifestError` for an invalid input, `AmbiguousClassError` for a name in
     `only` that several classes answer to, and `MissingDependencyError`.
     """
     options = dataclasses.replace(options or DecomposeOptions(), **changes)

@@ -4,7 +4,7 @@
     <root>/repositories, moved    repositories, references, commits                 (modhub.store.references)
     <root>/removed/               releases that are gone, by the repository's name    (modhub.store.releases)
     <root>/audit/                 who changed what                                    (modhub.store.audit)
-    <root>/index.sqlite           for searching; made anew from the rest if lost      (modhub.store.index)
+    <root>/index.sqlite           for searching; rebuilt from the rest if lost        (modhub.store.index)
     <root>/locks, staging         nothing that is missed after a crash
 
 A commit first makes its blobs, list of files and record durable; then one rename of `refs.json` makes it
