@@ -32,8 +32,8 @@ from modhub.devices import pick_device
 from subsets import DRAWS, Build
 from world import World
 
-TEN = ("C10-R20", "C10-R32", "C10-R44", "C10-R56")
-MAIN = ("C10-R20", "C10-R56")
+TEN = ("C10-R20", "C10-R32", "C10-R44", "C10-R56", "C10-T")
+MAIN = ("C10-R20", "C10-R56", "C10-T")
 NO_DATA = (0.7, 0.5, 0.35, 0.8, 0.9)
 TUNED = (0.5, 0.35)
 TIMES = (0.7, 0.6)

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+import peer_tables
+from paper_findings import findings
 from paper_tables import NOT_MEASURED, cells, energy_figures, many, markdown_table, tables
 
 ROOT = Path(__file__).parents[1]
@@ -72,67 +74,6 @@ def add(name: str, ledger: Path) -> None:
     if len(content.encode()) > LIMIT:
         raise ValueError(f"{target} would have more than {LIMIT} bytes.")
     target.write_text(content, encoding="utf-8")
-
-
-def findings(known: Known) -> list[str]:
-    """The paper's findings, each reproduced or refuted by what was measured."""
-    found = []
-    whole = cells(known, "whole")
-    if whole:
-        losses = {name: 100 * (value["parent_top1"] - value["top1"]) for name, value in whole.items()}
-        worst = max(losses, key=lambda name: losses[name])
-        lost = round(float(np.mean(list(losses.values()))), 2) + 0.0
-        kept = 100 * float(np.mean([value["jaccard_parent"] for value in whole.values()]))
-        word = "not reproduced" if lost <= 0.1 else "reproduced, by less" if lost < 1.77 else "reproduced"
-        found.append(
-            f"*Decomposition costs accuracy* (1.77 points on average): {word}. All modules of "
-            f"{len(whole)} of nine parents, {sum(value['modules'] for value in whole.values())} of 930, lose "
-            f"{lost:.2f} points on average when composed, at most {losses[worst]:.2f} ({worst}). That proves "
-            f"little alone: by default a module keeps {kept:.0f} % of its parent's channels (the paper's "
-            "63 %), and all of them together nearly the whole network; what is lost where channels go stands "
-            "[below](#accuracy-against-multiply-adds). The parents have batch-norm; the paper's have not."
-        )
-    reused, scratch = cells(known, "reuse-2"), cells(known, "scratch-2")
-    if both := [key for key in reused if key in scratch]:
-        gains = [100 * (reused[key]["accuracy"] - scratch[key]["accuracy"]) for key in both]
-        word = "reproduced" if np.mean(gains) > 0 else "refuted"
-        found.append(
-            f"*Reused modules are better than a network trained from scratch for the pair*: {word} "
-            f"({np.mean(gains):+.2f} points on {many(len(both), 'pair')}, the network trained briefly)."
-        )
-    if pairs := cells(known, "across"):
-        alone = 100 * float(np.mean([value["accuracy"] for value in pairs.values()]))
-        helped = 100 * float(np.mean([value["calibrated"] for value in pairs.values()]))
-        word = "reproduced, by far less" if 90 < alone < 97.4 else "reproduced" if alone <= 90 else "refuted"
-        found.append(
-            f"*Composing across data sets loses accuracy* (trained 97.4, composed 84.7, with samples 89.8): "
-            f"{word}. Here {alone:.1f} % without a sample, {helped:.1f} % with 20 images of each class, on "
-            f"{many(len(pairs), 'pair')}."
-        )
-    inter = cells(known, "replace-inter").values()
-    if inter:
-        gain = 100 * float(np.mean([value["target_after"] - value["target_before"] for value in inter]))
-        harm = 100 * float(np.mean([value["others_after"] - value["others_before"] for value in inter]))
-        word = "reproduced" if gain > 0 else "refuted"
-        found.append(
-            f"*A module of another data set improves the class*: {word} ({gain:+.1f} points for the class, "
-            f"{harm:+.1f} for the others, {many(len(inter), 'cell')})."
-        )
-    figures = energy_figures(known)
-    if {"decompose", "reuse", "ten"} <= figures.keys():
-        ratio = figures["ten"] / (figures["decompose"] + figures["reuse"])
-        word = "reproduced" if ratio > 1 else "refuted"
-        found.append(
-            f"*Reuse takes a fraction of the energy of training*: {word} with decomposition "
-            f"counted, which the paper leaves out: {ratio:,.0f} × less than training on all ten classes"
-            + (
-                f", {figures['pair'] / (figures['decompose'] + figures['reuse']):,.1f} × less than a "
-                "network for the pair."
-                if "pair" in figures
-                else "."
-            )
-        )
-    return found
 
 
 def method_cells(known: Known) -> dict[tuple[str, str], dict[tuple[str, int], dict[str, float]]]:
@@ -218,37 +159,40 @@ def method_series(known: Known) -> dict[str, dict[str, list[tuple[float, float]]
     return found
 
 
-def peers(known: Known) -> str:
-    """Points lost by each peer at each budget that `peers.py` has measured."""
-    groups: dict[tuple[str, str], dict[str, list[float]]] = {}
+def modular_parents(known: Known) -> str:
+    """Modules of parents trained with and without `ModularityLoss`, means over the seeds of `modular.py`."""
+    groups: dict[tuple[str, str], dict[tuple[str, str], list[dict[str, float]]]] = {}
     for key, value in known.items():
-        kind, parent, _, *rest = [*key.split("/"), "", ""]
-        if kind == "peers" and isinstance(value, Mapping) and "restricted" in value:
-            budget, peer = (rest[0], rest[1]) if rest[1] else ("", rest[0])
-            lost = 100 * (value["restricted"] - value["accuracy"])
-            groups.setdefault((parent, peer), {}).setdefault(budget, []).append(lost)
-    budgets = sorted({budget for found in groups.values() for budget in found}, reverse=True)
+        _, parent, _seed, method, size, count = key.split("/")
+        groups.setdefault((parent, method), {}).setdefault((size, count), []).append(value)
     if not groups:
-        return f"{NOT_MEASURED.capitalize()}.\n"
-    rows = [
-        [
-            parent,
-            peer,
-            *(
-                f"{np.mean(found[budget]):.2f} ({many(len(found[budget]), 'pair')})"
-                if budget in found
-                else "–"
-                for budget in budgets
-            ),
-        ]
-        for (parent, peer), found in sorted(groups.items())
+        return f"{NOT_MEASURED.capitalize()}: `python benchmarks/modular.py --out DIR`.\n"
+    sizes = ("own", "0.7", "0.5", "0.35")
+    rows = []
+    for (parent, method), found in sorted(groups.items(), reverse=True):
+        row = [parent, f"`{method}`"]
+        for size, count in ((size, count) for count in ("2", "5") for size in sizes):
+            values = found.get((size, count))
+            if values is None:
+                row.append(NOT_MEASURED)
+                continue
+            mean = {name: 100 * float(np.mean([value[name] for value in values])) for name in values[0]}
+            at = f" of {mean['parent']:.1f} at {mean['flops']:.0f} %" if size == "own" else ""
+            row.append(f"{mean['accuracy']:.1f}{at}")
+        rows.append(row)
+    seeds = len({key.split("/")[2] for key in known})
+    names = [
+        f"{count}, {'own size' if size == 'own' else f'{100 * float(size):.0f} %'}"
+        for count in ("two", "five")
+        for size in sizes
     ]
-    shares = [f"{100 * float(budget):.0f} %" if budget else "whole" for budget in budgets]
     return (
-        "What a user would pick instead, two of ten classes: points lost against the parent's logits "
-        "restricted to them, the mean over the pairs, by share of the multiply-adds.\n\n"
-        "    python benchmarks/peers.py --data D --weights W --out DIR\n\n"
-        + markdown_table(("parent", "peer", *shares), rows)
+        "The demo's network on digits, trained plainly and with `modhub.training.ModularityLoss` (MODA's "
+        "three losses, our weights); `activation` is MODA's own rule for modules, `random` the control. "
+        "Top-1 of modules composed without images, at the method's own size of the whole parent restricted "
+        "to the same classes and at what share of the multiply-adds, then at equal shares. "
+        f"{many(seeds, 'seed')}, ten pairs, five sets of five.\n\n"
+        "    python benchmarks/modular.py --out DIR\n\n" + markdown_table(("parent", "method", *names), rows)
     )
 
 
@@ -326,9 +270,7 @@ def page(measured: Mapping[str, Known], version: str) -> str:
         "batch-norm and are weaker (85 to 87 %, 44 to 46 %, 32 to 33 % top-1): its figures stand beside "
         "ours for their direction.\n",
         "    python benchmarks/paper.py --data D --weights W --out DIR\n",
-        *(f"- {text}" for text in findings(paper)),
-        "",
-        tables(paper),
+        tables(paper, findings(paper)),
         "CIFAR-100 ResNet-32 and -56, and the ResNets without batch-norm: weights are not shipped; "
         "`python benchmarks/train_parents.py --data D --out W` trains them, resumable.\n",
     ]
@@ -354,8 +296,10 @@ def page(measured: Mapping[str, Known], version: str) -> str:
     ]
     parts.append(methods(measured.get("methods", {})))
     parts += [
+        "## Parents trained to be modular\n",
+        modular_parents(measured.get("modular", {})),
         "## Peers\n",
-        peers(measured.get("peers", {})),
+        peer_tables.section(measured.get("peers", {})),
         (MEASURED / "composition.md").read_text(encoding="utf-8"),
         "## Citing\n",
         "[CITATION.cff](../CITATION.cff), or\n",

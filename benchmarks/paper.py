@@ -16,7 +16,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -26,12 +31,14 @@ from torch import Tensor
 import mending
 from across import class_pairs, few_shot
 from ledger import Ledger
+from modhub.api.decompose import decompose_to
 from modhub.artifact import read_artifact
 from modhub.composition import Budget, ComposedClassifier, Part, compose, parts_of
 from modhub.data import as_batch
 from modhub.energy import Meter
 from modhub.nets.architectures import ARCHITECTURES
 from modhub.text import parse_json
+from paper_findings import findings
 from paper_tables import PAIR_EPOCHS, tables
 from subsets import class_sets, flops_share
 from training import Recipe, train
@@ -84,6 +91,7 @@ def whole(world: World, name: str) -> dict[str, Any]:
         # A module's channels are among its parent's: the share that is kept is their Jaccard index.
         "jaccard_parent": float(masks.mean()),
         "jaccard_modules": float((shared / (kept[:, None] + kept - shared))[pairs].mean()),
+        **{key: done[key] for key in ("examined",) if key in done},
         "energy": done["energy"],
     }
 
@@ -102,6 +110,45 @@ def reuse(world: World, name: str, labels: Sequence[str]) -> dict[str, Any]:
         "flops": flops_share(classifier),
         "energy": energy,
     }
+
+
+def decomposed_alone(
+    folders: tuple[Path, Path, Path],
+    name: str,
+    labels: Sequence[str],
+    directory: Path,
+    threads: int,
+    *,
+    images: bool,
+) -> dict[str, Any]:
+    """What decomposing no more than `labels`, or all classes without images, took."""
+    torch.set_num_threads(threads)
+    world, given = World(*folders), PARENTS[name]
+    settings = replace(
+        world.settings(name),
+        only=list(labels) if images else None,
+        labels=world.images(given.dataset, "test").labels,
+    )
+    data = world.images(given.dataset, "train") if images else None
+    return decompose_to(directory, given.architecture, data, settings).energy.to_dict()
+
+
+def cheaper(world: World, name: str, labels: Sequence[str], *, images: bool) -> dict[str, Any]:
+    """`reuse` of modules that were made for less, in a process of its own: what is imported counts there,
+    too."""
+    with TemporaryDirectory() as folder, ProcessPoolExecutor(1, get_context("spawn")) as alone:
+        directory = Path(folder) / "modules"
+        folders = world.data, world.weights, world.out
+        arguments = (folders, name, labels, directory, torch.get_num_threads())
+        decompose = alone.submit(decomposed_alone, *arguments, images=images).result()
+        classifier, energy = metered(lambda: compose(parts_of(read_artifact(directory), labels)))
+        return {
+            "accuracy": world.accuracy(classifier, PARENTS[name].dataset),
+            "restricted": world.restricted(name, labels),
+            "flops": flops_share(classifier),
+            "decompose": decompose,
+            "energy": energy,
+        }
 
 
 def scratch(world: World, name: str, labels: Sequence[str]) -> dict[str, Any]:
@@ -178,7 +225,7 @@ def measure(world: World, ledger: Ledger, arguments: argparse.Namespace) -> None
     names = [name for name in arguments.parents.split(",") if world.has(name)]
     names = [name for name in names if not quick or name == "C10-R20"]
     # The first cells of each kind for every parent come before the last ones of any.
-    rounds = ((0, 1),) if quick else ((0, 1), (1, arguments.sets))
+    rounds = ((0, 1),) if quick or arguments.sets < 2 else ((0, 1), (1, arguments.sets))
     for start, stop in rounds:
         for name in names:
             key = f"paper/whole/{name}"
@@ -206,6 +253,13 @@ def measure(world: World, ledger: Ledger, arguments: argparse.Namespace) -> None
                 continue
             if start == 0:
                 ledger.measure(f"paper/epoch/{name}", lambda name=name: epoch(world, name))
+            if start == 0 and name == "C10-R20":
+                labels = class_sets(world.parent(name).labels, 2, arguments.sets)[0]
+                for kind in ("two", "no-data"):
+                    ledger.measure(
+                        f"paper/decompose-{kind}/{name}/{'+'.join(labels)}",
+                        partial(cheaper, world, name, labels, images=kind == "two"),
+                    )
             if quick or not name.endswith("R20"):
                 continue
             pairs = class_sets(world.parent(name).labels, 2, arguments.sets)
@@ -229,15 +283,18 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=10, help="pairs and fives of each parent")
     parser.add_argument("--across-pairs", type=int, default=16, help="pairs of each two parents")
     parser.add_argument("--scratch-sets", type=int, default=4, help="pairs that a network is trained for")
+    parser.add_argument(
+        "--examine", type=int, help="classes of a parent whose loss is validated; all by default"
+    )
     parser.add_argument("--minutes", type=float, help="measure nothing new after so long")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    world = World(arguments.data, arguments.weights, arguments.out)
+    world = World(arguments.data, arguments.weights, arguments.out, examine=arguments.examine)
     seconds = None if arguments.minutes is None else 60 * arguments.minutes
     ledger = Ledger(arguments.out / "paper.jsonl", seconds=seconds)
     measure(world, ledger, arguments)
-    text = tables(ledger.known)
+    text = tables(ledger.known, findings(ledger.known))
     (arguments.out / "paper.md").write_text(text)
     print(text)
     if ledger.skipped:

@@ -59,7 +59,8 @@ def whole_rows(known: Known) -> Rows:
         energy = value["energy"]
         rows.append(
             [
-                f"{name}, {value['modules']} modules",
+                f"{name}, {value['modules']} modules"
+                + (f" ({value['examined']} validated)" if "examined" in value else ""),
                 f"{top[0]:.2f} → {top[1]:.2f} ({top[1] - top[0]:+.2f})".replace("-", "−"),
                 f"{top[2]:.2f} → {top[3]:.2f} ({top[3] - top[2]:+.2f})".replace("-", "−"),
                 f"{value['jaccard_parent']:.2f} / {value['jaccard_modules']:.2f}",
@@ -154,12 +155,16 @@ def replace_rows(known: Known) -> Rows:
 
 
 def energy_figures(known: Known) -> dict[str, float]:
-    """kWh of C10 ResNet-20, of what was measured: `decompose` (all ten modules, once), `reuse` (composing two
-    of them), `ten` (training on all classes) and `pair` (training for the two). The last two are from a
-    tenth of an epoch; `pair` from networks for pairs where there are some."""
+    """kWh of C10 ResNet-20, of what was measured: `decompose` (all ten modules, once), `two` (no more than
+    two of them), `no-data` (all ten, without images), `reuse` (composing two), `ten` (training on all
+    classes), `pair` (training for the two) and `long` (the same for as many epochs as `ten`). What is trained
+    is from a tenth of an epoch; `pair` and `long` are from networks for pairs where there are some."""
     found: dict[str, float] = {}
     if (value := cells(known, "whole").get("C10-R20")) is not None:
         found["decompose"] = value["energy"]["kwh"]
+    for kind in ("two", "no-data"):
+        if made := cells(known, f"decompose-{kind}", "C10-R20"):
+            found[kind] = mean(value["decompose"]["kwh"] for value in made.values())
     if reused := cells(known, "reuse-2", "C10-R20"):
         found["reuse"] = mean(value["energy"]["kwh"] for value in reused.values())
     if (value := cells(known, "epoch").get("C10-R20")) is not None:
@@ -167,42 +172,46 @@ def energy_figures(known: Known) -> dict[str, float]:
         found["ten"] = image * value["of"] * value["epochs"]
         # A fifth of the images: those of two classes of ten.
         found["pair"] = image * value["of"] / 5 * PAIR_EPOCHS
-    if trained := cells(known, "scratch-2", "C10-R20"):
-        found["pair"] = mean(value["energy"]["kwh"] for value in trained.values())
+        if trained := cells(known, "scratch-2", "C10-R20"):
+            found["pair"] = mean(value["energy"]["kwh"] for value in trained.values())
+        found["long"] = found["pair"] / PAIR_EPOCHS * value["epochs"]
     return found
 
 
 def energy_rows(known: Known) -> Rows:
     found, rows = energy_figures(known), []
+    epochs = next((value["epochs"] for value in cells(known, "epoch").values()), 200)
+    trained = cells(known, "scratch-2", "C10-R20").values()
+    right = f", {100 * mean(value['accuracy'] for value in trained):.1f} % right" if trained else ""
     names = {
-        "ten": "training on all ten classes, 200 epochs",
-        "pair": f"training for the two classes, {PAIR_EPOCHS} epochs",
+        "ten": f"training on all ten classes, {epochs} epochs",
+        "pair": f"training for the two classes, {PAIR_EPOCHS} epochs{right}",
+        "long": f"training for the two classes, {epochs} epochs",
     }
+    paper = "23.7 × (reuse), decomposition not counted"
     for other, what in names.items():
         if not {"decompose", "reuse", other} <= found.keys():
-            rows.append([what, NOT_MEASURED, "", "", "23.7 × (reuse), decomposition not counted"])
+            rows.append([what, NOT_MEASURED, "", "", "", "", paper])
             continue
-        decompose, reuse, trained = found["decompose"], found["reuse"], found[other]
-        saved = trained - reuse
-        rows.append(
-            [
-                f"{what}: {wh(trained)}",
-                f"{trained / reuse:,.0f} ×",
-                f"{trained / (reuse + decompose):,.1f} ×",
-                f"{max(int(np.ceil(decompose / saved)), 1)}" if saved > 0 else "never",
-                "23.7 × (reuse), decomposition not counted",
-            ]
-        )
+        energy, reuse = found[other], found["reuse"]
+        saved = energy - reuse
+        counted = [
+            f"{energy / (reuse + found[kind]):,.1f} ×" if kind in found else NOT_MEASURED
+            for kind in ("decompose", "two", "no-data")
+        ]
+        paid = f"{max(int(np.ceil(found['decompose'] / saved)), 1)}" if saved > 0 else "never"
+        rows.append([f"{what}: {wh(energy)}", f"{energy / reuse:,.0f} ×", *counted, paid, paper])
     return rows
 
 
-def tables(known: Known) -> str:
-    """All tables, with what their columns mean."""
+def tables(known: Known, findings: Mapping[str, str]) -> str:
+    """All tables, with what their columns mean, below the `findings` of their titles."""
     parts = [
         (
             "Decomposition",
             "All modules of a parent composed as they are, on the whole test split; Jaccard index of a "
-            "module's channels with its parent's / with another module's.",
+            "module's channels with its parent's / with another module's. Where only some modules were "
+            "validated (`--examine`), the others reuse the threshold that these found.",
             ("parent", "top-1", "top-5", "Jaccard", "multiply-adds", "decomposing", "paper"),
             whole_rows(known),
         ),
@@ -230,14 +239,20 @@ def tables(known: Known) -> str:
         ),
         (
             "Energy",
-            "C10 ResNet-20: composing two modules against training from scratch, without and with all of the "
-            "decomposition counted, and after how many reuses that is paid back, by one power model. "
-            "Training is extrapolated from a tenth of an epoch on all classes; that for the two only where "
-            "no network was trained for a pair.",
-            ("against", "one reuse", "with decomposition", "paid back after", "paper"),
+            "C10 ResNet-20: composing two modules against training from scratch; without decomposition, with "
+            "that of all ten classes counted, of the two alone, and of all without images; and after how "
+            "many reuses that of all ten is paid back, by one power model. Training on all classes is "
+            f"extrapolated from a tenth of an epoch, that for the two from {PAIR_EPOCHS} epochs.",
+            (
+                *("against", "one reuse", "all ten decomposed", "the two decomposed", "without images"),
+                *("paid back after", "paper"),
+            ),
             energy_rows(known),
         ),
     ]
     return "\n".join(
-        f"### {title}\n\n{what}\n\n{markdown_table(header, rows)}" for title, what, header, rows in parts
+        f"### {title}\n\n"
+        + (f"{findings[title]}\n\n" if title in findings else "")
+        + f"{what}\n\n{markdown_table(header, rows)}"
+        for title, what, header, rows in parts
     )

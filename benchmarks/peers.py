@@ -26,7 +26,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -48,14 +48,11 @@ from modhub.composition import Budget, compose
 from modhub.data import ImageSet
 from modhub.evaluation.timing import side_by_side
 from modhub.runtimes.export import export_classifier
+from peer_tables import BUDGETS, MORE, PEERS, accuracy_table, latency_table
 from subsets import class_sets, flops_share, tuning_images
 from training import augmented
 from world import PARENTS, World
 
-BUDGETS = (0.7, 0.5, 0.35)
-MORE = 10
-"""Times the seconds of `modhub --tune` that a network from scratch on all images is measured with, too."""
-PEERS = ("modhub", "modhub --tune", "torch-pruning", "slim", "slim, all images", f"slim, all images, ×{MORE}")
 _PRUNING_STEPS = 40
 _CALIBRATION = 600
 _BATCH = 128
@@ -398,43 +395,6 @@ def latency(pair: Pair, budget: float, seconds: float, threads: int) -> dict[str
     return found
 
 
-def accuracy_table(found: dict[str, dict[float, list[dict[str, float]]]], budgets: Sequence[float]) -> str:
-    lines = ["| | " + " | ".join(f"{100 * budget:.0f} %" for budget in budgets) + " | kB | seconds |"]
-    lines += ["|---|" + "--:|" * (len(budgets) + 2)]
-    for peer, by_budget in found.items():
-        cells = []
-        for budget in budgets:
-            values = by_budget.get(budget, [])
-            lost = [100 * (value["restricted"] - value["accuracy"]) for value in values]
-            cells.append(
-                f"{np.mean(lost):.2f} ± {np.std(lost) / math.sqrt(len(lost)):.2f} ({len(lost)})"
-                if lost
-                else "not measured"
-            )
-        every = [value for values in by_budget.values() for value in values]
-        size, seconds = (
-            (f"{np.mean([value['bytes'] for value in every]) / 1e3:.0f}", _range(every))
-            if every
-            else ("", "")
-        )
-        lines.append(f"| {peer} | " + " | ".join(cells) + f" | {size} | {seconds} |")
-    return "\n".join(lines)
-
-
-def _range(values: Sequence[dict[str, float]]) -> str:
-    seconds = [value["seconds"] for value in values]
-    return f"{min(seconds):.0f} to {max(seconds):.0f}"
-
-
-def latency_table(found: dict[str, dict[str, float]]) -> str:
-    columns = [f"{runtime}, batch {size}" for runtime in ("PyTorch", "ONNX Runtime") for size in (1, 64)]
-    lines = ["| | " + " | ".join(columns) + " |", "|---|" + "--:|" * len(columns)]
-    for name, values in found.items():
-        cells = [f"{values[column]:.2f}" if column in values else "" for column in columns]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -457,7 +417,6 @@ def main() -> None:
     ledger = Ledger(options.out / "peers.jsonl", seconds=seconds, only=options.only)
     world = World(options.data, options.weights, options.out)
     budgets = (0.5,) if options.quick else BUDGETS
-    found: dict[str, dict[float, list[dict[str, float]]]] = {peer: {} for peer in (*PEERS, "int8")}
     pairs = [
         Pair(world, options.parent, labels)
         for labels in class_sets(world.parent(options.parent).labels, 2, 1 if options.quick else options.sets)
@@ -468,30 +427,18 @@ def main() -> None:
             tune = ledger.measure(
                 f"{key}/{budget:g}/modhub --tune", partial(measured, pair, "modhub --tune", budget, 0)
             )
-            for peer in PEERS:
-                value = tune if peer == "modhub --tune" else None
-                if value is None and tune is not None:
-                    value = ledger.measure(
-                        f"{key}/{budget:g}/{peer}", partial(measured, pair, peer, budget, tune["seconds"])
-                    )
-                if value is not None:
-                    found[peer].setdefault(budget, []).append(value)
-        if (value := ledger.measure(f"{key}/int8", partial(int8, pair))) is not None:
-            for budget in budgets:
-                found["int8"].setdefault(budget, []).append(value)
-    print(
-        f"{options.parent}, {len(pairs)} pairs: points lost against the parent's logits restricted to the "
-        "pair (mean ± standard error over the pairs, how many), file size and processor seconds\n"
-    )
-    print(accuracy_table(found, budgets))
+            for peer in PEERS if tune is not None else ():
+                ledger.measure(
+                    f"{key}/{budget:g}/{peer}", partial(measured, pair, peer, budget, tune["seconds"])
+                )
+        ledger.measure(f"{key}/int8", partial(int8, pair))
     for budget in budgets:
-        timed = ledger.measure(
+        ledger.measure(
             f"peers/{options.parent}/{pairs[0].key}/{budget:g}/latency",
             partial(latency, pairs[0], budget, options.seconds, options.threads),
         )
-        if timed is not None:
-            print(f"\nTime over the whole parent's, {100 * budget:.0f} % of the multiply-adds\n")
-            print(latency_table(timed))
+    print(accuracy_table(ledger.known, [options.parent]))
+    print(latency_table(ledger.known))
     if ledger.skipped:
         print(json.dumps({"not measured": ledger.skipped}))
 

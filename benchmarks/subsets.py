@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import combinations
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ DRAWS = 5
 
 TUNE_IMAGES = 300
 """Per class."""
+_LISTED = 10**8
+"""Sets of labels that are put in a random order; of more some are drawn."""
 
 
 def all_classes(world: World, ledger: Ledger, names: Sequence[str]) -> Row:
@@ -133,9 +135,24 @@ def frontier(
 
 def class_sets(labels: Sequence[str], size: int, count: int, seed: int = 0) -> list[tuple[str, ...]]:
     """`count` different sets of `size` labels in a fixed random order; all of them when there are no more."""
-    every = list(combinations(labels, size))
-    order = np.random.default_rng([seed, size]).permutation(len(every))[:count]
-    return [every[index] for index in order]
+    every, generator = math.comb(len(labels), size), np.random.default_rng([seed, size])
+    if every <= _LISTED:
+        ranks = generator.permutation(every)[:count].tolist()
+    else:
+        ranks = list(dict.fromkeys(generator.integers(every, size=2 * count).tolist()))[:count]
+    return [_combination(labels, size, rank) for rank in ranks]
+
+
+def _combination(labels: Sequence[str], size: int, rank: int) -> tuple[str, ...]:
+    """That of `itertools.combinations(labels, size)` at `rank`, without those before it."""
+    chosen, place = [], 0
+    for left in range(size, 0, -1):
+        while (starting_here := math.comb(len(labels) - place - 1, left - 1)) <= rank:
+            rank -= starting_here
+            place += 1
+        chosen.append(labels[place])
+        place += 1
+    return tuple(chosen)
 
 
 def tuning_images(world: World, name: str, labels: Sequence[str], seed: int = 0) -> ImageSet:

@@ -77,11 +77,22 @@ class World:
     Networks are composed on `device`, and those that are trained here are trained and decomposed there; given
     parents are decomposed on the CPU, and everything is measured there.
 
+    Parents of more classes than `examine` are decomposed with the loss validated for so many of them; None:
+    of all.
+
     `read_only` sets are in memory: the test images of CIFAR are 30 MB.
     """
 
-    def __init__(self, data: Path, weights: Path, out: Path, device: torch.device = CPU) -> None:
-        self.data, self.weights, self.out, self.device = data, weights, out, device
+    def __init__(
+        self,
+        data: Path,
+        weights: Path,
+        out: Path,
+        device: torch.device = CPU,
+        *,
+        examine: int | None = None,
+    ) -> None:
+        self.data, self.weights, self.out, self.device, self.examine = data, weights, out, device, examine
         self.synthesizer = ImageSynthesizer()
         self.images = cache(self._images)
         self.parent = cache(self._parent)
@@ -115,6 +126,7 @@ class World:
             weights=self.weights / f"{given.weights}.safetensors",
             mean=given.mean,
             std=given.std,
+            examine=self.examine,
             name=given.weights.replace("_", "-"),
         )
 
@@ -133,6 +145,8 @@ class World:
             shutil.rmtree(directory.parent / f".{name}.resume", ignore_errors=True)
             done = decompose_to(directory, given.architecture, images, self.settings(name))
             report = {**done.to_dict(), "wall": time.perf_counter() - start}
+            if self.examine is not None and self.examine < len(done.modules):
+                report["examined"] = self.examine
             (self.out / "modules" / f"{name}.json").write_bytes(pretty_json(report))
         return read_artifact(directory)
 

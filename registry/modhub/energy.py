@@ -191,13 +191,17 @@ def processor_name() -> str:
 
 
 def _tracker() -> Any:
-    """codecarbon at work, None where it is not installed or the processor shows no counter."""
+    """codecarbon at work, None where it is not installed or reads no counter of the processor: then it would
+    count an assumed power of its own, which is not measured either."""
     readable = any(os.access(counter, os.R_OK) for counter in RAPL.glob("*/energy_uj"))
     if not readable or find_spec("codecarbon") is None:
         return None
     from codecarbon import OfflineEmissionsTracker
+    from codecarbon.core.cpu import is_rapl_available
 
     logging.getLogger("codecarbon").disabled = True
+    if not is_rapl_available():
+        return None
     # It only counts energy: what it would say of emissions rests on a guess of the country.
     tracker = OfflineEmissionsTracker(
         country_iso_code="USA", save_to_file=False, log_level="critical", allow_multiple_runs=True

@@ -91,9 +91,13 @@ def test_factors_without_number_or_source_are_refused(monkeypatch: pytest.Monkey
     )
 
 
-@pytest.mark.parametrize("works", [True, False])
+@pytest.mark.parametrize(
+    ("readable", "works"),
+    [(True, True), (True, False), (False, True)],
+    ids=["measured", "broken", "no counter"],
+)
 def test_a_machine_with_counters_is_measured(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, works: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, readable: bool, works: bool
 ) -> None:
     """With a stand-in for codecarbon, which needs counters that a virtual machine does not have."""
     counter = tmp_path / "rapl" / "intel-rapl:0" / "energy_uj"
@@ -121,13 +125,30 @@ def test_a_machine_with_counters_is_measured(
     codecarbon = ModuleType("codecarbon")
     codecarbon.__spec__ = SimpleNamespace()  # type: ignore[assignment]
     codecarbon.OfflineEmissionsTracker = OfflineEmissionsTracker  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "codecarbon", codecarbon)
+    cpu = ModuleType("codecarbon.core.cpu")
+    cpu.is_rapl_available = lambda: readable  # type: ignore[attr-defined]
+    for module in (codecarbon, ModuleType("codecarbon.core"), cpu):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
     use = busy().use(device="cuda")
-    assert told == ["file False", "start", "stop"]
-    if works:
+    assert told == (["file False", "start", "stop"] if readable else [])
+    if readable and works:
         assert (use.kwh, use.power_model) == (0.25, "codecarbon 3.3.2, the whole machine")
     else:
         assert (use.kwh, use.power_model) == (None, "none: cuda is not metered")
+
+
+def test_an_estimate_of_codecarbon_is_not_taken_for_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With codecarbon itself: where it reads no counter it would count an assumed power of its own."""
+    cpu = pytest.importorskip("codecarbon.core.cpu")
+    if cpu.is_rapl_available():
+        assert busy().use().power_model.startswith("codecarbon ")
+        return
+    (tmp_path / "intel-rapl:0").mkdir()
+    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("1\n")
+    monkeypatch.setattr(energy, "RAPL", tmp_path)
+    assert busy().use().power_model == "12 W for each busy core: Green Algorithms, any CPU"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,16 @@ from timm.models.mobilevit import MobileVitBlock
 
 from modhub.errors import ManifestError
 from modhub.importing import import_module
-from modhub.nets import Graph, Network, Runner, channel_space, cost, split_head
+from modhub.nets import (
+    ChannelGroup,
+    Graph,
+    Network,
+    Runner,
+    channel_space,
+    cost,
+    slice_network,
+    split_head,
+)
 from tests.support.small_nets import CLASSES, random_masks, slice_difference, stored
 
 TOKENS = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
@@ -99,14 +108,50 @@ def test_family(family: str) -> None:
             assert slice_difference(trunk, mask, space, images) < 1e-4
 
 
-def test_attention_stays_whole_and_hidden_neurons_can_go() -> None:
-    trunk, _ = split_head(imported("vit with registers")[1])
-    groups = {group.name: group for group in channel_space(trunk).groups}
+def groups_of(family: str) -> dict[str, ChannelGroup]:
+    trunk, _ = split_head(imported(family)[1])
+    return {group.name: group for group in channel_space(trunk).groups}
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("vit with registers", "blocks.0.attn.qkv"),
+        ("deit, distilled", "blocks.0.attn.qkv"),
+        ("eva, rotary positions", "blocks.0.attn.linear"),
+        ("beit, relative positions", "blocks.0.attn.linear"),
+        ("cait, talking heads", "blocks.0.attn.qkv"),
+        ("cait, talking heads", "blocks.0.attn.proj_l"),
+        ("cait, talking heads", "blocks_token_only.0.attn.q"),
+        ("xcit, attention between channels", "blocks.0.attn.qkv"),
+        ("swin", "layers.0.blocks.1.attn.qkv"),
+        ("swin 2", "layers.0.blocks.0.attn.linear"),
+        ("levit", "stages.0.blocks.0.attn.qkv.linear"),
+        ("mobilevit, patches unfolded", "1.transformer.0.attn.qkv"),
+    ],
+)
+def test_two_heads_are_a_group_of_two(family: str, name: str) -> None:
+    group = groups_of(family)[name]
+    assert (group.size, group.reason) == (2, None)
+
+
+def test_hidden_neurons_and_the_embedding_can_go() -> None:
+    groups = groups_of("vit with registers")
     assert groups["blocks.0.mlp.fc1"].reason is None
-    assert groups["blocks.0.attn.qkv"].reason == (
-        "is mixed across channels by 'blocks.0.attn.attention' (attention)"
-    )
     assert groups["patch_embed.proj"].reason is None
+
+
+def test_a_head_takes_query_key_value_and_what_reads_it_along() -> None:
+    trunk, _ = split_head(imported("vit with registers")[1])
+    space = channel_space(trunk)
+    mask = space.full_mask()
+    mask[space.of("blocks.0.attn.qkv")[0]] = False
+    sliced = slice_network(trunk, mask, space=space)
+    shapes = {role: tuple(t.shape) for role, t in sliced.of(sliced.graph.node["blocks.0.attn.qkv"]).items()}
+    assert shapes == {"weight": (24, 16), "bias": (24,)}
+    assert sliced.graph.node["blocks.0.attn.proj"].attributes["in_features"] == 8
+    # 19 tokens of the one head left, of 8 features: scores, and their sums of values.
+    assert cost(sliced).per_node["blocks.0.attn.attention"] == 2 * 19 * 19 * 8
 
 
 def test_only_graphs_that_need_it_are_of_the_second_version() -> None:

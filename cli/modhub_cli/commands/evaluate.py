@@ -96,6 +96,7 @@ def command(build: Path, data: str, split: str, before: Path | None, device: str
                 else f", {percent(rejection.false_accept)} of {rejection.strangers:,} images of other classes"
             )
             out.line(f"accepted: {percent(rejection.accepted)} of the images of its classes{others}")
+        out.line(f"measured in {evaluation.energy}")
         if change is not None:
             metric_name = "top-1" if yes_no is None else "balanced accuracy"
             noise = 100 * change.top1_noise

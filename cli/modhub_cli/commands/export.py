@@ -51,7 +51,8 @@ def command(build: Path, target: Path | None, out: Out, **options: Any) -> None:
         report.to_dict(),
         human=lambda: out.line(
             f"{report.path}: {size(report.bytes)}, outputs differ from PyTorch's by at "
-            f"most {report.largest_difference:.1e} on {report.images} images"
+            f"most {report.largest_difference:.1e} on {report.images} images\n"
+            f"exported in {report.energy}"
         ),
         quiet=[str(report.path)],
     )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modhub.api.builds import build_manifests, manifest_paths
 from modhub.api.load import load
 from modhub.catalog.measurements import remember_measurements
 from modhub.data import ImageSet, open_data
-from modhub.devices import pick_device
+from modhub.devices import CPU, pick_device
+from modhub.energy import Meter
 from modhub.errors import ExportError
 from modhub.evaluation.comparison import Comparison, compare
 from modhub.evaluation.evaluate import Classifier
@@ -54,22 +55,33 @@ def evaluate(
 
     A build's classes also answer to what their modules are called in their repositories, and to aliases; a
     file does not know the latter. What was measured of a build's modules is kept for `search` and `info`.
-    `device` is auto, cpu or cuda: where a build runs; a classifier runs where it is, a file on the CPU.
+    `device` is auto, cpu or cuda: where a build runs; a classifier runs where it is, a file on the CPU. The
+    evaluation's `energy` is what reading the images and answering took.
     """
-    images = open_data(data, split)
-    if not isinstance(classifier, Path | str):
-        return measure(classifier, images, reporter=reporter)
-    directory = Path(classifier)
-    if is_exported(directory):
-        exported = _Exported(open_exported(directory))
-        return measure(exported, images, aliases=exported.aliases, reporter=reporter)
+    place = CPU
+    with Meter() as meter:
+        images = open_data(data, split)
+        if not isinstance(classifier, Path | str):
+            if isinstance(classifier, nn.Module):
+                place = next((weights.device for weights in classifier.parameters()), CPU)
+            evaluation = measure(classifier, images, reporter=reporter)
+        elif is_exported(Path(classifier)):
+            exported = _Exported(open_exported(Path(classifier)))
+            evaluation = measure(exported, images, aliases=exported.aliases, reporter=reporter)
+        else:
+            place = pick_device(device)
+            evaluation = _of_build(Path(classifier), images, place, reporter)
+    return replace(evaluation, energy=meter.use(device=place.type))
+
+
+def _of_build(directory: Path, images: ImageSet, device: torch.device, reporter: Reporter) -> Evaluation:
     loaded = load(directory)
     manifests = build_manifests(directory)
     aliases = {
         label: (manifest.label, *manifest.aliases)
         for label, manifest in zip(loaded.labels, manifests, strict=False)
     }
-    evaluation = measure(loaded, images, aliases=aliases, device=pick_device(device), reporter=reporter)
+    evaluation = measure(loaded, images, aliases=aliases, device=device, reporter=reporter)
     remember_measurements(
         {
             sha256_of_file(path): measurement

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from modhub.api.load import load
 from modhub.composition import ComposedClassifier
 from modhub.data import ImageSet, open_data
 from modhub.devices import torch_defaults
+from modhub.energy import Meter
 from modhub.errors import ExportError
 from modhub.files import check_new_file
 from modhub.project.lock import LOCK_NAME
@@ -43,10 +45,25 @@ def export(
     is a file already and no `force`, `ManifestError`, `IntegrityError`, `DataError` and
     `MissingDependencyError`.
     """
+    with Meter() as meter:
+        report = _exported(classifier, target, format, data, image_size, force=force, reporter=reporter)
+    return replace(report, energy=meter.use())
+
+
+def _exported(
+    classifier: ComposedClassifier | Path | str,
+    target: Path | str | None,
+    kind: str,
+    data: ImageSet | str | None,
+    image_size: int | None,
+    *,
+    force: bool,
+    reporter: Reporter,
+) -> ExportReport:
     lock: Path | None = None
     if isinstance(classifier, Path | str):
         build = Path(classifier)
-        lock, target = build / LOCK_NAME, target or build.with_name(build.name + SUFFIXES.get(format, ""))
+        lock, target = build / LOCK_NAME, target or build.with_name(build.name + SUFFIXES.get(kind, ""))
         classifier = load(build)
     elif not target:
         raise ExportError(
@@ -70,7 +87,7 @@ def export(
         classifier,
         classifier.labels,
         Path(target),
-        format=format,
+        format=kind,
         images=as_raw_batch(pictures, geometry),
         geometry=geometry,
         metadata={"lock": lock.read_text(encoding="utf-8")} if lock is not None and lock.is_file() else None,

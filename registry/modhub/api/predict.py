@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from modhub.energy import EnergyUse, Meter
 from modhub.errors import DataError
 from modhub.images import images_below, pixels_of, read_image
 from modhub.reporter import SILENT, Reporter
@@ -63,16 +64,19 @@ class Predictions(Result, Sequence[ImagePrediction]):
     """One prediction per image, in order.
 
     Where the classifier may say "none of these", `false_accept` has by label which share of its parent's
-    images of other classes it would accept, as measured when the module was made.
+    images of other classes it would accept, as measured when the module was made. `energy` is what reading
+    the classifier and the images and answering took.
     """
 
     images: tuple[ImagePrediction, ...]
     false_accept: Mapping[str, float] | None = None
+    energy: EnergyUse | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """`images`, and `false_accept` where it is known."""
+        """`images`, and `false_accept` and `energy` where they are known."""
         rates = {} if self.false_accept is None else {"false_accept": dict(self.false_accept)}
-        return {"images": [image.to_dict() for image in self.images], **rates}
+        energy = {} if self.energy is None else {"energy": self.energy.to_dict()}
+        return {"images": [image.to_dict() for image in self.images], **rates, **energy}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -111,7 +115,21 @@ def predict(
     A file that cannot be read as an image raises `DataError`; with `skip_unreadable` its prediction carries
     the `error`. Raises `ManifestError`, `IntegrityError` and `ExportError` for what is no classifier.
     """
-    answer, false_accept = _answering(classifier, device)
+    with Meter() as meter:
+        answer, false_accept, place = _answering(classifier, device)
+        predictions = _predicted(answer, images, top, batch, batch_bytes, skip_unreadable, reporter)
+    return Predictions(images=predictions, false_accept=false_accept, energy=meter.use(device=place))
+
+
+def _predicted(
+    answer: _Answering,
+    images: Picture | Iterable[Picture],
+    top: int,
+    batch: int,
+    batch_bytes: int,
+    skip_unreadable: bool,
+    reporter: Reporter,
+) -> tuple[ImagePrediction, ...]:
     pictures = list(_pictures(images))
     predictions: dict[int, ImagePrediction] = {}
     waiting: dict[int, Pixels | Tensor] = {}
@@ -137,9 +155,7 @@ def predict(
             reporter.advance()
         if waiting:
             flush()
-    return Predictions(
-        images=tuple(predictions[number] for number in range(len(pictures))), false_accept=false_accept
-    )
+    return tuple(predictions[number] for number in range(len(pictures)))
 
 
 def image_files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -209,8 +225,9 @@ def _path(picture: Picture) -> str | None:
 
 def _answering(
     classifier: ComposedClassifier | ExportedClassifier | Path | str, device: str
-) -> tuple[_Answering, Mapping[str, float] | None]:
-    """What gives the answers to a list of images, and the classifier's `false_accept` where it may refuse."""
+) -> tuple[_Answering, Mapping[str, float] | None, str]:
+    """What gives the answers to a list of images, the classifier's `false_accept` where it may refuse, and
+    the kind of device it is on."""
     if isinstance(classifier, Path | str):
         if is_exported(Path(classifier)):
             classifier = open_exported(Path(classifier))
@@ -222,10 +239,11 @@ def _answering(
             classifier = load(classifier).to(pick_device(device))
     if isinstance(classifier, ExportedClassifier):
         exported = classifier
-        return lambda images: _exported_answers(exported, images), exported.metadata.get("false_accept")
+        rates = exported.metadata.get("false_accept")
+        return lambda images: _exported_answers(exported, images), rates, "cpu"
     composed = classifier
     rates = composed.false_accept if composed.reject else None
-    return lambda images: list(_composed_answers(composed, images)), rates
+    return lambda images: list(_composed_answers(composed, images)), rates, composed.order.device.type
 
 
 def _composed_answers(classifier: ComposedClassifier, images: list[Pixels | Tensor]) -> Iterator[_Answer]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ _MEASURED = 400
 _MOVED = 0.02
 """Share of the variance of its margins that a class may be moved by, in the square."""
 _HALVINGS = 6
+_FEW = 50
+"""Images after which a mask that moves the margins too far may be known."""
 
 
 class LossValidation:
@@ -90,10 +92,20 @@ class LossValidation:
         limit = _MOVED * float(unpruned.var(correction=0))
 
         def keeps(mask: Mask) -> bool:
-            logits = self._logits(*cut(self.parent.trunk, mask, self.space, statistics, *head), images)
-            moved = float((margin_of(logits, place).double() - unpruned).square().mean())
-            accepted = log_odds(logits.double().numpy(), place, calibration) > 0
-            return moved <= limit and balanced_accuracy(accepted, positive) >= goal
+            parts: list[Tensor] = []
+            moved, most = 0.0, limit * len(images)
+            for logits in self._logits(
+                *cut(self.parent.trunk, mask, self.space, statistics, *head), images, _FEW
+            ):
+                start = sum(map(len, parts))
+                parts.append(logits)
+                before = unpruned[start : start + len(logits)]
+                moved += float((margin_of(logits, place).double() - before).square().sum())
+                if moved > most:
+                    # Squares only add up: the images that are left cannot change the answer.
+                    return False
+            accepted = log_odds(torch.cat(parts).double().numpy(), place, calibration) > 0
+            return balanced_accuracy(accepted, positive) >= goal
 
         return keeps
 
@@ -125,7 +137,7 @@ class LossValidation:
         positive = self.held.targets[test] == row
         if positive.all() or not positive.any():
             return None
-        logits = self._logits(sliced, weight, bias, self.held.images[test])
+        logits = torch.cat(list(self._logits(sliced, weight, bias, self.held.images[test])))
         return measurement(
             Answers.of(logits, row, calibration),
             Answers.of(self.logits[test], row, calibration),
@@ -146,12 +158,12 @@ class LossValidation:
         drawn = np.random.default_rng([self.options.seed, row, 1]).permutation(others)[:_MEASURED]
         return np.sort(np.concatenate([test[positive], drawn])), _MEASURED / len(others)
 
-    def _logits(self, trunk: Network, weight: Tensor, bias: Tensor, images: Tensor) -> Tensor:
+    def _logits(
+        self, trunk: Network, weight: Tensor, bias: Tensor, images: Tensor, batch: int | None = None
+    ) -> Iterator[Tensor]:
+        """(images, labels), by batches of at most `batch`."""
         device = self.options.torch_device
         runner, tail = Runner(fuse_batch_norm(trunk)).to(device), self.parent.head.tail
-        with torch.inference_mode():
-            logits = [
-                head_logits(runner(batch.to(device)).cpu(), weight, bias, tail)
-                for batch in torch.split(images, self.options.batch)
-            ]
-        return torch.cat(logits)
+        for part in torch.split(images, min(batch or self.options.batch, self.options.batch)):
+            with torch.inference_mode():
+                yield head_logits(runner(part.to(device)).cpu(), weight, bias, tail)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modhub.data import ImageSet
+from modhub.energy import EnergyUse
 from modhub.errors import DataError
 
 __all__ = [
@@ -93,6 +94,8 @@ class Evaluation:
     A classifier with one label answers yes or no, so all images count: `yes_no` are its rates, `top1` is its
     balanced accuracy, `confusion` counts images of the class and of others (rows) answered yes and no
     (columns), and in `ece` both rows weigh the same.
+
+    `energy` is what measuring took, None where that was not metered.
     """
 
     labels: tuple[str, ...]
@@ -109,6 +112,7 @@ class Evaluation:
     yes_no: YesNo | None = None
     unreadable: int = 0
     predictions: Predictions | None = field(default=None, repr=False, compare=False)
+    energy: EnergyUse | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; scripts rely on top1, top5, count, per_class and left_out."""
@@ -128,6 +132,7 @@ class Evaluation:
             "confusion": [list(row) for row in self.confusion],
             "rejection": None if self.rejection is None else asdict(self.rejection),
             "yes_no": None if self.yes_no is None else asdict(self.yes_no),
+            "energy": None if self.energy is None else self.energy.to_dict(),
         }
 
 

@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 from modhub.errors import CompositionError
 from modhub.nets.branches import Branch, residual_branches
-from modhub.nets.graph import Graph, Network
-from modhub.nets.rules import Ids, Kept, Trace, rule_of
+from modhub.nets.graph import Graph, Network, Node
+from modhub.nets.operators import Shape
+from modhub.nets.rules import rule_of
+from modhub.nets.traces import Ids, Kept, Trace
 
 __all__ = ["ChannelGroup", "ChannelSpace", "Mask", "channel_space"]
 
@@ -141,7 +143,8 @@ class ChannelSpace:
 class _Ledger:
     """A union-find over ids, and one over the blocks in which they were made."""
 
-    def __init__(self) -> None:
+    def __init__(self, graph: Graph) -> None:
+        self.graph, self.splits = graph, graph.schema_version > 1
         self.parent: list[int] = []
         self.block: list[int] = []
         self.blocks: list[int] = []
@@ -157,14 +160,24 @@ class _Ledger:
         return np.arange(start, start + count, dtype=np.int64)
 
     def tie(self, first: Ids, second: Ids) -> None:
-        for a, b in zip(first.tolist(), second.tolist(), strict=True):
+        pairs = np.broadcast_arrays(first, second)
+        for a, b in zip(*(ids.ravel().tolist() for ids in pairs), strict=True):
             if a != b:
                 _join(self.parent, a, b)
                 _join(self.blocks, self.block[a], self.block[b])
 
     def freeze(self, ids: Ids, reason: str) -> None:
-        for identity in ids.tolist():
+        for identity in ids.ravel().tolist():
             self.frozen.setdefault(identity, reason)
+
+    def readers(self, name: str) -> tuple[Node, ...]:
+        return self.graph.readers[name]
+
+    def roots(self, ids: Ids) -> Ids:
+        """The first of all channels that are one with each."""
+        return np.array([_root(self.parent, identity) for identity in ids.ravel().tolist()]).reshape(
+            ids.shape
+        )
 
 
 def _join(parent: list[int], a: int, b: int) -> None:
@@ -186,18 +199,41 @@ def channel_space(network: Graph | Network, *, keep_output: bool = False) -> Cha
     With `keep_output` the channels of the output are not to be cut: they are the classes.
     """
     graph = network.graph if isinstance(network, Network) else network
-    ledger = _Ledger()
+    ledger = _Ledger(graph)
     image = ledger.fresh(graph.input_shape[0], graph.input)
     ledger.freeze(image, "is the image")
-    traces = {graph.input: Trace(image, np.zeros(len(image), np.bool_), 0)}
+    traces = {graph.input: Trace.of(image, 0)}
     for node in graph.nodes:
         shapes = [graph.shapes[name] for name in node.inputs]
         ins = [traces[name] for name in node.inputs]
         traces[node.name] = rule_of(node).trace(node, shapes, graph.shapes[node.name], ins, ledger)
     if keep_output:
         ledger.freeze(traces[graph.output].ids, "holds the classes")
+    traces = {name: _along_one(trace, graph.shapes[name], ledger) for name, trace in traces.items()}
     groups, slot_of = _groups(ledger, traces)
     return ChannelSpace(graph, groups, traces, slot_of)
+
+
+def _along_one(trace: Trace, shape: Shape, ledger: _Ledger) -> Trace:
+    """The same channels along a single dimension, tied until one is enough: only so can a value be cut."""
+    if len(trace.axes) == 1:
+        return trace
+    if not trace.axes:
+        return Trace.of(np.full(shape[0], trace.ids), 0)
+    roots = ledger.roots(trace.ids)
+    counts = [_classes(np.moveaxis(roots, at, 0).reshape(roots.shape[at], -1)) for at in range(roots.ndim)]
+    axis = trace.axes[int(np.argmax(counts))]
+    return trace.merged(set(trace.axes) - {axis}, ledger)
+
+
+def _classes(rows: Ids) -> int:
+    """How many channels are left when those of each row are one."""
+    parent = list(range(len(rows)))
+    first: dict[int, int] = {}
+    for number, row in enumerate(rows):
+        for root in np.unique(row).tolist():
+            _join(parent, first.setdefault(root, number), number)
+    return len({_root(parent, number) for number in range(len(rows))})
 
 
 def _groups(ledger: _Ledger, traces: Mapping[str, Trace]) -> tuple[tuple[ChannelGroup, ...], Ids]:

@@ -1,8 +1,8 @@
 """How channels pass through an operator, and how the operator shrinks when some of them are cut.
 
 A rule and its inverse stand side by side: `trace` says which channels an output's channels are, `cut`
-rewrites the node for inputs and outputs of which only some channels are left. Channels are bookkept by ids:
-the same id at two values is the same channel, which lives and dies as one.
+rewrites the node for inputs and outputs of which only some channels are left. By then every value has its
+channels along one dimension (`modhub.nets.channels`); where all are kept it may be any.
 """
 
 from __future__ import annotations
@@ -10,48 +10,31 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeAlias
+from functools import cache
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from modhub.nets.graph import Node
 from modhub.nets.operators import OPERATORS, Shape, keeps_zero
+from modhub.nets.traces import (
+    Ids,
+    Kept,
+    Ledger,
+    Trace,
+    joined,
+    merged_dimension,
+    product,
+    reshaped,
+    split_dimension,
+)
 
-__all__ = ["RULES", "Cutting", "Ledger", "Rule", "Shrunk", "Trace", "merged_dimension"]
+__all__ = ["RULES", "Cutting", "Rule", "Shrunk", "rule_of"]
 
-Ids: TypeAlias = NDArray[np.int64]
-Kept: TypeAlias = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """The channels of one value: their ids, which are zero everywhere (padded), and their dimension."""
-
-    ids: Ids
-    zero: Kept
-    axis: int
-
-    def passed(self, node: Node) -> Trace:
-        """The same channels after an operator that treats each by itself."""
-        if keeps_zero(node.op, node.attributes):
-            return self
-        return replace(self, zero=np.zeros_like(self.zero))
-
-
-class Ledger(Protocol):
-    """Who remembers ids and what is known about them."""
-
-    def fresh(self, count: int, name: str) -> Ids:
-        """New channels, made by node `name`."""
-
-    def tie(self, first: Ids, second: Ids) -> None:
-        """Pairwise the same from here on."""
-
-    def freeze(self, ids: Ids, reason: str) -> None:
-        """They cannot be cut, and why: a clause that follows the group's name."""
+_MOST_PLACES = 1 << 22
+"""Numbers over which a reshape is followed that is more than a merge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +76,34 @@ def _frozen(node: Node, out: Shape, ins: Sequence[Trace], ledger: Ledger) -> Tra
     for trace in ins:
         ledger.freeze(trace.ids, f"is mixed across channels by '{node.name}' ({node.op})")
     ids = ledger.fresh(out[0], node.name)
-    ledger.freeze(ids, f"comes out of '{node.name}' ({node.op}), which mixes channels")
-    return Trace(ids, np.zeros(out[0], np.bool_), 0)
+    ledger.freeze(ids, _comes_out_of(node))
+    return Trace.of(ids, 0)
 
 
-def _trace_mixed(
-    node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
-) -> Trace:
-    """Products of values: all that meets there stays whole."""
-    return _frozen(node, out, ins, ledger)
+def _comes_out_of(node: Node) -> str:
+    return f"comes out of '{node.name}' ({node.op}), which mixes channels"
 
 
 def _trace_constant(
     node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
 ) -> Trace:
-    """Tokens: their features are the last dimension, and go with those of what they are joined to."""
-    return Trace(ledger.fresh(out[-1], node.name), np.zeros(out[-1], np.bool_), len(out) - 1)
+    """Tokens: their features are the last dimension, and go with those of what they are joined to. What meets
+    heads has a part for each of them, if it has more than one."""
+    heads = len(out) > 2 and out[-3] > 1 and _is_multiplied(node, ledger)
+    axis = len(out) - (3 if heads else 1)
+    return Trace.of(ledger.fresh(out[axis], node.name), axis)
+
+
+def _is_multiplied(node: Node, ledger: Ledger) -> bool:
+    """Whether its value, number by number, goes into a product of values."""
+    values = [node.name]
+    while values:
+        for reader in ledger.readers(values.pop()):
+            if reader.op in ("attention", "matmul"):
+                return True
+            if OPERATORS[reader.op].rule in ("same", "aligned"):
+                values.append(reader.name)
+    return False
 
 
 def _take(tensor: Tensor, dim: int, kept: Kept) -> Tensor:
@@ -158,6 +153,15 @@ def _resized(shape: Shape, axis: int, kept: Kept) -> Shape:
     return (*shape[:axis], int(kept.sum()), *shape[axis + 1 :])
 
 
+def _trace_layer_norm(
+    node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
+) -> Trace:
+    """What is normalised together inside a head stays together."""
+    dims = range(len(out) - len(node.attributes["shape"]), len(out))
+    inside = set(ins[0].axes).intersection(dims)
+    return (ins[0] if inside == set(ins[0].axes) else ins[0].merged(inside, ledger)).passed(node)
+
+
 def _cut_layer_norm(c: Cutting) -> Shrunk:
     """The count stays: sums over what is left are divided by what there was."""
     shape = c.node.attributes["shape"]
@@ -190,13 +194,15 @@ def _trace_mean(
     node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
 ) -> Trace:
     """Over positions each channel stays; over channels one is left, and zeros are counted."""
-    dims, axis = node.attributes["dims"], ins[0].axis
-    if axis in dims and node.op != "norm" and node.attributes["keep"]:
-        return Trace(ledger.fresh(1, node.name), np.zeros(1, np.bool_), axis)
-    if axis in dims:
+    dims, trace = node.attributes["dims"], ins[0]
+    over = set(trace.axes).intersection(dims)
+    if over and over == set(trace.axes):
+        if len(over) == 1 and node.op != "norm" and node.attributes["keep"]:
+            return Trace.of(ledger.fresh(1, node.name), trace.axis)
         return _frozen(node, out, ins, ledger)
-    gone = 0 if node.attributes["keep"] else sum(dim < axis for dim in dims)
-    return replace(ins[0], axis=axis - gone)
+    trace = trace.merged(over, ledger)
+    gone = () if node.attributes["keep"] else dims
+    return replace(trace, axes=tuple(axis - sum(dim < axis for dim in gone) for axis in trace.axes))
 
 
 def _cut_mean(c: Cutting) -> Shrunk:
@@ -210,8 +216,10 @@ def _cut_mean(c: Cutting) -> Shrunk:
 def _trace_softmax(
     node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
 ) -> Trace:
-    mixes = node.attributes["dim"] == ins[0].axis
-    return _frozen(node, out, ins, ledger) if mixes else ins[0].passed(node)
+    dim = node.attributes["dim"]
+    if ins[0].axes == (dim,):
+        return _frozen(node, out, ins, ledger)
+    return ins[0].merged({dim}, ledger).passed(node)
 
 
 def _trace_channel_conv(
@@ -247,15 +255,14 @@ def _trace_conv(
     groups, channels_in = node.attributes["groups"], node.attributes["in_channels"]
     if ins[0].axis != 0:
         return _frozen(node, out, ins, ledger)
-    alive = np.zeros(out[0], np.bool_)
     if groups == channels_in and groups > 1:
-        return Trace(np.repeat(ins[0].ids, out[0] // groups), alive, 0)
+        return Trace.of(np.repeat(ins[0].ids, out[0] // groups), 0)
     ids = ledger.fresh(out[0], node.name)
     if groups > 1:
         members = np.concatenate([ins[0].ids.reshape(groups, -1), ids.reshape(groups, -1)], axis=1)
         for column in members.T[1:]:
             ledger.tie(members[:, 0], column)
-    return Trace(ids, alive, 0)
+    return Trace.of(ids, 0)
 
 
 def _cut_conv(c: Cutting) -> Shrunk:
@@ -277,18 +284,24 @@ def _cut_conv(c: Cutting) -> Shrunk:
 def _trace_linear(
     node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
 ) -> Trace:
-    if ins[0].axis != len(shapes[0]) - 1:
-        return ins[0].passed(node)
-    return Trace(ledger.fresh(out[-1], node.name), np.zeros(out[-1], np.bool_), len(out) - 1)
+    """Of the features of each head, which are one: the same heads. Over positions: the same channels."""
+    last = len(out) - 1
+    if ins[0].axes in ((), (last,)):
+        return Trace.of(ledger.fresh(out[-1], node.name), last)
+    return ins[0].merged({last}, ledger).passed(node)
 
 
 def _cut_linear(c: Cutting) -> Shrunk:
-    if c.axes[0] != len(c.shapes[0]) - 1:
-        return _unchanged(c)
-    tensors = {**c.tensors, "weight": _take(_take(c.tensors["weight"], 0, c.out_kept), 1, c.kept[0])}
+    last = len(c.out_shape) - 1
+    weight, out_kept = c.tensors["weight"], np.ones(c.out_shape[-1], np.bool_)
+    if c.out_axis == last:
+        weight, out_kept = _take(weight, 0, c.out_kept), c.out_kept
+    if c.axes[0] == last:
+        weight = _take(weight, 1, c.kept[0])
+    tensors = {**c.tensors, "weight": weight}
     if "bias" in tensors:
-        tensors["bias"] = _take(tensors["bias"], 0, c.out_kept)
-    return _with(c, tensors, in_features=int(c.kept[0].sum()), out_features=int(c.out_kept.sum()))
+        tensors["bias"] = _take(tensors["bias"], 0, out_kept)
+    return _with(c, tensors, in_features=weight.shape[1], out_features=weight.shape[0])
 
 
 # -- several values ---------------------------------------------------------------------------------------
@@ -298,33 +311,81 @@ def _trace_tied(
     node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
 ) -> Trace:
     """Channel by channel; a value with a single channel is spread over the others and ties nothing."""
-    axes = {trace.axis for trace in ins}
-    if len(axes) != 1:
-        return _frozen(node, out, ins, ledger)
-    (axis,) = axes
-    full = [trace for trace in ins if len(trace.ids) == out[axis]]
-    for trace in full[1:]:
-        ledger.tie(full[0].ids, trace.ids)
-    zeros = np.stack([np.broadcast_to(trace.zero, out[axis]) for trace in ins])
+    apart = len({trace.axes for trace in ins}) > 1 and all(trace.axis >= 0 for trace in ins)
+    together = None if apart else joined(ins, shapes, ledger, _zero_of(node))
+    return _frozen(node, out, ins, ledger) if together is None else together
+
+
+def _zero_of(node: Node) -> Callable[[Sequence[Kept]], Kept]:
+    """Which channels are zero, by those of every input that are."""
     if node.op == "divide":
-        zeros = zeros[:1]
-    zero: Kept = np.asarray(zeros.any(axis=0) if node.op == "multiply" else zeros.all(axis=0))
-    return Trace(full[0].ids, zero, axis)
+        return lambda zeros: zeros[0]
+    return np.logical_or.reduce if node.op == "multiply" else np.logical_and.reduce
 
 
 def _trace_concat(
     node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
 ) -> Trace:
-    axes = {trace.axis for trace in ins}
-    if len(axes) != 1:
+    dim = node.attributes["dim"]
+    common = set.intersection(*(set(trace.axes) for trace in ins))
+    if not common:
         return _frozen(node, out, ins, ledger)
-    (axis,) = axes
-    if axis == node.attributes["dim"]:
-        return Trace(np.concatenate([t.ids for t in ins]), np.concatenate([t.zero for t in ins]), axis)
-    for trace in ins[1:]:
-        ledger.tie(ins[0].ids, trace.ids)
-    zero: Kept = np.asarray(np.stack([t.zero for t in ins]).all(axis=0))
-    return Trace(ins[0].ids, zero, axis)
+    traces = [trace.merged(set(trace.axes) - common, ledger) for trace in ins]
+    axes = traces[0].axes
+    if dim in common:
+        at = axes.index(dim)
+        ids, zeros = ([getattr(trace, name) for trace in traces] for name in ("ids", "zero"))
+        return Trace(np.concatenate(ids, at), np.concatenate(zeros, at), axes)
+    for trace in traces[1:]:
+        ledger.tie(traces[0].ids, trace.ids)
+    zero: Kept = np.asarray(np.stack([trace.zero for trace in traces]).all(axis=0))
+    return Trace(traces[0].ids, zero, axes)
+
+
+# -- products of values -----------------------------------------------------------------------------------
+
+
+def _trace_matmul(
+    node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
+) -> Trace:
+    return product(ins[0], ins[1], shapes, ledger, _meets_in(node)) or _without_channels(node, ledger)
+
+
+def _trace_attention(
+    node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
+) -> Trace:
+    """A head of query, key, value and bias goes as a whole; several heads that read one key go with it."""
+    query, key, value = shapes[:3]
+    row, column = len(out) - 2, len(out) - 1
+    nothing = cache(lambda: _without_channels(node, ledger))
+    reason = _meets_in(node)
+    turned = (*range(row), column, row)
+    transposed = tuple(key[axis] for axis in turned)
+    keys = ins[1].on([turned[axis] for axis in ins[1].axes])
+    scores = product(ins[0], keys, [query, transposed], ledger, reason) or nothing()
+    shape = (*(max(pair) for pair in zip(query[:row], key[:row], strict=True)), query[row], key[row])
+    if len(ins) == 4:
+        together = joined([scores, ins[3]], [shape, shapes[3]], ledger)
+        if together is None:
+            ledger.freeze(scores.ids, reason)
+            ledger.freeze(ins[3].ids, reason)
+        scores = together or nothing()
+    if column in scores.axes:
+        # The softmax mixes them.
+        ledger.freeze(scores.ids, reason)
+        scores = nothing()
+    return product(scores, ins[2], [shape, value], ledger, reason) or nothing()
+
+
+def _meets_in(node: Node) -> str:
+    return f"meets what has other channels in '{node.name}' ({node.op})"
+
+
+def _without_channels(node: Node, ledger: Ledger) -> Trace:
+    """No dimension counts channels that could be cut; one slot stands for all of it."""
+    ids = ledger.fresh(1, node.name)
+    ledger.freeze(ids, _comes_out_of(node))
+    return Trace.of(ids.reshape(()))
 
 
 # -- channels moved ---------------------------------------------------------------------------------------
@@ -341,15 +402,17 @@ def _source(node: Node, count: int) -> Ids:
 def _trace_moved(
     node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
 ) -> Trace:
-    if node.attributes.get("dim", 0) != ins[0].axis:
+    dim = node.attributes.get("dim", 0)
+    if dim not in ins[0].axes or (node.op == "channel_shuffle" and ins[0].axis != dim):
         return ins[0] if node.op == "slice" else _frozen(node, out, ins, ledger)
-    source = _source(node, len(ins[0].ids))
-    return Trace(ins[0].ids[source], ins[0].zero[source], ins[0].axis)
+    at = ins[0].axes.index(dim)
+    source = _source(node, ins[0].ids.shape[at])
+    return Trace(ins[0].ids.take(source, at), ins[0].zero.take(source, at), ins[0].axes)
 
 
 def _cut_moved(c: Cutting) -> Shrunk | None:
     """A contiguous slice where one does, and a gather by index where none does."""
-    if c.node.attributes.get("dim", 0) != c.axes[0]:
+    if not c.node.attributes.get("dim", 0) == c.axes[0] == c.out_axis:
         return _unchanged(c)
     rank = np.cumsum(c.kept[0]) - 1
     source = rank[_source(c.node, len(c.kept[0]))[c.out_kept]]
@@ -371,22 +434,25 @@ def _trace_select(
     node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
 ) -> Trace:
     """Which channels it selects stands in a tensor, and a space is made from the graph alone."""
-    return ins[0] if node.attributes["dim"] != ins[0].axis else _frozen(node, out, ins, ledger)
+    if ins[0].axes == (node.attributes["dim"],):
+        return _frozen(node, out, ins, ledger)
+    return ins[0].merged({node.attributes["dim"]}, ledger)
 
 
 def _trace_pad(
     node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
 ) -> Trace:
+    before, after = node.attributes["before"], node.attributes["after"]
+    padded = {axis for axis in ins[0].axes if before[axis] or after[axis]}
+    if padded != set(ins[0].axes) or not padded:
+        return ins[0].merged(padded, ledger).passed(node)
     axis = ins[0].axis
-    before, after = node.attributes["before"][axis], node.attributes["after"][axis]
-    if not before and not after:
-        return ins[0].passed(node)
-    if not keeps_zero(node.op, node.attributes) or node.attributes["mode"] != "constant":
+    if axis < 0 or not keeps_zero(node.op, node.attributes) or node.attributes["mode"] != "constant":
         return _frozen(node, out, ins, ledger)
     # The zeros get ids of their own, so that adding them to real channels ties each to the one it meets.
-    first, last = np.split(ledger.fresh(before + after, node.name), [before])
-    zero = np.concatenate([np.ones(before, np.bool_), ins[0].zero, np.ones(after, np.bool_)])
-    return Trace(np.concatenate([first, ins[0].ids, last]), zero, axis)
+    first, last = np.split(ledger.fresh(before[axis] + after[axis], node.name), [before[axis]])
+    zeros = [np.ones(len(first), np.bool_), ins[0].zero, np.ones(len(last), np.bool_)]
+    return Trace(np.concatenate([first, ins[0].ids, last]), np.concatenate(zeros), (axis,))
 
 
 def _cut_pad(c: Cutting) -> Shrunk | None:
@@ -399,55 +465,25 @@ def _cut_pad(c: Cutting) -> Shrunk | None:
     return _with(c, before=tuple(before), after=tuple(after))
 
 
-def merged_dimension(shape: Shape, axis: int, target: Shape) -> tuple[int, int, int] | None:
-    """Where a reshape puts the dimension `axis`: (dimension of the target, copies before, copies inside).
-
-    The target's dimension holds, in this order, `before` × channels × `inside` numbers. None when the
-    channels are split up or mixed with what is not whole.
-
-    >>> merged_dimension((64, 7, 7), 0, (3136,))
-    (0, 1, 49)
-    """
-    for position, size in enumerate(target):
-        lead = math.prod(target[:position])
-        for start in range(axis, -1, -1):
-            for stop in range(axis + 1, len(shape) + 1):
-                if math.prod(shape[:start]) == lead and math.prod(shape[start:stop]) == size:
-                    return position, math.prod(shape[start:axis]), math.prod(shape[axis + 1 : stop])
-    return None
-
-
-def _split_dimension(shape: Shape, axis: int, target: Shape) -> int | None:
-    """The dimension of the target over which a reshape that splits the dimension `axis` lays its channels:
-    k·n of them as (k, n), as split attention does. None when it does something else.
-
-    >>> _split_dimension((128, 7, 7), 0, (2, 64, 7, 7))
-    1
-    """
-    for position, size in enumerate(target):
-        rest = math.prod(target[position + 1 :])
-        if size > 1 and shape[axis] % size == 0 and rest == math.prod(shape[axis + 1 :]):
-            return position
-    return None
-
-
 def _trace_reshape(
     node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
 ) -> Trace:
-    """Merged with positions, each channel is repeated; split up, channel i of every part is one."""
-    place = merged_dimension(shapes[0], ins[0].axis, out)
-    split = _split_dimension(shapes[0], ins[0].axis, out) if place is None else None
-    if split is not None:
-        parts = ins[0].ids.reshape(-1, out[split])
-        for part in parts[1:]:
-            ledger.tie(parts[0], part)
-        zero: Kept = np.asarray(ins[0].zero.reshape(parts.shape).all(axis=0))
-        return Trace(parts[0], zero, split)
-    if place is None:
+    """Merged with positions, each channel is repeated; split up, they lie along several dimensions, or
+    channel i of every part is one."""
+    trace, shape = ins[0], shapes[0]
+    if trace.axis >= 0 and (place := merged_dimension(shape, trace.axis, out)) is not None:
+        axis, before, inside = place
+        source = np.tile(np.repeat(np.arange(len(trace.ids)), inside), before)
+        return Trace(trace.ids[source], trace.zero[source], (axis,))
+    if ledger.splits:
+        if math.prod(out) > _MOST_PLACES:
+            return _frozen(node, out, ins, ledger)
+        return reshaped(trace, shape, out)
+    split = split_dimension(shape, trace.axis, out)
+    if split is None:
         return _frozen(node, out, ins, ledger)
-    axis, before, inside = place
-    source = np.tile(np.repeat(np.arange(len(ins[0].ids)), inside), before)
-    return Trace(ins[0].ids[source], ins[0].zero[source], axis)
+    parts = trace.ids.reshape(-1, out[split])
+    return Trace(parts, trace.zero.reshape(parts.shape), (-1, split)).merged({-1}, ledger)
 
 
 def _cut_reshape(c: Cutting) -> Shrunk:
@@ -457,19 +493,20 @@ def _cut_reshape(c: Cutting) -> Shrunk:
 def _trace_permute(
     node: Node, shapes: Sequence[Shape], out: Shape, ins: Sequence[Trace], ledger: Ledger
 ) -> Trace:
-    return replace(ins[0], axis=node.attributes["dims"].index(ins[0].axis))
+    return ins[0].on([node.attributes["dims"].index(axis) for axis in ins[0].axes])
 
 
 RULES: Mapping[str, Rule] = {
     "same": Rule(_trace_same, _unchanged),
     "first": Rule(_trace_first, _cut_first),
     "aligned": Rule(_trace_same, _cut_aligned),
-    "layer_norm": Rule(_trace_same, _cut_layer_norm),
+    "layer_norm": Rule(_trace_layer_norm, _cut_layer_norm),
     "group_norm": Rule(_trace_group_norm, _cut_group_norm),
     "mean": Rule(_trace_mean, _cut_mean),
     "positions": Rule(_trace_mean, _unchanged),
     "constant": Rule(_trace_constant, _cut_aligned),
-    "mixes": Rule(_trace_mixed, _unchanged),
+    "matmul": Rule(_trace_matmul, _unchanged),
+    "attention": Rule(_trace_attention, _unchanged),
     "softmax": Rule(_trace_softmax, _unchanged),
     "conv2d": Rule(_trace_conv, _cut_conv),
     "channel_conv1d": Rule(_trace_channel_conv, _cut_channel_conv),

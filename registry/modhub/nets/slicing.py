@@ -19,7 +19,8 @@ from modhub.nets.channels import ChannelSpace, Mask, channel_space
 from modhub.nets.graph import Graph, Network, Node
 from modhub.nets.kernels import KERNELS
 from modhub.nets.operators import OPERATORS
-from modhub.nets.rules import Cutting, Kept, Shrunk, merged_dimension, rule_of
+from modhub.nets.rules import Cutting, Shrunk, rule_of
+from modhub.nets.traces import Kept, merged_dimension
 
 __all__ = [
     "AffineMap",

@@ -3,7 +3,8 @@
 With M the quadratic form of the margin's change in the channels' errors, and P = Σ⁻¹ the precision of the
 channels that are left, removing channel j costs M_jj / P_jj: 1 / P_jj is its variance given the others. Then
 M takes over what hung on j through its best linear guess, and j leaves P (a Schur complement): the surgeon's
-step of Hassibi & Stork 1993 (NeurIPS 5), on activations instead of weights.
+step of Hassibi & Stork 1993 (NeurIPS 5), on activations instead of weights. Channels S that go together, as
+those of a head of attention, cost tr(M_SS (P_SS)⁻¹).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK", "GroupValue", "eliminate", "initial_saliencies"]
+__all__ = ["BLOCK", "GroupValue", "conditional_variance", "eliminate", "initial_saliencies"]
 
 Array: TypeAlias = NDArray[np.float64]
 BLOCK = 64
@@ -56,10 +57,25 @@ def initial_saliencies(size: int, values: Sequence[GroupValue]) -> Array:
     """(size,) what removing each slot costs while all others stay."""
     saliencies = np.zeros(size)
     for value in values:
-        precision = value.precision if value.precision.ndim == 1 else np.diagonal(value.precision)
         form = value.form if value.form.ndim == 1 else np.diagonal(value.form)
-        np.add.at(saliencies, value.slots, form / precision)
+        np.add.at(saliencies, value.slots, form * conditional_variance(value.precision, value.slots))
     return saliencies
+
+
+def conditional_variance(precision: Array, slots: NDArray[np.int64]) -> Array:
+    """(channels,) the variance of each channel given those of the other `slots` (channels,)."""
+    if precision.ndim == 1:
+        return np.asarray(1 / precision)
+    variance = np.asarray(1 / np.diagonal(precision))
+    for members in shared(slots):
+        variance[members] = np.diagonal(np.linalg.inv(precision[np.ix_(members, members)]))
+    return variance
+
+
+def shared(slots: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The channels of each slot that has several."""
+    numbers, counts = np.unique(slots, return_counts=True)
+    return [np.flatnonzero(slots == number) for number in numbers[counts > 1]]
 
 
 class _Elimination:
@@ -75,20 +91,34 @@ class _Elimination:
         self._precision_diagonal = np.diagonal(value.precision).copy()
         self._form_diagonal = np.diagonal(value.form).copy()
         self._alive = np.ones(len(value.slots), np.bool_)
+        self._shared = shared(value.slots)
         # For each channel removed since the last update: its row of the precision, its row of the form, and
         # its best linear guess from the channels that are left.
         self._rows, self._forms, self._guesses = np.zeros((3, block, len(value.slots)))
         self._collected = 0
 
     def saliencies(self, size: int) -> Array:
-        """(size,) what removing each slot next costs, summed over its channels that are left."""
+        """(size,) what removing each slot next costs."""
         saliencies = np.zeros(size)
         np.add.at(
             saliencies,
             self.slots[self._alive],
             (self._form_diagonal / self._precision_diagonal)[self._alive],
         )
+        for members in self._shared:
+            if self._alive[members[0]]:
+                precision, form = self._block(members)
+                saliencies[self.slots[members[0]]] = np.trace(np.linalg.solve(precision, form))
         return saliencies
+
+    def _block(self, members: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Both matrices of these channels as they are now."""
+        done, block = self._collected, np.ix_(members, members)
+        rows, forms, guesses = (
+            vectors[:done, members] for vectors in (self._rows, self._forms, self._guesses)
+        )
+        crossed = forms.T @ guesses
+        return self._precision[block] + rows.T @ guesses, self._form[block] + crossed + crossed.T
 
     def remove(self, slot: int) -> None:
         """Remove every channel of the slot."""

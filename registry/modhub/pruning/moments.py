@@ -25,6 +25,7 @@ from modhub.data import ImageSet
 from modhub.data.preprocessing import Preprocess
 from modhub.data.texture import texture, texture_size
 from modhub.nets import ChannelSpace, Graph, Head, Runner, head_logits
+from modhub.pruning.sensitivity import SensitivitySums, over_positions, sensitivity_sums
 from modhub.pruning.statistics import (
     CHANNEL_LIMIT,
     ClassStatistics,
@@ -82,14 +83,16 @@ class _Sums:
 
     first: dict[str, Tensor]
     square: dict[str, Tensor]
-    slope: dict[str, Tensor]
+    slopes: dict[str, SensitivitySums]
     second: dict[str, Tensor]
     textures: tuple[Tensor, Tensor]
     """First (classes, numbers) and second moments of `modhub.data.texture`."""
 
     def all(self) -> Iterator[Tensor]:
-        for part in (self.first, self.square, self.slope, self.second):
+        for part in (self.first, self.square, self.second):
             yield from part.values()
+        for slopes in self.slopes.values():
+            yield slopes.sums
         yield from self.textures
 
 
@@ -117,7 +120,8 @@ class StreamingMoments:
         self.runner, self.head, self.images, self.preprocess = runner, head, images, preprocess
         self.per_class, self.batch, self.device, self.workers = per_class, batch, device, workers
         self.values = observed_values(self.graph, space)
-        self.channels = {name: len(space.of(name)) for name in self.values}
+        self.layouts = {name: space.of(name) for name in self.values}
+        self.channels = {name: len(layout) for name, layout in self.layouts.items()}
         self.positions = {
             name: math.prod(self.graph.shapes[name]) // self.channels[name] for name in self.values
         }
@@ -149,7 +153,10 @@ class StreamingMoments:
         def zeros(name: str) -> Tensor:
             return torch.zeros(classes, self.channels[name], dtype=torch.float64)
 
-        first, square, slope = ({name: zeros(name) for name in self.values} for _ in range(3))
+        first, square = ({name: zeros(name) for name in self.values} for _ in range(2))
+        slopes = {
+            name: sensitivity_sums(self.graph, layout, classes) for name, layout in self.layouts.items()
+        }
         second = {
             name: torch.zeros(classes, size, size, dtype=torch.float64)
             for name, size in self.channels.items()
@@ -157,7 +164,7 @@ class StreamingMoments:
         }
         size = texture_size(*self.graph.input_shape)
         looks = torch.zeros(classes, size, dtype=torch.float64)
-        return _Sums(first, square, slope, second, (looks, looks[:, :, None].repeat(1, 1, size)))
+        return _Sums(first, square, slopes, second, (looks, looks[:, :, None].repeat(1, 1, size)))
 
     def _add(
         self,
@@ -180,12 +187,9 @@ class StreamingMoments:
                 continue
             value = values[name].detach().movedim(self.axis[name], 1)
             steep = gradient.movedim(self.axis[name], 1)
-            for sum_, per_image in (
-                (sums.first, _per_image(value)),
-                (sums.square, _per_image(value.square())),
-                (sums.slope, _per_image(steep.square())),
-            ):
-                sum_[name].index_add_(0, place, per_image.double().cpu())
+            sums.slopes[name].add(value, steep, place)
+            for sum_, per_image in ((sums.first, value), (sums.square, value.square())):
+                sum_[name].index_add_(0, place, over_positions(per_image).double().cpu())
             if self.per_class and name in sums.second:
                 for number in sorted(set(place.tolist())):
                     flat = by_channel(value[(place == number).to(value.device)])
@@ -219,7 +223,9 @@ class StreamingMoments:
                 else:
                     covariance = (sums.square[name][number] / samples).numpy() - mean**2
                 moments[name] = Moments(mean, covariance)
-                sensitivity[name] = (sums.slope[name][number] / images).numpy()
+                sensitivity[name] = sums.slopes[name].sensitivity(
+                    mean, moments[name].variance, images, number
+                )
                 if not self.per_class:
                     self.pooled.first[name] += torch.from_numpy(mean)
                     if self.pooled.second[name].dim() == 1 and self.workers.first:
@@ -229,8 +235,3 @@ class StreamingMoments:
             statistics.append(ClassStatistics(moments, sensitivity, looks))
         self.pooled.classes += len(statistics)
         return statistics
-
-
-def _per_image(value: Tensor) -> Tensor:
-    """(batch, channels, …) summed over positions."""
-    return value if value.dim() == 2 else value.flatten(2).sum(2)

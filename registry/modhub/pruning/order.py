@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modhub.nets import ChannelGroup, ChannelSpace, Mask, Network, cost, slice_network, weightless
-from modhub.pruning.elimination import BLOCK, GroupValue, eliminate, initial_saliencies
+from modhub.pruning.elimination import (
+    BLOCK,
+    GroupValue,
+    conditional_variance,
+    eliminate,
+    initial_saliencies,
+)
 from modhub.pruning.statistics import ClassStatistics, Moments, positive
 
 __all__ = [
@@ -217,7 +223,7 @@ class QuickOrder:
                 layout = space.of(name)
                 inside = (layout >= group.start) & (layout < group.start + group.size)
                 if name in correlations and inside.any():
-                    values.append((name, inside, _unexplained(correlations[name], inside)))
+                    values.append((name, inside, _unexplained(correlations[name], inside, layout[inside])))
             self.parts.append((group, values))
         self.layouts = {name: space.of(name) for name in correlations}
 
@@ -236,13 +242,13 @@ class QuickOrder:
         return _merged(slots, per_group)
 
 
-def _unexplained(correlations: NDArray[Any], inside: NDArray[np.bool_]) -> Array:
-    """(channels,) share of each one's variance that the others of its group do not explain."""
+def _unexplained(correlations: NDArray[Any], inside: NDArray[np.bool_], slots: NDArray[np.int64]) -> Array:
+    """(channels,) share of each one's variance that other slots of its group do not explain."""
     if correlations.ndim == 1:
         return np.ones(int(inside.sum()))
     block = correlations[np.ix_(inside, inside)].astype(np.float64)
     block[np.diag_indices(len(block))] += _RIDGE
-    return np.asarray(1 / np.diagonal(np.linalg.inv(block)).clip(1.0))
+    return conditional_variance(np.linalg.inv(block).astype(np.float64), slots).clip(None, 1.0)
 
 
 def _group_order(

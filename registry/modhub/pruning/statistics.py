@@ -2,9 +2,8 @@
 
 For the class's images and for every value that a dense layer reads, with each position of each image as one
 sample of the channels x (channels,): the mean E[x], the covariance E[xxᵀ] − E[x]E[x]ᵀ, and the sensitivity
-E[Σ_positions (∂margin/∂x)²], the diagonal of the Fisher information of the class's margin (Theis et al. 2018,
-arXiv 1801.05787, §2.1, there for whole feature maps). Sums are kept, never activations, so memory does not
-grow with the number of images.
+(`modhub.pruning.sensitivity`). Sums are kept, never activations, so memory does not grow with the number of
+images.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from torch import Tensor
 from modhub.artifact.tensors import TextureStatistics, ValueStatistics, statistics_key
 from modhub.errors import IntegrityError
 from modhub.nets import ChannelSpace, Graph, Runner, Site, sites
+from modhub.pruning.sensitivity import sensitivity_sums
 
 __all__ = [
     "CHANNEL_LIMIT",
@@ -125,28 +125,28 @@ def observe(
     """
     graph = runner.network.graph
     values = observed_values(graph, space)
+    slopes = {name: sensitivity_sums(graph, space.of(name)) for name in values}
     first: dict[str, Array] = {}
     second: dict[str, Array] = {}
-    slope: dict[str, Array] = {}
     samples = dict.fromkeys(values, 0)
     images = 0
     for batch in batches:
-        wanted = dict.fromkeys((*values, graph.output))
+        wanted = list(dict.fromkeys((*values, graph.output)))
         observed = runner.observe(batch.requires_grad_(), wanted)
-        ordered = list(wanted)
-        slopes = torch.autograd.grad(
-            answer(observed[graph.output]).sum(), [observed[name] for name in ordered]
+        gradients = torch.autograd.grad(
+            answer(observed[graph.output]).sum(), [observed[name] for name in wanted]
         )
         images += len(batch)
-        for name, gradient in zip(ordered, slopes, strict=True):
+        for name, gradient in zip(wanted, gradients, strict=True):
             if name not in samples:
                 continue
-            flat = by_channel(observed[name].detach(), space.axis(name))
-            steep = by_channel(gradient, space.axis(name))
+            value = observed[name].detach().movedim(1 + space.axis(name), 1)
+            one_class = torch.zeros(len(batch), dtype=torch.int64)
+            slopes[name].add(value, gradient.movedim(1 + space.axis(name), 1), one_class)
+            flat = by_channel(value)
             wide = flat.shape[1] > CHANNEL_LIMIT
             _add(first, name, flat.sum(0))
             _add(second, name, flat.square().sum(0) if wide else flat.T @ flat)
-            _add(slope, name, steep.square().sum(0))
             samples[name] += len(flat)
     moments = {}
     for name in values:
@@ -154,7 +154,9 @@ def observe(
         square = second[name] / samples[name]
         spread = square - (mean * mean if square.ndim == 1 else np.outer(mean, mean))
         moments[name] = Moments(mean, spread)
-    sensitivity = {name: slope[name] / images for name in values}
+    sensitivity = {
+        name: slopes[name].sensitivity(moments[name].mean, moments[name].variance, images) for name in values
+    }
     return ClassStatistics(moments, sensitivity)
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from modhub import __version__
 from modhub.composition import ComposedClassifier
+from modhub.energy import EnergyUse
 from modhub.errors import ExportError, MissingDependencyError, StorageError
 from modhub.files import new_file
 from modhub.reporter import SILENT, Reporter
@@ -47,7 +48,7 @@ Loaded = Callable[[Tensor], Outputs]
 class ExportReport(Result):
     """The written file and its check: `largest_difference` is the largest difference of an output, over
     `images` images, between the file in its runtime and the classifier in PyTorch; of outputs beyond ±1 as a
-    fraction of them."""
+    fraction of them. `energy` is what writing and checking took, None where that was not metered."""
 
     path: Path
     format: str
@@ -55,6 +56,7 @@ class ExportReport(Result):
     image_size: tuple[int, int]
     images: int
     largest_difference: float
+    energy: EnergyUse | None = None
 
 
 class _WithAcceptance(nn.Module):

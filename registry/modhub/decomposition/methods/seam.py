@@ -29,7 +29,11 @@ __all__ = ["Seam"]
 class Seam(WorkbenchMethod):
     """Learns one mask of channels for all wanted classes together."""
 
-    price: float = option(2.0, "What the kept share of the channels counts in the loss.", minimum=0)
+    price: float = option(
+        2.0,
+        "What the kept share of the channels counts in the loss; the default is not validated.",
+        minimum=0,
+    )
     epochs: int = option(10, "Passes over the images.", minimum=1)
     images: int = option(100, "Images per class to learn from.", minimum=1)
     batch: int = option(50, "Images per step.", minimum=1)
