@@ -175,7 +175,7 @@ def test_methods_become_rows(evaluation: ModuleType) -> None:
     assert f"| C10-R20 | `firing`{dash} | – | – | 5.00 | – |" in page
     assert "plots/methods-c10-r20.svg" in page
     assert (
-        "The fewest are lost by `firing` for two at 50 % (C10-R20). C10-R56: not measured; `--parents C10-R56`"
+        "The fewest are lost by `firing` for two at 50 % (C10-R20). C10-R56: not measured; `--parents C10-R56"
         in page
     )
     assert evaluation.method_series(known) == {"C10-R20": {"firing": [(50.0, 5.0), (60.0, 1.0)]}}
