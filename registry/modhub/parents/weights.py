@@ -113,7 +113,7 @@ def _state_dicts(content: Any, place: str, depth: int) -> dict[str, dict[str, Te
         for key, value in content.items()
         if "optim" not in str(key).lower()
     ]
-    return {name: found for candidates in nested for name, found in candidates.items()}
+    return {name: tensors for candidates in nested for name, tensors in candidates.items()}
 
 
 def fitted(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -206,9 +206,9 @@ def class_count(module: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
     tensors = fitted(module, tensors)
     heads = [key for key, tensor in module.state_dict().items() if tensor.dim() in (2, 4)]
     for key in reversed(heads):
-        given, built = tensors.get(key), module.state_dict()[key]
-        if given is not None and given.shape[1:] == built.shape[1:] and given.shape[0] != built.shape[0]:
-            return int(given.shape[0])
+        stored, built = tensors.get(key), module.state_dict()[key]
+        if stored is not None and stored.shape[1:] == built.shape[1:] and stored.shape[0] != built.shape[0]:
+            return int(stored.shape[0])
     return None
 
 
