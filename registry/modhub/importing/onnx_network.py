@@ -337,7 +337,8 @@ def _needed(nodes: Sequence[OnnxNode], output: str) -> list[OnnxNode]:
 
 def _joined(nodes: Sequence[OnnxNode], constants: Mapping[str, Tensor]) -> list[OnnxNode]:
     """`x · (1 + erf(x / √2)) / 2`, in any order of its factors, as the one operator that it is; and a
-    softplus that is left out for large numbers, as a softplus."""
+    softplus that is left out for large numbers, as a softplus; and a softmax beside what stands in for it
+    where it is no number."""
     by_output = {name: node for node in nodes for name in node.outputs}
     readers: dict[str, list[OnnxNode]] = {}
     for node in nodes:
@@ -386,6 +387,13 @@ def _joined(nodes: Sequence[OnnxNode], constants: Mapping[str, Tensor]) -> list[
                 replaced[last.outputs[0]] = OnnxNode(last.name, "Gelu", (x,), last.outputs, {})
     for where in (node for node in nodes if node.op == "Where"):
         above, plain = by_output.get(where.inputs[0]), by_output.get(where.inputs[2])
+        if above is not None and plain is not None and (above.op, plain.op) == ("IsNaN", "Softmax"):
+            # Of rows that are masked as a whole, which no network of images has.
+            if above.inputs[0] == where.inputs[2] and number(where.inputs[1]) == 0:
+                replaced[where.outputs[0]] = OnnxNode(
+                    where.name, "Identity", (where.inputs[2],), where.outputs, {}
+                )
+            continue
         if above is None or plain is None or (above.op, plain.op) != ("Greater", "Softplus"):
             continue
         threshold = number(above.inputs[1])

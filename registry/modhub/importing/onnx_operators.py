@@ -170,10 +170,14 @@ def _gemm(c: OnnxCall) -> Tensor:
 
 
 def _batch_norm(c: OnnxCall) -> Tensor:
-    if c.get("training_mode", 0) or c.get("is_test", 1) != 1 or c.get("spatial", 1) != 1:
+    # Weights may be standardised so, which have no batch.
+    of_batch = bool(c.get("training_mode", 0))
+    if (of_batch and c.batch is not None) or c.get("is_test", 1) != 1 or c.get("spatial", 1) != 1:
         raise NoEquivalentError("that normalises by the batch at hand")
     scale, bias, mean, var = (c.tensor(at) for at in range(1, 5))
-    return F.batch_norm(c.tensor(0), mean, var, scale, bias, False, 0.0, c.get("epsilon", 1e-5))
+    if of_batch:
+        mean, var = mean.clone(), var.clone()
+    return F.batch_norm(c.tensor(0), mean, var, scale, bias, of_batch, 0.0, c.get("epsilon", 1e-5))
 
 
 def _instance_norm(c: OnnxCall) -> Tensor:
