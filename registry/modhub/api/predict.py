@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from modhub.composition import ComposedClassifier
 
-__all__ = ["ImagePrediction", "Predictions", "image_files", "predict"]
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Picture: TypeAlias = "Path | str | Image.Image | Pixels | Tensor"

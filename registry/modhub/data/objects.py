@@ -17,8 +17,6 @@ from modhub.errors import DataError
 from modhub.images import pixels_of, read_image
 from modhub.refs import repeated
 
-__all__ = ["image_set_of"]
-
 _HINT = (
     "Give a data set's name, a folder, a modhub.ImageSet, a torch data set of (image, label), or "
     "(images, labels) or (images, labels, names) as arrays."

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from modhub.errors import DataError
 from modhub.manifest import InputSpec
 
-__all__ = ["Preprocess", "check_pixels"]
-
 # ITU-R BT.601 luma, the weights Pillow and torchvision use.
 _LUMA = (0.299, 0.587, 0.114)
 _CHUNK = 1 << 21
