@@ -138,11 +138,35 @@ def methods(known: Known) -> str:
             "same classes / random channels of as many multiply-adds, at what share of them. "
             f"{protocol(known)}\n",
             markdown_table(("parent", "method", "decomposing", *names), own),
-            "At equal multiply-adds: points lost against the whole parent.\n",
+            f"At equal multiply-adds: points lost against the whole parent. {fewest_lost(found)}\n",
             markdown_table(("parent", "method", *shares), equal),
             *pictures,
         ]
     )
+
+
+def fewest_lost(found: Mapping[tuple[str, str], Mapping[tuple[str, int], Mapping[str, float]]]) -> str:
+    """Which method loses the fewest points where all have the same multiply-adds; what is not measured."""
+    ahead: dict[str, list[str]] = {}
+    names = {10: "ten", 5: "five", 2: "two", 1: "one alone"}
+    for size in ("0.7", "0.5"):
+        for count, name in names.items():
+            lost = {
+                (parent, method): value["parent"] - value["accuracy"]
+                for (parent, method), kinds in found.items()
+                if (value := kinds.get((size, count))) is not None
+            }
+            for parent in sorted({parent for parent, _ in lost}):
+                best = min((points, method) for (each, method), points in lost.items() if each == parent)[1]
+                ahead.setdefault(best, []).append(f"{name} at {100 * float(size):.0f} % ({parent})")
+    text = "; ".join(f"`{method}` for {', '.join(cases)}" for method, cases in sorted(ahead.items()))
+    said = [f"The fewest are lost by {text}."] if text else []
+    said += [
+        f"{parent}: {NOT_MEASURED}; `--parents {parent}` does, in several times the seconds of C10-R20."
+        for parent in ("C10-R20", "C10-R56")
+        if parent not in {each for each, _ in found}
+    ]
+    return " ".join(said)
 
 
 def method_series(known: Known) -> dict[str, dict[str, list[tuple[float, float]]]]:
@@ -180,6 +204,17 @@ def modular_parents(known: Known) -> str:
             at = f" of {mean['parent']:.1f} at {mean['flops']:.0f} %" if size == "own" else ""
             row.append(f"{mean['accuracy']:.1f}{at}")
         rows.append(row)
+    means = {
+        (parent, method): 100 * float(np.mean([value["accuracy"] for value in found["0.35", "2"]]))
+        for (parent, method), found in groups.items()
+        if ("0.35", "2") in found
+    }
+    both = ", ".join(
+        f"`{method}` {value:.1f} / {means['plain', method]:.1f}"
+        for (parent, method), value in sorted(means.items())
+        if parent == "modular" and ("plain", method) in means
+    )
+    words = f" Pairs at 35 %, trained for it / plainly: {both}." if both else ""
     seeds = len({key.split("/")[2] for key in known})
     names = [
         f"{count}, {'own size' if size == 'own' else f'{100 * float(size):.0f} %'}"
@@ -191,7 +226,7 @@ def modular_parents(known: Known) -> str:
         "three losses, our weights); `activation` is MODA's own rule for modules, `random` the control. "
         "Top-1 of modules composed without images, at the method's own size of the whole parent restricted "
         "to the same classes and at what share of the multiply-adds, then at equal shares. "
-        f"{many(seeds, 'seed')}, ten pairs, five sets of five.\n\n"
+        f"{many(seeds, 'seed')}, ten pairs, five sets of five.{words}\n\n"
         "    python benchmarks/modular.py --out DIR\n\n" + markdown_table(("parent", "method", *names), rows)
     )
 
@@ -261,7 +296,8 @@ def page(measured: Mapping[str, Known], version: str) -> str:
         "images; test images measure only. Baselines are of the same run. A change is in percentage "
         "points.\n",
         *(
-            f"Energy goes by CPU time, on {text}. Seconds are wall-clock, on a machine that others used.\n"
+            f"Energy goes by CPU time, on {text}. Seconds are wall-clock, on a machine that others used: the "
+            "CPU time of the same work differed by up to 40 % with what they did.\n"
             for text in machine
         ),
         "## The paper's protocol\n",

@@ -71,10 +71,10 @@ def section(known: Known) -> str:
         [
             "What a user would pick instead, two of ten classes: points lost against the parent's logits "
             "restricted to them, the mean over the pairs, by share of the multiply-adds; `int8` is the "
-            "whole parent. What trains gets the processor seconds that `modhub --tune` took for the same "
-            f"pair and share, ×{MORE} {MORE} times as many. A pair at one share takes half an hour of one "
-            f"core with all peers but ×{MORE}, which alone takes more than another hour: where it says "
-            f"{NOT_MEASURED}, that is why. More pairs of modhub's own rows, on the same images, stand "
+            "whole parent. What trains gets the processor seconds that modhub with `--tune` took for the "
+            f"same pair and share, ×{MORE} {MORE} times as many. A pair at one share takes half an hour "
+            f"of one core with all peers but ×{MORE}, which alone takes more than another hour: where it "
+            f"says {NOT_MEASURED}, that is why. More pairs of modhub's own rows, on the same images, stand "
             "[below](#compositions-measured-so-far-and-missed).\n",
             "    python benchmarks/peers.py --data D --weights W --out DIR\n",
             accuracy_table(known, parents),

@@ -427,10 +427,10 @@ def main() -> None:
             tune = ledger.measure(
                 f"{key}/{budget:g}/modhub --tune", partial(measured, pair, "modhub --tune", budget, 0)
             )
-            for peer in PEERS if tune is not None else ():
-                ledger.measure(
-                    f"{key}/{budget:g}/{peer}", partial(measured, pair, peer, budget, tune["seconds"])
-                )
+            for peer in PEERS:
+                seconds = 0.0 if tune is None else tune["seconds"]
+                if tune is not None or peer == "modhub":
+                    ledger.measure(f"{key}/{budget:g}/{peer}", partial(measured, pair, peer, budget, seconds))
         ledger.measure(f"{key}/int8", partial(int8, pair))
     for budget in budgets:
         ledger.measure(

@@ -23,8 +23,6 @@ from typing import Any
 from modhub.errors import DataError
 from modhub.results import Document
 
-__all__ = ["CORE_POWER", "Emissions", "EnergyUse", "Meter", "NamedFactor", "processor_name"]
-
 RAPL = Path("/sys/class/powercap")
 """Where Linux shows the energy counters of processors."""
 

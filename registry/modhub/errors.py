@@ -11,7 +11,7 @@
     │   └── DigestMismatchError     content with another digest than recorded
     ├── NetworkImportError          a model that cannot become data
     │   └── UnsupportedOperatorError
-    ├── ParentError                 a parent whose weights, labels or input make no sense
+    ├── ParentError                 a parent whose weights, labels or input are inconsistent
     ├── DataError                   images or labels that cannot be used
     ├── DeviceError                 a device to compute on that is not there
     ├── CompositionError            modules that do not go together
@@ -163,7 +163,7 @@ class UnsupportedOperatorError(NetworkImportError):
 
 
 class ParentError(ModhubError):
-    """The parent classifier's weights, labels, head or input description make no sense together."""
+    """The parent classifier's weights, labels, head or input description are inconsistent."""
 
 
 class DataError(ModhubError):
@@ -191,7 +191,7 @@ class ExportError(ModhubError):
 
 
 class HubError(ModhubError):
-    """The hub cannot do what was asked, or answered something that makes no sense."""
+    """The hub cannot do what was asked, or its response is invalid."""
 
 
 class NotFoundError(HubError):

@@ -34,6 +34,10 @@ _SUFFIXES = frozenset(
     )
 )
 
+_LEFT_BY_SYSTEMS = frozenset(
+    ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+)
+
 _LFS = b"version https://git-lfs.github.com/spec/"
 _BROKEN = (
     OSError,
@@ -53,9 +57,10 @@ _BROKEN = (
 def images_below(folder: Path) -> Iterator[Path]:
     """What is taken for an image by its name, at any depth below a folder, in the order of paths.
 
-    Linked folders are followed, but no folder twice. Hidden files and folders are passed over, as are pipes
-    and the like; a link that leads to no file is not, so that whoever reads it can tell. Raises `DataError`
-    for a folder that may not be read, and for a link to a folder that it is in itself.
+    Linked folders are followed, but no folder twice. Hidden files and folders are passed over, as are those
+    that systems leave (`__MACOSX`), pipes and the like; a link that leads to no file is not, so that whoever
+    reads it can tell. Raises `DataError` for a folder that may not be read, and for a link to a folder that
+    it is in itself.
     """
     yield from sorted(_images_below(folder))
 
@@ -100,12 +105,17 @@ def _images_below(folder: Path) -> Iterator[Path]:
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=_name_of)
+            return sorted((entry for entry in entries if not is_hidden(entry.name)), key=_name_of)
     except OSError as error:
         raise DataError(
             f"The folder '{folder}' cannot be read: {error.strerror or error}.",
             hint="Check its permissions, or leave it out.",
         ) from None
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that systems leave beside people's files."""
+    return name.startswith(".") or name in _LEFT_BY_SYSTEMS
 
 
 def _name_of(entry: os.DirEntry[str]) -> str:

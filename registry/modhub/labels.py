@@ -20,6 +20,7 @@ LABEL_LIMIT = 200
 _SLUG_CHARACTERS = 96
 _SLUG_BYTES = 240  # of one part of a path in a repository
 _SIGNS = frozenset("#%&*@!?\\")
+_PLACED = ("<super>", "<sub>", "<circle>")
 _CACHED = 1 << 15
 
 
@@ -186,14 +187,16 @@ def key_of(label: str) -> str:
     """What two spellings of one class have in common: the words, and the signs that tell classes apart."""
     text = _folded(label).strip().strip("_").strip()
     runs = _runs(text)
+    # Folded, an exponent and a number in a circle are plain numbers, which may be another class.
+    placed = "".join(sign for sign in label if unicodedata.decomposition(sign).startswith(_PLACED))
     if not any(word for word, _ in runs):
-        return "".join(text.split())
+        return "".join(text.split()) + placed
     parts = []
     for number, (word, run) in enumerate(runs):
         before = runs[number - 1][1][-1] if number else ""
         after = runs[number + 1][1][0] if number + 1 < len(runs) else ""
         parts.append(run if word else _sign(run, before, after) or ("-" if before and after else ""))
-    return "".join(parts)
+    return "".join(parts) + placed
 
 
 def _sign(run: str, before: str, after: str) -> str:

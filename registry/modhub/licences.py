@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
@@ -20,13 +21,17 @@ USUAL = (
 list of all to itself."""
 
 
+_FILLERS = ("the", "license", "licence", "license,", "licence,", "version")
+
+
 def licence_expression(text: str) -> str:
     """`text` as written. Raises `ValueError`, with the nearest, for what is no SPDX expression."""
     try:
         canonicalize_license_expression(text)
     except InvalidLicenseExpression:
         identifiers = {name.lower(): name for name in USUAL}
-        words = "-".join(text.lower().split())
+        words = "-".join(word for word in text.lower().split() if word not in _FILLERS)
+        words = re.sub(r"-?v(?=\d)", "-", words)
         near = difflib.get_close_matches(words, identifiers, n=3, cutoff=0.5)
         nearest = f" Nearest: {', '.join(identifiers[word] for word in near)}." if near else ""
         raise ValueError(

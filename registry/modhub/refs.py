@@ -162,7 +162,7 @@ def skeleton(name: str) -> str:
 
 
 def repeated(names: Iterable[str]) -> tuple[str, ...]:
-    """Those of `names` that stand there more than once, in their order."""
+    """Those of `names` that occur more than once, in their order."""
     return tuple(name for name, count in Counter(names).items() if count > 1)
 
 
@@ -187,13 +187,13 @@ def rows_of(
             elif all(key_of(labels[row]) == key_of(name) for row in rows):
                 raise AmbiguousClassError(name, "the classifier", [labels[row] for row in rows])
             break
-    found = {}
+    meant = {}
     for (row, _), by_closeness in rivals.items():
         closest = by_closeness[min(by_closeness)]
         if len(closest) > 1:
             raise AmbiguousClassError(labels[row], place, closest)
-        found[closest[0]] = row
-    return found
+        meant[closest[0]] = row
+    return meant
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -287,11 +287,11 @@ class Ref:
 
 
 def _escaped(label: str) -> str:
-    return _TO_ESCAPE.sub(lambda found: "".join(_CODES[sign] for sign in found[0]), label)
+    return _TO_ESCAPE.sub(lambda match: "".join(_CODES[sign] for sign in match[0]), label)
 
 
 def _unescaped(text: str) -> str:
-    return _ESCAPED.sub(lambda found: _ESCAPES[found[0].upper()], text)
+    return _ESCAPED.sub(lambda match: _ESCAPES[match[0].upper()], text)
 
 
 def _unreadable(text: str, why: str) -> RefError:

@@ -261,12 +261,23 @@ def test_one_image_in_every_form_gets_one_answer(home: Path) -> None:
             "A tensor of torch.float32 with the shape (8, 8) is not an image. "
             "Give it as ([batch,] channels, height, width) with 1 or 3 channels.",
         ),
+        (
+            torch.full((3, 8, 8), 200.0),
+            "The images are floats from 200 to 200; pixels are uint8 in 0…255 or floats in [0, 1]. "
+            "Divide those in 0…255 by 255; leave out a normalisation, which is part of the classifier.",
+        ),
+        (
+            torch.full((3, 8, 8), 200),
+            "The images are int64; pixels are uint8 in 0…255 or floats in [0, 1]. "
+            "Convert them: images.to(torch.uint8)",
+        ),
     ],
 )
 def test_what_is_no_image_is_refused(home: Path, image: Picture, message: str) -> None:
-    with pytest.raises(DataError) as caught:
-        modhub.predict(home / "build.onnx", image)
-    assert str(caught.value) == message
+    for classifier in (home / "build.onnx", home / "build"):
+        with pytest.raises(DataError) as caught:
+            modhub.predict(classifier, image)
+        assert str(caught.value) == message
 
 
 def test_a_file_that_cannot_be_read_is_an_error_unless_skipped(home: Path) -> None:

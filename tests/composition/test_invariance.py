@@ -48,6 +48,12 @@ def louder(parent: Parent, by: float) -> Parent:
     return replace(parent, head=Head(by * parent.head.weight, by * parent.head.bias, parent.head.tail))
 
 
+def shifted(parent: Parent) -> Parent:
+    """The same classifier, with a score of the features added to the logits of all classes alike."""
+    weight, bias = parent.head.weight, parent.head.bias
+    return replace(parent, head=Head(weight + weight.flip(0)[0], bias + 7, parent.head.tail))
+
+
 def brighter(parent: Parent, by: float) -> Parent:
     """The same classifier, of normalised pixels `by` times as large."""
     spec, graph = parent.input, parent.trunk.graph
@@ -59,8 +65,11 @@ def brighter(parent: Parent, by: float) -> Parent:
     )
 
 
-# By powers of two: these multiply exactly, and the steps of synthesis multiply rounding errors.
-WAYS = {"louder": lambda parent: louder(parent, 256), "darker": lambda parent: brighter(parent, 1 / 256)}
+# Pixels by powers of two: these multiply exactly, and the steps of synthesis multiply rounding errors.
+WAYS = {
+    "louder": lambda parent: louder(shifted(parent), 300),
+    "darker": lambda parent: brighter(parent, 1 / 256),
+}
 
 
 def answers(folder: Path, way: str | None) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 import modhub
 from modhub.data import open_data
@@ -35,16 +36,50 @@ class Pairs(Dataset[Any]):
     def __len__(self) -> int:
         return len(TARGETS)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
+    def __getitem__(self, index: int) -> Any:
         return self.images[index], TARGETS[index]
 
 
+class Items(Dataset[Any]):
+    """Images with items, and with whatever attributes data sets have."""
+
+    def __init__(self, items: Any, **attributes: Any) -> None:
+        self.items = items
+        vars(self).update(attributes)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
+
+
+def items(labels: Any = TARGETS, **attributes: Any) -> Items:
+    return Items(list(zip(PIXELS, labels, strict=True)), **attributes)
+
+
+CLASSES = {"classes": ["cat", "dog"]}
+TENSORS = torch.from_numpy(PIXELS).permute(0, 3, 1, 2)
 FORMS: dict[str, Any] = {
     "arrays": (PIXELS, np.array(TARGETS), {"dog": 1, "cat": 0}),
     "tensors": (torch.from_numpy(PIXELS).permute(0, 3, 1, 2), torch.tensor(TARGETS), ["cat", "dog"]),
     "fractions": (PIXELS / 255, TARGETS, ["cat", "dog"]),
     "PIL images": Pairs([Image.fromarray(image) for image in PIXELS]),
-    "transformed": Pairs(torch.from_numpy(PIXELS).permute(0, 3, 1, 2) / 255),
+    "transformed": Pairs(TENSORS / 255),
+    "a column of labels": (PIXELS, np.array(TARGETS)[:, None], ["cat", "dog"]),
+    "names by number": (PIXELS, TARGETS, {0: "cat", 1: "dog"}),
+    "tensors with gradients": ((TENSORS / 255).requires_grad_(), TARGETS, ["cat", "dog"]),
+    "lists": ((PIXELS / 255).tolist(), TARGETS, ["cat", "dog"]),
+    "labels in arrays": items([np.array([target]) for target in TARGETS], **CLASSES),
+    "dictionaries": Items(
+        [{"image": image, "label": target} for image, target in zip(PIXELS, TARGETS, strict=True)],
+        features={"label": SimpleNamespace(names=["cat", "dog"])},
+    ),
+    "targets that items contradict": items(targets=[1 - target for target in TARGETS], **CLASSES),
+    "named targets": items(targets=["cat"] * 6, **CLASSES),
+    "a subset": Subset(items([0, *TARGETS[1:]], targets=TARGETS, **CLASSES), range(6)),
+    "a union": ConcatDataset([Subset(items(**CLASSES), [0, 1]), Subset(items(**CLASSES), [2, 3, 4, 5])]),
+    "several words for a class": items(classes=["cat", "dog"], class_to_idx={"cat": 0, "moggy": 0, "dog": 1}),
 }
 
 
@@ -54,6 +89,22 @@ def test_forms(form: str) -> None:
     assert images.labels == ("cat", "dog")
     assert images.targets.tolist() == TARGETS
     assert np.array_equal(np.stack(images.images(range(6))), PIXELS)
+
+
+def test_the_layout_and_type_of_pixels() -> None:
+    black_or_white = PIXELS > 100
+    assert np.array_equal(open_data((black_or_white, TARGETS)).images([0])[0], black_or_white[0] * 255)
+    # Three rows or columns may be channels: a tensor has them first, an array last.
+    narrow = torch.randint(256, (2, 3, 7, 3), dtype=torch.uint8)
+    for data in ((narrow, [0, 1]), TensorDataset(narrow, torch.tensor([0, 1]))):
+        assert np.array_equal(open_data(data).images([0])[0], narrow[0].permute(1, 2, 0))
+    assert np.array_equal(open_data((narrow.numpy(), [0, 1])).images([0])[0], narrow[0])
+    sizes = [Image.new("RGB", (4, 5)), Image.new("RGB", (6, 5))]
+    assert [image.shape for image in open_data((sizes, [0, 1])).images([0, 1])] == [(5, 4, 3), (5, 6, 3)]
+    brain_floats = (TENSORS / 255).bfloat16()
+    assert np.array_equal(
+        open_data((brain_floats, TARGETS)).images([0])[0][:, :, 0] > 100, PIXELS[0, :, :, 0] > 100
+    )
 
 
 def test_a_path_and_a_data_set_without_names(tmp_path: Path) -> None:
@@ -77,6 +128,31 @@ WRONG: dict[str, tuple[Any, str]] = {
     "another range": (
         (PIXELS.astype(np.float32), TARGETS),
         "An image holds floats from 4 to 248; pixels are uint8 in 0…255 or floats in [0, 1].",
+    ),
+    "labels that are no numbers": (
+        items([0.7, 0.2, 0.7, 0.1, 0.2, 0.3]),
+        "The items of the Items are no pairs of an image and a whole number.",
+    ),
+    "rows of labels": (
+        items([*np.eye(2, dtype=int)[TARGETS]]),
+        "The items of the Items are no pairs of an image and a whole number.",
+    ),
+    "parts of other classes": (
+        ConcatDataset([items(**CLASSES), items(classes=["dog", "fox"])]),
+        "The parts of the ConcatDataset do not have the same classes in the same order.",
+    ),
+    "parts without names": (
+        ConcatDataset([items(**CLASSES), items()]),
+        "The parts of the ConcatDataset do not have the same classes in the same order.",
+    ),
+    "names that begin at 1": (
+        items(class_to_idx={"cat": 1, "dog": 2}),
+        "The numbers of the classes are not those from 0 on, each once: 'cat': 1, 'dog': 2.",
+    ),
+    "one name twice": (items(classes=["cat", "cat"]), "Two classes have the name 'cat'."),
+    "complex numbers": (
+        (PIXELS * 1j, TARGETS),
+        "An image is of type complex128; pixels are uint8 in 0…255 or floats in [0, 1].",
     ),
     "another shape": (
         (PIXELS[:, :, :, :2], TARGETS),

@@ -200,7 +200,16 @@ def test_no_file_at_all(tmp_path: Path, make: Callable[[Path], None], message: s
 
 def test_what_is_taken_for_an_image_below_a_folder(tmp_path: Path) -> None:
     taken = ["a.JPG", "b/c.png", "phone.heic", "web.jfif"]
-    passed = [".hidden.png", ".ipynb_checkpoints/a-checkpoint.png", "b/._c.png", "b/notes.txt", "b/Thumbs.db"]
+    passed = [
+        "__MACOSX/b/c.png",
+        "b/@eaDir/c.png/SYNOPHOTO_THUMB_M.png",
+        "lost+found/1.jpg",
+        ".hidden.png",
+        ".ipynb_checkpoints/a-checkpoint.png",
+        "b/._c.png",
+        "b/notes.txt",
+        "b/Thumbs.db",
+    ]
     for name in taken + passed:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -292,7 +301,8 @@ def test_digits_splits_cover_the_set_without_overlap() -> None:
 def test_a_folder_of_classes(tmp_path: Path) -> None:
     root = image_folder(tmp_path / "pets", {"dog": 2, "cat": 3})
     (root / "cat" / "notes.txt").write_text("not an image, and not called one")
-    (root / ".hidden").mkdir()
+    for name in (".hidden", "__MACOSX", "lost+found", "@eaDir"):
+        (root / name).mkdir()
     images = open_data(f"imagefolder:{root}")
     assert (images.name, images.split, images.labels) == ("pets", "all", ("cat", "dog"))
     assert images.targets.tolist() == [0, 0, 0, 1, 1]
@@ -374,6 +384,7 @@ SPLITS = [
     (("trainset", "testset"), "trainset", "testset"),
     (("seg_train", "seg_test"), "seg_train", "seg_test"),
     (("train", "validation", "holdout"), "train", "validation"),
+    (("trainval", "test"), "trainval", "test"),
 ]
 
 
@@ -427,6 +438,11 @@ def test_names_that_look_like_splits_may_be_classes(tmp_path: Path, names: tuple
             ("train", "test"),
             "The data folder '{}/train' has no class folders. Put the images of each class into a folder "
             "named as the class. If 'train' is a class: classes:{}",
+        ),
+        (
+            ("fold1/Cat", "fold1/dog", "fold2/cat", "fold2/dog"),
+            "The folders 'fold1', 'fold2' in '{}' all hold the folders 'Cat', 'dog': either may be the "
+            "classes. For one of them alone, name it: imagefolder:{}/fold1. For classes: classes:{}",
         ),
     ],
 )

@@ -158,7 +158,7 @@ def test_page_and_json_appear_together(tmp_path: Path) -> None:
     measured = modhub.frontier_to(
         target,
         TINY,
-        budgets=(0.9, 0.7),
+        budgets=(0.8,),
         seconds=0.02,
         data=digits("012", "test"),
         tune=digits("012").sample(7, 0),

@@ -151,10 +151,13 @@ def test_parents_trained_to_be_modular_become_rows(evaluation: ModuleType) -> No
     value = {"accuracy": 0.9, "parent": 0.92, "flops": 0.6}
     known = {f"modular/plain/{seed}/random/own/2": value for seed in range(2)}
     known["modular/plain/0/random/0.35/5"] = value
+    known["modular/plain/0/activation/0.35/2"] = {**value, "accuracy": 0.8}
+    known["modular/modular/0/activation/0.35/2"] = {**value, "accuracy": 0.7}
     page = evaluation.page({"modular": known}, "1")
     row = ["90.0 of 92.0 at 60 %", *["not measured"] * 6, "90.0"]
     assert f"| plain | `random` | {' | '.join(row)} |" in page
     assert "2 seeds, ten pairs" in page
+    assert "Pairs at 35 %, trained for it / plainly: `activation` 70.0 / 80.0.\n" in page
 
 
 def test_methods_become_rows(evaluation: ModuleType) -> None:
@@ -171,6 +174,10 @@ def test_methods_become_rows(evaluation: ModuleType) -> None:
     assert "Seeds: 2; 300 training images a class to choose by; all test images a class" in page
     assert f"| C10-R20 | `firing`{dash} | – | – | 5.00 | – |" in page
     assert "plots/methods-c10-r20.svg" in page
+    assert (
+        "The fewest are lost by `firing` for two at 50 % (C10-R20). C10-R56: not measured; `--parents C10-R56"
+        in page
+    )
     assert evaluation.method_series(known) == {"C10-R20": {"firing": [(50.0, 5.0), (60.0, 1.0)]}}
 
 

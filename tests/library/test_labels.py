@@ -41,6 +41,12 @@ def meant(name, labels, aliases=(), slugs=None):
         ("1-2", ["1/2"], []),
         ("15", ["1.5"], []),
         ("at 5", ["at -5"], []),
+        # so do places: x² is handwriting, too, as is a number in a circle
+        ("2", ["²"], []),
+        ("²", ["2"], []),
+        ("x 22", ["x 2²"], []),
+        ("①", ["1", "①"], ["①"]),
+        ("1", ["①", "₁"], []),
         # marks and accents, too
         ("बेल", ["बाल"], []),
         ("สนข", ["สุนัข"], []),

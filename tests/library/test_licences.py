@@ -15,7 +15,15 @@ def test_an_spdx_expression_is_taken_as_written(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "nearest"),
-    [("Apache 2", "Apache-2.0"), ("MITT", "MIT"), ("gpl 3", "GPL-3"), ("bsd 3 clause", "BSD-3-Clause")],
+    [
+        ("Apache 2", "Apache-2.0"),
+        ("Apache License, Version 2.0", "Apache-2.0"),
+        ("MITT", "MIT"),
+        ("The MIT License", "Nearest: MIT,"),
+        ("gpl 3", "GPL-3"),
+        ("GPLv3", "GPL-3"),
+        ("bsd 3 clause", "BSD-3-Clause"),
+    ],
 )
 def test_another_is_refused_with_the_nearest(text: str, nearest: str) -> None:
     with pytest.raises(ValueError, match="is not an SPDX licence expression") as caught:

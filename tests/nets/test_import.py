@@ -147,6 +147,8 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     ),
     "products": lambda x: torch.einsum("bchw,bdhw->bcd", x, x * 2),
     "products by row": lambda x: torch.einsum("bhid, bhjd -> bihj", x, x + 1),
+    "rows of a matrix": lambda x: torch.einsum("bchw,dc->bdhw", x, table(5, 4)),
+    "rows of a matrix in place": lambda x: torch.einsum("bchw,hcd->bwd", x, table(8, 4, 3)),
     "a product with a table": lambda x: torch.einsum("bchw,hk->bkcw", x, table(8, 3)),
     "a table's product": lambda x: table(3, 4) @ x.flatten(2) + torch.bmm(x[:, :3, 0], x[:, 0]).sum(2, True),
     "masked attention": lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=torch.eye(8).bool()),
@@ -462,6 +464,7 @@ FOLDED: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "weighted heads": lambda m, f: 0.3 * m.one(f) - 0.7 * m.two(f),
     "mean of stacked heads": lambda m, f: torch.stack([m.one(f), m.two(f)], 1).mean(1),
     "heads after norms": lambda m, f: (m.one(m.before(f)) + m.two(m.behind(f))) / 2,
+    "rows of a matrix": lambda m, f: torch.einsum("bf,cf->bc", f, m.one.weight),
     "classes side by side": lambda m, f: torch.cat([m.one(f), m.two(f)], 1) * 2,
     "cosine": lambda m, f: 20 * F.linear(F.normalize(f), F.normalize(m.one.weight)),
 }
@@ -492,6 +495,15 @@ def test_what_is_affine_after_the_last_layer_is_folded_into_the_head(case: str) 
     trunk, head = split_head(import_module(module, SHAPE))
     assert head.tail == ()
     assert trunk.graph.output in (("divide", "multiply") if case == "cosine" else ("base.2", "base.3"))
+    images = torch.rand(3, *SHAPE)
+    with torch.no_grad():
+        torch.testing.assert_close(Runner(head.join(trunk))(images), module(images), atol=1e-5, rtol=1e-5)
+
+
+def test_stacked_heads_on_different_features_are_one_head_on_all_of_them() -> None:
+    module = Folding(lambda m, f: torch.stack([m.one(f), m.two(f.sigmoid())]).mean(0)).eval()
+    trunk, head = split_head(import_module(module, SHAPE))
+    assert (head.weight.shape, head.tail) == ((3, 12), ())
     images = torch.rand(3, *SHAPE)
     with torch.no_grad():
         torch.testing.assert_close(Runner(head.join(trunk))(images), module(images), atol=1e-5, rtol=1e-5)

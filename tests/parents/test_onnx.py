@@ -206,6 +206,36 @@ def test_an_operator_answers_as_in_onnx_runtime(
     np.testing.assert_allclose(answer.numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_weights_that_are_standardised_while_the_file_runs(tmp_path: Path) -> None:
+    """As TorchScript's exporter writes the convolutions of BiT."""
+    nodes = [
+        helper.make_node("Reshape", ["w", "row"], ["r"]),
+        helper.make_node("BatchNormalization", ["r", *"abcd"], ["n", "mean", "var"], training_mode=1),
+        helper.make_node("Reshape", ["n", "shape"], ["k"]),
+        helper.make_node("Conv", ["x", "k"], ["y"]),
+    ]
+    tensors = {"w": floats(4, 3, 3, 3), "row": ints(1, 4, -1), "shape": ints(4, 3, 3, 3)}
+    check(nodes, tensors | {name: floats(4) for name in "abcd"}, tmp_path / "net.onnx")
+
+
+def test_a_softmax_that_is_kept_from_being_no_number(tmp_path: Path) -> None:
+    """As torch.export's exporter writes attention."""
+    nodes = [
+        helper.make_node("Softmax", ["x"], ["s"], axis=-1),
+        helper.make_node("IsNaN", ["s"], ["nan"]),
+        helper.make_node("Where", ["nan", "zero", "s"], ["y"]),
+    ]
+    check(nodes, {"zero": number(0)}, tmp_path / "net.onnx")
+
+
+def check(nodes: Sequence[Any], tensors: Mapping[str, Any], path: Path) -> None:
+    onnx.save(model(nodes, tensors), path)
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(3)) * 2 - 0.5
+    (expected,) = onnxruntime.InferenceSession(path).run(None, {"x": images.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(OnnxNetwork(read_onnx(path))(images), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_channels_indexed_by_a_list_answer_as_in_onnx_runtime(tmp_path: Path) -> None:
     """As both exporters write `x[:, [2, 0, 2]]`: not by Gather."""
     nodes = [

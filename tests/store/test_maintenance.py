@@ -15,7 +15,6 @@ from modhub.store.fsck import Report, fsck
 from modhub.store.gc import DAY, gc
 from modhub.store.index import Query
 from modhub.store.model import Add
-from modhub.store.pull_requests import PullRequests
 from modhub.store.records import RepositoryKey
 from modhub.store.store import Store
 
@@ -364,7 +363,7 @@ def test_a_lost_older_commit_ends_the_history_and_gc_goes_on_without_losing_what
 ) -> None:
     other = RepositoryKey.model("lab/other")
     store.repositories.create(other)
-    pull = PullRequests(store).open(KEY, title="of what is lost")
+    pull = store.pull_requests.open(KEY, title="of what is lost")
     for number in range(3, 6):
         store.commits.create(KEY, [Add("a", b"%d" % number)], title=f"{number}")
     five, four, three, lost, one, zero, empty = (record.id for record in store.reader.history(KEY))
@@ -395,10 +394,10 @@ def test_a_lost_older_commit_ends_the_history_and_gc_goes_on_without_losing_what
     later = fsck(again)
     assert [str(each) for each in later.findings] == [f"{text} (the history ends there since a repair)"]
     assert later.clean
-    assert PullRequests(again).get(KEY, pull.number).base == lost
+    assert again.pull_requests.get(KEY, pull.number).base == lost
     head = again.commits.create(KEY, [Add("a", b"6")], title="6").id
     again.tags.create(KEY, "v6")
-    PullRequests(again).open(KEY, title="another")
+    again.pull_requests.open(KEY, title="another")
     assert [record.id for record in Store(store.root).reader.history(KEY)] == [head, five, four, three]
     gc(Store(store.root))
     assert again.reader.read(KEY, zero, "a") == b"0"

@@ -24,7 +24,6 @@ from modhub.refs import RepositoryId
 from modhub.store.changes import Add, Copy, Delete, Link, Put
 from modhub.store.fsck import fsck
 from modhub.store.index import Query
-from modhub.store.pull_requests import PullRequests
 from modhub.store.reader import Reader
 from modhub.store.records import CommitRecord, RepositoryKey, Settings
 from modhub.store.store import Store
@@ -310,7 +309,7 @@ def test_an_upload_belongs_to_the_repository_it_was_sent_to(store: Store) -> Non
 
 
 def test_pull_requests(store: Store) -> None:
-    pulls = PullRequests(store)
+    pulls = store.pull_requests
     put(store, {"a": b"1", "b": b"1"})
     one, _two = (pulls.open(KEY, title=f"p{n}", actor="bob") for n in (1, 2))
     put(store, {"a": b"2", "c": b"new"}, ref=one.ref)

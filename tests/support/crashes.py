@@ -17,7 +17,6 @@ from modhub.store.changes import Add, Link
 from modhub.store.fsck import fsck
 from modhub.store.gc import gc
 from modhub.store.leases import is_lease
-from modhub.store.pull_requests import PullRequests
 from modhub.store.records import RepositoryKey
 from modhub.store.store import Store
 
@@ -39,7 +38,7 @@ OPERATIONS: dict[str, Callable[[Store], object]] = {
     "release": lambda store: store.tags.create(KEY, "v2.0.0"),
     "remove release": lambda store: store.releases.remove(KEY, "1.0.0"),
     "squash": lambda store: store.commits.squash(KEY, title="t"),
-    "merge": lambda store: PullRequests(store).merge(KEY, 1),
+    "merge": lambda store: store.pull_requests.merge(KEY, 1),
     "delete": lambda store: store.repositories.delete(OTHER),
     "move": lambda store: store.repositories.move(OTHER, RepositoryId("lab", "away")),
     "gc": lambda store: gc(store, grace=0),
@@ -73,7 +72,7 @@ def _prepare(root: Path) -> None:
             store.commits.create(key, [Add("modhub.json", content), Add("a", content * 3)], title="t")
         store.tags.create(key, "v1.0.0")
         store.commits.create(key, [Add("a", b"main")], title="t")
-    pulls = PullRequests(store)
+    pulls = store.pull_requests
     pulls.propose(KEY, [Add("p", b"proposed")], title="p")
     # Garbage for the collection: a repository that was deleted, and a squashed branch.
     gone = RepositoryKey.model("lab/gone")

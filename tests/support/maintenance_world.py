@@ -23,7 +23,6 @@ from modhub.store.changes import Add, Link
 from modhub.store.fsck import fsck
 from modhub.store.gc import gc
 from modhub.store.leases import is_lease
-from modhub.store.pull_requests import PullRequests
 from modhub.store.records import RepositoryKey
 from modhub.store.store import Store
 
@@ -157,7 +156,7 @@ def _work_on(store: Store, key: RepositoryKey, content: bytes, seed: int, choice
         lambda: store.commits.copy_files(key, other, title="copy"),
         lambda: store.repositories.move(other, third.id),
         lambda: store.repositories.move(third, other.id),
-        lambda: PullRequests(store).propose(key, [Add("p", content)], title="p"),
+        lambda: store.pull_requests.propose(key, [Add("p", content)], title="p"),
     ]
     acts[choice]()
 

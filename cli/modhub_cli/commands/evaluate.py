@@ -10,8 +10,6 @@ from modhub.formatting import percent
 from modhub_cli.options import data_options, device_option, large_option, reporting
 from modhub_cli.output import Out, many
 
-__all__ = ["command"]
-
 
 def _points(value: float, sign: str = "") -> str:
     # Never -0.0.

@@ -11,8 +11,6 @@ from modhub.formatting import size
 from modhub_cli.options import large_option, reporting
 from modhub_cli.output import Out
 
-__all__ = ["command"]
-
 
 @click.command("export", short_help="Export a build to ONNX, PT2 or TorchScript.")
 @click.argument("build", type=click.Path(path_type=Path, file_okay=False))

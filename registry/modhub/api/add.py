@@ -18,7 +18,7 @@ def add(
 ) -> list[Want]:
     """Add `label=REF`, a ref, or every module of a repository; the wants added, in order.
 
-    One that stands there just so already is left as it is, and is not among them. The hub is asked only for
+    An entry that exists already is left as it is, and is not among them. The hub is asked only for
     a repository without a class. Raises `RefError`, `CompositionError` and `StorageError`; then nothing is
     written.
     """

@@ -108,7 +108,7 @@ def decompose(
     are switched off they are on again for as long as this takes.
 
     Raises `ParentError`, `NetworkImportError`, `DataError`, `BudgetError` for a loss that is no fraction,
-    `DeviceError`, `ManifestError` for an input that makes no sense, `AmbiguousClassError` for a name in
+    `DeviceError`, `ManifestError` for an invalid input, `AmbiguousClassError` for a name in
     `only` that several classes answer to, and `MissingDependencyError`.
     """
     options = dataclasses.replace(options or DecomposeOptions(), **changes)
@@ -157,8 +157,8 @@ def decompose_to(
                 remember_measurements(
                     {
                         entry.manifest.sha256: measurement
-                        for each in sets
-                        for entry, module in zip(each.manifest.modules, each.modules, strict=True)
+                        for module_set in sets
+                        for entry, module in zip(module_set.manifest.modules, module_set.modules, strict=True)
                         if (measurement := module.manifest.measurement) is not None
                     },
                     reporter,
@@ -295,8 +295,8 @@ def open_parent(
         return _parent_of_modules(Path(parent), options)
     source = _source(parent, options, reporter)
     spec = input_spec(source, images, options, reporter)
-    given = imagenet_labels() if options.labels == (IMAGENET,) else options.labels
-    labels = given or source.labels or (() if images is None else images.labels)
+    stated = imagenet_labels() if options.labels == (IMAGENET,) else options.labels
+    labels = stated or source.labels or (() if images is None else images.labels)
     if not labels:
         raise ParentError(f"The classes of '{source.name}' are unknown.", hint="Name them with --labels.")
     return _named(source.network(spec), source, spec, labels, images, options)
@@ -322,10 +322,10 @@ def _backbone(
     """A trunk for a head of other classes than its own; of modules it is their trunk, byte for byte."""
     if isinstance(parent, str | Path) and is_artifact(Path(parent)):
         whole = _parent_of_modules(Path(parent), dataclasses.replace(options, name=None, labels=None))
-        about = ParentSource(
+        source = ParentSource(
             name=whole.name, architecture=whole.architecture, model=whole.trunk, license=whole.license
         )
-        return whole.trunk, about, whole.input
+        return whole.trunk, source, whole.input
     source = _source(parent, options, reporter)
     spec = input_spec(source, images, options, reporter)
     network = source.network(spec)
@@ -381,11 +381,11 @@ def _source(parent: str | nn.Module, options: DecomposeOptions, reporter: Report
 
 def _parent_of_modules(directory: Path, options: DecomposeOptions) -> Parent:
     """The parent of an artifact, of which all is known. Its name stays, since modules go by it."""
-    given = {
+    stated = {
         name: getattr(options, name)
         for name in ("weights", "arguments", "labels", "name", "input_size", "mean", "std")
     }
-    if option := next((name for name, value in given.items() if value), None):
+    if option := next((name for name, value in stated.items() if value), None):
         raise ParentError(
             f"'{directory}' holds modules, which say all of their parent: '{option}' cannot be given.",
             hint="Leave it out.",

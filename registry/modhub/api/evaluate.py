@@ -27,8 +27,6 @@ from modhub.reporter import SILENT, Reporter
 from modhub.results import Result
 from modhub.runtimes.exported import ExportedClassifier, is_exported, open_exported
 
-__all__ = ["EvaluationReport", "evaluate", "evaluate_against"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class EvaluationReport(Result):

@@ -21,8 +21,6 @@ from modhub.runtimes.export import ExportReport, as_raw_batch, export_classifier
 from modhub.runtimes.exported import SUFFIXES
 from modhub.runtimes.geometry import Geometry
 
-__all__ = ["export"]
-
 
 @torch_defaults()
 def export(

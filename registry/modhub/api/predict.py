@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from modhub.composition import ComposedClassifier
 
-__all__ = ["ImagePrediction", "Predictions", "image_files", "predict"]
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Picture: TypeAlias = "Path | str | Image.Image | Pixels | Tensor"
@@ -267,13 +266,17 @@ def _exported_answers(classifier: ExportedClassifier, images: list[Pixels | Tens
 
 
 def _array(image: Pixels | Tensor) -> Pixels:
-    """An image as an exported file takes it: a tensor of floats rounded to 256 levels."""
+    """An image as an exported file takes it: a tensor of floats rounded to 256 levels. Raises `DataError`."""
     if isinstance(image, np.ndarray):
         return image
-    values: NDArray[Any] = image.detach().cpu().numpy().transpose(1, 2, 0)
+    # Only whoever has a tensor has torch, which a build would check it with, too.
+    from modhub.data.preprocessing import check_pixels
+
+    check_pixels(image[None])
+    values: NDArray[Any] = (image.float() if image.is_floating_point() else image).detach().cpu().numpy()
     if values.dtype != np.uint8:
         values = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
-    return np.ascontiguousarray(values)
+    return np.ascontiguousarray(values.transpose(1, 2, 0))
 
 
 def _probabilities(scores: dict[str, float]) -> dict[str, float]:

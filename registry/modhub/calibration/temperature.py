@@ -7,8 +7,6 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["fit_temperature"]
-
 _LOWEST, _HIGHEST = 0.01, 100.0
 """Of τ times the spread of the logits."""
 _STEPS = 100

@@ -90,16 +90,16 @@ class Catalog:
         except NotFoundError as error:
             raise self._unknown(repository, error) from error
         main = refs.branches.get(MAIN)
-        there = main is not None and YANKED_NAME in self.files.tree(repository, main)
+        has_yanks = main is not None and YANKED_NAME in self.files.tree(repository, main)
 
         def read(path: str) -> bytes | None:
-            if main is None or not there:
+            if main is None or not has_yanks:
                 return None
             return self.files.read(repository, main, path, limit=YANKED_LIMIT)
 
         releases = releases_of(refs.tags, read, f"'{repository}'")
         cache, address = self.files.cache, self.files.at(repository).address
-        if there:
+        if has_yanks:
             cache.remember_yanks(address, repository, _yanks(releases))
             return releases
         # modhub never removes the file: whoever did has not said that those releases are sound.
@@ -123,7 +123,8 @@ class Catalog:
             return {}
         reasons = parse_yanked(content, f"{YANKED_NAME} of '{repository}'")
         return _yanks(
-            replace(each, yanked=reasons.get(each.version) if each.version else None) for each in releases
+            replace(release, yanked=reasons.get(release.version) if release.version else None)
+            for release in releases
         )
 
     def release_at(self, repository: RepositoryId, revision: str) -> Release:
@@ -293,7 +294,9 @@ class Catalog:
 
 def _yanks(releases: Iterable[Release]) -> dict[str, str]:
     """The reason by version and commit."""
-    return {f"{each} {each.commit}": each.yanked for each in releases if each.yanked is not None}
+    return {
+        f"{release} {release.commit}": release.yanked for release in releases if release.yanked is not None
+    }
 
 
 def nearest_classes(label: str, classes: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ from modhub.store.tree import check_names
 def artifact_contents(catalog: Catalog, directory: Path, repository: RepositoryId) -> dict[str, bytes | Path]:
     """What a release of the artifact in `directory` consists of, every digest verified.
 
-    The card is made anew with the repository's name in its commands, unless somebody edited it. Hidden files
+    The card is written again with the repository's name in its commands, unless it was edited. Hidden files
     stay behind. Raises `StorageError` for links, and `IntegrityError` when a manifest names what is not sent
     or when the manifests contradict one another.
     """
@@ -71,7 +71,7 @@ def artifact_contents(catalog: Catalog, directory: Path, repository: RepositoryI
         contents[CARD_NAME] = card(manifest, modules, repository=str(repository)).encode()
     check_names(contents)
     for info in named:
-        # As a file: a card made anew is not the one that a manifest may have named.
+        # As a file: a card written again is not the one that a manifest may have named.
         if not isinstance(contents.get(info.path), Path):
             raise IntegrityError(
                 f"'{info.path}', which a manifest in '{directory}' names, is not a file that is sent.",

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modhub.errors import DataError
-from modhub.images import has_images
+from modhub.images import has_images, is_hidden
 
 _WORDS = {
-    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("train", "training", "trn", "trainval"), "train"),
     **dict.fromkeys(("test", "testing", "tst"), "test"),
     **dict.fromkeys(("eval", "evaluation"), "evaluation"),
     **dict.fromkeys(("val", "valid", "validation"), "validation"),
@@ -66,9 +66,22 @@ def split_folder(root: Path, split: str) -> Path:
     )
 
 
+def check_classes(root: Path, folders: Sequence[Path]) -> None:
+    """Raises `DataError` where all folders in `root` hold folders of the same names: these may be the classes
+    and the folders parts of the images, such as folds."""
+    inside = [{each.name.casefold() for each in subfolders(folder) if has_images(each)} for folder in folders]
+    if len(inside) > 1 and len(inside[0]) > 1 and all(names == inside[0] for names in inside):
+        below = _listed([each for each in subfolders(folders[0]) if has_images(each)])
+        raise DataError(
+            f"The folders {_listed(folders)} in '{root}' all hold the folders {below}: either may be the "
+            "classes.",
+            hint=f"For one of them alone, name it: imagefolder:{folders[0]}. For classes: classes:{root}",
+        )
+
+
 def subfolders(root: Path) -> list[Path]:
     """The folders in `root`, linked ones too, by name; hidden ones are passed over."""
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
 def set_name(root: Path) -> str:

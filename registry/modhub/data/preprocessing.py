@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from modhub.errors import DataError
 from modhub.manifest import InputSpec
 
-__all__ = ["Preprocess"]
-
 # ITU-R BT.601 luma, the weights Pillow and torchvision use.
 _LUMA = (0.299, 0.587, 0.114)
 _CHUNK = 1 << 21
@@ -40,32 +38,8 @@ class Preprocess(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Raises `DataError` for images of another shape or type."""
-        if not isinstance(images, Tensor):
-            raise DataError(
-                f"The images are of type {type(images).__name__}; a network takes a torch tensor.",
-                hint="Convert them: torch.as_tensor(images)",
-            )
-        if images.ndim != 4:
-            raise DataError(
-                f"The images have the shape {tuple(images.shape)}; "
-                "a batch is (batch, channels, height, width).",
-                hint="Give a single image as a batch of one: image[None].",
-            )
-        if images.dtype != torch.uint8 and not images.is_floating_point():
-            raise DataError(
-                f"The images are {str(images.dtype).removeprefix('torch.')}; "
-                "pixels are uint8 in 0…255 or floats in [0, 1].",
-                hint="Convert them: images.to(torch.uint8)",
-            )
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
-            raise DataError(
-                f"The images have the shape {tuple(images.shape)}, with the channels last; "
-                "a batch is (batch, channels, height, width).",
-                hint="Move them: images.permute(0, 3, 1, 2)",
-            )
-        if images.is_floating_point() and images.numel() and not traced:
-            _check_range(images)
+        check_pixels(images, values=not traced)
         # An exported graph has an open batch size, so no loop over it. Concatenating grey images would change
         # their strides, and so the last bits of what the network gives.
         if images.device.type == "cpu" and images.shape[1] > 1 and not traced:
@@ -121,6 +95,35 @@ class Preprocess(nn.Module):
         )
         # The bicubic filter overshoots; pixels do not.
         return values.clamp(0, 1) if self.spec.interpolation == "bicubic" else values
+
+
+def check_pixels(images: Tensor, *, values: bool = True) -> None:
+    """Raises `DataError` for what is no batch of images: uint8 or, where `values` are looked at, floats in
+    [0, 1], (batch, channels, height, width)."""
+    if not isinstance(images, Tensor):
+        raise DataError(
+            f"The images are of type {type(images).__name__}; a network takes a torch tensor.",
+            hint="Convert them: torch.as_tensor(images)",
+        )
+    if images.ndim != 4:
+        raise DataError(
+            f"The images have the shape {tuple(images.shape)}; a batch is (batch, channels, height, width).",
+            hint="Give a single image as a batch of one: image[None].",
+        )
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise DataError(
+            f"The images are {str(images.dtype).removeprefix('torch.')}; "
+            "pixels are uint8 in 0…255 or floats in [0, 1].",
+            hint="Convert them: images.to(torch.uint8)",
+        )
+    if images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
+        raise DataError(
+            f"The images have the shape {tuple(images.shape)}, with the channels last; "
+            "a batch is (batch, channels, height, width).",
+            hint="Move them: images.permute(0, 3, 1, 2)",
+        )
+    if values and images.is_floating_point() and images.numel():
+        _check_range(images)
 
 
 def _check_range(images: Tensor) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from modhub.data.folders import set_name, split_folder, split_name, subfolders
+from modhub.data.folders import check_classes, set_name, split_folder, split_name, subfolders
 from modhub.data.imageset import ImageSet, split_indices
 from modhub.data.objects import image_set_of
 from modhub.errors import DataError, MissingDependencyError
@@ -126,7 +126,9 @@ def folder_of_images(root: Path, split: str, label: str) -> ImageSet:
 
 def _folder(root: Path, split: str) -> ImageSet:
     """The folders of classes in a folder or in its split folder."""
-    return _classes(split_folder(root, split), split)
+    part = split_folder(root, split)
+    check_classes(part, [folder for folder in subfolders(part) if has_images(folder)])
+    return _classes(part, split)
 
 
 def _classes(part: Path, _: str) -> ImageSet:

@@ -19,8 +19,6 @@ from modhub.calibration.one_against_rest import log_sum_exp
 from modhub.calibration.temperature import fit_temperature
 from modhub.decomposition.logistic import refined_head, refinement_work
 
-__all__ = ["Discriminant", "fit_discriminant"]
-
 _SHRINKAGES = (*np.logspace(-4, -0.5, 8).tolist(), 0.5, 0.7, 0.9, 1.0)
 _FOLDS = 5
 _STRENGTH = 30.0

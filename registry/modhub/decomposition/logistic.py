@@ -11,8 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["refined_head", "refinement_work"]
-
 Array = NDArray[np.float64]
 _STEPS = 8
 

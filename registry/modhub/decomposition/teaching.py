@@ -3,7 +3,7 @@
 The known classes' modules say how features vary inside a class. With that covariance W (pooled, shrunk) and
 class means μ, the linear discriminant of class c is μ_cᵀW⁻¹f − ½ μ_cᵀW⁻¹μ_c (Fisher 1936), for the new class
 as for the known ones. One factor, fitted on the known classes, brings discriminants to the scale of the
-parent's logits; the new row is the parent's mean row plus the new class's scaled surplus over the mean
+parent's logits; the new row is the parent's mean row plus the new class's scaled excess over the mean
 discriminant. An offset then makes the images it misses and the (normally distributed) features it takes from
 known classes as few as possible. Its margin is counted like those of the known classes, so all rank together.
 
@@ -154,9 +154,9 @@ def taught_row(
     found = means @ weights.T + biases
     logits = means @ rows[0].T + rows[1]
     # Each mean against the average of all: what discriminants and logits say of the same images.
-    surplus = found.diagonal() - found.mean(1)
+    excess = found.diagonal() - found.mean(1)
     own = np.sort(logits, 1)[:, ::-1][:, 0] - logits.mean(1)
-    factor = float((surplus * own).sum() / positive((surplus**2).sum()))
+    factor = float((excess * own).sum() / positive((excess**2).sum()))
     new = mean @ inverse
     weight = rows[0].mean(0) + factor * (new - weights.mean(0))
     bias = float(rows[1].mean() + factor * (-0.5 * new @ mean - biases.mean()))

@@ -22,8 +22,6 @@ from modhub.pruning.compensation import cut
 from modhub.pruning.order import PruningOrder, mask_after
 from modhub.pruning.statistics import ClassStatistics
 
-__all__ = ["LossValidation"]
-
 _NEGATIVES = 200
 """Images of other classes that the loss of one class is validated on."""
 _MEASURED = 400

@@ -13,17 +13,6 @@ from modhub.data import ImageSet
 from modhub.energy import EnergyUse
 from modhub.errors import DataError
 
-__all__ = [
-    "ClassScore",
-    "Evaluation",
-    "Predictions",
-    "Rejection",
-    "YesNo",
-    "predictions_of",
-    "score",
-    "score_yes_no",
-]
-
 _BINS = 15
 
 

@@ -38,11 +38,10 @@ def measure_modules(
     decomposition: Decomposition,
     images: ImageSet,
     *,
-    per_class: int = _PER_CLASS,
     seed: int = 0,
     reporter: Reporter = SILENT,
 ) -> Decomposition:
-    """`decomposition` with every module's metrics measured on `images`, at most `per_class` of each class.
+    """`decomposition` with every module's metrics measured on `images`, at most `_PER_CLASS` of each class.
 
     `modules` are its drafts assembled. `recall` and `precision` are of the class among all the parent's
     classes when the trunk is pruned to this one module; `balanced_accuracy` is that of its log-odds being
@@ -50,7 +49,7 @@ def measure_modules(
     once. Raises `DataError` when a module's class has no image.
     """
     labels = [draft.label for draft in decomposition.modules]
-    sample = aligned(parent, images, labels, minimum=1).sample(per_class, seed)
+    sample = aligned(parent, images, labels, minimum=1).sample(_PER_CLASS, seed)
     inputs, targets = without_unreadable(lambda read: _preprocessed(parent, read), sample, reporter)
     logits = _outputs(_network(parent), inputs)
     parts = parts_of(modules)

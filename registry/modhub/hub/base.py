@@ -12,7 +12,7 @@ from typing import BinaryIO, Protocol
 
 from modhub.refs import RepositoryId
 from modhub.reporter import SILENT, Reporter
-from modhub.store.model import MAIN, Add, Change, FileEntry, Refs, RepositorySummary
+from modhub.store.model import Add, Change, FileEntry, Refs, RepositorySummary
 
 
 class Hub(Protocol):
@@ -33,9 +33,7 @@ class Hub(Protocol):
     def namespaces(self) -> frozenset[str] | None:
         """The namespaces of the user, in lower case; None: all, as in a directory that is the user's."""
 
-    def find(
-        self, tags: Sequence[str] = (), *, text: str = "", author: str = "", limit: int = 1000
-    ) -> list[RepositorySummary]:
+    def find(self, tags: Sequence[str] = (), *, text: str = "", limit: int = 1000) -> list[RepositorySummary]:
         """Repositories that carry all `tags`, whose name or tags contain `text`; the most recent first."""
 
     def refs(self, repository: RepositoryId) -> Refs:
@@ -83,12 +81,11 @@ class Hub(Protocol):
         message: str,
         *,
         parent: str | None = None,
-        branch: str = MAIN,
         reporter: Reporter = SILENT,
     ) -> str:
-        """Apply `changes` to `branch` as one commit, all or nothing; the new commit.
+        """Apply `changes` to main as one commit, all or nothing; the new commit.
 
-        With `parent`, raises `StaleParentError` when the branch has moved from it; possibly by this very
+        With `parent`, raises `StaleParentError` when main has moved from it; possibly by this very
         commit, when its response was lost and the request repeated.
         """
 

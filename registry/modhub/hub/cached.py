@@ -28,7 +28,7 @@ class CachedHub:
         self.cache = cache
         self._bound = bound or {}
         self._namespaces: dict[str, frozenset[str] | None] = {}
-        self.offline = offline and not all(each.local for each in self.hubs)
+        self.offline = offline and not all(hub.local for hub in self.hubs)
 
     @property
     def hubs(self) -> tuple[Hub, ...]:

@@ -15,7 +15,7 @@ from modhub.reporter import SILENT, Reporter
 from modhub.store.blobs import store_content
 from modhub.store.disk import disk_errors
 from modhub.store.index import Query
-from modhub.store.model import MAIN, Add, Change, FileEntry, Refs, RepositorySummary
+from modhub.store.model import Add, Change, FileEntry, Refs, RepositorySummary
 from modhub.store.records import HEADS, TAGS, RepositoryKey, Settings
 from modhub.store.store import Store
 from modhub.store.tree import Tree
@@ -61,10 +61,8 @@ class DirectoryHub:
         place = next(folder for folder in (self._root, *self._root.parents) if folder.exists())
         return None if place.stat().st_uid == os.getuid() else frozenset()
 
-    def find(
-        self, tags: Sequence[str] = (), *, text: str = "", author: str = "", limit: int = 1000
-    ) -> list[RepositorySummary]:
-        query = Query(tags=tuple(tags), text=text, author=author)
+    def find(self, tags: Sequence[str] = (), *, text: str = "", limit: int = 1000) -> list[RepositorySummary]:
+        query = Query(tags=tuple(tags), text=text)
         return [
             RepositorySummary(entry.id, entry.tags, entry.downloads, entry.updated, entry.private, entry.head)
             for entry in self._existing.index.search(query, limit=limit)
@@ -128,13 +126,10 @@ class DirectoryHub:
         message: str,
         *,
         parent: str | None = None,
-        branch: str = MAIN,
         reporter: Reporter = SILENT,
     ) -> str:
         key = self._key(repository)
-        return self._existing.commits.create(
-            key, changes, title=message, actor=_user(), parent=parent, ref=branch
-        ).id
+        return self._existing.commits.create(key, changes, title=message, actor=_user(), parent=parent).id
 
     def restore(self, repository: RepositoryId, lost: Sequence[Add], *, reporter: Reporter = SILENT) -> None:
         for file in lost:

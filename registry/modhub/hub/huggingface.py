@@ -156,21 +156,21 @@ class HuggingFaceHub:
                 members = organisations if isinstance(organisations, list) else []
                 return frozenset(
                     text.lower()
-                    for text in (name, *(each.get("name") for each in members if isinstance(each, dict)))
+                    for text in (
+                        name,
+                        *(member.get("name") for member in members if isinstance(member, dict)),
+                    )
                     if isinstance(text, str)
                 )
         return frozenset()
 
-    def find(
-        self, tags: Sequence[str] = (), *, text: str = "", author: str = "", limit: int = 1000
-    ) -> list[RepositorySummary]:
+    def find(self, tags: Sequence[str] = (), *, text: str = "", limit: int = 1000) -> list[RepositorySummary]:
         def request() -> list[RepositorySummary]:
             summaries = []
             with self._errors():
                 for info in self._api().list_models(
                     filter=list(tags) or None,
                     search=text or None,
-                    author=author or None,
                     sort="last_modified",
                     limit=limit,
                     full=True,
@@ -389,13 +389,12 @@ class HuggingFaceHub:
         message: str,
         *,
         parent: str | None = None,
-        branch: str = MAIN,
         reporter: Reporter = SILENT,
     ) -> str:
         from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
 
         tree = (
-            self.tree(repository, parent or branch)
+            self.tree(repository, parent or MAIN)
             if any(isinstance(change, Delete) for change in changes)
             else {}
         )
@@ -412,9 +411,9 @@ class HuggingFaceHub:
         large = [addition for addition in added if addition.upload_info.size > LFS_FROM_BYTES]
 
         def request() -> str:
-            with self._errors(repository, branch, silence=COMMIT_SILENCE), self._by_lfs(large):
+            with self._errors(repository, MAIN, silence=COMMIT_SILENCE), self._by_lfs(large):
                 info = self._api(writing=True).create_commit(
-                    str(repository), operations, commit_message=message, parent_commit=parent, revision=branch
+                    str(repository), operations, commit_message=message, parent_commit=parent, revision=MAIN
                 )
             return self._commit(info.oid)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -126,6 +126,13 @@ def _einsum(e: Emitter, c: Call) -> Value:
         sizes |= dict(zip(term, operand.dims if isinstance(operand, Value) else operand.shape, strict=True))
     sizes[batch] = like.outer * like.inner
     at = shared.index(batch)
+    if (
+        shared == [batch]
+        and (constant := next((each for each in operands if not isinstance(each, Value)), None)) is not None
+    ):
+        return _einsum_linear(
+            e, like, term_of_value, constant, two if term_of_value is one else one, summed, out, sizes
+        )
     product_of = _matmul(
         e,
         c.on(
@@ -135,6 +142,28 @@ def _einsum(e: Emitter, c: Call) -> Value:
     )
     order = [*shared, *left, *right]
     value = reshaped(e, product_of, [sizes[letter] for letter in order], at)
+    return permuted(e, value, [order.index(letter) for letter in out])
+
+
+def _einsum_linear(
+    e: Emitter,
+    value: Value,
+    term: str,
+    weight: Tensor,
+    of_weight: str,
+    summed: Sequence[str],
+    out: str,
+    sizes: Mapping[str, int],
+) -> Value:
+    """Of an image's value and a matrix that is the same for all of its positions."""
+    kept = [letter for letter in term if letter not in summed]
+    rows = [letter for letter in of_weight if letter not in summed]
+    at, width = kept.index(term[value.batch]), math.prod(sizes[letter] for letter in summed)
+    value = permuted(e, whole(e, value), [term.index(letter) for letter in (*kept, *summed)])
+    value = reshaped(e, value, [*(sizes[letter] for letter in kept), width], at)
+    matrix = weight.permute([of_weight.index(letter) for letter in (*rows, *summed)]).reshape(-1, width)
+    order = [*kept, *rows]
+    value = reshaped(e, linear(e, value, matrix.contiguous()), [sizes[letter] for letter in order], at)
     return permuted(e, value, [order.index(letter) for letter in out])
 
 

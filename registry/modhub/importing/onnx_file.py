@@ -91,7 +91,9 @@ def read_onnx(path: Path) -> OnnxProgram:
             f"'{path}' is not a valid ONNX file ({reason}).", hint="Fetch or export it again."
         ) from None
     graph = model.graph
-    opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
+    opset = next(
+        (imported.version for imported in model.opset_import if imported.domain in ("", "ai.onnx")), 0
+    )
     if opset not in OPSETS:
         raise ParentError(
             f"'{path}' uses version {opset} of ONNX's operators; {OPSETS[0]} to {OPSETS[-1]} are read.",
@@ -100,11 +102,11 @@ def read_onnx(path: Path) -> OnnxProgram:
     if len(graph.node) > MAX_NODES or graph.sparse_initializer:
         what = "sparse weights" if graph.sparse_initializer else f"{len(graph.node):,} nodes"
         raise ParentError(f"'{path}' has {what}, which are not read.", hint="Export it again without.")
-    constants = {each.name: _tensor(each, path) for each in graph.initializer}
-    inputs = [each for each in graph.input if each.name not in constants]
+    constants = {tensor.name: _tensor(tensor, path) for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in constants]
     for kind, values in (("inputs", inputs), ("outputs", graph.output)):
         if len(values) != 1:
-            named = ", ".join(f"'{each.name}'" for each in values) or "none"
+            named = ", ".join(f"'{value.name}'" for value in values) or "none"
             raise NetworkImportError(
                 f"'{path}' has {len(values)} {kind} ({named}); a classifier has one, "
                 f"{'the images' if kind == 'inputs' else 'the logits'}.",
@@ -122,16 +124,14 @@ def read_onnx(path: Path) -> OnnxProgram:
         input_shape=_input_shape(inputs[0], path),
         number=number,
         output=graph.output[0].name,
-        nodes=tuple(_node(each, at, path) for at, each in enumerate(graph.node)),
+        nodes=tuple(_node(node, at, path) for at, node in enumerate(graph.node)),
         constants=constants,
-        metadata={each.key: each.value for each in model.metadata_props},
+        metadata={entry.key: entry.value for entry in model.metadata_props},
     )
 
 
 def _input_shape(value: Any, path: Path) -> tuple[int | None, int, int | None, int | None]:
-    dims = [
-        each.dim_value if each.HasField("dim_value") else None for each in value.type.tensor_type.shape.dim
-    ]
+    dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]
     shown = " × ".join("?" if extent is None else str(extent) for extent in dims) or "unknown shape"
     if len(dims) == 4 and dims[3] in (1, 3) and dims[1] not in (1, 3):
         raise NetworkImportError(
@@ -158,18 +158,21 @@ def _node(node: Any, at: int, path: Path) -> OnnxNode:
             hint="Export the network with ONNX's own operators.",
         )
     attributes: dict[str, Any] = {}
-    for each in node.attribute:
-        if each.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) or each.ref_attr_name:
+    for attribute in node.attribute:
+        if (
+            attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+            or attribute.ref_attr_name
+        ):
             raise NetworkImportError(
                 f"The node '{name}' ({node.op_type}) of '{path}' has a graph of its own, which is not read.",
                 hint="Export the network without branches and loops.",
             )
-        value = onnx.helper.get_attribute_value(each)
+        value = onnx.helper.get_attribute_value(attribute)
         if isinstance(value, bytes):
             value = value.decode("utf-8", "replace")
-        elif each.type == onnx.AttributeProto.TENSOR:
+        elif attribute.type == onnx.AttributeProto.TENSOR:
             value = _tensor(value, path)
-        attributes[each.name] = (
+        attributes[attribute.name] = (
             list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
         )
     return OnnxNode(name, node.op_type, tuple(node.input), tuple(node.output), attributes)
@@ -212,7 +215,7 @@ def _tensor(tensor: Any, path: Path) -> Tensor:
 
 def _beside(tensor: Any, path: Path, size: int, place: str) -> bytes:
     """The bytes of a tensor in another file of the same folder, of which there must be `size`."""
-    said = {each.key: each.value for each in tensor.external_data}
+    said = {entry.key: entry.value for entry in tensor.external_data}
     file = confined(path.parent, said.get("location", "")).resolve()
     # Caches of a hub link both files to a folder of theirs.
     if not any(file.is_relative_to(folder) for folder in (path.parent.resolve(), path.resolve().parent)):

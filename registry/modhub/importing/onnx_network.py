@@ -46,7 +46,7 @@ class _Probed:
 
     @property
     def varies(self) -> bool:
-        return any(each is not self.at[0] and not torch.equal(each, self.at[0]) for each in self.at)
+        return any(tensor is not self.at[0] and not torch.equal(tensor, self.at[0]) for tensor in self.at)
 
 
 class _Step(nn.Module):
@@ -62,20 +62,22 @@ class _Step(nn.Module):
     ) -> None:
         super().__init__()
         self.node, self.operator, self.opset = node, operator, opset
-        self.of_one = [() if each is None else tuple(each.at[0].shape) for each in inputs] if fixed else None
+        self.of_one = (
+            [() if value is None else tuple(value.at[0].shape) for value in inputs] if fixed else None
+        )
         self.numbers: dict[int, Any] = {}
         self.varying = frozenset(
-            at for at, each in enumerate(inputs) if each is not None and not each.of_image and each.varies
+            at for at, value in enumerate(inputs) if value is not None and not value.of_image and value.varies
         )
         self.held: dict[int, str] = {}
-        for at, each in enumerate(inputs):
-            if each is None or each.of_image:
+        for at, value in enumerate(inputs):
+            if value is None or value.of_image:
                 continue
-            if (listed := _listed(each.at[0])) is not None:
+            if (listed := _listed(value.at[0])) is not None:
                 self.numbers[at] = (
-                    _growing([probe.tolist() for probe in each.at]) if at in self.varying else listed
+                    _growing([probe.tolist() for probe in value.at]) if at in self.varying else listed
                 )
-            tensor = each.at[0]
+            tensor = value.at[0]
             if tensor.is_floating_point():
                 tensor = tensor.float()
                 tensor = tensor.clamp(-_HUGE, _HUGE) if bool(tensor.isinf().any()) else tensor
@@ -179,10 +181,10 @@ class OnnxNetwork(nn.Module):
                     f"{' × '.join(map(str, input_shape))}: {reason}.",
                     hint="Check the file in ONNX Runtime, or say another --input-size.",
                 ) from None
-            if any(each.of_image for each in outputs):
+            if any(output.of_image for output in outputs):
                 steps[_unique(node.name, steps)] = _Step(node, operator, inputs, program.opset, self.fixed)
             else:
-                numbers += sum(each.at[0].numel() for each in outputs)
+                numbers += sum(output.at[0].numel() for output in outputs)
             if numbers > MAX_LIVE:
                 raise NetworkImportError(
                     f"Up to the node '{node.name}' ({node.op}), the constants of '{program.path}' are "
@@ -213,15 +215,15 @@ class OnnxNetwork(nn.Module):
         inputs: Sequence[_Probed | None],
         probes: Sequence[int],
     ) -> list[_Probed]:
-        of_image = any(each is not None and each.of_image for each in inputs)
-        same = not of_image and not any(each is not None and each.varies for each in inputs)
+        of_image = any(value is not None and value.of_image for value in inputs)
+        same = not of_image and not any(value is not None and value.varies for value in inputs)
         answers = []
         for at, batch in enumerate(probes[:1] if same else probes):
-            tensors = [None if each is None else each.at[at] for each in inputs]
+            tensors = [None if value is None else value.at[at] for value in inputs]
             numbers = {
                 position: listed
-                for position, each in enumerate(tensors)
-                if each is not None and not each.is_meta and (listed := _listed(each)) is not None
+                for position, tensor in enumerate(tensors)
+                if tensor is not None and not tensor.is_meta and (listed := _listed(tensor)) is not None
             }
 
             def run(
@@ -238,18 +240,18 @@ class OnnxNetwork(nn.Module):
                 out = operator.run(call)
                 return list(out) if isinstance(out, list | tuple) else [out]
 
-            empty = run([None if each is None else each.to("meta") for each in tensors])
-            if (largest := max(each.numel() for each in empty) // batch) > MAX_VALUE:
+            empty = run([None if tensor is None else tensor.to("meta") for tensor in tensors])
+            if (largest := max(tensor.numel() for tensor in empty) // batch) > MAX_VALUE:
                 raise NoEquivalentError(f"that makes {largest:,} numbers of one image")
             # An image has no numbers; a shape that is read off it has.
             answers.append(empty if of_image else run(tensors))
         if same:
-            return [_Probed((each,) * len(probes)) for each in answers[0]]
-        outputs = [_Probed(each) for each in zip(*answers, strict=True)]
-        if of_image or all(len({tuple(each.shape) for each in out.at}) == 1 for out in outputs):
+            return [_Probed((answer,) * len(probes)) for answer in answers[0]]
+        outputs = [_Probed(answer) for answer in zip(*answers, strict=True)]
+        if of_image or all(len({tuple(tensor.shape) for tensor in out.at}) == 1 for out in outputs):
             return outputs
         # A constant for every image of the batch.
-        return [_Probed(tuple(each.to("meta") for each in out.at)) for out in outputs]
+        return [_Probed(tuple(tensor.to("meta") for tensor in out.at)) for out in outputs]
 
     def _compare(self, input_shape: tuple[int, int, int]) -> None:
         """Two random images, by ONNX Runtime and here: one by one where the file takes one at a time."""
@@ -305,19 +307,19 @@ def _listed(tensor: Tensor) -> Any:
 def _growing(values: Sequence[Any]) -> Any:
     """Numbers at the probed batch sizes as pairs: a, and b for each image."""
     if isinstance(values[0], list):
-        return [_growing(list(each)) for each in zip(*values, strict=True)]
+        return [_growing(list(numbers)) for numbers in zip(*values, strict=True)]
     first, second, third = values
-    each, rest = divmod(second - first, _PROBES[1] - _PROBES[0])
-    if rest or third != first + each * (_PROBES[2] - _PROBES[0]):
+    growth, rest = divmod(second - first, _PROBES[1] - _PROBES[0])
+    if rest or third != first + growth * (_PROBES[2] - _PROBES[0]):
         raise NoEquivalentError("by numbers that do not grow with the batch")
-    return (first - each * _PROBES[0], each)
+    return (first - growth * _PROBES[0], growth)
 
 
 def _at_batch(value: Any, batch: Any) -> Any:
     if isinstance(value, list):
-        return [_at_batch(each, batch) for each in value]
-    number, each = value
-    return number + each * batch if each else number
+        return [_at_batch(item, batch) for item in value]
+    number, growth = value
+    return number + growth * batch if growth else number
 
 
 def _needed(nodes: Sequence[OnnxNode], output: str) -> list[OnnxNode]:
@@ -335,7 +337,8 @@ def _needed(nodes: Sequence[OnnxNode], output: str) -> list[OnnxNode]:
 
 def _joined(nodes: Sequence[OnnxNode], constants: Mapping[str, Tensor]) -> list[OnnxNode]:
     """`x · (1 + erf(x / √2)) / 2`, in any order of its factors, as the one operator that it is; and a
-    softplus that is left out for large numbers, as a softplus."""
+    softplus that is left out for large numbers, as a softplus; and a softmax beside what stands in for it
+    where it is no number."""
     by_output = {name: node for node in nodes for name in node.outputs}
     readers: dict[str, list[OnnxNode]] = {}
     for node in nodes:
@@ -353,7 +356,7 @@ def _joined(nodes: Sequence[OnnxNode], constants: Mapping[str, Tensor]) -> list[
         return following[0] if len(following) == 1 and following[0].op == op else None
 
     def partner(node: OnnxNode, name: str) -> str:
-        return next((each for each in node.inputs if each != name), name)
+        return next((value for value in node.inputs if value != name), name)
 
     replaced: dict[str, OnnxNode] = {}
     for erf in (node for node in nodes if node.op == "Erf"):
@@ -384,6 +387,13 @@ def _joined(nodes: Sequence[OnnxNode], constants: Mapping[str, Tensor]) -> list[
                 replaced[last.outputs[0]] = OnnxNode(last.name, "Gelu", (x,), last.outputs, {})
     for where in (node for node in nodes if node.op == "Where"):
         above, plain = by_output.get(where.inputs[0]), by_output.get(where.inputs[2])
+        if above is not None and plain is not None and (above.op, plain.op) == ("IsNaN", "Softmax"):
+            # Of rows that are masked as a whole, which no network of images has.
+            if above.inputs[0] == where.inputs[2] and number(where.inputs[1]) == 0:
+                replaced[where.outputs[0]] = OnnxNode(
+                    where.name, "Identity", (where.inputs[2],), where.outputs, {}
+                )
+            continue
         if above is None or plain is None or (above.op, plain.op) != ("Greater", "Softplus"):
             continue
         threshold = number(above.inputs[1])

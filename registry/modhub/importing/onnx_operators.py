@@ -170,10 +170,14 @@ def _gemm(c: OnnxCall) -> Tensor:
 
 
 def _batch_norm(c: OnnxCall) -> Tensor:
-    if c.get("training_mode", 0) or c.get("is_test", 1) != 1 or c.get("spatial", 1) != 1:
+    # Weights may be standardised so, which have no batch.
+    of_batch = bool(c.get("training_mode", 0))
+    if (of_batch and c.batch is not None) or c.get("is_test", 1) != 1 or c.get("spatial", 1) != 1:
         raise NoEquivalentError("that normalises by the batch at hand")
     scale, bias, mean, var = (c.tensor(at) for at in range(1, 5))
-    return F.batch_norm(c.tensor(0), mean, var, scale, bias, False, 0.0, c.get("epsilon", 1e-5))
+    if of_batch:
+        mean, var = mean.clone(), var.clone()
+    return F.batch_norm(c.tensor(0), mean, var, scale, bias, of_batch, 0.0, c.get("epsilon", 1e-5))
 
 
 def _instance_norm(c: OnnxCall) -> Tensor:
@@ -183,8 +187,8 @@ def _instance_norm(c: OnnxCall) -> Tensor:
 def _group_norm(c: OnnxCall) -> Tensor:
     x, groups, scale, bias = c.tensor(0), c.get("num_groups"), c.tensor(1), c.tensor(2)
     if scale.numel() != x.shape[1]:  # Before opset 21: a number for each group.
-        each = x.shape[1] // groups
-        scale, bias = scale.repeat_interleave(each), bias.repeat_interleave(each)
+        size = x.shape[1] // groups
+        scale, bias = scale.repeat_interleave(size), bias.repeat_interleave(size)
     return F.group_norm(x, groups, scale, bias, c.get("epsilon", 1e-5))
 
 
@@ -225,7 +229,7 @@ def _avg_pool(c: OnnxCall) -> Tensor:
     kernel, x = c.get("kernel_shape"), c.tensor(0)
     counted = bool(c.get("count_include_pad", 0))
     padded, settings = _window(c, kernel, x, 0.0)
-    if len(kernel) != 2 or any(each != 1 for each in settings.pop("dilation")):
+    if len(kernel) != 2 or any(step != 1 for step in settings.pop("dilation")):
         raise NoEquivalentError("that is not two-dimensional, or dilated")
     if padded is not x and not counted:
         raise NoEquivalentError("with uneven padding that does not count")
@@ -431,13 +435,13 @@ def _reshape(c: OnnxCall) -> Tensor:
     at = c.moved()
     one = x.shape if at is None or c.of_one is None else c.of_one[0]
     if not c.get("allowzero", 0):
-        dims = [one[place] if _is(each, 0) else each for place, each in enumerate(dims)]
+        dims = [one[place] if _is(extent, 0) else extent for place, extent in enumerate(dims)]
     if at is None:
         return x.reshape(dims)
     # Exported for one image: where it is in the new shape, so that there may be more of them.
     if -1 in dims:
-        known = math.prod(each for each in dims if each != -1)
-        dims[dims.index(-1)] = math.prod(one) // known
+        rest = math.prod(extent for extent in dims if extent != -1)
+        dims[dims.index(-1)] = math.prod(one) // rest
     before = math.prod(one[:at])
     place = next((k for k in range(len(dims)) if math.prod(dims[:k]) == before), None)
     if place is None:
@@ -486,9 +490,9 @@ def _concat(c: OnnxCall) -> Tensor:
     parts = [c.tensor(at) for at in range(len(c.inputs))]
     axis = c.get("axis", 1) % parts[0].dim()
     if c.of_one is not None:
-        for each, one in zip(parts, c.of_one, strict=True):
+        for part, one in zip(parts, c.of_one, strict=True):
             dim = next(
-                (at for at, pair in enumerate(zip(each.shape, one, strict=True)) if _other(*pair)), None
+                (at for at, pair in enumerate(zip(part.shape, one, strict=True)) if _other(*pair)), None
             )
             if dim is not None and dim != axis:
                 # A class token of the one image stands for those of all.
@@ -506,8 +510,8 @@ def _split(c: OnnxCall) -> list[Tensor]:
     x, axis = c.tensor(0), c.get("axis", 0)
     sizes = c.ints(1, "split")
     if sizes is None:
-        each = -(-x.shape[axis] // c.get("num_outputs", c.outputs))
-        return list(torch.split(x, each, axis))
+        size = -(-x.shape[axis] // c.get("num_outputs", c.outputs))
+        return list(torch.split(x, size, axis))
     return list(torch.split(x, list(sizes), axis))
 
 
@@ -537,7 +541,7 @@ def _gather(c: OnnxCall) -> Tensor:
     shape, extent = tuple(c.tensor(1).shape), x.shape[axis]
     listed = c.numbers[1]
     flat = [listed] if not shape else list(_flat(listed))
-    flat = [int(each) + extent if each < 0 else int(each) for each in flat]
+    flat = [int(index) + extent if index < 0 else int(index) for index in flat]
     if not shape:
         return x.select(axis, flat[0])
     out = x.index_select(axis, torch.tensor(flat, dtype=torch.int64, device=x.device))
@@ -550,12 +554,12 @@ def _gather_nd(c: OnnxCall) -> Tensor:
     if 1 not in c.numbers or axis or len(shape) != 2 or shape[1] != 1:
         raise NoEquivalentError("along several dimensions, or by an index that depends on the image")
     extent = c.tensor(0).shape[0]
-    flat = [int(each) + extent if each < 0 else int(each) for each in _flat(c.numbers[1])]
+    flat = [int(index) + extent if index < 0 else int(index) for index in _flat(c.numbers[1])]
     return c.tensor(0).index_select(0, torch.tensor(flat, dtype=torch.int64, device=c.tensor(0).device))
 
 
 def _flat(value: Any) -> list[Any]:
-    return [each for part in value for each in _flat(part)] if isinstance(value, list) else [value]
+    return [item for part in value for item in _flat(part)] if isinstance(value, list) else [value]
 
 
 def _expand(c: OnnxCall) -> Tensor:

@@ -172,7 +172,7 @@ class Sample(Document):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement(Document):
-    """Figures measured on images that had no say in making the module.
+    """Metrics measured on held-out images: nothing of the module was chosen by them.
 
     `values` are fractions in [0, 1] by name: recall, precision, parent_recall, …
     """

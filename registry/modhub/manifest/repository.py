@@ -89,7 +89,7 @@ class ModuleEntry(Document):
 class RepositoryManifest(Document):
     """The modules of one parent on one trunk. `trunk` is None when every module is standalone.
 
-    `energy` is what making them took. It differs from run to run, and has no say in what the modules are.
+    `energy` is what making them took. It differs from run to run, and does not identify the modules.
     """
 
     parent: ParentInfo

@@ -25,8 +25,6 @@ from modhub.nets.operators import Shape
 from modhub.nets.rules import rule_of
 from modhub.nets.traces import Ids, Kept, Trace
 
-__all__ = ["ChannelGroup", "ChannelSpace", "Mask", "channel_space"]
-
 Mask = NDArray[np.bool_]
 """(slots,), True = kept."""
 

@@ -233,14 +233,17 @@ def _summed(network: Network, value: str) -> list[_Part] | None:
     if node.op == "linear":
         weight = tensors["weight"]
         return [(node.inputs[0], weight, tensors.get("bias", torch.zeros(weight.shape[0])))]
-    if node.op not in ("add", "scale_shift"):
+    stacked = _stacked(network.graph, node) if node.op == "mean" else []
+    if node.op not in ("add", "scale_shift") and not stacked:
         return None
     parts: list[_Part] = []
-    for name in node.inputs:
+    for name in stacked or node.inputs:
         inner = _summed(network, name)
         if inner is None or any(len(bias) != network.graph.shapes[value][0] for _, _, bias in inner):
             return None
         parts.extend(inner)
+    if stacked:
+        return [(features, weight / len(stacked), bias / len(stacked)) for features, weight, bias in parts]
     if node.op == "scale_shift":
         scale, shift = node.attributes["scale"], node.attributes["shift"]
         parts = [(features, scale * weight, scale * bias) for features, weight, bias in parts]

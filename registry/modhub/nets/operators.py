@@ -16,8 +16,6 @@ from typing import Any, TypeAlias
 
 from modhub.nets.attributes import Attribute, Attributes
 
-__all__ = ["OPERATORS", "OperatorSpec", "Shape", "ShapeMismatchError", "TensorSpec", "keeps_zero"]
-
 Shape: TypeAlias = tuple[int, ...]
 Shapes: TypeAlias = Sequence[Shape]
 

@@ -17,18 +17,6 @@ from numpy.typing import NDArray
 from modhub.nets.graph import Node
 from modhub.nets.operators import Shape, keeps_zero
 
-__all__ = [
-    "Ids",
-    "Kept",
-    "Ledger",
-    "Trace",
-    "joined",
-    "merged_dimension",
-    "product",
-    "reshaped",
-    "split_dimension",
-]
-
 Ids: TypeAlias = NDArray[np.int64]
 Kept: TypeAlias = NDArray[np.bool_]
 

@@ -87,6 +87,12 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             hint="Save the weights alone, where you trust the file: torch.save(model.state_dict(), FILE).",
         ) from None
     places = _state_dicts(content, "", _DEPTH)
+    # Scores, states of random numbers and weights of a loss are no network, which has matrices.
+    places = {
+        place: tensors
+        for place, tensors in places.items()
+        if any(tensor.dim() > 1 for tensor in tensors.values())
+    } or places
     if len(places) != 1:
         named = ", ".join(f"'{place}'" for place in list(places)[:SHOWN])
         raise ParentError(
@@ -113,7 +119,7 @@ def _state_dicts(content: Any, place: str, depth: int) -> dict[str, dict[str, Te
         for key, value in content.items()
         if "optim" not in str(key).lower()
     ]
-    return {name: found for candidates in nested for name, found in candidates.items()}
+    return {name: tensors for candidates in nested for name, tensors in candidates.items()}
 
 
 def fitted(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -206,9 +212,9 @@ def class_count(module: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
     tensors = fitted(module, tensors)
     heads = [key for key, tensor in module.state_dict().items() if tensor.dim() in (2, 4)]
     for key in reversed(heads):
-        given, built = tensors.get(key), module.state_dict()[key]
-        if given is not None and given.shape[1:] == built.shape[1:] and given.shape[0] != built.shape[0]:
-            return int(given.shape[0])
+        stored, built = tensors.get(key), module.state_dict()[key]
+        if stored is not None and stored.shape[1:] == built.shape[1:] and stored.shape[0] != built.shape[0]:
+            return int(stored.shape[0])
     return None
 
 

@@ -12,7 +12,7 @@ The rules, in the order in which they decide:
 4. Repositories that wants name come first, by name; each takes what the lock had, else its newest release.
 5. Then bare labels, by label, those of the lock first, from the provider that `modhub.project.providers`
    chooses; without `trust`, from the provider the lock had, else one whose trunk the composition has already,
-   else the first by name. What publishers claim of their modules has no say. The newest release of a provider
+   else the first by name. What publishers claim of their modules is ignored. The newest release of a provider
    comes before its older ones. Providers are repositories whose newest release has the class, and the lock's;
    for a label with a specifier that none of these meets, every repository of which an active older release
    does.

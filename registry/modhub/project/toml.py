@@ -16,7 +16,7 @@
     [hubs]                                      # where a namespace lives; no other hub is asked for it
     vision-lab = "https://hub.example.org"
 
-Edits keep the comments and the order of what stands there. No credentials stand in it.
+Edits keep comments and order. The file holds no credentials.
 """
 
 from __future__ import annotations

@@ -16,8 +16,6 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK", "GroupValue", "conditional_variance", "eliminate", "initial_saliencies"]
-
 Array: TypeAlias = NDArray[np.float64]
 BLOCK = 64
 """Removed channels after which the matrices of those that are left are updated."""

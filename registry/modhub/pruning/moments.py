@@ -35,8 +35,6 @@ from modhub.pruning.statistics import (
 )
 from modhub.workers import Workers
 
-__all__ = ["PooledSums", "StreamingMoments", "chunks_of", "correlation_numbers"]
-
 
 def correlation_numbers(graph: Graph, space: ChannelSpace) -> int:
     """How many correlations the statistics of one class of this trunk have."""

@@ -27,18 +27,6 @@ from modhub.pruning.elimination import (
 )
 from modhub.pruning.statistics import ClassStatistics, Moments, positive
 
-__all__ = [
-    "PruningOrder",
-    "QuickOrder",
-    "as_relevance",
-    "importance",
-    "mask_after",
-    "order_work",
-    "pruning_order",
-    "relevance_tensor",
-    "slot_costs",
-]
-
 Array: TypeAlias = NDArray[np.float64]
 _RIDGE = 1e-4
 _EXACT = 1024

@@ -21,8 +21,6 @@ from torch import Tensor
 
 from modhub.nets import Graph
 
-__all__ = ["SensitivitySums", "over_positions", "sensitivity_sums"]
-
 Array: TypeAlias = NDArray[np.float64]
 _TOGETHER = 256
 """A slot with more channels in a value than this counts each by itself."""

@@ -23,26 +23,6 @@ from modhub.errors import IntegrityError
 from modhub.nets import ChannelSpace, Graph, Runner, Site, sites
 from modhub.pruning.sensitivity import sensitivity_sums
 
-__all__ = [
-    "CHANNEL_LIMIT",
-    "CORRELATION_LIMIT",
-    "ClassStatistics",
-    "Moments",
-    "by_channel",
-    "compensable_sites",
-    "correlation_tensors",
-    "observe",
-    "observed_values",
-    "packed_correlation",
-    "pool",
-    "pooled_statistics",
-    "positive",
-    "read_statistics",
-    "read_texture",
-    "stored_statistics",
-    "unpacked",
-]
-
 CORRELATION_LIMIT = 1 << 18
 """Numbers of correlation that one module carries; a larger trunk keeps them pooled over its classes, once."""
 

@@ -33,8 +33,6 @@ from modhub.runtimes.exported import METADATA_KEY, OUTPUTS, SUFFIXES
 from modhub.runtimes.geometry import Geometry
 from modhub.runtimes.onnx import OnnxClassifier
 
-__all__ = ["FORMATS", "ExportReport", "as_raw_batch", "export_classifier"]
-
 FORMATS = tuple(SUFFIXES)
 _OPSET = 18
 """The first ONNX opset whose Resize filters against aliasing."""

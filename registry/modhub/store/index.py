@@ -197,23 +197,23 @@ class Index:
             self._memory = None
 
     def _refresh(self, connection: sqlite3.Connection) -> int:
-        known = {
+        indexed = {
             row["path"]: (row["head"], bool(row["private"]), row["gated"])
             for row in connection.execute("SELECT path, head, private, gated FROM repositories").fetchall()
         }
         changed = 0
         for key in self._keys():
             try:
-                current = known.pop(key.path, None) == self._heads(key)
+                current = indexed.pop(key.path, None) == self._heads(key)
             except Exception:
                 current = False
             if not current:
                 self._update_or_mark(connection, key)
                 changed += 1
-        for path in known:
+        for path in indexed:
             self._update_or_mark(connection, _key_of(path))
         connection.execute("PRAGMA optimize")
-        return changed + len(known)
+        return changed + len(indexed)
 
     def _update(self, connection: sqlite3.Connection, key: RepositoryKey) -> None:
         gone = False

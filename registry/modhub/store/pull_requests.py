@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from modhub.errors import ConflictError, NotFoundError
 from modhub.store.changes import StoreChange
 from modhub.store.model import MAIN
 from modhub.store.records import HEADS, CommitRecord, PullRequest, RepositoryKey, now
 from modhub.store.references import RepositoryState
-from modhub.store.store import Store
 from modhub.store.tree import Tree, TreeFile
+
+if TYPE_CHECKING:
+    from modhub.store.store import Store
 
 
 class PullRequests:
@@ -20,12 +23,10 @@ class PullRequests:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def open(
-        self, key: RepositoryKey, *, title: str, description: str = "", actor: str = "", target: str = MAIN
-    ) -> PullRequest:
-        """A new one, starting at the newest commit of the branch `target`."""
+    def open(self, key: RepositoryKey, *, title: str, description: str = "", actor: str = "") -> PullRequest:
+        """A new one, starting at the newest commit of main."""
         with self._store.write_lock(key):
-            pull, state = self._opened(key, title, description, actor, target)
+            pull, state = self._opened(key, title, description, actor, MAIN)
             self._audit(key, pull)
             self._store.references.save_state(key, state)
         return pull
@@ -93,7 +94,7 @@ class PullRequests:
         return self._merged(key, self.get(key, number))[1]
 
     def merge(
-        self, key: RepositoryKey, number: int, *, actor: str = "", title: str = "", description: str = ""
+        self, key: RepositoryKey, number: int, *, actor: str = "", description: str = ""
     ) -> CommitRecord:
         """Its changes as one commit on its target. Raises `ConflictError` naming the conflicting files."""
         with self._store.write_lock(key):
@@ -119,20 +120,18 @@ class PullRequests:
                 ref,
                 (state.refs[ref], state.refs[pull.ref]),
                 tree,
-                title=title or f"{pull.title} (#{number})",
+                title=f"{pull.title} (#{number})",
                 description=description,
                 actor=actor,
             )
 
-    def change_status(
-        self, key: RepositoryKey, number: int, status: str, *, actor: str = "", comment: str = ""
-    ) -> PullRequest:
+    def change_status(self, key: RepositoryKey, number: int, status: str, *, actor: str = "") -> PullRequest:
         """Close (`closed`) or reopen (`open`) it. Raises `ConflictError` when it is merged."""
 
         def change(pull: PullRequest) -> PullRequest:
             if pull.status == "merged":
                 raise ConflictError(f"Pull request {number} of '{key}' is merged.", hint="Open another.")
-            return _event(replace(pull, status=status), "status-change", actor, comment or status)
+            return _event(replace(pull, status=status), "status-change", actor, status)
 
         return self._change(key, number, actor, f"{status}-pull-request", change)
 

@@ -123,9 +123,9 @@ class Releases:
             state = self._references.readable_state(key)
         releases = self.recorded(key, state)
         if to is not None:
-            there = self._references.removed_releases(to)
+            removed = self._references.removed_releases(to)
             for tag, release in releases.items():
-                for other, gone in there.items():
+                for other, gone in removed.items():
                     if gone.version == release.version and (other, gone.files) != (tag, release.files):
                         raise ReleaseError(
                             f"'{to}' had a release {other} with other files than {tag} of '{key}'.",

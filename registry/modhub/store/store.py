@@ -4,7 +4,7 @@
     <root>/repositories, moved    repositories, references, commits                 (modhub.store.references)
     <root>/removed/               releases that are gone, by the repository's name    (modhub.store.releases)
     <root>/audit/                 who changed what                                    (modhub.store.audit)
-    <root>/index.sqlite           for searching; made anew from the rest if lost      (modhub.store.index)
+    <root>/index.sqlite           for searching; rebuilt from the rest if lost        (modhub.store.index)
     <root>/locks, staging         nothing that is missed after a crash
 
 A commit first makes its blobs, list of files and record durable; then one rename of `refs.json` makes it
@@ -27,6 +27,7 @@ from modhub.store.front_matter import read_front_matter, tags_of
 from modhub.store.index import Index, IndexEntry, trunk_tag
 from modhub.store.last_changes import LastChanges
 from modhub.store.named_refs import NamedRefs
+from modhub.store.pull_requests import PullRequests
 from modhub.store.reader import Reader
 from modhub.store.records import TAGS, CommitRecord, RepositoryKey
 from modhub.store.references import References
@@ -42,8 +43,8 @@ CARD = "README.md"
 class Store:
     """A folder of repositories, opened.
 
-    Its parts are `reader`, `last_changes`, `repositories`, `branches`, `tags`, `releases`, `uploads` and
-    `commits`.
+    Its parts are `reader`, `last_changes`, `repositories`, `branches`, `tags`, `releases`, `uploads`,
+    `commits` and `pull_requests`.
 
     Everything may be used from any thread and any number of processes. Methods raise `NotFoundError`
     (`missing="repository"`) for an unknown key; those that write raise `StorageError` when the disk refuses.
@@ -91,6 +92,7 @@ class Store:
             self.last_changes,
             self.write_lock,
         )
+        self.pull_requests = PullRequests(self)
 
     def close(self) -> None:
         """Close the index; the store may be used on."""

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from modhub.artifact.modules import ModuleDraft
     from modhub.decomposition.workbench import Workbench
 
-__all__ = ["Seam"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seam(WorkbenchMethod):

@@ -8,7 +8,6 @@ from modhub.server.errors import HTTPError
 from modhub.store.records import RepositoryRecord
 
 ROLES = ("read", "write", "admin")
-ACTIONS = ("see", "read", "write")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +29,11 @@ class Principal:
         """Namespaces this principal belongs to, in lower case."""
         names = () if self.name is None else (self.name, *self.organisations)
         return frozenset(name.lower() for name in names)
+
+    @property
+    def visible(self) -> frozenset[str] | None:
+        """The namespaces whose private repositories are listed; None: all."""
+        return None if self.admin else self.namespaces
 
     def belongs_to(self, namespace: str) -> bool:
         """Whether `namespace` is the user's or one of their organisations'; an admin belongs to all."""

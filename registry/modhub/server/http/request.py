@@ -44,13 +44,12 @@ class Request:
         http: StarletteRequest,
         principal: Principal,
         values: Mapping[str, str],
-        body: bytes = b"",
     ) -> None:
         self.state = state
         self.http = http
         self.principal = principal
         self.values = values
-        self.body = body
+        self.body = b""
         self.in_thread: Callable[..., Awaitable[Any]] = _no_threads
         self.query = form_fields(self.query_string, limit=2000)
 
@@ -219,13 +218,13 @@ def form_fields(text: str, *, limit: int) -> list[tuple[str, str]]:
         raise HTTPError(400, f"Too many fields; at most {limit:,} are allowed.") from None
 
 
-def parse_body(body: bytes, depth_limit: int = DEPTH_LIMIT) -> dict[str, Any]:
+def parse_body(body: bytes) -> dict[str, Any]:
     """Untrusted JSON: an object without deep nesting or NaN. Raises `HTTPError` 400."""
     if not body.strip():
         return {}
     try:
         value = json.loads(body, parse_constant=_no_constant)
-        fine = isinstance(value, dict) and _depth(value, depth_limit)
+        fine = isinstance(value, dict) and _depth(value, DEPTH_LIMIT)
         if fine:
             json.dumps(value, ensure_ascii=False).encode()  # lone surrogates cannot be stored
     except (ValueError, RecursionError):

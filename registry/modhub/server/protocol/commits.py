@@ -24,7 +24,6 @@ from modhub.store.changes import Delete, Link, Put, StoreChange
 from modhub.store.commits import full_ref
 from modhub.store.front_matter import parse_front_matter
 from modhub.store.paths import check_path
-from modhub.store.pull_requests import PullRequests
 from modhub.store.records import RepositoryRecord
 from modhub.store.store import Store
 from modhub.store.tree import TreeFile
@@ -215,7 +214,7 @@ class _Commit:
                 )
                 return JSONResponse(self._answer(created.id))
             request.commit_of(record, revision)
-            pull, created = PullRequests(store).propose(
+            pull, created = store.pull_requests.propose(
                 record.key,
                 self.changes,
                 title=title,

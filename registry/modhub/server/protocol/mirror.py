@@ -407,13 +407,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
             return False
         if {host, f"{host}:{port}"} & self._hosts:
             return True
-        own = self._upstream.port or _PORTS[self._upstream.scheme]
-        if (host, port) == ((self._upstream.hostname or "").lower(), own):
+        upstream_port = self._upstream.port or _PORTS[self._upstream.scheme]
+        if (host, port) == ((self._upstream.hostname or "").lower(), upstream_port):
             return True
         if self._upstream.geturl() != OFFICIAL or not host.endswith(OFFICIAL_HOSTS):
             return False
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        return all(ip_address(str(place[4][0]).partition("%")[0]).is_global for place in found)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return all(ip_address(str(place[4][0]).partition("%")[0]).is_global for place in addresses)
 
     def redirect_request(
         self,

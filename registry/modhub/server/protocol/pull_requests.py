@@ -17,7 +17,6 @@ from modhub.server.errors import HTTPError, not_found
 from modhub.server.http.request import Request, text_field
 from modhub.server.http.routing import Routes
 from modhub.server.protocol.repositories import REPOSITORY
-from modhub.store.pull_requests import PullRequests
 from modhub.store.records import PullRequest, RepositoryRecord
 
 routes = Routes()
@@ -53,7 +52,7 @@ def create(request: Request) -> Response:
     body = request.json()
     if body.get("pullRequest") is not True:
         raise HTTPError(400, "This hub supports pull requests only, no other discussions.")
-    pull = PullRequests(request.store).open(
+    pull = request.store.pull_requests.open(
         record.key,
         title=text_field(body, "title", limit=300),
         description=text_field(body, "description", "", limit=60_000),
@@ -68,7 +67,7 @@ def listing(request: Request) -> Response:
     status, author, kind = request.parameter("status"), request.parameter("author"), request.parameter("type")
     pulls = [
         pull
-        for pull in reversed(PullRequests(request.store).all(record.key))
+        for pull in reversed(request.store.pull_requests.all(record.key))
         if (status in ("", "all") or status == ("open" if pull.status == "open" else "closed"))
         and author in ("", pull.author)
         and kind in ("", "all", "pull_request")
@@ -82,7 +81,7 @@ def listing(request: Request) -> Response:
 def details(request: Request) -> Response:
     record = request.repository("see")
     pull = _numbered(request, record)
-    pulls = PullRequests(request.store)
+    pulls = request.store.pull_requests
     merged = _merge_commit(request, record, pull)
     return JSONResponse(
         {
@@ -101,7 +100,7 @@ def merge(request: Request) -> Response:
     number = _numbered(request, record).number
     comment = text_field(request.json(), "comment", "", limit=60_000)
     try:
-        merged = PullRequests(request.store).merge(
+        merged = request.store.pull_requests.merge(
             record.key, number, actor=request.actor, description=comment
         )
     except ConflictError as error:
@@ -133,7 +132,7 @@ def change_status(request: Request) -> Response:
     status = body.get("status")
     if status not in ("open", "closed"):
         raise HTTPError(400, '"status" must be open or closed')
-    changed = PullRequests(request.store).change_status(record.key, pull.number, status, actor=request.actor)
+    changed = request.store.pull_requests.change_status(record.key, pull.number, status, actor=request.actor)
     return JSONResponse({"newStatus": _events(changed)[-1]})
 
 
@@ -142,7 +141,7 @@ def comment(request: Request) -> Response:
     record = proposable(request)
     pull = _numbered(request, record)
     text = text_field(request.json(), "comment", limit=60_000)
-    changed = PullRequests(request.store).comment(record.key, pull.number, text, actor=request.actor)
+    changed = request.store.pull_requests.comment(record.key, pull.number, text, actor=request.actor)
     return JSONResponse({"newMessage": _events(changed)[-1]})
 
 
@@ -153,7 +152,7 @@ def rename(request: Request) -> Response:
     if pull.author != request.principal.name:
         authorize(request.principal, record, "write")
     title = text_field(request.json(), "title", limit=300)
-    changed = PullRequests(request.store).rename(record.key, pull.number, title, actor=request.actor)
+    changed = request.store.pull_requests.rename(record.key, pull.number, title, actor=request.actor)
     return JSONResponse({"newTitle": _events(changed)[-1]})
 
 
@@ -179,7 +178,7 @@ def change_comment(request: Request) -> Response:
         authorize(request.principal, record, "write")
     hidden = action == "hide"
     text = "" if hidden else text_field(request.json(), "content", limit=60_000)
-    changed = PullRequests(request.store).change_comment(
+    changed = request.store.pull_requests.change_comment(
         record.key, pull.number, place, text, hidden=hidden, actor=request.actor
     )
     updated = _events(changed)[place]
@@ -196,7 +195,7 @@ def _numbered(request: Request, record: RepositoryRecord) -> PullRequest:
 
 def _pull(request: Request, record: RepositoryRecord, number: int) -> PullRequest:
     try:
-        return PullRequests(request.store).get(record.key, number)
+        return request.store.pull_requests.get(record.key, number)
     except NotFoundError:
         raise HTTPError(404, "Pull request not found.") from None
 

@@ -235,7 +235,7 @@ def listing(request: Request) -> Response:
         text=request.parameter("search")[:200],
         author=request.parameter("author")[:200],
         gated={"true": True, "false": False}.get(gated),
-        visible=None if request.principal.admin else request.principal.namespaces,
+        visible=request.principal.visible,
     )
     limit, start = request.number("limit", PAGE, PAGE), request.number("cursor", 1, 10**9) - 1
     entries = request.store.index.search(query, sort=order, limit=limit + 1, offset=start)

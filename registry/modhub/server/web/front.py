@@ -59,7 +59,7 @@ def front(request: Request) -> Response:
         tags=tags,
         text=text,
         author=author,
-        visible=None if request.principal.admin else request.principal.namespaces,
+        visible=request.principal.visible,
     )
     index = request.store.index
     total = index.count(query)

@@ -226,19 +226,15 @@ class VisibleRepositories:
 
     def nearest(self, label: str) -> list[str]:
         """Up to five classes that look like `label`; none when it is one. Raises `RefError`."""
-        query = Query(tags=["modhub"], visible=self._namespaces)
+        query = Query(tags=["modhub"], visible=self.principal.visible)
         counted = self.store.index.facets("class:", query, limit=CLASSES_LIMIT)
         return nearest_classes(label, [name for name, _ in counted])
 
     def _tagged(self, alternatives: Sequence[Sequence[str]], limit: int) -> list[RepositoryId]:
         """Readable repositories with all tags of one of `alternatives`."""
-        queries = [Query(tags=tags, visible=self._namespaces) for tags in alternatives]
+        queries = [Query(tags=tags, visible=self.principal.visible) for tags in alternatives]
         ids = [entry.id for query in queries for entry in self.store.index.search(query, limit=limit)]
         return [id_ for id_ in dict.fromkeys(ids) if self._readable(id_)]
-
-    @property
-    def _namespaces(self) -> frozenset[str] | None:
-        return None if self.principal.admin else self.principal.namespaces
 
     def _readable(self, repository: RepositoryId) -> bool:
         try:
