@@ -42,6 +42,16 @@ SAVED: dict[str, Callable[[nn.Module], Any]] = {
         "epoch": 3,
         "hyper_parameters": {"lr": 0.1},
     },
+    "Lightning with a score": lambda net: {
+        "state_dict": under("model.")(net),
+        "callbacks": {"ModelCheckpoint": {"best_model_score": torch.tensor(0.9)}},
+    },
+    "a checkpoint with what trains": lambda net: {
+        "model": net.state_dict(),
+        "criterion": {"weight": torch.ones(4)},
+        "scaler": {"scale": torch.tensor(65536.0)},
+        "rng": {"torch": torch.get_rng_state()},
+    },
     "a checkpoint": lambda net: {
         "model": under("module._orig_mod.")(net),
         "optimizer": {"state": {0: {"step": torch.ones(1)}}},

@@ -87,6 +87,12 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             hint="Save the weights alone, where you trust the file: torch.save(model.state_dict(), FILE).",
         ) from None
     places = _state_dicts(content, "", _DEPTH)
+    # Scores, states of random numbers and weights of a loss are no network, which has matrices.
+    places = {
+        place: tensors
+        for place, tensors in places.items()
+        if any(tensor.dim() > 1 for tensor in tensors.values())
+    } or places
     if len(places) != 1:
         named = ", ".join(f"'{place}'" for place in list(places)[:SHOWN])
         raise ParentError(
