@@ -260,7 +260,7 @@ def strange_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) ->
 
 
 def head_rows(world: World, ledger: Ledger, arguments: argparse.Namespace) -> list[Row]:
-    names = chosen(arguments, ("C100-R20", "C10-R20"))
+    names = chosen(arguments, ("C100-R20", "C10-R20", "C10-T"))
     return [shared_trunk.two_heads(world, ledger, name) for name in names]
 
 
