@@ -241,7 +241,12 @@ def raised_without_a_hint(tree: ast.AST, hinted: bool = False) -> Iterator[str]:
         inside = hinted or any("hinting" in ast.unparse(one) for one in decorators)
         if isinstance(node, ast.Call) and not inside and isinstance(node.func, ast.Name):
             name = node.func.id
-            takes_one = name in errors.__all__ and name not in ("hinting", "MissingDependencyError")
+            kind = vars(errors).get(name)
+            takes_one = (
+                isinstance(kind, type)
+                and issubclass(kind, errors.ModhubError)
+                and name != "MissingDependencyError"
+            )
             if takes_one and all(keyword.arg != "hint" for keyword in node.keywords):
                 yield name
         yield from raised_without_a_hint(node, inside)

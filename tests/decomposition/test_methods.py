@@ -18,7 +18,7 @@ from modhub.composition import Budget, compose, parts_of
 from modhub.composition.choose_channels import ChannelChooser
 from modhub.composition.trunk_plan import trunk_plans
 from modhub.data.preprocessing import Preprocess
-from modhub.decomposition import METHODS, DecomposeOptions, Workbench, decompose, method_of
+from modhub.decomposition import METHODS, DecomposeOptions, Workbench, method_of
 from modhub.decomposition.assembly import assemble
 from modhub.decomposition.firing import firing_rates
 from modhub.decomposition.genetic import Population, bred
@@ -29,7 +29,6 @@ from modhub.decomposition.methods.firing_rate import lowered_thresholds
 from modhub.decomposition.methods.incite import clusters_of
 from modhub.decomposition.mutants import contributions
 from modhub.decomposition.samples import logits_of, sample_of, validation_sample
-from modhub.errors import DataError
 from modhub.nets import Runner, channel_space, fuse_batch_norm, head_logits, mask_network
 from modhub.pruning.baselines import best_slots
 from modhub.pruning.order import importance
@@ -291,14 +290,6 @@ def test_a_higher_price_keeps_fewer_channels() -> None:
         int(drafts("seam", price=price, epochs=6).modules[0].tensors["mask"].sum()) for price in (0.0, 2.0)
     ]
     assert kept[1] < kept[0]
-
-
-def test_seam_needs_classes_to_tell_apart() -> None:
-    with pytest.raises(DataError) as caught:
-        decompose(digit_parent(), digits("012345"), method="seam", options=DecomposeOptions(only=("3",)))
-    assert caught.value.message == (
-        "The method 'seam' learns to tell the wanted classes apart, and '3' is the only one."
-    )
 
 
 def test_seam_shares_its_mask_and_gradsplitter_does_not() -> None:

@@ -73,7 +73,8 @@ def test_so_is_any_picture_whose_shorter_side_is_resized(
         SHORTER, height=side, width=side, resize=side + more, crop_floor=floor, interpolation=interpolation
     )
     (picture,) = photographs(1, height, width)
-    assert difference(spec, picture) <= 2.01
+    # Bicubic weights below nothing enlarge what the file's picture was rounded by.
+    assert difference(spec, picture) <= (2.01 if interpolation == "bilinear" else 3.01)
 
 
 def test_trunks_that_agree_share_a_file_and_others_take_their_proportions_only() -> None:

@@ -17,7 +17,6 @@ import numpy as np
 
 from modhub.decomposition.method import WorkbenchMethod
 from modhub.decomposition.method_options import option
-from modhub.errors import DataError
 
 if TYPE_CHECKING:
     from modhub.artifact.modules import ModuleDraft
@@ -52,12 +51,6 @@ class Seam(WorkbenchMethod):
         from modhub.decomposition.masked_trunk import MaskedTrunk, MaskLearner, target_loss
         from modhub.decomposition.samples import sample_of
 
-        if len(bench.rows) < 2:
-            label = bench.parent.labels[bench.rows[0]]
-            raise DataError(
-                f"The method 'seam' learns to tell the wanted classes apart, and '{label}' is the only one.",
-                hint="Name two classes or more with --only, or take another method: modhub methods.",
-            )
         sample = sample_of(bench, self.images)
         trunk = MaskedTrunk(bench.parent, bench.space, bench.options.torch_device)
         learner = MaskLearner(trunk, rate=self.rate, price=self.price, seed=bench.options.seed)
