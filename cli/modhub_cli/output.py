@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from modhub.manifest import shown_bound
 from modhub_cli.table import fit_table
 from modhub_cli.terminal import styled, terminal_width
 
@@ -130,4 +129,6 @@ def measured_here(measurement: Measurement | None) -> str:
     """What was measured on this machine, and on what: ≥ 91.2 % (test, 100)."""
     if measurement is None:
         return "not measured"
+    from modhub.manifest import shown_bound
+
     return f"{shown_bound(measurement.values, measurement.sample)} ({shown_to(measurement.sample)})"

@@ -294,6 +294,15 @@ def test_no_torch(shop, monkeypatch, capsys, arguments):
     assert "HEAVY []" in result.err
 
 
+def test_help_reads_no_manifests(shop, monkeypatch, capsys):
+    script = (
+        WITHOUT_TORCH
+        + '    print("READ", sorted({"modhub.manifest", "yaml"} & set(sys.modules)), file=sys.stderr)'
+    )
+    result = Console(shop, monkeypatch, capsys).process("--help", python=("-c", script))
+    assert "READ []" in result.err
+
+
 def test_every_command_has_help_with_an_example(tmp_path, monkeypatch, capsys):
     modhub = Console(tmp_path, monkeypatch, capsys)
     for name in COMMANDS:

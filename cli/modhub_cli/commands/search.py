@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from modhub.formatting import percent
-from modhub.manifest import shown_bound
 from modhub_cli.options import hub_option, offline_option, reporting
 from modhub_cli.output import Out, measured_here, shown_to
 
@@ -49,6 +48,7 @@ def command(labels: tuple[str, ...], hub: str | None, out: Out, **options: Any) 
     """
     from modhub.api.search import search
     from modhub.hub import open_hub
+    from modhub.manifest import shown_bound
 
     answer = search(labels, hub=hub, reporter=out.reporter(), **options)
     modules = answer.modules
