@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 
 from modhub.artifact.modules import ModuleSet
@@ -22,6 +21,7 @@ from modhub.runtimes.export import FORMATS, as_raw_batch, export_classifier
 from modhub.runtimes.geometry import Geometry
 from tests.support.digit_parents import OPTIONS, digits, pixels_of, trained_parent
 from tests.support.quick import QUICK
+from tests.support.small_vit import small_vit
 
 LABELS = "0123"
 
@@ -30,17 +30,7 @@ LABELS = "0123"
 def modules() -> ModuleSet:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = timm.create_model(
-            "vit_tiny_patch16_224",
-            num_classes=len(LABELS),
-            in_chans=1,
-            img_size=8,
-            patch_size=2,
-            embed_dim=16,
-            depth=2,
-            num_heads=4,
-            global_pool="avg",
-        )
+        model = small_vit(len(LABELS), channels=1, size=8, patch=2, width=16)
         parent = trained_parent(model, LABELS, "digits-vit")
     return assemble(parent, decompose(parent, digits(LABELS), options=OPTIONS))
 

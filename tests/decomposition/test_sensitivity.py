@@ -6,7 +6,6 @@ from functools import cache
 
 import numpy as np
 import pytest
-import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,22 +20,14 @@ from modhub.pruning.order import pruning_order
 from modhub.pruning.sensitivity import sensitivity_sums
 from modhub.pruning.statistics import ClassStatistics, observe
 from tests.support.digit_parents import INPUT, digit_parent, digits
+from tests.support.small_vit import small_vit
 
 
 @cache
 def transformer() -> tuple[Network, ClassStatistics, Head, Tensor]:
     """Of four heads, each of two features; statistics of its class 1 over `images`."""
     torch.manual_seed(0)
-    module = timm.create_model(
-        "vit_tiny_patch16_224",
-        num_classes=3,
-        img_size=16,
-        patch_size=4,
-        embed_dim=8,
-        depth=2,
-        num_heads=4,
-        global_pool="avg",
-    ).eval()
+    module = small_vit(3, channels=3, size=16, patch=4, width=8).eval()
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.dim() > 1:
@@ -74,6 +65,15 @@ def test_it_is_what_a_linear_margin_moves_by(
         together = np.array(layout) == slot if slot >= 0 else np.arange(len(layout)) == channel
         wanted = float((moved[:, together].sum(1) ** 2).mean())
         assert found[channel] * variance[together].sum() == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_large_slot_beside_many_small_ones_takes_little_memory() -> None:
+    """Every slot has the room of the largest that is kept together."""
+    layout = np.array([0] * 200 + list(range(1, 1001)))
+    graph = transformer()[0].graph
+    assert sensitivity_sums(graph, layout).sums.numel() <= 3 * 256 * len(layout)
+    heads = np.repeat(np.arange(12), 64)
+    assert sensitivity_sums(graph, heads).sums.shape == (1, 3, 12, 64, 64)
 
 
 @pytest.mark.parametrize("attention", [False, True])

@@ -23,7 +23,7 @@ from modhub.nets import Graph
 
 Array: TypeAlias = NDArray[np.float64]
 _TOGETHER = 256
-"""A slot with more channels in a value than this counts each by itself."""
+"""Numbers kept for each channel, at most: of the slots with the most channels, each counts by itself."""
 _FLOOR = 1e-6
 """Of the mean variance of a value: a channel that hardly moves is not divided by nothing."""
 
@@ -103,9 +103,12 @@ class _Moves:
 
 def _members(layout: NDArray[np.int64]) -> NDArray[np.int64]:
     """(slots, members) the channels of each slot; -1 where there are fewer."""
+    layout = np.where(layout >= 0, layout, layout.max(initial=0) + 1 + np.arange(len(layout)))
     _, slots, counts = np.unique(layout, return_inverse=True, return_counts=True)
-    apart = (counts > _TOGETHER)[slots] | (layout < 0)
-    slots = np.where(apart, len(counts) + np.arange(len(layout)), slots)
+    most = int(counts.max(initial=1))
+    while (np.where(counts > most, counts, 1).sum() * most**2) > _TOGETHER * len(layout):
+        most = int(counts[counts < most].max(initial=1))
+    slots = np.where((counts > most)[slots], len(counts) + np.arange(len(layout)), slots)
     _, slots, counts = np.unique(slots, return_inverse=True, return_counts=True)
     order = np.argsort(slots, kind="stable")
     starts = np.cumsum(counts) - counts
